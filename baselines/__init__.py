@@ -1,0 +1,1 @@
+"""Baselines that meta-learned policies are compared with."""

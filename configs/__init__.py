@@ -1,0 +1,1 @@
+"""Configs: one YAML file per published experiment, plus a quickstart."""

@@ -1,0 +1,1 @@
+"""Task families: environments that differ only in a task (a goal, a velocity, a direction)."""

@@ -1,0 +1,1 @@
+"""Meta-reinforcement learning around MAML (Finn et al., 2017)."""

@@ -1,0 +1,1 @@
+"""Reinforcement learning with MAML: Algorithm 3 of Finn et al. (2017)."""
