@@ -1,1 +1,36 @@
-"""Task families: environments that differ only in a task (a goal, a velocity, a direction)."""
+"""Task families: environments that differ only in a task (a goal, a velocity, a direction).
+
+    family = load_family("half-cheetah-direction", {"dynamics": "gymnasium"})
+    tasks = family.sample_tasks(np.random.default_rng(0), 40)         # (40, 1)
+    envs = family.make_vec(800)
+    observations, _ = envs.reset(seed=0, options={"task": tasks.repeat(20, axis=0)})
+
+Importing this package registers the ids `metarl/PointNavigation-v0` and so on with gymnasium.
+"""
+
+from metarl.envs.ant import ant_direction, ant_goal, ant_velocity
+from metarl.envs.batched import BatchedEnv
+from metarl.envs.family import FAMILIES, TaskFamily, load_family
+from metarl.envs.half_cheetah import half_cheetah_direction, half_cheetah_velocity
+from metarl.envs.point_navigation import PointNavigation
+from metarl.envs.registration import register
+from metarl.envs.single import TaskEnv
+from metarl.envs.vectorise import vectorise
+
+__all__ = [
+    "FAMILIES",
+    "BatchedEnv",
+    "PointNavigation",
+    "TaskEnv",
+    "TaskFamily",
+    "ant_direction",
+    "ant_goal",
+    "ant_velocity",
+    "half_cheetah_direction",
+    "half_cheetah_velocity",
+    "load_family",
+    "register",
+    "vectorise",
+]
+
+register()

@@ -1,0 +1,53 @@
+"""Pictures of the point world, rasterised with numpy."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarl.envs.world import Floats, Frame
+
+SIZE = 480
+# Okabe and Ito's palette: told apart by colour-blind readers
+GOAL, TRAIL, POINT, ORIGIN = (0, 158, 115), (86, 180, 233), (0, 114, 178), (120, 120, 120)
+
+
+def draw_point_world(trail: Floats, goal: Floats, half_width: float) -> Frame:
+    """The path so far, its end, the origin, and the goal.
+
+    Args:
+        trail: (steps, 2), positions from the first to the present.
+        goal: (2,).
+        half_width: of the square that goals come from; it is outlined.
+
+    Returns:
+        A picture (480, 480, 3).
+    """
+    canvas = np.full((SIZE, SIZE, 3), 255, dtype=np.uint8)
+    extent = 1.4 * half_width
+    unit = 2.0 * extent / SIZE
+    axis = (np.arange(SIZE) + 0.5) * unit - extent
+    x, y = axis[None, :], -axis[:, None]
+
+    def paint(region: NDArray[np.bool_], colour: tuple[int, int, int]) -> None:
+        canvas[region] = colour
+
+    def disc(centre: Floats, radius: float) -> NDArray[np.bool_]:
+        return (x - centre[0]) ** 2 + (y - centre[1]) ** 2 <= radius**2
+
+    reach = np.maximum(np.abs(x), np.abs(y))
+    paint(np.abs(reach - half_width) < unit, (200, 200, 200))
+    pixel = 3.0 * unit
+    origin = np.zeros(2)
+    paint((np.minimum(np.abs(x), np.abs(y)) < unit) & disc(origin, 4 * pixel), ORIGIN)
+    paint(disc(goal, 5 * pixel) & ~disc(goal, 3.5 * pixel), GOAL)
+    paint(disc(goal, 1.5 * pixel), GOAL)
+    for start, end in zip(trail[:-1], trail[1:], strict=True):
+        steps = max(2, int(np.abs(end - start).max() / unit) + 1)
+        for t in np.linspace(0.0, 1.0, steps):
+            centre = start + t * (end - start)
+            column = int((centre[0] + extent) / unit)
+            row = int((extent - centre[1]) / unit)
+            # only the pixels around: a disc over the whole canvas would take a second a frame
+            if 1 <= column < SIZE - 1 and 1 <= row < SIZE - 1:
+                canvas[row - 1 : row + 2, column - 1 : column + 2] = TRAIL
+    paint(disc(trail[-1], 3 * pixel), POINT)
+    return canvas

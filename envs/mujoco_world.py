@@ -1,0 +1,164 @@
+"""A world of MuJoCo simulations, stepped by mujoco.batch on a thread pool."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+from numpy.typing import NDArray
+
+from metarl.envs.native import NativeTaskFamily
+from metarl.envs.objectives import Objective
+from metarl.envs.rendering import SceneRenderer
+from metarl.envs.world import Floats, Frame, Mask
+
+
+class Motion(NamedTuple):
+    """How simulations moved in a step: forward velocity (num,) and position (num, 2)."""
+
+    velocity: Floats
+    position: Floats
+
+
+class Robot(Protocol):
+    """The body of a family: its model, what it senses, what moving costs.
+
+    Attributes:
+        frame_skip: physics steps in an environment step.
+        stage: what MuJoCo computes at the new state, after the last physics step.
+        persistent: one MjData for each simulation, which makes position and velocity stages free.
+        control_cost: weight of ‖a‖².
+    """
+
+    frame_skip: int
+    stage: mujoco.mjtStage
+    persistent: bool
+    control_cost: float
+
+    def model(self) -> mujoco.MjModel:
+        """The compiled model."""
+
+    def start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Initial qpos (nq,) and qvel (nv,), with noise."""
+
+    def reference(self, batch: Batch) -> Floats:
+        """What `motion` wants to know of the state before a step: an array (num, ·), not a view."""
+
+    def motion(self, batch: Batch, before: Floats, dt: float) -> Motion:
+        """How far the step went."""
+
+    def survival(self, batch: Batch) -> tuple[Floats | float, Mask]:
+        """What staying alive is worth, after costs of contact (num,), and who does not (num,)."""
+
+    def observe(self, batch: Batch) -> Floats:
+        """Observations, a new array (num, S)."""
+
+
+class MujocoWorld:
+    """Robots with an objective each; see `metarl.envs.world.World`.
+
+    Actions are clipped to [−1, 1] and applied to the actuators. The reward is the objective's
+    progress, plus what survival is worth, minus the cost of control on the clipped action.
+    """
+
+    def __init__(self, robot: Robot, objective: Objective, num: int, num_threads: int) -> None:
+        self.robot = robot
+        self.objective = objective
+        model = robot.model()
+        # a simulation that breaks down must be seen, not silently put back to its start
+        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        self.batch = Batch(model, num, num_threads, robot.persistent)
+        self.tasks: Floats = np.zeros((num, objective.task_size))
+        self.dt = model.opt.timestep * robot.frame_skip
+        self.fps = round(1.0 / self.dt)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (model.nu,), np.float32)
+        self.batch.forward()
+        size = robot.observe(self.batch).shape[1]
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
+        self._renderer: SceneRenderer | None = None
+
+    def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
+        """Put simulations at a noisy start."""
+        self.batch.reset(selected, stage=mujoco.mjtStage.mjSTAGE_NONE)
+        qpos, qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
+        for index in np.flatnonzero(selected):
+            qpos[index], qvel[index] = self.robot.start(self.batch.model, rng(index))
+        self.batch.forward(selected)
+
+    def step(self, actions: NDArray[Any], active: Mask) -> tuple[Floats, Mask]:
+        """One environment step.
+
+        Raises:
+            FloatingPointError: if the simulation of a robot that never terminates breaks down.
+        """
+        clipped = np.clip(actions, -1.0, 1.0)
+        self.batch.bind("ctrl")[:] = clipped
+        before = self.robot.reference(self.batch)
+        self.batch.step(active, nstep=self.robot.frame_skip, stage=self.robot.stage)
+        motion = self.robot.motion(self.batch, before, self.dt)
+        survival, terminated = self.robot.survival(self.batch)
+        # summed in the actions' own precision, as gymnasium's environments do
+        cost = self.robot.control_cost * np.square(clipped).sum(axis=-1)
+        progress = self.objective.progress(self.tasks, motion.velocity, motion.position)
+        rewards = progress + survival - cost
+        # a simulation that broke down has ended: its last reward says nothing
+        return np.where(np.isfinite(rewards), rewards, 0.0), terminated
+
+    def observe(self) -> Floats:
+        """Observations (num, S); zeros where a simulation broke down."""
+        return np.nan_to_num(self.robot.observe(self.batch), copy=False, posinf=0.0, neginf=0.0)
+
+    def render(self, index: int) -> Frame:
+        """The robot, followed by the camera, and a marker that shows its task."""
+        if self._renderer is None:
+            self._renderer = SceneRenderer(self.batch.model)
+        data = self.batch.get_data(index)
+        return self._renderer.frame(data, self.objective.marker, self.tasks[index])
+
+    def close(self) -> None:
+        """Release the renderer's graphics context."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+@dataclass(frozen=True)
+class MujocoFamily(NativeTaskFamily):
+    """A robot, an objective, and how long it has.
+
+    Attributes:
+        robot: its body and dynamics.
+        objective: what it is asked to do.
+        horizon: H.
+        num_threads: threads of the physics; 0 for as many as there are processors.
+    """
+
+    robot: Robot
+    objective: Objective
+    horizon: int = 200
+    num_threads: int = 0
+
+    def __post_init__(self) -> None:
+        self.check_horizon()
+        if self.num_threads < 0:
+            raise ValueError(f"num_threads must not be negative, but is {self.num_threads}")
+
+    @property
+    def task_size(self) -> int:
+        """T."""
+        return self.objective.task_size
+
+    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
+        """Tasks (num_tasks, T)."""
+        return self.objective.sample(rng, num_tasks)
+
+    def describe(self, task: Floats) -> str:
+        """One task in words."""
+        return self.objective.describe(task)
+
+    def world(self, num: int, num_threads: int = 0) -> MujocoWorld:
+        """Simulations of the robot."""
+        return MujocoWorld(self.robot, self.objective, num, num_threads or self.num_threads)

@@ -1,0 +1,92 @@
+"""Point navigation (Finn et al. 2017, section 5.3): walk to a goal that the observation hides."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from metarl.envs.drawing import draw_point_world
+from metarl.envs.native import NativeTaskFamily
+from metarl.envs.world import Floats, Frame, Mask
+
+MAX_SPEED = 0.1
+TOLERANCE = 0.01
+
+
+class PointWorld:
+    """Points in the plane, each with a goal (2,); see `metarl.envs.world.World`."""
+
+    fps = 20
+
+    def __init__(self, num: int, half_width: float) -> None:
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+        self.action_space = gym.spaces.Box(-MAX_SPEED, MAX_SPEED, (2,), np.float32)
+        self.tasks: Floats = np.zeros((num, 2))
+        self._positions: Floats = np.zeros((num, 2))
+        self._half_width = half_width
+        self._trails: dict[int, list[Floats]] = {}
+
+    def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
+        """To the origin; nothing is drawn."""
+        self._positions[selected] = 0.0
+        for index in np.flatnonzero(selected) if self._trails else ():
+            self._trails.pop(index, None)
+
+    def step(self, actions: NDArray[Any], active: Mask) -> tuple[Floats, Mask]:
+        """Move by the clipped action; the reward is minus the distance to the goal."""
+        velocity = np.clip(actions, -MAX_SPEED, MAX_SPEED).astype(np.float64)
+        self._positions += velocity * active[:, None]
+        offset = self._positions - self.tasks
+        for index, trail in self._trails.items():
+            trail.append(self._positions[index].copy())
+        rewards = -np.sqrt(np.square(offset).sum(axis=-1))
+        return rewards, (np.abs(offset) < TOLERANCE).all(axis=-1)
+
+    def observe(self) -> Floats:
+        """Positions (num, 2)."""
+        return self._positions.copy()
+
+    def render(self, index: int) -> Frame:
+        """The plane, the goal, the point, and its path since rendering began in this episode."""
+        trail = self._trails.setdefault(index, [self._positions[index].copy()])
+        return draw_point_world(np.array(trail), self.tasks[index], self._half_width)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+@dataclass(frozen=True)
+class PointNavigation(NativeTaskFamily):
+    """Goals uniform in a square around the origin, where the point starts.
+
+    The action is a velocity, clipped to ±0.1 on both axes; the observation is the position; the
+    reward is −‖s' − g‖₂; an episode ends within 0.01 of the goal on both axes.
+
+    Attributes:
+        half_width: of the square that goals are drawn from.
+        horizon: H.
+    """
+
+    half_width: float = 0.5
+    horizon: int = 100
+    task_size = 2
+
+    def __post_init__(self) -> None:
+        self.check_horizon()
+        if not self.half_width > 0.0:
+            raise ValueError(f"half_width must be positive, not {self.half_width}")
+
+    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
+        """Goals (num_tasks, 2)."""
+        return rng.uniform(-self.half_width, self.half_width, (num_tasks, 2))
+
+    def describe(self, task: Floats) -> str:
+        """The goal in words."""
+        return f"reach ({task[0]:+.2f}, {task[1]:+.2f})"
+
+    def world(self, num: int, num_threads: int = 0) -> PointWorld:
+        """Plain numpy; there is nothing to thread."""
+        return PointWorld(num, self.half_width)

@@ -1,0 +1,109 @@
+"""What an environment of this package is made of: a world of simulations, stepped all at once.
+
+A world is the one implementation of a task family's dynamics and rewards. `metarl.envs.batched`
+makes a gymnasium vector environment of it, `metarl.envs.single` an environment of a single one.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Frame = NDArray[np.uint8]
+
+
+class World(Protocol):
+    """`num` simulations of one kind, each with a task of its own.
+
+    Attributes:
+        observation_space: of one simulation.
+        action_space: of one simulation.
+        tasks: (num, T), read at every step; whoever owns the world writes it.
+        fps: frames a second at which consecutive steps play in real time.
+    """
+
+    observation_space: gym.spaces.Box
+    action_space: gym.spaces.Box
+    tasks: Floats
+    fps: int
+
+    def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
+        """Start the selected simulations anew.
+
+        Args:
+            selected: (num,).
+            rng: gives the generator of a simulation. Ask only where there is something to draw:
+                making generators is what a reset costs.
+        """
+
+    def step(self, actions: NDArray[Any], active: Mask) -> tuple[Floats, Mask]:
+        """Advance the active simulations by one step.
+
+        Args:
+            actions: (num, A), finite; clipped to the action space by the world.
+            active: (num,).
+
+        Returns:
+            Rewards (num,) and whether each simulation has come to its end (num,); both are
+            meaningless where it was not active.
+        """
+
+    def observe(self) -> Floats:
+        """Observations of all simulations, a new array (num, S)."""
+
+    def render(self, index: int) -> Frame:
+        """A picture of one simulation, (height, width, 3)."""
+
+    def close(self) -> None:
+        """Release what rendering holds."""
+
+
+class NativeFamily(Protocol):
+    """A task family whose environments are simulations of a world."""
+
+    @property
+    def horizon(self) -> int:
+        """H, after which an episode is truncated."""
+
+    @property
+    def task_size(self) -> int:
+        """T."""
+
+    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
+        """Tasks (num_tasks, T)."""
+
+    def world(self, num: int, num_threads: int = 0) -> World:
+        """A world of `num` simulations on `num_threads` threads, 0 for as many as the family's."""
+
+
+def as_tasks(tasks: object, num: int, size: int) -> Floats:
+    """Tasks (num, T), from these or from one task (T,) for all.
+
+    Raises:
+        ValueError: if the shape is neither, or a number is not finite.
+    """
+    array = np.asarray(tasks, dtype=np.float64)
+    if array.shape not in ((size,), (num, size)):
+        raise ValueError(
+            f"options['task'] has shape {array.shape}; give ({size},) for one task, or "
+            f"({num}, {size}) for one in each sub-environment"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError("options['task'] holds numbers that are not finite")
+    return np.broadcast_to(array, (num, size))
+
+
+def check_finite(actions: NDArray[Any]) -> None:
+    """Refuse actions that would poison a simulation.
+
+    Raises:
+        ValueError: if an action is NaN or infinite.
+    """
+    if not np.isfinite(actions).all():
+        raise ValueError(
+            "an action is NaN or infinite: the policy has diverged, or its input was not finite"
+        )

@@ -1,0 +1,38 @@
+"""Parameters are plain dictionaries of tensors; these are the few things one does with them."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+
+
+def flatten(params: Mapping[str, Tensor]) -> Tensor:
+    """All parameters as one vector (P,), in the dictionary's order."""
+    return torch.cat([value.reshape(-1) for value in params.values()])
+
+
+def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> Params:
+    """The inverse of `flatten`: a vector (P,) with the names and shapes of `like`."""
+    pieces = vector.split([value.numel() for value in like.values()])
+    return {
+        name: piece.view(value.shape)
+        for (name, value), piece in zip(like.items(), pieces, strict=True)
+    }
+
+
+def repeat(params: Mapping[str, Tensor], num_tasks: int) -> Params:
+    """One copy for each task, without copying memory: every leaf (...) becomes (N, ...)."""
+    return {name: value.expand(num_tasks, *value.shape) for name, value in params.items()}
+
+
+def take(params: Mapping[str, Tensor], task: int) -> Params:
+    """The parameters of one task out of stacked ones: every leaf (N, ...) becomes (...)."""
+    return {name: value[task] for name, value in params.items()}
+
+
+def concatenate(chunks: Iterable[Mapping[str, Tensor]]) -> Params:
+    """Stacked parameters of several groups of tasks, joined along the task axis."""
+    chunks = list(chunks)
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}

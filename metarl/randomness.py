@@ -1,0 +1,31 @@
+"""Every random draw comes from a generator that is derived from what it is for.
+
+A stream is named by the run's seed, the role that the draws play, the iteration, and the task.
+Nothing else enters: not the global state, not the order of calls, not the number of threads or
+processes. So a resumed run continues exactly, and a new consumer disturbs nobody else's stream.
+"""
+
+import zlib
+
+import numpy as np
+import torch
+
+
+def stream(seed: int, role: str, *indices: int) -> np.random.Generator:
+    """A generator for one role, such as `stream(seed, "tasks", iteration)`.
+
+    Args:
+        seed: the run's seed, not negative.
+        role: what the draws are for, in a word.
+        indices: what tells streams of one role apart: iteration, inner step, task.
+    """
+    # the role's name is hashed by content: Python's own hash() differs from run to run
+    words = [seed, zlib.crc32(role.encode()), *indices]
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
+
+
+def torch_stream(seed: int, role: str, *indices: int) -> torch.Generator:
+    """The same as `stream`, for torch."""
+    generator = torch.Generator()
+    generator.manual_seed(int(stream(seed, role, *indices).integers(2**63)))
+    return generator

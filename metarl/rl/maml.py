@@ -1,0 +1,251 @@
+"""MAML for reinforcement learning: Algorithm 3 of Finn et al. (2017).
+
+    tasks        = family.sample_tasks(...)                            line 3
+    rollouts     = adapt_by_sampling(...)                              lines 4-8: θ → θ'_i
+    theta        = outer_step(...)                                     line 10: TRPO through adapt
+
+Everything here is a function of parameters and data; what a run is made of is in `training`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import grad, grad_and_value, jvp, vjp, vmap
+
+from metarl.inner_loop import adapt
+from metarl.params import Params, concatenate, flatten, repeat, unflatten
+from metarl.rl.advantages import with_advantages
+from metarl.rl.losses import Estimator, mean_kl, reinforce, surrogate
+from metarl.rl.policies import Policy
+from metarl.rl.sampler import VectorEnv, sample
+from metarl.rl.trajectories import Samples, Trajectories, tasks_of, thin
+from metarl.rl.trpo import TrustRegion, TrustRegionStep, trust_region_step
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """How a policy adapts to a task.
+
+    Attributes:
+        policy: the policy that adapts.
+        step_sizes: α of each inner step; their number is the number of steps.
+        gamma: discount factor.
+        lam: λ of generalised advantage estimation.
+        estimator: form of the inner loss, see `metarl.rl.losses.reinforce`.
+        first_order: ignore how the inner gradient depends on θ.
+        chunk_size: tasks that are differentiated together. It changes no result, only the time:
+            temporaries of a few tasks stay in the processor's cache, those of forty do not.
+    """
+
+    policy: Policy
+    step_sizes: tuple[float, ...] = (0.1,)
+    gamma: float = 0.99
+    lam: float = 1.0
+    estimator: Estimator = "likelihood_ratio"
+    first_order: bool = False
+    chunk_size: int = 2
+
+    def adapt(self, theta: Params, pre: Sequence[Samples]) -> Params:
+        """θ'_i of one task from the samples of its inner steps; differentiable."""
+        loss = reinforce(self.policy, self.estimator)
+        return adapt(loss, theta, pre, self.step_sizes, self.first_order)
+
+    def chunks(self, num_tasks: int) -> list[slice]:
+        """The task axis in pieces of `chunk_size`."""
+        size = self.chunk_size
+        return [slice(start, start + size) for start in range(0, num_tasks, size)]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """What one meta-iteration gathered.
+
+    Attributes:
+        pre: samples of each inner step, drawn at the parameters that the step started from.
+        post: samples drawn at the adapted parameters θ'_i.
+        trajectories: those behind `pre` and `post`, in this order.
+    """
+
+    pre: list[Samples]
+    post: Samples
+    trajectories: list[Trajectories]
+
+
+def adapt_by_sampling(
+    inner: InnerLoop,
+    theta: Params,
+    envs: VectorEnv,
+    tasks: NDArray[np.float64],
+    horizon: int,
+    seed: int,
+    *indices: int,
+) -> Rollouts:
+    """Sample, take an inner step, sample anew at the adapted parameters; once for each step size.
+
+    Args:
+        inner: how to adapt.
+        theta: θ, where every task starts.
+        envs: N·B environments.
+        tasks: (N, T).
+        horizon: H.
+        seed: the run's seed.
+        indices: name the stream of randomness, such as ("iteration",).
+    """
+    params = repeat(theta, len(tasks))
+    loss = reinforce(inner.policy, inner.estimator)
+    pre: list[Samples] = []
+    gathered: list[Trajectories] = []
+    for step, step_size in enumerate((*inner.step_sizes, None)):
+        trajectories = sample(inner.policy, params, envs, tasks, horizon, seed, *indices, step)
+        samples = with_advantages(trajectories, inner.gamma, inner.lam)
+        gathered.append(trajectories)
+        if step_size is None:
+            return Rollouts(pre, samples, gathered)
+        pre.append(samples)
+        params = concatenate(
+            vmap(lambda p, s, a=step_size: adapt(loss, p, [s], a))(
+                {name: leaf[chunk] for name, leaf in params.items()}, tasks_of(samples, chunk)
+            )
+            for chunk in inner.chunks(len(tasks))
+        )
+    raise AssertionError("unreachable: the last step size is None")
+
+
+def outer_gradient(
+    inner: InnerLoop, theta: Params, rollouts: Rollouts
+) -> tuple[Tensor, float]:
+    """The meta-gradient (P,) of the mean post-adaptation objective, and the objective's value.
+
+    ∇_θ 1/N Σ_i surrogate(adapt(θ, pre_i), post_i): exact, through the inner steps.
+    """
+
+    def objective(theta: Params, pre: list[Samples], post: Samples) -> Tensor:
+        return surrogate(inner.policy, inner.adapt(theta, pre), post)
+
+    def total(theta: Params, pre: list[Samples], post: Samples) -> Tensor:
+        return vmap(objective, in_dims=(None, 0, 0))(theta, pre, post).sum()
+
+    num_tasks = len(rollouts.post.weights)
+    gradient, value = torch.zeros(()), 0.0
+    for pre, post in _chunks(inner, rollouts.pre, rollouts.post):
+        chunk_gradient, chunk_value = grad_and_value(total)(theta, pre, post)
+        gradient = gradient + flatten(chunk_gradient)
+        value += float(chunk_value)
+    return gradient / num_tasks, value / num_tasks
+
+
+@torch.no_grad()
+def evaluate_candidate(
+    inner: InnerLoop, theta: Params, rollouts: Rollouts
+) -> tuple[float, float]:
+    """Objective and mean KL of a candidate θ, which re-adapts from the stored trajectories.
+
+    The divergence is that of the adapted policy from the one that `post` was sampled with.
+    """
+
+    def both(theta: Params, pre: list[Samples], post: Samples) -> tuple[Tensor, Tensor]:
+        adapted = inner.adapt(theta, pre)
+        return surrogate(inner.policy, adapted, post), mean_kl(inner.policy, adapted, post)
+
+    num_tasks = len(rollouts.post.weights)
+    objective, kl = 0.0, 0.0
+    for pre, post in _chunks(inner, rollouts.pre, rollouts.post):
+        objectives, kls = vmap(both, in_dims=(None, 0, 0))(theta, pre, post)
+        objective += float(objectives.sum())
+        kl += float(kls.sum())
+    return objective / num_tasks, kl / num_tasks
+
+
+def curvature_product(
+    inner: InnerLoop, theta: Params, pre: list[Samples], post: Samples
+) -> Callable[[Tensor], Tensor]:
+    """Products with the Hessian of the mean KL at the θ that was sampled from.
+
+    There the divergence and its gradient vanish, so that the Hessian is the Gauss-Newton matrix
+    1/N Σ_i J_iᵀ F_i J_i: J_i = dθ'_i/dθ, F_i the Fisher matrix of the adapted policy. One forward
+    derivative through the adaptation, one backward, and no third derivatives.
+    """
+    num_tasks = len(post.weights)
+
+    def outputs(theta: Params, pre: list[Samples], post: Samples) -> dict[str, Tensor]:
+        return inner.policy.distribution(inner.adapt(theta, pre), post.observations)
+
+    def product(vector: Tensor) -> Tensor:
+        tangent = unflatten(vector, theta)
+        result = torch.zeros_like(vector)
+        for chunk_pre, chunk_post in _chunks(inner, pre, post):
+
+            def chunk_outputs(
+                theta: Params, pre: list[Samples] = chunk_pre, post: Samples = chunk_post
+            ) -> dict[str, Tensor]:
+                return vmap(outputs, in_dims=(None, 0, 0))(theta, pre, post)
+
+            distribution, change = jvp(chunk_outputs, (theta,), (tangent,))
+            _, pull_back = vjp(chunk_outputs, theta)
+            weights = chunk_post.weights.unsqueeze(-1)
+            cotangent = {
+                name: _reduce_to(weights * leaf, distribution[name])
+                for name, leaf in inner.policy.fisher(distribution, change).items()
+            }
+            result += flatten(pull_back(cotangent)[0])
+        return result / num_tasks
+
+    return product
+
+
+def _reduce_to(leaf: Tensor, like: Tensor) -> Tensor:
+    """Sum over the samples (axis 1) where the distribution has one row for all of them."""
+    return leaf if leaf.shape == like.shape else leaf.sum(1, keepdim=True)
+
+
+def _chunks(
+    inner: InnerLoop, pre: list[Samples], post: Samples
+) -> list[tuple[list[Samples], Samples]]:
+    return [
+        ([tasks_of(step, chunk) for step in pre], tasks_of(post, chunk))
+        for chunk in inner.chunks(len(post.weights))
+    ]
+
+
+def trpo_outer_step(
+    inner: InnerLoop,
+    theta: Params,
+    rollouts: Rollouts,
+    settings: TrustRegion,
+    curvature_trajectories: int | None = None,
+) -> tuple[Params, TrustRegionStep]:
+    """One TRPO step on θ through the adaptation (line 10 of Algorithm 3).
+
+    Args:
+        inner: how policies adapt.
+        theta: θ, which the rollouts were sampled from.
+        rollouts: trajectories before and after adaptation.
+        settings: of the trust region.
+        curvature_trajectories: how many trajectories of each task estimate the curvature; all of
+            them where None. The line search always uses all.
+
+    Returns:
+        The new θ (the very same dictionary if the step was rejected), and what happened.
+    """
+    pre, post = rollouts.pre, rollouts.post
+    if curvature_trajectories is not None:
+        horizon = rollouts.trajectories[0].mask.shape[-1]
+        pre = [thin(step, curvature_trajectories, horizon) for step in pre]
+        post = thin(post, curvature_trajectories, horizon)
+    gradient, objective = outer_gradient(inner, theta, rollouts)
+    step = trust_region_step(
+        flatten(theta),
+        gradient,
+        curvature_product(inner, theta, pre, post),
+        lambda candidate: evaluate_candidate(inner, unflatten(candidate, theta), rollouts),
+        objective,
+        settings,
+    )
+    return (unflatten(step.theta, theta) if step.accepted else theta), step

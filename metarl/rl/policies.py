@@ -1,0 +1,228 @@
+"""Stochastic policies as stateless functions of a parameter dictionary.
+
+A policy is a description (sizes, activation); its parameters live outside. Everything works on one
+parameter dictionary with inputs (M, S), or on parameters stacked over tasks with inputs (N, M, S).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.networks import ACTIVATIONS, init_mlp, mlp
+from metarl.params import Params
+from metarl.rl.trajectories import Distribution
+
+Noise = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+
+class Policy(Protocol):
+    """What the sampler and the losses need of a policy."""
+
+    action_shape: tuple[int, ...]
+    action_dtype: torch.dtype
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh parameters."""
+
+    def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
+        """Parameters of the action distribution at observations (..., M, S)."""
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Noise:
+        """The randomness of `shape` actions, drawn ahead of time: `shape` + what one takes."""
+
+    def act(self, distribution: Distribution, noise: Tensor) -> Tensor:
+        """Actions: a deterministic function of the distribution and the noise."""
+
+    def log_prob(self, distribution: Distribution, actions: Tensor) -> Tensor:
+        """Log-probability of each action, (..., M)."""
+
+    def entropy(self, distribution: Distribution) -> Tensor:
+        """Entropy of each action distribution, (..., M) or broadcastable to it."""
+
+    def kl(self, old: Distribution, new: Distribution) -> Tensor:
+        """KL(old ‖ new) at each observation, (..., M)."""
+
+    def fisher(self, distribution: Distribution, tangent: Distribution) -> Distribution:
+        """The Fisher matrix of the distribution's own parameters, times a tangent of them."""
+
+
+@dataclass(frozen=True)
+class GaussianPolicy:
+    """A diagonal Gaussian: the network gives the mean, and a free vector the log standard deviation.
+
+    The log standard deviation does not depend on the observation and adapts like every other
+    parameter (Finn et al. 2017, appendix A.2). Log-probabilities are those of the action as it was
+    drawn; environments clip it themselves.
+
+    Attributes:
+        observation_size: S.
+        action_size: A.
+        hidden_sizes: widths of the hidden layers.
+        activation: `relu` or `tanh`.
+        init_std: standard deviation at initialisation.
+        min_std: lower bound that the standard deviation is clamped to.
+    """
+
+    observation_size: int
+    action_size: int
+    hidden_sizes: tuple[int, ...] = (100, 100)
+    activation: str = "relu"
+    init_std: float = 1.0
+    min_std: float = 1e-6
+
+    action_dtype = torch.float32
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """Shape of one action, (A,)."""
+        return (self.action_size,)
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Xavier weights, zero biases, and `log_std` (A,)."""
+        params = init_mlp(generator, (self.observation_size, *self.hidden_sizes, self.action_size))
+        params["log_std"] = torch.full((self.action_size,), math.log(self.init_std))
+        return params
+
+    def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
+        """`mean` (..., M, A) and `log_std` (..., 1, A)."""
+        mean = mlp(params, observations, ACTIVATIONS[self.activation])
+        log_std = params["log_std"].clamp(min=math.log(self.min_std)).unsqueeze(-2)
+        return {"mean": mean, "log_std": log_std}
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Noise:
+        """Standard normal draws, shape + (A,)."""
+        return rng.standard_normal((*shape, self.action_size), dtype=np.float32)
+
+    def act(self, distribution: Distribution, noise: Tensor) -> Tensor:
+        """Mean + std · noise."""
+        return distribution["mean"] + distribution["log_std"].exp() * noise
+
+    def log_prob(self, distribution: Distribution, actions: Tensor) -> Tensor:
+        """The sum over action dimensions of the log-densities."""
+        log_std = distribution["log_std"]
+        standardised = (actions - distribution["mean"]) * (-log_std).exp()
+        constant = log_std.sum(-1) + 0.5 * math.log(2.0 * math.pi) * self.action_size
+        return -0.5 * standardised.square().sum(-1) - constant
+
+    def entropy(self, distribution: Distribution) -> Tensor:
+        """(..., 1): the same for every observation."""
+        constant = 0.5 * (1.0 + math.log(2.0 * math.pi)) * self.action_size
+        return distribution["log_std"].sum(-1) + constant
+
+    def kl(self, old: Distribution, new: Distribution) -> Tensor:
+        """The sum over action dimensions of the divergences of normals."""
+        precision = (-2.0 * new["log_std"]).exp()
+        variance = (2.0 * old["log_std"]).exp()
+        squares = (old["mean"] - new["mean"]).square() * precision
+        return (
+            0.5 * (squares.sum(-1) + (variance * precision).sum(-1) - self.action_size)
+            + (new["log_std"] - old["log_std"]).sum(-1)
+        )
+
+    def fisher(self, distribution: Distribution, tangent: Distribution) -> Distribution:
+        """1/σ² for the mean and 2 for log σ, from the second derivatives of `kl` at equality."""
+        precision = (-2.0 * distribution["log_std"]).exp()
+        # log_std has one row for all observations: its tangent counts once for each
+        log_std = (2.0 * tangent["log_std"]).expand_as(tangent["mean"])
+        return {"mean": precision * tangent["mean"], "log_std": log_std}
+
+
+@dataclass(frozen=True)
+class CategoricalPolicy:
+    """A softmax over discrete actions, whose logits the network gives.
+
+    Attributes:
+        observation_size: S.
+        num_actions: how many actions there are.
+        hidden_sizes: widths of the hidden layers.
+        activation: `relu` or `tanh`.
+    """
+
+    observation_size: int
+    num_actions: int
+    hidden_sizes: tuple[int, ...] = (100, 100)
+    activation: str = "relu"
+
+    action_shape = ()
+    action_dtype = torch.int64
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Xavier weights and zero biases."""
+        return init_mlp(generator, (self.observation_size, *self.hidden_sizes, self.num_actions))
+
+    def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
+        """`logits` (..., M, K), normalised: log-probabilities."""
+        logits = mlp(params, observations, ACTIVATIONS[self.activation])
+        return {"logits": logits.log_softmax(-1)}
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Noise:
+        """Standard Gumbel draws, shape + (K,)."""
+        return rng.gumbel(size=(*shape, self.num_actions)).astype(np.float32)
+
+    def act(self, distribution: Distribution, noise: Tensor) -> Tensor:
+        """The Gumbel-max trick: arg max of logits + noise is a draw from the softmax."""
+        return (distribution["logits"] + noise).argmax(-1)
+
+    def log_prob(self, distribution: Distribution, actions: Tensor) -> Tensor:
+        """The logit of the action taken."""
+        return distribution["logits"].gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self, distribution: Distribution) -> Tensor:
+        """−Σ p log p."""
+        logits = distribution["logits"]
+        return -(logits.exp() * logits).sum(-1)
+
+    def kl(self, old: Distribution, new: Distribution) -> Tensor:
+        """Σ p (log p − log q)."""
+        return (old["logits"].exp() * (old["logits"] - new["logits"])).sum(-1)
+
+    def fisher(self, distribution: Distribution, tangent: Distribution) -> Distribution:
+        """(diag p − p pᵀ) times the tangent: the Hessian of log-sum-exp."""
+        probabilities = distribution["logits"].exp()
+        weighted = probabilities * tangent["logits"]
+        return {"logits": weighted - probabilities * weighted.sum(-1, keepdim=True)}
+
+
+def policy_for(
+    observation_space: gym.Space[object],
+    action_space: gym.Space[object],
+    hidden_sizes: tuple[int, ...] = (100, 100),
+    activation: str = "relu",
+    init_std: float = 1.0,
+    min_std: float = 1e-6,
+) -> GaussianPolicy | CategoricalPolicy:
+    """The policy that fits an environment's spaces: Gaussian for a Box, categorical for Discrete.
+
+    Args:
+        observation_space: of a single environment; a one-dimensional Box.
+        action_space: of a single environment; a one-dimensional Box, or Discrete.
+        hidden_sizes: widths of the hidden layers.
+        activation: `relu` or `tanh`.
+        init_std: initial standard deviation, for a Box.
+        min_std: lower bound of the standard deviation, for a Box.
+
+    Raises:
+        ValueError: for other spaces.
+    """
+    if not isinstance(observation_space, gym.spaces.Box) or len(observation_space.shape) != 1:
+        raise ValueError(
+            f"observations must be a flat Box, not {observation_space}; wrap the environment in "
+            "gymnasium.wrappers.FlattenObservation"
+        )
+    size = observation_space.shape[0]
+    if isinstance(action_space, gym.spaces.Discrete) and action_space.start == 0:
+        return CategoricalPolicy(size, int(action_space.n), hidden_sizes, activation)
+    if isinstance(action_space, gym.spaces.Box) and len(action_space.shape) == 1:
+        return GaussianPolicy(
+            size, action_space.shape[0], hidden_sizes, activation, init_std, min_std
+        )
+    raise ValueError(
+        f"actions must be a flat Box or Discrete starting at 0, not {action_space}; wrap the "
+        "environment so that they are"
+    )

@@ -1,0 +1,122 @@
+"""What the sampler gathers, and what the learner sees of it."""
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+Distribution = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Trajectories of N tasks, B each, of at most H time steps.
+
+    An episode that ended early is padded to H; `mask` tells steps that happened from padding.
+    Padding is overwritten with zeros at construction, so that whatever it held, infinities and
+    NaN included, cannot reach a result.
+
+    Attributes:
+        observations: (N, B, H, S), before the action of the step.
+        actions: (N, B, H, A), or (N, B, H) integers for discrete actions.
+        rewards: (N, B, H).
+        mask: (N, B, H), boolean; true on a prefix of every trajectory.
+        log_probs: (N, B, H), log-probability of each action when it was drawn.
+        distribution: parameters of the action distribution when it was drawn, every leaf
+            (N, B, H, ·), or (N, 1, 1, ·) where it depends on the task alone.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    mask: Tensor
+    log_probs: Tensor
+    distribution: Distribution
+
+    def __post_init__(self) -> None:
+        if self.mask.dtype is not torch.bool or self.mask.dim() != 3:
+            raise ValueError(
+                f"mask must be boolean of shape (N, B, H), not {self.mask.dtype} of shape "
+                f"{tuple(self.mask.shape)}"
+            )
+        if not self.mask[:, :, 0].all() or (self.mask[:, :, 1:] & ~self.mask[:, :, :-1]).any():
+            raise ValueError("mask must be true on a non-empty prefix of every trajectory")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor) and value.shape[:3] != self.mask.shape:
+                raise ValueError(
+                    f"{field.name} has shape {tuple(value.shape)}; its first axes must be "
+                    f"(N, B, H) = {tuple(self.mask.shape)}"
+                )
+        if not self.mask.all():
+            padding = ~self.mask
+            for value in (self.observations, self.actions, self.rewards, self.log_probs):
+                value[padding] = 0
+            for leaf in self.distribution.values():
+                if leaf.shape[:3] == self.mask.shape:
+                    leaf[padding] = 0
+        if not torch.isfinite(self.rewards).all() or not torch.isfinite(self.observations).all():
+            raise FloatingPointError(
+                "the environment returned rewards or observations that are not finite; lower the "
+                "step size, or have the environment end an episode whose simulation broke down"
+            )
+
+    @property
+    def lengths(self) -> Tensor:
+        """Steps that each trajectory lasted, (N, B)."""
+        return self.mask.sum(-1)
+
+    @property
+    def returns(self) -> Tensor:
+        """Undiscounted sum of rewards of each trajectory, (N, B)."""
+        return self.rewards.sum(-1)
+
+
+class Samples(NamedTuple):
+    """The time steps of a batch as the losses want them: per task, M = B·H in one row.
+
+    Leaves have a leading task axis (N, M, ·) when stacked; under `vmap` a loss sees (M, ·).
+    `weights` sum to one over the steps that happened and are zero on padding, so that
+    `(weights * x).sum()` is the mean over time steps.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    advantages: Tensor
+    weights: Tensor
+    log_probs: Tensor
+    distribution: Distribution
+
+
+def to_samples(trajectories: Trajectories, advantages: Tensor) -> Samples:
+    """Join trajectories (N, B, H, ·) and their advantages (N, B, H) into samples (N, B·H, ·)."""
+    weights = trajectories.mask.to(advantages.dtype)
+    weights = weights / weights.sum(dim=(1, 2), keepdim=True)
+    return Samples(
+        observations=trajectories.observations.flatten(1, 2),
+        actions=trajectories.actions.flatten(1, 2),
+        advantages=advantages.flatten(1, 2),
+        weights=weights.flatten(1, 2),
+        log_probs=trajectories.log_probs.flatten(1, 2),
+        distribution={
+            name: leaf.flatten(1, 2) for name, leaf in trajectories.distribution.items()
+        },
+    )
+
+
+def tasks_of(samples: Samples, tasks: slice) -> Samples:
+    """The samples of some of the tasks."""
+    selected: Samples = pytree.tree_map(lambda leaf: leaf[tasks], samples)
+    return selected
+
+
+def thin(samples: Samples, trajectories: int, horizon: int) -> Samples:
+    """The samples of the first few trajectories of every task, reweighted to sum to one.
+
+    Trajectories of a batch are independent and alike, so the first are as good as any.
+    """
+    length = trajectories * horizon
+    kept: Samples = pytree.tree_map(lambda leaf: leaf[:, :length], samples)
+    return kept._replace(weights=kept.weights / kept.weights.sum(dim=1, keepdim=True))

@@ -1,0 +1,125 @@
+"""Trust region policy optimisation (Schulman et al. 2015), on a parameter vector.
+
+It is told nothing of tasks or of adaptation: it sees a gradient, curvature products, and a function
+that evaluates the objective and the divergence at a candidate.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TrustRegion:
+    """The settings of the step; the defaults are those of Finn et al. (2017).
+
+    Attributes:
+        max_kl: δ, the largest mean divergence of an accepted step.
+        cg_iterations: conjugate-gradient iterations.
+        damping: added to the curvature's diagonal.
+        backtrack_ratio: factor between line-search candidates.
+        max_backtracks: how many candidates are tried.
+    """
+
+    max_kl: float = 0.01
+    cg_iterations: int = 10
+    damping: float = 1e-5
+    backtrack_ratio: float = 0.8
+    max_backtracks: int = 15
+
+
+@dataclass(frozen=True)
+class TrustRegionStep:
+    """What a step did.
+
+    Attributes:
+        theta: the parameters after it (P,); the very same tensor where it was rejected.
+        accepted: whether a candidate improved the objective within the trust region.
+        candidates: how many the line search tried.
+        objective: at `theta`.
+        improvement: of the objective, 0 where rejected.
+        kl: mean divergence at `theta`, 0 where rejected.
+    """
+
+    theta: Tensor
+    accepted: bool
+    candidates: int
+    objective: float
+    improvement: float
+    kl: float
+
+
+def conjugate_gradient(
+    product: Callable[[Tensor], Tensor], target: Tensor, iterations: int, tolerance: float = 1e-10
+) -> Tensor:
+    """Solve A x = target for a positive definite A that is known by its products.
+
+    Args:
+        product: v (P,) to A v (P,).
+        target: (P,).
+        iterations: at most this many.
+        tolerance: stop once the squared residual is below this.
+    """
+    solution = torch.zeros_like(target)
+    residual = target.clone()
+    direction = target.clone()
+    squared = residual @ residual
+    for _ in range(iterations):
+        if squared < tolerance:
+            break
+        image = product(direction)
+        step = squared / (direction @ image)
+        solution += step * direction
+        residual -= step * image
+        previous, squared = squared, residual @ residual
+        direction = residual + (squared / previous) * direction
+    return solution
+
+
+def trust_region_step(
+    theta: Tensor,
+    gradient: Tensor,
+    curvature: Callable[[Tensor], Tensor],
+    evaluate: Callable[[Tensor], tuple[float, float]],
+    objective: float,
+    settings: TrustRegion,
+) -> TrustRegionStep:
+    """Maximise the objective along the natural gradient, as far as the divergence allows.
+
+    Args:
+        theta: parameters (P,).
+        gradient: of the objective, at theta (P,).
+        curvature: v (P,) to H v (P,), H the Hessian of the mean divergence at theta.
+        evaluate: a candidate (P,) to its objective and its mean divergence.
+        objective: at theta.
+        settings: see `TrustRegion`.
+
+    Raises:
+        FloatingPointError: if the gradient is not finite.
+    """
+    if not torch.isfinite(gradient).all():
+        raise FloatingPointError(
+            "the meta-gradient is not finite; lower the inner step size (inner.step_sizes)"
+        )
+    rejected = TrustRegionStep(theta, False, 0, objective, 0.0, 0.0)
+
+    def damped(vector: Tensor) -> Tensor:
+        return curvature(vector) + settings.damping * vector
+
+    direction = conjugate_gradient(damped, gradient, settings.cg_iterations)
+    quadratic = float(direction @ damped(direction))
+    if not math.isfinite(quadratic) or quadratic <= 0.0:
+        return rejected  # a zero gradient, or a curvature estimate that is none
+    step = math.sqrt(2.0 * settings.max_kl / quadratic) * direction
+    for backtrack in range(settings.max_backtracks):
+        candidate = theta + settings.backtrack_ratio**backtrack * step
+        value, kl = evaluate(candidate)
+        # a candidate that is not finite fails both comparisons
+        if value > objective and kl <= settings.max_kl:
+            return TrustRegionStep(
+                candidate, True, backtrack + 1, value, value - objective, kl
+            )
+    return TrustRegionStep(theta, False, settings.max_backtracks, objective, 0.0, 0.0)
