@@ -10,6 +10,7 @@ Importing this package registers the ids `metarl/PointNavigation-v0` and so on w
 
 from metarl.envs.ant import ant_direction, ant_goal, ant_velocity
 from metarl.envs.batched import BatchedEnv
+from metarl.envs.checker import check_family
 from metarl.envs.family import FAMILIES, TaskFamily, load_family
 from metarl.envs.half_cheetah import half_cheetah_direction, half_cheetah_velocity
 from metarl.envs.point_navigation import PointNavigation
@@ -26,6 +27,7 @@ __all__ = [
     "ant_direction",
     "ant_goal",
     "ant_velocity",
+    "check_family",
     "half_cheetah_direction",
     "half_cheetah_velocity",
     "load_family",

@@ -100,8 +100,7 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
                 raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} environments")
             self._seeds = list(seed)
             self._rngs = [
-                None if new is not None else old
-                for new, old in zip(seed, self._rngs, strict=True)
+                None if new is not None else old for new, old in zip(seed, self._rngs, strict=True)
             ]
         if options.get("task") is not None:
             self.world.tasks[:] = as_tasks(options["task"], self.num_envs, self.family.task_size)
@@ -113,7 +112,7 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
     def _restart(self, selected: Mask) -> None:
         if not self._task_given:
             for index in np.flatnonzero(selected):
-                self.world.tasks[index] = self.family.sample_tasks(self._rng(index), 1)[0]
+                self.world.tasks[index] = self.family.sample_tasks(self._rng(int(index)), 1)[0]
         self.world.reset(selected, self._rng)
         self._steps[selected] = 0
         self._done[selected] = False
@@ -142,7 +141,7 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         self._done = terminated | truncated
         return self.world.observe(), rewards, terminated.copy(), truncated, {}
 
-    def render(self) -> tuple[Frame, ...] | None:  # type: ignore[override]
+    def render(self) -> tuple[Frame, ...] | None:
         """A picture of every sub-environment, where render_mode is "rgb_array"."""
         if self.render_mode is None:
             return None

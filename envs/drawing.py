@@ -1,5 +1,7 @@
 """Pictures of the point world, rasterised with numpy."""
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,7 +33,8 @@ def draw_point_world(trail: Floats, goal: Floats, half_width: float) -> Frame:
         canvas[region] = colour
 
     def disc(centre: Floats, radius: float) -> NDArray[np.bool_]:
-        return (x - centre[0]) ** 2 + (y - centre[1]) ** 2 <= radius**2
+        inside: NDArray[np.bool_] = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 <= radius**2
+        return inside
 
     reach = np.maximum(np.abs(x), np.abs(y))
     paint(np.abs(reach - half_width) < unit, (200, 200, 200))
@@ -40,7 +43,7 @@ def draw_point_world(trail: Floats, goal: Floats, half_width: float) -> Frame:
     paint((np.minimum(np.abs(x), np.abs(y)) < unit) & disc(origin, 4 * pixel), ORIGIN)
     paint(disc(goal, 5 * pixel) & ~disc(goal, 3.5 * pixel), GOAL)
     paint(disc(goal, 1.5 * pixel), GOAL)
-    for start, end in zip(trail[:-1], trail[1:], strict=True):
+    for start, end in pairwise(trail):
         steps = max(2, int(np.abs(end - start).max() / unit) + 1)
         for t in np.linspace(0.0, 1.0, steps):
             centre = start + t * (end - start)

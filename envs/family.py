@@ -34,9 +34,7 @@ class TaskFamily(Protocol):
     def task_size(self) -> int:
         """T, how many numbers make a task."""
 
-    def sample_tasks(
-        self, rng: np.random.Generator, num_tasks: int
-    ) -> NDArray[np.float64]:
+    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> NDArray[np.float64]:
         """Tasks (num_tasks, T), drawn from the passed generator alone."""
 
     def describe(self, task: NDArray[np.float64]) -> str:

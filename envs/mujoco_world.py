@@ -24,19 +24,23 @@ class Motion(NamedTuple):
 
 
 class Robot(Protocol):
-    """The body of a family: its model, what it senses, what moving costs.
+    """The body of a family: its model, what it senses, what moving costs."""
 
-    Attributes:
-        frame_skip: physics steps in an environment step.
-        stage: what MuJoCo computes at the new state, after the last physics step.
-        persistent: one MjData for each simulation, which makes position and velocity stages free.
-        control_cost: weight of ‖a‖².
-    """
+    @property
+    def frame_skip(self) -> int:
+        """Physics steps in an environment step."""
 
-    frame_skip: int
-    stage: mujoco.mjtStage
-    persistent: bool
-    control_cost: float
+    @property
+    def stage(self) -> mujoco.mjtStage:
+        """What MuJoCo computes at the new state, after the last physics step."""
+
+    @property
+    def persistent(self) -> bool:
+        """Keep one MjData for each simulation, which makes position and velocity stages free."""
+
+    @property
+    def control_cost(self) -> float:
+        """The weight of ‖a‖²."""
 
     def model(self) -> mujoco.MjModel:
         """The compiled model."""
@@ -85,7 +89,7 @@ class MujocoWorld:
         self.batch.reset(selected, stage=mujoco.mjtStage.mjSTAGE_NONE)
         qpos, qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
         for index in np.flatnonzero(selected):
-            qpos[index], qvel[index] = self.robot.start(self.batch.model, rng(index))
+            qpos[index], qvel[index] = self.robot.start(self.batch.model, rng(int(index)))
         self.batch.forward(selected)
 
     def step(self, actions: NDArray[Any], active: Mask) -> tuple[Floats, Mask]:

@@ -14,10 +14,10 @@ class NativeTaskFamily(NativeFamily):
 
     def check_horizon(self) -> None:
         """Refuse a horizon that is no number of steps."""
-        if self.horizon < 1:
-            raise ValueError(f"horizon must be at least 1, not {self.horizon}")
+        if not isinstance(self.horizon, int) or self.horizon < 1:
+            raise ValueError(f"horizon must be a whole number of at least 1, not {self.horizon!r}")
 
-    def make(self, render_mode: str | None = None) -> gym.Env:  # type: ignore[type-arg]
+    def make(self, render_mode: str | None = None) -> gym.Env:
         """A single environment, truncated at the horizon."""
         return TimeLimit(TaskEnv(self, render_mode), self.horizon)
 

@@ -13,8 +13,13 @@ Marker = Literal["pace", "arrow", "goal"]
 class Objective(Protocol):
     """A distribution of tasks for a robot that moves in a plane."""
 
-    task_size: int
-    marker: Marker
+    @property
+    def task_size(self) -> int:
+        """T."""
+
+    @property
+    def marker(self) -> Marker:
+        """How a picture shows the task."""
 
     def sample(self, rng: np.random.Generator, num_tasks: int) -> Floats:
         """Tasks (num_tasks, T)."""
@@ -105,4 +110,5 @@ class TargetGoal:
 
     def progress(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
         """`offset` − ‖xy − g‖₁."""
-        return self.offset - np.abs(position - tasks).sum(axis=-1)
+        distance: Floats = np.abs(position - tasks).sum(axis=-1)
+        return self.offset - distance

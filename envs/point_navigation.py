@@ -23,7 +23,7 @@ class PointWorld:
 
     def __init__(self, num: int, half_width: float) -> None:
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
-        self.action_space = gym.spaces.Box(-MAX_SPEED, MAX_SPEED, (2,), np.float32)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.tasks: Floats = np.zeros((num, 2))
         self._positions: Floats = np.zeros((num, 2))
         self._half_width = half_width
@@ -32,18 +32,17 @@ class PointWorld:
     def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
         """To the origin; nothing is drawn."""
         self._positions[selected] = 0.0
-        for index in np.flatnonzero(selected) if self._trails else ():
-            self._trails.pop(index, None)
+        self._trails = {i: trail for i, trail in self._trails.items() if not selected[i]}
 
     def step(self, actions: NDArray[Any], active: Mask) -> tuple[Floats, Mask]:
         """Move by the clipped action; the reward is minus the distance to the goal."""
-        velocity = np.clip(actions, -MAX_SPEED, MAX_SPEED).astype(np.float64)
+        velocity = MAX_SPEED * np.clip(actions, -1.0, 1.0).astype(np.float64)
         self._positions += velocity * active[:, None]
         offset = self._positions - self.tasks
         for index, trail in self._trails.items():
             trail.append(self._positions[index].copy())
-        rewards = -np.sqrt(np.square(offset).sum(axis=-1))
-        return rewards, (np.abs(offset) < TOLERANCE).all(axis=-1)
+        rewards: Floats = -np.sqrt(np.square(offset).sum(axis=-1))
+        return rewards, np.all(np.abs(offset) < TOLERANCE, axis=-1)
 
     def observe(self) -> Floats:
         """Positions (num, 2)."""
@@ -62,8 +61,9 @@ class PointWorld:
 class PointNavigation(NativeTaskFamily):
     """Goals uniform in a square around the origin, where the point starts.
 
-    The action is a velocity, clipped to ±0.1 on both axes; the observation is the position; the
-    reward is −‖s' − g‖₂; an episode ends within 0.01 of the goal on both axes.
+    The action is a velocity: clipped to [−1, 1] and scaled to ±0.1 on both axes, as the released
+    code normalises it. The observation is the position; the reward is −‖s' − g‖₂; an episode ends
+    within 0.01 of the goal on both axes.
 
     Attributes:
         half_width: of the square that goals are drawn from.

@@ -34,7 +34,7 @@ class SceneRenderer:
         choose_backend()
         try:
             self._renderer = mujoco.Renderer(model, HEIGHT, WIDTH)
-        except Exception as error:  # noqa: BLE001 - backends fail in ways of their own
+        except Exception as error:
             raise RuntimeError(
                 "MuJoCo cannot render here: install EGL or OSMesa (on Debian: libegl1 or "
                 "libosmesa6) and set MUJOCO_GL=egl or MUJOCO_GL=osmesa; the backend said: "

@@ -1,6 +1,6 @@
 """A gymnasium environment over a world of one simulation."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -23,22 +23,21 @@ class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
         render_mode: None or "rgb_array".
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
-
     def __init__(self, family: NativeFamily, render_mode: str | None = None) -> None:
         EzPickle.__init__(self, family, render_mode)
         self.family = family
         self.render_mode = render_mode
         self.world = family.world(1, num_threads=1)
-        self.metadata = {**self.metadata, "render_fps": self.world.fps}  # type: ignore[misc]
-        self.observation_space = self.world.observation_space
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.world.fps}
+        self.observation_space: gym.spaces.Box = self.world.observation_space  # type: ignore[assignment]
         self.action_space = self.world.action_space
         self._task_given = False
 
     @property
     def task(self) -> Floats:
         """The present task (T,)."""
-        return self.world.tasks[0].copy()
+        task: Floats = self.world.tasks[0].copy()
+        return task
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -60,7 +59,7 @@ class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
         rewards, terminated = self.world.step(actions, ALL)
         return self.world.observe()[0], float(rewards[0]), bool(terminated[0]), False, {}
 
-    def render(self) -> Frame | None:  # type: ignore[override]
+    def render(self) -> Frame | None:
         """A picture (height, width, 3), where render_mode is "rgb_array"."""
         return None if self.render_mode is None else self.world.render(0)
 

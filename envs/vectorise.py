@@ -38,7 +38,8 @@ class _OneTaskEach(VectorWrapper[Any, Any, Any]):
         if options and options.get("task") is not None:
             options = dict(options)
             tasks = np.asarray(options.pop("task"))
-            self.env.set_attr("task", list(as_tasks(tasks, self.num_envs, tasks.shape[-1])))
+            rows = list(as_tasks(tasks, self.num_envs, tasks.shape[-1]))
+            self.env.set_attr("task", rows)  # type: ignore[attr-defined] # Sync and Async have it
         return self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
 
 

@@ -17,19 +17,23 @@ Frame = NDArray[np.uint8]
 
 
 class World(Protocol):
-    """`num` simulations of one kind, each with a task of its own.
+    """`num` simulations of one kind, each with a task of its own."""
 
-    Attributes:
-        observation_space: of one simulation.
-        action_space: of one simulation.
-        tasks: (num, T), read at every step; whoever owns the world writes it.
-        fps: frames a second at which consecutive steps play in real time.
-    """
+    @property
+    def observation_space(self) -> gym.spaces.Box:
+        """Of one simulation."""
 
-    observation_space: gym.spaces.Box
-    action_space: gym.spaces.Box
-    tasks: Floats
-    fps: int
+    @property
+    def action_space(self) -> gym.spaces.Box:
+        """Of one simulation."""
+
+    @property
+    def tasks(self) -> Floats:
+        """(num, T), read at every step; whoever owns the world writes into it."""
+
+    @property
+    def fps(self) -> int:
+        """Frames a second at which consecutive steps play in real time."""
 
     def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
         """Start the selected simulations anew.

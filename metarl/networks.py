@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ def init_mlp(generator: torch.Generator, sizes: Sequence[int]) -> Params:
         `weight0` (sizes[0], sizes[1]), `bias0` (sizes[1],), `weight1`, ... in this order.
     """
     params: Params = {}
-    for layer, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         bound = math.sqrt(6.0 / (fan_in + fan_out))  # Glorot and Bengio (2010)
         uniform = torch.rand(fan_in, fan_out, generator=generator)
         params[f"weight{layer}"] = (2.0 * uniform - 1.0) * bound

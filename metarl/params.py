@@ -15,7 +15,7 @@ def flatten(params: Mapping[str, Tensor]) -> Tensor:
 
 def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> Params:
     """The inverse of `flatten`: a vector (P,) with the names and shapes of `like`."""
-    pieces = vector.split([value.numel() for value in like.values()])
+    pieces = torch.split(vector, [value.numel() for value in like.values()])
     return {
         name: piece.view(value.shape)
         for (name, value), piece in zip(like.items(), pieces, strict=True)

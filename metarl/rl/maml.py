@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import grad, grad_and_value, jvp, vjp, vmap
+from torch.func import grad_and_value, jvp, vjp, vmap
 
 from metarl.inner_loop import adapt
 from metarl.params import Params, concatenate, flatten, repeat, unflatten
@@ -24,7 +24,7 @@ from metarl.rl.losses import Estimator, mean_kl, reinforce, surrogate
 from metarl.rl.policies import Policy
 from metarl.rl.sampler import VectorEnv, sample
 from metarl.rl.trajectories import Samples, Trajectories, tasks_of, thin
-from metarl.rl.trpo import TrustRegion, TrustRegionStep, trust_region_step
+from metarl.rl.trpo import TrustRegion, TrustRegionStep, check_gradient, trust_region_step
 
 Value = TypeVar("Value")
 
@@ -40,8 +40,9 @@ class InnerLoop:
         lam: λ of generalised advantage estimation.
         estimator: form of the inner loss, see `metarl.rl.losses.reinforce`.
         first_order: ignore how the inner gradient depends on θ.
-        chunk_size: tasks that are differentiated together. It changes no result, only the time:
-            temporaries of a few tasks stay in the processor's cache, those of forty do not.
+        chunk_samples: how many samples, in whole tasks, are differentiated together. It changes no
+            result, only the time: temporaries of a few tasks stay in the processor's cache, those
+            of forty do not, and one by one they are too small to keep it busy.
     """
 
     policy: Policy
@@ -50,16 +51,17 @@ class InnerLoop:
     lam: float = 1.0
     estimator: Estimator = "likelihood_ratio"
     first_order: bool = False
-    chunk_size: int = 2
+    chunk_samples: int = 8000
 
     def adapt(self, theta: Params, pre: Sequence[Samples]) -> Params:
         """θ'_i of one task from the samples of its inner steps; differentiable."""
         loss = reinforce(self.policy, self.estimator)
         return adapt(loss, theta, pre, self.step_sizes, self.first_order)
 
-    def chunks(self, num_tasks: int) -> list[slice]:
-        """The task axis in pieces of `chunk_size`."""
-        size = self.chunk_size
+    def chunks(self, samples: Samples) -> list[slice]:
+        """The task axis in pieces of about `chunk_samples` samples."""
+        num_tasks, per_task = samples.weights.shape
+        size = max(1, self.chunk_samples // per_task)
         return [slice(start, start + size) for start in range(0, num_tasks, size)]
 
 
@@ -113,14 +115,12 @@ def adapt_by_sampling(
             vmap(lambda p, s, a=step_size: adapt(loss, p, [s], a))(
                 {name: leaf[chunk] for name, leaf in params.items()}, tasks_of(samples, chunk)
             )
-            for chunk in inner.chunks(len(tasks))
+            for chunk in inner.chunks(samples)
         )
     raise AssertionError("unreachable: the last step size is None")
 
 
-def outer_gradient(
-    inner: InnerLoop, theta: Params, rollouts: Rollouts
-) -> tuple[Tensor, float]:
+def outer_gradient(inner: InnerLoop, theta: Params, rollouts: Rollouts) -> tuple[Tensor, float]:
     """The meta-gradient (P,) of the mean post-adaptation objective, and the objective's value.
 
     ∇_θ 1/N Σ_i surrogate(adapt(θ, pre_i), post_i): exact, through the inner steps.
@@ -142,9 +142,7 @@ def outer_gradient(
 
 
 @torch.no_grad()
-def evaluate_candidate(
-    inner: InnerLoop, theta: Params, rollouts: Rollouts
-) -> tuple[float, float]:
+def evaluate_candidate(inner: InnerLoop, theta: Params, rollouts: Rollouts) -> tuple[float, float]:
     """Objective and mean KL of a candidate θ, which re-adapts from the stored trajectories.
 
     The divergence is that of the adapted policy from the one that `post` was sampled with.
@@ -187,8 +185,8 @@ def curvature_product(
             ) -> dict[str, Tensor]:
                 return vmap(outputs, in_dims=(None, 0, 0))(theta, pre, post)
 
-            distribution, change = jvp(chunk_outputs, (theta,), (tangent,))
-            _, pull_back = vjp(chunk_outputs, theta)
+            distribution, change = jvp(chunk_outputs, (theta,), (tangent,))  # type: ignore[misc]
+            _, pull_back = vjp(chunk_outputs, theta)  # type: ignore[misc]
             weights = chunk_post.weights.unsqueeze(-1)
             cotangent = {
                 name: _reduce_to(weights * leaf, distribution[name])
@@ -210,7 +208,7 @@ def _chunks(
 ) -> list[tuple[list[Samples], Samples]]:
     return [
         ([tasks_of(step, chunk) for step in pre], tasks_of(post, chunk))
-        for chunk in inner.chunks(len(post.weights))
+        for chunk in inner.chunks(post)
     ]
 
 
@@ -249,3 +247,36 @@ def trpo_outer_step(
         settings,
     )
     return (unflatten(step.theta, theta) if step.accepted else theta), step
+
+
+def adam_outer_step(
+    inner: InnerLoop,
+    theta: Params,
+    rollouts: Rollouts,
+    state: Params,
+    learning_rate: float,
+) -> tuple[Params, Params, float]:
+    """One plain policy-gradient step on θ with Adam, in place of the trust region.
+
+    Args:
+        inner: how policies adapt.
+        theta: θ, which the rollouts were sampled from.
+        rollouts: trajectories before and after adaptation.
+        state: Adam's, as a previous call returned it; empty at first.
+        learning_rate: of Adam.
+
+    Returns:
+        The new θ, Adam's new state, and the objective before the step.
+
+    Raises:
+        FloatingPointError: if the gradient is not finite.
+    """
+    gradient, objective = outer_gradient(inner, theta, rollouts)
+    check_gradient(gradient)
+    vector = flatten(theta).requires_grad_()
+    vector.grad = -gradient  # Adam minimises
+    adam = torch.optim.Adam([vector], lr=learning_rate)
+    if state:
+        adam.state[vector] = {name: value.clone() for name, value in state.items()}
+    adam.step()
+    return unflatten(vector.detach(), theta), dict(adam.state[vector]), objective

@@ -24,8 +24,13 @@ Noise = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 class Policy(Protocol):
     """What the sampler and the losses need of a policy."""
 
-    action_shape: tuple[int, ...]
-    action_dtype: torch.dtype
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """Shape of one action."""
+
+    @property
+    def action_dtype(self) -> torch.dtype:
+        """Type of an action."""
 
     def init(self, generator: torch.Generator) -> Params:
         """Fresh parameters."""
@@ -54,7 +59,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class GaussianPolicy:
-    """A diagonal Gaussian: the network gives the mean, and a free vector the log standard deviation.
+    """A diagonal Gaussian: the network gives its mean, a free vector its log standard deviation.
 
     The log standard deviation does not depend on the observation and adapts like every other
     parameter (Finn et al. 2017, appendix A.2). Log-probabilities are those of the action as it was
@@ -120,10 +125,9 @@ class GaussianPolicy:
         precision = (-2.0 * new["log_std"]).exp()
         variance = (2.0 * old["log_std"]).exp()
         squares = (old["mean"] - new["mean"]).square() * precision
-        return (
-            0.5 * (squares.sum(-1) + (variance * precision).sum(-1) - self.action_size)
-            + (new["log_std"] - old["log_std"]).sum(-1)
-        )
+        return 0.5 * (squares.sum(-1) + (variance * precision).sum(-1) - self.action_size) + (
+            new["log_std"] - old["log_std"]
+        ).sum(-1)
 
     def fisher(self, distribution: Distribution, tangent: Distribution) -> Distribution:
         """1/σ² for the mean and 2 for log σ, from the second derivatives of `kl` at equality."""

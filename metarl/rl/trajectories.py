@@ -100,9 +100,7 @@ def to_samples(trajectories: Trajectories, advantages: Tensor) -> Samples:
         advantages=advantages.flatten(1, 2),
         weights=weights.flatten(1, 2),
         log_probs=trajectories.log_probs.flatten(1, 2),
-        distribution={
-            name: leaf.flatten(1, 2) for name, leaf in trajectories.distribution.items()
-        },
+        distribution={name: leaf.flatten(1, 2) for name, leaf in trajectories.distribution.items()},
     )
 
 

@@ -52,6 +52,18 @@ class TrustRegionStep:
     kl: float
 
 
+def check_gradient(gradient: Tensor) -> None:
+    """Stop before a step that would ruin the parameters.
+
+    Raises:
+        FloatingPointError: if the gradient is not finite.
+    """
+    if not torch.isfinite(gradient).all():
+        raise FloatingPointError(
+            "the meta-gradient is not finite; lower the inner step size (inner.step_size)"
+        )
+
+
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], target: Tensor, iterations: int, tolerance: float = 1e-10
 ) -> Tensor:
@@ -100,10 +112,7 @@ def trust_region_step(
     Raises:
         FloatingPointError: if the gradient is not finite.
     """
-    if not torch.isfinite(gradient).all():
-        raise FloatingPointError(
-            "the meta-gradient is not finite; lower the inner step size (inner.step_sizes)"
-        )
+    check_gradient(gradient)
     rejected = TrustRegionStep(theta, False, 0, objective, 0.0, 0.0)
 
     def damped(vector: Tensor) -> Tensor:
@@ -119,7 +128,5 @@ def trust_region_step(
         value, kl = evaluate(candidate)
         # a candidate that is not finite fails both comparisons
         if value > objective and kl <= settings.max_kl:
-            return TrustRegionStep(
-                candidate, True, backtrack + 1, value, value - objective, kl
-            )
+            return TrustRegionStep(candidate, True, backtrack + 1, value, value - objective, kl)
     return TrustRegionStep(theta, False, settings.max_backtracks, objective, 0.0, 0.0)

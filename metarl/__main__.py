@@ -1,0 +1,7 @@
+"""`python -m metarl` is `metarl`."""
+
+import sys
+
+from metarl.cli import main
+
+sys.exit(main())

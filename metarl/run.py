@@ -1,0 +1,203 @@
+"""A run is a directory: what was asked for, how far it got, and what was seen on the way.
+
+    config.yaml               the whole experiment, defaults included
+    state.json                iteration, versions, and which weights belong to it
+    weights-000100.safetensors   meta-parameters, and the outer optimiser's state
+    metrics.jsonl             one line a meta-iteration
+    events.out.tfevents...    the same for TensorBoard
+    evaluation.json, adaptation.png   the adaptation curve at the end
+
+Every file is written beside its place and then moved there, so that a run that is killed at any
+moment can be resumed. Weights are named by their iteration and `state.json` is what points to them:
+the two cannot disagree.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from metarl.config import Config, differences, dump_config, load_config
+from metarl.errors import UserError
+from metarl.training import TrainingState
+
+# settings that may change on resuming: what was already computed does not depend on them
+RESUMABLE = ("outer.iterations", "evaluation.", "checkpoint_every")
+LIBRARIES = ("metarl-maml", "torch", "numpy", "gymnasium", "mujoco")
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Replace a file's content, or leave it as it was; never something in between."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Run:
+    """A run directory. Make one with `create`, or find one with `open`."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self.config = config
+
+    @classmethod
+    def create(cls, path: Path, config: Config) -> "Run":
+        """Start a run in a directory that is empty or does not exist yet.
+
+        Raises:
+            UserError: if something is there already, or the directory cannot be written.
+        """
+        try:
+            if path.is_dir() and any(path.iterdir()):
+                what = "already holds a run" if (path / "state.json").exists() else "is not empty"
+                raise UserError(
+                    f"{path} {what}; continue that one with --resume {path}, or name another "
+                    "directory with --out"
+                )
+            path.mkdir(parents=True, exist_ok=True)
+            write_atomically(path / "config.yaml", dump_config(config))
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {path} ({error.strerror}); name another directory with --out"
+            ) from error
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: Path, overrides: tuple[str, ...] = ()) -> "Run":
+        """A run that exists, with settings changed that may change.
+
+        Raises:
+            UserError: if there is none, its files are damaged, or a setting may not change.
+        """
+        file = path / "config.yaml"
+        if not file.is_file():
+            raise UserError(f"there is no run in {path}: it has no config.yaml")
+        try:
+            config = load_config(str(file))
+        except UserError as error:
+            raise UserError(
+                f"the run in {path} was made with other settings than this version of metarl "
+                f"knows; train it anew, or use the version that made it (state.json names it). "
+                f"{error}"
+            ) from error
+        run = cls(path, config)
+        if overrides:
+            run.reconfigure(load_config(str(file), overrides))
+        return run
+
+    def reconfigure(self, config: Config) -> None:
+        """Continue with this config instead.
+
+        Raises:
+            UserError: if it differs in what already computed iterations depend on.
+        """
+        if changed := differences(self.config, config, RESUMABLE):
+            raise UserError(
+                f"the run in {self.path} was started with other settings "
+                f"({'; '.join(changed)}); resume it without changing them, or start a new run"
+            )
+        self.config = config
+
+    def save(self, state: TrainingState) -> None:
+        """Write a checkpoint, and then forget the one before it."""
+        tensors = {f"theta.{name}": value for name, value in state.theta.items()}
+        tensors |= {f"optimizer.{name}": value for name, value in state.optimizer.items()}
+        weights = save_tensors({name: value.contiguous() for name, value in tensors.items()})
+        file = self.path / f"weights-{state.iteration:06d}.safetensors"
+        write_atomically(file, weights)
+        # safetensors keep names sorted; parameters are used in the order of their making
+        description = {
+            "iteration": state.iteration,
+            "weights": file.name,
+            "sha256": hashlib.sha256(weights).hexdigest(),
+            "order": list(tensors),
+            "versions": {library: version(library) for library in LIBRARIES},
+            "python": platform.python_version(),
+        }
+        write_atomically(self.path / "config.yaml", dump_config(self.config))
+        write_atomically(self.path / "state.json", json.dumps(description, indent=2) + "\n")
+        for old in self.path.glob("weights-*.safetensors"):
+            if old != file:
+                old.unlink()
+
+    def load(self) -> TrainingState:
+        """The latest checkpoint.
+
+        Raises:
+            UserError: if there is none yet, or it is damaged.
+        """
+        file = self.path / "state.json"
+        if not file.is_file():
+            raise UserError(f"the run in {self.path} has no checkpoint yet (no state.json)")
+        try:
+            description = json.loads(file.read_text())
+            weights = (self.path / description["weights"]).read_bytes()
+            if hashlib.sha256(weights).hexdigest() != description["sha256"]:
+                raise ValueError("its checksum is not the one in state.json")
+            tensors = load_tensors(weights)
+            parts: dict[str, dict[str, torch.Tensor]] = {"theta": {}, "optimizer": {}}
+            for name in description["order"]:
+                part, _, leaf = name.partition(".")
+                parts[part][leaf] = tensors[name]
+            return TrainingState(int(description["iteration"]), parts["theta"], parts["optimizer"])
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(
+                f"the checkpoint in {self.path} is damaged ({error}); restore it from a copy, or "
+                "train anew"
+            ) from error
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """A result of the run's."""
+        write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
+
+
+class MetricsLog:
+    """Metrics of every iteration, as JSON lines and for TensorBoard.
+
+    Opened at an iteration, it forgets what a run that was killed had written beyond it.
+    """
+
+    def __init__(self, run: Run, iteration: int) -> None:
+        path = run.path / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if _iteration(line) <= iteration]
+            write_atomically(path, "".join(kept))
+        self._file = path.open("a")
+        self._writer = SummaryWriter(str(run.path), purge_step=iteration + 1 if iteration else None)
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Add one iteration."""
+        self._file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
+        self._file.flush()
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, iteration)
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self._file.close()
+        self._writer.close()
+
+
+def _iteration(line: str) -> int:
+    try:
+        return int(json.loads(line)["iteration"])
+    except (ValueError, KeyError):
+        return 2**62  # the torn last line of a run that was killed while writing it

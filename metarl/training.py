@@ -1,0 +1,170 @@
+"""Meta-training: Algorithm 3 of Finn et al. (2017), one iteration after the other.
+
+A generator of states, so that whoever drives it decides about progress bars, files and stopping.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from metarl.config import AdamConfig, Config
+from metarl.envs import TaskFamily
+from metarl.params import Params, flatten
+from metarl.randomness import stream, torch_stream
+from metarl.rl.maml import (
+    InnerLoop,
+    Rollouts,
+    adam_outer_step,
+    adapt_by_sampling,
+    trpo_outer_step,
+)
+from metarl.rl.policies import policy_for
+from metarl.rl.trpo import TrustRegion
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """All that a run needs to continue exactly.
+
+    Attributes:
+        iteration: how many meta-iterations are done.
+        theta: the meta-parameters θ.
+        optimizer: state of the outer optimiser; empty for TRPO, which has none.
+    """
+
+    iteration: int
+    theta: Params
+    optimizer: Params = field(default_factory=dict)
+
+
+Metrics = dict[str, float]
+
+
+def inner_loop(config: Config, family: TaskFamily) -> InnerLoop:
+    """The policy that fits the family's environments, and how it adapts."""
+    env = family.make()
+    try:
+        policy = policy_for(
+            env.observation_space,
+            env.action_space,
+            config.policy.hidden_sizes,
+            config.policy.activation,
+            config.policy.init_std,
+            config.policy.min_std,
+        )
+    finally:
+        env.close()
+    settings = config.inner
+    return InnerLoop(
+        policy,
+        (settings.step_size,) * settings.steps,
+        settings.gamma,
+        settings.lam,
+        settings.estimator,
+        settings.first_order,
+    )
+
+
+def initial_state(config: Config, inner: InnerLoop) -> TrainingState:
+    """Before the first iteration."""
+    return TrainingState(0, inner.policy.init(torch_stream(config.seed, "initialisation")))
+
+
+def meta_train(
+    config: Config, family: TaskFamily | None = None, state: TrainingState | None = None
+) -> Iterator[tuple[TrainingState, Metrics]]:
+    """Yield the state and the metrics after every meta-iteration.
+
+    Args:
+        config: the experiment.
+        family: the tasks; what the config names where None.
+        state: where to continue; at the beginning where None. What follows is then the same, bit
+            for bit, as in a run that was never interrupted.
+
+    Raises:
+        FloatingPointError: if observations, rewards or the meta-gradient are not finite. The last
+            state that was yielded is sound.
+    """
+    family = family or config.family.load()
+    inner = inner_loop(config, family)
+    state = state or initial_state(config, inner)
+    num_tasks, horizon = config.outer.meta_batch, family.horizon
+    envs = family.make_vec(num_tasks * config.inner.trajectories)
+    try:
+        for iteration in range(state.iteration, config.outer.iterations):
+            started = time.perf_counter()
+            tasks = family.sample_tasks(stream(config.seed, "tasks", iteration), num_tasks)
+            rollouts = adapt_by_sampling(
+                inner, state.theta, envs, tasks, horizon, config.seed, iteration
+            )
+            sampled = time.perf_counter()
+            theta, optimizer, metrics = _outer_step(config, inner, state, rollouts)
+            finished = time.perf_counter()
+            if not torch.isfinite(flatten(theta)).all():
+                raise FloatingPointError(
+                    "the meta-parameters are not finite any more; lower the outer step "
+                    "(outer.learning_rate) or the inner one (inner.step_size)"
+                )
+            state = TrainingState(iteration + 1, theta, optimizer)
+            yield (
+                state,
+                {
+                    **_sampling_metrics(inner, rollouts),
+                    **metrics,
+                    "time/sampling": sampled - started,
+                    "time/learning": finished - sampled,
+                    "time/steps_per_second": _steps(rollouts) / (sampled - started),
+                },
+            )
+    finally:
+        envs.close()
+
+
+def _outer_step(
+    config: Config, inner: InnerLoop, state: TrainingState, rollouts: Rollouts
+) -> tuple[Params, Params, Metrics]:
+    outer = config.outer
+    if isinstance(outer, AdamConfig):
+        theta, optimizer, objective = adam_outer_step(
+            inner, state.theta, rollouts, state.optimizer, outer.learning_rate
+        )
+        return theta, optimizer, {"outer/objective": objective}
+    settings = TrustRegion(
+        outer.max_kl,
+        outer.cg_iterations,
+        outer.damping,
+        outer.backtrack_ratio,
+        outer.max_backtracks,
+    )
+    curvature_trajectories = math.ceil(outer.curvature_fraction * config.inner.trajectories)
+    theta, step = trpo_outer_step(inner, state.theta, rollouts, settings, curvature_trajectories)
+    return (
+        theta,
+        {},
+        {
+            "outer/objective": step.objective,
+            "outer/improvement": step.improvement,
+            "outer/kl": step.kl,
+            "outer/line_search_steps": step.candidates,
+            "outer/accepted": float(step.accepted),
+        },
+    )
+
+
+def _steps(rollouts: Rollouts) -> int:
+    return sum(int(gathered.mask.sum()) for gathered in rollouts.trajectories)
+
+
+def _sampling_metrics(inner: InnerLoop, rollouts: Rollouts) -> Metrics:
+    metrics: Metrics = {}
+    for step, gathered in enumerate(rollouts.trajectories):
+        metrics[f"return/after_{step}_steps"] = float(gathered.returns.mean())
+        metrics[f"episode_length/after_{step}_steps"] = float(gathered.lengths.double().mean())
+    post = rollouts.post
+    entropy = inner.policy.entropy(post.distribution).expand_as(post.weights)
+    metrics["policy/entropy"] = float((post.weights * entropy).sum(dim=1).mean())
+    metrics["environment_steps"] = _steps(rollouts)
+    return metrics
