@@ -124,7 +124,7 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         """Advance every sub-environment, or reset or leave alone those whose episode has ended."""
         actions = np.asarray(actions)
         check_finite(actions)
-        ended = self._done
+        ended = self._done.copy()
         active = ~ended
         rewards, terminated = self.world.step(actions, active)
         self._steps += active
@@ -132,7 +132,7 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         if ended.any():
             rewards[ended] = 0.0
             if self.autoreset_mode is AutoresetMode.NEXT_STEP:
-                self._restart(ended.copy())
+                self._restart(ended)
                 terminated[ended] = False
                 truncated[ended] = False
             else:

@@ -75,7 +75,10 @@ def load_family(name: str, settings: Mapping[str, Any] | None = None) -> TaskFam
             f"there is no task family {name!r}{_did_you_mean(name, FAMILIES)}; the families are "
             f"{', '.join(FAMILIES)}, or package.module:Class for one of your own"
         )
-    parameters = inspect.signature(factory).parameters
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError as error:
+        raise ValueError(f"task family {name!r} is not a Python class: {error}") from error
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for setting in settings:
         if setting not in parameters and not takes_any:
@@ -88,8 +91,9 @@ def load_family(name: str, settings: Mapping[str, Any] | None = None) -> TaskFam
     except TypeError as error:
         raise ValueError(f"task family {name!r} does not accept its settings: {error}") from error
     if not isinstance(family, TaskFamily):
-        members = [m for m in TaskFamily.__protocol_attrs__ if not hasattr(family, m)]  # type: ignore[attr-defined]
-        raise ValueError(f"{name!r} is not a task family: it lacks {', '.join(sorted(members))}")
+        members = [m for m in vars(TaskFamily) if not m.startswith("_")]
+        lacking = sorted(member for member in members if not hasattr(family, member))
+        raise ValueError(f"{name!r} is not a task family: it lacks {', '.join(lacking)}")
     return family
 
 

@@ -79,9 +79,12 @@ class MujocoWorld:
         self.dt = model.opt.timestep * robot.frame_skip
         self.fps = round(1.0 / self.dt)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (model.nu,), np.float32)
-        self.batch.forward()
         size = robot.observe(self.batch).shape[1]
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
+        # MuJoCo fills a derived field from the first call after it was asked for, so ask for all
+        robot.motion(self.batch, robot.reference(self.batch), self.dt)
+        robot.survival(self.batch)
+        self.batch.forward()
         self._renderer: SceneRenderer | None = None
 
     def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:

@@ -1,10 +1,12 @@
 """Pictures of MuJoCo simulations, with the task drawn into the scene."""
 
+import importlib
 import os
 import sys
 
 import mujoco
 import numpy as np
+from mujoco.rendering.classic import gl_context
 
 from metarl.envs.objectives import Marker
 from metarl.envs.world import Floats, Frame
@@ -15,12 +17,30 @@ COLOUR = np.array([0.0, 0.62, 0.45, 1.0], dtype=np.float32)
 
 
 def choose_backend() -> None:
-    """Prefer EGL where there is no display, and let whoever set MUJOCO_GL have their way.
+    """Where there is no display and MUJOCO_GL is not set, render by EGL, or else by OSMesa.
 
-    MuJoCo chooses when a renderer is first made; without a display its own choice, GLFW, fails.
+    MuJoCo reads MUJOCO_GL when it is first imported, and without a display its own choice, GLFW,
+    aborts the process. So the choice is made here, when the first picture is wanted.
+
+    Raises:
+        RuntimeError: if neither works, with what to install.
     """
-    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
+    if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("MUJOCO_GL"):
+        return
+    failures = []
+    for backend in ("egl", "osmesa"):
+        try:
+            context = importlib.import_module(f"mujoco.{backend}").GLContext
+            context(WIDTH, HEIGHT).free()
+        except Exception as error:  # noqa: BLE001 - a missing library shows in many ways
+            failures.append(f"{backend}: {error}")
+        else:
+            gl_context.GLContext = context
+            return
+    raise RuntimeError(
+        "MuJoCo cannot render without a display here: install EGL or OSMesa (on Debian, libegl1 "
+        f"or libosmesa6). {'; '.join(failures)}"
+    )
 
 
 class SceneRenderer:

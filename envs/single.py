@@ -57,7 +57,7 @@ class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
         actions = np.asarray(action)[None]
         check_finite(actions)
         rewards, terminated = self.world.step(actions, ALL)
-        return self.world.observe()[0], float(rewards[0]), bool(terminated[0]), False, {}
+        return self.world.observe()[0], rewards[0], bool(terminated[0]), False, {}
 
     def render(self) -> Frame | None:
         """A picture (height, width, 3), where render_mode is "rgb_array"."""

@@ -1,0 +1,228 @@
+"""What every family keeps to: gymnasium's contract, stable-baselines3's, and our own."""
+
+import pickle
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import SyncVectorEnv
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+import metarl.envs
+from metarl.envs import FAMILIES, check_family, load_family, vectorise
+from metarl.envs.registration import IDS
+
+VARIANTS = [
+    (name, settings)
+    for name in FAMILIES
+    for settings in (
+        [{}] if name == "point-navigation" else [{"dynamics": d} for d in ("paper", "gymnasium")]
+    )
+]
+every_variant = pytest.mark.parametrize(
+    ("name", "settings"), VARIANTS, ids=["-".join([n, *s.values()]) for n, s in VARIANTS]
+)
+every_id = pytest.mark.parametrize("env_id", IDS)
+
+
+@every_variant
+def test_family_keeps_its_own_contract(name: str, settings: dict[str, str]) -> None:
+    check_family(load_family(name, {**settings, "horizon": 30}))
+
+
+@every_id
+def test_checkers_of_gymnasium_and_stable_baselines3_pass(env_id: str) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_env(gym.make(env_id).unwrapped, skip_render_check=True)
+        sb3_check_env(gym.make(env_id).unwrapped)
+        env = gym.make(env_id)  # with the passive checker around it
+        env.reset(seed=0)
+        env.step(env.action_space.sample())
+    known = ("infinity", "different from the unwrapped version", "not been wrapped", "float64")
+    surprising = [str(w.message) for w in caught if not any(k in str(w.message) for k in known)]
+    assert surprising == []
+
+
+@every_variant
+def test_native_vector_env_equals_a_sync_vector_env_across_autoresets(
+    name: str, settings: dict[str, str]
+) -> None:
+    family = load_family(name, {**settings, "horizon": 12})
+    tasks = family.sample_tasks(np.random.default_rng(0), 3)
+    native = metarl.envs.BatchedEnv(family, 3)
+    reference = vectorise(family.make, 3)
+    for options in ({"task": tasks}, None):
+        ours, _ = native.reset(seed=5, options=options)
+        theirs, _ = reference.reset(seed=5, options=options)
+        np.testing.assert_array_equal(ours, theirs)
+        ended = 0
+        native.action_space.seed(1)
+        for _ in range(30):
+            actions = native.action_space.sample()
+            for one, other in zip(
+                native.step(actions)[:4], reference.step(actions)[:4], strict=True
+            ):
+                np.testing.assert_array_equal(one, other)
+            ended += int(native._done.sum())
+        assert ended >= 6
+
+
+@every_variant
+def test_without_a_task_each_reset_draws_one_in_single_and_vector_alike(
+    name: str, settings: dict[str, str]
+) -> None:
+    family = load_family(name, {**settings, "horizon": 3})
+    native = metarl.envs.BatchedEnv(family, 2)
+    reference = SyncVectorEnv([family.make] * 2)
+    native.reset(seed=9)
+    reference.reset(seed=9)
+    native.action_space.seed(1)
+    for _ in range(9):
+        actions = native.action_space.sample()
+        np.testing.assert_array_equal(native.step(actions)[1], reference.step(actions)[1])
+
+
+@pytest.mark.parametrize("name", ["half-cheetah-direction", "ant-goal"])
+def test_results_do_not_depend_on_the_number_of_threads(name: str) -> None:
+    def observations(num_threads: int) -> np.ndarray:
+        family = load_family(name, {"num_threads": num_threads})
+        envs = family.make_vec(7)
+        envs.reset(seed=0, options={"task": family.sample_tasks(np.random.default_rng(0), 7)})
+        envs.action_space.seed(0)
+        return np.array([envs.step(envs.action_space.sample())[0] for _ in range(20)])
+
+    np.testing.assert_array_equal(observations(1), observations(3))
+
+
+@every_id
+def test_environments_pickle(env_id: str) -> None:
+    env = gym.make(env_id)
+    copy = pickle.loads(pickle.dumps(env))
+    np.testing.assert_array_equal(env.reset(seed=3)[0], copy.reset(seed=3)[0])
+    envs = gym.make_vec(env_id, num_envs=2, vectorization_mode="vector_entry_point")
+    twin = pickle.loads(pickle.dumps(envs))
+    np.testing.assert_array_equal(envs.reset(seed=3)[0], twin.reset(seed=3)[0])
+
+
+@every_id
+def test_gymnasium_makes_the_native_vector_env_with_its_time_limit(env_id: str) -> None:
+    envs = gym.make_vec(env_id, num_envs=2, max_episode_steps=5)
+    assert isinstance(envs, metarl.envs.BatchedEnv)
+    envs.reset(seed=0)
+    still = np.zeros(envs.action_space.shape, dtype=np.float32)
+    truncations = [envs.step(still)[3].all() for _ in range(5)]
+    assert truncations == [False, False, False, False, True]
+
+
+def test_an_environment_whose_episode_ended_rests_until_it_is_reset() -> None:
+    family = metarl.envs.PointNavigation(horizon=50)
+    envs = family.make_vec(2)
+    goals = np.array([[0.1, 0.0], [0.5, 0.5]])
+    envs.reset(options={"task": goals})
+    right = np.tile(np.float32([1.0, 0.0]), (2, 1))
+    observation, reward, terminated, _, _ = envs.step(right)
+    assert terminated.tolist() == [True, False]
+    assert reward[0] == pytest.approx(0.0, abs=1e-9)
+    observation, reward, terminated, _, _ = envs.step(right)
+    np.testing.assert_allclose(observation, [[0.1, 0.0], [0.2, 0.0]])
+    assert reward[0] == 0.0
+    assert terminated.tolist() == [True, False]
+    envs.reset(options={"reset_mask": np.array([True, False])})
+    np.testing.assert_allclose(envs.step(right)[0], [[0.1, 0.0], [0.3, 0.0]])
+
+
+@given(
+    actions=st.lists(st.tuples(*[st.floats(-3, 3)] * 2), min_size=1, max_size=20),
+    goal=st.tuples(*[st.floats(-0.5, 0.5)] * 2),
+)
+@settings(max_examples=50, deadline=None)
+def test_point_moves_by_its_clipped_action_and_pays_its_distance(actions, goal) -> None:
+    env = metarl.envs.PointNavigation().make()
+    env.reset(options={"task": np.array(goal)})
+    position = np.zeros(2)
+    for action in actions:
+        observation, reward, terminated, _, _ = env.step(np.array(action))
+        position = position + 0.1 * np.clip(action, -1, 1)
+        np.testing.assert_allclose(observation, position, atol=1e-12)
+        assert reward == pytest.approx(-np.linalg.norm(position - goal))
+        assert terminated == (np.abs(position - goal) < 0.01).all()
+
+
+def test_tasks_are_distributed_as_the_paper_says() -> None:
+    rng = np.random.default_rng(0)
+    bounds = {
+        "point-navigation": (-0.5, 0.5),
+        "half-cheetah-velocity": (0.0, 2.0),
+        "ant-velocity": (0.0, 3.0),
+        "ant-goal": (-3.0, 3.0),
+    }
+    for name, (low, high) in bounds.items():
+        tasks = load_family(name).sample_tasks(rng, 4000)
+        span = high - low
+        assert (tasks >= low).all()
+        assert (tasks <= high).all()
+        np.testing.assert_allclose(tasks.min(0), low, atol=0.01 * span)
+        np.testing.assert_allclose(tasks.max(0), high, atol=0.01 * span)
+        np.testing.assert_allclose(tasks.mean(0), (low + high) / 2, atol=0.03 * span)
+    for name in ("half-cheetah-direction", "ant-direction"):
+        tasks = load_family(name).sample_tasks(rng, 4000)
+        assert set(tasks.ravel()) == {-1.0, 1.0}
+        assert abs(tasks.mean()) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: load_family("point-navigatoin"), "did you mean 'point-navigation'"),
+        (lambda: load_family("ant-goal", {"horizn": 3}), "did you mean 'horizon'"),
+        (lambda: load_family("ant-goal", {"horizon": 0}), "horizon must be"),
+        (lambda: load_family("ant-goal", {"horizon": "many"}), "horizon must be"),
+        (lambda: load_family("ant-goal", {"dynamics": "papr"}), "'paper' or 'gymnasium'"),
+        (lambda: load_family("half-cheetah-velocity", {"low": 2.0, "high": 1.0}), "below high"),
+        (lambda: load_family("half-cheetah-velocity", {"high": "fast"}), "setting"),
+        (lambda: load_family("nowhere.module:Family"), "cannot import 'nowhere.module'"),
+        (lambda: load_family("metarl.envs:PointNavigatio"), "did you mean 'PointNavigation'"),
+        (lambda: load_family("metarl.envs:vectorise"), "does not accept its settings"),
+        (lambda: load_family("fractions:Fraction"), "it lacks describe, horizon"),
+    ],
+)
+def test_a_mistake_in_naming_a_family_is_answered_in_a_sentence(call, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        call()
+
+
+def test_mistakes_at_reset_and_step_are_answered_in_a_sentence() -> None:
+    envs = metarl.envs.half_cheetah_direction().make_vec(3)
+    with pytest.raises(ValueError, match=r"\(1,\) for one task, or \(3, 1\)"):
+        envs.reset(options={"task": np.zeros((2, 1))})
+    with pytest.raises(ValueError, match="not finite"):
+        envs.reset(options={"task": np.array([np.nan])})
+    with pytest.raises(ValueError, match="2 seeds were given for 3"):
+        envs.reset(seed=[1, 2])
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match="action is NaN"):
+        envs.step(np.full((3, 6), np.nan))
+
+
+@every_variant
+def test_pictures_show_the_task(name: str, settings: dict[str, str]) -> None:
+    if name != "point-navigation" and settings["dynamics"] == "gymnasium":
+        pytest.skip("the scene is drawn by the same code as for the paper preset")
+    family = load_family(name, settings)
+    one, other = ([0.3, 0.2], [-0.4, 0.1]) if family.task_size == 2 else ([1.0], [-1.0])
+    pictures = []
+    for task in (one, other):
+        env = family.make(render_mode="rgb_array")
+        env.reset(seed=0, options={"task": np.array(task)})
+        env.step(np.zeros(env.action_space.shape, dtype=np.float32))
+        pictures.append(env.render())
+        env.close()
+    first, second = pictures
+    assert first.dtype == np.uint8
+    assert first.ndim == 3
+    assert (first != second).any()

@@ -1,0 +1,208 @@
+"""MuJoCo families against gymnasium's own environments, and against MuJoCo by hand."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+import pytest
+from gymnasium.utils.env_match import check_environments_match
+
+import metarl.envs
+from metarl.envs.ant import Ant
+from metarl.envs.half_cheetah import HalfCheetah
+
+GYMNASIUM_ASSETS = Path(gym.__file__).parent / "envs" / "mujoco" / "assets"
+
+PAIRS = {
+    "metarl/HalfCheetahDirection-v0": ("HalfCheetah-v5", {"ctrl_cost_weight": 0.05}),
+    "metarl/AntDirection-v0": (
+        "Ant-v5",
+        {
+            "ctrl_cost_weight": 0.005,
+            "contact_cost_weight": 0.0,
+            "healthy_reward": 0.05,
+            "include_cfrc_ext_in_observation": False,
+        },
+    ),
+}
+
+
+def _ours(env_id: str) -> gym.Env:
+    env = gym.make(env_id, dynamics="gymnasium")
+    env.reset(options={"task": np.array([1.0])})
+    return env
+
+
+@pytest.mark.parametrize("env_id", PAIRS)
+def test_the_gymnasium_preset_matches_gymnasiums_own_environment(env_id: str) -> None:
+    stock_id, settings = PAIRS[env_id]
+    # Ant-v5 pays no survival on the last step, the released code of the paper does
+    check_environments_match(
+        _ours(env_id),
+        gym.make(stock_id, **settings),
+        num_steps=250,
+        skip_rew=env_id.startswith("metarl/Ant"),
+        skip_truncated=True,
+        info_comparison="skip",
+    )
+
+
+@pytest.mark.parametrize("env_id", PAIRS)
+def test_whole_episodes_are_bit_identical_with_gymnasiums(env_id: str) -> None:
+    stock_id, settings = PAIRS[env_id]
+    ours, stock = _ours(env_id), gym.make(stock_id, **settings)
+    rng = np.random.default_rng(3)
+    for episode in range(3):
+        first, _ = ours.reset(seed=episode)
+        expected, _ = stock.reset(seed=episode)
+        np.testing.assert_array_equal(first, expected)
+        for _ in range(200):
+            action = rng.uniform(-1.0, 1.0, ours.action_space.shape).astype(np.float32)
+            observation, reward, terminated, truncated, _ = ours.step(action)
+            expected, expected_reward, expected_end, _, _ = stock.step(action)
+            np.testing.assert_array_equal(observation, expected)
+            np.testing.assert_array_equal(
+                ours.unwrapped.world.batch.bind("qpos")[0], stock.unwrapped.data.qpos
+            )
+            assert terminated == expected_end
+            if not terminated:
+                assert reward == expected_reward
+            if terminated or truncated:
+                break
+
+
+@pytest.mark.parametrize(
+    ("robot", "asset"),
+    [
+        (HalfCheetah("gymnasium"), "half_cheetah.xml"),
+        (Ant("gymnasium"), "ant.xml"),
+    ],
+    ids=["half-cheetah", "ant"],
+)
+def test_the_compiled_model_equals_the_stock_one(robot: HalfCheetah | Ant, asset: str) -> None:
+    stock = mujoco.MjModel.from_xml_path(str(GYMNASIUM_ASSETS / asset))
+    model = robot.model()
+    compared = 0
+    for name in dir(stock):
+        value = getattr(stock, name)
+        if name.startswith(("_", "text")) or not isinstance(value, np.ndarray):
+            continue
+        np.testing.assert_array_equal(getattr(model, name), value, err_msg=name)
+        compared += 1
+    assert compared > 200
+    assert model.opt.timestep == stock.opt.timestep
+
+
+def test_compiling_the_half_cheetah_warns_of_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    HalfCheetah().model()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("family", ["half-cheetah-direction", "ant-direction"])
+def test_the_paper_preset_is_what_mujoco_computes_by_hand(family: str) -> None:
+    env = metarl.envs.load_family(family).make()
+    env.reset(seed=0, options={"task": np.array([1.0])})
+    world = env.unwrapped.world
+    model = world.robot.model()
+    data = mujoco.MjData(model)
+    data.qpos[:], data.qvel[:] = world.batch.bind("qpos")[0], world.batch.bind("qvel")[0]
+    mujoco.mj_forward(model, data)
+    rng = np.random.default_rng(0)
+    touched = False
+    for _ in range(150):
+        action = rng.uniform(-1.5, 1.5, model.nu)
+        observation, reward, terminated, _, _ = env.step(action)
+        clipped = np.clip(action, -1.0, 1.0)
+        data.ctrl[:] = clipped
+        mujoco.mj_step(model, data)
+        mujoco.mj_forward(model, data)
+        mujoco.mj_subtreeVel(model, data)
+        mujoco.mj_rnePostConstraint(model, data)
+        velocity, com = data.subtree_linvel[1, 0], data.subtree_com[1]
+        if family.startswith("half"):
+            expected = np.concatenate([data.qpos[1:], data.qvel, com])
+            expected_reward = velocity - 0.05 * np.square(clipped).sum()
+        else:
+            forces = np.clip(data.cfrc_ext, -1.0, 1.0)
+            touched |= bool(np.abs(forces).max() > 0.0)
+            torso = data.xmat[1]
+            expected = np.concatenate([data.qpos, data.qvel, forces.ravel(), torso, com])
+            cost = 0.005 * np.square(clipped).sum() + 0.0005 * np.square(forces).sum()
+            expected_reward = velocity + 0.05 - cost
+        np.testing.assert_allclose(observation, expected, rtol=0, atol=1e-10)
+        assert reward == pytest.approx(expected_reward, abs=1e-9)
+        if terminated:
+            break
+    assert touched or family.startswith("half")
+
+
+def test_the_papers_ant_has_its_own_step_contacts_and_start() -> None:
+    model = Ant("paper").model()
+    assert model.opt.timestep == 0.02
+    assert (model.geom_solimp[:, :3] == [0.8, 0.8, 0.01]).all()
+    qpos, _ = Ant("paper").start(model, np.random.default_rng(0))
+    assert qpos[2] == pytest.approx(0.55, abs=0.05)
+
+
+def test_sizes_of_observations_are_those_of_the_presets() -> None:
+    sizes = {
+        (name, dynamics): metarl.envs.load_family(name, {"dynamics": dynamics})
+        .make()
+        .observation_space.shape[0]
+        for name in ("half-cheetah-velocity", "ant-direction", "ant-goal")
+        for dynamics in ("paper", "gymnasium")
+    }
+    assert list(sizes.values()) == [20, 17, 125, 27, 125, 29]
+
+
+@pytest.mark.parametrize(
+    ("family", "task", "reward_of"),
+    [
+        ("half-cheetah-velocity", [1.5], lambda v, xy: -abs(v - 1.5)),
+        ("half-cheetah-direction", [-1.0], lambda v, xy: -v),
+        ("ant-velocity", [1.5], lambda v, xy: 1.0 - abs(v - 1.5) + 0.05),
+        ("ant-direction", [-1.0], lambda v, xy: -v + 0.05),
+        ("ant-goal", [1.0, -2.0], lambda v, xy: 4 - abs(xy[0] - 1) - abs(xy[1] + 2) + 0.05),
+    ],
+)
+def test_rewards_without_control_are_those_of_the_definition(family, task, reward_of) -> None:
+    env = metarl.envs.load_family(family, {"dynamics": "gymnasium"}).make()
+    env.reset(seed=0, options={"task": np.array(task)})
+    batch = env.unwrapped.world.batch
+
+    def torso() -> float:
+        # Ant-v5 reads the torso's derived position, which is that of the last RK4 stage
+        ant = family.startswith("ant")
+        return float(batch.bind("xpos")[0, 1, 0] if ant else batch.bind("qpos")[0, 0])
+
+    before = torso()
+    _, reward, *_ = env.step(np.zeros(env.action_space.shape, dtype=np.float32))
+    velocity = (torso() - before) / 0.05
+    assert reward == pytest.approx(reward_of(velocity, batch.bind("qpos")[0, :2]))
+
+
+def test_a_fallen_ant_is_done_and_a_half_cheetah_never_is() -> None:
+    env = metarl.envs.ant_direction("gymnasium").make()
+    env.reset(seed=0, options={"task": np.array([1.0])})
+    env.unwrapped.world.batch.bind("qpos")[0, 2] = 5.0
+    assert env.step(np.zeros(8, dtype=np.float32))[2]
+    cheetah = metarl.envs.half_cheetah_direction("gymnasium").make()
+    cheetah.reset(seed=0, options={"task": np.array([1.0])})
+    cheetah.unwrapped.world.batch.bind("qpos")[0, 1] = 5.0
+    assert not cheetah.step(np.zeros(6, dtype=np.float32))[2]
+
+
+def test_a_simulation_that_breaks_down_is_not_trained_on() -> None:
+    ant = metarl.envs.ant_direction("gymnasium").make()
+    ant.reset(seed=0, options={"task": np.array([1.0])})
+    ant.unwrapped.world.batch.bind("qvel")[0] = np.nan
+    observation, reward, terminated, *_ = ant.step(np.zeros(8, dtype=np.float32))
+    assert terminated
+    assert reward == 0.0
+    assert np.isfinite(observation).all()
+    cheetah = metarl.envs.half_cheetah_direction("gymnasium").make()
+    cheetah.reset(seed=0, options={"task": np.array([1.0])})
+    cheetah.unwrapped.world.batch.bind("qvel")[0] = np.nan
+    with pytest.raises(FloatingPointError, match="broke down"):
+        cheetah.step(np.zeros(6, dtype=np.float32))
