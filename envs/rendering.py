@@ -78,12 +78,12 @@ class SceneRenderer:
         self._camera.lookat[:] = (body[0], body[1], 0.4)
         self._renderer.update_scene(data, self._camera)
         if marker == "goal":
-            self._geom("CYLINDER", (0.3, 0.3, 0.01), np.array([task[0], task[1], 0.01]))
-            self._geom("CYLINDER", (0.03, 0.03, 0.6), np.array([task[0], task[1], 0.6]))
+            self._geom("CYLINDER", (0.3, 0.01, 0.0), np.array([task[0], task[1], 0.01]))
+            self._geom("CYLINDER", (0.03, 0.6, 0.0), np.array([task[0], task[1], 0.6]))
         elif marker == "pace":
             # a pole that travels at the target velocity: the robot should keep level with it
             x = task[0] * data.time
-            self._geom("CYLINDER", (0.04, 0.04, 0.7), np.array([x, body[1] + 0.6, 0.7]))
+            self._geom("CYLINDER", (0.04, 0.7, 0.0), np.array([x, body[1] + 0.6, 0.7]))
             self._geom("SPHERE", (0.12, 0.12, 0.12), np.array([x, body[1] + 0.6, 1.5]))
         else:
             start = np.array([body[0], body[1], 1.5])

@@ -20,7 +20,8 @@ def stream(seed: int, role: str, *indices: int) -> np.random.Generator:
         indices: what tells streams of one role apart: iteration, inner step, task.
     """
     # the role's name is hashed by content: Python's own hash() differs from run to run
-    words = [seed, zlib.crc32(role.encode()), *indices]
+    # and indices are counted, because SeedSequence takes [a, 0] and [a] for the same
+    words = [seed, zlib.crc32(role.encode()), len(indices), *indices]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 

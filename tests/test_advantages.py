@@ -1,0 +1,147 @@
+"""Returns, baseline and advantages against slow and independent versions."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metarl.rl.advantages import (
+    baseline_features,
+    discounted_returns,
+    fit_baseline,
+    generalized_advantages,
+    with_advantages,
+)
+from metarl.rl.trajectories import Trajectories
+
+
+def trajectories(num_tasks=2, batch=4, horizon=6, seed=0, garbage=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (num_tasks, batch, horizon)
+    lengths = torch.randint(1, horizon + 1, (num_tasks, batch, 1), generator=generator)
+    mask = torch.arange(horizon) < lengths
+
+    def values(*tail):
+        array = torch.randn(*shape, *tail, generator=generator)
+        array[~mask] = garbage
+        return array
+
+    mean = values(2)
+    log_std = torch.zeros(num_tasks, 1, 1, 2)
+    return Trajectories(
+        values(3), values(2), values(), mask, values(), {"mean": mean, "log_std": log_std}
+    )
+
+
+@given(
+    rewards=st.lists(st.floats(-5, 5), min_size=1, max_size=8),
+    gamma=st.floats(0, 1),
+    lam=st.floats(0, 1),
+    seed=st.integers(0, 100),
+)
+@settings(max_examples=60, deadline=None)
+def test_advantages_are_the_sum_of_discounted_residuals(rewards, gamma, lam, seed) -> None:
+    length, horizon = len(rewards), len(rewards) + 2
+    values = np.random.default_rng(seed).normal(size=horizon)
+    expected = []
+    for t in range(length):
+        total = 0.0
+        for k in range(t, length):
+            following = values[k + 1] if k + 1 < length else 0.0
+            total += (gamma * lam) ** (k - t) * (rewards[k] + gamma * following - values[k])
+        expected.append(total)
+    padded = torch.zeros(1, 1, horizon, dtype=torch.float64)
+    padded[0, 0, :length] = torch.tensor(rewards, dtype=torch.float64)
+    mask = torch.arange(horizon) < length
+    ours = generalized_advantages(
+        padded, torch.tensor(values)[None, None], mask[None, None], gamma, lam
+    )
+    np.testing.assert_allclose(ours[0, 0, :length].numpy(), expected, atol=1e-9)
+
+
+def test_with_lambda_one_the_advantage_is_return_minus_baseline() -> None:
+    data = trajectories()
+    values = torch.randn(data.mask.shape, generator=torch.Generator().manual_seed(1))
+    ours = generalized_advantages(data.rewards, values, data.mask, 0.9, 1.0)
+    expected = discounted_returns(data.rewards, 0.9) - values
+    torch.testing.assert_close(ours[data.mask], expected[data.mask])
+
+
+def test_the_baseline_is_the_ridge_regression_of_numpy() -> None:
+    data = trajectories(num_tasks=3)
+    features = baseline_features(data.observations).flatten(1, 2)
+    targets = torch.randn(3, 24, generator=torch.Generator().manual_seed(1))
+    mask = data.mask.flatten(1)
+    ours = fit_baseline(features, targets, mask)
+    for task in range(3):
+        x, y = features[task][mask[task]].numpy(), targets[task][mask[task]].numpy()
+        ridge = np.sqrt(1e-5) * np.eye(x.shape[1])
+        expected, *_ = np.linalg.lstsq(
+            np.vstack([x, ridge]), np.append(y, np.zeros(x.shape[1])), rcond=None
+        )
+        np.testing.assert_allclose(x @ ours[task].numpy(), x @ expected, atol=1e-5)
+
+
+def test_features_are_those_of_the_paper() -> None:
+    observations = torch.tensor([[[20.0], [0.5]]])
+    features = baseline_features(observations)[0]
+    np.testing.assert_allclose(features[0], [10, 100, 0, 0, 0, 1])
+    np.testing.assert_allclose(features[1], [0.5, 0.25, 0.01, 1e-4, 1e-6, 1])
+
+
+def test_advantages_are_standardised_for_each_task_over_steps_that_happened() -> None:
+    samples = with_advantages(trajectories(), 0.99, 1.0)
+    for task in range(2):
+        weights, advantages = samples.weights[task], samples.advantages[task]
+        assert float(weights.sum()) == pytest.approx(1.0)
+        assert float((weights * advantages).sum()) == pytest.approx(0.0, abs=1e-5)
+        assert float((weights * advantages**2).sum()) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("garbage", [7.0, float("nan"), float("inf")])
+def test_what_padding_holds_changes_nothing(garbage: float) -> None:
+    clean = with_advantages(trajectories(), 0.99, 0.9)
+    dirty = with_advantages(trajectories(garbage=garbage), 0.99, 0.9)
+    for one, other in zip(clean[:5], dirty[:5], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_episodes_can_be_permuted() -> None:
+    data = trajectories()
+    order = torch.tensor([2, 0, 3, 1])
+    permuted = Trajectories(
+        data.observations[:, order],
+        data.actions[:, order],
+        data.rewards[:, order],
+        data.mask[:, order],
+        data.log_probs[:, order],
+        {"mean": data.distribution["mean"][:, order], "log_std": data.distribution["log_std"]},
+    )
+    expected = with_advantages(data, 0.99, 1.0).advantages.view(2, 4, 6)[:, order]
+    ours = with_advantages(permuted, 0.99, 1.0).advantages.view(2, 4, 6)
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_trajectories_that_make_no_sense_are_refused() -> None:
+    data = trajectories()
+    parts = {
+        "observations": data.observations,
+        "actions": data.actions,
+        "rewards": data.rewards,
+        "mask": data.mask,
+        "log_probs": data.log_probs,
+        "distribution": data.distribution,
+    }
+    with pytest.raises(ValueError, match="rewards has shape"):
+        Trajectories(**{**parts, "rewards": data.rewards[:, :2]})
+    with pytest.raises(ValueError, match="mask must be boolean"):
+        Trajectories(**{**parts, "mask": data.mask.float()})
+    hole = torch.ones_like(data.mask)
+    hole[0, 0, 2] = False
+    with pytest.raises(ValueError, match="prefix"):
+        Trajectories(**{**parts, "mask": hole})
+    broken = data.rewards.clone()
+    broken[0, 0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="not finite"):
+        Trajectories(**{**parts, "rewards": broken})

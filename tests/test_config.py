@@ -1,0 +1,115 @@
+"""Configs: what is valid, and the sentences for what is not."""
+
+from pathlib import Path
+
+import pytest
+
+from metarl.config import differences, dump_config, load_config, shipped_configs, validate_config
+from metarl.errors import UserError
+
+MINIMAL = {"family": {"name": "point-navigation"}}
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_config_is_valid_and_survives_a_round_trip(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    (tmp_path / "copy.yaml").write_text(dump_config(config))
+    assert load_config(str(tmp_path / "copy.yaml")) == config
+
+
+def test_there_is_a_config_for_each_experiment_of_the_paper() -> None:
+    expected = {"quickstart", "point_navigation", "half_cheetah_velocity", "half_cheetah_direction"}
+    assert {*expected, "ant_velocity", "ant_direction", "ant_goal"} <= shipped_configs().keys()
+
+
+def test_the_evaluation_halves_the_step_size_after_the_first_step() -> None:
+    config = validate_config({**MINIMAL, "inner": {"step_size": 0.4}})
+    assert config.evaluation_step_sizes == (0.4, 0.2, 0.2)
+
+
+def test_settings_can_be_changed_from_the_command_line() -> None:
+    config = load_config(
+        "quickstart",
+        ["inner.step_size=2e-1", "outer.iterations=7", "family.settings.half_width=1", "seed=3"],
+    )
+    assert config.inner.step_size == 0.2
+    assert config.outer.iterations == 7
+    assert config.family.load().half_width == 1
+    assert config.seed == 3
+
+
+def test_the_outer_algorithm_decides_which_settings_there_are() -> None:
+    config = validate_config({**MINIMAL, "outer": {"algorithm": "adam", "learning_rate": "1e-2"}})
+    assert config.outer.learning_rate == 0.01
+    with pytest.raises(UserError, match="learning_rate"):
+        validate_config({**MINIMAL, "outer": {"algorithm": "adam", "max_kl": 0.01}})
+
+
+@pytest.mark.parametrize(
+    ("values", "sentences"),
+    [
+        ({**MINIMAL, "sed": 1}, ["sed: there is no such setting (did you mean 'seed'?)"]),
+        (
+            {**MINIMAL, "inner": {"step_sise": 1}},
+            ["inner.step_sise: there is no such setting (did you mean 'step_size'?)"],
+        ),
+        (
+            {**MINIMAL, "outer": {"algorithm": "trpo", "max_lk": 1}},
+            ["outer.max_lk: there is no such setting (did you mean 'max_kl'?)"],
+        ),
+        ({**MINIMAL, "inner": {"steps": -1}}, ["inner.steps: must be greater than or equal to 1"]),
+        ({**MINIMAL, "inner": {"steps": "two"}}, ["inner.steps: must be a valid integer"]),
+        ({**MINIMAL, "inner": {"step_size": float("nan")}}, ["inner.step_size: must be"]),
+        ({**MINIMAL, "outer": {"algorithm": "sgd"}}, ["outer.algorithm: must be 'trpo' or 'adam'"]),
+        ({**MINIMAL, "outer": {"iterations": 3}}, ["outer.algorithm: this setting is required"]),
+        ({}, ["family: this setting is required"]),
+        ({"family": {"name": "ant-gaol"}}, ["did you mean 'ant-goal'"]),
+        (
+            {"family": {"name": "ant-gaol"}, "sed": 1, "policy": {"activation": "gelu"}},
+            ["3 mistakes", "ant-goal", "did you mean 'seed'", "policy.activation: must be 'relu'"],
+        ),
+        (
+            {"family": {"name": "ant-goal", "settings": {"half_widht": 1}}},
+            ["has no setting 'half_widht' (did you mean 'half_width'?)"],
+        ),
+    ],
+)
+def test_mistakes_are_answered_in_sentences_all_at_once(values, sentences) -> None:
+    with pytest.raises(UserError) as caught:
+        validate_config(values)
+    for sentence in sentences:
+        assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("family: [", "is not valid YAML"), ("just words", "must be a mapping"), ("", "mapping")],
+)
+def test_a_file_that_is_no_config_is_answered_in_a_sentence(tmp_path, text, sentence) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        load_config(str(tmp_path / "bad.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("inner.step_size", "must have the form"),
+        ("seed.x=1", "'seed' is a setting, not a section"),
+        ("inner.step_size=[", "is not valid YAML"),
+    ],
+)
+def test_a_malformed_override_is_answered_in_a_sentence(override: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        load_config("quickstart", ["seed=1", override])
+
+
+def test_a_config_that_does_not_exist_names_the_nearest_one() -> None:
+    with pytest.raises(UserError, match="did you mean 'quickstart'"):
+        load_config("quikstart")
+
+
+def test_differences_name_settings_but_the_ignored_ones() -> None:
+    old = validate_config(MINIMAL)
+    new = validate_config({**MINIMAL, "seed": 2, "outer": {"algorithm": "trpo", "iterations": 9}})
+    assert differences(old, new, ["outer.iterations"]) == ["seed: 1 → 2"]

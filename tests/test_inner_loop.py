@@ -1,0 +1,112 @@
+"""The differentiable inner loop, on problems whose answer is known."""
+
+import doctest
+
+import pytest
+import torch
+from torch.func import grad, vmap
+
+import metarl.inner_loop
+from metarl.inner_loop import adapt
+
+MATRIX = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
+
+
+def quadratic(params, target):
+    offset = params["x"] - target
+    return 0.5 * offset @ MATRIX @ offset
+
+
+def start():
+    return {"x": torch.tensor([1.0, -2.0], dtype=torch.float64)}
+
+
+TARGET = torch.tensor([0.3, 0.7], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_on_a_quadratic_the_derivative_is_a_power_of_identity_minus_hessian(steps: int) -> None:
+    def outer(params):
+        return adapt(quadratic, params, [TARGET] * steps, 0.1)["x"].sum()
+
+    exact = torch.linalg.matrix_power(torch.eye(2, dtype=torch.float64) - 0.1 * MATRIX, steps)
+    torch.testing.assert_close(grad(outer)(start())["x"], exact.sum(0))
+
+
+def test_first_order_takes_the_same_steps_and_has_the_identity_as_derivative() -> None:
+    def outer(params, first_order):
+        return adapt(quadratic, params, [TARGET] * 3, 0.1, first_order)["x"].sum()
+
+    assert outer(start(), True) == outer(start(), False)
+    torch.testing.assert_close(grad(outer)(start(), True)["x"], torch.ones(2, dtype=torch.float64))
+
+
+def test_it_works_under_plain_backward_as_well() -> None:
+    params = {"x": start()["x"].requires_grad_()}
+    adapt(quadratic, params, [TARGET], 0.1)["x"].sum().backward()
+    expected = (torch.eye(2, dtype=torch.float64) - 0.1 * MATRIX).sum(0)
+    torch.testing.assert_close(params["x"].grad, expected)
+
+
+def test_it_modifies_nothing_that_it_is_given() -> None:
+    params = start()
+    before = params["x"].clone()
+    adapted = adapt(quadratic, params, [TARGET], 0.1)
+    assert torch.equal(params["x"], before)
+    assert not torch.equal(adapted["x"], before)
+
+
+def test_vmapped_tasks_equal_a_loop() -> None:
+    targets = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    together = vmap(lambda target: adapt(quadratic, start(), [target] * 2, 0.1)["x"])(targets)
+    alone = torch.stack([adapt(quadratic, start(), [t] * 2, 0.1)["x"] for t in targets])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-15)
+
+
+def two_parameters(params, target):
+    return ((params["body"] * params["head"] - target) ** 2).sum()
+
+
+def test_parameters_that_a_mapping_leaves_out_stay_as_they_are() -> None:
+    params = {"body": torch.tensor(2.0), "head": torch.tensor(1.0)}
+    adapted = adapt(two_parameters, params, [torch.tensor(5.0)], {"head": 0.1})
+    assert adapted["body"] is params["body"]
+    assert adapted["head"] == pytest.approx(1.0 + 0.1 * 2 * 3 * 2)
+
+
+def test_each_step_can_have_step_sizes_of_its_own() -> None:
+    one = adapt(quadratic, start(), [TARGET], 0.1)
+    both = adapt(quadratic, one, [TARGET], {"x": 0.2})
+    expected = adapt(quadratic, start(), [TARGET] * 2, [0.1, {"x": 0.2}])
+    torch.testing.assert_close(both["x"], expected["x"])
+
+
+def test_step_sizes_can_be_learned() -> None:
+    def outer(step_size):
+        return quadratic(adapt(quadratic, start(), [TARGET], {"x": step_size}), TARGET)
+
+    step_size = torch.full((2,), 0.1, dtype=torch.float64)
+    gradient = grad(outer)(step_size)
+    for i in range(2):
+        nudge = torch.zeros(2, dtype=torch.float64)
+        nudge[i] = 1e-6
+        slope = (outer(step_size + nudge) - outer(step_size - nudge)) / 2e-6
+        assert gradient[i] == pytest.approx(float(slope), rel=1e-6)
+
+
+def test_no_steps_change_nothing() -> None:
+    assert torch.equal(adapt(quadratic, start(), [], 0.1)["x"], start()["x"])
+
+
+def test_a_wrong_number_of_step_sizes_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 batches but 2 step sizes"):
+        adapt(quadratic, start(), [TARGET] * 3, [0.1, 0.1])
+
+
+def test_a_step_size_for_an_unknown_parameter_is_refused() -> None:
+    with pytest.raises(KeyError, match="unknown parameters: y"):
+        adapt(quadratic, start(), [TARGET], {"y": 0.1})
+
+
+def test_the_example_in_the_documentation_runs() -> None:
+    assert doctest.testmod(metarl.inner_loop).failed == 0

@@ -1,0 +1,281 @@
+"""Meta-gradient and curvature against finite differences, enumeration, explicit Hessians."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.func import hessian, vmap
+
+from metarl.params import flatten, unflatten
+from metarl.rl.losses import mean_kl, surrogate
+from metarl.rl.maml import (
+    InnerLoop,
+    Rollouts,
+    adam_outer_step,
+    curvature_product,
+    evaluate_candidate,
+    outer_gradient,
+    trpo_outer_step,
+)
+from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
+from metarl.rl.trajectories import Samples
+from metarl.rl.trpo import TrustRegion
+
+POLICIES = {
+    # tanh: finite differences want a smooth network
+    "gaussian": GaussianPolicy(2, 2, (5,), "tanh", init_std=0.5),
+    "categorical": CategoricalPolicy(2, 3, (5,), "tanh"),
+}
+
+
+@pytest.fixture(params=POLICIES)
+def policy(request):
+    return POLICIES[request.param]
+
+
+def double(values):
+    return {name: value.double() for name, value in values.items()}
+
+
+def sampled(policy, params, num_tasks, seed, samples=16):
+    """Samples (N, M, ·) drawn at parameters stacked over tasks, with arbitrary advantages."""
+    rng = np.random.default_rng(seed)
+    observations = torch.from_numpy(rng.normal(size=(num_tasks, samples, 2)))
+    distribution = policy.distribution(params, observations)
+    noise = torch.from_numpy(policy.noise(rng, (num_tasks, samples))).double()
+    actions = policy.act(distribution, noise)
+    weights = torch.from_numpy(rng.uniform(0.5, 1.5, (num_tasks, samples)))
+    return Samples(
+        observations,
+        actions,
+        torch.from_numpy(rng.normal(size=(num_tasks, samples))),
+        weights / weights.sum(1, keepdim=True),
+        policy.log_prob(distribution, actions),
+        distribution,
+    )
+
+
+def problem(policy, steps=1, num_tasks=3, **settings):
+    """An inner loop, θ, and rollouts as if sampled at θ and along its adaptation."""
+    inner = InnerLoop(policy, (0.3,) * steps, chunk_samples=32, **settings)
+    theta = double(policy.init(torch.Generator().manual_seed(0)))
+    params = {name: value.expand(num_tasks, *value.shape) for name, value in theta.items()}
+    pre = []
+    for step in range(steps):
+        pre.append(sampled(policy, params, num_tasks, seed=step))
+        params = vmap(replace(inner, step_sizes=(0.3,) * (step + 1)).adapt, in_dims=(None, 0))(
+            theta, pre
+        )
+    post = sampled(policy, params, num_tasks, seed=99)
+    return inner, theta, Rollouts(pre, post, [])
+
+
+def finite_differences(function, theta, epsilon=1e-5):
+    vector = flatten(theta)
+    slopes = torch.zeros_like(vector)
+    for i in range(len(vector)):
+        nudge = torch.zeros_like(vector)
+        nudge[i] = epsilon
+        up, down = (
+            function(unflatten(vector + nudge, theta)),
+            function(unflatten(vector - nudge, theta)),
+        )
+        slopes[i] = (up - down) / (2 * epsilon)
+    return slopes
+
+
+@pytest.mark.parametrize("estimator", ["likelihood_ratio", "log_likelihood"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_meta_gradient_equals_finite_differences(policy, estimator, steps) -> None:
+    inner, theta, rollouts = problem(policy, steps, estimator=estimator)
+    gradient, value = outer_gradient(inner, theta, rollouts)
+    assert value == pytest.approx(evaluate_candidate(inner, theta, rollouts)[0])
+    expected = finite_differences(lambda t: evaluate_candidate(inner, t, rollouts)[0], theta)
+    torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_first_order_is_the_gradient_at_the_adapted_parameters(policy) -> None:
+    inner, theta, rollouts = problem(policy, steps=2)
+    gradient, _ = outer_gradient(replace(inner, first_order=True), theta, rollouts)
+    expected = torch.zeros_like(gradient)
+    for task in range(3):
+        pre = [_task(step, task) for step in rollouts.pre]
+        adapted = inner.adapt(theta, pre)
+        post = _task(rollouts.post, task)
+        expected += flatten(torch.func.grad(lambda p, s=post: surrogate(policy, p, s))(adapted)) / 3
+    torch.testing.assert_close(gradient, expected)
+    exact, _ = outer_gradient(inner, theta, rollouts)
+    assert (exact - gradient).norm() > 1e-3 * exact.norm()
+
+
+def _task(samples, task):
+    return Samples(
+        *(leaf[task] for leaf in samples[:5]), {k: v[task] for k, v in samples.distribution.items()}
+    )
+
+
+@pytest.mark.parametrize("settings", [{}, {"first_order": True}, {"steps": 2}])
+def test_curvature_product_equals_the_explicit_hessian_of_the_divergence(policy, settings) -> None:
+    inner, theta, rollouts = problem(policy, **settings)
+
+    def divergence(vector):
+        total = 0.0
+        for task in range(3):
+            pre = [_task(step, task) for step in rollouts.pre]
+            adapted = inner.adapt(unflatten(vector, theta), pre)
+            total = total + mean_kl(policy, adapted, _task(rollouts.post, task))
+        return total / 3
+
+    explicit = hessian(divergence)(flatten(theta))
+    product = curvature_product(inner, theta, rollouts.pre, rollouts.post)
+    vectors = torch.randn(3, len(explicit), dtype=torch.float64)
+    for vector in vectors:
+        torch.testing.assert_close(product(vector), explicit @ vector, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("chunk_samples", [1, 16, 48])
+def test_the_size_of_chunks_changes_nothing(policy, chunk_samples) -> None:
+    inner, theta, rollouts = problem(policy)
+    other = replace(inner, chunk_samples=chunk_samples)
+    torch.testing.assert_close(
+        outer_gradient(inner, theta, rollouts)[0], outer_gradient(other, theta, rollouts)[0]
+    )
+    vector = torch.randn(len(flatten(theta)), dtype=torch.float64)
+    torch.testing.assert_close(
+        curvature_product(inner, theta, rollouts.pre, rollouts.post)(vector),
+        curvature_product(other, theta, rollouts.pre, rollouts.post)(vector),
+    )
+
+
+def test_the_order_of_tasks_does_not_matter(policy) -> None:
+    inner, theta, rollouts = problem(policy)
+    order = torch.tensor([2, 0, 1])
+    shuffled = Rollouts(
+        [_task(step, order) for step in rollouts.pre], _task(rollouts.post, order), []
+    )
+    torch.testing.assert_close(
+        outer_gradient(inner, theta, rollouts)[0], outer_gradient(inner, theta, shuffled)[0]
+    )
+
+
+def test_before_the_step_all_ratios_are_one_and_the_divergence_is_zero(policy) -> None:
+    inner, theta, rollouts = problem(policy)
+    objective, kl = evaluate_candidate(inner, theta, rollouts)
+    mean_advantage = (rollouts.post.weights * rollouts.post.advantages).sum(1).mean()
+    assert objective == pytest.approx(float(mean_advantage), abs=1e-12)
+    assert kl == pytest.approx(0.0, abs=1e-12)
+
+
+def test_an_accepted_step_improves_within_the_region(policy) -> None:
+    inner, theta, rollouts = problem(policy)
+    before, _ = evaluate_candidate(inner, theta, rollouts)
+    after, step = trpo_outer_step(inner, theta, rollouts, TrustRegion())
+    assert step.accepted
+    assert evaluate_candidate(inner, after, rollouts) == (step.objective, step.kl)
+    assert step.objective > before
+    assert 0.0 < step.kl <= 0.01
+
+
+def test_a_rejected_step_returns_the_very_same_parameters(policy) -> None:
+    inner, theta, rollouts = problem(policy)
+    nothing = torch.zeros_like(rollouts.post.advantages)
+    flat = replace(rollouts, post=rollouts.post._replace(advantages=nothing))
+    after, step = trpo_outer_step(inner, theta, flat, TrustRegion())
+    assert not step.accepted
+    assert after is theta
+
+
+def test_adam_climbs_and_continues_from_its_state(policy) -> None:
+    inner, theta, rollouts = problem(policy)
+    values, state = [], {}
+    for _ in range(5):
+        theta, state, objective = adam_outer_step(inner, theta, rollouts, state, 1e-3)
+        values.append(objective)
+    assert values == sorted(values)
+    assert int(state["step"]) == 5
+
+
+ALPHA, TARGET = 0.1, 1.5
+
+
+def bandit(estimator, samples):
+    """The meta-gradient at θ = 0 of a policy N(θ, 1) with reward −(a − 1.5)², outer part exact."""
+    generator = torch.Generator().manual_seed(0)
+    actions = torch.randn(1, samples, 1, dtype=torch.float64, generator=generator)
+    rewards = -((actions[..., 0] - TARGET) ** 2)
+    # a network without hidden layers whose weight is switched off leaves the bias: θ
+    policy = GaussianPolicy(1, 1, ())
+    params = {
+        "weight0": torch.zeros(1, 1, dtype=torch.float64),
+        "bias0": torch.zeros(1, dtype=torch.float64),
+        "log_std": torch.zeros(1, dtype=torch.float64),
+    }
+    observations = torch.zeros(1, samples, 1, dtype=torch.float64)
+    distribution = policy.distribution(params, observations)
+    pre = Samples(
+        observations,
+        actions,
+        rewards - rewards.mean(),
+        torch.full((1, samples), 1 / samples, dtype=torch.float64),
+        policy.log_prob(distribution, actions),
+        distribution,
+    )
+    inner = InnerLoop(policy, (ALPHA,), estimator=estimator)
+
+    def objective(theta):
+        adapted = inner.adapt({**params, "bias0": theta}, [_task(pre, 0)])
+        return -((adapted["bias0"] - TARGET) ** 2 + 1.0).sum()  # E[reward] under N(θ', 1)
+
+    return float(torch.func.grad(objective)(params["bias0"]))
+
+
+def test_likelihood_ratio_gives_the_bandits_true_meta_gradient() -> None:
+    assert bandit("likelihood_ratio", 2_000_000) == pytest.approx(1.92, abs=0.02)
+
+
+def test_log_likelihood_gives_the_bandits_first_order_value() -> None:
+    assert bandit("log_likelihood", 2_000_000) == pytest.approx(2.40, abs=0.02)
+
+
+def test_likelihood_ratio_is_exact_where_everything_can_be_enumerated() -> None:
+    policy = CategoricalPolicy(1, 3, ())
+    rewards = torch.tensor([1.0, -0.5, 0.2], dtype=torch.float64)
+    observations = torch.ones(3, 1, dtype=torch.float64)
+    actions = torch.arange(3)
+    logits = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
+
+    def params_of(logits):
+        return {"weight0": torch.zeros(1, 3, dtype=torch.float64), "bias0": logits}
+
+    def expected_reward(logits):
+        return (logits.softmax(-1) * rewards).sum()
+
+    distribution = policy.distribution(params_of(logits), observations)
+    probabilities = logits.softmax(-1)
+    # one sample for each action, weighted by its probability: the expectation itself
+    pre = Samples(
+        observations,
+        actions,
+        rewards - expected_reward(logits),
+        probabilities,
+        policy.log_prob(distribution, actions),
+        distribution,
+    )
+
+    def meta_gradient(estimator):
+        inner = InnerLoop(policy, (0.5,), estimator=estimator)
+
+        def objective(logits):
+            # the weight has a gradient as well; only the bias is a parameter of this problem
+            return expected_reward(inner.adapt(params_of(logits), [pre])["bias0"])
+
+        return torch.func.grad(objective)(logits)
+
+    def exact(logits):
+        adapted = logits + 0.5 * torch.func.grad(expected_reward)(logits)
+        return expected_reward(adapted)
+
+    expected = finite_differences(lambda p: float(exact(p["logits"])), {"logits": logits})
+    torch.testing.assert_close(meta_gradient("likelihood_ratio"), expected, rtol=1e-6, atol=1e-9)
+    assert (meta_gradient("log_likelihood") - expected).norm() > 1e-3
