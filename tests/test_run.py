@@ -1,0 +1,231 @@
+"""Runs, resuming and the command line, as a user meets them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from metarl.cli import main
+from metarl.config import load_config
+from metarl.run import Run
+
+TINY = [
+    "--set=family.settings.horizon=10",
+    "--set=outer.meta_batch=3",
+    "--set=inner.trajectories=4",
+    "--set=evaluation.tasks=5",
+    "--set=evaluation.trajectories=3",
+    "--set=policy.hidden_sizes=[8]",
+    "--set=checkpoint_every=2",
+]
+
+
+def train(out: Path, iterations: int, *more: str) -> int:
+    return main(
+        [
+            "train",
+            "quickstart",
+            "--out",
+            str(out),
+            *TINY,
+            f"--set=outer.iterations={iterations}",
+            *more,
+        ]
+    )
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    state = Run.open(path).load()
+    return {**state.theta, **state.optimizer}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "finished"
+    assert train(path, 5) == 0
+    return path
+
+
+def test_a_run_holds_config_weights_state_metrics_events_and_evaluation(finished: Path) -> None:
+    names = {path.name.split(".")[0].split("-")[0] for path in finished.iterdir()}
+    assert names >= {"config", "state", "weights", "metrics", "events", "evaluation", "adaptation"}
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 5]
+    assert lines[0].keys() >= {
+        "return/after_0_steps",
+        "return/after_1_steps",
+        "outer/kl",
+        "outer/accepted",
+        "outer/line_search_steps",
+        "policy/entropy",
+        "time/sampling",
+        "time/learning",
+        "time/steps_per_second",
+    }
+    curve = json.loads((finished / "evaluation.json").read_text())
+    assert len(curve["mean"]) == 4
+    assert len(curve["tasks"]) == 5
+    assert yaml.safe_load((finished / "config.yaml").read_text())["inner"]["gamma"] == 0.99
+
+
+@pytest.mark.parametrize(
+    "outer", [(), ("--set=outer={algorithm: adam, meta_batch: 3, iterations: 5}",)]
+)
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path: Path, outer) -> None:
+    assert train(tmp_path / "whole", 5, *outer) == 0
+    shorter = [s.replace("iterations: 5", "iterations: 3") for s in outer]
+    assert train(tmp_path / "parts", 3, *shorter) == 0
+    assert main(["train", "--resume", str(tmp_path / "parts"), "--set=outer.iterations=5"]) == 0
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert list(whole) == list(parts)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    one, other = (
+        json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "parts")
+    )
+    assert one == other
+
+
+def test_two_evaluations_are_identical(finished: Path) -> None:
+    before = (finished / "evaluation.json").read_text()
+    assert main(["evaluate", str(finished)]) == 0
+    assert (finished / "evaluation.json").read_text() == before
+
+
+def test_an_interrupted_run_saves_and_says_how_to_continue(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    command = [sys.executable, "-m", "metarl", "train", "quickstart", "--out", str(path), *TINY]
+    process = subprocess.Popen(
+        [*command, "--set=outer.iterations=100000"], stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    metrics = path / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "metarl train --resume" in output
+    state = Run.open(path).load()
+    assert 3 <= state.iteration == metrics.read_text().count("\n")
+
+
+def test_what_a_killed_run_wrote_beyond_its_checkpoint_is_forgotten(
+    finished: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "killed"
+    assert train(path, 3) == 0
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 4, "return/after_0_steps": 0.0}\n{"iterat')
+    assert main(["train", "--resume", str(path), "--set=outer.iterations=5"]) == 0
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 5]
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command that must fail says on the standard error."""
+    try:
+        status = main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return " ".join(error.split())
+
+
+def test_mistakes_on_the_command_line_are_answered_in_a_sentence(capsys, tmp_path) -> None:
+    assert "name a config" in complaint(capsys, "train")
+    assert "did you mean 'quickstart'" in complaint(capsys, "train", "quikstart")
+    assert "no config file" in complaint(capsys, "train", str(tmp_path / "absent.yaml"))
+    assert "invalid choice" in complaint(capsys, "trian")
+    assert "contradict" in complaint(capsys, "train", "--resume", "x", "--out", "y")
+    assert "there is no run in" in complaint(capsys, "train", "--resume", str(tmp_path / "none"))
+    assert "there is no run in" in complaint(capsys, "evaluate", str(tmp_path / "none"))
+    out = ["--out", str(tmp_path / "run")]
+    assert "did you mean 'step_size'" in complaint(
+        capsys, "train", "quickstart", *out, "--set", "inner.step_sise=1"
+    )
+    assert "inner.steps: must be" in complaint(
+        capsys, "train", "quickstart", *out, "--set", "inner.steps=-1"
+    )
+    assert "did you mean" in complaint(
+        capsys, "train", "quickstart", *out, "--set", "family.name=point-navigatoin"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_holds_something_is_left_alone(capsys, finished: Path, tmp_path) -> None:
+    before = {path: path.read_bytes() for path in finished.iterdir()}
+    assert "already holds a run" in complaint(capsys, "train", "quickstart", "--out", str(finished))
+    assert {path: path.read_bytes() for path in finished.iterdir()} == before
+    (tmp_path / "notes.txt").write_text("mine")
+    assert "is not empty" in complaint(capsys, "train", "quickstart", "--out", str(tmp_path))
+
+
+def test_a_directory_that_cannot_be_written_is_answered_in_a_sentence(capsys, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    target = tmp_path / "file" / "run"
+    assert "cannot write to" in complaint(capsys, "train", "quickstart", "--out", str(target))
+
+
+def test_a_resume_with_another_config_is_refused(capsys, finished: Path) -> None:
+    before = (finished / "config.yaml").read_text()
+    run = str(finished)
+    error = complaint(capsys, "train", "--resume", run, "--set", "inner.step_size=0.7")
+    assert "inner.step_size: 0.5 → 0.7" in error
+    assert "family.name" in complaint(capsys, "train", "ant_goal", "--resume", run)
+    assert "is complete" in complaint(capsys, "train", "--resume", run)
+    assert (finished / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "absent", "json", "future"])
+def test_a_damaged_checkpoint_is_answered_in_a_sentence(capsys, tmp_path, damage) -> None:
+    path = tmp_path / "run"
+    assert train(path, 2) == 0
+    capsys.readouterr()
+    file = next(path.glob("weights-*"))
+    data = file.read_bytes()
+    match damage:
+        case "truncate":
+            file.write_bytes(data[:-7])
+        case "flip":
+            file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        case "absent":
+            file.unlink()
+        case "json":
+            (path / "state.json").write_text("{")
+        case "future":
+            config = (path / "config.yaml").read_text()
+            (path / "config.yaml").write_text(config + "brand_new: 1\n")
+    error = complaint(capsys, "evaluate", str(path))
+    expected = "made with other settings" if damage == "future" else "is damaged"
+    assert expected in error
+
+
+def test_help_teaches_with_examples(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert "metarl train --resume" in text
+    assert "examples:" in text
+
+
+def test_list_shows_every_config(capsys) -> None:
+    assert main(["list"]) == 0
+    assert "half_cheetah_direction" in capsys.readouterr().out
+
+
+def test_a_categorical_policy_trains_on_a_users_discrete_family(in_users_folder: Path) -> None:
+    Path("mine.yaml").write_text("family: {name: 'my_tasks:LineFamily'}\n")
+    tiny = [setting for setting in TINY if "horizon" not in setting]
+    more = ["--set=outer={algorithm: trpo, iterations: 3, meta_batch: 3}"]
+    assert main(["train", "mine.yaml", *tiny, *more]) == 0
+    assert load_config("runs/mine/config.yaml").outer.iterations == 3
