@@ -1,0 +1,35 @@
+"""What the README shows works as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from metarl.config import shipped_configs, validate_config
+from metarl.envs import FAMILIES
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=["adapt", "own-environment"])
+def test_the_snippet_runs_and_is_short(snippet: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(snippet.splitlines()) <= 25
+    namespace = {"__name__": "snippet"}
+    exec(compile(snippet, "README.md", "exec"), namespace)
+    if "losses" in namespace:
+        assert namespace["losses"].mean() < 6.0
+    else:
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2", "3"]
+
+
+def test_the_config_it_shows_is_valid() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    validate_config(yaml.safe_load(shown))
+
+
+def test_the_configs_and_families_that_it_names_exist() -> None:
+    for name in re.findall(r"metarl train (\w+)(?!\.yaml)\b", README):
+        assert name in {*shipped_configs(), "my"}
+    assert re.findall(r"^\| `([\w-]+)` \|", README, re.MULTILINE) == list(FAMILIES)
