@@ -1,10 +1,10 @@
 """MAML for reinforcement learning: Algorithm 3 of Finn et al. (2017).
 
-    tasks        = family.sample_tasks(...)                            line 3
-    rollouts     = adapt_by_sampling(...)                              lines 4-8: θ → θ'_i
-    theta        = outer_step(...)                                     line 10: TRPO through adapt
+    tasks    = family.sample_tasks(...)      line 3
+    rollouts = adapt_by_sampling(...)        lines 4 to 9: sample, θ → θ'_i, sample again
+    theta    = trpo_outer_step(...)          line 10: through the adaptation, on all tasks
 
-Everything here is a function of parameters and data; what a run is made of is in `training`.
+Everything here is a function of parameters and data; `metarl.training` puts it in a loop.
 """
 
 from collections.abc import Callable, Sequence
@@ -98,18 +98,21 @@ def adapt_by_sampling(
         tasks: (N, T).
         horizon: H.
         seed: the run's seed.
-        indices: name the stream of randomness, such as ("iteration",).
+        indices: what tells this call's randomness from others', such as the iteration.
     """
-    params = repeat(theta, len(tasks))
     loss = reinforce(inner.policy, inner.estimator)
+    trajectories: list[Trajectories] = []
+
+    def gather(params: Params) -> Samples:
+        step = len(trajectories)
+        new = sample(inner.policy, params, envs, tasks, horizon, seed, *indices, step)
+        trajectories.append(new)
+        return with_advantages(new, inner.gamma, inner.lam)
+
+    params = repeat(theta, len(tasks))
     pre: list[Samples] = []
-    gathered: list[Trajectories] = []
-    for step, step_size in enumerate((*inner.step_sizes, None)):
-        trajectories = sample(inner.policy, params, envs, tasks, horizon, seed, *indices, step)
-        samples = with_advantages(trajectories, inner.gamma, inner.lam)
-        gathered.append(trajectories)
-        if step_size is None:
-            return Rollouts(pre, samples, gathered)
+    for step_size in inner.step_sizes:
+        samples = gather(params)
         pre.append(samples)
         params = concatenate(
             vmap(lambda p, s, a=step_size: adapt(loss, p, [s], a))(
@@ -117,7 +120,7 @@ def adapt_by_sampling(
             )
             for chunk in inner.chunks(samples)
         )
-    raise AssertionError("unreachable: the last step size is None")
+    return Rollouts(pre, gather(params), trajectories)
 
 
 def outer_gradient(inner: InnerLoop, theta: Params, rollouts: Rollouts) -> tuple[Tensor, float]:
