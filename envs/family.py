@@ -1,6 +1,5 @@
 """What a task family is, the families of this package, and how a config names one."""
 
-import difflib
 import importlib
 import inspect
 import os
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from metarl.envs.ant import ant_direction, ant_goal, ant_velocity
 from metarl.envs.half_cheetah import half_cheetah_direction, half_cheetah_velocity
 from metarl.envs.point_navigation import PointNavigation
+from metarl.errors import did_you_mean
 
 
 @runtime_checkable
@@ -72,7 +72,7 @@ def load_family(name: str, settings: Mapping[str, Any] | None = None) -> TaskFam
     factory = _import_factory(name) if ":" in name else FAMILIES.get(name)
     if factory is None:
         raise ValueError(
-            f"there is no task family {name!r}{_did_you_mean(name, FAMILIES)}; the families are "
+            f"there is no task family {name!r}{did_you_mean(name, FAMILIES)}; the families are "
             f"{', '.join(FAMILIES)}, or package.module:Class for one of your own"
         )
     try:
@@ -84,7 +84,7 @@ def load_family(name: str, settings: Mapping[str, Any] | None = None) -> TaskFam
         if setting not in parameters and not takes_any:
             raise ValueError(
                 f"task family {name!r} has no setting {setting!r}"
-                f"{_did_you_mean(setting, parameters)}; it has {', '.join(parameters) or 'none'}"
+                f"{did_you_mean(setting, parameters)}; it has {', '.join(parameters) or 'none'}"
             )
     try:
         family = factory(**settings)
@@ -112,11 +112,6 @@ def _import_factory(name: str) -> Callable[..., Any]:
     if not callable(factory):
         raise ValueError(
             f"task family {name!r}: module {module_name!r} has no class {attribute!r}"
-            f"{_did_you_mean(attribute, vars(module))}"
+            f"{did_you_mean(attribute, vars(module))}"
         )
     return factory  # type: ignore[no-any-return]
-
-
-def _did_you_mean(word: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
