@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.func import hessian, vmap
+from torch.utils import _pytree as pytree
 
 from metarl.params import flatten, unflatten
 from metarl.rl.losses import mean_kl, surrogate
@@ -156,6 +157,31 @@ def test_the_order_of_tasks_does_not_matter(policy) -> None:
     )
     torch.testing.assert_close(
         outer_gradient(inner, theta, rollouts)[0], outer_gradient(inner, theta, shuffled)[0]
+    )
+
+
+def test_padding_stays_silent_where_its_density_overflows() -> None:
+    # eight actions at the smallest standard deviation: a density of e^103 at the zeros of padding
+    policy = GaussianPolicy(2, 8, (5,), min_std=1e-6)
+    theta = policy.init(torch.Generator().manual_seed(0)) | {"log_std": torch.full((8,), -30.0)}
+    stacked = {name: leaf.unsqueeze(0) for name, leaf in theta.items()}
+    samples = padded(sampled(policy, double(stacked), 1, seed=1), happened=12)
+    inner = InnerLoop(policy, (1e-16,))
+    gradient, objective = outer_gradient(inner, theta, Rollouts([samples], samples, []))
+    assert np.isfinite(objective)
+    assert torch.isfinite(gradient).all()
+
+
+def padded(samples: Samples, happened: int) -> Samples:
+    """The same samples in single precision, of which only the first so many happened."""
+    samples = pytree.tree_map(torch.Tensor.float, samples)
+    mask = torch.arange(samples.weights.shape[1]) < happened
+    weights = samples.weights * mask
+    return samples._replace(
+        observations=samples.observations * mask[:, None],
+        actions=samples.actions * mask[:, None],
+        log_probs=samples.log_probs * mask,
+        weights=weights / weights.sum(1, keepdim=True),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from metarl.params import Params
@@ -17,6 +18,8 @@ def surrogate(policy: Policy, params: Params, samples: Samples) -> Tensor:
     """E[π(a|o) / π_old(a|o) · A]: TRPO's objective (Schulman et al. 2015, equation 14)."""
     distribution = policy.distribution(params, samples.observations)
     log_ratio = policy.log_prob(distribution, samples.actions) - samples.log_probs
+    # before the exponential: on padding it may overflow, and zero times infinity is not zero
+    log_ratio = torch.where(samples.weights > 0, log_ratio, 0.0)
     return (samples.weights * log_ratio.exp() * samples.advantages).sum()
 
 
