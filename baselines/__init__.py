@@ -1,1 +1,1 @@
-"""Baselines that meta-learned policies are compared with."""
+"""What meta-training is measured against: pretraining with stable-baselines3, and an oracle."""

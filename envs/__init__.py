@@ -13,6 +13,7 @@ from metarl.envs.batched import BatchedEnv
 from metarl.envs.checker import check_family
 from metarl.envs.family import FAMILIES, TaskFamily, load_family
 from metarl.envs.half_cheetah import half_cheetah_direction, half_cheetah_velocity
+from metarl.envs.informed import Informed
 from metarl.envs.point_navigation import PointNavigation
 from metarl.envs.registration import register
 from metarl.envs.single import TaskEnv
@@ -21,6 +22,7 @@ from metarl.envs.vectorise import vectorise
 __all__ = [
     "FAMILIES",
     "BatchedEnv",
+    "Informed",
     "PointNavigation",
     "TaskEnv",
     "TaskFamily",

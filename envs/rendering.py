@@ -7,13 +7,16 @@ import sys
 import mujoco
 import numpy as np
 from mujoco.rendering.classic import gl_context
+from numpy.typing import NDArray
 
 from metarl.envs.objectives import Marker
 from metarl.envs.world import Floats, Frame
 
 WIDTH, HEIGHT = 480, 360
-# Okabe and Ito's bluish green: stands out from the scene for colour-blind readers as well
-COLOUR = np.array([0.0, 0.62, 0.45, 1.0], dtype=np.float32)
+# Okabe and Ito's vermillion: stands out from the mint floor for colour-blind readers as well
+TASK = np.array([0.84, 0.37, 0.0, 1.0], dtype=np.float32)
+START = np.array([0.35, 0.35, 0.35, 1.0], dtype=np.float32)
+REACH = 1.6  # metres to each side of the robot that are in the picture
 
 
 def choose_backend() -> None:
@@ -64,9 +67,15 @@ class SceneRenderer:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FREE
         self._camera.distance, self._camera.elevation, self._camera.azimuth = 5.0, -20.0, 90.0
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
 
     def frame(self, data: mujoco.MjData, marker: Marker, task: Floats) -> Frame:
-        """A picture of one simulation.
+        """A picture of one simulation: the robot, where it started, and its task.
+
+        A goal is a pole on a disc. A velocity is a pole that travels at it, level with which the
+        robot should keep; where it has left the picture, an arrow says to which side. A direction
+        is an arrow.
 
         Args:
             data: its state; derived fields are computed here.
@@ -78,20 +87,33 @@ class SceneRenderer:
         self._camera.lookat[:] = (body[0], body[1], 0.4)
         self._renderer.update_scene(data, self._camera)
         if marker == "goal":
-            self._geom("CYLINDER", (0.3, 0.01, 0.0), np.array([task[0], task[1], 0.01]))
-            self._geom("CYLINDER", (0.03, 0.6, 0.0), np.array([task[0], task[1], 0.6]))
-        elif marker == "pace":
-            # a pole that travels at the target velocity: the robot should keep level with it
-            x = task[0] * data.time
-            self._geom("CYLINDER", (0.04, 0.7, 0.0), np.array([x, body[1] + 0.6, 0.7]))
-            self._geom("SPHERE", (0.12, 0.12, 0.12), np.array([x, body[1] + 0.6, 1.5]))
+            self._pole((0.0, 0.0), START)
+            self._pole((task[0], task[1]), TASK)
+            self._geom("CYLINDER", (0.3, 0.01, 0.0), np.array([task[0], task[1], 0.01]), TASK)
         else:
-            start = np.array([body[0], body[1], 1.5])
-            self._arrow(start, start + np.array([1.0 * task[0], 0.0, 0.0]))
+            side = body[1] + 0.8
+            self._pole((0.0, side), START)
+            ahead = task[0] * data.time - body[0]
+            if marker == "arrow":
+                self._arrow(np.array([body[0], side, 1.6]), task[0])
+            elif abs(ahead) < REACH:
+                self._pole((body[0] + ahead, side), TASK)
+            else:
+                self._arrow(np.array([body[0] + np.sign(ahead) * REACH, side, 1.3]), ahead)
         picture: Frame = self._renderer.render().copy()
         return picture
 
-    def _geom(self, kind: str, size: tuple[float, float, float], position: Floats) -> None:
+    def _pole(self, place: tuple[float, float], colour: NDArray[np.float32]) -> None:
+        self._geom("CYLINDER", (0.03, 0.6, 0.0), np.array([*place, 0.6]), colour)
+        self._geom("SPHERE", (0.1, 0.1, 0.1), np.array([*place, 1.25]), colour)
+
+    def _geom(
+        self,
+        kind: str,
+        size: tuple[float, float, float],
+        position: Floats,
+        colour: NDArray[np.float32],
+    ) -> None:
         scene = self._renderer.scene
         mujoco.mjv_initGeom(
             scene.geoms[scene.ngeom],
@@ -99,14 +121,15 @@ class SceneRenderer:
             np.array(size),
             position,
             np.eye(3).ravel(),
-            COLOUR,
+            colour,
         )
         scene.ngeom += 1
 
-    def _arrow(self, start: Floats, end: Floats) -> None:
-        self._geom("ARROW", (0.05, 0.05, 1.0), start)
+    def _arrow(self, start: Floats, direction: float) -> None:
+        end = start + np.array([0.8 * np.sign(direction), 0.0, 0.0])
+        self._geom("ARROW", (0.05, 0.05, 1.0), start, TASK)
         geom = self._renderer.scene.geoms[self._renderer.scene.ngeom - 1]
-        mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_ARROW, 0.06, start, end)
+        mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_ARROW, 0.08, start, end)
 
     def close(self) -> None:
         """Free the graphics context."""

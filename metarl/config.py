@@ -14,12 +14,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from metarl.envs import TaskFamily, load_family
+from metarl.envs import Informed, TaskFamily, load_family
 from metarl.errors import UserError, did_you_mean
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+Method = Literal["maml", "pretrained", "random", "oracle"]
 
 
 class _Section(BaseModel):
@@ -95,16 +96,67 @@ class EvaluationConfig(_Section):
     seed: Annotated[int, Field(ge=0)] = 1
 
 
+class BaselineConfig(_Section):
+    """What meta-training is measured against: PPO on all tasks mixed, and its fine-tuning.
+
+    The step size of fine-tuning is the best of `step_sizes` on validation tasks, which are neither
+    trained nor tested on. Where the evaluation's step sizes change from step to step, those of
+    fine-tuning change in proportion.
+    """
+
+    learning_rate: Positive = 3e-4
+    lam: Annotated[float, Field(ge=0.0, le=1.0)] = 0.95
+    epochs: PositiveInt = 4
+    minibatch: Annotated[int, Field(ge=2)] = 4000
+    clip_range: Fraction = 0.2
+    value_hidden_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 64)
+    step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (
+        0.01,
+        0.02,
+        0.05,
+        0.1,
+        0.2,
+        0.5,
+        1.0,
+    )
+    validation_tasks: PositiveInt = 20
+
+
 class Config(_Section):
     """One experiment."""
 
+    method: Method = "maml"
     family: FamilyConfig
     policy: PolicyConfig = PolicyConfig()
     inner: InnerConfig = InnerConfig()
     outer: Annotated[TRPOConfig | AdamConfig, Field(discriminator="algorithm")] = TRPOConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    baseline: BaselineConfig = BaselineConfig()
     seed: Annotated[int, Field(ge=0)] = 1
     checkpoint_every: PositiveInt = 10
+
+    def load_family(self) -> TaskFamily:
+        """The family as the method sees it: an oracle is told its task."""
+        family = self.family.load()
+        return Informed(family) if self.method == "oracle" else family
+
+    @property
+    def updates(self) -> int:
+        """How many updates training takes.
+
+        Pretraining does one for every time that meta-training would have sampled, so that both see
+        the same number of environment steps.
+        """
+        if self.method == "random":
+            return 0
+        return self.outer.iterations * (1 if self.method == "maml" else self.inner.steps + 1)
+
+    def budget(self, horizon: int) -> int:
+        """The most environment steps that training takes, of episodes of this length."""
+        if self.method == "random":
+            return 0
+        batch = self.outer.meta_batch * self.inner.trajectories * horizon
+        return self.outer.iterations * (self.inner.steps + 1) * batch
 
     @property
     def evaluation_step_sizes(self) -> tuple[float, ...]:

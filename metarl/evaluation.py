@@ -4,7 +4,8 @@ This is the only evaluator. Meta-policies, pretrained and random ones are all me
 same tasks and with the same environments' randomness where the seed is the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from metarl.envs import TaskFamily
 from metarl.params import Params
 from metarl.randomness import stream
 from metarl.rl.maml import InnerLoop, adapt_by_sampling
+from metarl.statistics import Summary, mean_over_tasks
 
 
 @dataclass(frozen=True)
@@ -34,28 +36,25 @@ class AdaptationCurve:
     step_sizes: tuple[float, ...]
 
     @property
-    def mean(self) -> NDArray[np.float64]:
-        """Mean over tasks, (K + 1,)."""
-        mean: NDArray[np.float64] = self.returns.mean(axis=0)
-        return mean
-
-    @property
-    def interval(self) -> NDArray[np.float64]:
-        """Half-width of the 95% confidence interval over tasks: 1.96 σ/√N, (K + 1,)."""
-        width: NDArray[np.float64] = (
-            1.96 * self.returns.std(axis=0, ddof=1) / np.sqrt(len(self.returns))
-        )
-        return width
+    def summary(self) -> Summary:
+        """Mean over tasks, with its interval."""
+        return mean_over_tasks(self.returns)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain values."""
+        summary = self.summary
         return {
-            "mean": self.mean.tolist(),
-            "interval_95": self.interval.tolist(),
+            "mean": summary.centre.tolist(),
+            "interval_95": (summary.high - summary.centre).tolist(),
             "step_sizes": list(self.step_sizes),
             "tasks": self.tasks.tolist(),
             "returns": self.returns.tolist(),
         }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "AdaptationCurve":
+        """The inverse of `to_json`."""
+        return cls(np.array(value["tasks"]), np.array(value["returns"]), tuple(value["step_sizes"]))
 
 
 def adaptation_curve(
@@ -94,14 +93,54 @@ def adaptation_curve(
 def evaluate(
     config: Config, inner: InnerLoop, params: Params, family: TaskFamily
 ) -> AdaptationCurve:
-    """The adaptation curve that a config asks for."""
+    """The adaptation curve that a config asks for, by the rules of its method.
+
+    A meta-policy takes the config's step sizes. A pretrained or random policy takes those that
+    served it best on validation tasks. An oracle does not adapt.
+    """
     settings = config.evaluation
+    schedule = config.evaluation_step_sizes
+    if config.method == "oracle":
+        schedule = ()
+    elif config.method != "maml":
+        schedule = choose_step_sizes(config, inner, params, family)
     return adaptation_curve(
-        inner,
-        params,
-        family,
-        settings.tasks,
-        settings.trajectories,
-        config.evaluation_step_sizes,
-        settings.seed,
+        inner, params, family, settings.tasks, settings.trajectories, schedule, settings.seed
     )
+
+
+def choose_step_sizes(
+    config: Config, inner: InnerLoop, params: Params, family: TaskFamily
+) -> tuple[float, ...]:
+    """The step sizes of fine-tuning: the best of the config's grid on validation tasks.
+
+    The best has the highest return over all steps of the curve. A step size that breaks the policy
+    down is out of the race.
+
+    Raises:
+        FloatingPointError: if every step size does.
+    """
+    settings, grid = config.evaluation, config.baseline
+    # tasks, starts and noise of validation have nothing in common with those of the evaluation
+    seed = int(stream(settings.seed, "validation").integers(2**31))
+    first = config.evaluation_step_sizes[0]
+    scores: dict[tuple[float, ...], float] = {}
+    for step_size in grid.step_sizes:
+        schedule = tuple(step_size * size / first for size in config.evaluation_step_sizes)
+        with suppress(FloatingPointError):
+            curve = adaptation_curve(
+                inner,
+                params,
+                family,
+                grid.validation_tasks,
+                settings.trajectories,
+                schedule,
+                seed,
+            )
+            scores[schedule] = float(curve.returns[:, 1:].mean())
+    if not scores:
+        raise FloatingPointError(
+            f"every step size of baseline.step_sizes {list(grid.step_sizes)} breaks the policy "
+            "down; add smaller ones"
+        )
+    return max(scores, key=lambda schedule: scores[schedule])

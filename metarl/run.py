@@ -5,7 +5,7 @@
     weights-000100.safetensors   meta-parameters, and the outer optimiser's state
     metrics.jsonl             one line a meta-iteration
     events.out.tfevents...    the same for TensorBoard
-    evaluation.json, adaptation.png   the adaptation curve at the end
+    evaluation.json, evaluation.csv, adaptation.png   the adaptation curve at the end
 
 Every file is written beside its place and then moved there, so that a run that is killed at any
 moment can be resumed. Weights are named by their iteration and `state.json` is what points to them:
@@ -16,7 +16,10 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
+from functools import cache
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,11 +31,18 @@ from safetensors.torch import save as save_tensors
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from metarl.config import Config, differences, dump_config, load_config
-from metarl.errors import UserError
+from metarl.errors import UserError, did_you_mean
 from metarl.training import TrainingState
 
 # settings that may change on resuming: what was already computed does not depend on them
-RESUMABLE = ("outer.iterations", "evaluation.", "checkpoint_every")
+RESUMABLE = (
+    "outer.iterations",
+    "evaluation.",
+    "baseline.step_sizes",
+    "baseline.validation_tasks",
+    "checkpoint_every",
+)
+TORN = 2**62
 LIBRARIES = ("metarl-maml", "torch", "numpy", "gymnasium", "mujoco")
 
 
@@ -50,12 +60,40 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-class Run:
-    """A run directory. Make one with `create`, or find one with `open`."""
+@cache
+def _commit() -> str | None:
+    """The commit of this package, where it runs from a checkout, marked where it was changed."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    folder = Path(__file__).parent
+    if not (folder.parent / ".git").exists():
+        return None
+    try:
+        result = subprocess.run(describe, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None  # no git, or a checkout that it doesn't trust
+    return result.stdout.strip()
 
-    def __init__(self, path: Path, config: Config) -> None:
+
+def trained_policies() -> dict[str, Path]:
+    """The runs that come with the package, by name."""
+    folder = Path(str(resources.files("metarl.configs"))) / "trained"
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/state.json"))}
+
+
+class Run:
+    """A run directory. Make one with `create`, or find one with `open`.
+
+    Attributes:
+        path: the directory.
+        config: the experiment.
+        results: where evaluations, videos and plots go: the directory itself, but for the runs that
+            come with the package, which are not to be written to.
+    """
+
+    def __init__(self, path: Path, config: Config, results: Path | None = None) -> None:
         self.path = path
         self.config = config
+        self.results = results or path
 
     @classmethod
     def create(cls, path: Path, config: Config) -> "Run":
@@ -83,12 +121,24 @@ class Run:
     def open(cls, path: Path, overrides: tuple[str, ...] = ()) -> "Run":
         """A run that exists, with settings changed that may change.
 
+        Args:
+            path: its directory, or the name of one that comes with the package.
+            overrides: settings such as `evaluation.seed=2`.
+
         Raises:
             UserError: if there is none, its files are damaged, or a setting may not change.
         """
+        results = path
+        shipped = trained_policies()
+        if not path.exists() and str(path) in shipped:
+            path, results = shipped[str(path)], Path("runs") / "trained" / path
         file = path / "config.yaml"
         if not file.is_file():
-            raise UserError(f"there is no run in {path}: it has no config.yaml")
+            raise UserError(
+                f"there is no run in {path}: it has no config.yaml"
+                f"{did_you_mean(str(path), shipped)}; give the directory of a run, or one of the "
+                f"names {', '.join(shipped)}"
+            )
         try:
             config = load_config(str(file))
         except UserError as error:
@@ -97,7 +147,7 @@ class Run:
                 f"knows; train it anew, or use the version that made it (state.json names it). "
                 f"{error}"
             ) from error
-        run = cls(path, config)
+        run = cls(path, config, results)
         if overrides:
             run.reconfigure(load_config(str(file), overrides))
         return run
@@ -125,9 +175,11 @@ class Run:
         # safetensors keep names sorted; parameters are used in the order of their making
         description = {
             "iteration": state.iteration,
+            "environment_steps": state.environment_steps,
             "weights": file.name,
             "sha256": hashlib.sha256(weights).hexdigest(),
             "order": list(tensors),
+            "commit": _commit(),
             "versions": {library: version(library) for library in LIBRARIES},
             "python": platform.python_version(),
         }
@@ -156,16 +208,37 @@ class Run:
             for name in description["order"]:
                 part, _, leaf = name.partition(".")
                 parts[part][leaf] = tensors[name]
-            return TrainingState(int(description["iteration"]), parts["theta"], parts["optimizer"])
+            return TrainingState(
+                int(description["iteration"]),
+                parts["theta"],
+                parts["optimizer"],
+                int(description["environment_steps"]),
+            )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise UserError(
-                f"the checkpoint in {self.path} is damaged ({error}); restore it from a copy, or "
-                "train anew"
+                f"the checkpoint in {self.path} is damaged, or of another version of metarl "
+                f"({type(error).__name__}: {error}); restore it from a copy, or train anew"
             ) from error
 
-    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        """A result of the run's."""
-        write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
+    def weights_sha256(self) -> str:
+        """The checksum of the latest checkpoint's weights, which `load` has verified."""
+        return str(self._description()["sha256"])
+
+    def commit(self) -> str | None:
+        """The commit of this package that trained the latest checkpoint, where it was known."""
+        return self._description()["commit"]  # type: ignore[no-any-return]
+
+    def _description(self) -> dict[str, Any]:
+        description: dict[str, Any] = json.loads((self.path / "state.json").read_text())
+        return description
+
+    def metrics(self) -> list[dict[str, float]]:
+        """What was logged in training, a dictionary for each iteration; empty if nothing was."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_text().splitlines()
+        return [json.loads(line) for line in lines if _iteration(line) < TORN]
 
 
 class MetricsLog:
@@ -200,4 +273,4 @@ def _iteration(line: str) -> int:
     try:
         return int(json.loads(line)["iteration"])
     except (ValueError, KeyError):
-        return 2**62  # the torn last line of a run that was killed while writing it
+        return TORN  # the torn last line of a run that was killed while writing it

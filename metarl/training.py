@@ -33,11 +33,13 @@ class TrainingState:
         iteration: how many meta-iterations are done.
         theta: the meta-parameters θ.
         optimizer: state of the outer optimiser; empty for TRPO, which has none.
+        environment_steps: how many were taken so far.
     """
 
     iteration: int
     theta: Params
     optimizer: Params = field(default_factory=dict)
+    environment_steps: int = 0
 
 
 Metrics = dict[str, float]
@@ -88,7 +90,7 @@ def meta_train(
         FloatingPointError: if observations, rewards or the meta-gradient are not finite. The last
             state that was yielded is sound.
     """
-    family = family or config.family.load()
+    family = family or config.load_family()
     inner = inner_loop(config, family)
     state = state or initial_state(config, inner)
     num_tasks, horizon = config.outer.meta_batch, family.horizon
@@ -108,15 +110,17 @@ def meta_train(
                     "the meta-parameters are not finite any more; lower the outer step "
                     "(outer.learning_rate) or the inner one (inner.step_size)"
                 )
-            state = TrainingState(iteration + 1, theta, optimizer)
+            steps = _steps(rollouts)
+            state = TrainingState(iteration + 1, theta, optimizer, state.environment_steps + steps)
             yield (
                 state,
                 {
                     **_sampling_metrics(inner, rollouts),
                     **metrics,
+                    "environment_steps": steps,
                     "time/sampling": sampled - started,
                     "time/learning": finished - sampled,
-                    "time/steps_per_second": _steps(rollouts) / (sampled - started),
+                    "time/steps_per_second": steps / (sampled - started),
                 },
             )
     finally:
@@ -166,5 +170,4 @@ def _sampling_metrics(inner: InnerLoop, rollouts: Rollouts) -> Metrics:
     post = rollouts.post
     entropy = inner.policy.entropy(post.distribution).expand_as(post.weights)
     metrics["policy/entropy"] = float((post.weights * entropy).sum(dim=1).mean())
-    metrics["environment_steps"] = _steps(rollouts)
     return metrics

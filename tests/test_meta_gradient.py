@@ -69,7 +69,7 @@ def problem(policy, steps=1, num_tasks=3, **settings):
             theta, pre
         )
     post = sampled(policy, params, num_tasks, seed=99)
-    return inner, theta, Rollouts(pre, post, [])
+    return inner, theta, Rollouts(pre, post, [], [])
 
 
 def finite_differences(function, theta, epsilon=1e-5):
@@ -153,7 +153,7 @@ def test_the_order_of_tasks_does_not_matter(policy) -> None:
     inner, theta, rollouts = problem(policy)
     order = torch.tensor([2, 0, 1])
     shuffled = Rollouts(
-        [_task(step, order) for step in rollouts.pre], _task(rollouts.post, order), []
+        [_task(step, order) for step in rollouts.pre], _task(rollouts.post, order), [], []
     )
     torch.testing.assert_close(
         outer_gradient(inner, theta, rollouts)[0], outer_gradient(inner, theta, shuffled)[0]
@@ -167,7 +167,7 @@ def test_padding_stays_silent_where_its_density_overflows() -> None:
     stacked = {name: leaf.unsqueeze(0) for name, leaf in theta.items()}
     samples = padded(sampled(policy, double(stacked), 1, seed=1), happened=12)
     inner = InnerLoop(policy, (1e-16,))
-    gradient, objective = outer_gradient(inner, theta, Rollouts([samples], samples, []))
+    gradient, objective = outer_gradient(inner, theta, Rollouts([samples], samples, [], []))
     assert np.isfinite(objective)
     assert torch.isfinite(gradient).all()
 

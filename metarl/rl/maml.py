@@ -73,11 +73,13 @@ class Rollouts:
         pre: samples of each inner step, drawn at the parameters that the step started from.
         post: samples drawn at the adapted parameters θ'_i.
         trajectories: those behind `pre` and `post`, in this order.
+        params: what each of them was sampled with, stacked over tasks: θ, ..., θ'_i.
     """
 
     pre: list[Samples]
     post: Samples
     trajectories: list[Trajectories]
+    params: list[Params]
 
 
 def adapt_by_sampling(
@@ -102,11 +104,13 @@ def adapt_by_sampling(
     """
     loss = reinforce(inner.policy, inner.estimator)
     trajectories: list[Trajectories] = []
+    sampled_with: list[Params] = []
 
     def gather(params: Params) -> Samples:
         step = len(trajectories)
         new = sample(inner.policy, params, envs, tasks, horizon, seed, *indices, step)
         trajectories.append(new)
+        sampled_with.append(params)
         return with_advantages(new, inner.gamma, inner.lam)
 
     params = repeat(theta, len(tasks))
@@ -120,7 +124,7 @@ def adapt_by_sampling(
             )
             for chunk in inner.chunks(samples)
         )
-    return Rollouts(pre, gather(params), trajectories)
+    return Rollouts(pre, gather(params), trajectories, sampled_with)
 
 
 def outer_gradient(inner: InnerLoop, theta: Params, rollouts: Rollouts) -> tuple[Tensor, float]:

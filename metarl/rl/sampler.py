@@ -45,6 +45,7 @@ def sample(
 
     Raises:
         ValueError: if the environments cannot be divided evenly among the tasks.
+        FloatingPointError: if the policy, the environments or the rewards break down.
     """
     num_tasks = len(tasks)
     per_task, rest = divmod(envs.num_envs, num_tasks)
@@ -75,6 +76,11 @@ def sample(
         seen = seen.view(num_tasks, per_task, -1)
         distribution = policy.distribution(params, seen)
         action = policy.act(distribution, noise[t])
+        if not torch.isfinite(action).all():
+            raise FloatingPointError(
+                "the policy chose an action that is not finite: its last update was too large; "
+                "lower the step size"
+            )
         observations[:, :, t] = seen
         actions[:, :, t] = action
         log_probs[:, :, t] = policy.log_prob(distribution, action)

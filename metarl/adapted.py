@@ -1,0 +1,126 @@
+"""A run's policy on one task, before and after it adapted to it: to be looked at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from metarl.envs import PointNavigation, TaskFamily
+from metarl.errors import UserError
+from metarl.params import take
+from metarl.randomness import stream
+from metarl.results import measured
+from metarl.rl.maml import InnerLoop, Rollouts, adapt_by_sampling
+from metarl.run import Run
+from metarl.training import inner_loop
+from metarl.video import Episode, record
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """How a policy adapted to a task.
+
+    Attributes:
+        family: what the task is of.
+        inner: the policy, and how it adapted.
+        task: (T,).
+        steps: numbers of gradient steps to look at.
+        rollouts: of this one task, after 0, 1, ... steps.
+        seed: of videos.
+    """
+
+    family: TaskFamily
+    inner: InnerLoop
+    task: NDArray[np.float64]
+    steps: Sequence[int]
+    rollouts: Rollouts
+    seed: int
+
+    @property
+    def description(self) -> str:
+        """The task in words."""
+        return self.family.describe(self.task)
+
+    def episodes(self) -> dict[str, Episode]:
+        """An episode after each number of steps; all with the same start and the same noise."""
+        return {
+            step_name(step): record(
+                self.inner.policy,
+                take(self.rollouts.params[step], 0),
+                self.family,
+                self.task,
+                self.seed,
+            )
+            for step in self.steps
+        }
+
+    @property
+    def shows_paths(self) -> bool:
+        """Whether observations are positions in the plane, so that paths can be drawn."""
+        return isinstance(self.family, PointNavigation)
+
+    def paths(self, most: int = 3) -> dict[int, NDArray[Any]]:
+        """Positions (B, H, 2) after each number of steps, NaN after an episode's end."""
+        paths = {}
+        for step in self.steps:
+            gathered = self.rollouts.trajectories[step]
+            positions = torch.where(gathered.mask[..., None], gathered.observations, torch.nan)
+            paths[step] = positions[0, :most, :, :2].numpy()
+        return paths
+
+
+def step_name(step: int) -> str:
+    """`before adaptation`, `after 1 step`, `after 2 steps`, ..."""
+    return "before adaptation" if step == 0 else f"after {step} step{'s' * (step > 1)}"
+
+
+def adapt_to_task(
+    run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | None = None
+) -> Adapted:
+    """Adapt a run's policy to one task, with the step sizes of its evaluation.
+
+    Args:
+        run: with a checkpoint.
+        task: (T,); the first of the evaluation's unseen tasks where None.
+        steps: numbers of gradient steps to look at; 0, 1 and 3, as far as the run goes, where None.
+
+    Raises:
+        UserError: if the task or the steps make no sense for the run.
+    """
+    state = run.load()
+    family = run.config.load_family()
+    curve, settings = measured(run)
+    most = len(curve.step_sizes)
+    if steps is None:
+        steps = [step for step in (0, 1, 3) if step <= most]
+    if max(steps) > most or min(steps) < 0:
+        raise UserError(
+            f"--steps must be between 0 and {most}, which {run.path} was evaluated with; for more, "
+            "evaluate it with more: metarl evaluate RUN --set evaluation.step_sizes=[…]"
+        )
+    chosen = curve.tasks[0] if task is None else np.array(task, dtype=np.float64)
+    if chosen.shape != (family.task_size,) or not np.isfinite(chosen).all():
+        example = " ".join(f"{number:.2f}" for number in curve.tasks[0])
+        raise UserError(
+            f"a task of {run.config.family.name} has {family.task_size} numbers, such as "
+            f"--task {example}"
+        )
+    inner = inner_loop(run.config, family)
+    tuning = InnerLoop(
+        inner.policy,
+        curve.step_sizes[: max(steps)],
+        inner.gamma,
+        inner.lam,
+        inner.estimator,
+        first_order=True,
+    )
+    seed = int(stream(settings.seed, "rendering").integers(2**31))
+    envs = family.make_vec(settings.trajectories)
+    try:
+        rollouts = adapt_by_sampling(tuning, state.theta, envs, chosen[None], family.horizon, seed)
+    finally:
+        envs.close()
+    return Adapted(family, tuning, chosen, sorted(set(steps)), rollouts, seed)

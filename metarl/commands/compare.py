@@ -1,0 +1,93 @@
+"""`metarl compare`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from metarl.commands import Commands
+from metarl.comparison import Entry, compare, markdown, meaning, rows, training_curves
+from metarl.errors import UserError
+from metarl.plotting import plot_adaptation, plot_training
+from metarl.run import Run, write_atomically
+
+DESCRIPTION = """\
+Put runs side by side: return against gradient steps on the same unseen tasks, and return against
+environment steps in training. Runs that differ in their seed alone count as one experiment.
+
+Prints a table, and writes comparison.md, adaptation.png, adaptation.svg, training.png and
+training.svg into a directory of their own. A run that was not evaluated yet is evaluated first."""
+
+EXAMPLES = """\
+examples:
+  metarl compare runs/quickstart runs/quickstart-pretrained runs/quickstart-oracle
+  metarl compare runs/point-* --out results/point
+"""
+
+
+def add_command(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "compare",
+        help="put runs side by side: table and plots",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="a run, or a name from `metarl list`"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("comparison"),
+        metavar="DIR",
+        help="where to write (default: comparison); what an earlier comparison wrote is replaced",
+    )
+    parser.set_defaults(command=_compare)
+
+
+def _compare(options: argparse.Namespace, console: Console) -> int:
+    runs = [Run.open(path) for path in options.runs]
+    entries = load(runs, console)
+    out: Path = options.out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / "comparison.md", markdown(entries))
+        plots = draw(entries, out)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {out} ({error.strerror}); name another directory with --out"
+        ) from error
+    table = Table(title=runs[0].config.family.name, caption=meaning(entries))
+    for name in rows(entries)[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows(entries):
+        table.add_row(*row.values())
+    console.print(table)
+    for plot in plots:
+        console.print(f"plot: {plot}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def load(runs: Sequence[Run], console: Console) -> list[Entry]:
+    """The comparison of these runs; what was not evaluated yet is evaluated."""
+    for run in runs:
+        run.load()  # what is damaged is found before any work
+    with console.status("evaluating ..."):
+        return compare(runs)
+
+
+def draw(entries: Sequence[Entry], out: Path) -> list[Path]:
+    """Write both plots, as PNG and SVG, and say where they are."""
+    name = entries[0].runs[0].config.family.name
+    adaptation = [out / "adaptation.png", out / "adaptation.svg"]
+    plot_adaptation({e.label: e.summary for e in entries}, f"Adaptation: {name}", *adaptation)
+    curves = {entry.label: training_curves(entry) for entry in entries}
+    if not any(parts["before"] for parts in curves.values()):
+        return adaptation
+    training = [out / "training.png", out / "training.svg"]
+    plot_training(curves, f"Training: {name}", *training)
+    return adaptation + training

@@ -1,0 +1,90 @@
+"""`metarl evaluate`."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from metarl.commands import Commands
+from metarl.comparison import SEED
+from metarl.config import differences
+from metarl.evaluation import AdaptationCurve
+from metarl.methods import LABELS
+from metarl.results import measure
+from metarl.run import Run
+from metarl.statistics import Summary, summarise
+
+DESCRIPTION = """\
+Measure the return after 0, 1, 2, ... gradient steps on tasks that were never trained on. The tasks
+are fixed by a seed of their own, so that every method meets the same ones, and evaluating twice
+gives the same numbers. Writes evaluation.json, evaluation.csv and adaptation.png into each run.
+
+Runs that differ in their seed alone are summed up together: interquartile mean and stratified
+bootstrap (Agarwal et al., 2021)."""
+
+EXAMPLES = """\
+examples:
+  metarl evaluate runs/quickstart
+  metarl evaluate point_navigation                 a policy that comes with the package
+  metarl evaluate runs/point-1 runs/point-2 runs/point-3
+  metarl evaluate runs/point-1 --set evaluation.tasks=200 --set evaluation.step_sizes=[0.5,0.5]
+"""
+
+
+def add_command(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure how well trained policies adapt to tasks they never saw",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="a run, or a name from `metarl list`"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="evaluation.SETTING=VALUE",
+        help="evaluate otherwise than the run's config says; may be given several times",
+    )
+    parser.set_defaults(command=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace, console: Console) -> int:
+    runs = [Run.open(path, tuple(options.set)) for path in options.runs]
+    for run in runs:
+        run.load()  # what is damaged is found before any work
+    curves = [report(run, console).returns for run in runs]
+    alike = not any(differences(runs[0].config, run.config, SEED) for run in runs[1:])
+    if len(runs) > 1 and alike:
+        summary = summarise(curves)
+        console.print(_table(f"all {len(runs)} runs", summary))
+    return 0
+
+
+def report(run: Run, console: Console) -> AdaptationCurve:
+    """Measure a run, print its adaptation curve, and say where the plot is."""
+    with console.status(f"evaluating {run.path} ..."):
+        curve = measure(run)
+    console.print(_table(f"{run.path}: {LABELS[run.config.method]}", curve.summary))
+    if len(curve.step_sizes):
+        sizes = ", ".join(f"{size:g}" for size in curve.step_sizes)
+        console.print(f"step sizes: {sizes}", highlight=False)
+    console.print(f"plot: {run.results / 'adaptation.png'}", highlight=False, soft_wrap=True)
+    return curve
+
+
+def _table(title: str, summary: Summary) -> Table:
+    table = Table(title=title, caption=summary.meaning)
+    table.add_column("gradient steps", justify="right")
+    table.add_column("return", justify="right")
+    table.add_column("95% interval", justify="right")
+    for step, (centre, low, high) in enumerate(
+        zip(summary.centre, summary.low, summary.high, strict=True)
+    ):
+        table.add_row(str(step), f"{centre:.2f}", f"[{low:.2f}, {high:.2f}]")
+    return table

@@ -1,0 +1,51 @@
+"""`metarl export`."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from metarl.commands import Commands
+from metarl.errors import UserError
+from metarl.run import Run
+from metarl.training import inner_loop
+
+DESCRIPTION = """\
+Write a run's policy as a model of stable-baselines3, before any adaptation: `PPO.load` reads it,
+`evaluate_policy` runs it, and `learn` fine-tunes it."""
+
+
+def add_command(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "export",
+        help="write a policy as a model of stable-baselines3",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run, or a name from `metarl list`")
+    parser.add_argument("model", type=Path, metavar="ZIP", help="the file to write; it must be new")
+    parser.set_defaults(command=_export)
+
+
+def _export(options: argparse.Namespace, console: Console) -> int:
+    # imported here: stable-baselines3 takes a second, which nobody else should wait for
+    from metarl.baselines.stable_baselines import save_model
+
+    run = Run.open(options.run)
+    state = run.load()
+    path: Path = options.model
+    if path.suffix != ".zip":
+        raise UserError(f"{path}: the name of a stable-baselines3 model ends in .zip")
+    if path.exists():
+        raise UserError(f"{path} exists already; name another file")
+    family = run.config.load_family()
+    env = family.make()
+    try:
+        save_model(path, inner_loop(run.config, family).policy, state.theta, env)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror})") from error
+    finally:
+        env.close()
+    console.print(f"model: {path}", highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,130 @@
+"""`metarl render`."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from metarl.adapted import adapt_to_task
+from metarl.commands import Commands
+from metarl.errors import UserError
+from metarl.methods import LABELS
+from metarl.plotting import plot_paths
+from metarl.run import Run
+from metarl.video import Frame, side_by_side, write_gif, write_mp4
+
+DESCRIPTION = """\
+Film a policy before and after it adapted to a task, side by side: an MP4, and a GIF for a README.
+For point navigation also a picture of the paths. The actions are drawn as in training. Needs no
+display: MuJoCo renders through EGL or OSMesa."""
+
+EXAMPLES = """\
+examples:
+  metarl render point_navigation                     a policy that comes with the package
+  metarl render runs/mine --task 0.3 -0.4            a task of your choice
+  metarl render runs/cheetah --task -1 --steps 0 1 3
+  metarl render runs/cheetah --live                  in a window
+"""
+
+
+def add_command(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "render",
+        help="film a policy before and after adaptation",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run, or a name from `metarl list`")
+    parser.add_argument(
+        "--task",
+        type=float,
+        nargs="+",
+        metavar="NUMBER",
+        help="goal, velocity or direction (default: the first of the evaluation's unseen tasks)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        nargs="+",
+        metavar="K",
+        help="after how many gradient steps to look (default: 0 1 3)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write (default: into the run)"
+    )
+    parser.add_argument(
+        "--live", action="store_true", help="show it in a window instead of writing files"
+    )
+    parser.set_defaults(command=_render)
+
+
+def _render(options: argparse.Namespace, console: Console) -> int:
+    if options.live:
+        _check_display()
+    run = Run.open(options.run)
+    with console.status("adapting and filming ..."):
+        adapted = adapt_to_task(run, options.task, options.steps)
+        title = f"{LABELS[run.config.method]}, {run.config.family.name}: {adapted.description}"
+        try:
+            frames, fps = side_by_side(adapted.episodes(), title)
+        except RuntimeError as error:
+            raise UserError(str(error)) from error
+    if options.live:
+        _show(frames, fps, title)
+        return 0
+    out: Path = options.out or run.results
+    name = re.sub(r"[^a-z0-9.+-]+", "-", adapted.description.lower()).strip("-")
+    files = [out / f"{name}.mp4", out / f"{name}.gif"]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_mp4(files[0], frames, fps)
+        write_gif(files[1], frames, fps)
+        if adapted.shows_paths:
+            files.append(out / f"{name}.png")
+            plot_paths(adapted.paths(), adapted.task, title, files[-1])
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {out} ({error.strerror or error}); name another directory with --out"
+        ) from error
+    for file in files:
+        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _check_display() -> None:
+    from matplotlib import pyplot
+
+    headless = sys.platform == "linux" and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
+    if headless or pyplot.get_backend().lower() == "agg":
+        raise UserError(
+            "--live needs a display and a window toolkit that matplotlib knows (Tk or Qt; pip "
+            "install PySide6); leave it away to write a video instead"
+        )
+
+
+def _show(frames: Sequence[Frame], fps: float, title: str) -> None:
+    """Play the frames in a window, over and over, until it is closed."""
+    from matplotlib import pyplot
+    from matplotlib.animation import FuncAnimation
+
+    height, width = frames[0].shape[:2]
+    figure = pyplot.figure(title, figsize=(width / 100, height / 100), dpi=100)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.axis("off")
+    image = axes.imshow(frames[0])
+
+    def update(index: int) -> tuple[object]:
+        image.set_data(frames[index])
+        return (image,)
+
+    animation = FuncAnimation(figure, update, len(frames), interval=1000 / fps, blit=True)  # type: ignore[arg-type]
+    pyplot.show()
+    del animation  # matplotlib plays it only as long as somebody holds it

@@ -1,0 +1,62 @@
+"""`metarl report`."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from metarl.commands import Commands
+from metarl.commands.compare import load
+from metarl.errors import UserError
+from metarl.report import report
+from metarl.run import Run, write_atomically
+
+DESCRIPTION = """\
+Write one HTML page about runs: table, adaptation and training curves, videos, configs. It holds
+everything itself: mail it, or open it from disk."""
+
+EXAMPLES = """\
+examples:
+  metarl report runs/quickstart runs/quickstart-pretrained
+  metarl report runs/point-* --out point.html
+"""
+
+
+def add_command(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "report",
+        help="write one HTML page with table, curves, videos and configs",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="a run, or a name from `metarl list`"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="the page (default: report.html); one that is there already is replaced",
+    )
+    parser.set_defaults(command=_report)
+
+
+def _report(options: argparse.Namespace, console: Console) -> int:
+    entries = load([Run.open(path) for path in options.runs], console)
+    out: Path = options.out
+    try:
+        with console.status("filming ..."):
+            page = report(entries)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, page)
+    except RuntimeError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(
+            f"cannot write {out} ({error.strerror}); name another file with --out"
+        ) from error
+    console.print(f"report: {out}", highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,245 @@
+"""`metarl train` and `metarl baseline`."""
+
+import argparse
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+
+from metarl.commands import Commands, evaluate
+from metarl.config import Config, load_config, shipped_configs
+from metarl.errors import UserError
+from metarl.methods import LABELS, train
+from metarl.run import MetricsLog, Run
+from metarl.training import Metrics, TrainingState, initial_state, inner_loop
+
+INTERRUPTED = 130  # what shells report after Ctrl-C
+
+RUNS = """
+A run is a directory with the whole config, the weights (safetensors), metrics (JSON lines and
+TensorBoard), and the evaluation. Ctrl-C saves and stops; --resume continues so that the result
+is bit for bit that of an uninterrupted run."""
+
+TRAIN = f"""\
+Meta-train a policy from a config: a YAML file, or the name of one that comes with the package
+(`metarl list`). At the end it is evaluated on tasks it never saw.
+{RUNS}"""
+
+TRAIN_EXAMPLES = """\
+examples:
+  metarl train quickstart
+  metarl train point_navigation --set seed=2 --out runs/point-2
+  metarl train half_cheetah_direction --set family.settings.dynamics=gymnasium
+  metarl train --resume runs/point-2
+  metarl train --resume runs/point-2 --set outer.iterations=500    (train for longer)
+"""
+
+BASELINE = f"""\
+Train what a meta-policy is to be compared with: the same network, the same tasks, the same budget
+of environment steps, the same evaluation.
+
+  pretrained   one policy for all tasks mixed, by PPO of stable-baselines3; fine-tuned on new tasks
+  random       no training at all; fine-tuned on new tasks
+  oracle       as pretrained, but it is told the task; not fine-tuned
+
+The step size of fine-tuning is the best of `baseline.step_sizes` on validation tasks. Give the
+config, the seed and the settings of the run that is to be compared.
+{RUNS}"""
+
+BASELINE_EXAMPLES = """\
+examples:
+  metarl baseline quickstart --kind pretrained
+  metarl baseline point_navigation --kind oracle --set seed=2 --out runs/oracle-2
+  metarl baseline half_cheetah_direction --kind pretrained --model my_ppo.zip
+  metarl baseline --resume runs/oracle-2
+"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Declare both commands."""
+    parser = _add(commands, "train", "meta-train a policy from a config", TRAIN, TRAIN_EXAMPLES)
+    parser.set_defaults(kind=None, model=None)
+    parser = _add(
+        commands,
+        "baseline",
+        "train what a meta-policy is compared with",
+        BASELINE,
+        BASELINE_EXAMPLES,
+    )
+    kinds = [method for method in LABELS if method != "maml"]
+    parser.add_argument("--kind", choices=kinds, help="which baseline")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="ZIP",
+        help="take a model that stable-baselines3 saved (PPO or A2C) instead of training one",
+    )
+
+
+def _add(
+    commands: Commands,
+    name: str,
+    summary: str,
+    description: str,
+    examples: str,
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "config", nargs="?", metavar="CONFIG", help="a YAML file, or a name from `metarl list`"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.SETTING=VALUE",
+        help="change a setting of the config; may be given several times",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="RUN", help="directory of the run (default: runs/NAME)"
+    )
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in RUN")
+    parser.set_defaults(command=_train, name=name)
+    return parser
+
+
+def _train(options: argparse.Namespace, console: Console) -> int:
+    run, state = _prepare(options)
+    config = run.config
+    family = config.load_family()
+    state = state or initial_state(config, inner_loop(config, family))
+    console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
+    log = MetricsLog(run, state.iteration)
+    saved = state
+    interrupted = False
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with _progress(console) as progress:
+            bar = progress.add_task(
+                LABELS[config.method],
+                total=config.updates,
+                completed=state.iteration,
+                returns="",
+            )
+            for state, metrics in train(config, family, saved):
+                log.write(state.iteration, metrics)
+                progress.update(bar, completed=state.iteration, returns=_summary(metrics))
+                if state.iteration % config.checkpoint_every == 0:
+                    run.save(state)
+                    saved = state
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        # whatever ended it, the last sound state is kept
+        log.close()
+        if state is not saved or not (run.path / "state.json").exists():
+            run.save(state)
+    if interrupted:
+        console.print(
+            f"stopped after {state.iteration} of {config.updates} updates; continue with: "
+            f"metarl {options.name} --resume {run.path}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return INTERRUPTED
+    evaluate.report(run, console)
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> tuple[Run, TrainingState | None]:
+    """The run to work on, and its state if it has one: all that can be wrong is found here."""
+    if options.resume:
+        return _resume(options)
+    if not options.config:
+        raise UserError(
+            f"name a config: a YAML file, or one of {', '.join(shipped_configs())}; or --resume RUN"
+        )
+    overrides: Sequence[str] = options.set
+    if options.name == "baseline":
+        if options.kind is None:
+            raise UserError("say which baseline: --kind pretrained, --kind random or --kind oracle")
+        overrides = [*overrides, f"method={options.kind}"]
+    config = load_config(options.config, overrides)
+    state = _imported(config, options.model) if options.model else None
+    suffix = "" if config.method == "maml" else f"-{config.method}"
+    path = options.out or Path("runs") / (Path(options.config).stem + suffix)
+    return Run.create(path, config), state
+
+
+def _resume(options: argparse.Namespace) -> tuple[Run, TrainingState]:
+    for flag in ("out", "kind", "model"):
+        if getattr(options, flag):
+            raise UserError(
+                f"--{flag} and --resume contradict each other; a resumed run stays what and where "
+                "it is"
+            )
+    run = Run.open(options.resume, tuple(options.set))
+    if options.config:
+        config = load_config(options.config, [*options.set, f"method={run.config.method}"])
+        run.reconfigure(config)
+    state = run.load()
+    if state.iteration >= run.config.updates:
+        longer = (
+            f"; to train for longer add --set outer.iterations={2 * run.config.outer.iterations}"
+        )
+        raise UserError(
+            f"the run in {run.path} is complete ({state.iteration} updates)"
+            f"{longer if run.config.updates else ''}"
+        )
+    return run, state
+
+
+def _imported(config: Config, path: Path) -> TrainingState:
+    """The state of a run that somebody else's model is the end of."""
+    if config.method == "random":
+        raise UserError("--model and --kind random contradict each other")
+    # imported here: stable-baselines3 takes a second, which nobody else should wait for
+    from metarl.baselines.stable_baselines import load_model
+
+    inner = inner_loop(config, config.load_family())
+    params, steps = load_model(path, inner.policy)
+    return TrainingState(config.updates, params, environment_steps=steps)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _progress(console: Console) -> Progress:
+    def fixed() -> Column:
+        return Column(no_wrap=True)
+
+    return Progress(
+        TextColumn("{task.description}", table_column=fixed()),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        MofNCompleteColumn(table_column=fixed()),
+        TimeElapsedColumn(table_column=fixed()),
+        TextColumn("ETA", table_column=fixed()),
+        TimeRemainingColumn(compact=True, table_column=fixed()),
+        TextColumn("{task.fields[returns]}", table_column=fixed()),
+        console=console,
+        expand=True,
+    )
+
+
+def _summary(metrics: Metrics) -> str:
+    returns = [value for name, value in metrics.items() if name.startswith("return/")]
+    if len(returns) == 1:
+        return f"return {returns[0]:.1f}"
+    return f"return {returns[0]:.1f} → adapted {returns[-1]:.1f}"

@@ -1,0 +1,87 @@
+"""One HTML page that holds everything: table, curves, videos, configs. It needs no network."""
+
+import base64
+import tempfile
+from collections.abc import Sequence
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from metarl.adapted import adapt_to_task
+from metarl.comparison import Entry, meaning, rows, training_curves
+from metarl.config import dump_config
+from metarl.plotting import plot_adaptation, plot_paths, plot_training
+from metarl.video import side_by_side, write_mp4
+
+
+def report(entries: Sequence[Entry]) -> str:
+    """The page as text.
+
+    Args:
+        entries: a comparison; the first run of each entry is filmed.
+
+    Raises:
+        RuntimeError: if nothing can be rendered here, with what to install.
+    """
+    family = entries[0].runs[0].config.family
+    with tempfile.TemporaryDirectory() as folder:
+        plots = _plots(entries, Path(folder))
+        sections = [_section(entry, Path(folder)) for entry in entries]
+    template = resources.files("metarl").joinpath("report.html").read_text()
+    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
+    return page.render(
+        family=family.name,
+        settings=family.settings,
+        rows=rows(entries),
+        meaning=meaning(entries),
+        plots=plots,
+        sections=sections,
+        version=version("metarl-maml"),
+    )
+
+
+def _plots(entries: Sequence[Entry], folder: Path) -> list[dict[str, str]]:
+    plots = []
+    path = folder / "plot.svg"
+    plot_adaptation({e.label: e.summary for e in entries}, "Adaptation to unseen tasks", path)
+    plots.append({"alt": "Return against gradient steps", "data": _data(path, "image/svg+xml")})
+    curves = {entry.label: training_curves(entry) for entry in entries}
+    if any(parts["before"] for parts in curves.values()):
+        plot_training(curves, "Training", path)
+        plots.append({"alt": "Return in training", "data": _data(path, "image/svg+xml")})
+    return plots
+
+
+def _section(entry: Entry, folder: Path) -> dict[str, object]:
+    run = entry.runs[0]
+    adapted = adapt_to_task(run)
+    frames, fps = side_by_side(adapted.episodes(), adapted.description)
+    video = folder / "video.mp4"
+    write_mp4(video, frames, fps)
+    paths = None
+    if adapted.shows_paths:
+        picture = folder / "paths.svg"
+        plot_paths(adapted.paths(), adapted.task, f"Paths: {adapted.description}", picture)
+        paths = _data(picture, "image/svg+xml")
+    return {
+        "label": entry.label,
+        "task": adapted.description,
+        "video": _data(video, "video/mp4"),
+        "paths": paths,
+        "runs": [
+            {
+                "path": str(one.path),
+                "seed": one.config.seed,
+                "updates": one.load().iteration,
+                "commit": one.commit() or "not recorded",
+            }
+            for one in entry.runs
+        ],
+        "config": dump_config(run.config),
+    }
+
+
+def _data(path: Path, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
