@@ -1,4 +1,4 @@
-# make train   install, meta-train a point-navigation policy, evaluate it, plot the adaptation
+# make train   install, meta-train on point navigation, train the baselines, compare them all
 # make test    install, then lint, types, architecture and tests
 # make lint    install, then lint, types and architecture
 # make clean   remove the environment and the caches; runs stay
@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    := runs/quickstart
+RUNS   := $(RUN) $(addprefix $(RUN)-,pretrained random oracle)
 
 .DEFAULT_GOAL := help
 .PHONY: help install train lint test clean
@@ -22,11 +23,18 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-# a run that was interrupted goes on; one that is complete is evaluated again
-train: install
-	@if [ ! -e $(RUN)/state.json ]; then $(BIN)/metarl train quickstart --out $(RUN); \
-	elif [ -e $(RUN)/evaluation.json ]; then $(BIN)/metarl evaluate $(RUN); \
-	else $(BIN)/metarl train --resume $(RUN); fi
+train: install $(RUNS:%=%/evaluation.json)
+	$(BIN)/metarl compare $(RUNS) --out $(RUN)-comparison
+
+# a run that was interrupted goes on; one that is complete stays
+resume = if [ -e $(@D)/state.json ]; then $(BIN)/metarl $(1) --resume $(@D); \
+	else $(BIN)/metarl $(1) quickstart $(2) --out $(@D); fi
+
+$(RUN)/evaluation.json: | install
+	@$(call resume,train)
+
+$(RUN)-%/evaluation.json: | install
+	@$(call resume,baseline,--kind $*)
 
 lint: install
 	$(BIN)/ruff check .

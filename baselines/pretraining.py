@@ -50,7 +50,7 @@ def pretrain(
             envs,
             learning_rate=settings.learning_rate,
             n_steps=family.horizon,
-            batch_size=settings.minibatch,
+            batch_size=min(settings.minibatch, envs.num_envs * family.horizon),
             n_epochs=settings.epochs,
             gamma=config.inner.gamma,
             gae_lambda=settings.lam,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from metarl.envs import Informed, TaskFamily, load_family
@@ -79,8 +79,15 @@ class TRPOConfig(_Outer):
 class AdamConfig(_Outer):
     """Meta-training by plain policy gradient steps with Adam."""
 
-    algorithm: Literal["adam"]
+    algorithm: Literal["adam"] = "adam"
     learning_rate: Positive = 1e-3
+
+
+def _algorithm(outer: Any) -> Any:
+    """Which outer step a section describes: the paper's where it doesn't say."""
+    if isinstance(outer, Mapping):
+        return outer.get("algorithm", "trpo")
+    return getattr(outer, "algorithm", "trpo")
 
 
 class EvaluationConfig(_Section):
@@ -129,7 +136,10 @@ class Config(_Section):
     family: FamilyConfig
     policy: PolicyConfig = PolicyConfig()
     inner: InnerConfig = InnerConfig()
-    outer: Annotated[TRPOConfig | AdamConfig, Field(discriminator="algorithm")] = TRPOConfig()
+    outer: Annotated[
+        Annotated[TRPOConfig, Tag("trpo")] | Annotated[AdamConfig, Tag("adam")],
+        Discriminator(_algorithm),
+    ] = TRPOConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     baseline: BaselineConfig = BaselineConfig()
     seed: Annotated[int, Field(ge=0)] = 1
@@ -311,12 +321,12 @@ def _sentence(detail: ErrorDetails) -> str:
                 f"{name}: there is no such setting{did_you_mean(location[-1], known)}; "
                 f"there are {', '.join(known)}"
             )
+        case "model_type" | "model_attributes_type":
+            return f"{name}: must be a section with settings of its own, not {given!r}"
         case "missing":
             return f"{name}: this setting is required"
         case "union_tag_invalid":
             return f"{name}.algorithm: must be 'trpo' or 'adam', not {given['algorithm']!r}"
-        case "union_tag_not_found":
-            return f"{name}.algorithm: this setting is required; it is 'trpo' or 'adam'"
         case _:
             message = detail["msg"].removeprefix("Input ").removeprefix("should ")
             return f"{name}: must {message}, not {given!r}"
@@ -330,7 +340,7 @@ def _known_settings(location: Sequence[int | str]) -> list[str]:
         elif isinstance(part, str) and part in model.model_fields:
             annotation = model.model_fields[part].annotation
             options = [a for a in (annotation, *typing.get_args(annotation)) if _is_model(a)]
-            model = options[0]
+            model = options[0] if options else model  # of a union the next part tells which
     return list(model.model_fields)
 
 

@@ -97,7 +97,8 @@ def plot_paths(
     axes.set_aspect("equal")
     axes.set_xlabel("x, metres")
     axes.set_ylabel("y, metres")
-    _finish(figure, axes, f"{len(paths)} trajectories for each; markers where they end", files)
+    note = f"{len(paths)} trajectories for each; markers where they end"
+    _finish(figure, axes, note, files, beside=True)
 
 
 def _styles(curves: Mapping[Any, Any]) -> list[tuple[str, str]]:
@@ -120,9 +121,14 @@ def _figure(title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _finish(figure: Figure, axes: Axes, note: str, paths: Sequence[Path]) -> None:
+def _finish(
+    figure: Figure, axes: Axes, note: str, paths: Sequence[Path], beside: bool = False
+) -> None:
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    if beside:  # where there is no empty corner
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    else:
+        axes.legend(frameon=False)
     figure.supxlabel(note, fontsize=7, color="0.35")
     for path in paths:
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)

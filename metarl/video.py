@@ -18,7 +18,7 @@ from metarl.rl.policies import Policy
 
 Frame = NDArray[np.uint8]
 
-HEADER, CAPTION = 40, 56
+TITLE, CAPTION = 40, 56
 MAX_FPS = 30
 GIF_WIDTH = 720
 INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
@@ -100,21 +100,22 @@ def side_by_side(episodes: Mapping[str, Episode], title: str) -> tuple[list[Fram
 def _compose(episodes: Mapping[str, Episode], title: str, index: int) -> Frame:
     height, width = next(iter(episodes.values())).frames[0].shape[:2]
     # even sides: the video format wants them
-    size = (_even(width * len(episodes)), _even(HEADER + height + CAPTION))
+    size = (_even(width * len(episodes)), _even(TITLE + CAPTION + height))
     canvas = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(canvas)
-    draw.text((size[0] // 2, HEADER // 2), title, INK, _font(22), anchor="mm")
+    draw.text((size[0] // 2, TITLE // 2), title, INK, _font(22), anchor="mm")
     for column, (name, episode) in enumerate(episodes.items()):
         now = min(index, len(episode.frames) - 1)
         left = column * width
-        canvas.paste(Image.fromarray(episode.frames[now]), (left, HEADER))
-        centre, top = left + width // 2, HEADER + height
-        draw.text((centre, top + 16), name, INK, _font(19), anchor="mm")
+        # captions stand above the pictures: below, a player's controls would cover them
+        canvas.paste(Image.fromarray(episode.frames[now]), (left, TITLE + CAPTION))
+        centre = left + width // 2
+        draw.text((centre, TITLE + 16), name, INK, _font(19), anchor="mm")
         ended = ", episode over" if now < index else ""
         status = f"step {now}, return {episode.returns[now]:.1f}{ended}"
-        draw.text((centre, top + 40), status, FAINT, _font(16), anchor="mm")
+        draw.text((centre, TITLE + 40), status, FAINT, _font(16), anchor="mm")
         if column:
-            draw.line([(left, HEADER), (left, size[1])], FAINT, 1)
+            draw.line([(left, TITLE), (left, size[1])], FAINT, 1)
     return np.asarray(canvas)
 
 

@@ -61,7 +61,7 @@ def test_the_outer_algorithm_decides_which_settings_there_are() -> None:
         ({**MINIMAL, "inner": {"steps": "two"}}, ["inner.steps: must be a valid integer"]),
         ({**MINIMAL, "inner": {"step_size": float("nan")}}, ["inner.step_size: must be"]),
         ({**MINIMAL, "outer": {"algorithm": "sgd"}}, ["outer.algorithm: must be 'trpo' or 'adam'"]),
-        ({**MINIMAL, "outer": {"iterations": 3}}, ["outer.algorithm: this setting is required"]),
+        ({**MINIMAL, "outer": 3}, ["outer: must be a section"]),
         ({}, ["family: this setting is required"]),
         ({"family": {"name": "ant-gaol"}}, ["did you mean 'ant-goal'"]),
         (

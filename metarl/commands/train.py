@@ -194,7 +194,8 @@ def _resume(options: argparse.Namespace) -> tuple[Run, TrainingState]:
         config = load_config(options.config, [*options.set, f"method={run.config.method}"])
         run.reconfigure(config)
     state = run.load()
-    if state.iteration >= run.config.updates:
+    # a run that was stopped between its last update and its evaluation has that left to do
+    if state.iteration >= run.config.updates and (run.path / "evaluation.json").exists():
         longer = (
             f"; to train for longer add --set outer.iterations={2 * run.config.outer.iterations}"
         )

@@ -1,0 +1,250 @@
+"""Pretraining and oracles: the same network, tasks, budget and evaluator as meta-training."""
+
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from metarl.baselines.mixed_tasks import MixedTasks
+from metarl.baselines.stable_baselines import (
+    load_model,
+    load_params,
+    policy_keywords,
+    save_model,
+    to_params,
+)
+from metarl.config import load_config
+from metarl.envs import Informed, PointNavigation, load_family
+from metarl.errors import UserError
+from metarl.evaluation import adaptation_curve, choose_step_sizes, evaluate
+from metarl.methods import train
+from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
+from metarl.training import inner_loop
+
+TINY = [
+    "outer.meta_batch=3",
+    "outer.iterations=2",
+    "inner.trajectories=4",
+    "family.settings.horizon=10",
+    "policy.hidden_sizes=[8]",
+    "evaluation.tasks=6",
+    "evaluation.trajectories=3",
+]
+
+
+def tiny(*more: str):
+    return load_config("point_navigation", [*TINY, *more])
+
+
+class Spaces(gym.Env):
+    """An environment of which only the spaces matter."""
+
+    def __init__(self, action_space):
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
+        self.action_space = action_space
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(4, np.float32), 0.0, True, False, {}
+
+
+POLICIES = {
+    "gaussian-relu": (GaussianPolicy(4, 2, (16, 8)), gym.spaces.Box(-1.0, 1.0, (2,))),
+    "gaussian-tanh": (GaussianPolicy(4, 3, (16,), "tanh"), gym.spaces.Box(-1.0, 1.0, (3,))),
+    "categorical": (CategoricalPolicy(4, 3, (16, 8)), gym.spaces.Discrete(3)),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("direction", ["theirs", "ours"])
+def test_a_mapped_policy_gives_identical_actions_and_log_probabilities(name, direction) -> None:
+    policy, space = POLICIES[name]
+    keywords = policy_keywords(policy, (5,))
+    model = PPO("MlpPolicy", Spaces(space), policy_kwargs=keywords, device="cpu", seed=3)
+    if direction == "ours":
+        params = policy.init(torch.Generator().manual_seed(1))
+        load_params(model.policy, params)
+        assert all(torch.equal(params[k], to_params(model.policy.state_dict())[k]) for k in params)
+    params = to_params(model.policy.state_dict())
+    observations = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    distribution = policy.distribution(params, observations)
+    with torch.no_grad():
+        best = model.policy.get_distribution(observations).mode()
+        actions = model.policy.get_distribution(observations).sample()
+        _, log_probs, entropy = model.policy.evaluate_actions(observations, actions)
+    ours = distribution["mean"] if "mean" in distribution else distribution["logits"].argmax(-1)
+    torch.testing.assert_close(ours, best, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        policy.log_prob(distribution, actions), log_probs, atol=1e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(
+        policy.entropy(distribution).expand(50), entropy, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_an_exported_policy_runs_in_stable_baselines_and_comes_back(tmp_path: Path) -> None:
+    policy, space = POLICIES["gaussian-relu"]
+    params = policy.init(torch.Generator().manual_seed(1))
+    save_model(tmp_path / "model.zip", policy, params, Spaces(space))
+    model = PPO.load(tmp_path / "model.zip")
+    mean, _ = evaluate_policy(model, Spaces(space), n_eval_episodes=2, warn=False)
+    assert mean == 0.0
+    back, _ = load_model(tmp_path / "model.zip", policy)
+    assert list(back) == list(params)
+    assert all(torch.equal(back[name], params[name]) for name in params)
+
+
+def test_a_users_own_model_can_be_loaded_and_one_that_does_not_fit_is_refused(tmp_path) -> None:
+    policy, space = POLICIES["gaussian-tanh"]
+    model = A2C("MlpPolicy", Spaces(space), policy_kwargs={"net_arch": [16]}, device="cpu")
+    model.learn(20)
+    model.save(tmp_path / "a2c.zip")
+    params, steps = load_model(tmp_path / "a2c.zip", policy)
+    assert steps == 20
+    assert torch.equal(params["weight1"], model.policy.action_net.weight.T)
+    with pytest.raises(UserError, match=r"policy.hidden_sizes=\[16\].*activation=tanh"):
+        load_model(tmp_path / "a2c.zip", GaussianPolicy(4, 3, (8,), "tanh"))
+    with pytest.raises(UserError, match="activation"):
+        load_model(tmp_path / "a2c.zip", GaussianPolicy(4, 3, (16,), "relu"))
+    (tmp_path / "no.zip").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="is not a model"):
+        load_model(tmp_path / "no.zip", policy)
+    with pytest.raises(UserError, match="is not a model"):
+        load_model(tmp_path / "absent.zip", policy)
+
+
+class Exploit:
+    """What a hostile file would have unpickled."""
+
+    def __reduce__(self):
+        return sys.exit, ("code from the file was run",)
+
+
+def test_loading_a_model_runs_no_code_of_the_file(tmp_path: Path) -> None:
+    policy, space = POLICIES["gaussian-relu"]
+    keywords = policy_keywords(policy, (5,))
+    model = PPO("MlpPolicy", Spaces(space), policy_kwargs=keywords, device="cpu")
+    model.lr_schedule = Exploit()
+    model.exploit = Exploit()
+    model.save(tmp_path / "hostile.zip")
+    load_model(tmp_path / "hostile.zip", policy)
+
+
+def test_every_episode_is_on_a_new_task_and_begins_where_the_last_ended() -> None:
+    envs = MixedTasks(PointNavigation(horizon=5), 4)
+    envs.start(1)
+    assert (envs.reset() == 0).all()
+    tasks = [envs._tasks.copy()]
+    for step in range(1, 16):
+        envs.step_async(np.full((4, 2), 0.5, np.float32))
+        observations, _, done, infos = envs.step_wait()
+        assert done.all() == (step % 5 == 0)
+        if done.all():
+            assert (observations == 0).all()
+            np.testing.assert_allclose(infos[0]["terminal_observation"], 0.25, atol=1e-6)
+            tasks.append(envs._tasks.copy())
+    assert len(np.unique(np.concatenate(tasks), axis=0)) == 16
+    assert len(envs.finished_returns) == 12
+
+
+@pytest.mark.parametrize("name", ["point-navigation", "half-cheetah-velocity", "ant-goal"])
+def test_an_oracle_sees_what_others_see_and_then_the_task(name) -> None:
+    family = load_family(name, {"horizon": 5})
+    informed = Informed(family)
+    tasks = informed.sample_tasks(np.random.default_rng(0), 3)
+    plain, told = family.make_vec(3), informed.make_vec(3)
+    single = informed.make()
+    assert single.observation_space == told.single_observation_space
+    first, _ = plain.reset(seed=1, options={"task": tasks})
+    second, _ = told.reset(seed=1, options={"task": tasks})
+    alone, _ = single.reset(seed=1, options={"task": tasks[0]})
+    for _ in range(5):
+        np.testing.assert_array_equal(second, np.concatenate([first, tasks], axis=1))
+        np.testing.assert_array_equal(alone, second[0])
+        actions = plain.action_space.sample()
+        first, reward, *_ = plain.step(actions)
+        second, told_reward, *_ = told.step(actions)
+        alone, *_ = single.step(actions[0])
+        np.testing.assert_array_equal(reward, told_reward)
+    for env in (plain, told, single):
+        env.close()
+    with pytest.raises(ValueError, match="needs it in reset"):
+        informed.make().reset()
+
+
+def test_pretraining_has_the_budget_of_meta_training() -> None:
+    config = tiny("family.settings.half_width=5")  # nobody arrives, so that every step happens
+    meta, _ = list(train(config, config.load_family()))[-1]
+    config = tiny("family.settings.half_width=5", "method=pretrained")
+    *_, (state, metrics) = train(config, config.load_family())
+    assert state.environment_steps == meta.environment_steps == config.budget(10) == 480
+    assert metrics.keys() >= {"return/after_0_steps", "environment_steps", "time/sampling"}
+
+
+def test_pretraining_learns() -> None:
+    config = load_config(
+        "point_navigation",
+        ["method=oracle", "outer.iterations=20", "family.settings.horizon=30"],
+    )
+    returns = [
+        metrics["return/after_0_steps"] for _, metrics in train(config, config.load_family())
+    ]
+    assert returns[-1] > returns[0] / 2  # returns are negative
+
+
+def test_pretraining_works_on_a_users_discrete_family(in_users_folder: Path) -> None:
+    more = ["outer.meta_batch=2", "outer.iterations=1", "inner.trajectories=2", "method=pretrained"]
+    Path("mine.yaml").write_text("family: {name: 'my_tasks:LineFamily'}\n")
+    config = load_config("mine.yaml", more)
+    *_, (state, _) = train(config, config.load_family())
+    assert state.theta["weight2"].shape == (100, 2)
+
+
+def test_the_step_size_is_chosen_on_validation_tasks(monkeypatch) -> None:
+    config = tiny("method=pretrained", "baseline.step_sizes=[0.1,0.5]")
+    seen = []
+
+    def spy(inner, params, family, num_tasks, trajectories, step_sizes, seed):
+        curve = adaptation_curve(inner, params, family, num_tasks, trajectories, step_sizes, seed)
+        seen.append(curve)
+        return curve
+
+    monkeypatch.setattr("metarl.evaluation.adaptation_curve", spy)
+    family = config.load_family()
+    inner = inner_loop(config, family)
+    params = inner.policy.init(torch.Generator().manual_seed(0))
+    final = evaluate(config, inner, params, family)
+    *validations, test = seen
+    assert [curve.step_sizes for curve in validations] == [(0.1, 0.05, 0.025), (0.5, 0.25, 0.125)]
+    best = max(validations, key=lambda curve: curve.returns[:, 1:].mean())
+    assert final.step_sizes == best.step_sizes
+    validated = {tuple(task) for curve in validations for task in curve.tasks}
+    assert not validated & {tuple(task) for task in test.tasks}
+
+
+def test_a_step_size_that_breaks_the_policy_down_is_out_of_the_race() -> None:
+    config = tiny("method=pretrained", "baseline.step_sizes=[0.1,1e38]")
+    family = config.load_family()
+    inner = inner_loop(config, family)
+    params = inner.policy.init(torch.Generator().manual_seed(0))
+    assert choose_step_sizes(config, inner, params, family)[0] == 0.1
+    config = tiny("method=pretrained", "baseline.step_sizes=[1e38]")
+    with pytest.raises(FloatingPointError, match="add smaller ones"):
+        choose_step_sizes(config, inner, params, family)
+
+
+def test_an_oracle_does_not_adapt() -> None:
+    config = tiny("method=oracle")
+    family = config.load_family()
+    inner = inner_loop(config, family)
+    params = inner.policy.init(torch.Generator().manual_seed(0))
+    curve = evaluate(config, inner, params, family)
+    assert curve.returns.shape == (6, 1)
+    assert params["weight0"].shape[0] == 4

@@ -1,0 +1,256 @@
+"""Evaluating several runs, comparing them, filming them, and the report."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+from scipy.stats import trim_mean
+from stable_baselines3 import PPO
+
+from metarl.cli import main
+from metarl.comparison import compare
+from metarl.results import measured
+from metarl.run import Run
+from metarl.statistics import interquartile_mean_over_runs, mean_over_tasks
+
+TINY = [
+    "--set=family.settings.horizon=10",
+    "--set=outer.meta_batch=3",
+    "--set=outer.iterations=2",
+    "--set=inner.trajectories=4",
+    "--set=evaluation.tasks=5",
+    "--set=evaluation.trajectories=3",
+    "--set=policy.hidden_sizes=[8]",
+    "--set=baseline.validation_tasks=2",
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A run of every method, and a second seed of MAML, by name."""
+    folder = tmp_path_factory.mktemp("runs")
+    paths = {}
+    for name in ("maml", "maml-2", "pretrained", "random", "oracle"):
+        paths[name] = str(folder / name)
+        seed = "--set=seed=2" if name == "maml-2" else "--set=seed=1"
+        command = (
+            ["train", "quickstart"]
+            if name.startswith("maml")
+            else ["baseline", "quickstart", "--kind", name]
+        )
+        assert main([*command, *TINY, seed, "--out", paths[name]]) == 0
+    return paths
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command that must fail says on the standard error."""
+    capsys.readouterr()
+    try:
+        status = main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return " ".join(error.split())
+
+
+def test_the_interval_over_tasks_is_the_textbooks() -> None:
+    returns = np.array([[1.0], [2.0], [6.0]])
+    summary = mean_over_tasks(returns)
+    assert summary.centre == pytest.approx(3.0)
+    assert summary.high - summary.centre == pytest.approx(1.96 * np.sqrt(7.0 / 3.0))
+
+
+def test_several_runs_are_summed_up_by_the_interquartile_mean() -> None:
+    rng = np.random.default_rng(0)
+    returns = [rng.normal(size=(40, 2)) + shift for shift in (0.0, 0.5, 1.0)]
+    summary = interquartile_mean_over_runs(returns)
+    middle = np.sort(np.concatenate(returns)[:, 0])[30:90]
+    assert summary.centre[0] == pytest.approx(middle.mean())
+    assert (summary.low < summary.centre).all()
+    assert (summary.centre < summary.high).all()
+    same = interquartile_mean_over_runs([returns[0]] * 3)
+    np.testing.assert_allclose(same.low, same.high)  # other seeds would change nothing
+    np.testing.assert_allclose(same.centre, trim_mean(returns[0], 0.25), atol=0.05)
+
+
+def test_runs_that_differ_in_their_seed_count_as_one_experiment(runs) -> None:
+    entries = compare([Run.open(Path(path)) for path in runs.values()])
+    labels = [entry.label for entry in entries]
+    assert labels == ["MAML", "pretrained", "random initialisation", "oracle"]
+    assert [len(entry.runs) for entry in entries] == [2, 1, 1, 1]
+    assert entries[0].environment_steps[0] > 0
+    assert entries[2].environment_steps == [0]
+    tasks = [curve.tasks for entry in entries for curve in entry.curves]
+    assert all(np.array_equal(tasks[0], other) for other in tasks)
+
+
+def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
+    assert main(["compare", *runs.values(), "--out", str(tmp_path / "out")]) == 0
+    assert "MAML" in capsys.readouterr().out
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    plots = {f"{plot}.{kind}" for plot in ("adaptation", "training") for kind in ("png", "svg")}
+    assert written == {"comparison.md", *plots}
+    lines = (tmp_path / "out" / "comparison.md").read_text().splitlines()
+    assert lines[0].startswith("| method | seeds | environment steps | budget |")
+    assert lines[2].startswith("| MAML | 1, 2 |")
+
+
+def test_runs_of_other_tasks_are_refused(runs, tmp_path, capsys) -> None:
+    other = tmp_path / "other"
+    tiny = [setting for setting in TINY if "horizon" not in setting]
+    wider = ["--set=family.settings.half_width=2", "--set=family.settings.horizon=10"]
+    assert main(["train", "quickstart", *tiny, *wider, "--out", str(other)]) == 0
+    error = complaint(capsys, "compare", runs["maml"], str(other), "--out", str(tmp_path / "out"))
+    assert "family.settings.half_width: None → 2" in error
+    assert "cannot be compared" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_that_were_evaluated_otherwise_are_refused_with_the_command_that_helps(
+    runs, tmp_path, capsys
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(runs["pretrained"], copy)
+    assert main(["evaluate", str(copy), "--set=evaluation.seed=7"]) == 0
+    error = complaint(capsys, "compare", runs["maml"], str(copy))
+    assert "evaluation.seed: 1 → 7" in error
+    assert f"metarl evaluate {copy} --set evaluation.seed=" in error
+
+
+def test_evaluations_agree_to_the_byte_and_come_as_csv_too(runs) -> None:
+    for name in ("maml", "pretrained", "random", "oracle"):
+        path = Path(runs[name])
+        before = (path / "evaluation.json").read_bytes(), (path / "evaluation.csv").read_bytes()
+        assert main(["evaluate", str(path)]) == 0
+        after = (path / "evaluation.json").read_bytes(), (path / "evaluation.csv").read_bytes()
+        assert before == after
+    lines = (Path(runs["maml"]) / "evaluation.csv").read_text().splitlines()
+    assert len(lines) == 6
+    assert lines[0].endswith("return_after_3_steps")
+
+
+def test_several_seeds_are_evaluated_together(runs, capsys) -> None:
+    assert main(["evaluate", runs["maml"], runs["maml-2"]]) == 0
+    assert "all 2 runs" in capsys.readouterr().out
+
+
+def test_a_run_whose_weights_changed_is_measured_anew(runs, tmp_path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(runs["maml"], path)
+    old, _ = measured(Run.open(path))
+    (path / "evaluation.json").rename(path / "kept")
+    assert main(["train", "--resume", str(path), "--set=outer.iterations=4"]) == 0
+    shutil.copy(path / "kept", path / "evaluation.json")  # as if it had not been evaluated since
+    new, _ = measured(Run.open(path))
+    assert not np.array_equal(old.returns, new.returns)
+
+
+@pytest.mark.parametrize("kind", ["pretrained", "oracle"])
+def test_a_resumed_baseline_is_bit_identical_to_an_uninterrupted_one(tmp_path, kind) -> None:
+    command = ["baseline", "quickstart", "--kind", kind, *TINY]
+    assert main([*command, "--set=outer.iterations=3", "--out", str(tmp_path / "whole")]) == 0
+    assert main([*command, "--out", str(tmp_path / "parts")]) == 0
+    resume = ["baseline", "--resume", str(tmp_path / "parts"), "--set=outer.iterations=3"]
+    assert main(resume) == 0
+    one, other = (
+        json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "parts")
+    )
+    assert one == other
+
+
+def test_mistakes_are_answered_in_a_sentence(runs, tmp_path, capsys) -> None:
+    run, out = runs["maml"], str(tmp_path / "out")
+    assert "say which baseline" in complaint(capsys, "baseline", "quickstart")
+    assert "invalid choice" in complaint(capsys, "baseline", "quickstart", "--kind", "best")
+    assert "contradict" in complaint(capsys, "baseline", "--resume", run, "--kind", "random")
+    absent = ["--model", str(tmp_path / "absent.zip")]
+    assert "is not a model" in complaint(
+        capsys, "baseline", "quickstart", "--kind", "pretrained", "--out", out, *absent
+    )
+    assert "there is no run in" in complaint(capsys, "compare", run, str(tmp_path / "none"))
+    assert "has 2 numbers" in complaint(capsys, "render", run, "--task", "0.3")
+    assert "between 0 and 3" in complaint(capsys, "render", run, "--steps", "0", "9")
+    assert "ends in .zip" in complaint(capsys, "export", run, str(tmp_path / "model.pt"))
+    (tmp_path / "file").write_text("")
+    inside = str(tmp_path / "file" / "x")
+    for command in ("compare", "render", "report"):
+        assert "cannot write" in complaint(capsys, command, run, "--out", inside)
+    assert not Path(out).exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare", "render", "report", "export"])
+def test_a_run_with_other_settings_is_answered_in_a_sentence(
+    runs, tmp_path, capsys, command
+) -> None:
+    path = tmp_path / "old"
+    shutil.copytree(runs["maml"], path)
+    with (path / "config.yaml").open("a") as file:
+        file.write("no_longer_known: 1\n")
+    more = [str(tmp_path / "model.zip")] if command == "export" else []
+    error = complaint(capsys, command, str(path), *more)
+    assert "was made with other settings than this version of metarl knows" in error
+
+
+def test_an_evaluation_of_another_version_is_answered_in_a_sentence(runs, tmp_path, capsys) -> None:
+    path = tmp_path / "old"
+    shutil.copytree(runs["maml"], path)
+    (path / "evaluation.json").write_text('{"mean": [1.0]}')
+    assert "measure it anew" in complaint(capsys, "compare", str(path))
+
+
+def test_render_films_before_and_after_and_draws_the_paths(runs, tmp_path) -> None:
+    out = tmp_path / "films"
+    arguments = ["render", runs["maml"], "--task", "0.3", "-0.4", "--steps", "0", "1"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert {path.suffix for path in out.iterdir()} == {".mp4", ".gif", ".png"}
+    (film,) = out.glob("*.mp4")
+    frames = list(imageio.get_reader(film).iter_data())
+    assert len(frames) == 11  # the start, and ten steps
+    assert frames[0].shape[1] == 2 * 480
+    before, after = frames[-1][100:, :480], frames[-1][100:, 480:]
+    assert (before != after).any()
+
+
+def test_render_films_a_robot_without_any_setting(tmp_path, monkeypatch) -> None:
+    out = tmp_path / "run"
+    tiny = [setting for setting in TINY if "hidden" not in setting]
+    assert main(["train", "half_cheetah_velocity", *tiny, "--out", str(out)]) == 0
+    assert main(["render", str(out), "--steps", "1"]) == 0
+    frames = list(imageio.get_reader(next(out.glob("*.mp4"))).iter_data())
+    assert frames[0].std() > 10
+
+
+def test_a_window_without_a_display_is_refused_in_a_sentence(runs, capsys, monkeypatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert "needs a display" in complaint(capsys, "render", runs["maml"], "--live")
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(runs, tmp_path) -> None:
+    page = tmp_path / "report.html"
+    assert main(["report", *runs.values(), "--out", str(page)]) == 0
+    text = page.read_text()
+    for label in ("MAML", "pretrained", "random initialisation", "oracle"):
+        assert f"<h2>{label}</h2>" in text
+    assert set(re.findall(r'(?:src|href)="(.{5})', text)) == {"data:"}
+    assert text.count("data:video/mp4") == 4
+
+
+def test_export_writes_a_model_that_ppo_loads(runs, tmp_path, capsys) -> None:
+    model = tmp_path / "model.zip"
+    assert main(["export", runs["maml"], str(model)]) == 0
+    assert PPO.load(model).policy.action_net.weight.shape == (2, 8)
+    assert "exists already" in complaint(capsys, "export", runs["maml"], str(model))
+    out = tmp_path / "imported"
+    arguments = ["baseline", "quickstart", "--kind", "pretrained", "--model", str(model)]
+    assert main([*arguments, *TINY, "--out", str(out)]) == 0
+    assert (
+        Run.open(out).load().theta["weight0"]
+        == Run.open(Path(runs["maml"])).load().theta["weight0"]
+    ).all()
