@@ -2,9 +2,12 @@
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from metarl.cli import main
 
 
 @pytest.fixture
@@ -15,3 +18,21 @@ def in_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "my_tasks", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def complaint(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must fail, and returns what it says on the standard error."""
+
+    def run(*arguments: str) -> str:
+        capsys.readouterr()
+        try:
+            status = main(arguments)
+        except SystemExit as stop:
+            status = stop.code
+        assert status == 2
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        return " ".join(error.split())
+
+    return run

@@ -46,19 +46,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return paths
 
 
-def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command that must fail says on the standard error."""
-    capsys.readouterr()
-    try:
-        status = main(arguments)
-    except SystemExit as stop:
-        status = stop.code
-    assert status == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return " ".join(error.split())
-
-
 def test_the_interval_over_tasks_is_the_textbooks() -> None:
     returns = np.array([[1.0], [2.0], [6.0]])
     summary = mean_over_tasks(returns)
@@ -101,24 +88,24 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
     assert lines[2].startswith("| MAML | 1, 2 |")
 
 
-def test_runs_of_other_tasks_are_refused(runs, tmp_path, capsys) -> None:
+def test_runs_of_other_tasks_are_refused(runs, tmp_path, complaint) -> None:
     other = tmp_path / "other"
     tiny = [setting for setting in TINY if "horizon" not in setting]
     wider = ["--set=family.settings.half_width=2", "--set=family.settings.horizon=10"]
     assert main(["train", "quickstart", *tiny, *wider, "--out", str(other)]) == 0
-    error = complaint(capsys, "compare", runs["maml"], str(other), "--out", str(tmp_path / "out"))
+    error = complaint("compare", runs["maml"], str(other), "--out", str(tmp_path / "out"))
     assert "family.settings.half_width: None → 2" in error
     assert "cannot be compared" in error
     assert not (tmp_path / "out").exists()
 
 
 def test_runs_that_were_evaluated_otherwise_are_refused_with_the_command_that_helps(
-    runs, tmp_path, capsys
+    runs, tmp_path, complaint
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(runs["pretrained"], copy)
     assert main(["evaluate", str(copy), "--set=evaluation.seed=7"]) == 0
-    error = complaint(capsys, "compare", runs["maml"], str(copy))
+    error = complaint("compare", runs["maml"], str(copy))
     assert "evaluation.seed: 1 → 7" in error
     assert f"metarl evaluate {copy} --set evaluation.seed=" in error
 
@@ -164,44 +151,46 @@ def test_a_resumed_baseline_is_bit_identical_to_an_uninterrupted_one(tmp_path, k
     assert one == other
 
 
-def test_mistakes_are_answered_in_a_sentence(runs, tmp_path, capsys) -> None:
+def test_mistakes_are_answered_in_a_sentence(runs, tmp_path, complaint) -> None:
     run, out = runs["maml"], str(tmp_path / "out")
-    assert "say which baseline" in complaint(capsys, "baseline", "quickstart")
-    assert "invalid choice" in complaint(capsys, "baseline", "quickstart", "--kind", "best")
-    assert "contradict" in complaint(capsys, "baseline", "--resume", run, "--kind", "random")
+    assert "say which baseline" in complaint("baseline", "quickstart")
+    assert "invalid choice" in complaint("baseline", "quickstart", "--kind", "best")
+    assert "contradict" in complaint("baseline", "--resume", run, "--kind", "random")
     absent = ["--model", str(tmp_path / "absent.zip")]
     assert "is not a model" in complaint(
-        capsys, "baseline", "quickstart", "--kind", "pretrained", "--out", out, *absent
+        "baseline", "quickstart", "--kind", "pretrained", "--out", out, *absent
     )
-    assert "there is no run in" in complaint(capsys, "compare", run, str(tmp_path / "none"))
-    assert "has 2 numbers" in complaint(capsys, "render", run, "--task", "0.3")
-    assert "between 0 and 3" in complaint(capsys, "render", run, "--steps", "0", "9")
-    assert "ends in .zip" in complaint(capsys, "export", run, str(tmp_path / "model.pt"))
+    assert "there is no run in" in complaint("compare", run, str(tmp_path / "none"))
+    assert "has 2 numbers" in complaint("render", run, "--task", "0.3")
+    assert "between 0 and 3" in complaint("render", run, "--steps", "0", "9")
+    assert "ends in .zip" in complaint("export", run, str(tmp_path / "model.pt"))
     (tmp_path / "file").write_text("")
     inside = str(tmp_path / "file" / "x")
     for command in ("compare", "render", "report"):
-        assert "cannot write" in complaint(capsys, command, run, "--out", inside)
+        assert "cannot write" in complaint(command, run, "--out", inside)
     assert not Path(out).exists()
 
 
 @pytest.mark.parametrize("command", ["evaluate", "compare", "render", "report", "export"])
 def test_a_run_with_other_settings_is_answered_in_a_sentence(
-    runs, tmp_path, capsys, command
+    runs, tmp_path, complaint, command
 ) -> None:
     path = tmp_path / "old"
     shutil.copytree(runs["maml"], path)
     with (path / "config.yaml").open("a") as file:
         file.write("no_longer_known: 1\n")
     more = [str(tmp_path / "model.zip")] if command == "export" else []
-    error = complaint(capsys, command, str(path), *more)
+    error = complaint(command, str(path), *more)
     assert "was made with other settings than this version of metarl knows" in error
 
 
-def test_an_evaluation_of_another_version_is_answered_in_a_sentence(runs, tmp_path, capsys) -> None:
+def test_an_evaluation_of_another_version_is_answered_in_a_sentence(
+    runs, tmp_path, complaint
+) -> None:
     path = tmp_path / "old"
     shutil.copytree(runs["maml"], path)
     (path / "evaluation.json").write_text('{"mean": [1.0]}')
-    assert "measure it anew" in complaint(capsys, "compare", str(path))
+    assert "measure it anew" in complaint("compare", str(path))
 
 
 def test_render_films_before_and_after_and_draws_the_paths(runs, tmp_path) -> None:
@@ -226,10 +215,10 @@ def test_render_films_a_robot_without_any_setting(tmp_path, monkeypatch) -> None
     assert frames[0].std() > 10
 
 
-def test_a_window_without_a_display_is_refused_in_a_sentence(runs, capsys, monkeypatch) -> None:
+def test_a_window_without_a_display_is_refused_in_a_sentence(runs, complaint, monkeypatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    assert "needs a display" in complaint(capsys, "render", runs["maml"], "--live")
+    assert "needs a display" in complaint("render", runs["maml"], "--live")
 
 
 def test_the_report_is_one_page_that_needs_nothing_else(runs, tmp_path) -> None:
@@ -242,11 +231,11 @@ def test_the_report_is_one_page_that_needs_nothing_else(runs, tmp_path) -> None:
     assert text.count("data:video/mp4") == 4
 
 
-def test_export_writes_a_model_that_ppo_loads(runs, tmp_path, capsys) -> None:
+def test_export_writes_a_model_that_ppo_loads(runs, tmp_path, complaint) -> None:
     model = tmp_path / "model.zip"
     assert main(["export", runs["maml"], str(model)]) == 0
     assert PPO.load(model).policy.action_net.weight.shape == (2, 8)
-    assert "exists already" in complaint(capsys, "export", runs["maml"], str(model))
+    assert "exists already" in complaint("export", runs["maml"], str(model))
     out = tmp_path / "imported"
     arguments = ["baseline", "quickstart", "--kind", "pretrained", "--model", str(model)]
     assert main([*arguments, *TINY, "--out", str(out)]) == 0

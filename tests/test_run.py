@@ -129,65 +129,57 @@ def test_what_a_killed_run_wrote_beyond_its_checkpoint_is_forgotten(
     assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 5]
 
 
-def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command that must fail says on the standard error."""
-    try:
-        status = main(arguments)
-    except SystemExit as stop:
-        status = stop.code
-    assert status == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return " ".join(error.split())
-
-
-def test_mistakes_on_the_command_line_are_answered_in_a_sentence(capsys, tmp_path) -> None:
-    assert "name a config" in complaint(capsys, "train")
-    assert "did you mean 'quickstart'" in complaint(capsys, "train", "quikstart")
-    assert "no config file" in complaint(capsys, "train", str(tmp_path / "absent.yaml"))
-    assert "invalid choice" in complaint(capsys, "trian")
-    assert "contradict" in complaint(capsys, "train", "--resume", "x", "--out", "y")
-    assert "there is no run in" in complaint(capsys, "train", "--resume", str(tmp_path / "none"))
-    assert "there is no run in" in complaint(capsys, "evaluate", str(tmp_path / "none"))
+def test_mistakes_on_the_command_line_are_answered_in_a_sentence(complaint, tmp_path) -> None:
+    assert "name a config" in complaint("train")
+    assert "did you mean 'quickstart'" in complaint("train", "quikstart")
+    assert "no config file" in complaint("train", str(tmp_path / "absent.yaml"))
+    assert "invalid choice" in complaint("trian")
+    assert "contradict" in complaint("train", "--resume", "x", "--out", "y")
+    assert "there is no run in" in complaint("train", "--resume", str(tmp_path / "none"))
+    assert "there is no run in" in complaint("evaluate", str(tmp_path / "none"))
     out = ["--out", str(tmp_path / "run")]
     assert "did you mean 'step_size'" in complaint(
-        capsys, "train", "quickstart", *out, "--set", "inner.step_sise=1"
+        "train", "quickstart", *out, "--set", "inner.step_sise=1"
     )
     assert "inner.steps: must be" in complaint(
-        capsys, "train", "quickstart", *out, "--set", "inner.steps=-1"
+        "train", "quickstart", *out, "--set", "inner.steps=-1"
     )
     assert "did you mean" in complaint(
-        capsys, "train", "quickstart", *out, "--set", "family.name=point-navigatoin"
+        "train", "quickstart", *out, "--set", "family.name=point-navigatoin"
     )
     assert not (tmp_path / "run").exists()
 
 
-def test_a_directory_that_holds_something_is_left_alone(capsys, finished: Path, tmp_path) -> None:
+def test_a_directory_that_holds_something_is_left_alone(
+    complaint, finished: Path, tmp_path
+) -> None:
     before = {path: path.read_bytes() for path in finished.iterdir()}
-    assert "already holds a run" in complaint(capsys, "train", "quickstart", "--out", str(finished))
+    assert "already holds a run" in complaint("train", "quickstart", "--out", str(finished))
     assert {path: path.read_bytes() for path in finished.iterdir()} == before
     (tmp_path / "notes.txt").write_text("mine")
-    assert "is not empty" in complaint(capsys, "train", "quickstart", "--out", str(tmp_path))
+    assert "is not empty" in complaint("train", "quickstart", "--out", str(tmp_path))
 
 
-def test_a_directory_that_cannot_be_written_is_answered_in_a_sentence(capsys, tmp_path) -> None:
+def test_a_directory_that_cannot_be_written_is_answered_in_a_sentence(complaint, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "run"
-    assert "cannot write to" in complaint(capsys, "train", "quickstart", "--out", str(target))
+    assert "cannot write to" in complaint("train", "quickstart", "--out", str(target))
 
 
-def test_a_resume_with_another_config_is_refused(capsys, finished: Path) -> None:
+def test_a_resume_with_another_config_is_refused(complaint, finished: Path) -> None:
     before = (finished / "config.yaml").read_text()
     run = str(finished)
-    error = complaint(capsys, "train", "--resume", run, "--set", "inner.step_size=0.7")
+    error = complaint("train", "--resume", run, "--set", "inner.step_size=0.7")
     assert "inner.step_size: 0.5 → 0.7" in error
-    assert "family.name" in complaint(capsys, "train", "ant_goal", "--resume", run)
-    assert "is complete" in complaint(capsys, "train", "--resume", run)
+    assert "family.name" in complaint("train", "ant_goal", "--resume", run)
+    assert "is complete" in complaint("train", "--resume", run)
     assert (finished / "config.yaml").read_text() == before
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "absent", "json", "future"])
-def test_a_damaged_checkpoint_is_answered_in_a_sentence(capsys, tmp_path, damage) -> None:
+def test_a_damaged_checkpoint_is_answered_in_a_sentence(
+    capsys, complaint, tmp_path, damage
+) -> None:
     path = tmp_path / "run"
     assert train(path, 2) == 0
     capsys.readouterr()
@@ -205,7 +197,7 @@ def test_a_damaged_checkpoint_is_answered_in_a_sentence(capsys, tmp_path, damage
         case "future":
             config = (path / "config.yaml").read_text()
             (path / "config.yaml").write_text(config + "brand_new: 1\n")
-    error = complaint(capsys, "evaluate", str(path))
+    error = complaint("evaluate", str(path))
     expected = "made with other settings" if damage == "future" else "is damaged"
     assert expected in error
 

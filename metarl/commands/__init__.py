@@ -1,9 +1,52 @@
 """The commands of `metarl`, one module each: its arguments, its help, and what it prints."""
 
 import argparse
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
 else:
     Commands = argparse._SubParsersAction  # argparse makes it generic for type checkers alone
+
+Command = Callable[[argparse.Namespace, Console], int]
+RUN = "a run's directory, or the name of a trained policy from `metarl list`"
+
+
+def declare(
+    commands: Commands, name: str, summary: str, description: str, examples: str, command: Command
+) -> argparse.ArgumentParser:
+    """A parser for a command, whose help is set as it was written."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=command, name=name)
+    return parser
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """One run, as `options.run`."""
+    parser.add_argument("run", type=Path, metavar="RUN", help=RUN)
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """One or more runs, as `options.runs`."""
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=RUN)
+
+
+def add_set(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
+    """Changed settings, as `options.set`."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar=metavar,
+        help=f"{what}; may be given several times",
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from metarl.commands import Commands
+from metarl.commands import Commands, add_runs, declare
 from metarl.comparison import Entry, compare, markdown, meaning, rows, training_curves
 from metarl.errors import UserError
 from metarl.plotting import plot_adaptation, plot_training
@@ -29,16 +29,9 @@ examples:
 
 def add_command(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser(
-        "compare",
-        help="put runs side by side: table and plots",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="a run, or a name from `metarl list`"
-    )
+    summary = "put runs side by side: table and plots"
+    parser = declare(commands, "compare", summary, DESCRIPTION, EXAMPLES, _compare)
+    add_runs(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -46,7 +39,6 @@ def add_command(commands: Commands) -> None:
         metavar="DIR",
         help="where to write (default: comparison); what an earlier comparison wrote is replaced",
     )
-    parser.set_defaults(command=_compare)
 
 
 def _compare(options: argparse.Namespace, console: Console) -> int:

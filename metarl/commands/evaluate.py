@@ -1,12 +1,11 @@
 """`metarl evaluate`."""
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from metarl.commands import Commands
+from metarl.commands import Commands, add_runs, add_set, declare
 from metarl.comparison import SEED
 from metarl.config import differences
 from metarl.evaluation import AdaptationCurve
@@ -34,24 +33,10 @@ examples:
 
 def add_command(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser(
-        "evaluate",
-        help="measure how well trained policies adapt to tasks they never saw",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="a run, or a name from `metarl list`"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="evaluation.SETTING=VALUE",
-        help="evaluate otherwise than the run's config says; may be given several times",
-    )
-    parser.set_defaults(command=_evaluate)
+    summary = "measure how well trained policies adapt to tasks they never saw"
+    parser = declare(commands, "evaluate", summary, DESCRIPTION, EXAMPLES, _evaluate)
+    add_runs(parser)
+    add_set(parser, "evaluation.SETTING=VALUE", "evaluate otherwise than the run's config says")
 
 
 def _evaluate(options: argparse.Namespace, console: Console) -> int:

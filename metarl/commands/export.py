@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.commands import Commands
+from metarl.commands import Commands, add_run, declare
 from metarl.errors import UserError
 from metarl.run import Run
 from metarl.training import inner_loop
@@ -14,18 +14,18 @@ DESCRIPTION = """\
 Write a run's policy as a model of stable-baselines3, before any adaptation: `PPO.load` reads it,
 `evaluate_policy` runs it, and `learn` fine-tunes it."""
 
+EXAMPLES = """\
+examples:
+  metarl export runs/mine meta_policy.zip
+"""
+
 
 def add_command(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser(
-        "export",
-        help="write a policy as a model of stable-baselines3",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run, or a name from `metarl list`")
+    summary = "write a policy as a model of stable-baselines3"
+    parser = declare(commands, "export", summary, DESCRIPTION, EXAMPLES, _export)
+    add_run(parser)
     parser.add_argument("model", type=Path, metavar="ZIP", help="the file to write; it must be new")
-    parser.set_defaults(command=_export)
 
 
 def _export(options: argparse.Namespace, console: Console) -> int:

@@ -5,7 +5,7 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from metarl.commands import Commands
+from metarl.commands import Commands, declare
 from metarl.config import shipped_configs
 from metarl.methods import LABELS
 from metarl.results import measured
@@ -14,10 +14,8 @@ from metarl.run import Run, trained_policies
 
 def add_command(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser(
-        "list", help="list the configs and the trained policies that come with the package"
-    )
-    parser.set_defaults(command=_list)
+    summary = "list the configs and the trained policies that come with the package"
+    declare(commands, "list", summary, f"{summary.capitalize()}.", "", _list)
 
 
 def _list(options: argparse.Namespace, console: Console) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from metarl.adapted import adapt_to_task
-from metarl.commands import Commands
+from metarl.commands import Commands, add_run, declare
 from metarl.errors import UserError
 from metarl.methods import LABELS
 from metarl.plotting import plot_paths
@@ -33,14 +33,9 @@ examples:
 
 def add_command(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser(
-        "render",
-        help="film a policy before and after adaptation",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run, or a name from `metarl list`")
+    summary = "film a policy before and after adaptation"
+    parser = declare(commands, "render", summary, DESCRIPTION, EXAMPLES, _render)
+    add_run(parser)
     parser.add_argument(
         "--task",
         type=float,
@@ -61,7 +56,6 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--live", action="store_true", help="show it in a window instead of writing files"
     )
-    parser.set_defaults(command=_render)
 
 
 def _render(options: argparse.Namespace, console: Console) -> int:

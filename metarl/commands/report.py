@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.commands import Commands
+from metarl.commands import Commands, add_runs, declare
 from metarl.commands.compare import load
 from metarl.errors import UserError
 from metarl.report import report
@@ -24,16 +24,9 @@ examples:
 
 def add_command(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser(
-        "report",
-        help="write one HTML page with table, curves, videos and configs",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="a run, or a name from `metarl list`"
-    )
+    summary = "write one HTML page with table, curves, videos and configs"
+    parser = declare(commands, "report", summary, DESCRIPTION, EXAMPLES, _report)
+    add_runs(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -41,7 +34,6 @@ def add_command(commands: Commands) -> None:
         metavar="FILE",
         help="the page (default: report.html); one that is there already is replaced",
     )
-    parser.set_defaults(command=_report)
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:

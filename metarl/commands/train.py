@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from metarl.commands import Commands, evaluate
+from metarl.commands import Commands, add_set, declare, evaluate
 from metarl.config import Config, load_config, shipped_configs
 from metarl.errors import UserError
 from metarl.methods import LABELS, train
@@ -68,15 +68,13 @@ examples:
 
 def add_commands(commands: Commands) -> None:
     """Declare both commands."""
-    parser = _add(commands, "train", "meta-train a policy from a config", TRAIN, TRAIN_EXAMPLES)
+    summary = "meta-train a policy from a config"
+    parser = declare(commands, "train", summary, TRAIN, TRAIN_EXAMPLES, _train)
     parser.set_defaults(kind=None, model=None)
-    parser = _add(
-        commands,
-        "baseline",
-        "train what a meta-policy is compared with",
-        BASELINE,
-        BASELINE_EXAMPLES,
-    )
+    _add_arguments(parser)
+    summary = "train what a meta-policy is compared with"
+    parser = declare(commands, "baseline", summary, BASELINE, BASELINE_EXAMPLES, _train)
+    _add_arguments(parser)
     kinds = [method for method in LABELS if method != "maml"]
     parser.add_argument("--kind", choices=kinds, help="which baseline")
     parser.add_argument(
@@ -87,36 +85,15 @@ def add_commands(commands: Commands) -> None:
     )
 
 
-def _add(
-    commands: Commands,
-    name: str,
-    summary: str,
-    description: str,
-    examples: str,
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config", nargs="?", metavar="CONFIG", help="a YAML file, or a name from `metarl list`"
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.SETTING=VALUE",
-        help="change a setting of the config; may be given several times",
-    )
+    add_set(parser, "SECTION.SETTING=VALUE", "change a setting of the config")
     parser.add_argument(
         "--out", type=Path, metavar="RUN", help="directory of the run (default: runs/NAME)"
     )
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in RUN")
-    parser.set_defaults(command=_train, name=name)
-    return parser
 
 
 def _train(options: argparse.Namespace, console: Console) -> int:
