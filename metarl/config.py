@@ -73,7 +73,7 @@ class TRPOConfig(_Outer):
     damping: Annotated[float, Field(ge=0.0)] = 1e-5
     backtrack_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
     max_backtracks: PositiveInt = 15
-    curvature_fraction: Fraction = 0.2
+    curvature_fraction: Fraction = 0.1
 
 
 class AdamConfig(_Outer):

@@ -3,7 +3,6 @@
 A generator of states, so that whoever drives it decides about progress bars, files and stopping.
 """
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -143,8 +142,8 @@ def _outer_step(
         outer.backtrack_ratio,
         outer.max_backtracks,
     )
-    curvature_trajectories = math.ceil(outer.curvature_fraction * config.inner.trajectories)
-    theta, step = trpo_outer_step(inner, state.theta, rollouts, settings, curvature_trajectories)
+    stride = max(1, round(1.0 / outer.curvature_fraction))
+    theta, step = trpo_outer_step(inner, state.theta, rollouts, settings, stride)
     return (
         theta,
         {},

@@ -224,7 +224,7 @@ def trpo_outer_step(
     theta: Params,
     rollouts: Rollouts,
     settings: TrustRegion,
-    curvature_trajectories: int | None = None,
+    curvature_stride: int = 1,
 ) -> tuple[Params, TrustRegionStep]:
     """One TRPO step on θ through the adaptation (line 10 of Algorithm 3).
 
@@ -233,17 +233,17 @@ def trpo_outer_step(
         theta: θ, which the rollouts were sampled from.
         rollouts: trajectories before and after adaptation.
         settings: of the trust region.
-        curvature_trajectories: how many trajectories of each task estimate the curvature; all of
-            them where None. The line search always uses all.
+        curvature_stride: estimate the curvature on every so manieth time step. The gradient and the
+            line search always use all.
 
     Returns:
         The new θ (the very same dictionary if the step was rejected), and what happened.
     """
     pre, post = rollouts.pre, rollouts.post
-    if curvature_trajectories is not None:
+    if curvature_stride > 1:
         horizon = rollouts.trajectories[0].mask.shape[-1]
-        pre = [thin(step, curvature_trajectories, horizon) for step in pre]
-        post = thin(post, curvature_trajectories, horizon)
+        pre = [thin(step, horizon, curvature_stride) for step in pre]
+        post = thin(post, horizon, curvature_stride)
     gradient, objective = outer_gradient(inner, theta, rollouts)
     step = trust_region_step(
         flatten(theta),

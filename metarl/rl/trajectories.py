@@ -110,11 +110,19 @@ def tasks_of(samples: Samples, tasks: slice) -> Samples:
     return selected
 
 
-def thin(samples: Samples, trajectories: int, horizon: int) -> Samples:
-    """The samples of the first few trajectories of every task, reweighted to sum to one.
+def thin(samples: Samples, horizon: int, stride: int) -> Samples:
+    """Every so manieth time step of every trajectory, reweighted to sum to one.
 
-    Trajectories of a batch are independent and alike, so the first are as good as any.
+    Steps of one trajectory resemble each other, so that a few of each trajectory tell more than
+    all of a few. The first step kept moves from one trajectory to the next, so that all times are
+    there; the very first step of the first trajectory is kept, so that no task ends up with none.
     """
-    length = trajectories * horizon
-    kept: Samples = pytree.tree_map(lambda leaf: leaf[:, :length], samples)
-    return kept._replace(weights=kept.weights / kept.weights.sum(dim=1, keepdim=True))
+    length = samples.weights.shape[1]
+    trajectory, time = torch.arange(length) // horizon, torch.arange(length) % horizon
+    kept = torch.nonzero((trajectory + time) % stride == 0).squeeze(1)
+
+    def select(leaf: Tensor) -> Tensor:
+        return leaf[:, kept] if leaf.shape[1] == length else leaf
+
+    thinned: Samples = pytree.tree_map(select, samples)
+    return thinned._replace(weights=thinned.weights / thinned.weights.sum(dim=1, keepdim=True))
