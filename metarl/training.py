@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from metarl.config import AdamConfig, Config
+from metarl.distributed import mean_over_tasks, share
 from metarl.envs import TaskFamily
 from metarl.params import Params, flatten
 from metarl.randomness import stream, torch_stream
@@ -92,14 +93,22 @@ def meta_train(
     family = family or config.load_family()
     inner = inner_loop(config, family)
     state = state or initial_state(config, inner)
-    num_tasks, horizon = config.outer.meta_batch, family.horizon
-    envs = family.make_vec(num_tasks * config.inner.trajectories)
+    mine = share(config.outer.meta_batch)
+    envs = family.make_vec((mine.stop - mine.start) * config.inner.trajectories)
     try:
         for iteration in range(state.iteration, config.outer.iterations):
             started = time.perf_counter()
-            tasks = family.sample_tasks(stream(config.seed, "tasks", iteration), num_tasks)
+            generator = stream(config.seed, "tasks", iteration)
+            tasks = family.sample_tasks(generator, config.outer.meta_batch)[mine]
             rollouts = adapt_by_sampling(
-                inner, state.theta, envs, tasks, horizon, config.seed, iteration
+                inner,
+                state.theta,
+                envs,
+                tasks,
+                family.horizon,
+                config.seed,
+                iteration,
+                first_task=mine.start,
             )
             sampled = time.perf_counter()
             theta, optimizer, metrics = _outer_step(config, inner, state, rollouts)
@@ -109,14 +118,14 @@ def meta_train(
                     "the meta-parameters are not finite any more; lower the outer step "
                     "(outer.learning_rate) or the inner one (inner.step_size)"
                 )
-            steps = _steps(rollouts)
+            seen = _sampling_metrics(inner, rollouts, config.outer.meta_batch)
+            steps = round(seen["environment_steps"])
             state = TrainingState(iteration + 1, theta, optimizer, state.environment_steps + steps)
             yield (
                 state,
                 {
-                    **_sampling_metrics(inner, rollouts),
+                    **seen,
                     **metrics,
-                    "environment_steps": steps,
                     "time/sampling": sampled - started,
                     "time/learning": finished - sampled,
                     "time/steps_per_second": steps / (sampled - started),
@@ -157,16 +166,17 @@ def _outer_step(
     )
 
 
-def _steps(rollouts: Rollouts) -> int:
-    return sum(int(gathered.mask.sum()) for gathered in rollouts.trajectories)
-
-
-def _sampling_metrics(inner: InnerLoop, rollouts: Rollouts) -> Metrics:
-    metrics: Metrics = {}
-    for step, gathered in enumerate(rollouts.trajectories):
-        metrics[f"return/after_{step}_steps"] = float(gathered.returns.mean())
-        metrics[f"episode_length/after_{step}_steps"] = float(gathered.lengths.double().mean())
+def _sampling_metrics(inner: InnerLoop, rollouts: Rollouts, meta_batch: int) -> Metrics:
+    """Means over the tasks of all processes, and how many steps were taken for them."""
     post = rollouts.post
     entropy = inner.policy.entropy(post.distribution).expand_as(post.weights)
-    metrics["policy/entropy"] = float((post.weights * entropy).sum(dim=1).mean())
+    sums = {"policy/entropy": (post.weights * entropy).sum()}
+    for step, gathered in enumerate(rollouts.trajectories):
+        sums[f"return/after_{step}_steps"] = gathered.returns.mean(dim=1).sum()
+        sums[f"episode_length/after_{step}_steps"] = gathered.lengths.double().mean(dim=1).sum()
+    sums["environment_steps"] = torch.stack([t.mask.sum() for t in rollouts.trajectories]).sum()
+    totals = torch.stack([value.double() for value in sums.values()])
+    means = mean_over_tasks(totals, len(post.weights))
+    metrics = dict(zip(sums, means.tolist(), strict=True))
+    metrics["environment_steps"] *= meta_batch
     return metrics

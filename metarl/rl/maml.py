@@ -7,7 +7,7 @@
 Everything here is a function of parameters and data; `metarl.training` puts it in a loop.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import grad_and_value, jvp, vjp, vmap
+from torch.func import grad_and_value, vmap
 
+from metarl.distributed import mean_over_tasks
 from metarl.inner_loop import adapt
 from metarl.params import Params, concatenate, flatten, repeat, unflatten
 from metarl.rl.advantages import with_advantages
@@ -90,6 +91,7 @@ def adapt_by_sampling(
     horizon: int,
     seed: int,
     *indices: int,
+    first_task: int = 0,
 ) -> Rollouts:
     """Sample, take an inner step, sample anew at the adapted parameters; once for each step size.
 
@@ -101,6 +103,7 @@ def adapt_by_sampling(
         horizon: H.
         seed: the run's seed.
         indices: what tells this call's randomness from others', such as the iteration.
+        first_task: position of the first task in the meta-batch, where others have the rest of it.
     """
     loss = reinforce(inner.policy, inner.estimator)
     trajectories: list[Trajectories] = []
@@ -108,7 +111,9 @@ def adapt_by_sampling(
 
     def gather(params: Params) -> Samples:
         step = len(trajectories)
-        new = sample(inner.policy, params, envs, tasks, horizon, seed, *indices, step)
+        new = sample(
+            inner.policy, params, envs, tasks, horizon, seed, *indices, step, first_task=first_task
+        )
         trajectories.append(new)
         sampled_with.append(params)
         return with_advantages(new, inner.gamma, inner.lam)
@@ -139,13 +144,12 @@ def outer_gradient(inner: InnerLoop, theta: Params, rollouts: Rollouts) -> tuple
     def total(theta: Params, pre: list[Samples], post: Samples) -> Tensor:
         return vmap(objective, in_dims=(None, 0, 0))(theta, pre, post).sum()
 
-    num_tasks = len(rollouts.post.weights)
-    gradient, value = torch.zeros(()), 0.0
+    sums = torch.zeros(())
     for pre, post in _chunks(inner, rollouts.pre, rollouts.post):
-        chunk_gradient, chunk_value = grad_and_value(total)(theta, pre, post)
-        gradient = gradient + flatten(chunk_gradient)
-        value += float(chunk_value)
-    return gradient / num_tasks, value / num_tasks
+        gradient, value = grad_and_value(total)(theta, pre, post)
+        sums = sums + torch.cat([flatten(gradient), value.view(1)])
+    mean = mean_over_tasks(sums, len(rollouts.post.weights))
+    return mean[:-1], float(mean[-1])
 
 
 @torch.no_grad()
@@ -159,13 +163,12 @@ def evaluate_candidate(inner: InnerLoop, theta: Params, rollouts: Rollouts) -> t
         adapted = inner.adapt(theta, pre)
         return surrogate(inner.policy, adapted, post), mean_kl(inner.policy, adapted, post)
 
-    num_tasks = len(rollouts.post.weights)
-    objective, kl = 0.0, 0.0
+    sums = torch.zeros(2, dtype=torch.float64)
     for pre, post in _chunks(inner, rollouts.pre, rollouts.post):
-        objectives, kls = vmap(both, in_dims=(None, 0, 0))(theta, pre, post)
-        objective += float(objectives.sum())
-        kl += float(kls.sum())
-    return objective / num_tasks, kl / num_tasks
+        values = vmap(both, in_dims=(None, 0, 0))(theta, pre, post)
+        sums += torch.stack(values).sum(dim=1)
+    objective, kl = mean_over_tasks(sums, len(rollouts.post.weights)).tolist()
+    return objective, kl
 
 
 def curvature_product(
@@ -174,33 +177,66 @@ def curvature_product(
     """Products with the Hessian of the mean KL at the θ that was sampled from.
 
     There the divergence and its gradient vanish, so that the Hessian is the Gauss-Newton matrix
-    1/N Σ_i J_iᵀ F_i J_i: J_i = dθ'_i/dθ, F_i the Fisher matrix of the adapted policy. One forward
-    derivative through the adaptation, one backward, and no third derivatives.
+    1/N Σ_i J_iᵀ F_i J_i: J_i from θ to the adapted policy's distributions, F_i their Fisher matrix.
+    No third derivatives, and no forward pass in a product: the adaptation is linearised once.
     """
-    num_tasks = len(post.weights)
 
     def outputs(theta: Params, pre: list[Samples], post: Samples) -> dict[str, Tensor]:
         return inner.policy.distribution(inner.adapt(theta, pre), post.observations)
 
+    def linearised(pre: list[Samples], post: Samples) -> Callable[[Tensor], Tensor]:
+        return _gauss_newton(
+            lambda theta: vmap(outputs, in_dims=(None, 0, 0))(theta, pre, post),
+            theta,
+            lambda distribution, change: {
+                name: _reduce_to(post.weights.unsqueeze(-1) * leaf, distribution[name])
+                for name, leaf in inner.policy.fisher(distribution, change).items()
+            },
+        )
+
+    products = [linearised(*chunk) for chunk in _chunks(inner, pre, post)]
+    num_tasks = len(post.weights)
+    return lambda vector: mean_over_tasks(
+        torch.stack([product(vector) for product in products]).sum(0), num_tasks
+    )
+
+
+def _gauss_newton(
+    outputs: Callable[[Params], dict[str, Tensor]],
+    theta: Params,
+    metric: Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Tensor]],
+) -> Callable[[Tensor], Tensor]:
+    """v to Jᵀ M J v, J the derivative of the outputs at θ, M v = metric(outputs, v).
+
+    The graph of u ↦ Jᵀ u is built once and kept. It is linear in u, so that its own derivative is
+    the product with J, and neither product computes the outputs again.
+    """
+    leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
+    values = outputs(leaves)
+    fixed = {name: leaf.detach() for name, leaf in values.items()}
+    cotangent = {name: torch.zeros_like(leaf, requires_grad=True) for name, leaf in values.items()}
+
+    def backward(
+        out: Iterable[Tensor], into: Iterable[Tensor], along: Iterable[Tensor], again: bool = False
+    ) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(
+            tuple(out),
+            tuple(into),
+            tuple(along),
+            retain_graph=True,
+            create_graph=again,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+
+    pulled = backward(values.values(), leaves.values(), cotangent.values(), again=True)
+
     def product(vector: Tensor) -> Tensor:
         tangent = unflatten(vector, theta)
-        result = torch.zeros_like(vector)
-        for chunk_pre, chunk_post in _chunks(inner, pre, post):
-
-            def chunk_outputs(
-                theta: Params, pre: list[Samples] = chunk_pre, post: Samples = chunk_post
-            ) -> dict[str, Tensor]:
-                return vmap(outputs, in_dims=(None, 0, 0))(theta, pre, post)
-
-            distribution, change = jvp(chunk_outputs, (theta,), (tangent,))  # type: ignore[misc]
-            _, pull_back = vjp(chunk_outputs, theta)  # type: ignore[misc]
-            weights = chunk_post.weights.unsqueeze(-1)
-            cotangent = {
-                name: _reduce_to(weights * leaf, distribution[name])
-                for name, leaf in inner.policy.fisher(distribution, change).items()
-            }
-            result += flatten(pull_back(cotangent)[0])
-        return result / num_tasks
+        change = backward(pulled, cotangent.values(), tangent.values())
+        weighted = metric(fixed, dict(zip(values, change, strict=True)))
+        pushed = backward(values.values(), leaves.values(), (weighted[name] for name in values))
+        return torch.cat([leaf.reshape(-1) for leaf in pushed])
 
     return product
 

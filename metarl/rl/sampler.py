@@ -25,6 +25,7 @@ def sample(
     horizon: int,
     seed: int,
     *indices: int,
+    first_task: int = 0,
 ) -> Trajectories:
     """One trajectory in every sub-environment: B = num_envs / N for each of N tasks.
 
@@ -42,6 +43,7 @@ def sample(
         horizon: H.
         seed: the run's seed.
         indices: what tells this call's stream from others', such as iteration and inner step.
+        first_task: position of the first task in the meta-batch, where others have the rest of it.
 
     Raises:
         ValueError: if the environments cannot be divided evenly among the tasks.
@@ -53,7 +55,8 @@ def sample(
         raise ValueError(
             f"{envs.num_envs} environments cannot be divided evenly among {num_tasks} tasks"
         )
-    streams = [stream(seed, "trajectories", *indices, task) for task in range(num_tasks)]
+    positions = range(first_task, first_task + num_tasks)
+    streams = [stream(seed, "trajectories", *indices, task) for task in positions]
     noise = torch.stack(
         [torch.from_numpy(policy.noise(rng, (horizon, per_task))) for rng in streams], dim=1
     )  # (H, N, B, ·): a time step is one contiguous block

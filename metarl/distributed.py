@@ -1,0 +1,128 @@
+"""Several processes that share the tasks of every meta-batch, started by torchrun.
+
+Every process holds the same θ. Each samples and differentiates its own share of the tasks; what is
+summed over tasks is summed over processes, and so all of them take the very same outer step.
+Started any other way there is one process, and everything here does nothing.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Value = TypeVar("Value")
+
+TIMEOUT = timedelta(minutes=30)  # as long as the first process may evaluate, and the others wait
+
+
+class ProcessLost(Exception):
+    """Another process died, so that this one cannot go on."""
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun (or torch.distributed.run) started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
+
+
+def restarted() -> bool:
+    """Whether torchrun started the processes anew after one of them had failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the other processes, where torchrun started several.
+
+    The processes of a machine divide its processors among them: torch and the physics of each take
+    no more threads than their share.
+    """
+    if not under_torchrun():
+        yield
+        return
+    dist.init_process_group("gloo", timeout=TIMEOUT)
+    torch.set_num_threads(num_threads())
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def num_threads() -> int:
+    """This process's share of the machine's processors."""
+    here = int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun() else 1
+    return max(1, (os.cpu_count() or 1) // here)
+
+
+def rank() -> int:
+    """This process's number; 0 is the one that writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share(num_tasks: int) -> slice:
+    """Which tasks of a meta-batch are this process's.
+
+    Raises:
+        ValueError: if there are fewer tasks than processes.
+    """
+    if num_tasks < world_size():
+        raise ValueError(
+            f"{world_size()} processes cannot share {num_tasks} tasks; raise outer.meta_batch, or "
+            "start fewer processes"
+        )
+    return slice(
+        num_tasks * rank() // world_size(),
+        num_tasks * (rank() + 1) // world_size(),
+    )
+
+
+def mean_over_tasks(total: Tensor, num_tasks: int) -> Tensor:
+    """The mean over the tasks of all processes, the same in each.
+
+    Args:
+        total: the sum over this process's tasks, of any shape.
+        num_tasks: how many these are.
+
+    Raises:
+        ProcessLost: if another process died.
+    """
+    if world_size() == 1:
+        return total / num_tasks
+    summed = torch.cat([total.reshape(-1), torch.tensor([num_tasks], dtype=total.dtype)])
+    with _reporting_loss():
+        dist.all_reduce(summed)
+    return (summed[:-1] / summed[-1]).view(total.shape)
+
+
+def broadcast(value: Value | None) -> Value:
+    """The first process's value, in all of them.
+
+    Raises:
+        ProcessLost: if another process died.
+    """
+    box = [value]
+    if world_size() > 1:
+        with _reporting_loss():
+            dist.broadcast_object_list(box)
+    assert box[0] is not None
+    return box[0]
+
+
+@contextmanager
+def _reporting_loss() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # how gloo and nccl report a closed connection
+        first_line = str(error).splitlines()[0]
+        raise ProcessLost(
+            f"process {rank()} lost its connection to another: {first_line}"
+        ) from error
