@@ -14,6 +14,7 @@ from metarl.envs.native import NativeTaskFamily
 from metarl.envs.objectives import Objective
 from metarl.envs.rendering import SceneRenderer
 from metarl.envs.world import Floats, Frame, Mask
+from metarl.processors import processors
 
 
 class Motion(NamedTuple):
@@ -140,7 +141,7 @@ class MujocoFamily(NativeTaskFamily):
         robot: its body and dynamics.
         objective: what it is asked to do.
         horizon: H.
-        num_threads: threads of the physics; 0 for as many as there are processors.
+        num_threads: threads of the physics; 0 for as many as this process has processors.
     """
 
     robot: Robot
@@ -168,4 +169,5 @@ class MujocoFamily(NativeTaskFamily):
 
     def world(self, num: int, num_threads: int = 0) -> MujocoWorld:
         """Simulations of the robot."""
-        return MujocoWorld(self.robot, self.objective, num, num_threads or self.num_threads)
+        threads = num_threads or self.num_threads or processors()
+        return MujocoWorld(self.robot, self.objective, num, threads)

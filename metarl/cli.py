@@ -9,6 +9,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from metarl.commands import compare, evaluate, export, list, render, report, train
+from metarl.distributed import ProcessLost
 from metarl.errors import UserError
 
 DESCRIPTION = """\
@@ -34,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit status: 0, 1 where training broke down, 2 for a mistake of the user's, 130 after
-        an interruption.
+        The exit status: 0, 1 where training broke down or another process died, 2 for a mistake of
+        the user's, 130 after an interruption.
     """
     options = _parser().parse_args(arguments)
     console = Console()
@@ -48,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"metarl: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )
         return 2
+    except ProcessLost as error:
+        complain.print(f"metarl: {error}", style="red", markup=False, soft_wrap=True)
+        return 1
     except FloatingPointError as error:
         complain.print(f"metarl: it broke down: {error}", style="red", markup=False, soft_wrap=True)
         return 1

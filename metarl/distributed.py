@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from metarl.processors import processors
+
 Value = TypeVar("Value")
 
 TIMEOUT = timedelta(minutes=30)  # as long as the first process may evaluate, and the others wait
@@ -45,17 +47,11 @@ def process_group() -> Iterator[None]:
         yield
         return
     dist.init_process_group("gloo", timeout=TIMEOUT)
-    torch.set_num_threads(num_threads())
+    torch.set_num_threads(processors())
     try:
         yield
     finally:
         dist.destroy_process_group()
-
-
-def num_threads() -> int:
-    """This process's share of the machine's processors."""
-    here = int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun() else 1
-    return max(1, (os.cpu_count() or 1) // here)
 
 
 def rank() -> int:
@@ -71,14 +67,8 @@ def world_size() -> int:
 def share(num_tasks: int) -> slice:
     """Which tasks of a meta-batch are this process's.
 
-    Raises:
-        ValueError: if there are fewer tasks than processes.
+    Every process has one at least, if there are enough.
     """
-    if num_tasks < world_size():
-        raise ValueError(
-            f"{world_size()} processes cannot share {num_tasks} tasks; raise outer.meta_batch, or "
-            "start fewer processes"
-        )
     return slice(
         num_tasks * rank() // world_size(),
         num_tasks * (rank() + 1) // world_size(),

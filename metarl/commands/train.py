@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from metarl import distributed
 from metarl.commands import Commands, add_set, declare, evaluate
 from metarl.config import Config, load_config, shipped_configs
 from metarl.errors import UserError
@@ -43,6 +44,7 @@ examples:
   metarl train half_cheetah_direction --set family.settings.dynamics=gymnasium
   metarl train --resume runs/point-2
   metarl train --resume runs/point-2 --set outer.iterations=500    (train for longer)
+  torchrun --nproc-per-node 4 -m metarl train ant_goal             (share the tasks)
 """
 
 BASELINE = f"""\
@@ -97,15 +99,32 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace, console: Console) -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
+    with distributed.process_group():
+        return _lead(options, console) if distributed.rank() == 0 else _follow()
+
+
+def _follow() -> int:
+    """Take part in what the first process leads, and write nothing."""
+    start: tuple[Config, TrainingState] = distributed.broadcast(None)
+    config, state = start
+    for _ in train(config, config.load_family(), state):
+        pass
+    return 0
+
+
+def _lead(options: argparse.Namespace, console: Console) -> int:
     run, state = _prepare(options)
     config = run.config
     family = config.load_family()
-    state = state or initial_state(config, inner_loop(config, family))
+    if state is None:
+        state = initial_state(config, inner_loop(config, family))
+        run.save(state)
+    distributed.broadcast((config, state))
     console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
     log = MetricsLog(run, state.iteration)
     saved = state
     interrupted = False
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         with _progress(console) as progress:
             bar = progress.add_task(
@@ -125,7 +144,7 @@ def _train(options: argparse.Namespace, console: Console) -> int:
     finally:
         # whatever ended it, the last sound state is kept
         log.close()
-        if state is not saved or not (run.path / "state.json").exists():
+        if state is not saved:
             run.save(state)
     if interrupted:
         console.print(
@@ -153,10 +172,27 @@ def _prepare(options: argparse.Namespace) -> tuple[Run, TrainingState | None]:
             raise UserError("say which baseline: --kind pretrained, --kind random or --kind oracle")
         overrides = [*overrides, f"method={options.kind}"]
     config = load_config(options.config, overrides)
+    _check_processes(config)
     state = _imported(config, options.model) if options.model else None
     suffix = "" if config.method == "maml" else f"-{config.method}"
     path = options.out or Path("runs") / (Path(options.config).stem + suffix)
+    if distributed.restarted() and (path / "state.json").exists():
+        run = Run.open(path)
+        run.reconfigure(config)
+        return run, run.load()
     return Run.create(path, config), state
+
+
+def _check_processes(config: Config) -> None:
+    """Refuse more processes than a training can use."""
+    processes = distributed.world_size()
+    if processes > 1 and config.method != "maml":
+        raise UserError("baselines train in one process; start them without torchrun")
+    if processes > config.outer.meta_batch:
+        raise UserError(
+            f"{processes} processes cannot share outer.meta_batch={config.outer.meta_batch} tasks; "
+            "raise it, or start fewer processes"
+        )
 
 
 def _resume(options: argparse.Namespace) -> tuple[Run, TrainingState]:
@@ -170,6 +206,7 @@ def _resume(options: argparse.Namespace) -> tuple[Run, TrainingState]:
     if options.config:
         config = load_config(options.config, [*options.set, f"method={run.config.method}"])
         run.reconfigure(config)
+    _check_processes(run.config)
     state = run.load()
     # a run that was stopped between its last update and its evaluation has that left to do
     if state.iteration >= run.config.updates and (run.path / "evaluation.json").exists():

@@ -1,0 +1,103 @@
+"""Several processes, as torchrun starts them, do what one does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from metarl.distributed import share
+from metarl.run import Run
+
+TINY = [
+    "--set=family.settings.horizon=10",
+    "--set=outer.meta_batch=5",
+    "--set=inner.trajectories=4",
+    "--set=evaluation.tasks=5",
+    "--set=evaluation.trajectories=3",
+    "--set=policy.hidden_sizes=[8]",
+    "--set=checkpoint_every=1",
+    # well conditioned, so that the order of summation is all that differs
+    "--set=outer.curvature_fraction=1",
+    "--set=outer.damping=0.1",
+]
+
+
+def torchrun(processes: int, *arguments: str) -> list[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*launcher, f"--nproc-per-node={processes}", "-m", "metarl", *arguments]
+
+
+def train(processes: int, out: Path, iterations: int = 3) -> Run:
+    command = ["train", "quickstart", *TINY, f"--set=outer.iterations={iterations}"]
+    subprocess.run(
+        torchrun(processes, *command, "--out", str(out)), check=True, capture_output=True
+    )
+    return Run.open(out)
+
+
+def test_one_two_and_four_processes_end_with_the_same_policy(tmp_path: Path) -> None:
+    one, *others = (train(processes, tmp_path / str(processes)) for processes in (1, 2, 4))
+    expected = one.load()
+    for other in others:
+        state = other.load()
+        assert state.iteration == 3
+        assert state.environment_steps == expected.environment_steps
+        for name, leaf in expected.theta.items():
+            # up to the order of summation
+            torch.testing.assert_close(state.theta[name], leaf, atol=1e-4, rtol=1e-3)
+        for mine, theirs in zip(other.metrics(), one.metrics(), strict=True):
+            assert mine["return/after_1_steps"] == pytest.approx(
+                theirs["return/after_1_steps"], abs=1e-3
+            )
+
+
+def test_more_processes_than_tasks_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    command = [
+        "train",
+        "quickstart",
+        *TINY,
+        "--set=outer.meta_batch=1",
+        "--out",
+        str(tmp_path / "x"),
+    ]
+    result = subprocess.run(torchrun(2, *command), capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "2 processes cannot share outer.meta_batch=1" in result.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_process_that_dies_is_replaced_and_training_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = torchrun(2, "train", "quickstart", *TINY, "--set=outer.iterations=400")
+    restarts = command.index("--standalone") + 1
+    command[restarts:restarts] = ["--max-restarts=1", "--monitor-interval=0.2"]
+    process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True)
+    metrics = out / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 5):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    run = Run.open(out)
+    assert run.load().iteration == 400
+    assert [line["iteration"] for line in run.metrics()] == list(range(1, 401))
+
+
+def test_the_shares_of_all_processes_are_the_whole(monkeypatch) -> None:
+    for world in (1, 2, 3, 4):
+        monkeypatch.setattr("metarl.distributed.world_size", lambda world=world: world)
+        tasks = []
+        for rank in range(world):
+            monkeypatch.setattr("metarl.distributed.rank", lambda rank=rank: rank)
+            mine = list(range(7))[share(7)]
+            assert mine
+            tasks += mine
+        assert tasks == list(range(7))
