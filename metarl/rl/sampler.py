@@ -65,42 +65,46 @@ def sample(
         seed=seeds.tolist(), options={"task": np.repeat(tasks, per_task, axis=0)}
     )
 
-    shape = (num_tasks, per_task, horizon)
+    # the time axis comes first while sampling: what a step writes is one contiguous block
+    shape = (horizon, num_tasks, per_task)
     observations = torch.zeros(*shape, observation.shape[-1])
     actions = torch.zeros(*shape, *policy.action_shape, dtype=policy.action_dtype)
-    rewards = torch.zeros(shape)
-    log_probs = torch.zeros(shape)
-    mask = torch.zeros(shape, dtype=torch.bool)
+    rewards = np.zeros((horizon, envs.num_envs), dtype=np.float32)
+    alive = np.ones((horizon + 1, envs.num_envs), dtype=bool)
     distributions: dict[str, Tensor] = {}
-    alive = np.ones(envs.num_envs, dtype=bool)
-
     for t in range(horizon):
-        seen = torch.from_numpy(np.asarray(observation, dtype=np.float32))
-        seen = seen.view(num_tasks, per_task, -1)
-        distribution = policy.distribution(params, seen)
-        action = policy.act(distribution, noise[t])
-        if not torch.isfinite(action).all():
+        np.copyto(observations[t].view(envs.num_envs, -1).numpy(), observation, casting="same_kind")
+        distribution = policy.distribution(params, observations[t])
+        actions[t] = policy.act(distribution, noise[t])
+        chosen = actions[t].view(envs.num_envs, *policy.action_shape).numpy()
+        if not np.isfinite(chosen).all():
             raise FloatingPointError(
                 "the policy chose an action that is not finite: its last update was too large; "
                 "lower the step size"
             )
-        observations[:, :, t] = seen
-        actions[:, :, t] = action
-        log_probs[:, :, t] = policy.log_prob(distribution, action)
-        mask[:, :, t] = torch.from_numpy(alive).view(num_tasks, per_task)
         for name, leaf in distribution.items():
             if name not in distributions:
                 # a leaf that is the same for all observations, (N, 1, ·), is kept once
-                length = (per_task, horizon) if leaf.shape[1] == per_task else (1, 1)
-                distributions[name] = torch.zeros(num_tasks, *length, *leaf.shape[2:])
-            distributions[name][:, :, min(t, distributions[name].shape[2] - 1)] = leaf
-        observation, reward, terminated, truncated, _ = envs.step(
-            action.reshape(envs.num_envs, *policy.action_shape).numpy()
-        )
-        rewards[:, :, t] = torch.from_numpy(np.asarray(reward, dtype=np.float32)).view(
-            num_tasks, per_task
-        )
-        alive = alive & ~(terminated | truncated)
-        if not alive.any():
+                steps = horizon if leaf.shape[1] == per_task else 1
+                distributions[name] = torch.zeros(steps, *leaf.shape)
+            distributions[name][min(t, len(distributions[name]) - 1)] = leaf
+        observation, rewards[t], terminated, truncated, _ = envs.step(chosen)
+        alive[t + 1] = alive[t] & ~(terminated | truncated)
+        if not alive[t + 1].any():
+            alive[t + 1 :] = False
             break
-    return Trajectories(observations, actions, rewards, mask, log_probs, distributions)
+
+    def by_task(leaf: Tensor) -> Tensor:
+        """(H, N, B, ·) to (N, B, H, ·)."""
+        return leaf.movedim(0, 2).contiguous()
+
+    actions = by_task(actions)
+    distributions = {name: by_task(leaf) for name, leaf in distributions.items()}
+    return Trajectories(
+        by_task(observations),
+        actions,
+        by_task(torch.from_numpy(rewards).view(shape)),
+        by_task(torch.from_numpy(alive[:-1]).view(shape)),
+        policy.log_prob(distributions, actions),
+        distributions,
+    )
