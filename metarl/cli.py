@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from metarl.commands import compare, evaluate, export, list, render, report, train
+from metarl.commands import bench, compare, evaluate, export, list, render, report, train
 from metarl.distributed import ProcessLost
 from metarl.errors import UserError
 
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"metarl {version('metarl-maml')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     train.add_commands(commands)
-    for command in (evaluate, compare, render, report, export, list):
+    for command in (evaluate, compare, render, report, export, list, bench):
         command.add_command(commands)
     return parser
 

@@ -3,6 +3,7 @@
 Everything is checked before any work is spent, and every mistake is reported at once.
 """
 
+import math
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,12 @@ class InnerConfig(_Section):
 class _Outer(_Section):
     iterations: PositiveInt = 100
     meta_batch: PositiveInt = 20
+    anneal: bool = False
+
+    def annealed(self, value: float, iteration: int) -> float:
+        """A step's size at an iteration: with `anneal` it falls to zero by half a cosine."""
+        progress = iteration / self.iterations
+        return value * 0.5 * (1.0 + math.cos(math.pi * progress)) if self.anneal else value
 
 
 class TRPOConfig(_Outer):

@@ -61,7 +61,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 @cache
-def _commit() -> str | None:
+def package_commit() -> str | None:
     """The commit of this package, where it runs from a checkout, marked where it was changed."""
     describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     folder = Path(__file__).parent
@@ -158,7 +158,9 @@ class Run:
         Raises:
             UserError: if it differs in what already computed iterations depend on.
         """
-        if changed := differences(self.config, config, RESUMABLE):
+        # where steps shrink towards the last iteration, which that is matters from the first
+        fixed = [name for name in RESUMABLE if not (self.config.outer.anneal and "iter" in name)]
+        if changed := differences(self.config, config, fixed):
             raise UserError(
                 f"the run in {self.path} was started with other settings "
                 f"({'; '.join(changed)}); resume it without changing them, or start a new run"
@@ -179,7 +181,7 @@ class Run:
             "weights": file.name,
             "sha256": hashlib.sha256(weights).hexdigest(),
             "order": list(tensors),
-            "commit": _commit(),
+            "commit": package_commit(),
             "versions": {library: version(library) for library in LIBRARIES},
             "python": platform.python_version(),
         }

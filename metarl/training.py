@@ -141,11 +141,15 @@ def _outer_step(
     outer = config.outer
     if isinstance(outer, AdamConfig):
         theta, optimizer, objective = adam_outer_step(
-            inner, state.theta, rollouts, state.optimizer, outer.learning_rate
+            inner,
+            state.theta,
+            rollouts,
+            state.optimizer,
+            outer.annealed(outer.learning_rate, state.iteration),
         )
         return theta, optimizer, {"outer/objective": objective}
     settings = TrustRegion(
-        outer.max_kl,
+        outer.annealed(outer.max_kl, state.iteration),
         outer.cg_iterations,
         outer.damping,
         outer.backtrack_ratio,

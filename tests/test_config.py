@@ -45,6 +45,16 @@ def test_the_outer_algorithm_decides_which_settings_there_are() -> None:
         validate_config({**MINIMAL, "outer": {"algorithm": "adam", "max_kl": 0.01}})
 
 
+def test_annealed_steps_fall_from_their_size_to_nothing() -> None:
+    config = validate_config({**MINIMAL, "outer": {"anneal": True, "iterations": 10}})
+    sizes = [config.outer.annealed(0.01, iteration) for iteration in range(11)]
+    assert sizes[0] == 0.01
+    assert sizes[5] == pytest.approx(0.005)
+    assert sizes[10] == pytest.approx(0.0, abs=1e-12)
+    assert sizes == sorted(sizes, reverse=True)
+    assert validate_config(MINIMAL).outer.annealed(0.01, 50) == 0.01
+
+
 @pytest.mark.parametrize(
     ("values", "sentences"),
     [

@@ -176,6 +176,13 @@ def test_a_resume_with_another_config_is_refused(complaint, finished: Path) -> N
     assert (finished / "config.yaml").read_text() == before
 
 
+def test_an_annealed_run_cannot_be_made_longer(complaint, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    assert train(path, 2, "--set=outer.anneal=true") == 0
+    error = complaint("train", "--resume", str(path), "--set=outer.iterations=4")
+    assert "outer.iterations: 2 → 4" in error
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip", "absent", "json", "future"])
 def test_a_damaged_checkpoint_is_answered_in_a_sentence(
     capsys, complaint, tmp_path, damage
