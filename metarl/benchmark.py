@@ -53,9 +53,8 @@ ITERATED: dict[str, Question] = {  # what `iteration` is asked about
     "half-cheetah, paper": SAMPLED["half-cheetah, paper"],
     "half-cheetah, gymnasium": SAMPLED["half-cheetah, gymnasium"],
 }
-GROWTH: dict[
-    str, Question
-] = {  # point navigation, of which one size changes at a time; N 20, B 20, H 100 otherwise
+# `iteration` again, for point navigation: N 20, B 20, H 100, and one of them changed
+GROWTH: dict[str, Question] = {
     f"{letter} {size}": ("point_navigation", (f"{setting}={size}",))
     for letter, setting, sizes in (
         ("N", "outer.meta_batch", (5, 10, 20, 40, 80, 160)),

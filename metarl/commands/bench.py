@@ -66,7 +66,7 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
     }
     for part in options.parts or PARTS:
         figures: dict[str, Figures] = {}
-        questions: Mapping[str, tuple[str, Sequence[str]]] = {
+        questions = {
             "sampling": SAMPLED,
             "iteration": ITERATED,
             "growth": GROWTH,
