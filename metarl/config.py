@@ -132,6 +132,7 @@ class BaselineConfig(_Section):
         0.2,
         0.5,
         1.0,
+        2.0,
     )
     validation_tasks: PositiveInt = 20
 

@@ -13,7 +13,7 @@ from metarl.training import Metrics, TrainingState, initial_state, inner_loop, m
 LABELS: dict[Method, str] = {
     "maml": "MAML",
     "pretrained": "pretrained",
-    "random": "random initialisation",
+    "random": "random",
     "oracle": "oracle",
 }
 

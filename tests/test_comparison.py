@@ -69,7 +69,7 @@ def test_several_runs_are_summed_up_by_the_interquartile_mean() -> None:
 def test_runs_that_differ_in_their_seed_count_as_one_experiment(runs) -> None:
     entries = compare([Run.open(Path(path)) for path in runs.values()])
     labels = [entry.label for entry in entries]
-    assert labels == ["MAML", "pretrained", "random initialisation", "oracle"]
+    assert labels == ["MAML", "pretrained", "random", "oracle"]
     assert [len(entry.runs) for entry in entries] == [2, 1, 1, 1]
     assert entries[0].environment_steps[0] > 0
     assert entries[2].environment_steps == [0]
@@ -225,7 +225,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(runs, tmp_path) -> None:
     page = tmp_path / "report.html"
     assert main(["report", *runs.values(), "--out", str(page)]) == 0
     text = page.read_text()
-    for label in ("MAML", "pretrained", "random initialisation", "oracle"):
+    for label in ("MAML", "pretrained", "random", "oracle"):
         assert f"<h2>{label}</h2>" in text
     assert set(re.findall(r'(?:src|href)="(.{5})', text)) == {"data:"}
     assert text.count("data:video/mp4") == 4

@@ -53,15 +53,23 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
         raise UserError(
             f"cannot write to {out} ({error.strerror}); name another directory with --out"
         ) from error
-    table = Table(title=runs[0].config.family.name, caption=meaning(entries))
-    for name in rows(entries)[0]:
-        table.add_column(name, overflow="fold")
-    for row in rows(entries):
-        table.add_row(*row.values())
-    console.print(table)
+    console.print(_table(runs[0].config.family.name, entries))
     for plot in plots:
         console.print(f"plot: {plot}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _table(title: str, entries: Sequence[Entry]) -> Table:
+    """A column for each entry, so that it fits a terminal of 80 columns."""
+    table = Table(title=title, caption=meaning(entries))
+    labels, *quantities = zip(*(row.items() for row in rows(entries)), strict=True)
+    table.add_column()
+    for _, label in labels:
+        table.add_column(label, justify="right")
+    for quantity in quantities:
+        name = quantity[0][0]
+        table.add_row(name, *(value.replace(" [", "\n[") for _, value in quantity))
+    return table
 
 
 def load(runs: Sequence[Run], console: Console) -> list[Entry]:
