@@ -17,7 +17,7 @@ from metarl.run import Run
 from metarl.statistics import Summary, summarise
 
 # what may differ between runs that are training seeds of one experiment
-SEED = ("seed", "checkpoint_every", "evaluation.", "family.settings.num_threads")
+SEED = ("seed", "device", "checkpoint_every", "evaluation.", "family.settings.num_threads")
 
 
 @dataclass(frozen=True)

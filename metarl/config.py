@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
+from metarl.devices import Device
 from metarl.envs import Informed, TaskFamily, load_family
 from metarl.errors import UserError, did_you_mean
 
@@ -151,6 +152,7 @@ class Config(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     baseline: BaselineConfig = BaselineConfig()
     seed: Annotated[int, Field(ge=0)] = 1
+    device: Device = "auto"
     checkpoint_every: PositiveInt = 10
 
     def load_family(self) -> TaskFamily:

@@ -46,7 +46,7 @@ def process_group() -> Iterator[None]:
     if not under_torchrun():
         yield
         return
-    dist.init_process_group("gloo", timeout=TIMEOUT)
+    dist.init_process_group(timeout=TIMEOUT)  # gloo, and nccl for tensors on a GPU
     torch.set_num_threads(processors())
     try:
         yield
@@ -87,7 +87,7 @@ def mean_over_tasks(total: Tensor, num_tasks: int) -> Tensor:
     """
     if world_size() == 1:
         return total / num_tasks
-    summed = torch.cat([total.reshape(-1), torch.tensor([num_tasks], dtype=total.dtype)])
+    summed = torch.cat([total.reshape(-1), total.new_tensor([num_tasks])])
     with _reporting_loss():
         dist.all_reduce(summed)
     return (summed[:-1] / summed[-1]).view(total.shape)

@@ -40,6 +40,7 @@ RESUMABLE = (
     "evaluation.",
     "baseline.step_sizes",
     "baseline.validation_tasks",
+    "device",
     "checkpoint_every",
 )
 TORN = 2**62

@@ -5,16 +5,18 @@ A generator of states, so that whoever drives it decides about progress bars, fi
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from metarl.config import AdamConfig, Config
+from metarl.devices import device_for, move
 from metarl.distributed import mean_over_tasks, share
 from metarl.envs import TaskFamily
 from metarl.params import Params, flatten
 from metarl.randomness import stream, torch_stream
 from metarl.rl.maml import (
+    CPU,
     InnerLoop,
     Rollouts,
     adam_outer_step,
@@ -87,11 +89,12 @@ def meta_train(
             for bit, as in a run that was never interrupted.
 
     Raises:
+        UserError: if the config asks for a GPU and there is none.
         FloatingPointError: if observations, rewards or the meta-gradient are not finite. The last
             state that was yielded is sound.
     """
     family = family or config.load_family()
-    inner = inner_loop(config, family)
+    inner = replace(inner_loop(config, family), device=device_for(config.device))
     state = state or initial_state(config, inner)
     mine = share(config.outer.meta_batch)
     envs = family.make_vec((mine.stop - mine.start) * config.inner.trajectories)
@@ -172,7 +175,7 @@ def _outer_step(
 
 def _sampling_metrics(inner: InnerLoop, rollouts: Rollouts, meta_batch: int) -> Metrics:
     """Means over the tasks of all processes, and how many steps were taken for them."""
-    post = rollouts.post
+    post = move(rollouts.post, CPU)
     entropy = inner.policy.entropy(post.distribution).expand_as(post.weights)
     sums = {"policy/entropy": (post.weights * entropy).sum()}
     for step, gathered in enumerate(rollouts.trajectories):

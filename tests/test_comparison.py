@@ -20,6 +20,7 @@ from metarl.statistics import interquartile_mean_over_runs, mean_over_tasks
 TINY = [
     "--set=family.settings.horizon=10",
     "--set=outer.meta_batch=3",
+    "--set=outer.anneal=false",
     "--set=outer.iterations=2",
     "--set=inner.trajectories=4",
     "--set=evaluation.tasks=5",

@@ -19,6 +19,7 @@ from metarl.run import Run
 TINY = [
     "--set=family.settings.horizon=10",
     "--set=outer.meta_batch=3",
+    "--set=outer.anneal=false",
     "--set=inner.trajectories=4",
     "--set=evaluation.tasks=5",
     "--set=evaluation.trajectories=3",
@@ -138,6 +139,9 @@ def test_mistakes_on_the_command_line_are_answered_in_a_sentence(complaint, tmp_
     assert "there is no run in" in complaint("train", "--resume", str(tmp_path / "none"))
     assert "there is no run in" in complaint("evaluate", str(tmp_path / "none"))
     out = ["--out", str(tmp_path / "run")]
+    if not torch.cuda.is_available():
+        gpu = ["train", "quickstart", *out, "--set", "device=cuda"]
+        assert "torch sees no GPU" in complaint(*gpu)
     assert "did you mean 'step_size'" in complaint(
         "train", "quickstart", *out, "--set", "inner.step_sise=1"
     )

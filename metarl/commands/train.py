@@ -20,6 +20,7 @@ from rich.table import Column
 from metarl import distributed
 from metarl.commands import Commands, add_set, declare, evaluate
 from metarl.config import Config, load_config, shipped_configs
+from metarl.devices import device_for
 from metarl.errors import UserError
 from metarl.methods import LABELS, train
 from metarl.run import MetricsLog, Run
@@ -173,6 +174,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Run, TrainingState | None]:
         overrides = [*overrides, f"method={options.kind}"]
     config = load_config(options.config, overrides)
     _check_processes(config)
+    device_for(config.device)
     state = _imported(config, options.model) if options.model else None
     suffix = "" if config.method == "maml" else f"-{config.method}"
     path = options.out or Path("runs") / (Path(options.config).stem + suffix)

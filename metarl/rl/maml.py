@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
+from metarl.devices import move
 from metarl.distributed import mean_over_tasks
 from metarl.inner_loop import adapt
 from metarl.params import Params, concatenate, flatten, repeat, unflatten
@@ -28,6 +29,7 @@ from metarl.rl.trajectories import Samples, Trajectories, tasks_of, thin
 from metarl.rl.trpo import TrustRegion, TrustRegionStep, check_gradient, trust_region_step
 
 Value = TypeVar("Value")
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class InnerLoop:
         chunk_samples: how many samples, in whole tasks, are differentiated together. It changes no
             result, only the time: temporaries of a few tasks stay in the processor's cache, those
             of forty do not, and one by one they are too small to keep it busy.
+        device: where gradients are computed, and where the samples of `Rollouts` lie.
     """
 
     policy: Policy
@@ -53,6 +56,7 @@ class InnerLoop:
     estimator: Estimator = "likelihood_ratio"
     first_order: bool = False
     chunk_samples: int = 8000
+    device: torch.device = CPU
 
     def adapt(self, theta: Params, pre: Sequence[Samples]) -> Params:
         """θ'_i of one task from the samples of its inner steps; differentiable."""
@@ -111,14 +115,15 @@ def adapt_by_sampling(
 
     def gather(params: Params) -> Samples:
         step = len(trajectories)
+        params = move(params, CPU)
         new = sample(
             inner.policy, params, envs, tasks, horizon, seed, *indices, step, first_task=first_task
         )
         trajectories.append(new)
         sampled_with.append(params)
-        return with_advantages(new, inner.gamma, inner.lam)
+        return move(with_advantages(new, inner.gamma, inner.lam), inner.device)
 
-    params = repeat(theta, len(tasks))
+    params = repeat(move(theta, inner.device), len(tasks))
     pre: list[Samples] = []
     for step_size in inner.step_sizes:
         samples = gather(params)
@@ -144,11 +149,11 @@ def outer_gradient(inner: InnerLoop, theta: Params, rollouts: Rollouts) -> tuple
     def total(theta: Params, pre: list[Samples], post: Samples) -> Tensor:
         return vmap(objective, in_dims=(None, 0, 0))(theta, pre, post).sum()
 
-    sums = torch.zeros(())
+    sums = []
     for pre, post in _chunks(inner, rollouts.pre, rollouts.post):
         gradient, value = grad_and_value(total)(theta, pre, post)
-        sums = sums + torch.cat([flatten(gradient), value.view(1)])
-    mean = mean_over_tasks(sums, len(rollouts.post.weights))
+        sums.append(torch.cat([flatten(gradient), value.view(1)]))
+    mean = mean_over_tasks(torch.stack(sums).sum(0), len(rollouts.post.weights))
     return mean[:-1], float(mean[-1])
 
 
@@ -163,11 +168,12 @@ def evaluate_candidate(inner: InnerLoop, theta: Params, rollouts: Rollouts) -> t
         adapted = inner.adapt(theta, pre)
         return surrogate(inner.policy, adapted, post), mean_kl(inner.policy, adapted, post)
 
-    sums = torch.zeros(2, dtype=torch.float64)
-    for pre, post in _chunks(inner, rollouts.pre, rollouts.post):
-        values = vmap(both, in_dims=(None, 0, 0))(theta, pre, post)
-        sums += torch.stack(values).sum(dim=1)
-    objective, kl = mean_over_tasks(sums, len(rollouts.post.weights)).tolist()
+    sums = [
+        torch.stack(vmap(both, in_dims=(None, 0, 0))(theta, pre, post)).sum(dim=1).double()
+        for pre, post in _chunks(inner, rollouts.pre, rollouts.post)
+    ]
+    mean = mean_over_tasks(torch.stack(sums).sum(0), len(rollouts.post.weights))
+    objective, kl = mean.tolist()
     return objective, kl
 
 
@@ -275,7 +281,8 @@ def trpo_outer_step(
     Returns:
         The new θ (the very same dictionary if the step was rejected), and what happened.
     """
-    pre, post = rollouts.pre, rollouts.post
+    pre, post, start = rollouts.pre, rollouts.post, theta
+    theta = move(theta, inner.device)
     if curvature_stride > 1:
         horizon = rollouts.trajectories[0].mask.shape[-1]
         pre = [thin(step, horizon, curvature_stride) for step in pre]
@@ -289,7 +296,7 @@ def trpo_outer_step(
         objective,
         settings,
     )
-    return (unflatten(step.theta, theta) if step.accepted else theta), step
+    return (move(unflatten(step.theta, theta), CPU) if step.accepted else start), step
 
 
 def adam_outer_step(
@@ -314,7 +321,8 @@ def adam_outer_step(
     Raises:
         FloatingPointError: if the gradient is not finite.
     """
-    gradient, objective = outer_gradient(inner, theta, rollouts)
+    gradient, objective = outer_gradient(inner, move(theta, inner.device), rollouts)
+    gradient = gradient.to(CPU)
     check_gradient(gradient)
     vector = flatten(theta).requires_grad_()
     vector.grad = -gradient  # Adam minimises
