@@ -118,8 +118,8 @@ def _lead(options: argparse.Namespace, console: Console) -> int:
     run, state = _prepare(options)
     config = run.config
     family = config.load_family()
-    if state is None:
-        state = initial_state(config, inner_loop(config, family))
+    state = state or initial_state(config, inner_loop(config, family))
+    if not (run.path / "state.json").exists():
         run.save(state)
     distributed.broadcast((config, state))
     console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
