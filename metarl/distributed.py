@@ -6,6 +6,7 @@ Started any other way there is one process, and everything here does nothing.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,6 +21,8 @@ from metarl.processors import processors
 Value = TypeVar("Value")
 
 TIMEOUT = timedelta(minutes=30)  # as long as the first process may evaluate, and the others wait
+
+_waited: list[float] = []
 
 
 class ProcessLost(Exception):
@@ -88,9 +91,18 @@ def mean_over_tasks(total: Tensor, num_tasks: int) -> Tensor:
     if world_size() == 1:
         return total / num_tasks
     summed = torch.cat([total.reshape(-1), total.new_tensor([num_tasks])])
+    started = time.perf_counter()
     with _reporting_loss():
         dist.all_reduce(summed)
+    _waited.append(time.perf_counter() - started)
     return (summed[:-1] / summed[-1]).view(total.shape)
+
+
+def seconds_waited() -> float:
+    """How long this process waited for the others in `mean_over_tasks` since it was last asked."""
+    seconds = sum(_waited)
+    _waited.clear()
+    return seconds
 
 
 def broadcast(value: Value | None) -> Value:

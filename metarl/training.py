@@ -11,7 +11,7 @@ import torch
 
 from metarl.config import AdamConfig, Config
 from metarl.devices import device_for, move
-from metarl.distributed import mean_over_tasks, share
+from metarl.distributed import mean_over_tasks, seconds_waited, share
 from metarl.envs import TaskFamily
 from metarl.params import Params, flatten
 from metarl.randomness import stream, torch_stream
@@ -131,6 +131,7 @@ def meta_train(
                     **metrics,
                     "time/sampling": sampled - started,
                     "time/learning": finished - sampled,
+                    "time/communication": seconds_waited(),
                     "time/steps_per_second": steps / (sampled - started),
                 },
             )
