@@ -1,0 +1,25 @@
+"""The benchmark measures what it says; the figures themselves are the machine's."""
+
+from metarl.benchmark import alone, iteration, sampling
+
+TINY = ("outer.meta_batch=2", "inner.trajectories=3", "family.settings.horizon=5")
+
+
+def test_the_parts_of_an_iteration_are_measured_in_a_process_of_its_own() -> None:
+    figures = alone(iteration, "point_navigation", TINY, 1)
+    parts = {"sampling", "learning", "adapt", "gradient", "curvature", "line search"}
+    assert figures.keys() == {*parts, "memory"}
+    assert all(value > 0 for value in figures.values())
+    assert figures["memory"] < 2.0
+
+
+def test_sampling_is_measured_beside_physics_and_gymnasiums_own() -> None:
+    figures = sampling("half_cheetah_direction", TINY, 1)
+    assert figures.keys() == {"physics", "observed", "sampler", "sync", "async"}
+    assert figures["physics"] > figures["sampler"] > 0
+    assert figures["sync"] > 0
+
+
+def test_what_cannot_be_measured_is_answered_in_a_sentence(complaint) -> None:
+    assert "there is no part 'smapling'" in complaint("bench", "smapling")
+    assert "at least 1" in complaint("bench", "--repeats", "0")
