@@ -117,13 +117,14 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     def stepped(vectorised: Any, count: int) -> float:
         vector: gym.vector.VectorEnv[Any, Any, Any] = vectorised([family.make] * count)
         observation, _ = vector.reset(seed=0)
+        size = controls.shape[-1]
 
         @torch.no_grad()
         def steps() -> None:
             nonlocal observation
             for t in range(family.horizon):
                 seen = torch.from_numpy(np.asarray(observation, dtype=np.float32))
-                noise = torch.from_numpy(controls[t, :count].astype(np.float32))
+                noise = torch.from_numpy(np.resize(controls[t], (count, size)).astype(np.float32))
                 action = policy.act(policy.distribution(theta, seen), noise)
                 observation, *_ = vector.step(action.numpy())
 
