@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from metarl.config import Config, EvaluationConfig, differences
 from metarl.errors import UserError
-from metarl.evaluation import AdaptationCurve
+from metarl.evaluation import AdaptationCurve, adaptation_curve
 from metarl.methods import LABELS
 from metarl.results import measured
 from metarl.run import Run
 from metarl.statistics import Summary, summarise
+from metarl.training import inner_loop
 
 # what may differ between runs that are training seeds of one experiment
 SEED = ("seed", "device", "checkpoint_every", "evaluation.", "family.settings.num_threads")
@@ -29,12 +30,15 @@ class Entry:
         runs: its runs.
         curves: the adaptation curve of each.
         summary: of all of them.
+        catching_up: how many gradient steps it takes to the meta-policy's return after one, in
+            words; empty where nobody asked.
     """
 
     label: str
     runs: Sequence[Run]
     curves: Sequence[AdaptationCurve]
     summary: Summary
+    catching_up: str = ""
 
     @property
     def environment_steps(self) -> list[int]:
@@ -74,6 +78,47 @@ def compare(runs: Sequence[Run]) -> list[Entry]:
     return sorted(entries, key=lambda entry: order.index(entry.runs[0].config.method))
 
 
+def with_catching_up(entries: Sequence[Entry], most: int) -> list[Entry]:
+    """Ask of those who fine-tune how many steps take them to the meta-policy's return after one.
+
+    The first run of each goes on with the last of its step sizes.
+
+    Args:
+        entries: a comparison.
+        most: after how many steps to give up.
+
+    Raises:
+        UserError: if no meta-policy is among them.
+    """
+    targets = [e.summary.centre[1] for e in entries if e.runs[0].config.method == "maml"]
+    if not targets:
+        raise UserError("--many-steps needs a meta-policy (method maml) to catch up with")
+    asked = []
+    for entry in entries:
+        if entry.runs[0].config.method in ("pretrained", "random"):
+            returns = _long_curve(entry, most).returns.mean(axis=0)
+            reached = np.flatnonzero(returns >= max(targets))
+            text = str(reached[0]) if len(reached) else f"more than {most}"
+            entry = replace(entry, catching_up=text)
+        asked.append(entry)
+    return asked
+
+
+def _long_curve(entry: Entry, steps: int) -> AdaptationCurve:
+    run, sizes = entry.runs[0], entry.curves[0].step_sizes
+    family, settings = run.config.load_family(), run.config.evaluation
+    schedule = (*sizes, *[sizes[-1]] * steps)[:steps]
+    return adaptation_curve(
+        inner_loop(run.config, family),
+        run.load().theta,
+        family,
+        settings.tasks,
+        settings.trajectories,
+        schedule,
+        settings.seed,
+    )
+
+
 def _check_families(runs: Sequence[Run]) -> None:
     first = runs[0]
     for run in runs[1:]:
@@ -110,7 +155,7 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
         row = {
             "method": entry.label,
             "seeds": ", ".join(str(run.config.seed) for run in entry.runs),
-            "environment steps": " / ".join(_millions(n) for n in set(entry.environment_steps)),
+            "environment steps": _span(entry.environment_steps),
             "budget": _millions(_budget(entry.runs[0])),
             "step size": _step_sizes(entry.curves),
         }
@@ -122,8 +167,15 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
                 if k < len(summary.centre)
                 else "–"
             )
+        if any(other.catching_up for other in entries):
+            row["steps to MAML's return after 1"] = entry.catching_up or "–"
         table.append(row)
     return table
+
+
+def _span(steps: Sequence[int]) -> str:
+    """The fewest and the most, in millions."""
+    return " to ".join(dict.fromkeys([_millions(min(steps)), _millions(max(steps))]))
 
 
 def _budget(run: Run) -> int:

@@ -89,6 +89,20 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
     assert lines[2].startswith("| MAML | 1, 2 |")
 
 
+def test_compare_says_how_many_steps_others_need_to_catch_up(runs, tmp_path, complaint) -> None:
+    out = tmp_path / "out"
+    chosen = [runs[name] for name in ("maml", "random", "oracle")]
+    assert main(["compare", *chosen, "--out", str(out), "--many-steps", "5"]) == 0
+    header, _, maml, random, oracle, *_ = (out / "comparison.md").read_text().splitlines()
+    assert header.endswith("| steps to MAML's return after 1 |")
+    assert maml.endswith("| – |")
+    assert oracle.endswith("| – |")
+    assert random.split("|")[-2].strip() in {*"012345", "more than 5"}
+    few = ["--out", str(out), "--many-steps"]
+    assert "at least 1" in complaint("compare", *chosen, *few, "0")
+    assert "needs a meta-policy" in complaint("compare", runs["random"], *few, "5")
+
+
 def test_runs_of_other_tasks_are_refused(runs, tmp_path, complaint) -> None:
     other = tmp_path / "other"
     tiny = [setting for setting in TINY if "horizon" not in setting]

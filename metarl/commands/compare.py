@@ -8,7 +8,15 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.commands import Commands, add_runs, declare
-from metarl.comparison import Entry, compare, markdown, meaning, rows, training_curves
+from metarl.comparison import (
+    Entry,
+    compare,
+    markdown,
+    meaning,
+    rows,
+    training_curves,
+    with_catching_up,
+)
 from metarl.errors import UserError
 from metarl.plotting import plot_adaptation, plot_training
 from metarl.run import Run, write_atomically
@@ -23,7 +31,7 @@ training.svg into a directory of their own. A run that was not evaluated yet is 
 EXAMPLES = """\
 examples:
   metarl compare runs/quickstart runs/quickstart-pretrained runs/quickstart-oracle
-  metarl compare runs/point-* --out results/point
+  metarl compare runs/point-* --out results/point --many-steps 50
 """
 
 
@@ -32,6 +40,13 @@ def add_command(commands: Commands) -> None:
     summary = "put runs side by side: table and plots"
     parser = declare(commands, "compare", summary, DESCRIPTION, EXAMPLES, _compare)
     add_runs(parser)
+    parser.add_argument(
+        "--many-steps",
+        type=int,
+        metavar="K",
+        help="also find out how many gradient steps, up to K, take the pretrained and the random "
+        "policy to the meta-policy's return after one",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -42,8 +57,13 @@ def add_command(commands: Commands) -> None:
 
 
 def _compare(options: argparse.Namespace, console: Console) -> int:
+    if options.many_steps is not None and options.many_steps < 1:
+        raise UserError(f"--many-steps must be at least 1, not {options.many_steps}")
     runs = [Run.open(path) for path in options.runs]
     entries = load(runs, console)
+    if options.many_steps:
+        with console.status("taking many steps ..."):
+            entries = with_catching_up(entries, options.many_steps)
     out: Path = options.out
     try:
         out.mkdir(parents=True, exist_ok=True)
