@@ -160,8 +160,9 @@ class Run:
             UserError: if it differs in what already computed iterations depend on.
         """
         # where steps shrink towards the last iteration, which that is matters from the first
-        fixed = [name for name in RESUMABLE if not (self.config.outer.anneal and "iter" in name)]
-        if changed := differences(self.config, config, fixed):
+        annealed = self.config.outer.anneal and self.config.method == "maml"
+        free = [name for name in RESUMABLE if not (annealed and name == "outer.iterations")]
+        if changed := differences(self.config, config, free):
             raise UserError(
                 f"the run in {self.path} was started with other settings "
                 f"({'; '.join(changed)}); resume it without changing them, or start a new run"
