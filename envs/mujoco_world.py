@@ -117,7 +117,10 @@ class MujocoWorld:
 
     def observe(self) -> Floats:
         """Observations (num, S); zeros where a simulation broke down."""
-        return np.nan_to_num(self.robot.observe(self.batch), copy=False, posinf=0.0, neginf=0.0)
+        observations = self.robot.observe(self.batch)
+        if not np.isfinite(observations).all():
+            np.nan_to_num(observations, copy=False, posinf=0.0, neginf=0.0)
+        return observations
 
     def render(self, index: int) -> Frame:
         """The robot, followed by the camera, and a marker that shows its task."""

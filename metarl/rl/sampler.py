@@ -1,6 +1,7 @@
 """Gathering trajectories of many tasks at once, with a policy for each."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -72,27 +73,30 @@ def sample(
     rewards = np.zeros((horizon, envs.num_envs), dtype=np.float32)
     alive = np.ones((horizon + 1, envs.num_envs), dtype=bool)
     distributions: dict[str, Tensor] = {}
-    for t in range(horizon):
-        np.copyto(observations[t].view(envs.num_envs, -1).numpy(), observation, casting="same_kind")
-        distribution = policy.distribution(params, observations[t])
-        actions[t] = policy.act(distribution, noise[t])
-        chosen = actions[t].view(envs.num_envs, *policy.action_shape).numpy()
-        if not np.isfinite(chosen).all():
-            raise FloatingPointError(
-                "the policy chose an action that is not finite: its last update was too large; "
-                "lower the step size"
+    with _one_thread():
+        for t in range(horizon):
+            np.copyto(
+                observations[t].view(envs.num_envs, -1).numpy(), observation, casting="same_kind"
             )
-        for name, leaf in distribution.items():
-            if name not in distributions:
-                # a leaf that is the same for all observations, (N, 1, ·), is kept once
-                steps = horizon if leaf.shape[1] == per_task else 1
-                distributions[name] = torch.zeros(steps, *leaf.shape)
-            distributions[name][min(t, len(distributions[name]) - 1)] = leaf
-        observation, rewards[t], terminated, truncated, _ = envs.step(chosen)
-        alive[t + 1] = alive[t] & ~(terminated | truncated)
-        if not alive[t + 1].any():
-            alive[t + 1 :] = False
-            break
+            distribution = policy.distribution(params, observations[t])
+            actions[t] = policy.act(distribution, noise[t])
+            chosen = actions[t].view(envs.num_envs, *policy.action_shape).numpy()
+            if not np.isfinite(chosen).all():
+                raise FloatingPointError(
+                    "the policy chose an action that is not finite: its last update was too large; "
+                    "lower the step size"
+                )
+            for name, leaf in distribution.items():
+                if name not in distributions:
+                    # a leaf that is the same for all observations, (N, 1, ·), is kept once
+                    steps = horizon if leaf.shape[1] == per_task else 1
+                    distributions[name] = torch.zeros(steps, *leaf.shape)
+                distributions[name][min(t, len(distributions[name]) - 1)] = leaf
+            observation, rewards[t], terminated, truncated, _ = envs.step(chosen)
+            alive[t + 1] = alive[t] & ~(terminated | truncated)
+            if not alive[t + 1].any():
+                alive[t + 1 :] = False
+                break
 
     def by_task(leaf: Tensor) -> Tensor:
         """(H, N, B, ·) to (N, B, H, ·)."""
@@ -108,3 +112,18 @@ def sample(
         policy.log_prob(distributions, actions),
         distributions,
     )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread.
+
+    The forward pass of a time step is small, and torch's other threads would go on spinning for a
+    while after it, on the processors that the physics wants.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
