@@ -36,7 +36,7 @@ from metarl.rl.maml import (
     outer_gradient,
 )
 from metarl.rl.sampler import sample
-from metarl.rl.trajectories import tasks_of, thin
+from metarl.rl.trajectories import Trajectories, tasks_of, thin
 from metarl.training import initial_state, inner_loop, meta_train
 
 Result = TypeVar("Result")
@@ -76,7 +76,7 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     """Environment steps a second of a MuJoCo family.
 
     Returns:
-        `physics`: plain `Batch.step` with as many simulations, threads and physics steps: the
+        `physics`: plain `Batch.step` with as many simulations and threads and the same actions: the
         floor. `observed`: `Batch.step` that also computes what observations and rewards need.
         `sampler`: the whole sampler, with a policy of its own for each task. `sync` and `async`:
         gymnasium's vector environments with 16 and as many as processors sub-environments, and
@@ -90,8 +90,17 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     num_tasks = config.outer.meta_batch
     num_envs = num_tasks * config.inner.trajectories
     tasks = family.sample_tasks(stream(0, "benchmark"), num_tasks)
-    controls = stream(0, "controls").standard_normal((family.horizon, num_envs, _actions(family)))
-    controls = controls.clip(-1.0, 1.0)
+    stacked = repeat(theta, num_tasks)
+    envs = family.make_vec(num_envs)
+
+    def sampled() -> Trajectories:
+        return sample(policy, stacked, envs, tasks, family.horizon, 0)
+
+    # the floor takes the same actions, and steps only whom the sampler steps: who fell over rests
+    gathered = sampled()
+    actions = gathered.actions.clamp(-1.0, 1.0).movedim(2, 0).flatten(1, 2).numpy()
+    active = gathered.mask.movedim(2, 0).flatten(1, 2).numpy()
+    steps = int(active.sum())
 
     def physics(persistent: bool, stage: mujoco.mjtStage) -> float:
         world = family.world(num_envs)
@@ -102,49 +111,36 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
         def episodes() -> None:
             for name, start in starts.items():
                 batch.bind(name)[:] = start
-            for control in controls:
-                batch.bind("ctrl")[:] = control
-                batch.step(nstep=family.robot.frame_skip, stage=stage)
+            for t in range(family.horizon):
+                batch.bind("ctrl")[:] = actions[t]
+                batch.step(active[t], nstep=family.robot.frame_skip, stage=stage)
 
-        return controls[..., 0].size / _median(episodes, repeats)
-
-    envs = family.make_vec(num_envs)
-    stacked = repeat(theta, num_tasks)
-
-    def sampled() -> int:
-        """How many steps were taken; some of the ants fall over and take fewer."""
-        gathered = sample(policy, stacked, envs, tasks, family.horizon, 0)
-        return int(gathered.mask.sum())
+        return steps / _median(episodes, repeats)
 
     def stepped(vectorised: Any, count: int) -> float:
         vector: gym.vector.VectorEnv[Any, Any, Any] = vectorised([family.make] * count)
         observation, _ = vector.reset(seed=0)
-        size = controls.shape[-1]
+        noise = torch.from_numpy(policy.noise(stream(0, "noise"), (family.horizon, count)))
 
         @torch.no_grad()
-        def steps() -> None:
+        def episode() -> None:
             nonlocal observation
             for t in range(family.horizon):
                 seen = torch.from_numpy(np.asarray(observation, dtype=np.float32))
-                noise = torch.from_numpy(np.resize(controls[t], (count, size)).astype(np.float32))
-                action = policy.act(policy.distribution(theta, seen), noise)
+                action = policy.act(policy.distribution(theta, seen), noise[t])
                 observation, *_ = vector.step(action.numpy())
 
-        rate = count * family.horizon / _median(steps, repeats)
+        rate = count * family.horizon / _median(episode, repeats)
         vector.close()
         return rate
 
     return {
         "physics": physics(False, mujoco.mjtStage.mjSTAGE_NONE),
         "observed": physics(family.robot.persistent, family.robot.stage),
-        "sampler": sampled() / _median(sampled, repeats),
+        "sampler": steps / _median(sampled, repeats),
         "sync": stepped(SyncVectorEnv, 16),
         "async": stepped(AsyncVectorEnv, processors()),
     }
-
-
-def _actions(family: MujocoFamily) -> int:
-    return int(family.robot.model().nu)
 
 
 def iteration(source: str, overrides: Sequence[str], repeats: int) -> Figures:
