@@ -20,7 +20,7 @@ Frame = NDArray[np.uint8]
 
 TITLE, CAPTION = 40, 56
 MAX_FPS = 30
-GIF_WIDTH = 720
+GIF_WIDTH, GIF_FPS, GIF_COLOURS = 720, 15, 64
 INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
 
@@ -137,17 +137,24 @@ def write_mp4(path: Path, frames: Sequence[Frame], fps: float) -> None:
 
 
 def write_gif(path: Path, frames: Sequence[Frame], fps: float) -> None:
-    """Write a GIF that repeats, scaled down to what a README has room for."""
-    pictures = [Image.fromarray(frame) for frame in frames]
+    """Write a GIF that repeats, in the size, rate and colours that a README has room for."""
+    stride = math.ceil(fps / GIF_FPS)
+    pictures = [Image.fromarray(frame) for frame in frames[::stride]]
     width, height = pictures[0].size
-    if width > GIF_WIDTH:
-        size = (GIF_WIDTH, round(height * GIF_WIDTH / width))
-        pictures = [picture.resize(size, Image.Resampling.LANCZOS) for picture in pictures]
+    scale = min(1.0, GIF_WIDTH / width)
+    size = (round(width * scale), round(height * scale))
+    pictures = [
+        # octree, because median cut drops the few pixels that mark the task
+        picture.resize(size, Image.Resampling.LANCZOS).quantize(
+            GIF_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+        )
+        for picture in pictures
+    ]
     pictures[0].save(
         path,
         save_all=True,
         append_images=pictures[1:],
-        duration=round(1000 / fps),
+        duration=round(1000 * stride / fps),
         loop=0,
         optimize=True,
     )
