@@ -246,6 +246,31 @@ def test_the_report_is_one_page_that_needs_nothing_else(runs, tmp_path) -> None:
     assert text.count("data:video/mp4") == 4
 
 
+@pytest.mark.parametrize("name", ["point_navigation", "half_cheetah_direction"])
+def test_a_policy_comes_with_the_package_and_says_where_it_is_from(
+    name, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Run.open(Path(name))
+    assert run.load().iteration == run.config.updates
+    assert run.commit() is not None
+    assert "dirty" not in run.commit()
+    monkeypatch.setattr("metarl.results.measure", None)  # its evaluation is there, and up to date
+    curve, settings = measured(run)
+    assert len(curve.tasks) == 40
+    assert settings == run.config.evaluation
+    assert main(["render", name, "--steps", "1"]) == 0
+    assert list((tmp_path / "runs" / "trained" / name).glob("*.gif"))
+    assert not list(run.path.glob("*.gif"))
+
+
+def test_list_shows_every_config_and_every_trained_policy(capsys) -> None:
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    assert "ant_velocity" in printed
+    assert printed.count("half_cheetah_direction") == 2
+
+
 def test_export_writes_a_model_that_ppo_loads(runs, tmp_path, complaint) -> None:
     model = tmp_path / "model.zip"
     assert main(["export", runs["maml"], str(model)]) == 0

@@ -34,6 +34,8 @@ def test_the_wheel_holds_the_siblings_as_subpackages_and_nothing_at_the_top(whee
         "metarl/envs/point_navigation.py",
         "metarl/baselines/__init__.py",
         "metarl/configs/quickstart.yaml",
+        "metarl/configs/trained/point_navigation/config.yaml",
+        "metarl/report.html",
     ):
         assert expected in names
 

@@ -221,11 +221,6 @@ def test_help_teaches_with_examples(capsys) -> None:
     assert "examples:" in text
 
 
-def test_list_shows_every_config(capsys) -> None:
-    assert main(["list"]) == 0
-    assert "half_cheetah_direction" in capsys.readouterr().out
-
-
 def test_a_categorical_policy_trains_on_a_users_discrete_family(in_users_folder: Path) -> None:
     Path("mine.yaml").write_text("family: {name: 'my_tasks:LineFamily'}\n")
     tiny = [setting for setting in TINY if "horizon" not in setting]
