@@ -100,9 +100,28 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace, console: Console) -> int:
-    signal.signal(signal.SIGTERM, _interrupt)
-    with distributed.process_group():
-        return _lead(options, console) if distributed.rank() == 0 else _follow()
+    stop = _Stop()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with distributed.process_group():
+            return _lead(options, console, stop) if distributed.rank() == 0 else _follow()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Stop:
+    """Ctrl-C, or a kind kill.
+
+    The exception alone is not enough: Python ignores it where it strikes within a finaliser or a
+    callback. So it is remembered, and looked at after every iteration.
+    """
+
+    asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
 
 
 def _follow() -> int:
@@ -114,7 +133,7 @@ def _follow() -> int:
     return 0
 
 
-def _lead(options: argparse.Namespace, console: Console) -> int:
+def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
     run, state = _prepare(options)
     config = run.config
     family = config.load_family()
@@ -140,6 +159,8 @@ def _lead(options: argparse.Namespace, console: Console) -> int:
                 if state.iteration % config.checkpoint_every == 0:
                     run.save(state)
                     saved = state
+                if stop.asked:
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -232,10 +253,6 @@ def _imported(config: Config, path: Path) -> TrainingState:
     inner = inner_loop(config, config.load_family())
     params, steps = load_model(path, inner.policy)
     return TrainingState(config.updates, params, environment_steps=steps)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _progress(console: Console) -> Progress:
