@@ -15,6 +15,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from metarl.processors import processors
 
@@ -49,7 +51,16 @@ def process_group() -> Iterator[None]:
     if not under_torchrun():
         yield
         return
-    dist.init_process_group(timeout=TIMEOUT)  # gloo, and nccl for tensors on a GPU
+    # after a restart torchrun's store still holds where the processes before it listened: names of
+    # its own keep every generation from calling the dead
+    store, number, processes = next(rendezvous("env://", timeout=TIMEOUT))
+    generation = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(  # gloo, and nccl for tensors on a GPU
+        store=PrefixStore(f"metarl-{generation}", store),
+        rank=number,
+        world_size=processes,
+        timeout=TIMEOUT,
+    )
     torch.set_num_threads(processors())
     try:
         yield

@@ -75,7 +75,7 @@ def test_a_process_that_dies_is_replaced_and_training_goes_on(tmp_path: Path) ->
     out = tmp_path / "run"
     command = torchrun(2, "train", "quickstart", *TINY, "--set=outer.iterations=400")
     restarts = command.index("--standalone") + 1
-    command[restarts:restarts] = ["--max-restarts=1", "--monitor-interval=0.2"]
+    command[restarts:restarts] = ["--max-restarts=3", "--monitor-interval=0.2"]
     process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True)
     metrics = out / "metrics.jsonl"
     deadline = time.monotonic() + 60
