@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from metarl.envs import PointNavigation, TaskFamily
 from metarl.errors import UserError
+from metarl.evaluation import fine_tune
 from metarl.params import take
+from metarl.plotting import step_name
 from metarl.randomness import stream
 from metarl.results import measured
-from metarl.rl.maml import InnerLoop, Rollouts, adapt_by_sampling
+from metarl.rl.maml import Rollouts
+from metarl.rl.policies import Policy
 from metarl.run import Run
 from metarl.training import inner_loop
 from metarl.video import Episode, record
@@ -25,7 +28,7 @@ class Adapted:
 
     Attributes:
         family: what the task is of.
-        inner: the policy, and how it adapted.
+        policy: what adapted.
         task: (T,).
         steps: numbers of gradient steps to look at.
         rollouts: of this one task, after 0, 1, ... steps.
@@ -33,7 +36,7 @@ class Adapted:
     """
 
     family: TaskFamily
-    inner: InnerLoop
+    policy: Policy
     task: NDArray[np.float64]
     steps: Sequence[int]
     rollouts: Rollouts
@@ -48,7 +51,7 @@ class Adapted:
         """An episode after each number of steps; all with the same start and the same noise."""
         return {
             step_name(step): record(
-                self.inner.policy,
+                self.policy,
                 take(self.rollouts.params[step], 0),
                 self.family,
                 self.task,
@@ -70,11 +73,6 @@ class Adapted:
             positions = torch.where(gathered.mask[..., None], gathered.observations, torch.nan)
             paths[step] = positions[0, :most, :, :2].numpy()
         return paths
-
-
-def step_name(step: int) -> str:
-    """`before adaptation`, `after 1 step`, `after 2 steps`, ..."""
-    return "before adaptation" if step == 0 else f"after {step} step{'s' * (step > 1)}"
 
 
 def adapt_to_task(
@@ -109,18 +107,9 @@ def adapt_to_task(
             f"--task {example}"
         )
     inner = inner_loop(run.config, family)
-    tuning = InnerLoop(
-        inner.policy,
-        curve.step_sizes[: max(steps)],
-        inner.gamma,
-        inner.lam,
-        inner.estimator,
-        first_order=True,
-    )
     seed = int(stream(settings.seed, "rendering").integers(2**31))
-    envs = family.make_vec(settings.trajectories)
-    try:
-        rollouts = adapt_by_sampling(tuning, state.theta, envs, chosen[None], family.horizon, seed)
-    finally:
-        envs.close()
-    return Adapted(family, tuning, chosen, sorted(set(steps)), rollouts, seed)
+    step_sizes = curve.step_sizes[: max(steps)]
+    rollouts = fine_tune(
+        inner, state.theta, family, chosen[None], settings.trajectories, step_sizes, seed
+    )
+    return Adapted(family, inner.policy, chosen, sorted(set(steps)), rollouts, seed)

@@ -85,8 +85,8 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     config = load_config(source, overrides)
     family = config.load_family()
     assert isinstance(family, MujocoFamily)
-    policy = inner_loop(config, family).policy
-    theta = initial_state(config, inner_loop(config, family)).theta
+    inner = inner_loop(config, family)
+    policy, theta = inner.policy, initial_state(config, inner).theta
     num_tasks = config.outer.meta_batch
     num_envs = num_tasks * config.inner.trajectories
     tasks = family.sample_tasks(stream(0, "benchmark"), num_tasks)
@@ -171,9 +171,8 @@ def _parts(config: Config, repeats: int) -> Figures:
     envs = family.make_vec(num_tasks * config.inner.trajectories)
     rollouts = adapt_by_sampling(inner, theta, envs, tasks, family.horizon, 0)
     envs.close()
-    stride = max(1, round(1.0 / outer.curvature_fraction))
-    pre = [thin(step, family.horizon, stride) for step in rollouts.pre]
-    post = thin(rollouts.post, family.horizon, stride)
+    pre = [thin(step, family.horizon, outer.curvature_stride) for step in rollouts.pre]
+    post = thin(rollouts.post, family.horizon, outer.curvature_stride)
     loss = reinforce(inner.policy, inner.estimator)
 
     def adapted() -> object:

@@ -12,6 +12,7 @@ from metarl.config import Config, EvaluationConfig, differences
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, adaptation_curve
 from metarl.methods import LABELS
+from metarl.plotting import step_name
 from metarl.results import measured
 from metarl.run import Run
 from metarl.statistics import Summary, summarise
@@ -160,7 +161,7 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
             "step size": _step_sizes(entry.curves),
         }
         for k in range(steps):
-            heading = "return before" if k == 0 else f"after {k} step{'s' * (k > 1)}"
+            heading = "return before" if k == 0 else step_name(k)
             summary = entry.summary
             row[heading] = (
                 f"{_short(summary.centre[k])} [{_short(summary.low[k])}, {_short(summary.high[k])}]"

@@ -83,6 +83,11 @@ class TRPOConfig(_Outer):
     max_backtracks: PositiveInt = 15
     curvature_fraction: Fraction = 0.1
 
+    @property
+    def curvature_stride(self) -> int:
+        """Of so many time steps one estimates the curvature."""
+        return max(1, round(1.0 / self.curvature_fraction))
+
 
 class AdamConfig(_Outer):
     """Meta-training by plain policy gradient steps with Adam."""

@@ -6,7 +6,7 @@ same tasks and with the same environments' randomness where the seed is the same
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from metarl.config import Config
 from metarl.envs import TaskFamily
 from metarl.params import Params
 from metarl.randomness import stream
-from metarl.rl.maml import InnerLoop, adapt_by_sampling
+from metarl.rl.maml import InnerLoop, Rollouts, adapt_by_sampling
 from metarl.statistics import Summary, mean_over_tasks
 
 
@@ -78,16 +78,27 @@ def adaptation_curve(
         seed: fixes tasks, environments and action noise.
     """
     tasks = family.sample_tasks(stream(seed, "evaluation tasks"), num_tasks)
-    tuning = InnerLoop(
-        inner.policy, tuple(step_sizes), inner.gamma, inner.lam, inner.estimator, first_order=True
-    )
-    envs = family.make_vec(num_tasks * trajectories)
-    try:
-        rollouts = adapt_by_sampling(tuning, params, envs, tasks, family.horizon, seed)
-    finally:
-        envs.close()
+    rollouts = fine_tune(inner, params, family, tasks, trajectories, step_sizes, seed)
     returns = [gathered.returns.double().mean(dim=1).numpy() for gathered in rollouts.trajectories]
     return AdaptationCurve(tasks, np.stack(returns, axis=1), tuple(step_sizes))
+
+
+def fine_tune(
+    inner: InnerLoop,
+    params: Params,
+    family: TaskFamily,
+    tasks: NDArray[np.float64],
+    trajectories: int,
+    step_sizes: Sequence[float],
+    seed: int,
+) -> Rollouts:
+    """Adapt to these tasks (N, T) by plain policy gradients; see `adaptation_curve`."""
+    tuning = replace(inner, step_sizes=tuple(step_sizes), first_order=True)
+    envs = family.make_vec(len(tasks) * trajectories)
+    try:
+        return adapt_by_sampling(tuning, params, envs, tasks, family.horizon, seed)
+    finally:
+        envs.close()
 
 
 def evaluate(

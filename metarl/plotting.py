@@ -18,6 +18,11 @@ Curve = tuple[NDArray[Any], NDArray[Any]]
 STYLES = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]
 
 
+def step_name(step: int) -> str:
+    """`before adaptation`, `after 1 step`, `after 2 steps`, ..."""
+    return "before adaptation" if step == 0 else f"after {step} step{'s' * (step > 1)}"
+
+
 def plot_adaptation(curves: Mapping[str, Summary], title: str, *paths: Path) -> None:
     """Return against gradient steps, in the form of Finn et al. (2017), figures 4 and 5.
 
@@ -86,7 +91,7 @@ def plot_paths(
     figure, axes = _figure(title)
     styles = zip(paths_by_step.items(), _styles(paths_by_step), strict=True)
     for (step, paths), (colour, marker) in styles:
-        label = "before adaptation" if step == 0 else f"after {step} step{'s' * (step > 1)}"
+        label = step_name(step)
         for number, path in enumerate(paths):
             name = label if number == 0 else None
             axes.plot(*path.T, color=colour, linewidth=1.2, alpha=0.7, label=name)

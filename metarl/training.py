@@ -159,8 +159,7 @@ def _outer_step(
         outer.backtrack_ratio,
         outer.max_backtracks,
     )
-    stride = max(1, round(1.0 / outer.curvature_fraction))
-    theta, step = trpo_outer_step(inner, state.theta, rollouts, settings, stride)
+    theta, step = trpo_outer_step(inner, state.theta, rollouts, settings, outer.curvature_stride)
     return (
         theta,
         {},

@@ -35,8 +35,8 @@ def _list(options: argparse.Namespace, console: Console) -> int:
     policies.add_column("what it is")
     policies.add_column("seed")
     policies.add_column("return")
-    for name in trained_policies():
-        run = Run.open(trained_policies()[name])
+    for name, path in trained_policies().items():
+        run = Run.open(path)
         curve, _ = measured(run)
         returns = " → ".join(f"{value:.1f}" for value in curve.summary.centre)
         what = (

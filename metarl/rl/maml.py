@@ -9,7 +9,6 @@ Everything here is a function of parameters and data; `metarl.training` puts it 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +27,6 @@ from metarl.rl.sampler import VectorEnv, sample
 from metarl.rl.trajectories import Samples, Trajectories, tasks_of, thin
 from metarl.rl.trpo import TrustRegion, TrustRegionStep, check_gradient, trust_region_step
 
-Value = TypeVar("Value")
 CPU = torch.device("cpu")
 
 
