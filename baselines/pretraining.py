@@ -14,10 +14,10 @@ from stable_baselines3.common.utils import set_random_seed
 
 from metarl.baselines.mixed_tasks import MixedTasks
 from metarl.baselines.stable_baselines import load_params, policy_keywords, to_params
-from metarl.config import Config
 from metarl.envs import TaskFamily
 from metarl.params import Params, flatten
 from metarl.randomness import stream
+from metarl.rl.config import Config
 from metarl.rl.policies import Policy
 from metarl.training import Metrics, TrainingState
 
@@ -84,7 +84,7 @@ def pretrain(
                 iteration + 1,
                 to_params(model.policy.state_dict()),
                 _memory(model),
-                state.environment_steps + rollout,
+                state.samples + rollout,
             )
             logged = model.logger.name_to_value
             returns = envs.finished_returns

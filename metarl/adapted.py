@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 
 from metarl.envs import PointNavigation, TaskFamily
 from metarl.errors import UserError
-from metarl.evaluation import fine_tune
+from metarl.methods import policy_experiment
 from metarl.params import take
 from metarl.plotting import step_name
 from metarl.randomness import stream
 from metarl.results import measured
+from metarl.rl.config import EvaluationConfig
+from metarl.rl.evaluation import fine_tune
 from metarl.rl.maml import Rollouts
 from metarl.rl.policies import Policy
 from metarl.run import Run
-from metarl.training import inner_loop
 from metarl.video import Episode, record
 
 
@@ -88,9 +89,10 @@ def adapt_to_task(
     Raises:
         UserError: if the task or the steps make no sense for the run.
     """
-    state = run.load()
-    family = run.config.load_family()
-    curve, settings = measured(run)
+    experiment = policy_experiment(run)
+    state, family = run.load(), experiment.family
+    curve, found = measured(run)
+    settings = EvaluationConfig.model_validate(found)
     most = len(curve.step_sizes)
     if steps is None:
         steps = [step for step in (0, 1, 3) if step <= most]
@@ -103,10 +105,9 @@ def adapt_to_task(
     if chosen.shape != (family.task_size,) or not np.isfinite(chosen).all():
         example = " ".join(f"{number:.2f}" for number in curve.tasks[0])
         raise UserError(
-            f"a task of {run.config.family.name} has {family.task_size} numbers, such as "
-            f"--task {example}"
+            f"a task of {experiment.title} has {family.task_size} numbers, such as --task {example}"
         )
-    inner = inner_loop(run.config, family)
+    inner = experiment.inner
     seed = int(stream(settings.seed, "rendering").integers(2**31))
     step_sizes = curve.step_sizes[: max(steps)]
     rollouts = fine_tune(

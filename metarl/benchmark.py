@@ -22,12 +22,13 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from mujoco.batch import Batch
 from torch.func import vmap
 
-from metarl.config import Config, load_config
+from metarl.config import load_config
 from metarl.envs.mujoco_world import MujocoFamily
 from metarl.inner_loop import adapt
 from metarl.params import concatenate, flatten, repeat
 from metarl.processors import processors
 from metarl.randomness import stream
+from metarl.rl.config import Config
 from metarl.rl.losses import reinforce
 from metarl.rl.maml import (
     adapt_by_sampling,
@@ -36,8 +37,8 @@ from metarl.rl.maml import (
     outer_gradient,
 )
 from metarl.rl.sampler import sample
+from metarl.rl.training import initial_state, inner_loop, meta_train
 from metarl.rl.trajectories import Trajectories, tasks_of, thin
-from metarl.training import initial_state, inner_loop, meta_train
 
 Result = TypeVar("Result")
 Figures = dict[str, float]
@@ -83,6 +84,7 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
         one policy.
     """
     config = load_config(source, overrides)
+    assert isinstance(config, Config)
     family = config.load_family()
     assert isinstance(family, MujocoFamily)
     inner = inner_loop(config, family)
@@ -152,6 +154,7 @@ def iteration(source: str, overrides: Sequence[str], repeats: int) -> Figures:
         `line search` (a candidate) to learning.
     """
     config = load_config(source, [*overrides, f"outer.iterations={repeats + 1}"])
+    assert isinstance(config, Config)
     metrics = [metrics for _, metrics in meta_train(config)][1:]
     return {
         "sampling": statistics.median(m["time/sampling"] for m in metrics),

@@ -8,18 +8,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.config import Config, EvaluationConfig, differences
+from metarl.config import differences
 from metarl.errors import UserError
-from metarl.evaluation import AdaptationCurve, adaptation_curve
-from metarl.methods import LABELS
+from metarl.evaluation import AdaptationCurve
+from metarl.experiment import Experiment
+from metarl.methods import LABELS, load_experiment
 from metarl.plotting import step_name
-from metarl.results import measured
+from metarl.results import Settings, measured
 from metarl.run import Run
 from metarl.statistics import Summary, summarise
-from metarl.training import inner_loop
 
 # what may differ between runs that are training seeds of one experiment
-SEED = ("seed", "device", "checkpoint_every", "evaluation.", "family.settings.num_threads")
+SEED = (
+    "seed",
+    "device",
+    "checkpoint_every",
+    "report_every",
+    "evaluation.",
+    "family.settings.num_threads",
+    "data.folder",
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Entry:
     Attributes:
         label: what to call it.
         runs: its runs.
+        experiment: what they are about, of the first run.
         curves: the adaptation curve of each.
         summary: of all of them.
         catching_up: how many gradient steps it takes to the meta-policy's return after one, in
@@ -37,14 +46,15 @@ class Entry:
 
     label: str
     runs: Sequence[Run]
+    experiment: Experiment
     curves: Sequence[AdaptationCurve]
     summary: Summary
     catching_up: str = ""
 
     @property
-    def environment_steps(self) -> list[int]:
+    def samples(self) -> list[int]:
         """How many each run was trained with."""
-        return [run.load().environment_steps for run in self.runs]
+        return [run.load().samples for run in self.runs]
 
 
 def compare(runs: Sequence[Run]) -> list[Entry]:
@@ -53,7 +63,7 @@ def compare(runs: Sequence[Run]) -> list[Entry]:
     Raises:
         UserError: if they are about different tasks, or were evaluated on different ones.
     """
-    _check_families(runs)
+    _check_tasks(runs)
     evaluated = [measured(run) for run in runs]
     _check_evaluations(runs, [settings for _, settings in evaluated])
     groups: list[list[int]] = []
@@ -73,8 +83,9 @@ def compare(runs: Sequence[Run]) -> list[Entry]:
         if methods[method] > 1:
             label += f" ({first.path.name})"
         curves = [evaluated[index][0] for index in group]
-        summary = summarise([curve.returns for curve in curves])
-        entries.append(Entry(label, [runs[index] for index in group], curves, summary))
+        summary = summarise([curve.scores for curve in curves])
+        experiment = load_experiment(first.config)
+        entries.append(Entry(label, [runs[index] for index in group], experiment, curves, summary))
     order = list(LABELS)
     return sorted(entries, key=lambda entry: order.index(entry.runs[0].config.method))
 
@@ -91,77 +102,70 @@ def with_catching_up(entries: Sequence[Entry], most: int) -> list[Entry]:
     Raises:
         UserError: if no meta-policy is among them.
     """
-    targets = [e.summary.centre[1] for e in entries if e.runs[0].config.method == "maml"]
-    if not targets:
+    metas = [entry for entry in entries if entry.runs[0].config.method == "maml"]
+    if not metas:
         raise UserError("--many-steps needs a meta-policy (method maml) to catch up with")
+    sign = 1.0 if metas[0].experiment.quantity.higher_is_better else -1.0
+    target = max(sign * entry.summary.centre[1] for entry in metas)
     asked = []
     for entry in entries:
         if entry.runs[0].config.method in ("pretrained", "random"):
-            returns = _long_curve(entry, most).returns.mean(axis=0)
-            reached = np.flatnonzero(returns >= max(targets))
+            sizes = entry.curves[0].step_sizes
+            schedule = (*sizes, *[sizes[-1]] * most)[:most]
+            curve = entry.experiment.adaptation_curve(entry.runs[0].load().theta, schedule)
+            reached = np.flatnonzero(sign * curve.scores.mean(axis=0) >= target)
             text = str(reached[0]) if len(reached) else f"more than {most}"
             entry = replace(entry, catching_up=text)
         asked.append(entry)
     return asked
 
 
-def _long_curve(entry: Entry, steps: int) -> AdaptationCurve:
-    run, sizes = entry.runs[0], entry.curves[0].step_sizes
-    family, settings = run.config.load_family(), run.config.evaluation
-    schedule = (*sizes, *[sizes[-1]] * steps)[:steps]
-    return adaptation_curve(
-        inner_loop(run.config, family),
-        run.load().theta,
-        family,
-        settings.tasks,
-        settings.trajectories,
-        schedule,
-        settings.seed,
-    )
-
-
-def _check_families(runs: Sequence[Run]) -> None:
+def _check_tasks(runs: Sequence[Run]) -> None:
     first = runs[0]
     for run in runs[1:]:
         changed = [
             difference
             for difference in differences(first.config, run.config, SEED)
-            if difference.startswith("family.")
+            if difference.startswith(("family.", "data."))
         ]
         if changed:
             raise UserError(
-                f"{run.path} is about other tasks than {first.path} ({'; '.join(changed)}): their "
-                "returns cannot be compared"
+                f"{run.path} is about other tasks than {first.path} ({'; '.join(changed)}): they "
+                "cannot be compared"
             )
 
 
-def _check_evaluations(runs: Sequence[Run], settings: Sequence[EvaluationConfig]) -> None:
-    def config(evaluation: EvaluationConfig) -> Config:
-        return runs[0].config.model_copy(update={"evaluation": evaluation})
-
+def _check_evaluations(runs: Sequence[Run], settings: Sequence[Settings]) -> None:
     for run, evaluation in zip(runs[1:], settings[1:], strict=True):
-        if changed := differences(config(settings[0]), config(evaluation)):
-            fix = " ".join(f"--set {name.split(':')[0]}=…" for name in changed)
+        changed = {
+            name: f"evaluation.{name}: {settings[0].get(name)} → {value}"
+            for name, value in evaluation.items()
+            if value != settings[0].get(name)
+        }
+        if changed:
+            fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
             raise UserError(
-                f"{run.path} was evaluated otherwise than {runs[0].path} ({'; '.join(changed)}); "
-                f"evaluate it alike: metarl evaluate {run.path} {fix}"
+                f"{run.path} was evaluated otherwise than {runs[0].path} "
+                f"({'; '.join(changed.values())}); evaluate it alike: metarl evaluate {run.path} "
+                f"{fix}"
             )
 
 
 def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
     """The comparison as a table: a row for each entry, by column name."""
     steps = max(len(entry.summary.centre) for entry in entries)
+    quantity = entries[0].experiment.quantity
     table = []
     for entry in entries:
         row = {
             "method": entry.label,
             "seeds": ", ".join(str(run.config.seed) for run in entry.runs),
-            "environment steps": _span(entry.environment_steps),
-            "budget": _millions(_budget(entry.runs[0])),
+            quantity.samples: _span(entry.samples),
+            "budget": _millions(entry.experiment.budget),
             "step size": _step_sizes(entry.curves),
         }
         for k in range(steps):
-            heading = "return before" if k == 0 else step_name(k)
+            heading = f"{quantity.name} before" if k == 0 else step_name(k)
             summary = entry.summary
             row[heading] = (
                 f"{_short(summary.centre[k])} [{_short(summary.low[k])}, {_short(summary.high[k])}]"
@@ -169,7 +173,7 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
                 else "–"
             )
         if any(other.catching_up for other in entries):
-            row["steps to MAML's return after 1"] = entry.catching_up or "–"
+            row[f"steps to MAML's {quantity.name} after 1"] = entry.catching_up or "–"
         table.append(row)
     return table
 
@@ -177,10 +181,6 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
 def _span(steps: Sequence[int]) -> str:
     """The fewest and the most, in millions."""
     return " to ".join(dict.fromkeys([_millions(min(steps)), _millions(max(steps))]))
-
-
-def _budget(run: Run) -> int:
-    return run.config.budget(run.config.load_family().horizon)
 
 
 def _millions(steps: int) -> str:
@@ -209,22 +209,25 @@ def markdown(entries: Sequence[Entry]) -> str:
 def meaning(entries: Sequence[Entry]) -> str:
     """What the numbers of the table are, in a sentence."""
     meanings = list(dict.fromkeys(entry.summary.meaning for entry in entries))
-    return f"Undiscounted return on unseen tasks: {'; '.join(meanings)}."
+    axis = entries[0].experiment.quantity.axis
+    return f"{axis[0].upper()}{axis[1:]} on unseen tasks: {'; '.join(meanings)}."
 
 
 def training_curves(entry: Entry) -> Mapping[str, list[tuple[NDArray[Any], NDArray[Any]]]]:
-    """Environment steps and returns in training, for each run; by "before" and "after" adaptation.
+    """Samples and scores in training, for each run; by "before" and "after" adaptation.
 
     A run that has no metrics, as those that come with the package, is left out.
     """
+    quantity = entry.experiment.quantity
     curves: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {"before": [], "after": []}
     for run in entry.runs:
         metrics = run.metrics()
         if not metrics:
             continue
-        steps = np.cumsum([line["environment_steps"] for line in metrics])
-        names = [name for name in metrics[0] if name.startswith("return/")]
-        curves["before"].append((steps, np.array([line[names[0]] for line in metrics])))
-        if len(names) > 1:
-            curves["after"].append((steps, np.array([line[names[-1]] for line in metrics])))
+        samples = np.cumsum([line[quantity.samples.replace(" ", "_")] for line in metrics])
+        names = [name for name in metrics[0] if name.startswith(f"{quantity.name}/")]
+        before = [name for name in names if name.endswith("/after_0_steps")]
+        after = [name for name in names if name not in before][-1:]
+        for when, name in (*(("before", n) for n in before), *(("after", n) for n in after)):
+            curves[when].append((samples, np.array([line[name] for line in metrics])))
     return curves

@@ -1,193 +1,24 @@
-"""What an experiment is: one validated description, from one YAML file.
+"""Experiments come from YAML files: one file, one experiment, validated whole.
 
 Everything is checked before any work is spent, and every mistake is reported at once.
 """
 
-import math
 import re
 import typing
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from metarl.devices import Device
-from metarl.envs import Informed, TaskFamily, load_family
 from metarl.errors import UserError, did_you_mean
+from metarl.rl.config import Config, FamilyConfig
+from metarl.supervised.config import SupervisedConfig
 
-PositiveInt = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
-Method = Literal["maml", "pretrained", "random", "oracle"]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FamilyConfig(_Section):
-    """The tasks: a family of this package or `package.module:Class`, and its settings."""
-
-    name: str
-    settings: dict[str, Any] = {}
-
-    def load(self) -> TaskFamily:
-        """The family itself."""
-        return load_family(self.name, self.settings)
-
-
-class PolicyConfig(_Section):
-    """The network: hidden layers, and the standard deviation of a continuous action."""
-
-    hidden_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (100, 100)
-    activation: Literal["relu", "tanh"] = "relu"
-    init_std: Positive = 1.0
-    min_std: Positive = 1e-6
-
-
-class InnerConfig(_Section):
-    """Adaptation: gradient steps on a few trajectories of one task."""
-
-    step_size: Positive = 0.1
-    steps: PositiveInt = 1
-    trajectories: PositiveInt = 20
-    gamma: Fraction = 0.99
-    lam: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
-    estimator: Literal["likelihood_ratio", "log_likelihood"] = "likelihood_ratio"
-    first_order: bool = False
-
-
-class _Outer(_Section):
-    iterations: PositiveInt = 100
-    meta_batch: PositiveInt = 20
-    anneal: bool = False
-
-    def annealed(self, value: float, iteration: int) -> float:
-        """A step's size at an iteration: with `anneal` it falls to zero by half a cosine."""
-        progress = iteration / self.iterations
-        return value * 0.5 * (1.0 + math.cos(math.pi * progress)) if self.anneal else value
-
-
-class TRPOConfig(_Outer):
-    """Meta-training by trust region steps (the paper's)."""
-
-    algorithm: Literal["trpo"] = "trpo"
-    max_kl: Positive = 0.01
-    cg_iterations: PositiveInt = 10
-    damping: Annotated[float, Field(ge=0.0)] = 1e-5
-    backtrack_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
-    max_backtracks: PositiveInt = 15
-    curvature_fraction: Fraction = 0.1
-
-    @property
-    def curvature_stride(self) -> int:
-        """Of so many time steps one estimates the curvature."""
-        return max(1, round(1.0 / self.curvature_fraction))
-
-
-class AdamConfig(_Outer):
-    """Meta-training by plain policy gradient steps with Adam."""
-
-    algorithm: Literal["adam"] = "adam"
-    learning_rate: Positive = 1e-3
-
-
-def _algorithm(outer: Any) -> Any:
-    """Which outer step a section describes: the paper's where it doesn't say."""
-    if isinstance(outer, Mapping):
-        return outer.get("algorithm", "trpo")
-    return getattr(outer, "algorithm", "trpo")
-
-
-class EvaluationConfig(_Section):
-    """Adaptation to tasks never trained on.
-
-    Without step sizes of its own, it takes α for the first step and α/2 for the others, three in
-    all, as the paper's evaluation does.
-    """
-
-    tasks: Annotated[int, Field(ge=2)] = 40
-    trajectories: PositiveInt = 20
-    step_sizes: tuple[Positive, ...] | None = None
-    seed: Annotated[int, Field(ge=0)] = 1
-
-
-class BaselineConfig(_Section):
-    """What meta-training is measured against: PPO on all tasks mixed, and its fine-tuning.
-
-    The step size of fine-tuning is the best of `step_sizes` on validation tasks, which are neither
-    trained nor tested on. Where the evaluation's step sizes change from step to step, those of
-    fine-tuning change in proportion.
-    """
-
-    learning_rate: Positive = 3e-4
-    lam: Annotated[float, Field(ge=0.0, le=1.0)] = 0.95
-    epochs: PositiveInt = 4
-    minibatch: Annotated[int, Field(ge=2)] = 4000
-    clip_range: Fraction = 0.2
-    value_hidden_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 64)
-    step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (
-        0.01,
-        0.02,
-        0.05,
-        0.1,
-        0.2,
-        0.5,
-        1.0,
-        2.0,
-    )
-    validation_tasks: PositiveInt = 20
-
-
-class Config(_Section):
-    """One experiment."""
-
-    method: Method = "maml"
-    family: FamilyConfig
-    policy: PolicyConfig = PolicyConfig()
-    inner: InnerConfig = InnerConfig()
-    outer: Annotated[
-        Annotated[TRPOConfig, Tag("trpo")] | Annotated[AdamConfig, Tag("adam")],
-        Discriminator(_algorithm),
-    ] = TRPOConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    baseline: BaselineConfig = BaselineConfig()
-    seed: Annotated[int, Field(ge=0)] = 1
-    device: Device = "auto"
-    checkpoint_every: PositiveInt = 10
-
-    def load_family(self) -> TaskFamily:
-        """The family as the method sees it: an oracle is told its task."""
-        family = self.family.load()
-        return Informed(family) if self.method == "oracle" else family
-
-    @property
-    def updates(self) -> int:
-        """How many updates training takes.
-
-        Pretraining does one for every time that meta-training would have sampled, so that both see
-        the same number of environment steps.
-        """
-        if self.method == "random":
-            return 0
-        return self.outer.iterations * (1 if self.method == "maml" else self.inner.steps + 1)
-
-    def budget(self, horizon: int) -> int:
-        """The most environment steps that training takes, of episodes of this length."""
-        if self.method == "random":
-            return 0
-        batch = self.outer.meta_batch * self.inner.trajectories * horizon
-        return self.outer.iterations * (self.inner.steps + 1) * batch
-
-    @property
-    def evaluation_step_sizes(self) -> tuple[float, ...]:
-        """Step sizes of the evaluation."""
-        alpha = self.inner.step_size
-        return self.evaluation.step_sizes or (alpha, alpha / 2, alpha / 2)
+AnyConfig = Config | SupervisedConfig
 
 
 class _Loader(yaml.SafeLoader):
@@ -211,7 +42,7 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_config(source: str, overrides: Sequence[str] = ()) -> Config:
+def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
     """Read and validate an experiment.
 
     Args:
@@ -242,7 +73,7 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> Config:
     return validate_config(values, str(path))
 
 
-def validate_config(values: Mapping[str, Any], origin: str = "the config") -> Config:
+def validate_config(values: Mapping[str, Any], origin: str = "the config") -> AnyConfig:
     """An experiment from plain values, with every mistake reported at once.
 
     Args:
@@ -252,15 +83,21 @@ def validate_config(values: Mapping[str, Any], origin: str = "the config") -> Co
     Raises:
         UserError: with one sentence for each mistake.
     """
+    if not {"family", "data"} & values.keys():
+        raise UserError(
+            f"{origin} must say what to learn: `family` (reinforcement learning) or `data` "
+            "(few-shot regression and classification)"
+        )
+    schema: type[AnyConfig] = SupervisedConfig if "data" in values else Config
     try:
-        config = Config.model_validate(values)
+        config = schema.model_validate(values)
     except ValidationError as error:
-        problems = [_sentence(detail) for detail in error.errors()]
-        # a family can be checked although something else is wrong
-        if isinstance(values.get("family"), Mapping):
-            problems += _family_problems(values["family"])
+        problems = [_sentence(schema, detail) for detail in error.errors()]
     else:
-        problems = _family_problems(values["family"])
+        problems = []
+    # a family can be checked although something else is wrong
+    if isinstance(values.get("family"), Mapping):
+        problems += _family_problems(values["family"])
     if problems:
         raise UserError(
             "\n".join([f"{origin} has {_count(problems)}:", *map("  - {}".format, problems)])
@@ -268,12 +105,12 @@ def validate_config(values: Mapping[str, Any], origin: str = "the config") -> Co
     return config
 
 
-def dump_config(config: Config) -> str:
+def dump_config(config: AnyConfig) -> str:
     """The whole experiment as YAML, defaults included."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def differences(old: Config, new: Config, ignore: Sequence[str] = ()) -> list[str]:
+def differences(old: AnyConfig, new: AnyConfig, ignore: Sequence[str] = ()) -> list[str]:
     """Which settings differ, as `name: old → new`, but for those whose names start as ignored."""
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     return [
@@ -324,14 +161,13 @@ def _count(problems: Sequence[str]) -> str:
     return "a mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
 
 
-def _sentence(detail: ErrorDetails) -> str:
-    # the union's tag stands in the location, though not in the file
-    location = [str(part) for part in detail["loc"] if part not in ("trpo", "adam")]
+def _sentence(schema: type[AnyConfig], detail: ErrorDetails) -> str:
+    location, section = _locate(schema, detail["loc"])
     name = ".".join(location)
     given = detail["input"]
     match detail["type"]:
         case "extra_forbidden":
-            known = _known_settings(detail["loc"][:-1])
+            known = list(section.model_fields)
             return (
                 f"{name}: there is no such setting{did_you_mean(location[-1], known)}; "
                 f"there are {', '.join(known)}"
@@ -340,24 +176,51 @@ def _sentence(detail: ErrorDetails) -> str:
             return f"{name}: must be a section with settings of its own, not {given!r}"
         case "missing":
             return f"{name}: this setting is required"
-        case "union_tag_invalid":
-            return f"{name}.algorithm: must be 'trpo' or 'adam', not {given['algorithm']!r}"
+        case "union_tag_invalid" | "union_tag_not_found":
+            options = _sections(section.model_fields[location[-1]].annotation)
+            setting, _ = _tags(options[0])
+            tags = " or ".join(repr(tag) for option in options for tag in _tags(option)[1])
+            instead = given.get(setting) if isinstance(given, Mapping) else given
+            return f"{name}.{setting}: must be {tags}, not {instead!r}"
+        case "value_error":  # of a check of ours, which names the setting itself
+            return detail["msg"].removeprefix("Value error, ")
         case _:
             message = detail["msg"].removeprefix("Input ").removeprefix("should ")
             return f"{name}: must {message}, not {given!r}"
 
 
-def _known_settings(location: Sequence[int | str]) -> list[str]:
-    model: type[BaseModel] = Config
+def _locate(
+    schema: type[BaseModel], location: Sequence[int | str]
+) -> tuple[list[str], type[BaseModel]]:
+    """The names that lead to a setting, and the section which it is in.
+
+    In a place that pydantic gives there are also the tags which tell sections of a union apart,
+    though not in the file.
+    """
+    names: list[str] = []
+    section, options = schema, [schema]
     for part in location:
-        if part in ("trpo", "adam"):
-            model = TRPOConfig if part == "trpo" else AdamConfig
-        elif isinstance(part, str) and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-            options = [a for a in (annotation, *typing.get_args(annotation)) if _is_model(a)]
-            model = options[0] if options else model  # of a union the next part tells which
-    return list(model.model_fields)
+        if len(options) > 1:
+            options = [option for option in options if part in _tags(option)[1]]
+            continue
+        if options:
+            section = options[0]
+        names.append(str(part))
+        field = section.model_fields.get(str(part))
+        options = _sections(field.annotation) if field else []
+    return names, section
 
 
-def _is_model(annotation: Any) -> typing.TypeGuard[type[BaseModel]]:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in typing.get_args(annotation) for section in _sections(part)]
+
+
+def _tags(section: type[BaseModel]) -> tuple[str, tuple[Any, ...]]:
+    """What tells a section of a union apart: its first literal setting, and the values of that."""
+    return next(
+        (name, typing.get_args(field.annotation))
+        for name, field in section.model_fields.items()
+        if typing.get_origin(field.annotation) is Literal
+    )

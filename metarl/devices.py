@@ -10,6 +10,7 @@ from metarl.errors import UserError
 
 Device = Literal["auto", "cpu", "cuda"]
 Tree = TypeVar("Tree")
+CPU = torch.device("cpu")
 
 
 def device_for(setting: Device) -> torch.device:
@@ -21,7 +22,7 @@ def device_for(setting: Device) -> torch.device:
         UserError: if a GPU is asked for and there is none.
     """
     if setting == "cpu" or (setting == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
+        return CPU
     if not torch.cuda.is_available():
         raise UserError("device: cuda is asked for, but torch sees no GPU; use device=auto or cpu")
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))

@@ -1,42 +1,40 @@
-"""How a policy comes to be: by meta-training, by pretraining, or not at all.
+"""From a config to an experiment: the one place that knows all domains."""
 
-The methods share the network, the families, the budget of environment steps, the evaluator, and the
-form of their training: a generator of states and metrics.
-"""
-
-from collections.abc import Iterator
-
-from metarl.config import Config, Method
-from metarl.envs import TaskFamily
-from metarl.training import Metrics, TrainingState, initial_state, inner_loop, meta_train
+from metarl.config import AnyConfig
+from metarl.errors import UserError
+from metarl.experiment import Experiment
+from metarl.rl.config import Config
+from metarl.rl.experiment import PolicyExperiment
+from metarl.run import Run
+from metarl.settings import Method
+from metarl.supervised.experiment import SupervisedExperiment
 
 LABELS: dict[Method, str] = {
     "maml": "MAML",
     "pretrained": "pretrained",
     "random": "random",
     "oracle": "oracle",
+    "nearest_neighbour": "nearest neighbour",
 }
 
 
-def train(
-    config: Config, family: TaskFamily, state: TrainingState | None = None
-) -> Iterator[tuple[TrainingState, Metrics]]:
-    """Train by the config's method; see `metarl.training.meta_train`.
+def policy_experiment(run: Run) -> PolicyExperiment:
+    """The experiment of a run that is about policies.
 
-    Args:
-        config: the experiment.
-        family: as `config.load_family()` gives it.
-        state: where to continue; at the beginning where None.
+    Raises:
+        UserError: if it is about something else.
     """
-    inner = inner_loop(config, family)
-    state = state or initial_state(config, inner)
-    match config.method:
-        case "maml":
-            return meta_train(config, family, state)
-        case "random":
-            return iter(())
-        case "pretrained" | "oracle":
-            # imported here: stable-baselines3 takes seconds, which nobody else should wait for
-            from metarl.baselines.pretraining import pretrain
+    if not isinstance(run.config, Config):
+        raise UserError(
+            f"{run.path} is about {run.config.data.name}: there is no policy to film or to export"
+        )
+    return PolicyExperiment(run.config)
 
-            return pretrain(config, inner.policy, family, state)
+
+def load_experiment(config: AnyConfig) -> Experiment:
+    """What a config describes, ready to be trained and evaluated.
+
+    Raises:
+        UserError: if its data are not there, or damaged.
+    """
+    return PolicyExperiment(config) if isinstance(config, Config) else SupervisedExperiment(config)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from metarl.evaluation import Quantity
 from metarl.statistics import Summary
 
 Curve = tuple[NDArray[Any], NDArray[Any]]
@@ -23,11 +24,14 @@ def step_name(step: int) -> str:
     return "before adaptation" if step == 0 else f"after {step} step{'s' * (step > 1)}"
 
 
-def plot_adaptation(curves: Mapping[str, Summary], title: str, *paths: Path) -> None:
-    """Return against gradient steps, in the form of Finn et al. (2017), figures 4 and 5.
+def plot_adaptation(
+    curves: Mapping[str, Summary], quantity: Quantity, title: str, *paths: Path
+) -> None:
+    """Scores against gradient steps, in the form of Finn et al. (2017), figures 4 and 5.
 
     Args:
         curves: what to compare, by label. Who takes no step is drawn as a level.
+        quantity: what the scores are.
         title: above the plot.
         paths: where to write; the ending decides the format.
     """
@@ -42,19 +46,24 @@ def plot_adaptation(curves: Mapping[str, Summary], title: str, *paths: Path) -> 
         axes.plot(x, curve.centre, marker=marker, color=colour, label=label)
         axes.fill_between(x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("gradient steps on the new task")
-    axes.set_ylabel("undiscounted return on unseen tasks")
+    axes.set_ylabel(f"{quantity.axis} on unseen tasks")
+    _scale(axes, quantity)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _finish(figure, axes, " · ".join(dict.fromkeys(c.meaning for c in curves.values())), paths)
 
 
 def plot_training(
-    curves: Mapping[str, Mapping[str, Sequence[Curve]]], title: str, *paths: Path
+    curves: Mapping[str, Mapping[str, Sequence[Curve]]],
+    quantity: Quantity,
+    title: str,
+    *paths: Path,
 ) -> None:
-    """Return in training against environment steps; a band spans the runs of an experiment.
+    """Scores in training against samples; a band spans the runs of an experiment.
 
     Args:
-        curves: by label, then "before" and "after" adaptation: steps and returns of every run. A
+        curves: by label, then "before" and "after" adaptation: samples and scores of every run. A
             label without any keeps its colour for itself, as in the other plots.
+        quantity: what the scores and the samples are.
         title: above the plot.
         paths: where to write; the ending decides the format.
     """
@@ -63,16 +72,17 @@ def plot_training(
         for part, style in (("before", ":" if parts["after"] else "-"), ("after", "-")):
             if not parts[part]:
                 continue
-            length = min(len(steps) for steps, _ in parts[part])
+            length = min(len(samples) for samples, _ in parts[part])
             window = max(1, length // 30)
-            returns = np.stack([_smooth(values[:length], window) for _, values in parts[part]])
-            steps = parts[part][0][0][:length] / 1e6
+            scores = np.stack([_smooth(values[:length], window) for _, values in parts[part]])
+            samples = parts[part][0][0][:length] / 1e6
             name = f"{label}, {part} adaptation" if parts["after"] else label
-            axes.plot(steps, returns.mean(axis=0), style, color=colour, label=name)
-            low, high = returns.min(axis=0), returns.max(axis=0)
-            axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.set_xlabel("environment steps in training, millions")
-    axes.set_ylabel("undiscounted return on training tasks")
+            axes.plot(samples, scores.mean(axis=0), style, color=colour, label=name)
+            low, high = scores.min(axis=0), scores.max(axis=0)
+            axes.fill_between(samples, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.set_xlabel(f"{quantity.samples} in training, millions")
+    axes.set_ylabel(f"{quantity.axis} on training tasks")
+    _scale(axes, quantity)
     note = "mean over training seeds, band from the worst to the best; running mean"
     _finish(figure, axes, note, paths)
 
@@ -104,6 +114,12 @@ def plot_paths(
     axes.set_ylabel("y, metres")
     note = f"{len(paths)} trajectories for each; markers where they end"
     _finish(figure, axes, note, files, beside=True)
+
+
+def _scale(axes: Axes, quantity: Quantity) -> None:
+    """Errors differ by factors."""
+    if not quantity.higher_is_better:
+        axes.set_yscale("log")
 
 
 def _styles(curves: Mapping[Any, Any]) -> list[tuple[str, str]]:

@@ -12,8 +12,11 @@ from jinja2 import Environment, StrictUndefined
 from metarl.adapted import adapt_to_task
 from metarl.comparison import Entry, meaning, rows, training_curves
 from metarl.config import dump_config
+from metarl.methods import policy_experiment
 from metarl.plotting import plot_adaptation, plot_paths, plot_training
 from metarl.video import side_by_side, write_mp4
+
+SVG = "image/svg+xml"
 
 
 def report(entries: Sequence[Entry]) -> str:
@@ -25,7 +28,7 @@ def report(entries: Sequence[Entry]) -> str:
     Raises:
         RuntimeError: if nothing can be rendered here, with what to install.
     """
-    family = entries[0].runs[0].config.family
+    family = policy_experiment(entries[0].runs[0]).config.family
     with tempfile.TemporaryDirectory() as folder:
         plots = _plots(entries, Path(folder))
         sections = [_section(entry, Path(folder)) for entry in entries]
@@ -45,12 +48,14 @@ def report(entries: Sequence[Entry]) -> str:
 def _plots(entries: Sequence[Entry], folder: Path) -> list[dict[str, str]]:
     plots = []
     path = folder / "plot.svg"
-    plot_adaptation({e.label: e.summary for e in entries}, "Adaptation to unseen tasks", path)
-    plots.append({"alt": "Return against gradient steps", "data": _data(path, "image/svg+xml")})
+    quantity = entries[0].experiment.quantity
+    summaries = {entry.label: entry.summary for entry in entries}
+    plot_adaptation(summaries, quantity, "Adaptation to unseen tasks", path)
+    plots.append({"alt": f"{quantity.name} against gradient steps", "data": _data(path, SVG)})
     curves = {entry.label: training_curves(entry) for entry in entries}
-    if any(parts["before"] for parts in curves.values()):
-        plot_training(curves, "Training", path)
-        plots.append({"alt": "Return in training", "data": _data(path, "image/svg+xml")})
+    if any(parts["before"] or parts["after"] for parts in curves.values()):
+        plot_training(curves, quantity, "Training", path)
+        plots.append({"alt": f"{quantity.name} in training", "data": _data(path, SVG)})
     return plots
 
 
@@ -64,7 +69,7 @@ def _section(entry: Entry, folder: Path) -> dict[str, object]:
     if adapted.shows_paths:
         picture = folder / "paths.svg"
         plot_paths(adapted.paths(), adapted.task, f"Paths: {adapted.description}", picture)
-        paths = _data(picture, "image/svg+xml")
+        paths = _data(picture, SVG)
     return {
         "label": entry.label,
         "task": adapted.description,

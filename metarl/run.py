@@ -30,7 +30,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from metarl.config import Config, differences, dump_config, load_config
+from metarl.config import AnyConfig, differences, dump_config, load_config
 from metarl.errors import UserError, did_you_mean
 from metarl.training import TrainingState
 
@@ -40,8 +40,10 @@ RESUMABLE = (
     "evaluation.",
     "baseline.step_sizes",
     "baseline.validation_tasks",
+    "data.folder",
     "device",
     "checkpoint_every",
+    "report_every",
 )
 TORN = 2**62
 LIBRARIES = ("metarl-maml", "torch", "numpy", "gymnasium", "mujoco")
@@ -91,13 +93,13 @@ class Run:
             come with the package, which are not to be written to.
     """
 
-    def __init__(self, path: Path, config: Config, results: Path | None = None) -> None:
+    def __init__(self, path: Path, config: AnyConfig, results: Path | None = None) -> None:
         self.path = path
         self.config = config
         self.results = results or path
 
     @classmethod
-    def create(cls, path: Path, config: Config) -> "Run":
+    def create(cls, path: Path, config: AnyConfig) -> "Run":
         """Start a run in a directory that is empty or does not exist yet.
 
         Raises:
@@ -153,7 +155,7 @@ class Run:
             run.reconfigure(load_config(str(file), overrides))
         return run
 
-    def reconfigure(self, config: Config) -> None:
+    def reconfigure(self, config: AnyConfig) -> None:
         """Continue with this config instead.
 
         Raises:
@@ -179,7 +181,7 @@ class Run:
         # safetensors keep names sorted; parameters are used in the order of their making
         description = {
             "iteration": state.iteration,
-            "environment_steps": state.environment_steps,
+            "samples": state.samples,
             "weights": file.name,
             "sha256": hashlib.sha256(weights).hexdigest(),
             "order": list(tensors),
@@ -216,7 +218,7 @@ class Run:
                 int(description["iteration"]),
                 parts["theta"],
                 parts["optimizer"],
-                int(description["environment_steps"]),
+                int(description["samples"]),
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise UserError(

@@ -73,7 +73,7 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
         raise UserError(
             f"cannot write to {out} ({error.strerror}); name another directory with --out"
         ) from error
-    console.print(_table(runs[0].config.family.name, entries))
+    console.print(_table(entries[0].experiment.title, entries))
     for plot in plots:
         console.print(f"plot: {plot}", highlight=False, soft_wrap=True)
     return 0
@@ -102,12 +102,14 @@ def load(runs: Sequence[Run], console: Console) -> list[Entry]:
 
 def draw(entries: Sequence[Entry], out: Path) -> list[Path]:
     """Write both plots, as PNG and SVG, and say where they are."""
-    name = entries[0].runs[0].config.family.name
-    adaptation = [out / "adaptation.png", out / "adaptation.svg"]
-    plot_adaptation({e.label: e.summary for e in entries}, f"Adaptation: {name}", *adaptation)
+    experiment = entries[0].experiment
+    title, quantity = experiment.title, experiment.quantity
+    plots = [out / "adaptation.png", out / "adaptation.svg"]
+    summaries = {entry.label: entry.summary for entry in entries}
+    plot_adaptation(summaries, quantity, f"Adaptation: {title}", *plots)
     curves = {entry.label: training_curves(entry) for entry in entries}
-    if not any(parts["before"] for parts in curves.values()):
-        return adaptation
-    training = [out / "training.png", out / "training.svg"]
-    plot_training(curves, f"Training: {name}", *training)
-    return adaptation + training
+    if any(parts["before"] or parts["after"] for parts in curves.values()):
+        training = [out / "training.png", out / "training.svg"]
+        plot_training(curves, quantity, f"Training: {title}", *training)
+        plots += training
+    return plots

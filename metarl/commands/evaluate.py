@@ -8,8 +8,9 @@ from rich.table import Table
 from metarl.commands import Commands, add_runs, add_set, declare
 from metarl.comparison import SEED
 from metarl.config import differences
-from metarl.evaluation import AdaptationCurve
-from metarl.methods import LABELS
+from metarl.evaluation import AdaptationCurve, Quantity
+from metarl.experiment import Experiment
+from metarl.methods import LABELS, load_experiment
 from metarl.results import measure
 from metarl.run import Run
 from metarl.statistics import Summary, summarise
@@ -43,19 +44,21 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     runs = [Run.open(path, tuple(options.set)) for path in options.runs]
     for run in runs:
         run.load()  # what is damaged is found before any work
-    curves = [report(run, console).returns for run in runs]
+    curves = [report(run, load_experiment(run.config), console).scores for run in runs]
     alike = not any(differences(runs[0].config, run.config, SEED) for run in runs[1:])
     if len(runs) > 1 and alike:
         summary = summarise(curves)
-        console.print(_table(f"all {len(runs)} runs", summary))
+        quantity = load_experiment(runs[0].config).quantity
+        console.print(_table(f"all {len(runs)} runs", quantity, summary))
     return 0
 
 
-def report(run: Run, console: Console) -> AdaptationCurve:
+def report(run: Run, experiment: Experiment, console: Console) -> AdaptationCurve:
     """Measure a run, print its adaptation curve, and say where the plot is."""
     with console.status(f"evaluating {run.path} ..."):
-        curve = measure(run)
-    console.print(_table(f"{run.path}: {LABELS[run.config.method]}", curve.summary))
+        curve = measure(run, experiment)
+    title = f"{run.path}: {LABELS[run.config.method]}"
+    console.print(_table(title, experiment.quantity, curve.summary))
     if len(curve.step_sizes):
         sizes = ", ".join(f"{size:g}" for size in curve.step_sizes)
         console.print(f"step sizes: {sizes}", highlight=False)
@@ -63,10 +66,10 @@ def report(run: Run, console: Console) -> AdaptationCurve:
     return curve
 
 
-def _table(title: str, summary: Summary) -> Table:
+def _table(title: str, quantity: Quantity, summary: Summary) -> Table:
     table = Table(title=title, caption=summary.meaning)
     table.add_column("gradient steps", justify="right")
-    table.add_column("return", justify="right")
+    table.add_column(quantity.name, justify="right")
     table.add_column("95% interval", justify="right")
     for step, (centre, low, high) in enumerate(
         zip(summary.centre, summary.low, summary.high, strict=True)

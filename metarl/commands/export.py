@@ -7,8 +7,8 @@ from rich.console import Console
 
 from metarl.commands import Commands, add_run, declare
 from metarl.errors import UserError
+from metarl.methods import policy_experiment
 from metarl.run import Run
-from metarl.training import inner_loop
 
 DESCRIPTION = """\
 Write a run's policy as a model of stable-baselines3, before any adaptation: `PPO.load` reads it,
@@ -33,16 +33,16 @@ def _export(options: argparse.Namespace, console: Console) -> int:
     from metarl.baselines.stable_baselines import save_model
 
     run = Run.open(options.run)
+    experiment = policy_experiment(run)
     state = run.load()
     path: Path = options.model
     if path.suffix != ".zip":
         raise UserError(f"{path}: the name of a stable-baselines3 model ends in .zip")
     if path.exists():
         raise UserError(f"{path} exists already; name another file")
-    family = run.config.load_family()
-    env = family.make()
+    env = experiment.family.make()
     try:
-        save_model(path, inner_loop(run.config, family).policy, state.theta, env)
+        save_model(path, experiment.inner.policy, state.theta, env)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror})") from error
     finally:

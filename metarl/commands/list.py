@@ -7,7 +7,7 @@ from rich.table import Table
 
 from metarl.commands import Commands, declare
 from metarl.config import shipped_configs
-from metarl.methods import LABELS
+from metarl.methods import LABELS, policy_experiment
 from metarl.results import measured
 from metarl.run import Run, trained_policies
 
@@ -39,9 +39,8 @@ def _list(options: argparse.Namespace, console: Console) -> int:
         run = Run.open(path)
         curve, _ = measured(run)
         returns = " → ".join(f"{value:.1f}" for value in curve.summary.centre)
-        what = (
-            f"{LABELS[run.config.method]}, {run.config.family.name}, {run.load().iteration} updates"
-        )
+        title, updates = policy_experiment(run).title, run.load().iteration
+        what = f"{LABELS[run.config.method]}, {title}, {updates} updates"
         policies.add_row(name, what, str(run.config.seed), returns)
     console.print(policies)
     return 0

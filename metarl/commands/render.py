@@ -12,7 +12,7 @@ from rich.console import Console
 from metarl.adapted import adapt_to_task
 from metarl.commands import Commands, add_run, declare
 from metarl.errors import UserError
-from metarl.methods import LABELS
+from metarl.methods import LABELS, policy_experiment
 from metarl.plotting import plot_paths
 from metarl.run import Run
 from metarl.video import Frame, side_by_side, write_gif, write_mp4
@@ -64,7 +64,9 @@ def _render(options: argparse.Namespace, console: Console) -> int:
     run = Run.open(options.run)
     with console.status("adapting and filming ..."):
         adapted = adapt_to_task(run, options.task, options.steps)
-        title = f"{LABELS[run.config.method]}, {run.config.family.name}: {adapted.description}"
+        title = (
+            f"{LABELS[run.config.method]}, {policy_experiment(run).title}: {adapted.description}"
+        )
         try:
             frames, fps = side_by_side(adapted.episodes(), title)
         except RuntimeError as error:

@@ -19,12 +19,14 @@ from rich.table import Column
 
 from metarl import distributed
 from metarl.commands import Commands, add_set, declare, evaluate
-from metarl.config import Config, load_config, shipped_configs
+from metarl.config import AnyConfig, load_config, shipped_configs
 from metarl.devices import device_for
 from metarl.errors import UserError
-from metarl.methods import LABELS, train
+from metarl.methods import LABELS, load_experiment
+from metarl.rl.config import Config
+from metarl.rl.experiment import PolicyExperiment
 from metarl.run import MetricsLog, Run
-from metarl.training import Metrics, TrainingState, initial_state, inner_loop
+from metarl.training import TrainingState
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
@@ -126,9 +128,9 @@ class _Stop:
 
 def _follow() -> int:
     """Take part in what the first process leads, and write nothing."""
-    start: tuple[Config, TrainingState] = distributed.broadcast(None)
+    start: tuple[AnyConfig, TrainingState] = distributed.broadcast(None)
     config, state = start
-    for _ in train(config, config.load_family(), state):
+    for _ in load_experiment(config).train(state):
         pass
     return 0
 
@@ -136,8 +138,8 @@ def _follow() -> int:
 def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
     run, state = _prepare(options)
     config = run.config
-    family = config.load_family()
-    state = state or initial_state(config, inner_loop(config, family))
+    experiment = load_experiment(config)
+    state = state or experiment.initial_state()
     if not (run.path / "state.json").exists():
         run.save(state)
     distributed.broadcast((config, state))
@@ -151,11 +153,11 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
                 LABELS[config.method],
                 total=config.updates,
                 completed=state.iteration,
-                returns="",
+                score="",
             )
-            for state, metrics in train(config, family, saved):
+            for state, metrics in experiment.train(saved):
                 log.write(state.iteration, metrics)
-                progress.update(bar, completed=state.iteration, returns=_summary(metrics))
+                progress.update(bar, completed=state.iteration, score=experiment.progress(metrics))
                 if state.iteration % config.checkpoint_every == 0:
                     run.save(state)
                     saved = state
@@ -176,7 +178,7 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
             soft_wrap=True,
         )
         return INTERRUPTED
-    evaluate.report(run, console)
+    evaluate.report(run, experiment, console)
     return 0
 
 
@@ -206,7 +208,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Run, TrainingState | None]:
     return Run.create(path, config), state
 
 
-def _check_processes(config: Config) -> None:
+def _check_processes(config: AnyConfig) -> None:
     """Refuse more processes than a training can use."""
     processes = distributed.world_size()
     if processes > 1 and config.method != "maml":
@@ -243,16 +245,15 @@ def _resume(options: argparse.Namespace) -> tuple[Run, TrainingState]:
     return run, state
 
 
-def _imported(config: Config, path: Path) -> TrainingState:
+def _imported(config: AnyConfig, path: Path) -> TrainingState:
     """The state of a run that somebody else's model is the end of."""
-    if config.method == "random":
-        raise UserError("--model and --kind random contradict each other")
+    if config.method == "random" or not isinstance(config, Config):
+        raise UserError("--model is for --kind pretrained or oracle of reinforcement learning")
     # imported here: stable-baselines3 takes a second, which nobody else should wait for
     from metarl.baselines.stable_baselines import load_model
 
-    inner = inner_loop(config, config.load_family())
-    params, steps = load_model(path, inner.policy)
-    return TrainingState(config.updates, params, environment_steps=steps)
+    params, steps = load_model(path, PolicyExperiment(config).inner.policy)
+    return TrainingState(config.updates, params, samples=steps)
 
 
 def _progress(console: Console) -> Progress:
@@ -266,14 +267,7 @@ def _progress(console: Console) -> Progress:
         TimeElapsedColumn(table_column=fixed()),
         TextColumn("ETA", table_column=fixed()),
         TimeRemainingColumn(compact=True, table_column=fixed()),
-        TextColumn("{task.fields[returns]}", table_column=fixed()),
+        TextColumn("{task.fields[score]}", table_column=fixed()),
         console=console,
         expand=True,
     )
-
-
-def _summary(metrics: Metrics) -> str:
-    returns = [value for name, value in metrics.items() if name.startswith("return/")]
-    if len(returns) == 1:
-        return f"return {returns[0]:.1f}"
-    return f"return {returns[0]:.1f} → adapted {returns[-1]:.1f}"

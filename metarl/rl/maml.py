@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from metarl.devices import move
+from metarl.adam import adam_step
+from metarl.devices import CPU, move
 from metarl.distributed import mean_over_tasks
 from metarl.inner_loop import adapt
 from metarl.params import Params, concatenate, flatten, repeat, unflatten
@@ -26,8 +27,6 @@ from metarl.rl.policies import Policy
 from metarl.rl.sampler import VectorEnv, sample
 from metarl.rl.trajectories import Samples, Trajectories, tasks_of, thin
 from metarl.rl.trpo import TrustRegion, TrustRegionStep, check_gradient, trust_region_step
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -322,10 +321,5 @@ def adam_outer_step(
     gradient, objective = outer_gradient(inner, move(theta, inner.device), rollouts)
     gradient = gradient.to(CPU)
     check_gradient(gradient)
-    vector = flatten(theta).requires_grad_()
-    vector.grad = -gradient  # Adam minimises
-    adam = torch.optim.Adam([vector], lr=learning_rate)
-    if state:
-        adam.state[vector] = {name: value.clone() for name, value in state.items()}
-    adam.step()
-    return unflatten(vector.detach(), theta), dict(adam.state[vector]), objective
+    theta, state = adam_step(theta, -gradient, state, learning_rate)  # it minimises
+    return theta, state, objective

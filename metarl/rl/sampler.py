@@ -1,7 +1,6 @@
 """Gathering trajectories of many tasks at once, with a policy for each."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +12,7 @@ from torch import Tensor
 from metarl.randomness import stream
 from metarl.rl.policies import Policy
 from metarl.rl.trajectories import Trajectories
+from metarl.threads import one_thread
 
 VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
 
@@ -73,7 +73,7 @@ def sample(
     rewards = np.zeros((horizon, envs.num_envs), dtype=np.float32)
     alive = np.ones((horizon + 1, envs.num_envs), dtype=bool)
     distributions: dict[str, Tensor] = {}
-    with _one_thread():
+    with one_thread():
         for t in range(horizon):
             np.copyto(
                 observations[t].view(envs.num_envs, -1).numpy(), observation, casting="same_kind"
@@ -112,18 +112,3 @@ def sample(
         policy.log_prob(distributions, actions),
         distributions,
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread.
-
-    The forward pass of a time step is small, and torch's other threads would go on spinning for a
-    while after it, on the processors that the physics wants.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""Supervised few-shot learning: images, episodes, and learners of them."""
