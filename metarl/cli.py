@@ -1,6 +1,7 @@
 """The command line."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -8,9 +9,10 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from metarl.commands import bench, compare, evaluate, export, list, render, report, train
+from metarl.commands import bench, compare, data, evaluate, export, list, render, report, train
 from metarl.distributed import ProcessLost
 from metarl.errors import UserError
+from metarl.supervised.experiment import FOLDER
 
 DESCRIPTION = """\
 Meta-reinforcement learning with MAML (Finn et al., 2017): train a policy that adapts to a
@@ -41,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console()
     complain = Console(stderr=True)
+    if getattr(options, "data", None):
+        os.environ[FOLDER] = options.data
     try:
         status: int = options.command(options, console)
         return status
@@ -74,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"metarl {version('metarl-maml')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     train.add_commands(commands)
-    for command in (evaluate, compare, render, report, export, list, bench):
+    for command in (evaluate, compare, render, report, export, list, data, bench):
         command.add_command(commands)
     return parser
 

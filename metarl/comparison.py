@@ -26,7 +26,6 @@ SEED = (
     "report_every",
     "evaluation.",
     "family.settings.num_threads",
-    "data.folder",
 )
 
 

@@ -38,6 +38,13 @@ class Experiment(Protocol):
     def budget(self) -> int:
         """The most samples that training takes."""
 
+    def check(self) -> None:
+        """Find out whether all is there that training needs.
+
+        Raises:
+            UserError: if there is no such device, or data are missing, damaged or too few.
+        """
+
     def initial_state(self) -> TrainingState:
         """Before the first iteration."""
 
@@ -45,7 +52,6 @@ class Experiment(Protocol):
         """Go on from a state, by the config's method; yield what follows.
 
         Raises:
-            UserError: if the config asks for a GPU and there is none.
             FloatingPointError: if something is not finite. The last state that was yielded is
                 sound.
         """

@@ -1,6 +1,7 @@
 """Plots, in colours that colour-blind readers can tell apart."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,44 @@ Curve = tuple[NDArray[Any], NDArray[Any]]
 
 # Okabe and Ito's palette, each with a marker of its own for print
 STYLES = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A wave, and what a network makes of it.
+
+    Attributes:
+        description: the wave in words.
+        points: what it was shown, (K, 2).
+        wave: the truth, (M, 2).
+        curves: by number of gradient steps, (M, 2).
+    """
+
+    description: str
+    points: NDArray[np.float64]
+    wave: NDArray[np.float64]
+    curves: dict[int, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Classification:
+    """An episode, and what a network makes of it.
+
+    Attributes:
+        description: the classes in words.
+        support: one image of each class, (ways, H, W, C) in 0...1.
+        queries: (M, H, W, C).
+        labels: (M,).
+        answers: after all gradient steps, (M,).
+        steps: how many these were.
+    """
+
+    description: str
+    support: NDArray[np.float64]
+    queries: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    answers: NDArray[np.int64]
+    steps: int
 
 
 def step_name(step: int) -> str:
@@ -116,6 +155,75 @@ def plot_paths(
     _finish(figure, axes, note, files, beside=True)
 
 
+def plot_fits(fits: Mapping[str, Fit], title: str, *files: Path) -> None:
+    """Waves as networks see them before and after adaptation (Finn et al. 2017, figures 2 and 3).
+
+    Args:
+        fits: of the same wave, by label; a panel for each.
+        title: above the plot.
+        files: where to write; the ending decides the format.
+    """
+    figure = Figure(figsize=(1.2 + 4.2 * len(fits), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(fits), sharey=True, squeeze=False)[0]
+    for axes, (label, fit) in zip(panels, fits.items(), strict=True):
+        axes.plot(*fit.wave.T, color="black", linewidth=1.0, label="truth")
+        styles = zip(fit.curves.items(), _styles(fit.curves), strict=True)
+        for (step, curve), (colour, _) in styles:
+            style = ":" if step == 0 else "-"
+            axes.plot(*curve.T, style, color=colour, label=step_name(step))
+        axes.plot(*fit.points.T, "^", color="#CC79A7", markersize=8, label="shown", zorder=10)
+        axes.set_title(label)
+        axes.set_xlabel("x")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=8)
+    panels[0].set_ylabel("y")
+    figure.suptitle(title)
+    _save(figure, files)
+
+
+def plot_classification(seen: Classification, title: str, *files: Path) -> None:
+    """A sheet with an episode: the support images, and the queries with what was said of them.
+
+    Args:
+        seen: the episode. Each class is a column; mistakes have a frame, and the class that was
+            answered.
+        title: above the sheet.
+        files: where to write; the ending decides the format.
+    """
+    ways = len(seen.support)
+    columns = [np.flatnonzero(seen.labels == label) for label in range(ways)]
+    depth = max(len(column) for column in columns)
+    figure = Figure(figsize=(max(4.8, 0.9 * ways), 1.2 + 0.95 * (depth + 1)), layout="constrained")
+    panels = figure.subplots(depth + 1, ways, squeeze=False)
+    for axes in panels.flat:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+    for label, column in enumerate(columns):
+        _picture(panels[0, label], seen.support[label])
+        panels[0, label].set_title(str(label + 1), fontsize=9)
+        for row, query in enumerate(column):
+            axes = panels[row + 1, label]
+            _picture(axes, seen.queries[query])
+            if seen.answers[query] != label:
+                axes.spines[:].set(visible=True, color="#D55E00", linewidth=2.5)
+                axes.set_xlabel(f"taken for {seen.answers[query] + 1}", fontsize=8, color="#D55E00")
+    panels[0, 0].set_ylabel("support", fontsize=8)
+    panels[1, 0].set_ylabel("queries", fontsize=8)
+    right = int((seen.answers == seen.labels).sum())
+    note = f"{right} of {len(seen.labels)} right after {seen.steps} gradient steps; mistakes framed"
+    figure.suptitle(title, fontsize=10)
+    figure.supxlabel(note, fontsize=8, color="0.35")
+    _save(figure, files)
+
+
+def _picture(axes: Axes, image: NDArray[Any]) -> None:
+    if image.shape[-1] == 1:  # strokes are ones: dark on light, as they were written
+        axes.imshow(1.0 - image[..., 0], cmap="gray", vmin=0.0, vmax=1.0)
+    else:
+        axes.imshow(image)
+
+
 def _scale(axes: Axes, quantity: Quantity) -> None:
     """Errors differ by factors."""
     if not quantity.higher_is_better:
@@ -151,5 +259,9 @@ def _finish(
     else:
         axes.legend(frameon=False)
     figure.supxlabel(note, fontsize=7, color="0.35")
+    _save(figure, paths)
+
+
+def _save(figure: Figure, paths: Sequence[Path]) -> None:
     for path in paths:
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)

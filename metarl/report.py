@@ -12,8 +12,17 @@ from jinja2 import Environment, StrictUndefined
 from metarl.adapted import adapt_to_task
 from metarl.comparison import Entry, meaning, rows, training_curves
 from metarl.config import dump_config
-from metarl.methods import policy_experiment
-from metarl.plotting import plot_adaptation, plot_paths, plot_training
+from metarl.methods import LABELS
+from metarl.plotting import (
+    plot_adaptation,
+    plot_classification,
+    plot_fits,
+    plot_paths,
+    plot_training,
+)
+from metarl.predictions import classify, fit, shows_waves
+from metarl.run import Run
+from metarl.supervised.config import SupervisedConfig
 from metarl.video import side_by_side, write_mp4
 
 SVG = "image/svg+xml"
@@ -23,20 +32,19 @@ def report(entries: Sequence[Entry]) -> str:
     """The page as text.
 
     Args:
-        entries: a comparison; the first run of each entry is filmed.
+        entries: a comparison; the first run of each entry is filmed, or drawn.
 
     Raises:
         RuntimeError: if nothing can be rendered here, with what to install.
     """
-    family = policy_experiment(entries[0].runs[0]).config.family
     with tempfile.TemporaryDirectory() as folder:
         plots = _plots(entries, Path(folder))
         sections = [_section(entry, Path(folder)) for entry in entries]
     template = resources.files("metarl").joinpath("report.html").read_text()
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
     return page.render(
-        family=family.name,
-        settings=family.settings,
+        title=entries[0].experiment.title,
+        settings=_settings(entries[0].runs[0]),
         rows=rows(entries),
         meaning=meaning(entries),
         plots=plots,
@@ -59,22 +67,22 @@ def _plots(entries: Sequence[Entry], folder: Path) -> list[dict[str, str]]:
     return plots
 
 
+def _settings(run: Run) -> dict[str, object]:
+    """What the tasks are."""
+    if isinstance(run.config, SupervisedConfig):
+        return run.config.data.model_dump()
+    return run.config.family.settings
+
+
 def _section(entry: Entry, folder: Path) -> dict[str, object]:
     run = entry.runs[0]
-    adapted = adapt_to_task(run)
-    frames, fps = side_by_side(adapted.episodes(), adapted.description)
-    video = folder / "video.mp4"
-    write_mp4(video, frames, fps)
-    paths = None
-    if adapted.shows_paths:
-        picture = folder / "paths.svg"
-        plot_paths(adapted.paths(), adapted.task, f"Paths: {adapted.description}", picture)
-        paths = _data(picture, SVG)
     return {
         "label": entry.label,
-        "task": adapted.description,
-        "video": _data(video, "video/mp4"),
-        "paths": paths,
+        **(
+            _picture(run, folder)
+            if isinstance(run.config, SupervisedConfig)
+            else _video(run, folder)
+        ),
         "runs": [
             {
                 "path": str(one.path),
@@ -86,6 +94,38 @@ def _section(entry: Entry, folder: Path) -> dict[str, object]:
         ],
         "config": dump_config(run.config),
     }
+
+
+def _picture(run: Run, folder: Path) -> dict[str, object]:
+    """What a network says of one task."""
+    file = folder / "picture.svg"
+    if shows_waves(run):
+        seen = fit(run)
+        plot_fits({LABELS[run.config.method]: seen}, "", file)
+        description = seen.description
+    else:
+        episode = classify(run)
+        plot_classification(episode, "", file)
+        description = episode.description
+    return {"task": description, "video": None, "picture": _data(file, SVG)}
+
+
+def _video(run: Run, folder: Path) -> dict[str, object]:
+    """What a policy does in one task.
+
+    Raises:
+        RuntimeError: if nothing can be rendered here, with what to install.
+    """
+    adapted = adapt_to_task(run)
+    frames, fps = side_by_side(adapted.episodes(), adapted.description)
+    video = folder / "video.mp4"
+    write_mp4(video, frames, fps)
+    picture = None
+    if adapted.shows_paths:
+        file = folder / "paths.svg"
+        plot_paths(adapted.paths(), adapted.task, f"Paths: {adapted.description}", file)
+        picture = _data(file, SVG)
+    return {"task": adapted.description, "video": _data(video, "video/mp4"), "picture": picture}
 
 
 def _data(path: Path, kind: str) -> str:

@@ -40,7 +40,6 @@ RESUMABLE = (
     "evaluation.",
     "baseline.step_sizes",
     "baseline.validation_tasks",
-    "data.folder",
     "device",
     "checkpoint_every",
     "report_every",
@@ -171,8 +170,13 @@ class Run:
             )
         self.config = config
 
-    def save(self, state: TrainingState) -> None:
-        """Write a checkpoint, and then forget the one before it."""
+    def save(self, state: TrainingState, provenance: Mapping[str, str] | None = None) -> None:
+        """Write a checkpoint, and then forget the one before it.
+
+        Args:
+            state: what to save.
+            provenance: of the data that it was trained on.
+        """
         tensors = {f"theta.{name}": value for name, value in state.theta.items()}
         tensors |= {f"optimizer.{name}": value for name, value in state.optimizer.items()}
         weights = save_tensors({name: value.contiguous() for name, value in tensors.items()})
@@ -185,6 +189,7 @@ class Run:
             "weights": file.name,
             "sha256": hashlib.sha256(weights).hexdigest(),
             "order": list(tensors),
+            "provenance": dict(provenance or {}),
             "commit": package_commit(),
             "versions": {library: version(library) for library in LIBRARIES},
             "python": platform.python_version(),
@@ -225,6 +230,20 @@ class Run:
                 f"the checkpoint in {self.path} is damaged, or of another version of metarl "
                 f"({type(error).__name__}: {error}); restore it from a copy, or train anew"
             ) from error
+
+    def check_provenance(self, provenance: Mapping[str, str]) -> None:
+        """Compare the data at hand with those that the run was trained on.
+
+        Raises:
+            UserError: if they are others.
+        """
+        for name, expected in self._description()["provenance"].items():
+            if provenance.get(name) != expected:
+                raise UserError(
+                    f"the run in {self.path} was trained on other data: its {name} is "
+                    f"{expected[:12]}…, that of the data at hand {provenance.get(name, '')[:12]}…; "
+                    "`metarl data check` tells what you have"
+                )
 
     def weights_sha256(self) -> str:
         """The checksum of the latest checkpoint's weights, which `load` has verified."""

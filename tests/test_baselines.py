@@ -21,10 +21,9 @@ from metarl.baselines.stable_baselines import (
 from metarl.config import load_config
 from metarl.envs import Informed, PointNavigation, load_family
 from metarl.errors import UserError
-from metarl.evaluation import adaptation_curve, choose_step_sizes, evaluate
-from metarl.methods import train
+from metarl.experiment import choose_step_sizes, evaluate
+from metarl.rl.experiment import PolicyExperiment
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
-from metarl.training import inner_loop
 
 TINY = [
     "outer.meta_batch=3",
@@ -39,6 +38,11 @@ TINY = [
 
 def tiny(*more: str):
     return load_config("point_navigation", [*TINY, *more])
+
+
+def trained(config):
+    experiment = PolicyExperiment(config)
+    return list(experiment.train(experiment.initial_state()))
 
 
 class Spaces(gym.Env):
@@ -181,10 +185,10 @@ def test_an_oracle_sees_what_others_see_and_then_the_task(name) -> None:
 
 def test_pretraining_has_the_budget_of_meta_training() -> None:
     config = tiny("family.settings.half_width=5")  # nobody arrives, so that every step happens
-    meta, _ = list(train(config, config.load_family()))[-1]
+    meta, _ = trained(config)[-1]
     config = tiny("family.settings.half_width=5", "method=pretrained")
-    *_, (state, metrics) = train(config, config.load_family())
-    assert state.environment_steps == meta.environment_steps == config.budget(10) == 480
+    *_, (state, metrics) = trained(config)
+    assert state.samples == meta.samples == config.budget(10) == 480
     assert metrics.keys() >= {"return/after_0_steps", "environment_steps", "time/sampling"}
 
 
@@ -193,9 +197,7 @@ def test_pretraining_learns() -> None:
         "point_navigation",
         ["method=oracle", "outer.iterations=20", "family.settings.horizon=30"],
     )
-    returns = [
-        metrics["return/after_0_steps"] for _, metrics in train(config, config.load_family())
-    ]
+    returns = [metrics["return/after_0_steps"] for _, metrics in trained(config)]
     assert returns[-1] > returns[0] / 2  # returns are negative
 
 
@@ -203,48 +205,41 @@ def test_pretraining_works_on_a_users_discrete_family(in_users_folder: Path) -> 
     more = ["outer.meta_batch=2", "outer.iterations=1", "inner.trajectories=2", "method=pretrained"]
     Path("mine.yaml").write_text("family: {name: 'my_tasks:LineFamily'}\n")
     config = load_config("mine.yaml", more)
-    *_, (state, _) = train(config, config.load_family())
+    *_, (state, _) = trained(config)
     assert state.theta["weight2"].shape == (100, 2)
 
 
 def test_the_step_size_is_chosen_on_validation_tasks(monkeypatch) -> None:
     config = tiny("method=pretrained", "baseline.step_sizes=[0.1,0.5]")
-    seen = []
+    experiment, seen = PolicyExperiment(config), []
+    real = PolicyExperiment.adaptation_curve
 
-    def spy(inner, params, family, num_tasks, trajectories, step_sizes, seed):
-        curve = adaptation_curve(inner, params, family, num_tasks, trajectories, step_sizes, seed)
-        seen.append(curve)
-        return curve
+    def spy(*arguments, **keywords):
+        seen.append(real(*arguments, **keywords))
+        return seen[-1]
 
-    monkeypatch.setattr("metarl.evaluation.adaptation_curve", spy)
-    family = config.load_family()
-    inner = inner_loop(config, family)
-    params = inner.policy.init(torch.Generator().manual_seed(0))
-    final = evaluate(config, inner, params, family)
+    monkeypatch.setattr(PolicyExperiment, "adaptation_curve", spy)
+    final = evaluate(experiment, experiment.initial_state().theta)
     *validations, test = seen
     assert [curve.step_sizes for curve in validations] == [(0.1, 0.05, 0.025), (0.5, 0.25, 0.125)]
-    best = max(validations, key=lambda curve: curve.returns[:, 1:].mean())
+    best = max(validations, key=lambda curve: curve.scores[:, 1:].mean())
     assert final.step_sizes == best.step_sizes
     validated = {tuple(task) for curve in validations for task in curve.tasks}
     assert not validated & {tuple(task) for task in test.tasks}
 
 
 def test_a_step_size_that_breaks_the_policy_down_is_out_of_the_race() -> None:
-    config = tiny("method=pretrained", "baseline.step_sizes=[0.1,1e38]")
-    family = config.load_family()
-    inner = inner_loop(config, family)
-    params = inner.policy.init(torch.Generator().manual_seed(0))
-    assert choose_step_sizes(config, inner, params, family)[0] == 0.1
-    config = tiny("method=pretrained", "baseline.step_sizes=[1e38]")
+    experiment = PolicyExperiment(tiny("method=pretrained", "baseline.step_sizes=[0.1,1e38]"))
+    params = experiment.initial_state().theta
+    assert choose_step_sizes(experiment, params)[0] == 0.1
+    experiment = PolicyExperiment(tiny("method=pretrained", "baseline.step_sizes=[1e38]"))
     with pytest.raises(FloatingPointError, match="add smaller ones"):
-        choose_step_sizes(config, inner, params, family)
+        choose_step_sizes(experiment, params)
 
 
 def test_an_oracle_does_not_adapt() -> None:
-    config = tiny("method=oracle")
-    family = config.load_family()
-    inner = inner_loop(config, family)
-    params = inner.policy.init(torch.Generator().manual_seed(0))
-    curve = evaluate(config, inner, params, family)
-    assert curve.returns.shape == (6, 1)
+    experiment = PolicyExperiment(tiny("method=oracle"))
+    params = experiment.initial_state().theta
+    curve = evaluate(experiment, params)
+    assert curve.scores.shape == (6, 1)
     assert params["weight0"].shape[0] == 4

@@ -72,8 +72,8 @@ def test_runs_that_differ_in_their_seed_count_as_one_experiment(runs) -> None:
     labels = [entry.label for entry in entries]
     assert labels == ["MAML", "pretrained", "random", "oracle"]
     assert [len(entry.runs) for entry in entries] == [2, 1, 1, 1]
-    assert entries[0].environment_steps[0] > 0
-    assert entries[2].environment_steps == [0]
+    assert entries[0].samples[0] > 0
+    assert entries[2].samples == [0]
     tasks = [curve.tasks for entry in entries for curve in entry.curves]
     assert all(np.array_equal(tasks[0], other) for other in tasks)
 
@@ -150,7 +150,7 @@ def test_a_run_whose_weights_changed_is_measured_anew(runs, tmp_path) -> None:
     assert main(["train", "--resume", str(path), "--set=outer.iterations=4"]) == 0
     shutil.copy(path / "kept", path / "evaluation.json")  # as if it had not been evaluated since
     new, _ = measured(Run.open(path))
-    assert not np.array_equal(old.returns, new.returns)
+    assert not np.array_equal(old.scores, new.scores)
 
 
 @pytest.mark.parametrize("kind", ["pretrained", "oracle"])
@@ -258,7 +258,7 @@ def test_a_policy_comes_with_the_package_and_says_where_it_is_from(
     monkeypatch.setattr("metarl.results.measure", None)  # its evaluation is there, and up to date
     curve, settings = measured(run)
     assert len(curve.tasks) == 40
-    assert settings == run.config.evaluation
+    assert settings == run.config.evaluation.model_dump(mode="json")
     assert main(["render", name, "--steps", "1"]) == 0
     assert list((tmp_path / "runs" / "trained" / name).glob("*.gif"))
     assert not list(run.path.glob("*.gif"))

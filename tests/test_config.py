@@ -72,7 +72,7 @@ def test_annealed_steps_fall_from_their_size_to_nothing() -> None:
         ({**MINIMAL, "inner": {"step_size": float("nan")}}, ["inner.step_size: must be"]),
         ({**MINIMAL, "outer": {"algorithm": "sgd"}}, ["outer.algorithm: must be 'trpo' or 'adam'"]),
         ({**MINIMAL, "outer": 3}, ["outer: must be a section"]),
-        ({}, ["family: this setting is required"]),
+        ({}, ["must say what to learn: `family`"]),
         ({"family": {"name": "ant-gaol"}}, ["did you mean 'ant-goal'"]),
         (
             {"family": {"name": "ant-gaol"}, "sed": 1, "policy": {"activation": "gelu"}},

@@ -46,7 +46,7 @@ def test_one_two_and_four_processes_end_with_the_same_policy(tmp_path: Path) -> 
     for other in others:
         state = other.load()
         assert state.iteration == 3
-        assert state.environment_steps == expected.environment_steps
+        assert state.samples == expected.samples
         for name, leaf in expected.theta.items():
             # up to the order of summation
             torch.testing.assert_close(state.theta[name], leaf, atol=1e-4, rtol=1e-3)

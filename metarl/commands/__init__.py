@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from metarl.supervised.experiment import FOLDER
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
 else:
@@ -49,4 +51,13 @@ def add_set(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
         default=[],
         metavar=metavar,
         help=f"{what}; may be given several times",
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Where data sets are, as `options.data`."""
+    parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help=f"where Omniglot and MiniImagenet are (default: the variable {FOLDER})",
     )

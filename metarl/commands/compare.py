@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from metarl.commands import Commands, add_runs, declare
+from metarl.commands import Commands, add_data, add_runs, declare
 from metarl.comparison import (
     Entry,
     compare,
@@ -18,7 +18,8 @@ from metarl.comparison import (
     with_catching_up,
 )
 from metarl.errors import UserError
-from metarl.plotting import plot_adaptation, plot_training
+from metarl.plotting import plot_adaptation, plot_fits, plot_training
+from metarl.predictions import fit, shows_waves
 from metarl.run import Run, write_atomically
 
 DESCRIPTION = """\
@@ -26,7 +27,8 @@ Put runs side by side: return against gradient steps on the same unseen tasks, a
 environment steps in training. Runs that differ in their seed alone count as one experiment.
 
 Prints a table, and writes comparison.md, adaptation.png, adaptation.svg, training.png and
-training.svg into a directory of their own. A run that was not evaluated yet is evaluated first."""
+training.svg into a directory of their own; of sine waves also fits.png. A run that was not
+evaluated yet is evaluated first."""
 
 EXAMPLES = """\
 examples:
@@ -40,6 +42,7 @@ def add_command(commands: Commands) -> None:
     summary = "put runs side by side: table and plots"
     parser = declare(commands, "compare", summary, DESCRIPTION, EXAMPLES, _compare)
     add_runs(parser)
+    add_data(parser)
     parser.add_argument(
         "--many-steps",
         type=int,
@@ -101,7 +104,7 @@ def load(runs: Sequence[Run], console: Console) -> list[Entry]:
 
 
 def draw(entries: Sequence[Entry], out: Path) -> list[Path]:
-    """Write both plots, as PNG and SVG, and say where they are."""
+    """Write the plots, and say where they are."""
     experiment = entries[0].experiment
     title, quantity = experiment.title, experiment.quantity
     plots = [out / "adaptation.png", out / "adaptation.svg"]
@@ -112,4 +115,9 @@ def draw(entries: Sequence[Entry], out: Path) -> list[Path]:
         training = [out / "training.png", out / "training.svg"]
         plot_training(curves, quantity, f"Training: {title}", *training)
         plots += training
+    runs = {entry.label: entry.runs[0] for entry in entries}
+    if all(shows_waves(run) for run in runs.values()):
+        plots.append(out / "fits.png")
+        fits = {label: fit(run) for label, run in runs.items()}
+        plot_fits(fits, next(iter(fits.values())).description, plots[-1])
     return plots

@@ -5,7 +5,7 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from metarl.commands import Commands, add_runs, add_set, declare
+from metarl.commands import Commands, add_data, add_runs, add_set, declare
 from metarl.comparison import SEED
 from metarl.config import differences
 from metarl.evaluation import AdaptationCurve, Quantity
@@ -37,6 +37,7 @@ def add_command(commands: Commands) -> None:
     summary = "measure how well trained policies adapt to tasks they never saw"
     parser = declare(commands, "evaluate", summary, DESCRIPTION, EXAMPLES, _evaluate)
     add_runs(parser)
+    add_data(parser)
     add_set(parser, "evaluation.SETTING=VALUE", "evaluate otherwise than the run's config says")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.commands import Commands, add_runs, declare
+from metarl.commands import Commands, add_data, add_runs, declare
 from metarl.commands.compare import load
 from metarl.errors import UserError
 from metarl.report import report
@@ -27,6 +27,7 @@ def add_command(commands: Commands) -> None:
     summary = "write one HTML page with table, curves, videos and configs"
     parser = declare(commands, "report", summary, DESCRIPTION, EXAMPLES, _report)
     add_runs(parser)
+    add_data(parser)
     parser.add_argument(
         "--out",
         type=Path,

@@ -18,9 +18,8 @@ from rich.progress import (
 from rich.table import Column
 
 from metarl import distributed
-from metarl.commands import Commands, add_set, declare, evaluate
+from metarl.commands import Commands, add_data, add_set, declare, evaluate
 from metarl.config import AnyConfig, load_config, shipped_configs
-from metarl.devices import device_for
 from metarl.errors import UserError
 from metarl.methods import LABELS, load_experiment
 from metarl.rl.config import Config
@@ -28,6 +27,7 @@ from metarl.rl.experiment import PolicyExperiment
 from metarl.run import MetricsLog, Run
 from metarl.training import TrainingState
 
+KINDS = [method for method in LABELS if method != "maml"]
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
 RUNS = """
@@ -36,14 +36,15 @@ TensorBoard), and the evaluation. Ctrl-C saves and stops; --resume continues so 
 is bit for bit that of an uninterrupted run."""
 
 TRAIN = f"""\
-Meta-train a policy from a config: a YAML file, or the name of one that comes with the package
-(`metarl list`). At the end it is evaluated on tasks it never saw.
+Meta-train a policy or a network from a config: a YAML file, or the name of one that comes with the
+package (`metarl list`). At the end it is evaluated on tasks it never saw.
 {RUNS}"""
 
 TRAIN_EXAMPLES = """\
 examples:
   metarl train quickstart
   metarl train point_navigation --set seed=2 --out runs/point-2
+  metarl train omniglot_5way_1shot --data data
   metarl train half_cheetah_direction --set family.settings.dynamics=gymnasium
   metarl train --resume runs/point-2
   metarl train --resume runs/point-2 --set outer.iterations=500    (train for longer)
@@ -54,9 +55,11 @@ BASELINE = f"""\
 Train what a meta-policy is to be compared with: the same network, the same tasks, the same budget
 of environment steps, the same evaluation.
 
-  pretrained   one policy for all tasks mixed, by PPO of stable-baselines3; fine-tuned on new tasks
+  pretrained   one policy for all tasks mixed, by PPO of stable-baselines3; fine-tuned on new tasks.
+               Of waves one network for all, of images a classifier of all training classes
   random       no training at all; fine-tuned on new tasks
-  oracle       as pretrained, but it is told the task; not fine-tuned
+  oracle       as pretrained, but it is told the task; not fine-tuned (not of images)
+  nearest_neighbour   of images: the class of the most similar support image, by pretrained features
 
 The step size of fine-tuning is the best of `baseline.step_sizes` on validation tasks. Give the
 config, the seed and the settings of the run that is to be compared.
@@ -73,15 +76,14 @@ examples:
 
 def add_commands(commands: Commands) -> None:
     """Declare both commands."""
-    summary = "meta-train a policy from a config"
+    summary = "meta-train from a config"
     parser = declare(commands, "train", summary, TRAIN, TRAIN_EXAMPLES, _train)
     parser.set_defaults(kind=None, model=None)
     _add_arguments(parser)
     summary = "train what a meta-policy is compared with"
     parser = declare(commands, "baseline", summary, BASELINE, BASELINE_EXAMPLES, _train)
     _add_arguments(parser)
-    kinds = [method for method in LABELS if method != "maml"]
-    parser.add_argument("--kind", choices=kinds, help="which baseline")
+    parser.add_argument("--kind", choices=KINDS, help="which baseline")
     parser.add_argument(
         "--model",
         type=Path,
@@ -98,6 +100,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="RUN", help="directory of the run (default: runs/NAME)"
     )
+    add_data(parser)
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in RUN")
 
 
@@ -141,7 +144,7 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
     experiment = load_experiment(config)
     state = state or experiment.initial_state()
     if not (run.path / "state.json").exists():
-        run.save(state)
+        run.save(state, experiment.provenance)
     distributed.broadcast((config, state))
     console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
     log = MetricsLog(run, state.iteration)
@@ -159,7 +162,7 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
                 log.write(state.iteration, metrics)
                 progress.update(bar, completed=state.iteration, score=experiment.progress(metrics))
                 if state.iteration % config.checkpoint_every == 0:
-                    run.save(state)
+                    run.save(state, experiment.provenance)
                     saved = state
                 if stop.asked:
                     raise KeyboardInterrupt
@@ -169,7 +172,7 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
         # whatever ended it, the last sound state is kept
         log.close()
         if state is not saved:
-            run.save(state)
+            run.save(state, experiment.provenance)
     if interrupted:
         console.print(
             f"stopped after {state.iteration} of {config.updates} updates; continue with: "
@@ -193,11 +196,11 @@ def _prepare(options: argparse.Namespace) -> tuple[Run, TrainingState | None]:
     overrides: Sequence[str] = options.set
     if options.name == "baseline":
         if options.kind is None:
-            raise UserError("say which baseline: --kind pretrained, --kind random or --kind oracle")
+            raise UserError(f"say which baseline: --kind {', --kind '.join(KINDS)}")
         overrides = [*overrides, f"method={options.kind}"]
     config = load_config(options.config, overrides)
     _check_processes(config)
-    device_for(config.device)
+    load_experiment(config).check()
     state = _imported(config, options.model) if options.model else None
     suffix = "" if config.method == "maml" else f"-{config.method}"
     path = options.out or Path("runs") / (Path(options.config).stem + suffix)
@@ -232,6 +235,9 @@ def _resume(options: argparse.Namespace) -> tuple[Run, TrainingState]:
         config = load_config(options.config, [*options.set, f"method={run.config.method}"])
         run.reconfigure(config)
     _check_processes(run.config)
+    experiment = load_experiment(run.config)
+    experiment.check()
+    run.check_provenance(experiment.provenance)
     state = run.load()
     # a run that was stopped between its last update and its evaluation has that left to do
     if state.iteration >= run.config.updates and (run.path / "evaluation.json").exists():

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from metarl.devices import device_for
 from metarl.envs import TaskFamily
 from metarl.evaluation import AdaptationCurve, Quantity
 from metarl.params import Params
@@ -50,6 +51,10 @@ class PolicyExperiment:
     def budget(self) -> int:
         """The most environment steps that training takes."""
         return self.config.budget(self.family.horizon)
+
+    def check(self) -> None:
+        """Raise UserError if the config asks for a GPU and there is none."""
+        device_for(self.config.device)
 
     def initial_state(self) -> TrainingState:
         """Before the first iteration."""

@@ -22,15 +22,14 @@ class SinusoidConfig(Section):
 
 
 class ImagesConfig(Section):
-    """Classes of images: which, how many to tell apart, and where they are.
+    """Classes of images: which, and how many to tell apart.
 
-    Without a folder they are looked for in the one that METARL_DATA names. The seed draws which
-    classes of Omniglot are for training, validation and test; MiniImagenet's split is published.
+    The seed draws which classes of Omniglot are for training, validation and test; MiniImagenet's
+    split is published.
     """
 
     name: Literal["omniglot", "miniimagenet"]
     ways: Annotated[int, Field(ge=2)] = 5
-    folder: str | None = None
     split_seed: Natural = 0
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metarl.baselines.nearest_neighbour import nearest_neighbour
 from metarl.devices import device_for
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, Quantity
@@ -21,8 +22,9 @@ from metarl.supervised.config import ImagesConfig, SupervisedConfig
 from metarl.supervised.episodes import ImageTasks
 from metarl.supervised.images import ImageSet, load_images
 from metarl.supervised.losses import accuracies, cross_entropy, squared_error, squared_errors
-from metarl.supervised.maml import InnerLoop, scores_by_step, weights
+from metarl.supervised.maml import InnerLoop, outputs_by_step, weights
 from metarl.supervised.models import Model
+from metarl.supervised.prediction import Predict, beside_support, one_by_one, together
 from metarl.supervised.sines import Sines
 from metarl.supervised.tasks import Episodes
 from metarl.supervised.training import meta_train, samples_per_iteration
@@ -33,6 +35,7 @@ ACCURACY = Quantity("accuracy", "accuracy (%)", "examples")
 # how many examples' activations the processor's cache holds, about
 CHUNK_OF_POINTS, CHUNK_OF_IMAGES = 4096, 80
 GROUP = 50
+FOLDER = "METARL_DATA"
 
 Split = Literal["train", "validation", "test"]
 
@@ -62,11 +65,11 @@ class SupervisedExperiment:
         """The data of a classification."""
         data = self.config.data
         assert isinstance(data, ImagesConfig)
-        folder = data.folder or os.environ.get("METARL_DATA")
-        if folder is None:
+        folder = os.environ.get(FOLDER)
+        if not folder:
             raise UserError(
-                f"{data.name} is needed: say where it is by --data FOLDER, the setting "
-                "data.folder, or the environment variable METARL_DATA"
+                f"{data.name} is needed: say which folder it is in by --data FOLDER or the "
+                f"environment variable {FOLDER}"
             )
         return load_images(data.name, Path(folder), data.split_seed)
 
@@ -140,11 +143,11 @@ class SupervisedExperiment:
         """Meta-train, or learn all tasks mixed, with the same number of examples."""
         if self.config.method == "random":
             return iter(())
-        self._check()
         return meta_train(self.config, self.tasks("train"), self.inner, state)
 
-    def _check(self) -> None:
-        """Find out before any work whether there are enough classes and images."""
+    def check(self) -> None:
+        """Raise UserError if there is no such device, or not the data that it takes."""
+        device_for(self.config.device)
         settings = self.config.inner
         needs: list[tuple[Split, int, int]] = [
             ("train", settings.shots, settings.queries),
@@ -178,26 +181,36 @@ class SupervisedExperiment:
             FloatingPointError: if the outputs are not finite any more.
         """
         settings, inner = self.config.evaluation, self.inner
-        if inner.learned == "no" and step_sizes:
-            inner = replace(inner, step_size=step_sizes[0])
         number = self.config.baseline.validation_tasks if validation else settings.tasks
         tasks, scores = [], []
         for episodes in self.episodes("validation" if validation else "test", number):
+            outputs = self.outputs(params, episodes, step_sizes)
+            targets = episodes.query[1]
             tasks.append(episodes.tasks)
-            scores.append(
-                scores_by_step(
-                    inner,
-                    self._starting_point(params),
-                    episodes,
-                    inner.step_sizes(params, len(step_sizes)),
-                    settings.transductive,
-                )
-            )
+            scores.append(torch.stack([inner.score(out, targets) for out in outputs.unbind(1)], 1))
         if not torch.isfinite(torch.cat(scores)).all():
             raise FloatingPointError("adaptation broke down; lower the step size")
         return AdaptationCurve(
             np.concatenate(tasks), torch.cat(scores).double().numpy(), tuple(step_sizes)
         )
+
+    def outputs(
+        self, params: Params, episodes: Episodes, step_sizes: Sequence[float]
+    ) -> torch.Tensor:
+        """What is said of the queries after 0, 1, ... steps, (N, K + 1, M, O)."""
+        inner = self.inner
+        if inner.learned == "no" and step_sizes:
+            inner = replace(inner, step_size=step_sizes[0])
+        start = self._starting_point(params)
+        sizes = inner.step_sizes(params, len(step_sizes))
+        return outputs_by_step(inner, start, episodes, sizes, self._predict)
+
+    @property
+    def _predict(self) -> Predict:
+        transductive = self.config.evaluation.transductive
+        if self.config.method == "nearest_neighbour":
+            return nearest_neighbour if transductive else one_by_one(nearest_neighbour)
+        return together if transductive else one_by_one(beside_support)
 
     def episodes(self, split: Split, number: int) -> Iterator[Episodes]:
         """So many tasks of the evaluation, some at a time: all their images are a lot of memory."""

@@ -17,6 +17,7 @@ from metarl.networks import head
 from metarl.params import Params, flatten, repeat
 from metarl.supervised.chunks import over_chunks
 from metarl.supervised.models import Model
+from metarl.supervised.prediction import Predict, together
 from metarl.supervised.tasks import Episodes, Examples
 
 STEP_SIZE = "step_size."  # what the names of learned step sizes begin with
@@ -151,53 +152,32 @@ def outer_gradient(
 
 
 @torch.no_grad()
-def scores_by_step(
+def outputs_by_step(
     inner: InnerLoop,
     params: Params,
     episodes: Episodes,
     step_sizes: Sequence[StepSize],
-    transductive: bool = True,
+    predict: Predict = together,
 ) -> Tensor:
-    """How well each task goes after 0, 1, ... steps, (N, K + 1).
+    """What the network says of each task's queries after 0, 1, ... steps, (N, K + 1, M, O).
 
     Args:
-        inner: network and losses.
+        inner: network and loss.
         params: to start from, not stacked.
         episodes: N tasks.
         step_sizes: of K steps.
-        transductive: whether batch normalisation takes the statistics of all of a task's queries
-            together. Otherwise those of the support set and of one query at a time (Nichol et al.
-            2018, section 6.1): so no query tells anything about another.
+        predict: how to ask the adapted network.
     """
 
     def some(chunk: slice) -> Tensor:
-        support, (inputs, targets) = _examples(inner, episodes, chunk)
-        outputs_of = _together if transductive else _one_by_one
+        support, (inputs, _) = _examples(inner, episodes, chunk)
         start = repeat(params, len(inputs))
-        return torch.stack(
-            [
-                inner.score(outputs_of(inner.model, adapted, support[0], inputs), targets)
-                for adapted in adaptation(inner, start, support, step_sizes)
-            ],
-            dim=1,
-        ).cpu()
+        after = adaptation(inner, start, support, step_sizes)
+        outputs = [predict(inner.model, adapted, support, inputs) for adapted in after]
+        return torch.stack(outputs, dim=1).cpu()
 
     size = inner.chunk_size(episodes)
     return torch.cat(over_chunks(some, len(episodes.tasks), size))
-
-
-def _together(model: Model, params: Params, support: Tensor, inputs: Tensor) -> Tensor:
-    return model(params, inputs)
-
-
-def _one_by_one(model: Model, params: Params, support: Tensor, inputs: Tensor) -> Tensor:
-    return torch.cat(
-        [
-            model(params, torch.cat([support, one[:, None]], dim=1))[:, -1:]
-            for one in inputs.unbind(1)
-        ],
-        dim=1,
-    )
 
 
 def _examples(inner: InnerLoop, episodes: Episodes, chunk: slice) -> tuple[Examples, Examples]:

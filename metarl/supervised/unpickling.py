@@ -48,6 +48,11 @@ def unpickle(path: Path) -> Any:
             "numbers and plain containers may run any code; get the data from someone whom you "
             "trust, or as image files"
         ) from error
+    except MemoryError as error:
+        raise UserError(
+            f"the pickle {path} does not fit into this machine's memory, or is damaged; read it on "
+            "another machine, or restore it from the original data"
+        ) from error
     except DAMAGED as error:
         raise UserError(
             f"the pickle {path} is damaged ({type(error).__name__}: {error}); restore it from the "
@@ -86,10 +91,10 @@ class _Array(np.ndarray[Any, Any]):
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, fortran, content = state
-        pixels = _bytes(content)
-        if min(shape, default=0) < 0 or math.prod(shape) * kind.dtype.itemsize != len(pixels):
+        dtype, pixels = _dtype(kind), _bytes(content)
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(pixels):
             raise ValueError(f"an array of shape {shape} with {len(pixels):,} bytes")
-        checked = 1, shape, kind.dtype, bool(fortran), pixels
+        checked = 1, shape, dtype, bool(fortran), pixels
         super().__setstate__(checked)  # type: ignore[arg-type] # numpy itself writes Python's bool
 
 
@@ -98,18 +103,22 @@ def _empty(*_: Any) -> _Array:
 
 
 def _scalar(kind: _Kind, content: bytes | str) -> Any:
-    (number,) = np.frombuffer(_bytes(content), kind.dtype)
+    (number,) = np.frombuffer(_bytes(content), _dtype(kind))
     return number
 
 
 def _from_buffer(content: bytes, kind: _Kind, shape: tuple[int, ...], order: str) -> NDArray[Any]:
-    return np.frombuffer(content, kind.dtype).reshape(shape, order="F" if order == "F" else "C")
+    return np.frombuffer(content, _dtype(kind)).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _dtype(kind: _Kind) -> np.dtype[Any]:
+    if not isinstance(kind, _Kind):  # a pickle passes whatever it likes
+        raise TypeError("an array without a type")
+    return kind.dtype
 
 
 def _bytes(content: bytes | str) -> bytes:
-    if isinstance(content, bytes):
-        return content
-    return _latin1(content)
+    return content if isinstance(content, bytes) else _latin1(content)
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:

@@ -1,0 +1,118 @@
+"""Networks as functions of a parameter dictionary: of one task, and of many side by side."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import vmap
+
+from metarl.inner_loop import adapt
+from metarl.networks import conv4, head, init_conv4, init_mlp, mlp
+
+CASES = {
+    "mlp": (lambda g: init_mlp(g, (6, 5, 4, 3)), lambda p, x: mlp(p, x, torch.tanh), (6,)),
+    "normalised mlp": (
+        lambda g: init_mlp(g, (6, 5, 4, 3), norm=True),
+        lambda p, x: mlp(p, x, torch.tanh),
+        (6,),
+    ),
+    "strided conv4": (
+        lambda g: init_conv4(g, (1, 16, 16), 3, 4, pool=False),
+        lambda p, x: conv4(p, x, pool=False),
+        (1, 16, 16),
+    ),
+    "pooled conv4": (
+        lambda g: init_conv4(g, (3, 16, 16), 3, 4, pool=True),
+        lambda p, x: conv4(p, x, pool=True),
+        (3, 16, 16),
+    ),
+}
+TASKS, EXAMPLES = 3, 6
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    init, network, shape = CASES[request.param]
+    generator = torch.Generator().manual_seed(0)
+    params = {name: leaf.double() for name, leaf in init(generator).items()}
+    # scales and shifts of their own, or a wrong derivative by them would go unseen
+    for leaf in params.values():
+        leaf += 0.1 * torch.randn(leaf.shape, generator=generator, dtype=torch.float64)
+    inputs = torch.rand(TASKS, EXAMPLES, *shape, generator=generator, dtype=torch.float64)
+    labels = torch.arange(EXAMPLES).remainder(3).expand(TASKS, EXAMPLES)
+    return params, network, inputs, labels
+
+
+def stacked(params):
+    return {name: leaf.expand(TASKS, *leaf.shape) for name, leaf in params.items()}
+
+
+def test_stacked_tasks_equal_each_for_itself(case) -> None:
+    params, network, inputs, _ = case
+    generator = torch.Generator().manual_seed(1)
+    many = {
+        name: leaf + 0.1 * torch.randn(leaf.shape, generator=generator, dtype=torch.float64)
+        for name, leaf in stacked(params).items()
+    }
+    together = network(many, inputs)
+    for task in range(TASKS):
+        alone = network({name: leaf[task] for name, leaf in many.items()}, inputs[task])
+        torch.testing.assert_close(together[task], alone)
+
+
+def test_the_meta_gradient_is_that_of_finite_differences_however_tasks_are_run(case) -> None:
+    params, network, inputs, labels = case
+
+    def loss(params, batch):
+        return F.cross_entropy(network(params, batch[0]), batch[1])
+
+    def losses(params, batch):
+        logits = network(params, batch[0])
+        total = F.cross_entropy(logits.flatten(0, 1), batch[1].flatten(), reduction="sum")
+        return total / EXAMPLES
+
+    def one_by_one(params):
+        tasks = zip(inputs, labels, strict=True)
+        return sum(loss(adapt(loss, params, [task], 0.5), task) for task in tasks)
+
+    def vmapped(params):
+        def task_loss(x, y):
+            return loss(adapt(loss, params, [(x, y)], 0.5), (x, y))
+
+        return vmap(task_loss)(inputs, labels).sum()
+
+    def side_by_side(params):
+        batch = (inputs, labels)
+        return losses(adapt(losses, stacked(params), [batch], 0.5), batch)
+
+    generator = torch.Generator().manual_seed(2)
+    direction = {
+        name: torch.randn(leaf.shape, generator=generator, dtype=torch.float64)
+        for name, leaf in params.items()
+    }
+
+    def along(size):
+        moved = {name: leaf + size * direction[name] for name, leaf in params.items()}
+        return float(one_by_one(moved))
+
+    expected = (along(1e-6) - along(-1e-6)) / 2e-6
+    for objective in (one_by_one, vmapped, side_by_side):
+        leaves = {name: leaf.clone().requires_grad_() for name, leaf in params.items()}
+        gradient = torch.autograd.grad(objective(leaves), list(leaves.values()))
+        slope = sum((g * d).sum() for g, d in zip(gradient, direction.values(), strict=True))
+        assert float(slope) == pytest.approx(expected, rel=1e-6)
+
+
+def test_normalised_layers_have_no_bias_that_normalisation_would_take_away() -> None:
+    generator = torch.Generator().manual_seed(0)
+    params = init_mlp(generator, (6, 5, 3), norm=True)
+    assert list(params) == ["weight0", "scale0", "shift0", "weight1", "bias1"]
+    assert head(params) == ["weight1", "bias1"]
+    params = init_conv4(generator, (3, 84, 84), 5, 32, pool=True)
+    assert params["weight4"].shape == (800, 5)
+    assert sum(leaf.numel() for leaf in params.values()) == 32_901 - 4 * 32
+
+
+def test_pooling_before_the_rectifier_is_pooling_after_it() -> None:
+    images = torch.randn(2, 3, 8, 8)
+    before = torch.relu(F.max_pool2d(images, 2))
+    torch.testing.assert_close(before, F.max_pool2d(torch.relu(images), 2))

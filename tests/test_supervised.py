@@ -1,0 +1,568 @@
+"""Supervised meta-learning: tasks, Algorithm 2, its trainings and what is measured of them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metarl.baselines.nearest_neighbour import nearest_neighbour
+from metarl.cli import main
+from metarl.config import load_config, validate_config
+from metarl.errors import UserError
+from metarl.experiment import evaluate
+from metarl.networks import head
+from metarl.params import flatten, unflatten
+from metarl.randomness import stream
+from metarl.run import Run
+from metarl.supervised.config import Conv4Config, MLPConfig, SupervisedConfig
+from metarl.supervised.episodes import ImageTasks
+from metarl.supervised.experiment import SupervisedExperiment
+from metarl.supervised.images import ImageSet
+from metarl.supervised.losses import accuracies, cross_entropy, squared_error, squared_errors
+from metarl.supervised.maml import STEP_SIZE, InnerLoop, adaptation, outer_gradient, weights
+from metarl.supervised.models import Model
+from metarl.supervised.prediction import beside_support, one_by_one, together
+from metarl.supervised.sines import Sines
+from metarl.supervised.tasks import Episodes
+from metarl.supervised.training import mixed, step_weights
+
+SINE = {"data": {"name": "sinusoid"}, "network": {"kind": "mlp", "hidden_sizes": [8, 8]}}
+IMAGES = {
+    "data": {"name": "omniglot", "ways": 3},
+    "network": {"kind": "conv4", "filters": 4},
+    "inner": {"step_size": 0.5, "shots": 1, "queries": 2},
+    "outer": {"meta_batch": 4, "iterations": 3},
+    "evaluation": {"tasks": 8, "steps": 2},
+}
+TINY = [
+    "--set=outer.iterations=6",
+    "--set=outer.meta_batch=4",
+    "--set=network.hidden_sizes=[8]",
+    "--set=report_every=2",
+    "--set=checkpoint_every=2",
+    "--set=evaluation.tasks=5",
+    "--set=evaluation.steps=2",
+    "--set=baseline.validation_tasks=4",
+]
+
+
+def pictures(size: int = 16, channels: int = 1, classes: int = 24, each: int = 8) -> ImageSet:
+    """Classes that a network can learn to tell apart: each has a pattern, its images have noise."""
+    rng = np.random.default_rng(0)
+    patterns = rng.integers(0, 2, (classes, 1, size // 4, size // 4, channels))
+    noise = rng.integers(0, 100, (classes, each, size, size, channels))
+    images = (150 * patterns.repeat(4, axis=2).repeat(4, axis=3) + noise).astype(np.uint8)
+    starts = np.arange(classes + 1) * each
+    numbers = np.arange(classes)
+    splits = {"train": numbers[:12], "validation": numbers[12:16], "test": numbers[16:]}
+    names = tuple(f"class{number:02d}" for number in numbers)
+    return ImageSet("omniglot", images.reshape(-1, *images.shape[2:]), starts, names, splits, "sum")
+
+
+@pytest.fixture
+def image_experiment(monkeypatch: pytest.MonkeyPatch):
+    """Makes an experiment of IMAGES, changed, on the pictures above."""
+    monkeypatch.setattr(SupervisedExperiment, "images", pictures())
+
+    def make(**changes) -> SupervisedExperiment:
+        values = json.loads(json.dumps(IMAGES))
+        for name, value in changes.items():
+            if isinstance(value, dict):
+                values.setdefault(name, {}).update(value)
+            else:
+                values[name] = value
+        config = validate_config(values)
+        assert isinstance(config, SupervisedConfig)
+        return SupervisedExperiment(config)
+
+    return make
+
+
+def inner_loop(kind: str, **settings) -> InnerLoop:
+    if kind == "regression":
+        model = Model(MLPConfig(kind="mlp", hidden_sizes=(7, 7)), (1,), 1)
+        return InnerLoop(model, squared_error, squared_errors, 0.05, **settings)
+    network = Conv4Config(kind="conv4", filters=3)
+    return InnerLoop(Model(network, (1, 16, 16), 3), cross_entropy, accuracies, 0.5, **settings)
+
+
+def double(episodes: Episodes) -> Episodes:
+    """In double precision, labels as they are."""
+
+    def convert(examples):
+        x, y = examples
+        return x.double(), (y.double() if y.is_floating_point() else y)
+
+    return Episodes(episodes.tasks, convert(episodes.support), convert(episodes.query))
+
+
+def episodes_of(kind: str, num_tasks: int = 3, seed: int = 0) -> Episodes:
+    rng = np.random.default_rng(seed)
+    if kind == "regression":
+        return double(Sines().sample(rng, num_tasks, 4, 5))
+    return double(ImageTasks(pictures(), "train", 3, turned=True).sample(rng, num_tasks, 2, 2))
+
+
+def meta_of(inner: InnerLoop):
+    meta = inner.init(torch.Generator().manual_seed(0))
+    return {name: leaf.double() for name, leaf in meta.items()}
+
+
+# -- tasks
+
+
+@given(seed=st.integers(0, 2**31), shots=st.integers(1, 4), queries=st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_support_and_query_never_share_an_image(seed: int, shots: int, queries: int) -> None:
+    images = pictures()
+    # each image says which one it is, so that two are the same only if they are
+    marked = np.zeros_like(images.images)
+    marked[:, 0, 0, 0], marked[:, 8, 8, 0] = np.divmod(np.arange(len(marked)), 200)
+    images = ImageSet("x", marked, images.starts, images.classes, images.splits, "")
+    tasks = ImageTasks(images, "train", 3, turned=False)
+    episodes = tasks.sample(np.random.default_rng(seed), 4, shots, queries)
+    (support, labels), (query, query_labels) = episodes.support, episodes.query
+    for task in range(4):
+        numbers = [
+            (200 * x[:, 0, 0, 0] + x[:, 0, 8, 8]).mul(255).round().int().tolist()
+            for x in (support[task], query[task])
+        ]
+        assert len({*numbers[0], *numbers[1]}) == 3 * (shots + queries)
+        for number, label in zip(
+            [*numbers[0], *numbers[1]], [*labels[task], *query_labels[task]], strict=True
+        ):
+            # the label is the place of the image's class in the task
+            assert episodes.tasks[task][label] == number // 8
+        assert labels[task].bincount().tolist() == [shots] * 3
+        assert query_labels[task].bincount().tolist() == [queries] * 3
+
+
+def test_of_ten_thousand_episodes_none_has_a_class_of_another_split() -> None:
+    images = pictures()
+    for split, classes in images.splits.items():
+        seen = ImageTasks(images, split, 3, turned=True).sample(
+            np.random.default_rng(0), 10_000, 1, 1
+        )
+        places = seen.tasks.astype(int) // 4
+        # every class of the split, about equally often, and never twice in an episode
+        counts = np.bincount(places.ravel(), minlength=len(classes))
+        assert len(counts) == len(classes)
+        assert counts.min() > 0.9 * counts.mean()
+        assert all(len(set(task)) == 3 for task in places[:1000])
+
+
+def test_each_class_of_an_episode_has_a_turn_of_its_own_alike_in_support_and_query() -> None:
+    images = pictures()
+    corner = np.zeros_like(images.images)
+    corner[:, 0, 0] = 255  # which corner is bright tells the turn
+    images = ImageSet("x", corner, images.starts, images.classes, images.splits, "")
+    episodes = ImageTasks(images, "train", 3, turned=True).sample(
+        np.random.default_rng(0), 200, 1, 2
+    )
+    corners = [(0, 0), (-1, 0), (-1, -1), (0, -1)]  # after 0, 1, 2 and 3 quarter turns
+
+    def turns(examples):
+        x, y = examples
+        at_corners = torch.stack([x[:, :, 0, i, j] for i, j in corners], -1)
+        assert torch.equal(at_corners.sum(-1), torch.ones(x.shape[:2]))
+        return at_corners.argmax(-1).numpy(), y.numpy()
+
+    told = episodes.tasks.astype(int) % 4
+    for turned, labels in (turns(episodes.support), turns(episodes.query)):
+        np.testing.assert_array_equal(turned, np.take_along_axis(told, labels, axis=1))
+    assert any(len(set(task)) > 1 for task in told)  # not the same for all classes of an episode
+    assert set(told.ravel()) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("tasks", [Sines(), ImageTasks(pictures(), "train", 3, turned=True)])
+def test_what_is_drawn_does_not_depend_on_who_takes_which_share(tasks) -> None:
+    whole = tasks.sample(stream(1, "tasks", 5), 6, 2, 3)
+    for share in (slice(0, 2), slice(2, 6)):
+        part = tasks.sample(stream(1, "tasks", 5), 6, 2, 3, share)
+        np.testing.assert_array_equal(part.tasks, whole.tasks[share])
+        for mine, all_of_it in ((part.support, whole.support), (part.query, whole.query)):
+            assert torch.equal(mine[0], all_of_it[0][share])
+            assert torch.equal(mine[1], all_of_it[1][share])
+
+
+def test_shuffled_labels_give_chance_and_true_ones_do_not() -> None:
+    tasks = ImageTasks(pictures(), "test", 3, turned=False)
+    episodes = tasks.sample(np.random.default_rng(0), 400, 1, 4)
+
+    class Pixels:
+        def features(self, params, inputs):
+            return inputs.flatten(2)
+
+    (x, y), (queries, labels) = episodes.support, episodes.query
+    true = accuracies(nearest_neighbour(Pixels(), {}, (x, y), queries), labels).mean()
+    generator = torch.Generator().manual_seed(0)
+    shuffled = torch.stack([row[torch.randperm(len(row), generator=generator)] for row in y])
+    chance = accuracies(nearest_neighbour(Pixels(), {}, (x, shuffled), queries), labels).mean()
+    assert true > 95
+    assert chance == pytest.approx(100 / 3, abs=5)
+
+
+def test_a_wave_is_the_sine_that_it_says_it_is() -> None:
+    episodes = Sines(informed=True).sample(np.random.default_rng(0), 500, 3, 2)
+    amplitude, phase = episodes.tasks.T
+    assert (amplitude >= 0.1).all()
+    assert (amplitude <= 5.0).all()
+    assert (phase >= 0.0).all()
+    assert (phase <= np.pi).all()
+    assert amplitude.mean() == pytest.approx(2.55, abs=0.2)
+    for x, y in (episodes.support, episodes.query):
+        assert x.shape[-1] == 3
+        assert x[..., 0].abs().max() <= 5.0
+        told = torch.from_numpy(episodes.tasks).float()
+        torch.testing.assert_close(x[..., 1:], told[:, None].expand(-1, x.shape[1], 2))
+        expected = x[..., 1] * torch.sin(x[..., 0] - x[..., 2])
+        torch.testing.assert_close(y[..., 0], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ways", "shots", "sentence"),
+    [
+        (9, 1, "data.ways=9 is more than the 8 classes for test"),
+        (3, 8, "class class16 has 8 images, fewer than the 8 shots and 1 queries"),
+    ],
+)
+def test_too_few_classes_or_images_are_answered_in_a_sentence(ways, shots, sentence) -> None:
+    with pytest.raises(UserError, match=sentence):
+        ImageTasks(pictures(), "test", ways, turned=False).check(shots, 1)
+
+
+# -- Algorithm 2
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+@pytest.mark.parametrize(
+    ("more", "step_weights"),
+    [
+        ({}, [0.0, 1.0]),
+        ({"steps": 3}, [0.0, 0.0, 0.0, 1.0]),
+        ({"steps": 2}, [0.0, 0.5, 0.5]),
+        ({"head_only": True}, [0.0, 1.0]),
+        ({"learned": "meta_sgd"}, [0.0, 1.0]),
+        ({"learned": "lslr", "steps": 2}, [0.0, 0.0, 1.0]),
+        ({"learned": "lslr", "steps": 2, "head_only": True}, [0.0, 0.3, 0.7]),
+    ],
+)
+def test_the_meta_gradient_is_that_of_finite_differences(kind, more, step_weights) -> None:
+    inner, episodes = inner_loop(kind, **more), episodes_of(kind)
+    meta = meta_of(inner)
+    gradient, _ = outer_gradient(inner, meta, episodes, step_weights)
+    generator = torch.Generator().manual_seed(1)
+    vector = flatten(meta)
+    direction = torch.randn(vector.shape, generator=generator, dtype=torch.float64)
+
+    def objective(size: float) -> float:
+        """The definition, task by task."""
+        moved = unflatten(vector + size * direction, meta)
+        total = 0.0
+        for task in range(3):
+            support, query = (
+                (x[task : task + 1], y[task : task + 1])
+                for x, y in (episodes.support, episodes.query)
+            )
+            params = {name: leaf[None] for name, leaf in weights(moved).items()}
+            steps = inner.step_sizes(moved, len(step_weights) - 1)
+            for weight, adapted in zip(
+                step_weights, adaptation(inner, params, support, steps), strict=True
+            ):
+                total += weight * float(inner.batch_loss(adapted, query))
+        return total
+
+    # a small difference, because rectifiers have kinks nearby
+    expected = (objective(1e-8) - objective(-1e-8)) / 2e-8
+    assert float(gradient @ direction) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_the_first_order_gradient_is_another_one() -> None:
+    episodes = episodes_of("regression")
+    exact, first_order = inner_loop("regression"), inner_loop("regression", first_order=True)
+    meta = meta_of(exact)
+    one, _ = outer_gradient(exact, meta, episodes, [0.0, 1.0])
+    other, _ = outer_gradient(first_order, meta, episodes, [0.0, 1.0])
+    assert not torch.allclose(one, other, rtol=1e-2)
+    # it is the query loss's gradient at the adapted parameters
+    params = {name: leaf.expand(3, *leaf.shape) for name, leaf in meta.items()}
+    *_, adapted = adaptation(exact, params, episodes.support, exact.step_sizes(meta, 1))
+    leaves = {name: leaf.detach().requires_grad_() for name, leaf in adapted.items()}
+    loss = exact.batch_loss(leaves, episodes.query)
+    gradients = torch.autograd.grad(loss, list(leaves.values()))
+    torch.testing.assert_close(other, torch.cat([leaf.sum(0).flatten() for leaf in gradients]))
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_chunks_and_threads_change_nothing_but_the_order_of_a_sum(kind, monkeypatch) -> None:
+    episodes = episodes_of(kind, num_tasks=7)
+    whole = inner_loop(kind, chunk_examples=10**6)
+    meta = meta_of(whole)
+    expected = outer_gradient(whole, meta, episodes, [0.0, 1.0])
+    monkeypatch.setattr("metarl.supervised.chunks.processors", lambda: 3)
+    for examples in (1, 20, 40):
+        got = outer_gradient(inner_loop(kind, chunk_examples=examples), meta, episodes, [0.0, 1.0])
+        for mine, theirs in zip(got, expected, strict=True):
+            torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_showing_every_example_twice_changes_no_adaptation(kind) -> None:
+    inner, episodes = inner_loop(kind), episodes_of(kind)
+    x, y = episodes.support
+    twice = (torch.cat([x, x], 1), torch.cat([y, y], 1))
+    meta = meta_of(inner)
+    params = {name: leaf.expand(3, *leaf.shape) for name, leaf in meta.items()}
+    *_, once = adaptation(inner, params, (x, y), inner.step_sizes(meta, 2))
+    *_, again = adaptation(inner, params, twice, inner.step_sizes(meta, 2))
+    for name, leaf in once.items():
+        torch.testing.assert_close(again[name], leaf)
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_a_meta_batch_of_copies_is_one_task(kind) -> None:
+    inner, one = inner_loop(kind), episodes_of(kind, num_tasks=1)
+    copies = Episodes(
+        one.tasks.repeat(4, 0),
+        tuple(leaf.repeat_interleave(4, 0) for leaf in one.support),
+        tuple(leaf.repeat_interleave(4, 0) for leaf in one.query),
+    )
+    meta = meta_of(inner)
+    alone, seen = outer_gradient(inner, meta, one, [0.0, 1.0])
+    many, all_seen = outer_gradient(inner, meta, copies, [0.0, 1.0])
+    torch.testing.assert_close(many / 4, alone)
+    torch.testing.assert_close(all_seen / 4, seen)
+
+
+def test_adapting_the_head_alone_leaves_the_rest_as_it_is() -> None:
+    inner, episodes = inner_loop("classification", head_only=True), episodes_of("classification")
+    meta = meta_of(inner)
+    params = {name: leaf.expand(3, *leaf.shape) for name, leaf in meta.items()}
+    *_, adapted = adaptation(inner, params, episodes.support, inner.step_sizes(meta, 1))
+    moved = {name for name in meta if not torch.equal(adapted[name], params[name])}
+    assert moved == set(head(meta))
+
+
+def test_learned_step_sizes_begin_at_the_one_of_the_config_and_the_last_is_repeated() -> None:
+    inner = inner_loop("regression", learned="lslr", steps=2)
+    meta = meta_of(inner)
+    sizes = {name: leaf for name, leaf in meta.items() if name.startswith(STEP_SIZE)}
+    assert {name.removeprefix(STEP_SIZE) for name in sizes} == set(weights(meta))
+    assert all(torch.equal(leaf, torch.full((2,), 0.05).double()) for leaf in sizes.values())
+    meta[STEP_SIZE + "weight0"] = torch.tensor([0.1, 0.2])
+    assert [float(step["weight0"]) for step in inner.step_sizes(meta, 4)] == pytest.approx(
+        [0.1, 0.2, 0.2, 0.2]
+    )
+    meta_sgd = meta_of(inner_loop("regression", learned="meta_sgd"))
+    assert meta_sgd[STEP_SIZE + "weight1"].shape == (7, 7)
+
+
+def test_the_multi_step_loss_fades_into_that_of_the_last_step() -> None:
+    inner = {"steps": 4, "multi_step_iterations": 10}
+    config = validate_config({**SINE, "inner": inner})
+    for iteration in range(12):
+        assert sum(step_weights(config, iteration)) == pytest.approx(1.0)
+    assert step_weights(config, 0) == [0.0, 0.25, 0.25, 0.25, 0.25]
+    assert step_weights(config, 5) == pytest.approx([0.0, 0.125, 0.125, 0.125, 0.625])
+    assert step_weights(config, 10) == step_weights(config, 99) == [0.0, 0.0, 0.0, 0.0, 1.0]
+    assert step_weights(validate_config(SINE), 0) == [0.0, 1.0]
+
+
+# -- answers
+
+
+def test_one_query_tells_nothing_about_another_unless_it_is_transductive() -> None:
+    inner, episodes = inner_loop("classification"), episodes_of("classification")
+    params = {name: leaf.expand(3, *leaf.shape) for name, leaf in meta_of(inner).items()}
+    queries = episodes.query[0]
+    changed = queries.clone()
+    changed[:, -1] = 1.0 - changed[:, -1]
+    alone = one_by_one(beside_support)
+    before, after = (alone(inner.model, params, episodes.support, x) for x in (queries, changed))
+    torch.testing.assert_close(before[:, :-1], after[:, :-1])
+    before, after = (together(inner.model, params, episodes.support, x) for x in (queries, changed))
+    assert not torch.allclose(before[:, :-1], after[:, :-1])
+
+
+def test_the_nearest_neighbour_is_the_most_similar_of_each_class() -> None:
+    class Given:
+        def features(self, params, inputs):
+            return inputs
+
+    support = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]])
+    labels = torch.tensor([[0, 1, 0]])
+    queries = torch.tensor([[[3.0, 0.1], [-5.0, 0.0], [0.1, 1.0]]])
+    similarity = nearest_neighbour(Given(), {}, (support, labels), queries)
+    assert similarity.argmax(-1).tolist() == [[0, 0, 1]]
+    assert similarity[0, 1].tolist() == pytest.approx([1.0, 0.0])
+
+
+def test_an_answer_that_is_not_a_number_is_not_counted_as_right() -> None:
+    logits = torch.zeros(2, 3, 4)
+    logits[1, 0, 2] = torch.nan
+    assert accuracies(logits, torch.zeros(2, 3, dtype=torch.int64)).isnan().tolist() == [
+        False,
+        True,
+    ]
+
+
+# -- training
+
+
+def test_training_on_images_learns(image_experiment) -> None:
+    experiment = image_experiment(
+        network={"filters": 16},
+        outer={"iterations": 60, "learning_rate": 1e-2},
+        evaluation={"tasks": 100},
+    )
+    state = experiment.initial_state()
+    before = evaluate(experiment, state.theta).scores[:, 1].mean()
+    *_, (state, metrics) = experiment.train(state)
+    after = evaluate(experiment, state.theta).scores[:, 1].mean()
+    assert before < 60
+    assert after > 80
+    assert metrics["accuracy/after_1_steps"] > 80
+    assert state.samples == experiment.budget == 60 * 4 * 3 * 3
+
+
+@pytest.mark.parametrize("kind", ["pretrained", "nearest_neighbour"])
+def test_baselines_of_images_learn_all_classes_at_once(image_experiment, kind) -> None:
+    experiment = image_experiment(
+        method=kind,
+        network={"filters": 16},
+        outer={"iterations": 40, "learning_rate": 1e-2, "meta_batch": 16},
+        evaluation={"tasks": 100},
+        baseline={"validation_tasks": 20},
+    )
+    state = experiment.initial_state()
+    assert state.theta["weight4"].shape[1] == 48  # twelve classes in four turns
+    *_, (state, metrics) = experiment.train(state)
+    assert metrics["pretraining/accuracy"] > 60  # chance is 2
+    curve = evaluate(experiment, state.theta)
+    assert curve.scores.shape == ((100, 3) if kind == "pretrained" else (100, 1))
+    assert curve.scores[:, -1].mean() > 80  # chance is 33
+
+
+def test_mixed_examples_have_the_labels_of_all_classes() -> None:
+    episodes = ImageTasks(pictures(), "train", 3, turned=True).sample(
+        np.random.default_rng(0), 5, 1, 2
+    )
+    inputs, labels = mixed(episodes).query
+    assert inputs.shape == (1, 45, 1, 16, 16)
+    assert labels.shape == (1, 45)
+    assert set(labels[0, :9].tolist()) == set(episodes.tasks[0].astype(int).tolist())
+    first_query = 3  # after the support image of each class
+    assert torch.equal(inputs[0, first_query], episodes.query[0][0, 0])
+    assert labels[0, first_query] == episodes.tasks[0][0]
+
+
+def test_a_broken_down_training_says_which_settings_to_lower() -> None:
+    config = validate_config({**SINE, "inner": {"step_size": 1e30}})
+    experiment = SupervisedExperiment(config)
+    with pytest.raises(FloatingPointError, match=r"inner\.step_size"):
+        list(experiment.train(experiment.initial_state()))
+
+
+@pytest.mark.parametrize("more", [[], ["--set=inner.learned_step_sizes=lslr"]])
+def test_a_resumed_run_ends_with_the_very_weights_of_one_that_went_through(
+    tmp_path: Path, more
+) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert main(["train", "sinusoid", *TINY, *more, "--out", str(whole)]) == 0
+    assert (
+        main(["train", "sinusoid", *TINY, *more, "--set=outer.iterations=4", "--out", str(halves)])
+        == 0
+    )
+    assert main(["train", "--resume", str(halves), "--set=outer.iterations=6"]) == 0
+    expected, state = Run.open(whole).load(), Run.open(halves).load()
+    assert state.iteration == expected.iteration == 6
+    assert state.samples == expected.samples == 6 * 4 * 20
+    for name, leaf in expected.theta.items():
+        assert torch.equal(state.theta[name], leaf)
+    lines = [
+        [{k: v for k, v in line.items() if not k.startswith("time/")} for line in run.metrics()]
+        for run in (Run.open(whole), Run.open(halves))
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_two_evaluations_of_a_run_say_the_same(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert main(["train", "sinusoid", *TINY, "--out", str(out)]) == 0
+    first = (out / "evaluation.json").read_bytes()
+    assert main(["evaluate", str(out)]) == 0
+    assert (out / "evaluation.json").read_bytes() == first
+
+
+def test_waves_are_compared_drawn_and_reported(tmp_path: Path, capsys) -> None:
+    runs = {kind: str(tmp_path / kind) for kind in ("maml", "pretrained", "oracle", "random")}
+    assert main(["train", "sinusoid", *TINY, "--out", runs["maml"]]) == 0
+    for kind in ("pretrained", "oracle", "random"):
+        command = ["baseline", "sinusoid", *TINY, "--kind", kind, "--out", runs[kind]]
+        assert main(command) == 0
+    out = tmp_path / "comparison"
+    assert main(["compare", *runs.values(), "--out", str(out), "--many-steps", "3"]) == 0
+    table = (out / "comparison.md").read_text()
+    assert "| error before | after 1 step |" in table
+    assert "Mean squared error on unseen tasks" in table
+    assert (out / "fits.png").stat().st_size > 10_000
+    assert main(["render", runs["maml"], "--task", "3", "1"]) == 0
+    assert (tmp_path / "maml" / "fit.png").exists()
+    page = tmp_path / "page.html"
+    assert main(["report", runs["maml"], runs["oracle"], "--out", str(page)]) == 0
+    assert "sinusoid, 5-shot" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({**SINE, "method": "nearest_neighbour"}, "method: nearest_neighbour classifies images"),
+        ({**IMAGES, "method": "oracle"}, "method: there is an oracle for sinusoid alone"),
+        ({**SINE, "network": {"kind": "conv4"}}, "network.kind: a sine wave needs an mlp"),
+        ({**SINE, "network": {"kind": "cnn"}}, "network.kind: must be 'mlp' or 'conv4', not 'cnn'"),
+        ({**SINE, "data": {"name": "sinus"}}, "data.name: must be 'sinusoid' or 'omniglot' or"),
+        ({**SINE, "network": {"kind": "mlp", "nrom": True}}, "network.nrom: there is no such"),
+        ({**SINE, "inner": {"multi_step_iterations": 5}}, "needs inner.steps above 1"),
+        ({**SINE, "checkpoint_every": 15}, "checkpoint_every: must be a multiple of report_every"),
+        ({**SINE, "inner": {"adapt": "body"}}, "inner.adapt: must be 'all' or 'head', not 'body'"),
+        ({"data": {"name": "sinusoid"}}, "network: this setting is required"),
+        ({**IMAGES, "data": {"name": "omniglot", "ways": 1}}, "data.ways: must be greater than"),
+    ],
+)
+def test_mistakes_in_a_config_are_answered_in_sentences(values, sentence) -> None:
+    with pytest.raises(UserError) as caught:
+        validate_config(values)
+    assert sentence in str(caught.value)
+
+
+def test_missing_data_are_asked_for_before_any_work(tmp_path, monkeypatch, complaint) -> None:
+    monkeypatch.delenv("METARL_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    said = complaint("train", "omniglot_5way_1shot", "--out", "run")
+    assert "omniglot is needed: say which folder it is in by --data FOLDER" in said
+    said = complaint("train", "omniglot_5way_1shot", "--data", str(tmp_path), "--out", "run")
+    assert "github.com/brendenlake/omniglot" in said
+    assert not Path("run").exists()
+
+
+def test_what_makes_no_sense_of_waves_is_answered_in_a_sentence(tmp_path, complaint) -> None:
+    out = str(tmp_path / "run")
+    assert main(["train", "sinusoid", *TINY, "--out", out]) == 0
+    assert "there is no policy" in complaint("export", out, "policy.zip")
+    assert "moves nothing" in complaint("render", out, "--live")
+    assert "an amplitude and a phase" in complaint("render", out, "--task", "1")
+    assert "--steps must be between 0 and 2" in complaint("render", out, "--steps", "7")
+    assert "about other tasks" in complaint("compare", out, "point_navigation")
+
+
+def test_the_shipped_configs_have_the_papers_protocol() -> None:
+    config = load_config("miniimagenet_5way_1shot")
+    assert isinstance(config, SupervisedConfig)
+    assert (config.inner.steps, config.inner.queries, config.outer.meta_batch) == (5, 15, 4)
+    assert config.outer.clip == 0.133
+    config = load_config("sinusoid")
+    assert (config.inner.step_size, config.outer.iterations) == (0.001, 70_000)
