@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from metarl.devices import CPU, move
+from metarl.devices import CPU
 from metarl.inner_loop import StepSize, adapt
 from metarl.networks import head
 from metarl.params import Params, flatten, repeat
@@ -182,10 +182,6 @@ def outputs_by_step(
 
 def _examples(inner: InnerLoop, episodes: Episodes, chunk: slice) -> tuple[Examples, Examples]:
     """Support and query of some of the tasks, where they are worked on."""
-    return move(
-        (
-            (episodes.support[0][chunk], episodes.support[1][chunk]),
-            (episodes.query[0][chunk], episodes.query[1][chunk]),
-        ),
-        inner.device,
-    )
+    (x, y), (more_x, more_y), device = episodes.support, episodes.query, inner.device
+    support = x[chunk].to(device), y[chunk].to(device)
+    return support, (more_x[chunk].to(device), more_y[chunk].to(device))
