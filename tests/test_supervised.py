@@ -19,9 +19,9 @@ from metarl.params import flatten, unflatten
 from metarl.randomness import stream
 from metarl.run import Run
 from metarl.supervised.config import Conv4Config, MLPConfig, SupervisedConfig
+from metarl.supervised.datasets.images import ImageSet
 from metarl.supervised.episodes import ImageTasks
 from metarl.supervised.experiment import SupervisedExperiment
-from metarl.supervised.images import ImageSet
 from metarl.supervised.losses import accuracies, cross_entropy, squared_error, squared_errors
 from metarl.supervised.maml import STEP_SIZE, InnerLoop, adaptation, outer_gradient, weights
 from metarl.supervised.models import Model

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from metarl.commands import Commands, declare
 from metarl.errors import UserError
-from metarl.supervised import miniimagenet
-from metarl.supervised.cache import cache_folder
-from metarl.supervised.images import MISSING, ImageSet, Name, find_source, load_images
-from metarl.supervised.source import SPLITS, Source
+from metarl.supervised.datasets import miniimagenet
+from metarl.supervised.datasets.cache import cache_folder
+from metarl.supervised.datasets.images import MISSING, ImageSet, Name, find_source, load_images
+from metarl.supervised.datasets.source import SPLITS, Source
 
 SUMMARY = "look after the images for few-shot classification"
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.supervised.images import ImageSet
+from metarl.supervised.datasets.images import ImageSet
 from metarl.supervised.tasks import Episodes
 
 TURNS = 4  # of 90 degrees

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
 
 from metarl.baselines.nearest_neighbour import nearest_neighbour
 from metarl.devices import device_for
@@ -19,8 +21,8 @@ from metarl.networks import head
 from metarl.params import Params
 from metarl.randomness import stream, torch_stream
 from metarl.supervised.config import ImagesConfig, SupervisedConfig
+from metarl.supervised.datasets.images import ImageSet, load_images
 from metarl.supervised.episodes import ImageTasks
-from metarl.supervised.images import ImageSet, load_images
 from metarl.supervised.losses import accuracies, cross_entropy, squared_error, squared_errors
 from metarl.supervised.maml import InnerLoop, outputs_by_step, weights
 from metarl.supervised.models import Model
@@ -71,7 +73,9 @@ class SupervisedExperiment:
                 f"{data.name} is needed: say which folder it is in by --data FOLDER or the "
                 f"environment variable {FOLDER}"
             )
-        return load_images(data.name, Path(folder), data.split_seed)
+        # seen only when the images are converted, once
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            return load_images(data.name, Path(folder), data.split_seed, progress)
 
     @property
     def provenance(self) -> dict[str, str]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from metarl.errors import UserError
-from metarl.supervised.source import Contents, Source
+from metarl.supervised.datasets.source import Contents, Source
 
 VERSION = 1  # of the conversion: one more wherever the same source is to give other bytes
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.supervised.decoding import read_file
+from metarl.supervised.datasets.decoding import read_file
 
 # what nonsense in a pickle raises
 DAMAGED = (

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from metarl.errors import UserError
 from metarl.randomness import stream
-from metarl.supervised.decoding import decode, read_file, resized
-from metarl.supervised.source import Contents, Picture, Source, joined
+from metarl.supervised.datasets.decoding import decode, read_file, resized
+from metarl.supervised.datasets.source import Contents, Picture, Source, joined
 
 ORIGINAL = 105  # pixels a side
 SIDE = 28
@@ -29,7 +29,7 @@ ADDRESS = "https://github.com/brendenlake/omniglot"
 MISSING = (
     "there is no Omniglot in {folder}; download images_background.zip and images_evaluation.zip "
     f"from the folder python of {ADDRESS} into it (or into its subfolder omniglot), or name the "
-    "folder that has them with --data, METARL_DATA or the setting data.folder"
+    "folder that has them with --data or METARL_DATA"
 )
 
 

@@ -25,9 +25,9 @@ from rich.progress import Progress
 
 from metarl.commands import data
 from metarl.errors import UserError
-from metarl.supervised import images, miniimagenet, omniglot
-from metarl.supervised.images import ImageSet, Name, load_images
-from metarl.supervised.unpickling import unpickle
+from metarl.supervised.datasets import images, miniimagenet, omniglot
+from metarl.supervised.datasets.images import ImageSet, Name, load_images
+from metarl.supervised.datasets.unpickling import unpickle
 
 SPLIT_HASH = "e2000c5d237fa256906f013025ff86166727c39b437485216a45d03b47956bb4"
 FEW = omniglot.Published(
@@ -423,7 +423,6 @@ def test_a_missing_omniglot_says_where_to_get_it_and_where_to_put_it(tmp_path: P
         str(tmp_path / "nowhere"),
         "METARL_DATA",
         "--data",
-        "data.folder",
     ):
         assert word in sentence
 
@@ -679,7 +678,7 @@ def test_nothing_but_arrays_is_reachable_through_numpys_own_names(tmp_path: Path
         ("numpy", "dtype.__class__"),
         ("numpy.core.multiarray", "sys.modules"),
         ("numpy._core.multiarray", "fromfile"),
-        ("metarl.supervised.unpickling", "unpickle"),
+        ("metarl.supervised.datasets.unpickling", "unpickle"),
     ):
         file.write_bytes(pickle.PROTO + b"\4" + short(module) + short(name) + b"\x93.")
         with pytest.raises(UserError, match=re.escape(f"holds {module}.{name} and was not read")):
@@ -760,7 +759,8 @@ def test_a_damaged_pickle_is_refused_or_read_but_breaks_nothing(
     path = Path("some.pkl")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "metarl.supervised.unpickling.read_file", lambda _: bytes(content[: len(content) - cut])
+            "metarl.supervised.datasets.unpickling.read_file",
+            lambda _: bytes(content[: len(content) - cut]),
         )
         with contextlib.suppress(UserError):
             unpickle(path)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from metarl.errors import UserError
-from metarl.supervised import miniimagenet, omniglot
-from metarl.supervised.cache import converted
-from metarl.supervised.source import Source
+from metarl.supervised.datasets import miniimagenet, omniglot
+from metarl.supervised.datasets.cache import converted
+from metarl.supervised.datasets.source import Source
 
 Name = Literal["omniglot", "miniimagenet"]
 
@@ -76,7 +76,7 @@ def load_images(
 
     Args:
         name: which one.
-        folder: where the user keeps data: `METARL_DATA`, `--data`, the setting `data.folder`.
+        folder: where the user keeps data: `--data` or `METARL_DATA`.
         split_seed: draws the split of Omniglot; that of MiniImagenet is published with it.
         progress: shows how far the conversion is.
         verify: compare the checksum of a large set too, which takes seconds.

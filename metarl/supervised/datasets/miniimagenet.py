@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.supervised.decoding import decode, read_file, resized
-from metarl.supervised.source import SPLITS, Contents, Picture, Source, joined
-from metarl.supervised.unpickling import unpickle
+from metarl.supervised.datasets.decoding import decode, read_file, resized
+from metarl.supervised.datasets.source import SPLITS, Contents, Picture, Source, joined
+from metarl.supervised.datasets.unpickling import unpickle
 
 SIDE = 84
 PLACES = (".", "miniimagenet", "mini-imagenet", "mini_imagenet", "miniImagenet")
@@ -39,7 +39,7 @@ MISSING = (
     "from your own copy and put it there (or into the subfolder miniimagenet) as class folders "
     "train/, val/, test/, as images/ with train.csv, val.csv, test.csv, as "
     "mini-imagenet-cache-*.pkl or as miniImageNet_category_split_*.pickle, or name the folder that "
-    "has it with --data, METARL_DATA or the setting data.folder"
+    "has it with --data or METARL_DATA"
 )
 
 Classes = Mapping[str, Sequence[Picture]]

@@ -1,0 +1,22 @@
+"""Adam as a function."""
+
+import torch
+
+from metarl.adam import adam_step
+from metarl.params import flatten
+
+
+def test_it_takes_the_steps_of_torchs_adam() -> None:
+    generator = torch.Generator().manual_seed(0)
+    params = {"a": torch.randn(3, 2, generator=generator), "b": torch.randn(4, generator=generator)}
+    vector = flatten(params).requires_grad_()
+    optimizer = torch.optim.Adam([vector], lr=0.01)
+    state = {}
+    for step in range(20):
+        gradient = 10.0 ** (step - 10) * torch.randn(10, generator=generator)
+        vector.grad = gradient.clone()
+        optimizer.step()
+        params, state = adam_step(params, gradient, state, 0.01)
+        torch.testing.assert_close(flatten(params), vector.detach(), rtol=1e-6, atol=1e-7)
+    for name, value in optimizer.state[vector].items():
+        torch.testing.assert_close(state[name], value)
