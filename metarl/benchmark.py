@@ -1,7 +1,8 @@
 """How far training is from what the hardware allows: medians over repeats, ratios in one run.
 
-Three questions: how fast sampling is beside plain physics (`sampling`), where a meta-iteration's
-time goes (`iteration`), and how time and memory grow (`iteration` again, with other sizes).
+Four questions: how fast sampling is beside plain physics (`sampling`), where a meta-iteration's
+time goes (`iteration`), how time and memory grow (`iteration` again, with other sizes), and how
+fast supervised learning is (`supervised`).
 Everything is measured in a process of its own, so that peak memory is its own as well.
 """
 
@@ -39,6 +40,9 @@ from metarl.rl.maml import (
 from metarl.rl.sampler import sample
 from metarl.rl.training import initial_state, inner_loop, meta_train
 from metarl.rl.trajectories import Trajectories, tasks_of, thin
+from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.datasets.images import ImageSet
+from metarl.supervised.experiment import SupervisedExperiment
 
 Result = TypeVar("Result")
 Figures = dict[str, float]
@@ -64,6 +68,14 @@ GROWTH: dict[str, Question] = {
     )
     for size in sizes
 }
+SUPERVISED: dict[str, Question] = {  # what `supervised` is asked about
+    "sine, 25 tasks": ("sinusoid", ()),
+    "Omniglot 5-way 1-shot, 32 tasks, 1 query": ("omniglot_5way_1shot", ()),
+    "Omniglot 5-way 1-shot, 32 tasks, 15 queries": ("omniglot_5way_1shot", ("inner.queries=15",)),
+    "MiniImagenet 5-way 1-shot, 4 tasks, 5 steps": ("miniimagenet_5way_1shot", ()),
+}
+# about as many classes and images as there are, of noise: what they show takes no time
+NOISE = {"omniglot": ((28, 28, 1), 1200, 20), "miniimagenet": ((84, 84, 3), 64, 100)}
 
 
 def alone(function: Callable[..., Result], *arguments: Any) -> Result:
@@ -162,6 +174,36 @@ def iteration(source: str, overrides: Sequence[str], repeats: int) -> Figures:
         "memory": _peak_gigabytes(),
         **_parts(config, repeats),
     }
+
+
+def supervised(source: str, overrides: Sequence[str], repeats: int) -> Figures:
+    """Seconds of a meta-iteration, of drawing its tasks, and the peak memory in gigabytes.
+
+    The images are noise, so that no data set is needed.
+    """
+    # an iteration on waves takes milliseconds: a hundred are measured as one
+    span = 100 if source == "sinusoid" else 1
+    changed = [f"outer.iterations={(repeats + 2) * span}", f"report_every={span}"]
+    config = load_config(source, [*overrides, *changed])
+    assert isinstance(config, SupervisedConfig)
+    data = config.data
+    given = None if data.name == "sinusoid" else _noise(data.name)
+    experiment = SupervisedExperiment(config, given)
+    training = experiment.train(experiment.initial_state())
+    metrics = [metrics for _, metrics in training][2:]
+    return {
+        "iteration": statistics.median(m["time/iteration"] for m in metrics),
+        "drawing": statistics.median(m["time/drawing"] for m in metrics),
+        "memory": _peak_gigabytes(),
+    }
+
+
+def _noise(name: str) -> ImageSet:
+    shape, classes, each = NOISE[name]
+    images = stream(0, "noise").integers(0, 256, (classes * each, *shape), dtype=np.uint8)
+    names = tuple(str(number) for number in range(classes))
+    splits = {"train": np.arange(classes)}
+    return ImageSet(name, images, np.arange(classes + 1) * each, names, splits, "")
 
 
 def _parts(config: Config, repeats: int) -> Figures:

@@ -1,6 +1,8 @@
 """The benchmark measures what it says; the figures themselves are the machine's."""
 
-from metarl.benchmark import alone, iteration, sampling
+import pytest
+
+from metarl.benchmark import SUPERVISED, alone, iteration, sampling, supervised
 
 TINY = ("outer.meta_batch=2", "inner.trajectories=3", "family.settings.horizon=5")
 
@@ -18,6 +20,15 @@ def test_sampling_is_measured_beside_physics_and_gymnasiums_own() -> None:
     assert figures.keys() == {"physics", "observed", "sampler", "sync", "async"}
     assert figures["physics"] > figures["sampler"] > 0
     assert figures["sync"] > 0
+
+
+@pytest.mark.parametrize("question", SUPERVISED)
+def test_supervised_learning_is_measured_without_any_data(question, monkeypatch) -> None:
+    monkeypatch.delenv("METARL_DATA", raising=False)
+    source, overrides = SUPERVISED[question]
+    figures = supervised(source, [*overrides, "outer.meta_batch=2"], 1)
+    assert 0 < figures["drawing"] < figures["iteration"]
+    assert figures["memory"] > 0
 
 
 def test_what_cannot_be_measured_is_answered_in_a_sentence(complaint) -> None:

@@ -24,7 +24,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from metarl.commands import data
+from metarl.config import load_config
 from metarl.errors import UserError
+from metarl.experiment import evaluate
+from metarl.methods import load_experiment
 from metarl.supervised.datasets import images, miniimagenet, omniglot
 from metarl.supervised.datasets.images import ImageSet, Name, load_images
 from metarl.supervised.datasets.unpickling import unpickle
@@ -148,7 +151,12 @@ def stacked(names: list[str]) -> Any:
 
 
 def members(names: list[str]) -> dict[str, list[int]]:
-    return {name: [2 * place, 2 * place + 1] for place, name in enumerate(names)}
+    ends = np.cumsum([len(PHOTOGRAPHS[name]) for name in names])
+    starts = [0, *ends[:-1].tolist()]
+    return {
+        name: list(range(start, end))
+        for name, start, end in zip(names, starts, ends.tolist(), strict=True)
+    }
 
 
 def python2(value: Any) -> bytes:
@@ -256,6 +264,38 @@ def test_every_form_of_miniimagenet_gives_the_same_bytes(
     assert np.array_equal(found.images, np.concatenate(list(PHOTOGRAPHS.values())))
     splits = {name: numbers.tolist() for name, numbers in found.splits.items()}
     assert splits == {"train": [0, 3], "validation": [2], "test": [1]}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_training_on_every_form_of_miniimagenet_learns(
+    form: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"n{number:02d}" for number in range(12)]
+    patterns = rng.integers(0, 2, (12, 1, 7, 7, 3)).repeat(12, axis=2).repeat(12, axis=3)
+    noisy = (150 * patterns + rng.integers(0, 100, (12, 3, 84, 84, 3))).astype(np.uint8)
+    here = globals()
+    monkeypatch.setitem(here, "PHOTOGRAPHS", dict(zip(names, noisy, strict=True)))
+    monkeypatch.setitem(here, "CLASSES", {"train": names[:6], "val": names[6:8], "test": names[8:]})
+    form(tmp_path / "data" / "miniimagenet")
+    monkeypatch.setenv("METARL_DATA", str(tmp_path / "data"))
+    changed = [
+        "data.ways=2",
+        "network.filters=8",
+        "inner.queries=2",
+        "inner.steps=2",
+        "inner.step_size=0.2",
+        "outer.learning_rate=1e-2",
+        "outer.iterations=30",
+        "evaluation.tasks=40",
+        "evaluation.steps=2",
+    ]
+    config = load_config("miniimagenet_5way_1shot", changed)
+    experiment = load_experiment(config)
+    experiment.check()
+    *_, (state, metrics) = experiment.train(experiment.initial_state())
+    assert metrics["accuracy/after_2_steps"] > 85
+    assert evaluate(experiment, state.theta).scores[:, -1].mean() > 80
 
 
 def test_photographs_of_any_size_and_grey_ones_become_84x84_in_colour(tmp_path: Path) -> None:

@@ -56,6 +56,20 @@ def test_one_two_and_four_processes_end_with_the_same_policy(tmp_path: Path) -> 
             )
 
 
+def test_two_processes_learn_waves_as_one_does(tmp_path: Path) -> None:
+    tiny = ["--set=outer.iterations=20", "--set=outer.meta_batch=5", "--set=evaluation.tasks=5"]
+    states = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        command = ["train", "sinusoid", *tiny, "--out", str(out)]
+        subprocess.run(torchrun(processes, *command), check=True, capture_output=True)
+        states.append(Run.open(out).load())
+    one, two = states
+    assert one.samples == two.samples == 20 * 5 * 20
+    for name, leaf in one.theta.items():
+        torch.testing.assert_close(two.theta[name], leaf, atol=1e-5, rtol=1e-4)
+
+
 def test_more_processes_than_tasks_are_refused_in_a_sentence(tmp_path: Path) -> None:
     command = [
         "train",

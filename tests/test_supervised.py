@@ -64,9 +64,8 @@ def pictures(size: int = 16, channels: int = 1, classes: int = 24, each: int = 8
 
 
 @pytest.fixture
-def image_experiment(monkeypatch: pytest.MonkeyPatch):
+def image_experiment():
     """Makes an experiment of IMAGES, changed, on the pictures above."""
-    monkeypatch.setattr(SupervisedExperiment, "images", pictures())
 
     def make(**changes) -> SupervisedExperiment:
         values = json.loads(json.dumps(IMAGES))
@@ -77,7 +76,7 @@ def image_experiment(monkeypatch: pytest.MonkeyPatch):
                 values[name] = value
         config = validate_config(values)
         assert isinstance(config, SupervisedConfig)
-        return SupervisedExperiment(config)
+        return SupervisedExperiment(config, pictures())
 
     return make
 

@@ -4,7 +4,7 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from metarl.benchmark import GROWTH, ITERATED, SAMPLED, Figures, alone, iteration, sampling
+from metarl.benchmark import (
+    GROWTH,
+    ITERATED,
+    SAMPLED,
+    SUPERVISED,
+    Figures,
+    Question,
+    alone,
+    iteration,
+    sampling,
+    supervised,
+)
 from metarl.commands import Commands, declare
 from metarl.errors import UserError
 from metarl.processors import processors
@@ -24,6 +35,7 @@ Measure how far training is from what the hardware allows, as medians and ratios
   sampling   the whole sampler, against plain MuJoCo physics and gymnasium's vector environments
   iteration  a meta-iteration, and what its parts cost
   growth     how time and memory grow with tasks N, trajectories B and horizon H
+  supervised   a meta-iteration on waves and on images (of noise: no data are needed)
 
 Takes about a quarter of an hour on two processors, with nothing else running."""
 
@@ -33,7 +45,12 @@ examples:
   metarl bench iteration --repeats 9 --out today.json
 """
 
-PARTS = ("sampling", "iteration", "growth")
+PARTS: Mapping[str, tuple[Callable[..., Figures], Mapping[str, Question]]] = {
+    "sampling": (sampling, SAMPLED),
+    "iteration": (iteration, ITERATED),
+    "growth": (iteration, GROWTH),
+    "supervised": (supervised, SUPERVISED),
+}
 
 
 def add_command(commands: Commands) -> None:
@@ -66,17 +83,12 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
     }
     for part in options.parts or PARTS:
         figures: dict[str, Figures] = {}
-        questions = {
-            "sampling": SAMPLED,
-            "iteration": ITERATED,
-            "growth": GROWTH,
-        }[part]
-        measure = sampling if part == "sampling" else iteration
+        measure, questions = PARTS[part]
         with console.status(f"measuring {part} ..."):
             for name, (config, overrides) in questions.items():
                 figures[name] = alone(measure, config, overrides, options.repeats)
         results[part] = figures
-        console.print(_sampling(figures) if part == "sampling" else _iteration(part, figures))
+        console.print(_table(part, figures))
         try:
             write_atomically(options.out, json.dumps(results, indent=2) + "\n")
         except OSError as error:
@@ -92,6 +104,33 @@ def _machine() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _table(part: str, figures: Mapping[str, Figures]) -> Table:
+    match part:
+        case "sampling":
+            return _sampling(figures)
+        case "supervised":
+            return _supervised(figures)
+        case _:
+            return _iteration(part, figures)
+
+
+def _supervised(figures: Mapping[str, Figures]) -> Table:
+    table = Table(title="supervised: milliseconds of a meta-iteration")
+    table.add_column("experiment")
+    for column in ("whole", "drawing", "share", "memory, GB"):
+        table.add_column(column, justify="right")
+    for name, f in figures.items():
+        whole, drawing = f["iteration"], f["drawing"]
+        table.add_row(
+            name,
+            f"{1e3 * whole:.2f}",
+            f"{1e3 * drawing:.2f}",
+            f"{drawing / whole:.1%}",
+            f"{f['memory']:.2f}",
+        )
+    return table
 
 
 def _sampling(figures: Mapping[str, Figures]) -> Table:

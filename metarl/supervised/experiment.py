@@ -44,9 +44,15 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class SupervisedExperiment:
-    """A network, and tasks to adapt it to; see `metarl.experiment.Experiment`."""
+    """A network, and tasks to adapt it to; see `metarl.experiment.Experiment`.
+
+    Attributes:
+        config: the experiment.
+        given: images to take instead of those that the config names.
+    """
 
     config: SupervisedConfig
+    given: ImageSet | None = None
 
     @property
     def title(self) -> str:
@@ -65,6 +71,8 @@ class SupervisedExperiment:
     @cached_property
     def images(self) -> ImageSet:
         """The data of a classification."""
+        if self.given is not None:
+            return self.given
         data = self.config.data
         assert isinstance(data, ImagesConfig)
         folder = os.environ.get(FOLDER)
