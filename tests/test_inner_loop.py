@@ -7,7 +7,7 @@ import torch
 from torch.func import grad, vmap
 
 import metarl.inner_loop
-from metarl.inner_loop import adapt
+from metarl.inner_loop import adapt, reverse
 
 MATRIX = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
 
@@ -110,3 +110,34 @@ def test_a_step_size_for_an_unknown_parameter_is_refused() -> None:
 
 def test_the_example_in_the_documentation_runs() -> None:
     assert doctest.testmod(metarl.inner_loop).failed == 0
+
+
+def test_plain_reverse_mode_gives_the_same_steps_and_derivatives() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = {"w": torch.randn(3, generator=generator), "unused": torch.ones(2)}
+    target = torch.randn(3, generator=generator)
+
+    def loss(params, batch):
+        return ((params["w"] - batch) ** 4).sum()
+
+    seen = []
+    for gradient in (torch.func.grad, reverse):
+        params = {name: leaf.clone().requires_grad_() for name, leaf in start.items()}
+        adapted = adapt(loss, params, [target] * 2, 0.01, gradient=gradient)
+        seen.append((adapted["w"], torch.autograd.grad(loss(adapted, target), params["w"])[0]))
+        assert torch.equal(adapted["unused"], start["unused"])
+    for mine, theirs in zip(*seen, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_plain_reverse_mode_keeps_no_graph_where_nobody_asks_for_one() -> None:
+    with torch.no_grad():
+        adapted = adapt(
+            lambda params, batch: (params["w"] ** 2).sum(),
+            {"w": torch.ones(2)},
+            [None],
+            0.25,
+            gradient=reverse,
+        )
+    assert adapted["w"].tolist() == [0.5, 0.5]
+    assert not adapted["w"].requires_grad

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from metarl.devices import CPU
-from metarl.inner_loop import StepSize, adapt
+from metarl.inner_loop import StepSize, adapt, reverse
 from metarl.networks import head
 from metarl.params import Params, flatten, repeat
 from metarl.supervised.chunks import over_chunks
@@ -106,7 +106,9 @@ def adaptation(
     """The parameters of stacked tasks after 0, 1, 2, ... steps on their support sets."""
     yield params
     for step_size in step_sizes:
-        params = adapt(inner.batch_loss, params, [support], [step_size], first_order)
+        params = adapt(
+            inner.batch_loss, params, [support], [step_size], first_order, gradient=reverse
+        )
         yield params
 
 
