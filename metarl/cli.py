@@ -15,20 +15,22 @@ from metarl.errors import UserError
 from metarl.supervised.experiment import FOLDER
 
 DESCRIPTION = """\
-Meta-reinforcement learning with MAML (Finn et al., 2017): train a policy that adapts to a
-new task within a few gradient steps, measure how well it does, and look at it."""
+Meta-learning with MAML (Finn et al., 2017): train a policy, a regression or a classifier that
+adapts to a new task within a few gradient steps, measure how well it does, and look at it."""
 
 EXAMPLES = """\
 examples:
-  metarl list                                    the configs and policies of the package
+  metarl list                                    the configs and trained runs of the package
   metarl train quickstart                        a few minutes, into runs/quickstart
   metarl train my.yaml --set inner.step_size=0.2 --out runs/mine
   metarl train --resume runs/mine                continue exactly where it stopped
   metarl baseline my.yaml --kind pretrained      PPO on all tasks, with the same budget
-  metarl evaluate runs/mine                      returns after 0, 1, 2, ... gradient steps
+  metarl evaluate runs/mine                      scores after 0, 1, 2, ... gradient steps
   metarl compare runs/mine runs/my-pretrained    table and plots
   metarl render runs/mine                        video before and after adaptation
   metarl report runs/*                           everything in one HTML page
+  metarl data check data                         what image data there are in a folder
+  metarl train omniglot_5way_1shot --data data   few-shot classification
   tensorboard --logdir runs                      watch returns, KL, entropy, speed
 """
 

@@ -76,7 +76,7 @@ def package_commit() -> str | None:
     return result.stdout.strip()
 
 
-def trained_policies() -> dict[str, Path]:
+def trained_runs() -> dict[str, Path]:
     """The runs that come with the package, by name."""
     folder = Path(str(resources.files("metarl.configs"))) / "trained"
     return {path.parent.name: path.parent for path in sorted(folder.glob("*/state.json"))}
@@ -131,7 +131,7 @@ class Run:
             UserError: if there is none, its files are damaged, or a setting may not change.
         """
         results = path
-        shipped = trained_policies()
+        shipped = trained_runs()
         if not path.exists() and str(path) in shipped:
             path, results = shipped[str(path)], Path("runs") / "trained" / path
         file = path / "config.yaml"

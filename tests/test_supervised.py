@@ -516,6 +516,52 @@ def test_waves_are_compared_drawn_and_reported(tmp_path: Path, capsys) -> None:
     assert "sinusoid, 5-shot" in page.read_text()
 
 
+def test_images_are_compared_drawn_and_reported(tmp_path, monkeypatch, capsys, complaint) -> None:
+    monkeypatch.setenv("METARL_DATA", str(tmp_path))
+    monkeypatch.setattr("metarl.supervised.experiment.load_images", lambda *_: pictures())
+    tiny = [
+        "--set=data.ways=3",
+        "--set=network.filters=4",
+        "--set=inner.queries=4",
+        "--set=outer.meta_batch=2",
+        "--set=outer.iterations=2",
+        "--set=evaluation.tasks=6",
+        "--set=baseline.validation_tasks=2",
+    ]
+    runs = {kind: str(tmp_path / kind) for kind in ("maml", "pretrained", "nearest_neighbour")}
+    assert main(["train", "omniglot_5way_1shot", *tiny, "--out", runs["maml"]]) == 0
+    for kind in ("pretrained", "nearest_neighbour"):
+        command = ["baseline", "omniglot_5way_1shot", *tiny, "--kind", kind, "--out", runs[kind]]
+        assert main(command) == 0
+    out = tmp_path / "comparison"
+    assert main(["compare", *runs.values(), "--out", str(out)]) == 0
+    table = (out / "comparison.md").read_text()
+    assert "| accuracy before | after 1 step |" in table
+    assert "nearest neighbour" in table
+    assert "Accuracy (%) on unseen tasks: mean of 6 tasks" in table
+    rows = (tmp_path / "maml" / "evaluation.csv").read_text().splitlines()
+    assert (
+        rows[0] == "task,accuracy_after_0_steps,accuracy_after_1_steps,accuracy_after_2_steps,"
+        "accuracy_after_3_steps"
+    )
+    assert rows[1].count("class") == 3
+    assert main(["render", runs["maml"]]) == 0
+    assert (tmp_path / "maml" / "episode.png").exists()
+    assert "leave --task and --steps out" in complaint("render", runs["maml"], "--task", "1")
+    page = tmp_path / "page.html"
+    assert main(["report", *runs.values(), "--out", str(page)]) == 0
+    assert "omniglot, 3-way 1-shot" in page.read_text()
+    alone = ["--set", "evaluation.transductive=false"]
+    assert main(["evaluate", runs["nearest_neighbour"], *alone]) == 0
+    assert "evaluated otherwise" in complaint("compare", runs["maml"], runs["nearest_neighbour"])
+
+    other = pictures()
+    other.splits["train"][0] = 23
+    monkeypatch.setattr("metarl.supervised.experiment.load_images", lambda *_: other)
+    assert "was trained on other data: its split_sha256" in complaint("evaluate", runs["maml"])
+    assert "other data" in complaint("train", "--resume", runs["maml"])
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [

@@ -15,7 +15,7 @@ else:
     Commands = argparse._SubParsersAction  # argparse makes it generic for type checkers alone
 
 Command = Callable[[argparse.Namespace, Console], int]
-RUN = "a run's directory, or the name of a trained policy from `metarl list`"
+RUN = "a run's directory, or the name of a trained one from `metarl list`"
 
 
 def declare(

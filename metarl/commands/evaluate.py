@@ -16,9 +16,10 @@ from metarl.run import Run
 from metarl.statistics import Summary, summarise
 
 DESCRIPTION = """\
-Measure the return after 0, 1, 2, ... gradient steps on tasks that were never trained on. The tasks
-are fixed by a seed of their own, so that every method meets the same ones, and evaluating twice
-gives the same numbers. Writes evaluation.json, evaluation.csv and adaptation.png into each run.
+Measure the return, error or accuracy after 0, 1, 2, ... gradient steps on tasks that were never
+trained on. The tasks are fixed by a seed of their own, so that every method meets the same ones,
+and evaluating twice gives the same numbers. Writes evaluation.json, evaluation.csv and
+adaptation.png into each run.
 
 Runs that differ in their seed alone are summed up together: interquartile mean and stratified
 bootstrap (Agarwal et al., 2021)."""
@@ -29,12 +30,14 @@ examples:
   metarl evaluate point_navigation                 a policy that comes with the package
   metarl evaluate runs/point-1 runs/point-2 runs/point-3
   metarl evaluate runs/point-1 --set evaluation.tasks=200 --set evaluation.step_sizes=[0.5,0.5]
+  metarl evaluate runs/omniglot --data data --set evaluation.queries=15
+  metarl evaluate runs/omniglot --data data --set evaluation.transductive=false
 """
 
 
 def add_command(commands: Commands) -> None:
     """Declare the command."""
-    summary = "measure how well trained policies adapt to tasks they never saw"
+    summary = "measure how well trained runs adapt to tasks they never saw"
     parser = declare(commands, "evaluate", summary, DESCRIPTION, EXAMPLES, _evaluate)
     add_runs(parser)
     add_data(parser)

@@ -7,14 +7,14 @@ from rich.table import Table
 
 from metarl.commands import Commands, declare
 from metarl.config import shipped_configs
-from metarl.methods import LABELS, policy_experiment
+from metarl.methods import LABELS, load_experiment
 from metarl.results import measured
-from metarl.run import Run, trained_policies
+from metarl.run import Run, trained_runs
 
 
 def add_command(commands: Commands) -> None:
     """Declare the command."""
-    summary = "list the configs and the trained policies that come with the package"
+    summary = "list the configs and the trained runs that come with the package"
     declare(commands, "list", summary, f"{summary.capitalize()}.", "", _list)
 
 
@@ -26,21 +26,21 @@ def _list(options: argparse.Namespace, console: Console) -> int:
         configs.add_row(name, path.read_text().splitlines()[0].removeprefix("# "))
     console.print(configs)
 
-    policies = Table(
-        title="trained policies, for `metarl evaluate`, `render`, `compare`, `export`",
-        caption="return on unseen tasks after 0, 1, 2, ... gradient steps",
+    trained = Table(
+        title="trained, for `metarl evaluate`, `render`, `compare`, `report`, `export`",
+        caption="return, error or accuracy on unseen tasks after 0, 1, 2, ... gradient steps",
         title_justify="left",
     )
-    policies.add_column("name", no_wrap=True)
-    policies.add_column("what it is")
-    policies.add_column("seed")
-    policies.add_column("return")
-    for name, path in trained_policies().items():
+    trained.add_column("name", no_wrap=True)
+    trained.add_column("what it is")
+    trained.add_column("seed")
+    trained.add_column("how well it adapts")
+    for name, path in trained_runs().items():
         run = Run.open(path)
         curve, _ = measured(run)
-        returns = " → ".join(f"{value:.1f}" for value in curve.summary.centre)
-        title, updates = policy_experiment(run).title, run.load().iteration
-        what = f"{LABELS[run.config.method]}, {title}, {updates} updates"
-        policies.add_row(name, what, str(run.config.seed), returns)
-    console.print(policies)
+        experiment = load_experiment(run.config)
+        what = f"{LABELS[run.config.method]}, {experiment.title}, {run.load().iteration} updates"
+        scores = " → ".join(f"{value:.4g}" for value in curve.summary.centre[:4])
+        trained.add_row(name, what, str(run.config.seed), f"{experiment.quantity.name} {scores}")
+    console.print(trained)
     return 0

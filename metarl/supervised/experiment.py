@@ -1,7 +1,7 @@
 """An experiment in few-shot regression or classification, put together from its config."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -187,7 +187,7 @@ class SupervisedExperiment:
     ) -> AdaptationCurve:
         """Adapt to unseen tasks, those of the test or of the validation.
 
-        Step sizes that were learned take the place of those given.
+        Step sizes that were learned take the place of those given; their means are told.
 
         Raises:
             FloatingPointError: if the outputs are not finite any more.
@@ -202,6 +202,9 @@ class SupervisedExperiment:
             scores.append(torch.stack([inner.score(out, targets) for out in outputs.unbind(1)], 1))
         if not torch.isfinite(torch.cat(scores)).all():
             raise FloatingPointError("adaptation broke down; lower the step size")
+        if inner.learned != "no":
+            learned = inner.step_sizes(params, len(step_sizes))
+            step_sizes = [_mean(step) for step in learned]
         return AdaptationCurve(
             np.concatenate(tasks), torch.cat(scores).double().numpy(), tuple(step_sizes)
         )
@@ -251,3 +254,8 @@ class SupervisedExperiment:
     def describe(self, task: NDArray[np.float64]) -> str:
         """A task of the test in words."""
         return self.tasks("test").describe(task)
+
+
+def _mean(sizes: Mapping[str, float | torch.Tensor]) -> float:
+    """Over all parameters that have one."""
+    return float(torch.cat([torch.as_tensor(size).reshape(-1) for size in sizes.values()]).mean())

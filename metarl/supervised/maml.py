@@ -76,7 +76,9 @@ class InnerLoop:
         examples = episodes.support[0].shape[1] + episodes.query[0].shape[1]
         return max(1, self.chunk_examples // examples)
 
-    def step_sizes(self, meta: Mapping[str, Tensor], number: int) -> list[StepSize]:
+    def step_sizes(
+        self, meta: Mapping[str, Tensor], number: int
+    ) -> list[Mapping[str, float | Tensor]]:
         """Of so many steps; where more are taken than were learned, the last is repeated."""
         theta = weights(meta)
         if self.learned == "no":
