@@ -39,7 +39,7 @@ class Experiment(Protocol):
         """The most samples that training takes."""
 
     def check(self) -> None:
-        """Find out whether all is there that training needs.
+        """Find out whether all is there that training and evaluation need.
 
         Raises:
             UserError: if there is no such device, or data are missing, damaged or too few.

@@ -28,6 +28,7 @@ def measure(run: Run, experiment: Experiment | None = None) -> AdaptationCurve:
     """
     state = run.load()
     experiment = experiment or load_experiment(run.config)
+    experiment.check()
     run.check_provenance(experiment.provenance)
     curve = evaluate(experiment, state.theta)
     description: dict[str, Any] = {

@@ -32,10 +32,10 @@ from metarl.run import package_commit, write_atomically
 DESCRIPTION = """\
 Measure how far training is from what the hardware allows, as medians and ratios of one run:
 
-  sampling   the whole sampler, against plain MuJoCo physics and gymnasium's vector environments
-  iteration  a meta-iteration, and what its parts cost
-  growth     how time and memory grow with tasks N, trajectories B and horizon H
-  supervised   a meta-iteration on waves and on images (of noise: no data are needed)
+  sampling    the whole sampler, against plain MuJoCo physics and gymnasium's vector environments
+  iteration   a meta-iteration, and what its parts cost
+  growth      how time and memory grow with tasks N, trajectories B and horizon H
+  supervised  a meta-iteration on waves and on images (of noise: no data are needed)
 
 Takes about a quarter of an hour on two processors, with nothing else running."""
 

@@ -52,14 +52,15 @@ examples:
 """
 
 BASELINE = f"""\
-Train what a meta-policy is to be compared with: the same network, the same tasks, the same budget
-of environment steps, the same evaluation.
+Train what meta-learning is to be compared with: the same network, the same tasks, the same budget
+of environment steps or examples, the same evaluation.
 
-  pretrained   one policy for all tasks mixed, by PPO of stable-baselines3; fine-tuned on new tasks.
-               Of waves one network for all, of images a classifier of all training classes
-  random       no training at all; fine-tuned on new tasks
-  oracle       as pretrained, but it is told the task; not fine-tuned (not of images)
-  nearest_neighbour   of images: the class of the most similar support image, by pretrained features
+  pretrained          one model for all tasks mixed, fine-tuned on new tasks: a policy by PPO of
+                      stable-baselines3, one wave for all waves, a classifier of all classes
+  random              no training at all; fine-tuned on new tasks
+  oracle              as pretrained, but it is told the task; not fine-tuned; not of images
+  nearest_neighbour   of images alone: the class of the most similar support image, by the features
+                      of a classifier of all classes
 
 The step size of fine-tuning is the best of `baseline.step_sizes` on validation tasks. Give the
 config, the seed and the settings of the run that is to be compared.
@@ -70,6 +71,7 @@ examples:
   metarl baseline quickstart --kind pretrained
   metarl baseline point_navigation --kind oracle --set seed=2 --out runs/oracle-2
   metarl baseline half_cheetah_direction --kind pretrained --model my_ppo.zip
+  metarl baseline omniglot_5way_1shot --kind nearest_neighbour --data data
   metarl baseline --resume runs/oracle-2
 """
 
@@ -80,7 +82,7 @@ def add_commands(commands: Commands) -> None:
     parser = declare(commands, "train", summary, TRAIN, TRAIN_EXAMPLES, _train)
     parser.set_defaults(kind=None, model=None)
     _add_arguments(parser)
-    summary = "train what a meta-policy is compared with"
+    summary = "train what meta-learning is compared with"
     parser = declare(commands, "baseline", summary, BASELINE, BASELINE_EXAMPLES, _train)
     _add_arguments(parser)
     parser.add_argument("--kind", choices=KINDS, help="which baseline")

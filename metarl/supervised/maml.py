@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from metarl.devices import CPU
+from metarl.devices import CPU, move
 from metarl.inner_loop import StepSize, adapt, reverse
 from metarl.networks import head
 from metarl.params import Params, flatten, repeat
@@ -129,7 +129,7 @@ def outer_gradient(
     Returns:
         The gradient (P,), and the query loss and score after the last step, (2,); sums over tasks.
     """
-    meta = {name: leaf.detach().requires_grad_() for name, leaf in meta.items()}
+    meta = {name: leaf.to(inner.device).detach().requires_grad_() for name, leaf in meta.items()}
     steps = len(step_weights) - 1
 
     def some(chunk: slice) -> tuple[Tensor, Tensor]:
@@ -172,6 +172,8 @@ def outputs_by_step(
         step_sizes: of K steps.
         predict: how to ask the adapted network.
     """
+
+    params, step_sizes = move((params, list(step_sizes)), inner.device)
 
     def some(chunk: slice) -> Tensor:
         support, (inputs, _) = _examples(inner, episodes, chunk)
