@@ -15,8 +15,8 @@ from metarl.params import take
 from metarl.plotting import step_name
 from metarl.randomness import stream
 from metarl.results import measured
-from metarl.rl.config import EvaluationConfig
 from metarl.rl.evaluation import fine_tune
+from metarl.rl.experiment import PolicyExperiment
 from metarl.rl.maml import Rollouts
 from metarl.rl.policies import Policy
 from metarl.run import Run
@@ -89,10 +89,10 @@ def adapt_to_task(
     Raises:
         UserError: if the task or the steps make no sense for the run.
     """
-    experiment = policy_experiment(run)
-    state, family = run.load(), experiment.family
-    curve, found = measured(run)
-    settings = EvaluationConfig.model_validate(found)
+    policy_experiment(run)
+    curve, experiment = measured(run)
+    assert isinstance(experiment, PolicyExperiment)
+    state, family, settings = run.load(), experiment.family, experiment.config.evaluation
     most = len(curve.step_sizes)
     if steps is None:
         steps = [step for step in (0, 1, 3) if step <= most]

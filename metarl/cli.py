@@ -12,7 +12,7 @@ from rich.console import Console
 from metarl.commands import bench, compare, data, evaluate, export, list, render, report, train
 from metarl.distributed import ProcessLost
 from metarl.errors import UserError
-from metarl.supervised.experiment import FOLDER
+from metarl.supervised.experiment import DATA_VARIABLE
 
 DESCRIPTION = """\
 Meta-learning with MAML (Finn et al., 2017): train a policy, a regression or a classifier that
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     complain = Console(stderr=True)
     if getattr(options, "data", None):
-        os.environ[FOLDER] = options.data
+        os.environ[DATA_VARIABLE] = options.data
     try:
         status: int = options.command(options, console)
         return status
@@ -60,6 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except FloatingPointError as error:
         complain.print(f"metarl: it broke down: {error}", style="red", markup=False, soft_wrap=True)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        # torch has no class of its own for this
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        complain.print(
+            "metarl: there is not enough memory; take a smaller network, fewer tasks "
+            "(outer.meta_batch) or fewer samples of each",
+            style="red",
+            markup=False,
+            soft_wrap=True,
+        )
         return 1
     except KeyboardInterrupt:
         return train.INTERRUPTED

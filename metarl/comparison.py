@@ -12,9 +12,9 @@ from metarl.config import differences
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.experiment import Experiment
-from metarl.methods import LABELS, load_experiment
+from metarl.methods import LABELS
 from metarl.plotting import step_name
-from metarl.results import Settings, measured
+from metarl.results import measured
 from metarl.run import Run
 from metarl.statistics import Summary, summarise
 
@@ -39,8 +39,8 @@ class Entry:
         experiment: what they are about, of the first run.
         curves: the adaptation curve of each.
         summary: of all of them.
-        catching_up: how many gradient steps it takes to the meta-policy's return after one, in
-            words; empty where nobody asked.
+        catching_up: how many gradient steps it takes to where MAML is after one, in words; empty
+            where nobody asked.
     """
 
     label: str
@@ -62,9 +62,10 @@ def compare(runs: Sequence[Run]) -> list[Entry]:
     Raises:
         UserError: if they are about different tasks, or were evaluated on different ones.
     """
+    refuse_twice(runs)
     _check_tasks(runs)
     evaluated = [measured(run) for run in runs]
-    _check_evaluations(runs, [settings for _, settings in evaluated])
+    _check_evaluations(runs, [experiment for _, experiment in evaluated])
     groups: list[list[int]] = []
     for index, run in enumerate(runs):
         for group in groups:
@@ -80,17 +81,18 @@ def compare(runs: Sequence[Run]) -> list[Entry]:
         method = first.config.method
         label = LABELS[method]
         if methods[method] > 1:
-            label += f" ({first.path.name})"
+            names = Counter(run.path.name for run in runs)
+            label += f" ({first.path.name if names[first.path.name] == 1 else first.path})"
         curves = [evaluated[index][0] for index in group]
-        summary = summarise([curve.scores for curve in curves])
-        experiment = load_experiment(first.config)
+        experiment = evaluated[group[0]][1]
+        summary = summarise([curve.scores for curve in curves], experiment.quantity.trimmed)
         entries.append(Entry(label, [runs[index] for index in group], experiment, curves, summary))
     order = list(LABELS)
     return sorted(entries, key=lambda entry: order.index(entry.runs[0].config.method))
 
 
 def with_catching_up(entries: Sequence[Entry], most: int) -> list[Entry]:
-    """Ask of those who fine-tune how many steps take them to the meta-policy's return after one.
+    """Ask of those who fine-tune how many steps take them to where MAML is after one.
 
     The first run of each goes on with the last of its step sizes.
 
@@ -103,7 +105,7 @@ def with_catching_up(entries: Sequence[Entry], most: int) -> list[Entry]:
     """
     metas = [entry for entry in entries if entry.runs[0].config.method == "maml"]
     if not metas:
-        raise UserError("--many-steps needs a meta-policy (method maml) to catch up with")
+        raise UserError("--many-steps needs a run of method maml to catch up with")
     sign = 1.0 if metas[0].experiment.quantity.higher_is_better else -1.0
     target = max(sign * entry.summary.centre[1] for entry in metas)
     asked = []
@@ -119,9 +121,17 @@ def with_catching_up(entries: Sequence[Entry], most: int) -> list[Entry]:
     return asked
 
 
+def refuse_twice(runs: Sequence[Run]) -> None:
+    """Raise UserError if a run is named twice: it would count as two seeds."""
+    paths = [run.path.resolve() for run in runs]
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise UserError(f"{twice[0]} is named twice; a run counts once")
+
+
 def _check_tasks(runs: Sequence[Run]) -> None:
     first = runs[0]
     for run in runs[1:]:
+        run.check_provenance(first.provenance())
         changed = [
             difference
             for difference in differences(first.config, run.config, SEED)
@@ -134,7 +144,8 @@ def _check_tasks(runs: Sequence[Run]) -> None:
             )
 
 
-def _check_evaluations(runs: Sequence[Run], settings: Sequence[Settings]) -> None:
+def _check_evaluations(runs: Sequence[Run], experiments: Sequence[Experiment]) -> None:
+    settings = [experiment.evaluation_settings for experiment in experiments]
     for run, evaluation in zip(runs[1:], settings[1:], strict=True):
         changed = {
             name: f"evaluation.{name}: {settings[0].get(name)} → {value}"

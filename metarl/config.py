@@ -185,7 +185,9 @@ def _sentence(schema: type[AnyConfig], detail: ErrorDetails) -> str:
         case "value_error":  # of a check of ours, which names the setting itself
             return detail["msg"].removeprefix("Value error, ")
         case _:
-            message = detail["msg"].removeprefix("Input ").removeprefix("should ")
+            what, should, message = detail["msg"].partition("should ")
+            if not should:
+                return f"{name}: {what[0].lower()}{what[1:]}: {given!r}"
             return f"{name}: must {message}, not {given!r}"
 
 

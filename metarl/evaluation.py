@@ -23,12 +23,14 @@ class Quantity:
         axis: the same as a plot's axis says it, such as `undiscounted return`.
         samples: what trainings are given the same number of, such as `environment steps`.
         higher_is_better: whether it is.
+        trimmed: whether several runs are summed up by their interquartile mean.
     """
 
     name: str
     axis: str
     samples: str
     higher_is_better: bool = True
+    trimmed: bool = False
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,17 @@ class Experiment(Protocol):
             UserError: if there is no such device, or data are missing, damaged or too few.
         """
 
+    @property
+    def evaluation_settings(self) -> dict[str, Any]:
+        """What its evaluation depends on, as plain values; equal where evaluations are alike."""
+
     def initial_state(self) -> TrainingState:
         """Before the first iteration."""
 
     def train(self, state: TrainingState) -> Iterator[tuple[TrainingState, Metrics]]:
         """Go on from a state, by the config's method; yield what follows.
+
+        Metrics are empty where there is nothing to report.
 
         Raises:
             FloatingPointError: if something is not finite. The last state that was yielded is

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
+from metarl.evaluation import AdaptationCurve
 from metarl.plotting import Classification, Fit
 from metarl.randomness import stream
 from metarl.results import measured
@@ -16,6 +17,7 @@ from metarl.supervised.experiment import SupervisedExperiment
 from metarl.supervised.sines import INPUTS, points
 
 GRID = 200  # points that a curve is drawn through
+LARGE = 1e3
 
 
 def fit(run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | None = None) -> Fit:
@@ -30,7 +32,7 @@ def fit(run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | No
     Raises:
         UserError: if the task or the steps make no sense for the run.
     """
-    experiment, curve = SupervisedExperiment(_config(run)), measured(run)[0]
+    curve, experiment = _evaluated(run)
     most = len(curve.step_sizes)
     steps = [step for step in (0, 1, 10) if step <= most] if steps is None else steps
     if max(steps) > most or min(steps) < 0:
@@ -39,10 +41,10 @@ def fit(run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | No
             "evaluate it with more: metarl evaluate RUN --set evaluation.steps=…"
         )
     wave = curve.tasks[:1] if task is None else np.array([task], dtype=np.float64)
-    if wave.shape != (1, 2) or not np.isfinite(wave).all():
+    if wave.shape != (1, 2) or not (np.abs(wave) < LARGE).all():
         raise UserError("a wave has an amplitude and a phase, such as --task 3.0 1.5")
     shots = experiment.evaluation_shots
-    shown = stream(run.config.evaluation.seed, "points").uniform(*INPUTS, (shots, 1))
+    shown = stream(experiment.config.evaluation.seed, "points").uniform(*INPUTS, (shots, 1))
     x = np.concatenate([shown, np.linspace(*INPUTS, GRID)[:, None]])
     episodes = points(wave, x[None], shots, informed=run.config.method == "oracle")
     outputs = experiment.outputs(run.load().theta, episodes, curve.step_sizes)[0].numpy()
@@ -57,8 +59,8 @@ def fit(run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | No
 
 def classify(run: Run) -> Classification:
     """Adapt a run's network to the first episode of its evaluation."""
-    experiment, curve = SupervisedExperiment(_config(run)), measured(run)[0]
-    episodes = next(experiment.episodes("test", 1))
+    curve, experiment = _evaluated(run)
+    episodes = next(experiment.episodes("test", len(curve.tasks)))
     outputs = experiment.outputs(run.load().theta, episodes, curve.step_sizes)
     (images, shown), (queries, labels) = episodes.support, episodes.query
     first = [int((shown[0] == label).nonzero()[0]) for label in range(int(shown.max()) + 1)]
@@ -78,9 +80,12 @@ def shows_waves(run: Run) -> bool:
     return isinstance(config, SupervisedConfig) and isinstance(config.data, SinusoidConfig)
 
 
-def _config(run: Run) -> SupervisedConfig:
-    assert isinstance(run.config, SupervisedConfig)
-    return run.config
+def _evaluated(run: Run) -> tuple[AdaptationCurve, SupervisedExperiment]:
+    """A run's evaluation, and its experiment with the settings of that."""
+    curve, experiment = measured(run)
+    assert isinstance(experiment, SupervisedExperiment)
+    run.check_provenance(experiment.provenance)
+    return curve, experiment
 
 
 def _pictures(images: torch.Tensor) -> NDArray[np.float64]:

@@ -13,7 +13,6 @@ from metarl.plotting import plot_adaptation
 from metarl.run import Run, write_atomically
 
 NAME = "evaluation.json"
-Settings = dict[str, Any]
 
 
 def measure(run: Run, experiment: Experiment | None = None) -> AdaptationCurve:
@@ -36,7 +35,7 @@ def measure(run: Run, experiment: Experiment | None = None) -> AdaptationCurve:
         "weights_sha256": run.weights_sha256(),
         "iteration": state.iteration,
         "samples": state.samples,
-        "settings": _settings(run),
+        "settings": experiment.evaluation_settings,
         **curve.to_json(),
     }
     run.results.mkdir(parents=True, exist_ok=True)
@@ -51,13 +50,18 @@ def measure(run: Run, experiment: Experiment | None = None) -> AdaptationCurve:
     return curve
 
 
-def measured(run: Run) -> tuple[AdaptationCurve, Settings]:
-    """The last evaluation of a run's present weights, and its settings; measured where missing."""
+def measured(run: Run) -> tuple[AdaptationCurve, Experiment]:
+    """The last evaluation of a run's present weights, measured where missing.
+
+    Also the run's experiment, with the settings that it was evaluated with.
+    """
     for folder in (run.results, run.path):
         try:
             found = json.loads((folder / NAME).read_text())
             if found["weights_sha256"] == run.weights_sha256():
-                return AdaptationCurve.from_json(found), dict(found["settings"])
+                evaluation = type(run.config.evaluation).model_validate(found["settings"])
+                config = run.config.model_copy(update={"evaluation": evaluation})
+                return AdaptationCurve.from_json(found), load_experiment(config)
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -65,12 +69,7 @@ def measured(run: Run) -> tuple[AdaptationCurve, Settings]:
                 f"{folder / NAME} is damaged, or of another version of metarl ({error}); "
                 f"measure it anew: metarl evaluate {run.path}"
             ) from error
-    return measure(run), _settings(run)
-
-
-def _settings(run: Run) -> Settings:
-    settings: Settings = run.config.evaluation.model_dump(mode="json")
-    return settings
+    return measure(run), load_experiment(run.config)
 
 
 def _csv(experiment: Experiment, curve: AdaptationCurve) -> str:

@@ -161,14 +161,18 @@ class Run:
             UserError: if it differs in what already computed iterations depend on.
         """
         # where steps shrink towards the last iteration, which that is matters from the first
-        annealed = self.config.outer.anneal and self.config.method == "maml"
-        free = [name for name in RESUMABLE if not (annealed and name == "outer.iterations")]
+        fixed = "outer.iterations" if self.config.anneals else None
+        free = [name for name in RESUMABLE if name != fixed]
         if changed := differences(self.config, config, free):
             raise UserError(
                 f"the run in {self.path} was started with other settings "
                 f"({'; '.join(changed)}); resume it without changing them, or start a new run"
             )
         self.config = config
+
+    def save_config(self) -> None:
+        """Write the config that the run continues with."""
+        write_atomically(self.path / "config.yaml", dump_config(self.config))
 
     def save(self, state: TrainingState, provenance: Mapping[str, str] | None = None) -> None:
         """Write a checkpoint, and then forget the one before it.
@@ -194,7 +198,7 @@ class Run:
             "versions": {library: version(library) for library in LIBRARIES},
             "python": platform.python_version(),
         }
-        write_atomically(self.path / "config.yaml", dump_config(self.config))
+        self.save_config()
         write_atomically(self.path / "state.json", json.dumps(description, indent=2) + "\n")
         for old in self.path.glob("weights-*.safetensors"):
             if old != file:
@@ -231,13 +235,17 @@ class Run:
                 f"({type(error).__name__}: {error}); restore it from a copy, or train anew"
             ) from error
 
+    def provenance(self) -> dict[str, str]:
+        """Checksums of the data that the latest checkpoint was trained on."""
+        return dict(self._description()["provenance"])
+
     def check_provenance(self, provenance: Mapping[str, str]) -> None:
         """Compare the data at hand with those that the run was trained on.
 
         Raises:
             UserError: if they are others.
         """
-        for name, expected in self._description()["provenance"].items():
+        for name, expected in self.provenance().items():
             if provenance.get(name) != expected:
                 raise UserError(
                     f"the run in {self.path} was trained on other data: its {name} is "

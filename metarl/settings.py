@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, le=1e30)]  # a number in single precision
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 Method = Literal["maml", "pretrained", "random", "oracle", "nearest_neighbour"]

@@ -39,36 +39,39 @@ def mean_over_tasks(returns: Floats) -> Summary:
     )
 
 
-def interquartile_mean_over_runs(returns: Sequence[Floats]) -> Summary:
-    """Interquartile mean over runs and tasks, with a stratified bootstrap interval.
+def mean_over_runs(scores: Sequence[Floats], trimmed: bool) -> Summary:
+    """Mean, or interquartile mean, over runs and tasks, with a stratified bootstrap interval.
 
     Agarwal et al. (2021), "Deep reinforcement learning at the edge of the statistical precipice":
-    the mean of the middle half of all scores, and percentiles of it where the runs are drawn anew
-    within each task. The tasks are the same for all runs, so that the interval says what another
-    choice of training seeds would change.
+    percentiles of the mean where the runs are drawn anew within each task. The tasks are the same
+    for all runs, so that the interval says what another choice of training seeds would change.
 
     Args:
-        returns: of each run, (N, K + 1), at least two.
+        scores: of each run, (N, K + 1), at least two.
+        trimmed: take the middle half of all scores alone, which no outlier moves; not for scores
+            that have a bound and are near it, where the middle half is better than all.
     """
-    scores = np.stack(returns)  # (runs, N, K + 1)
-    runs, tasks, _ = scores.shape
+    every = np.stack(scores)  # (runs, N, K + 1)
+    runs, tasks, _ = every.shape
+    cut = 0.25 if trimmed else 0.0
+
+    def centre(chosen: Floats) -> Floats:
+        result: Floats = trim_mean(chosen.reshape(-1, chosen.shape[-1]), cut, axis=0)
+        return result
+
     rng = stream(0, "bootstrap")
-    draws = np.empty((RESAMPLES, scores.shape[2]))
+    draws = np.empty((RESAMPLES, every.shape[2]))
     for draw in draws:
         chosen = rng.integers(runs, size=(runs, tasks))
-        draw[:] = _interquartile_mean(scores[chosen, np.arange(tasks)])
+        draw[:] = centre(every[chosen, np.arange(tasks)])
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-    meaning = f"interquartile mean of {runs} runs × {tasks} tasks, 95% interval over runs"
-    return Summary(_interquartile_mean(scores), low, high, meaning)
+    kind = "interquartile mean" if trimmed else "mean"
+    meaning = f"{kind} of {runs} runs × {tasks} tasks, 95% interval over runs"
+    return Summary(centre(every), low, high, meaning)
 
 
-def _interquartile_mean(scores: Floats) -> Floats:
-    result: Floats = trim_mean(scores.reshape(-1, scores.shape[-1]), 0.25, axis=0)
-    return result
-
-
-def summarise(returns: Sequence[Floats]) -> Summary:
-    """One run by its mean over tasks, several by their interquartile mean."""
-    if len(returns) == 1:
-        return mean_over_tasks(returns[0])
-    return interquartile_mean_over_runs(returns)
+def summarise(scores: Sequence[Floats], trimmed: bool) -> Summary:
+    """One run by its mean over tasks, several by `mean_over_runs`."""
+    if len(scores) == 1:
+        return mean_over_tasks(scores[0])
+    return mean_over_runs(scores, trimmed)

@@ -15,7 +15,7 @@ from metarl.cli import main
 from metarl.comparison import compare
 from metarl.results import measured
 from metarl.run import Run
-from metarl.statistics import interquartile_mean_over_runs, mean_over_tasks
+from metarl.statistics import mean_over_runs, mean_over_tasks
 
 TINY = [
     "--set=family.settings.horizon=10",
@@ -57,12 +57,12 @@ def test_the_interval_over_tasks_is_the_textbooks() -> None:
 def test_several_runs_are_summed_up_by_the_interquartile_mean() -> None:
     rng = np.random.default_rng(0)
     returns = [rng.normal(size=(40, 2)) + shift for shift in (0.0, 0.5, 1.0)]
-    summary = interquartile_mean_over_runs(returns)
+    summary = mean_over_runs(returns, trimmed=True)
     middle = np.sort(np.concatenate(returns)[:, 0])[30:90]
     assert summary.centre[0] == pytest.approx(middle.mean())
     assert (summary.low < summary.centre).all()
     assert (summary.centre < summary.high).all()
-    same = interquartile_mean_over_runs([returns[0]] * 3)
+    same = mean_over_runs([returns[0]] * 3, trimmed=True)
     np.testing.assert_allclose(same.low, same.high)  # other seeds would change nothing
     np.testing.assert_allclose(same.centre, trim_mean(returns[0], 0.25), atol=0.05)
 
@@ -256,9 +256,9 @@ def test_a_policy_comes_with_the_package_and_says_where_it_is_from(
     assert run.commit() is not None
     assert "dirty" not in run.commit()
     monkeypatch.setattr("metarl.results.measure", None)  # its evaluation is there, and up to date
-    curve, settings = measured(run)
+    curve, experiment = measured(run)
     assert len(curve.tasks) == 40
-    assert settings == run.config.evaluation.model_dump(mode="json")
+    assert experiment.config == run.config
     assert main(["render", name, "--steps", "1"]) == 0
     assert list((tmp_path / "runs" / "trained" / name).glob("*.gif"))
     assert not list(run.path.glob("*.gif"))

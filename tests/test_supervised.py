@@ -1,6 +1,8 @@
 """Supervised meta-learning: tasks, Algorithm 2, its trainings and what is measured of them."""
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +13,21 @@ from hypothesis import strategies as st
 
 from metarl.baselines.nearest_neighbour import nearest_neighbour
 from metarl.cli import main
+from metarl.comparison import compare
 from metarl.config import load_config, validate_config
 from metarl.errors import UserError
 from metarl.experiment import evaluate
 from metarl.networks import head
 from metarl.params import flatten, unflatten
+from metarl.predictions import classify, fit
 from metarl.randomness import stream
+from metarl.results import measured
 from metarl.run import Run
+from metarl.statistics import summarise
 from metarl.supervised.config import Conv4Config, MLPConfig, SupervisedConfig
 from metarl.supervised.datasets.images import ImageSet
 from metarl.supervised.episodes import ImageTasks
-from metarl.supervised.experiment import SupervisedExperiment
+from metarl.supervised.experiment import ACCURACY, SupervisedExperiment
 from metarl.supervised.losses import accuracies, cross_entropy, squared_error, squared_errors
 from metarl.supervised.maml import STEP_SIZE, InnerLoop, adaptation, outer_gradient, weights
 from metarl.supervised.models import Model
@@ -572,7 +578,7 @@ def test_images_are_compared_drawn_and_reported(tmp_path, monkeypatch, capsys, c
         ({**SINE, "data": {"name": "sinus"}}, "data.name: must be 'sinusoid' or 'omniglot' or"),
         ({**SINE, "network": {"kind": "mlp", "nrom": True}}, "network.nrom: there is no such"),
         ({**SINE, "inner": {"multi_step_iterations": 5}}, "needs inner.steps above 1"),
-        ({**SINE, "checkpoint_every": 15}, "checkpoint_every: must be a multiple of report_every"),
+        ({**SINE, "network": {"kind": "mlp", "norm": True}}, "network.norm: is for images"),
         ({**SINE, "inner": {"adapt": "body"}}, "inner.adapt: must be 'all' or 'head', not 'body'"),
         ({"data": {"name": "sinusoid"}}, "network: this setting is required"),
         ({**IMAGES, "data": {"name": "omniglot", "ways": 1}}, "data.ways: must be greater than"),
@@ -611,3 +617,138 @@ def test_the_shipped_configs_have_the_papers_protocol() -> None:
     assert config.outer.clip == 0.133
     config = load_config("sinusoid")
     assert (config.inner.step_size, config.outer.iterations) == (0.001, 70_000)
+
+
+def test_several_classifiers_are_summed_up_by_the_plain_mean() -> None:
+    scores = [np.array([[100.0], [100.0], [100.0], [60.0]]), np.array([[100.0]] * 4)]
+    assert summarise(scores, ACCURACY.trimmed).centre[0] == 95.0  # the middle half says 100
+    assert summarise(scores[:1], ACCURACY.trimmed).centre[0] == 90.0
+
+
+@pytest.fixture
+def waves(tmp_path: Path) -> Callable[..., str]:
+    """Trains a tiny run on waves, and says where it is."""
+
+    def run(name: str, *settings: str) -> str:
+        out = str(tmp_path / name)
+        changed = [f"--set={setting}" for setting in settings]
+        assert main(["train", "sinusoid", *TINY, *changed, "--out", out]) == 0
+        return out
+
+    return run
+
+
+def test_evaluations_with_other_shots_are_not_compared(waves, complaint) -> None:
+    five = waves("five", "inner.shots=5", "evaluation.shots=null")
+    ten = waves("ten", "inner.shots=10", "evaluation.shots=null")
+    same = waves("same", "inner.shots=5", "evaluation.shots=5")
+    assert "evaluation.shots: 5 → 10" in complaint("compare", five, ten)
+    out = str(Path(five).parent / "comparison")
+    assert main(["compare", five, same, "--out", out]) == 0
+
+
+def test_seeds_that_were_evaluated_otherwise_are_not_summed_up(waves, capsys) -> None:
+    runs = [
+        waves("one", "evaluation.tasks=3"),
+        waves("two", "seed=2", "evaluation.tasks=4"),
+        waves("three", "seed=3", "evaluation.tasks=3", "evaluation.seed=8"),
+    ]
+    capsys.readouterr()
+    assert main(["evaluate", *runs[:2]]) == 0
+    assert main(["evaluate", runs[0], runs[2]]) == 0
+    assert "all 2 runs" not in capsys.readouterr().out
+
+
+def test_a_run_named_twice_is_refused(waves, complaint) -> None:
+    run = waves("run")
+    for command in ("compare", "evaluate"):
+        assert "is named twice" in complaint(command, run, f"{run}/../run")
+
+
+def test_runs_of_the_same_name_are_told_apart(waves, tmp_path: Path) -> None:
+    runs = [
+        Run.open(Path(waves(f"{folder}/same", f"inner.step_size={size}")))
+        for folder, size in (("a", 0.01), ("b", 0.02))
+    ]
+    labels = [entry.label for entry in compare(runs)]
+    assert len(set(labels)) == 2
+
+
+def test_what_is_drawn_is_the_first_task_of_the_evaluation_with_its_settings(waves) -> None:
+    out = waves("run")
+    assert main(["evaluate", out, "--set=evaluation.shots=7", "--set=evaluation.steps=4"]) == 0
+    run = Run.open(Path(out))
+    curve, experiment = measured(run)
+    drawn = fit(run, steps=[4])
+    assert len(drawn.points) == 7
+    assert drawn.description == experiment.describe(curve.tasks[0])
+
+
+def test_the_sheet_is_the_first_episode_of_the_evaluation(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("METARL_DATA", str(tmp_path))
+    monkeypatch.setattr("metarl.supervised.experiment.load_images", lambda *_: pictures())
+    tiny = ["data.ways=3", "network.filters=4", "inner.queries=4", "outer.iterations=2"]
+    changed = [f"--set={setting}" for setting in [*tiny, "evaluation.tasks=6"]]
+    out = tmp_path / "run"
+    assert main(["train", "omniglot_5way_1shot", *changed, "--out", str(out)]) == 0
+    curve, _ = measured(Run.open(out))
+    sheet = classify(Run.open(out))
+    assert 100 * (sheet.answers == sheet.labels).mean() == pytest.approx(curve.scores[0, -1])
+
+
+@pytest.mark.parametrize("method", ["maml", "pretrained"])
+def test_an_annealed_run_cannot_be_made_longer(waves, complaint, method) -> None:
+    run = waves("run", "outer.anneal=true", f"method={method}")
+    said = complaint("train", "--resume", run, "--set", "outer.iterations=8")
+    assert "outer.iterations: 6 → 8" in said
+
+
+def test_too_few_validation_classes_are_found_before_training() -> None:
+    config = validate_config(
+        {**IMAGES, "method": "random", "data": {"name": "omniglot", "ways": 5}}
+    )
+    with pytest.raises(UserError, match=r"data\.ways=5 is more than the 4 classes for validation"):
+        SupervisedExperiment(config, pictures()).check()
+
+
+def test_a_diverging_evaluation_says_how_far_it_may_go(tmp_path: Path, capsys) -> None:
+    changed = ["--set=inner.step_size=1e5", "--set=outer.learning_rate=1e-9"]
+    out = str(tmp_path / "run")
+    more = ["--set=evaluation.steps=30", "--set=outer.iterations=1"]
+    assert main(["train", "sinusoid", *TINY, *changed, *more, "--out", out]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    step = int(re.search(r"evaluate with evaluation\.steps=(\d+)", said)[1])
+    assert main(["evaluate", out, "--set", f"evaluation.steps={step}"]) == 0
+
+
+def test_the_state_is_known_after_every_iteration_and_metrics_when_they_are_due() -> None:
+    config = validate_config({**SINE, "report_every": 3, "outer": {"iterations": 7}})
+    experiment = SupervisedExperiment(config)
+    seen = list(experiment.train(experiment.initial_state()))
+    assert [state.iteration for state, _ in seen] == list(range(1, 8))
+    assert [state.iteration for state, metrics in seen if metrics] == [3, 6, 7]
+    assert sum(metrics.get("examples", 0) for _, metrics in seen) == seen[-1][0].samples
+
+
+def test_what_a_resumed_run_goes_on_with_is_written_at_once(waves, monkeypatch, capsys) -> None:
+    run = waves("run")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(SupervisedExperiment, "train", interrupted)
+    assert main(["train", "--resume", run, "--set", "outer.iterations=50"]) == 130
+    assert "of 50 updates; continue with: metarl train --resume" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert Run.open(Path(run)).config.outer.iterations == 50
+
+
+def test_an_interrupted_evaluation_says_what_is_left(tmp_path, monkeypatch, capsys) -> None:
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SupervisedExperiment, "adaptation_curve", interrupted)
+    assert main(["train", "sinusoid", *TINY, "--out", str(tmp_path / "run")]) == 130
+    assert "trained, and not evaluated" in " ".join(capsys.readouterr().out.split())

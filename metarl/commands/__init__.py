@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from metarl.supervised.experiment import FOLDER
+from metarl.supervised.experiment import DATA_VARIABLE
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
@@ -59,5 +59,5 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="FOLDER",
-        help=f"where Omniglot and MiniImagenet are (default: the variable {FOLDER})",
+        help=f"where Omniglot and MiniImagenet are (default: the variable {DATA_VARIABLE})",
     )

@@ -23,8 +23,9 @@ from metarl.predictions import fit, shows_waves
 from metarl.run import Run, write_atomically
 
 DESCRIPTION = """\
-Put runs side by side: return against gradient steps on the same unseen tasks, and return against
-environment steps in training. Runs that differ in their seed alone count as one experiment.
+Put runs side by side: return, error or accuracy against gradient steps on the same unseen tasks,
+and against environment steps or examples in training. Runs that differ in their seed alone count as
+one experiment.
 
 Prints a table, and writes comparison.md, adaptation.png, adaptation.svg, training.png and
 training.svg into a directory of their own; of sine waves also fits.png. A run that was not
@@ -47,8 +48,8 @@ def add_command(commands: Commands) -> None:
         "--many-steps",
         type=int,
         metavar="K",
-        help="also find out how many gradient steps, up to K, take the pretrained and the random "
-        "policy to the meta-policy's return after one",
+        help="also find out how many gradient steps, up to K, take pretrained and random runs to "
+        "where MAML is after one",
     )
     parser.add_argument(
         "--out",

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.commands import Commands, add_data, add_runs, add_set, declare
-from metarl.comparison import SEED
+from metarl.comparison import SEED, refuse_twice
 from metarl.config import differences
 from metarl.evaluation import AdaptationCurve, Quantity
 from metarl.experiment import Experiment
@@ -21,8 +21,8 @@ trained on. The tasks are fixed by a seed of their own, so that every method mee
 and evaluating twice gives the same numbers. Writes evaluation.json, evaluation.csv and
 adaptation.png into each run.
 
-Runs that differ in their seed alone are summed up together: interquartile mean and stratified
-bootstrap (Agarwal et al., 2021)."""
+Runs that differ in their seed alone are summed up together: returns by the interquartile mean,
+errors and accuracies by the mean, with stratified bootstrap intervals (Agarwal et al., 2021)."""
 
 EXAMPLES = """\
 examples:
@@ -48,11 +48,18 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     runs = [Run.open(path, tuple(options.set)) for path in options.runs]
     for run in runs:
         run.load()  # what is damaged is found before any work
-    curves = [report(run, load_experiment(run.config), console).scores for run in runs]
-    alike = not any(differences(runs[0].config, run.config, SEED) for run in runs[1:])
-    if len(runs) > 1 and alike:
-        summary = summarise(curves)
-        quantity = load_experiment(runs[0].config).quantity
+    refuse_twice(runs)
+    experiments = [load_experiment(run.config) for run in runs]
+    for run, experiment in zip(runs, experiments, strict=True):
+        experiment.check()
+        run.check_provenance(experiment.provenance)
+    pairs = zip(runs, experiments, strict=True)
+    curves = [report(run, experiment, console).scores for run, experiment in pairs]
+    settings = [experiment.evaluation_settings for experiment in experiments]
+    seeds = not any(differences(runs[0].config, run.config, SEED) for run in runs[1:])
+    if len(runs) > 1 and seeds and all(other == settings[0] for other in settings):
+        quantity = experiments[0].quantity
+        summary = summarise(curves, quantity.trimmed)
         console.print(_table(f"all {len(runs)} runs", quantity, summary))
     return 0
 

@@ -12,8 +12,8 @@ from metarl.report import report
 from metarl.run import Run, write_atomically
 
 DESCRIPTION = """\
-Write one HTML page about runs: table, adaptation and training curves, videos, configs. It holds
-everything itself: mail it, or open it from disk."""
+Write one HTML page about runs: table, adaptation and training curves, videos or pictures, configs.
+It holds everything itself: mail it, or open it from disk."""
 
 EXAMPLES = """\
 examples:

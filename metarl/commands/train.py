@@ -56,7 +56,7 @@ Train what meta-learning is to be compared with: the same network, the same task
 of environment steps or examples, the same evaluation.
 
   pretrained          one model for all tasks mixed, fine-tuned on new tasks: a policy by PPO of
-                      stable-baselines3, one wave for all waves, a classifier of all classes
+                      stable-baselines3, one network for all waves, a classifier of all classes
   random              no training at all; fine-tuned on new tasks
   oracle              as pretrained, but it is told the task; not fine-tuned; not of images
   nearest_neighbour   of images alone: the class of the most similar support image, by the features
@@ -144,7 +144,6 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
     run, state = _prepare(options)
     config = run.config
     experiment = load_experiment(config)
-    state = state or experiment.initial_state()
     if not (run.path / "state.json").exists():
         run.save(state, experiment.provenance)
     distributed.broadcast((config, state))
@@ -161,8 +160,10 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
                 score="",
             )
             for state, metrics in experiment.train(saved):
-                log.write(state.iteration, metrics)
-                progress.update(bar, completed=state.iteration, score=experiment.progress(metrics))
+                if metrics:
+                    log.write(state.iteration, metrics)
+                    score = experiment.progress(metrics)
+                    progress.update(bar, completed=state.iteration, score=score)
                 if state.iteration % config.checkpoint_every == 0:
                     run.save(state, experiment.provenance)
                     saved = state
@@ -183,12 +184,20 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
             soft_wrap=True,
         )
         return INTERRUPTED
-    evaluate.report(run, experiment, console)
+    try:
+        evaluate.report(run, experiment, console)
+    except KeyboardInterrupt:
+        console.print(
+            f"trained, and not evaluated; do that with: metarl {options.name} --resume {run.path}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return INTERRUPTED
     return 0
 
 
-def _prepare(options: argparse.Namespace) -> tuple[Run, TrainingState | None]:
-    """The run to work on, and its state if it has one: all that can be wrong is found here."""
+def _prepare(options: argparse.Namespace) -> tuple[Run, TrainingState]:
+    """The run to work on, and its state: all that can be wrong is found here."""
     if options.resume:
         return _resume(options)
     if not options.config:
@@ -202,8 +211,10 @@ def _prepare(options: argparse.Namespace) -> tuple[Run, TrainingState | None]:
         overrides = [*overrides, f"method={options.kind}"]
     config = load_config(options.config, overrides)
     _check_processes(config)
-    load_experiment(config).check()
-    state = _imported(config, options.model) if options.model else None
+    experiment = load_experiment(config)
+    experiment.check()
+    model: Path | None = options.model
+    state = _imported(config, model) if model else experiment.initial_state()
     suffix = "" if config.method == "maml" else f"-{config.method}"
     path = options.out or Path("runs") / (Path(options.config).stem + suffix)
     if distributed.restarted() and (path / "state.json").exists():
@@ -243,13 +254,12 @@ def _resume(options: argparse.Namespace) -> tuple[Run, TrainingState]:
     state = run.load()
     # a run that was stopped between its last update and its evaluation has that left to do
     if state.iteration >= run.config.updates and (run.path / "evaluation.json").exists():
-        longer = (
-            f"; to train for longer add --set outer.iterations={2 * run.config.outer.iterations}"
-        )
+        longer = f"; to train for longer add --set outer.iterations={2 * state.iteration}"
         raise UserError(
             f"the run in {run.path} is complete ({state.iteration} updates)"
             f"{longer if run.config.updates else ''}"
         )
+    run.save_config()
     return run, state
 
 

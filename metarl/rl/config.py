@@ -144,6 +144,11 @@ class Config(Section):
         return Informed(family) if self.method == "oracle" else family
 
     @property
+    def anneals(self) -> bool:
+        """Whether every iteration depends on how many there will be; pretraining's does not."""
+        return self.outer.anneal and self.method == "maml"
+
+    @property
     def updates(self) -> int:
         """How many updates training takes.
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ class PolicyExperiment:
 
     config: Config
 
-    quantity = Quantity("return", "undiscounted return", "environment steps")
+    quantity = Quantity("return", "undiscounted return", "environment steps", trimmed=True)
 
     @cached_property
     def family(self) -> TaskFamily:
@@ -55,6 +56,11 @@ class PolicyExperiment:
     def check(self) -> None:
         """Raise UserError if the config asks for a GPU and there is none."""
         device_for(self.config.device)
+
+    @property
+    def evaluation_settings(self) -> dict[str, Any]:
+        """The config's."""
+        return self.config.evaluation.model_dump(mode="json")
 
     def initial_state(self) -> TrainingState:
         """Before the first iteration."""

@@ -14,6 +14,8 @@ from metarl.settings import (
     Widths,
 )
 
+Learned = Literal["none", "meta_sgd", "lslr"]
+
 
 class SinusoidConfig(Section):
     """Sine waves of random amplitude and phase."""
@@ -61,7 +63,7 @@ class InnerConfig(Section):
     queries: PositiveInt = 10
     first_order: bool = False
     adapt: Literal["all", "head"] = "all"
-    learned_step_sizes: Literal["no", "meta_sgd", "lslr"] = "no"
+    learned_step_sizes: Learned = "none"
     multi_step_iterations: Natural = 0
 
 
@@ -119,15 +121,20 @@ class SupervisedConfig(Section):
         if isinstance(self.data, SinusoidConfig):
             if isinstance(self.network, Conv4Config):
                 raise ValueError("network.kind: a sine wave needs an mlp, conv4 is for images")
+            elif self.network.norm:
+                raise ValueError("network.norm: is for images, a sine wave is learned without")
             if self.method == "nearest_neighbour":
                 raise ValueError("method: nearest_neighbour classifies images, not sine waves")
         elif self.method == "oracle":
             raise ValueError("method: there is an oracle for sinusoid alone")
         if self.inner.multi_step_iterations and self.inner.steps == 1:
             raise ValueError("inner.multi_step_iterations: needs inner.steps above 1")
-        if self.checkpoint_every % self.report_every:
-            raise ValueError("checkpoint_every: must be a multiple of report_every")
         return self
+
+    @property
+    def anneals(self) -> bool:
+        """Whether every iteration depends on how many there will be."""
+        return self.outer.anneal
 
     @property
     def updates(self) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,12 +32,12 @@ from metarl.supervised.tasks import Episodes
 from metarl.supervised.training import meta_train, samples_per_iteration
 from metarl.training import Metrics, TrainingState
 
-ERROR = Quantity("error", "mean squared error", "examples", False)
+ERROR = Quantity("error", "mean squared error", "examples", higher_is_better=False)
 ACCURACY = Quantity("accuracy", "accuracy (%)", "examples")
 # how many examples' activations the processor's cache holds, about
 CHUNK_OF_POINTS, CHUNK_OF_IMAGES = 4096, 80
 GROUP = 50
-FOLDER = "METARL_DATA"
+DATA_VARIABLE = "METARL_DATA"
 
 Split = Literal["train", "validation", "test"]
 
@@ -75,11 +75,11 @@ class SupervisedExperiment:
             return self.given
         data = self.config.data
         assert isinstance(data, ImagesConfig)
-        folder = os.environ.get(FOLDER)
+        folder = os.environ.get(DATA_VARIABLE)
         if not folder:
             raise UserError(
                 f"{data.name} is needed: say which folder it is in by --data FOLDER or the "
-                f"environment variable {FOLDER}"
+                f"environment variable {DATA_VARIABLE}"
             )
         # seen only when the images are converted, once
         with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -114,7 +114,7 @@ class SupervisedExperiment:
             settings.steps,
             settings.first_order,
             settings.adapt == "head",
-            settings.learned_step_sizes if self.config.method == "maml" else "no",
+            settings.learned_step_sizes if self.config.method == "maml" else "none",
             # a GPU takes all tasks at once
             chunk if device.type == "cpu" else 2**62,
             device,
@@ -136,6 +136,15 @@ class SupervisedExperiment:
     def budget(self) -> int:
         """How many examples training takes."""
         return self.config.updates * samples_per_iteration(self.config)
+
+    @property
+    def evaluation_settings(self) -> dict[str, Any]:
+        """The config's, with those of training where it gives none."""
+        return {
+            **self.config.evaluation.model_dump(mode="json"),
+            "shots": self.evaluation_shots,
+            "queries": self.evaluation_queries,
+        }
 
     @property
     def evaluation_shots(self) -> int:
@@ -165,6 +174,8 @@ class SupervisedExperiment:
             ("train", settings.shots, settings.queries),
             ("test", self.evaluation_shots, self.evaluation_queries),
         ]
+        if self.config.method in ("pretrained", "random"):  # which choose their step size there
+            needs.append(("validation", self.evaluation_shots, self.evaluation_queries))
         for split, shots, queries in needs:
             tasks = self.tasks(split)
             if isinstance(tasks, ImageTasks):
@@ -200,9 +211,15 @@ class SupervisedExperiment:
             targets = episodes.query[1]
             tasks.append(episodes.tasks)
             scores.append(torch.stack([inner.score(out, targets) for out in outputs.unbind(1)], 1))
-        if not torch.isfinite(torch.cat(scores)).all():
-            raise FloatingPointError("adaptation broke down; lower the step size")
-        if inner.learned != "no":
+        broken = (~torch.isfinite(torch.cat(scores))).sum(0)
+        if broken.any():
+            step = int(broken.nonzero()[0])
+            fix = f"evaluate with evaluation.steps={step - 1}" if step > 1 else "train with less"
+            raise FloatingPointError(
+                f"adaptation with step size {step_sizes[0]:g} breaks down at step {step}, in "
+                f"{broken[step]} of {number} tasks; {fix}"
+            )
+        if inner.learned != "none":
             learned = inner.step_sizes(params, len(step_sizes))
             step_sizes = [_mean(step) for step in learned]
         return AdaptationCurve(
@@ -214,7 +231,7 @@ class SupervisedExperiment:
     ) -> torch.Tensor:
         """What is said of the queries after 0, 1, ... steps, (N, K + 1, M, O)."""
         inner = self.inner
-        if inner.learned == "no" and step_sizes:
+        if inner.learned == "none" and step_sizes:
             inner = replace(inner, step_size=step_sizes[0])
         start = self._starting_point(params)
         sizes = inner.step_sizes(params, len(step_sizes))

@@ -6,7 +6,6 @@ inner loop is the very same function as for a single one.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,12 +15,12 @@ from metarl.inner_loop import StepSize, adapt, reverse
 from metarl.networks import head
 from metarl.params import Params, flatten, repeat
 from metarl.supervised.chunks import over_chunks
+from metarl.supervised.config import Learned
 from metarl.supervised.models import Model
 from metarl.supervised.prediction import Predict, together
 from metarl.supervised.tasks import Episodes, Examples
 
 STEP_SIZE = "step_size."  # what the names of learned step sizes begin with
-Learned = Literal["no", "meta_sgd", "lslr"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class InnerLoop:
     steps: int = 1
     first_order: bool = False
     head_only: bool = False
-    learned: Learned = "no"
+    learned: Learned = "none"
     chunk_examples: int = 4096
     device: torch.device = CPU
 
@@ -60,7 +59,7 @@ class InnerLoop:
         theta = self.model.init(generator)
         moving = head(theta) if self.head_only else list(theta)
         sizes: Params = {}
-        if self.learned != "no":
+        if self.learned != "none":
             for name in moving:
                 shape = theta[name].shape if self.learned == "meta_sgd" else (self.steps,)
                 sizes[STEP_SIZE + name] = torch.full(shape, self.step_size)
@@ -81,7 +80,7 @@ class InnerLoop:
     ) -> list[Mapping[str, float | Tensor]]:
         """Of so many steps; where more are taken than were learned, the last is repeated."""
         theta = weights(meta)
-        if self.learned == "no":
+        if self.learned == "none":
             moving = head(theta) if self.head_only else list(theta)
             return [dict.fromkeys(moving, self.step_size)] * number
         sizes = {n.removeprefix(STEP_SIZE): s for n, s in meta.items() if n.startswith(STEP_SIZE)}

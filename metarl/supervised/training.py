@@ -18,7 +18,10 @@ from metarl.training import Metrics, TrainingState
 def meta_train(
     config: SupervisedConfig, tasks: Tasks, inner: InnerLoop, state: TrainingState
 ) -> Iterator[tuple[TrainingState, Metrics]]:
-    """Yield the state and the metrics after every `report_every` iterations, and after the last.
+    """Yield the state after every iteration.
+
+    Metrics, means over the iterations since the last ones, go with every `report_every`-th and with
+    the last; they are empty otherwise.
 
     Args:
         config: the experiment.
@@ -56,25 +59,22 @@ def meta_train(
             gradient = gradient.clamp(-outer.clip, outer.clip)
         rate = outer.annealed(outer.learning_rate, iteration)
         theta, optimizer = adam_step(theta, gradient, optimizer, rate)
-        seen.append(means[-len(sums) :])
-        done = iteration + 1
-        if done % config.report_every == 0 or done == outer.iterations:
+        seen.append(means[-len(sums) :].clone())  # a view would keep the gradient as well
+        samples = state.samples + samples_per_iteration(config)
+        state = TrainingState(iteration + 1, theta, optimizer, samples)
+        metrics: Metrics = {}
+        if state.iteration % config.report_every == 0 or state.iteration == outer.iterations:
             loss, score = torch.stack(seen).mean(0).tolist()
-            seconds = time.perf_counter() - started
-            samples = len(seen) * samples_per_iteration(config)
-            state = TrainingState(done, theta, optimizer, state.samples + samples)
-            yield (
-                state,
-                {
-                    **_named(config, loss, score),
-                    "examples": samples,
-                    "time/iteration": seconds / len(seen),
-                    "time/drawing": drawing / len(seen),
-                    "time/communication": seconds_waited() / len(seen),
-                },
-            )
+            metrics = {
+                **_named(config, loss, score),
+                "examples": len(seen) * samples_per_iteration(config),
+                "time/iteration": (time.perf_counter() - started) / len(seen),
+                "time/drawing": drawing / len(seen),
+                "time/communication": seconds_waited() / len(seen),
+            }
             seen = []
             started, drawing = time.perf_counter(), 0.0
+        yield state, metrics
 
 
 def _named(config: SupervisedConfig, loss: float, score: float) -> Metrics:
