@@ -190,7 +190,7 @@ def supervised(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     given = None if data.name == "sinusoid" else _noise(data.name)
     experiment = SupervisedExperiment(config, given)
     training = experiment.train(experiment.initial_state())
-    metrics = [metrics for _, metrics in training][2:]
+    metrics = [metrics for _, metrics in training if metrics][2:]
     return {
         "iteration": statistics.median(m["time/iteration"] for m in metrics),
         "drawing": statistics.median(m["time/drawing"] for m in metrics),

@@ -16,7 +16,7 @@ from metarl.methods import LABELS
 from metarl.plotting import step_name
 from metarl.results import measured
 from metarl.run import Run
-from metarl.statistics import Summary, summarise
+from metarl.statistics import Summary, short, summarise
 
 # what may differ between runs that are training seeds of one experiment
 SEED = (
@@ -178,7 +178,7 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
             heading = f"{quantity.name} before" if k == 0 else step_name(k)
             summary = entry.summary
             row[heading] = (
-                f"{_short(summary.centre[k])} [{_short(summary.low[k])}, {_short(summary.high[k])}]"
+                f"{short(summary.centre[k])} [{short(summary.low[k])}, {short(summary.high[k])}]"
                 if k < len(summary.centre)
                 else "–"
             )
@@ -195,11 +195,6 @@ def _span(steps: Sequence[int]) -> str:
 
 def _millions(steps: int) -> str:
     return f"{steps / 1e6:.2f} M" if steps else "0"
-
-
-def _short(value: float) -> str:
-    """Three or four digits, as many as mean something."""
-    return f"{value:.1f}" if abs(value) >= 100.0 else f"{value:.2f}"
 
 
 def _step_sizes(curves: Sequence[AdaptationCurve]) -> str:

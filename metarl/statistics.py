@@ -75,3 +75,10 @@ def summarise(scores: Sequence[Floats], trimmed: bool) -> Summary:
     if len(scores) == 1:
         return mean_over_tasks(scores[0])
     return mean_over_runs(scores, trimmed)
+
+
+def short(value: float) -> str:
+    """As many digits as mean something: `557.3`, `-11.44`, `0.00087`."""
+    if abs(value) >= 100.0:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0.0 else f"{value:.2g}"

@@ -15,7 +15,7 @@ from metarl.cli import main
 from metarl.comparison import compare
 from metarl.results import measured
 from metarl.run import Run
-from metarl.statistics import mean_over_runs, mean_over_tasks
+from metarl.statistics import mean_over_runs, mean_over_tasks, short
 
 TINY = [
     "--set=family.settings.horizon=10",
@@ -100,7 +100,7 @@ def test_compare_says_how_many_steps_others_need_to_catch_up(runs, tmp_path, com
     assert random.split("|")[-2].strip() in {*"012345", "more than 5"}
     few = ["--out", str(out), "--many-steps"]
     assert "at least 1" in complaint("compare", *chosen, *few, "0")
-    assert "needs a meta-policy" in complaint("compare", runs["random"], *few, "5")
+    assert "needs a run of method maml" in complaint("compare", runs["random"], *few, "5")
 
 
 def test_runs_of_other_tasks_are_refused(runs, tmp_path, complaint) -> None:
@@ -283,3 +283,11 @@ def test_export_writes_a_model_that_ppo_loads(runs, tmp_path, complaint) -> None
         Run.open(out).load().theta["weight0"]
         == Run.open(Path(runs["maml"])).load().theta["weight0"]
     ).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(557.31, "557.3"), (-11.437, "-11.44"), (0.5, "0.50"), (0.000868, "0.00087"), (0.0, "0.00")],
+)
+def test_numbers_have_as_many_digits_as_mean_something(value: float, text: str) -> None:
+    assert short(value) == text

@@ -13,7 +13,7 @@ from metarl.experiment import Experiment
 from metarl.methods import LABELS, load_experiment
 from metarl.results import measure
 from metarl.run import Run
-from metarl.statistics import Summary, summarise
+from metarl.statistics import Summary, short, summarise
 
 DESCRIPTION = """\
 Measure the return, error or accuracy after 0, 1, 2, ... gradient steps on tasks that were never
@@ -85,5 +85,5 @@ def _table(title: str, quantity: Quantity, summary: Summary) -> Table:
     for step, (centre, low, high) in enumerate(
         zip(summary.centre, summary.low, summary.high, strict=True)
     ):
-        table.add_row(str(step), f"{centre:.2f}", f"[{low:.2f}, {high:.2f}]")
+        table.add_row(str(step), short(centre), f"[{short(low)}, {short(high)}]")
     return table

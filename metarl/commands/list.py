@@ -10,6 +10,7 @@ from metarl.config import shipped_configs
 from metarl.methods import LABELS, load_experiment
 from metarl.results import measured
 from metarl.run import Run, trained_runs
+from metarl.statistics import short
 
 
 def add_command(commands: Commands) -> None:
@@ -40,7 +41,7 @@ def _list(options: argparse.Namespace, console: Console) -> int:
         curve, _ = measured(run)
         experiment = load_experiment(run.config)
         what = f"{LABELS[run.config.method]}, {experiment.title}, {run.load().iteration} updates"
-        scores = " → ".join(f"{value:.4g}" for value in curve.summary.centre[:4])
+        scores = " → ".join(short(value) for value in curve.summary.centre[:4])
         trained.add_row(name, what, str(run.config.seed), f"{experiment.quantity.name} {scores}")
     console.print(trained)
     return 0
