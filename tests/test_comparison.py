@@ -246,7 +246,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(runs, tmp_path) -> None:
     assert text.count("data:video/mp4") == 4
 
 
-@pytest.mark.parametrize("name", ["point_navigation", "half_cheetah_direction"])
+@pytest.mark.parametrize("name", ["point_navigation", "half_cheetah_direction", "sinusoid"])
 def test_a_policy_comes_with_the_package_and_says_where_it_is_from(
     name, tmp_path, monkeypatch
 ) -> None:
@@ -257,11 +257,12 @@ def test_a_policy_comes_with_the_package_and_says_where_it_is_from(
     assert "dirty" not in run.commit()
     monkeypatch.setattr("metarl.results.measure", None)  # its evaluation is there, and up to date
     curve, experiment = measured(run)
-    assert len(curve.tasks) == 40
+    assert len(curve.tasks) == run.config.evaluation.tasks
     assert experiment.config == run.config
     assert main(["render", name, "--steps", "1"]) == 0
-    assert list((tmp_path / "runs" / "trained" / name).glob("*.gif"))
-    assert not list(run.path.glob("*.gif"))
+    pictures = "*.png" if name == "sinusoid" else "*.gif"
+    assert list((tmp_path / "runs" / "trained" / name).glob(pictures))
+    assert not list(run.path.glob(pictures))
 
 
 def test_list_shows_every_config_and_every_trained_policy(capsys) -> None:
