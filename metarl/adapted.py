@@ -14,7 +14,7 @@ from metarl.methods import policy_experiment
 from metarl.params import take
 from metarl.plotting import step_name
 from metarl.randomness import stream
-from metarl.results import measured
+from metarl.results import measured, steps_to_show
 from metarl.rl.evaluation import fine_tune
 from metarl.rl.experiment import PolicyExperiment
 from metarl.rl.maml import Rollouts
@@ -94,13 +94,7 @@ def adapt_to_task(
     assert isinstance(experiment, PolicyExperiment)
     state, family, settings = run.load(), experiment.family, experiment.config.evaluation
     most = len(curve.step_sizes)
-    if steps is None:
-        steps = [step for step in (0, 1, 3) if step <= most]
-    if max(steps) > most or min(steps) < 0:
-        raise UserError(
-            f"--steps must be between 0 and {most}, which {run.path} was evaluated with; for more, "
-            "evaluate it with more: metarl evaluate RUN --set evaluation.step_sizes=[…]"
-        )
+    steps = steps_to_show(run, most, steps, (0, 1, 3), "evaluation.step_sizes=[…]")
     chosen = curve.tasks[0] if task is None else np.array(task, dtype=np.float64)
     if chosen.shape != (family.task_size,) or not np.isfinite(chosen).all():
         example = " ".join(f"{number:.2f}" for number in curve.tasks[0])
@@ -113,4 +107,4 @@ def adapt_to_task(
     rollouts = fine_tune(
         inner, state.theta, family, chosen[None], settings.trajectories, step_sizes, seed
     )
-    return Adapted(family, inner.policy, chosen, sorted(set(steps)), rollouts, seed)
+    return Adapted(family, inner.policy, chosen, steps, rollouts, seed)

@@ -10,7 +10,7 @@ from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.plotting import Classification, Fit
 from metarl.randomness import stream
-from metarl.results import measured
+from metarl.results import measured, steps_to_show
 from metarl.run import Run
 from metarl.supervised.config import SinusoidConfig, SupervisedConfig
 from metarl.supervised.experiment import SupervisedExperiment
@@ -34,12 +34,7 @@ def fit(run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | No
     """
     curve, experiment = _evaluated(run)
     most = len(curve.step_sizes)
-    steps = [step for step in (0, 1, 10) if step <= most] if steps is None else steps
-    if max(steps) > most or min(steps) < 0:
-        raise UserError(
-            f"--steps must be between 0 and {most}, which {run.path} was evaluated with; for more, "
-            "evaluate it with more: metarl evaluate RUN --set evaluation.steps=…"
-        )
+    steps = steps_to_show(run, most, steps, (0, 1, 10), "evaluation.steps=…")
     wave = curve.tasks[:1] if task is None else np.array([task], dtype=np.float64)
     if wave.shape != (1, 2) or not (np.abs(wave) < LARGE).all():
         raise UserError("a wave has an amplitude and a phase, such as --task 3.0 1.5")
@@ -53,7 +48,7 @@ def fit(run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | No
         experiment.describe(wave[0]),
         np.concatenate([shown, episodes.support[1][0].numpy()], axis=1),
         np.concatenate([grid, episodes.query[1][0].numpy()], axis=1),
-        {step: np.concatenate([grid, outputs[step]], axis=1) for step in sorted(set(steps))},
+        {step: np.concatenate([grid, outputs[step]], axis=1) for step in steps},
     )
 
 

@@ -3,14 +3,16 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.experiment import Experiment, evaluate
+from metarl.files import write_atomically
 from metarl.methods import LABELS, load_experiment
 from metarl.plotting import plot_adaptation
-from metarl.run import Run, write_atomically
+from metarl.run import Run
 
 NAME = "evaluation.json"
 
@@ -70,6 +72,31 @@ def measured(run: Run) -> tuple[AdaptationCurve, Experiment]:
                 f"measure it anew: metarl evaluate {run.path}"
             ) from error
     return measure(run), load_experiment(run.config)
+
+
+def steps_to_show(
+    run: Run, most: int, steps: Sequence[int] | None, usual: Sequence[int], setting: str
+) -> list[int]:
+    """After which of a run's gradient steps to look, in order.
+
+    Args:
+        run: the run.
+        most: how many it was evaluated with.
+        steps: those asked for.
+        usual: those to look at, as far as the run goes, where nobody asks.
+        setting: what evaluates it with more.
+
+    Raises:
+        UserError: if the run has not so many.
+    """
+    if steps is None:
+        steps = [step for step in usual if step <= most]
+    if max(steps) > most or min(steps) < 0:
+        raise UserError(
+            f"--steps must be between 0 and {most}, which {run.path} was evaluated with; for more, "
+            f"evaluate it with more: metarl evaluate RUN --set {setting}"
+        )
+    return sorted(set(steps))
 
 
 def _csv(experiment: Experiment, curve: AdaptationCurve) -> str:

@@ -14,7 +14,6 @@ the two cannot disagree.
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from metarl.config import AnyConfig, differences, dump_config, load_config
 from metarl.errors import UserError, did_you_mean
+from metarl.files import write_atomically
 from metarl.training import TrainingState
 
 # settings that may change on resuming: what was already computed does not depend on them
@@ -46,20 +46,6 @@ RESUMABLE = (
 )
 TORN = 2**62
 LIBRARIES = ("metarl-maml", "torch", "numpy", "gymnasium", "mujoco")
-
-
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Replace a file's content, or leave it as it was; never something in between."""
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @cache

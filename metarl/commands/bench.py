@@ -26,8 +26,9 @@ from metarl.benchmark import (
 )
 from metarl.commands import Commands, declare
 from metarl.errors import UserError
+from metarl.files import write_atomically
 from metarl.processors import processors
-from metarl.run import package_commit, write_atomically
+from metarl.run import package_commit
 
 DESCRIPTION = """\
 Measure how far training is from what the hardware allows, as medians and ratios of one run:

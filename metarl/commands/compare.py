@@ -18,9 +18,10 @@ from metarl.comparison import (
     with_catching_up,
 )
 from metarl.errors import UserError
+from metarl.files import write_atomically
 from metarl.plotting import plot_adaptation, plot_fits, plot_training
 from metarl.predictions import fit, shows_waves
-from metarl.run import Run, write_atomically
+from metarl.run import Run
 
 DESCRIPTION = """\
 Put runs side by side: return, error or accuracy against gradient steps on the same unseen tasks,

@@ -8,8 +8,9 @@ from rich.console import Console
 from metarl.commands import Commands, add_data, add_runs, declare
 from metarl.commands.compare import load
 from metarl.errors import UserError
+from metarl.files import write_atomically
 from metarl.report import report
-from metarl.run import Run, write_atomically
+from metarl.run import Run
 
 DESCRIPTION = """\
 Write one HTML page about runs: table, adaptation and training curves, videos or pictures, configs.

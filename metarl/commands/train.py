@@ -21,6 +21,7 @@ from metarl import distributed
 from metarl.commands import Commands, add_data, add_set, declare, evaluate
 from metarl.config import AnyConfig, load_config, shipped_configs
 from metarl.errors import UserError
+from metarl.experiment import Experiment
 from metarl.methods import LABELS, load_experiment
 from metarl.rl.config import Config
 from metarl.rl.experiment import PolicyExperiment
@@ -141,9 +142,8 @@ def _follow() -> int:
 
 
 def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
-    run, state = _prepare(options)
+    run, experiment, state = _prepare(options)
     config = run.config
-    experiment = load_experiment(config)
     if not (run.path / "state.json").exists():
         run.save(state, experiment.provenance)
     distributed.broadcast((config, state))
@@ -196,8 +196,8 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
     return 0
 
 
-def _prepare(options: argparse.Namespace) -> tuple[Run, TrainingState]:
-    """The run to work on, and its state: all that can be wrong is found here."""
+def _prepare(options: argparse.Namespace) -> tuple[Run, Experiment, TrainingState]:
+    """The run to work on, what it is about, and its state: all that can be wrong is found here."""
     if options.resume:
         return _resume(options)
     if not options.config:
@@ -220,8 +220,8 @@ def _prepare(options: argparse.Namespace) -> tuple[Run, TrainingState]:
     if distributed.restarted() and (path / "state.json").exists():
         run = Run.open(path)
         run.reconfigure(config)
-        return run, run.load()
-    return Run.create(path, config), state
+        return run, experiment, run.load()
+    return Run.create(path, config), experiment, state
 
 
 def _check_processes(config: AnyConfig) -> None:
@@ -236,7 +236,7 @@ def _check_processes(config: AnyConfig) -> None:
         )
 
 
-def _resume(options: argparse.Namespace) -> tuple[Run, TrainingState]:
+def _resume(options: argparse.Namespace) -> tuple[Run, Experiment, TrainingState]:
     for flag in ("out", "kind", "model"):
         if getattr(options, flag):
             raise UserError(
@@ -260,7 +260,7 @@ def _resume(options: argparse.Namespace) -> tuple[Run, TrainingState]:
             f"{longer if run.config.updates else ''}"
         )
     run.save_config()
-    return run, state
+    return run, experiment, state
 
 
 def _imported(config: AnyConfig, path: Path) -> TrainingState:

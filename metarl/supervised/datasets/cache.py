@@ -9,18 +9,16 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
 from metarl.errors import UserError
+from metarl.files import replacing, write_atomically
 from metarl.supervised.datasets.source import Contents, Source
 
 VERSION = 1  # of the conversion: one more wherever the same source is to give other bytes
@@ -111,7 +109,7 @@ def _convert(source: Source, file: Path, progress: Progress | None) -> None:
     digest = hashlib.sha256()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(file) as output:
+        with replacing(file) as output:
             np.lib.format.write_array_header_1_0(output, header)
             for image in _decoded(contents, f"converting {source.name}", progress):
                 digest.update(image.data)
@@ -124,8 +122,7 @@ def _convert(source: Source, file: Path, progress: Progress | None) -> None:
             "starts": starts.tolist(),
             "classes": list(contents.classes),
         }
-        with _replacing(file.with_suffix(".json")) as output:
-            output.write(json.dumps(described).encode())
+        write_atomically(file.with_suffix(".json"), json.dumps(described))
     except OSError as error:
         raise UserError(
             f"cannot write converted images to {file.parent} ({error.strerror}); name another "
@@ -150,23 +147,6 @@ def _finished(digest: "hashlib._Hash", starts: NDArray[np.int64], classes: tuple
     digest.update(starts.astype("<i8").tobytes())
     digest.update("\n".join(classes).encode())
     return digest.hexdigest()
-
-
-@contextmanager
-def _replacing(file: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes another's place once it is whole.
-
-    Its name is its own, because several processes may convert the same data at the same time.
-    """
-    temporary = file.with_name(f".{file.name}.{uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as output:
-            yield output
-            output.flush()
-            os.fsync(output.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _damaged(file: Path, why: str) -> UserError:
