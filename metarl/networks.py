@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metarl.normalisation import normalise, normalise_and_pool
 from metarl.params import Params
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 BLOCKS = 4
-EPSILON = 1e-5  # of batch normalisation
 
 
 def init_mlp(generator: torch.Generator, sizes: Sequence[int], norm: bool = False) -> Params:
@@ -65,7 +65,8 @@ def mlp_features(
     for layer in range(_depth(params) - 1):
         if f"scale{layer}" in params:
             hidden = hidden @ params[f"weight{layer}"]
-            hidden = _tasks_as_axis(_normalise(params, layer, _tasks_as_channels(hidden)), hidden)
+            channels = _tasks_as_channels(hidden)
+            hidden = _tasks_as_axis(normalise(channels, *_scale_and_shift(params, layer)), hidden)
         else:
             hidden = _affine(params, layer, hidden)
         hidden = activation(hidden)
@@ -129,7 +130,10 @@ def conv4_features(params: Mapping[str, Tensor], images: Tensor, pool: bool) -> 
     stacked = images.dim() == 5
     hidden = _tasks_as_channels(images)
     for block in range(BLOCKS):
-        kernel = params[f"weight{block}"]
+        kernel, (scale, shift) = params[f"weight{block}"], _scale_and_shift(params, block)
+        if pool:  # channels that are scaled by less than zero change their sign right here
+            sign = torch.where(scale < 0.0, -1.0, 1.0)
+            kernel, scale = kernel * sign[..., None, None, None], scale * sign
         # tasks side by side are groups of channels, each with kernels of its own
         hidden = F.conv2d(
             hidden,
@@ -138,10 +142,8 @@ def conv4_features(params: Mapping[str, Tensor], images: Tensor, pool: bool) -> 
             padding=1,
             groups=len(images) if stacked else 1,
         )
-        hidden = _normalise(params, block, hidden)
-        if pool:  # before the ReLU, with which it commutes: there is less to rectify
-            hidden = F.max_pool2d(hidden, 2)
-        hidden = torch.relu(hidden)
+        # pooled before the ReLU, with which the maximum commutes: there is less to rectify
+        hidden = torch.relu((normalise_and_pool if pool else normalise)(hidden, scale, shift))
     if stacked:
         hidden = _tasks_as_axis(hidden, images)
     return hidden.flatten(-3) if pool else hidden.mean((-2, -1))
@@ -175,19 +177,8 @@ def _affine(params: Mapping[str, Tensor], layer: int, inputs: Tensor) -> Tensor:
     return inputs @ weight + bias.unsqueeze(-2)
 
 
-def _normalise(params: Mapping[str, Tensor], layer: int, inputs: Tensor) -> Tensor:
-    """Batch normalisation of (M, F, ...), or of (M, N·F, ...) where parameters are stacked."""
-    scale, shift = params[f"scale{layer}"], params[f"shift{layer}"]
-    if scale.dim() == 2:
-        return _batch_norm(inputs, scale.flatten(), shift.flatten())
-    # torch.func.vmap through an affine batch norm gives wrong second derivatives without a word
-    # (torch 2.13), and parameters of a single task are what one vmaps over
-    shape = (-1, *[1] * (inputs.dim() - 2))
-    return _batch_norm(inputs, None, None) * scale.view(shape) + shift.view(shape)
-
-
-def _batch_norm(inputs: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    return F.batch_norm(inputs, None, None, scale, shift, training=True, eps=EPSILON)
+def _scale_and_shift(params: Mapping[str, Tensor], layer: int) -> tuple[Tensor, Tensor]:
+    return params[f"scale{layer}"], params[f"shift{layer}"]
 
 
 def _tasks_as_channels(inputs: Tensor) -> Tensor:

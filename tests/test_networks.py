@@ -7,6 +7,7 @@ from torch.func import vmap
 
 from metarl.inner_loop import adapt
 from metarl.networks import conv4, head, init_conv4, init_mlp, mlp
+from metarl.normalisation import normalise_and_pool
 
 CASES = {
     "mlp": (lambda g: init_mlp(g, (6, 5, 4, 3)), lambda p, x: mlp(p, x, torch.tanh), (6,)),
@@ -35,11 +36,23 @@ def case(request):
     generator = torch.Generator().manual_seed(0)
     params = {name: leaf.double() for name, leaf in init(generator).items()}
     # scales and shifts of their own, or a wrong derivative by them would go unseen
-    for leaf in params.values():
+    for name, leaf in params.items():
         leaf += 0.1 * torch.randn(leaf.shape, generator=generator, dtype=torch.float64)
+        if name.startswith("scale"):
+            leaf[::2] *= -1.0
     inputs = torch.rand(TASKS, EXAMPLES, *shape, generator=generator, dtype=torch.float64)
     labels = torch.arange(EXAMPLES).remainder(3).expand(TASKS, EXAMPLES)
     return params, network, inputs, labels
+
+
+@pytest.fixture
+def case_of_pooling():
+    generator = torch.Generator().manual_seed(0)
+    params = init_conv4(generator, (3, 21, 21), 3, 4, pool=True)
+    for name, leaf in params.items():
+        if name.startswith("scale"):
+            leaf[::2] *= -1.0
+    return params, torch.rand(6, 3, 21, 21, generator=generator)
 
 
 def stacked(params):
@@ -112,7 +125,22 @@ def test_normalised_layers_have_no_bias_that_normalisation_would_take_away() -> 
     assert sum(leaf.numel() for leaf in params.values()) == 32_901 - 4 * 32
 
 
-def test_pooling_before_the_rectifier_is_pooling_after_it() -> None:
-    images = torch.randn(2, 3, 8, 8)
-    before = torch.relu(F.max_pool2d(images, 2))
-    torch.testing.assert_close(before, F.max_pool2d(torch.relu(images), 2))
+def test_pooling_first_is_pooling_last(case_of_pooling) -> None:
+    params, images = case_of_pooling
+    hidden = images
+    for block in range(4):
+        hidden = F.conv2d(hidden, params[f"weight{block}"], padding=1)
+        scale, shift = params[f"scale{block}"], params[f"shift{block}"]
+        hidden = F.batch_norm(hidden, None, None, scale, shift, training=True)
+        hidden = F.max_pool2d(torch.relu(hidden), 2)
+    expected = hidden.flatten(1) @ params["weight4"] + params["bias4"]
+    torch.testing.assert_close(conv4(params, images, pool=True), expected)
+
+
+def test_normalising_what_is_pooled_has_its_derivatives_once_and_twice() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(3, 2, 5, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor([0.5, 1.5], dtype=torch.float64, requires_grad=True)
+    shift = torch.tensor([-0.2, 0.3], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(normalise_and_pool, (inputs, scale, shift))
+    assert torch.autograd.gradgradcheck(normalise_and_pool, (inputs, scale, shift))

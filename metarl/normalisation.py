@@ -1,0 +1,86 @@
+"""Batch normalisation by the statistics of the batch itself, of one task or of many side by side.
+
+Many are groups of channels: inputs (M, N·F, ...), with scale and shift (N, F).
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPSILON = 1e-5
+
+
+def normalise(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Normalise each channel, then scale and shift it.
+
+    Args:
+        inputs: (M, F, ...), or (M, N·F, ...) where scale and shift are stacked.
+        scale: (F,) or (N, F).
+        shift: (F,) or (N, F).
+    """
+    if scale.dim() == 2:
+        return _batch_norm(inputs, scale.flatten(), shift.flatten())
+    # torch.func.vmap through an affine batch norm gives wrong second derivatives without a word
+    # (torch 2.13), and parameters of a single task are what one vmaps over
+    shape = (-1, *[1] * (inputs.dim() - 2))
+    return _batch_norm(inputs, None, None) * scale.view(shape) + shift.view(shape)
+
+
+def _batch_norm(inputs: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    return F.batch_norm(inputs, None, None, scale, shift, training=True, eps=EPSILON)
+
+
+def normalise_and_pool(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """The 2x2 maxima of `normalise`, which is never computed at full size.
+
+    An increasing function commutes with the maximum, so that maxima of the inputs are normalised,
+    by the statistics of all of them. Where large pictures are bound by memory, that is most of it.
+
+    Args:
+        inputs: (M, F, H, W), or (M, N·F, H, W) where scale and shift are stacked.
+        scale: (F,) or (N, F), and not negative: where it is, give its absolute value, and the
+            inputs with the opposite sign, which normalise to the same.
+        shift: (F,) or (N, F).
+
+    Returns:
+        (M, F, H // 2, W // 2), or with N·F channels.
+    """
+    moments_and_maxima: Any = _MomentsAndMaxima.apply  # torch has no types for it
+    mean, variance, maxima, _ = moments_and_maxima(inputs)
+    factor = scale.reshape(1, -1, 1, 1) * torch.rsqrt(variance + EPSILON)
+    return torch.addcmul(shift.reshape(1, -1, 1, 1) - mean * factor, maxima, factor)
+
+
+class _MomentsAndMaxima(torch.autograd.Function):
+    """Each channel's mean and variance, (1, C, 1, 1), and its 2x2 maxima.
+
+    As one function because one picture is then filled on the way back, where torch would fill three
+    and add them up.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        variance, mean = torch.var_mean(inputs, (0, 2, 3), correction=0, keepdim=True)
+        maxima, places = F.max_pool2d(inputs, 2, return_indices=True)
+        return mean, variance, maxima, places
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
+        mean, _, _, places = output
+        ctx.mark_non_differentiable(places)
+        ctx.save_for_backward(inputs[0], mean, places)
+
+    @staticmethod
+    def backward(ctx: Any, to_mean: Tensor, to_variance: Tensor, to_maxima: Tensor, _: Any) -> Any:
+        inputs, mean, places = ctx.saved_tensors
+        count = inputs.numel() // inputs.shape[1]
+        # d variance / dx = 2 (x - mean) / count
+        slope = to_variance * (2.0 / count)
+        gradient = torch.addcmul(to_mean / count - slope * mean, inputs, slope)
+        flat = gradient.flatten(-2)
+        flat.scatter_add_(-1, places.flatten(-2), to_maxima.flatten(-2))
+        return flat.view_as(inputs)
