@@ -60,19 +60,25 @@ class _MomentsAndMaxima(torch.autograd.Function):
     and add them up.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        variance, mean = torch.var_mean(inputs, (0, 2, 3), correction=0, keepdim=True)
+        # what batch normalisation computes them with: two to four times as fast as torch.var_mean
+        mean, variance = torch.batch_norm_update_stats(inputs, None, None, 0.0)
         maxima, places = F.max_pool2d(inputs, 2, return_indices=True)
-        return mean, variance, maxima, places
+        return mean.view(1, -1, 1, 1), variance.view(1, -1, 1, 1), maxima, places
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
         mean, _, _, places = output
         ctx.mark_non_differentiable(places)
         ctx.save_for_backward(inputs[0], mean, places)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], inputs: Tensor) -> tuple[Any, tuple[int, ...]]:
+        channels = inputs.movedim(in_dims[0], 1).flatten(1, 2)
+        moments_and_maxima: Any = _MomentsAndMaxima.apply
+        outputs = moments_and_maxima(channels)
+        return tuple(out.unflatten(1, (info.batch_size, -1)) for out in outputs), (1, 1, 1, 1)
 
     @staticmethod
     def backward(ctx: Any, to_mean: Tensor, to_variance: Tensor, to_maxima: Tensor, _: Any) -> Any:
