@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.experiment import Experiment
 from metarl.methods import LABELS
-from metarl.plotting import step_name
+from metarl.plotting import plot_adaptation, plot_training, step_name
 from metarl.results import measured
 from metarl.run import Run
 from metarl.statistics import Summary, short, summarise
@@ -218,7 +219,33 @@ def meaning(entries: Sequence[Entry]) -> str:
     return f"{axis[0].upper()}{axis[1:]} on unseen tasks: {'; '.join(meanings)}."
 
 
-def training_curves(entry: Entry) -> Mapping[str, list[tuple[NDArray[Any], NDArray[Any]]]]:
+def draw(entries: Sequence[Entry], folder: Path, *formats: str) -> dict[str, list[Path]]:
+    """Write the plots of a comparison.
+
+    Args:
+        entries: a comparison.
+        folder: where to.
+        formats: what the files' names end with, such as `png`.
+
+    Returns:
+        By what it shows, the files of a plot. Training is left out where no run recorded it.
+    """
+    title, quantity = entries[0].experiment.title, entries[0].experiment.quantity
+
+    def files(name: str) -> list[Path]:
+        return [folder / f"{name}.{ending}" for ending in formats]
+
+    plots = {f"{quantity.name} against gradient steps": files("adaptation")}
+    summaries = {entry.label: entry.summary for entry in entries}
+    plot_adaptation(summaries, quantity, f"Adaptation: {title}", *files("adaptation"))
+    curves = {entry.label: _training_curves(entry) for entry in entries}
+    if any(parts["before"] or parts["after"] for parts in curves.values()):
+        plots[f"{quantity.name} in training"] = files("training")
+        plot_training(curves, quantity, f"Training: {title}", *files("training"))
+    return plots
+
+
+def _training_curves(entry: Entry) -> Mapping[str, list[tuple[NDArray[Any], NDArray[Any]]]]:
     """Samples and scores in training, for each run; by "before" and "after" adaptation.
 
     A run that has no metrics, as those that come with the package, is left out.

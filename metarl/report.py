@@ -10,16 +10,10 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from metarl.adapted import adapt_to_task
-from metarl.comparison import Entry, meaning, rows, training_curves
+from metarl.comparison import Entry, draw, meaning, rows
 from metarl.config import dump_config
 from metarl.methods import LABELS
-from metarl.plotting import (
-    plot_adaptation,
-    plot_classification,
-    plot_fits,
-    plot_paths,
-    plot_training,
-)
+from metarl.plotting import plot_classification, plot_fits, plot_paths
 from metarl.predictions import classify, fit, shows_waves
 from metarl.run import Run
 from metarl.supervised.config import SupervisedConfig
@@ -38,7 +32,8 @@ def report(entries: Sequence[Entry]) -> str:
         RuntimeError: if nothing can be rendered here, with what to install.
     """
     with tempfile.TemporaryDirectory() as folder:
-        plots = _plots(entries, Path(folder))
+        drawn = draw(entries, Path(folder), "svg")
+        plots = [{"alt": shown, "data": _data(path, SVG)} for shown, (path,) in drawn.items()]
         sections = [_section(entry, Path(folder)) for entry in entries]
     template = resources.files("metarl").joinpath("report.html").read_text()
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
@@ -51,20 +46,6 @@ def report(entries: Sequence[Entry]) -> str:
         sections=sections,
         version=version("metarl-maml"),
     )
-
-
-def _plots(entries: Sequence[Entry], folder: Path) -> list[dict[str, str]]:
-    plots = []
-    path = folder / "plot.svg"
-    quantity = entries[0].experiment.quantity
-    summaries = {entry.label: entry.summary for entry in entries}
-    plot_adaptation(summaries, quantity, "Adaptation to unseen tasks", path)
-    plots.append({"alt": f"{quantity.name} against gradient steps", "data": _data(path, SVG)})
-    curves = {entry.label: training_curves(entry) for entry in entries}
-    if any(parts["before"] or parts["after"] for parts in curves.values()):
-        plot_training(curves, quantity, "Training", path)
-        plots.append({"alt": f"{quantity.name} in training", "data": _data(path, SVG)})
-    return plots
 
 
 def _settings(run: Run) -> dict[str, object]:

@@ -11,15 +11,15 @@ from metarl.commands import Commands, add_data, add_runs, declare
 from metarl.comparison import (
     Entry,
     compare,
+    draw,
     markdown,
     meaning,
     rows,
-    training_curves,
     with_catching_up,
 )
 from metarl.errors import UserError
 from metarl.files import write_atomically
-from metarl.plotting import plot_adaptation, plot_fits, plot_training
+from metarl.plotting import plot_fits
 from metarl.predictions import fit, shows_waves
 from metarl.run import Run
 
@@ -73,7 +73,8 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "comparison.md", markdown(entries))
-        plots = draw(entries, out)
+        plots = [path for paths in draw(entries, out, "png", "svg").values() for path in paths]
+        plots += _fits(entries, out)
     except OSError as error:
         raise UserError(
             f"cannot write to {out} ({error.strerror}); name another directory with --out"
@@ -105,21 +106,11 @@ def load(runs: Sequence[Run], console: Console) -> list[Entry]:
         return compare(runs)
 
 
-def draw(entries: Sequence[Entry], out: Path) -> list[Path]:
-    """Write the plots, and say where they are."""
-    experiment = entries[0].experiment
-    title, quantity = experiment.title, experiment.quantity
-    plots = [out / "adaptation.png", out / "adaptation.svg"]
-    summaries = {entry.label: entry.summary for entry in entries}
-    plot_adaptation(summaries, quantity, f"Adaptation: {title}", *plots)
-    curves = {entry.label: training_curves(entry) for entry in entries}
-    if any(parts["before"] or parts["after"] for parts in curves.values()):
-        training = [out / "training.png", out / "training.svg"]
-        plot_training(curves, quantity, f"Training: {title}", *training)
-        plots += training
+def _fits(entries: Sequence[Entry], out: Path) -> list[Path]:
+    """What each says of one wave, if that is what they are about."""
     runs = {entry.label: entry.runs[0] for entry in entries}
-    if all(shows_waves(run) for run in runs.values()):
-        plots.append(out / "fits.png")
-        fits = {label: fit(run) for label, run in runs.items()}
-        plot_fits(fits, next(iter(fits.values())).description, plots[-1])
-    return plots
+    if not all(shows_waves(run) for run in runs.values()):
+        return []
+    fits = {label: fit(run) for label, run in runs.items()}
+    plot_fits(fits, next(iter(fits.values())).description, out / "fits.png")
+    return [out / "fits.png"]
