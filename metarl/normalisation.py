@@ -47,8 +47,7 @@ def normalise_and_pool(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     Returns:
         (M, F, H // 2, W // 2), or with N·F channels.
     """
-    moments_and_maxima: Any = _MomentsAndMaxima.apply  # torch has no types for it
-    mean, variance, maxima, _ = moments_and_maxima(inputs)
+    mean, variance, maxima, _ = _moments_and_maxima(inputs)
     factor = scale.reshape(1, -1, 1, 1) * torch.rsqrt(variance + EPSILON)
     return torch.addcmul(shift.reshape(1, -1, 1, 1) - mean * factor, maxima, factor)
 
@@ -76,8 +75,7 @@ class _MomentsAndMaxima(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int], inputs: Tensor) -> tuple[Any, tuple[int, ...]]:
         channels = inputs.movedim(in_dims[0], 1).flatten(1, 2)
-        moments_and_maxima: Any = _MomentsAndMaxima.apply
-        outputs = moments_and_maxima(channels)
+        outputs = _moments_and_maxima(channels)
         return tuple(out.unflatten(1, (info.batch_size, -1)) for out in outputs), (1, 1, 1, 1)
 
     @staticmethod
@@ -90,3 +88,6 @@ class _MomentsAndMaxima(torch.autograd.Function):
         flat = gradient.flatten(-2)
         flat.scatter_add_(-1, places.flatten(-2), to_maxima.flatten(-2))
         return flat.view_as(inputs)
+
+
+_moments_and_maxima: Any = _MomentsAndMaxima.apply  # torch has no types for it

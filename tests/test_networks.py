@@ -30,16 +30,21 @@ CASES = {
 TASKS, EXAMPLES = 3, 6
 
 
+def turn_every_other_scale(params) -> None:
+    for name, leaf in params.items():
+        if name.startswith("scale"):
+            leaf[::2] *= -1.0
+
+
 @pytest.fixture(params=CASES)
 def case(request):
     init, network, shape = CASES[request.param]
     generator = torch.Generator().manual_seed(0)
     params = {name: leaf.double() for name, leaf in init(generator).items()}
     # scales and shifts of their own, or a wrong derivative by them would go unseen
-    for name, leaf in params.items():
+    for leaf in params.values():
         leaf += 0.1 * torch.randn(leaf.shape, generator=generator, dtype=torch.float64)
-        if name.startswith("scale"):
-            leaf[::2] *= -1.0
+    turn_every_other_scale(params)
     inputs = torch.rand(TASKS, EXAMPLES, *shape, generator=generator, dtype=torch.float64)
     labels = torch.arange(EXAMPLES).remainder(3).expand(TASKS, EXAMPLES)
     return params, network, inputs, labels
@@ -49,9 +54,7 @@ def case(request):
 def case_of_pooling():
     generator = torch.Generator().manual_seed(0)
     params = init_conv4(generator, (3, 21, 21), 3, 4, pool=True)
-    for name, leaf in params.items():
-        if name.startswith("scale"):
-            leaf[::2] *= -1.0
+    turn_every_other_scale(params)
     return params, torch.rand(6, 3, 21, 21, generator=generator)
 
 
