@@ -1,0 +1,224 @@
+"""Whatever is rebuilt, the numbers stay: weights and evaluations of small trainings, bit for bit.
+
+They were recorded by `python tests/test_golden.py` with everything spelled out in configs, so that
+no default matters. On the kind of processor that recorded them they must be equal to the bit; on
+others, whose products round otherwise, nearly so. A first step of Adam keeps a tenth of the
+meta-gradient as its first moment: the recorded optimiser is a recorded meta-gradient.
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from metarl.cli import main
+
+FILE = Path(__file__).parent / "golden.safetensors"
+TRPO = "{algorithm: trpo, iterations: 3, meta_batch: 4, max_kl: 0.01, cg_iterations: 10, "
+POINT = """\
+family: {name: point-navigation, settings: {horizon: 20}}
+policy: {hidden_sizes: [16, 16], activation: relu, init_std: 1.0, min_std: 1.0e-6}
+inner: {step_size: 0.5, steps: STEPS, trajectories: 5, gamma: 0.99, lam: 1.0,
+        estimator: ESTIMATOR, first_order: FIRST}
+outer: OUTER
+evaluation: {tasks: 4, trajectories: 5, step_sizes: [0.5, 0.25], seed: 1}
+device: cpu
+"""
+MUJOCO = """\
+family: {name: FAMILY, settings: {horizon: 20, dynamics: DYNAMICS}}
+policy: {hidden_sizes: [16], activation: tanh, init_std: 1.0, min_std: 1.0e-6}
+inner: {step_size: 0.1, steps: 1, trajectories: 4, gamma: 0.99, lam: 0.97,
+        estimator: likelihood_ratio, first_order: false}
+outer: OUTER
+evaluation: {tasks: 2, trajectories: 3, step_sizes: [0.1, 0.05], seed: 1}
+device: cpu
+"""
+SINE = """\
+data: {name: sinusoid}
+network: {kind: mlp, hidden_sizes: [16, 16]}
+inner: {step_size: 0.01, steps: STEPS, shots: 5, queries: 6, MORE}
+outer: {learning_rate: 1.0e-3, iterations: 3, meta_batch: 4}
+evaluation: {tasks: 5, shots: 4, queries: 7, steps: 3, seed: 1}
+baseline: {step_sizes: [0.001, 0.01], validation_tasks: 5}
+device: cpu
+report_every: 1
+"""
+OMNIGLOT = """\
+data: {name: omniglot, ways: 5, split_seed: 0}
+network: NETWORK
+inner: {step_size: 0.5, steps: 2, shots: 1, queries: 2, MORE}
+outer: {learning_rate: 1.0e-3, iterations: 3, meta_batch: 3, anneal: true}
+evaluation: {tasks: 4, shots: 1, queries: 3, steps: 3, transductive: TRANSDUCTIVE, seed: 1}
+baseline: {step_sizes: [0.1, 1.0], validation_tasks: 4}
+device: cpu
+"""
+
+
+def fill(template: str, **values: str) -> str:
+    for name, value in values.items():
+        template = template.replace(name, value)
+    return template
+
+
+def point(estimator: str, steps: str = "1", first: str = "false", outer: str = "") -> str:
+    trpo = TRPO + "damping: 1.0e-5, curvature_fraction: 0.5}"
+    return fill(POINT, ESTIMATOR=estimator, STEPS=steps, FIRST=first, OUTER=outer or trpo)
+
+
+def mujoco(family: str, dynamics: str) -> str:
+    trpo = TRPO + "damping: 0.1, curvature_fraction: 0.1, anneal: true}"
+    return fill(MUJOCO, FAMILY=family, DYNAMICS=dynamics, OUTER=trpo)
+
+
+def omniglot(
+    more: str = "first_order: false", transductive: str = "true", mlp: bool = False
+) -> str:
+    network = (
+        "{kind: mlp, hidden_sizes: [8, 8], norm: true}"
+        if mlp
+        else "{kind: conv4, filters: 4, pool: false}"
+    )
+    return fill(OMNIGLOT, NETWORK=network, MORE=more, TRANSDUCTIVE=transductive)
+
+
+ADAM = "{algorithm: adam, iterations: 1, meta_batch: 4, learning_rate: 1.0e-3}"
+PAPER = "first_order: false"
+CASES: dict[str, tuple[str, str]] = {  # by name: the method and its config
+    "point": ("maml", point("likelihood_ratio")),
+    "point-gradient": ("maml", point("likelihood_ratio", outer=ADAM)),
+    "point-log": ("maml", point("log_likelihood")),
+    "point-two-steps": ("maml", point("likelihood_ratio", steps="2")),
+    "point-first-order": ("maml", point("log_likelihood", steps="2", first="true")),
+    "point-random": ("random", point("likelihood_ratio")),
+    "point-pretrained": ("pretrained", point("likelihood_ratio")),
+    "point-oracle": ("oracle", point("likelihood_ratio")),
+    "cheetah-direction": ("maml", mujoco("half-cheetah-direction", "paper")),
+    "cheetah-velocity": ("maml", mujoco("half-cheetah-velocity", "gymnasium")),
+    "ant-velocity": ("maml", mujoco("ant-velocity", "gymnasium")),
+    "ant-direction": ("maml", mujoco("ant-direction", "paper")),
+    "ant-goal": ("maml", mujoco("ant-goal", "paper")),
+    "sine": ("maml", fill(SINE, STEPS="1", MORE=PAPER)),
+    "sine-first-order": ("maml", fill(SINE, STEPS="2", MORE="first_order: true")),
+    "sine-meta-sgd": ("maml", fill(SINE, STEPS="2", MORE="learned_step_sizes: meta_sgd")),
+    "sine-lslr": ("maml", fill(SINE, STEPS="2", MORE="learned_step_sizes: lslr")),
+    "sine-head": ("maml", fill(SINE, STEPS="2", MORE="adapt: head")),
+    "sine-multi-step": ("maml", fill(SINE, STEPS="3", MORE="multi_step_iterations: 2")),
+    "sine-pretrained": ("pretrained", fill(SINE, STEPS="1", MORE=PAPER)),
+    "sine-oracle": ("oracle", fill(SINE, STEPS="1", MORE=PAPER)),
+    "sine-random": ("random", fill(SINE, STEPS="1", MORE=PAPER)),
+    "omniglot": ("maml", omniglot()),
+    "omniglot-meta-sgd": ("maml", omniglot("learned_step_sizes: meta_sgd")),
+    "omniglot-inductive": ("maml", omniglot(transductive="false")),
+    "omniglot-mlp": ("maml", omniglot(mlp=True)),
+    "omniglot-pretrained": ("pretrained", omniglot()),
+    "omniglot-nearest-neighbour": ("nearest_neighbour", omniglot()),
+}
+SHIPPED = ("point_navigation", "half_cheetah_direction", "sinusoid")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Products are divided among threads, and their sums depend on where."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def result(case: str, folder: Path) -> dict[str, torch.Tensor]:
+    """What a training leaves: its weights, its optimiser, and its evaluation."""
+    method, config = CASES[case]
+    (folder / "config.yaml").write_text(config)
+    out = folder / "run"
+    command = ["train"] if method == "maml" else ["baseline", "--kind", method]
+    assert main([*command, str(folder / "config.yaml"), "--out", str(out)]) == 0
+    (weights,) = out.glob("weights-*.safetensors")
+    return {**load_file(weights), "scores": scores(out)}
+
+
+def evaluation(name: str, folder: Path) -> dict[str, torch.Tensor]:
+    """The evaluation of a shipped run on a few tasks."""
+    command = ["evaluate", name, "--set", "evaluation.tasks=6"]
+    assert main(command) == 0
+    return {"scores": scores(folder / "runs" / "trained" / name)}
+
+
+def scores(run: Path) -> torch.Tensor:
+    found = json.loads((run / "evaluation.json").read_text())
+    return torch.from_numpy(np.array(found["scores"]))
+
+
+def recorded(case: str) -> dict[str, torch.Tensor]:
+    prefix = f"{case}/"
+    golden = load_file(FILE)
+    return {
+        name.removeprefix(prefix): leaf for name, leaf in golden.items() if name.startswith(prefix)
+    }
+
+
+def check(case: str, found: dict[str, torch.Tensor]) -> None:
+    expected = recorded(case)
+    same_processor = bytes(load_file(FILE)["processor"].tolist()).decode() == processor()
+    assert found.keys() == expected.keys()
+    for name, leaf in expected.items():
+        if same_processor:
+            assert torch.equal(found[name], leaf), name
+        else:
+            torch.testing.assert_close(found[name], leaf, rtol=1e-2, atol=1e-2)
+
+
+def processor() -> str:
+    """What decides how products round."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, torch {torch.__version__}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_is_what_it_was(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "omniglot" in case:
+        if not Path(os.environ.get("METARL_DATA", ""), "omniglot").is_dir():
+            pytest.skip("needs the real Omniglot: METARL_DATA=folder")
+        monkeypatch.setenv("METARL_CACHE", str(tmp_path.parent / "cache"))
+    check(case, result(case, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_run_evaluates_as_it_did(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check(name, evaluation(name, tmp_path))
+
+
+def record() -> None:
+    """Write the file anew: only where numbers are meant to change."""
+    torch.set_num_threads(1)
+    golden = {"processor": torch.tensor(list(processor().encode()), dtype=torch.uint8)}
+    for case in CASES:
+        with TemporaryDirectory() as folder:
+            for name, leaf in result(case, Path(folder)).items():
+                golden[f"{case}/{name}"] = leaf.contiguous()
+    for shipped in SHIPPED:
+        with TemporaryDirectory() as folder:
+            os.chdir(folder)
+            for name, leaf in evaluation(shipped, Path(folder)).items():
+                golden[f"{shipped}/{name}"] = leaf
+    save_file(golden, FILE)
+
+
+if __name__ == "__main__":
+    sys.exit(record())
