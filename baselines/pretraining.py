@@ -1,6 +1,6 @@
 """Pretraining: one policy for all tasks mixed, by PPO of stable-baselines3.
 
-With `metarl.envs.informed.Informed` environments the same is an oracle, which sees the task.
+With `metarl.envs.TaskConditioned` environments the same is an oracle, which sees the task.
 """
 
 import time
@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 
-from metarl.baselines.mixed_tasks import MixedTasks
+from metarl.baselines.multi_task_env import MultiTaskEnv
 from metarl.baselines.stable_baselines import load_params, policy_keywords, to_params
 from metarl.envs import TaskFamily
 from metarl.params import Params, flatten
@@ -43,7 +43,7 @@ def pretrain(
             is sound.
     """
     settings = config.baseline
-    envs = MixedTasks(family, config.outer.meta_batch * config.inner.trajectories)
+    envs = MultiTaskEnv(family, config.outer.meta_batch * config.inner.trajectories)
     try:
         model = PPO(
             "MlpPolicy",

@@ -14,7 +14,7 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from torch import Tensor
 
 from metarl.errors import UserError
-from metarl.networks import ACTIVATIONS
+from metarl.networks.layers import ACTIVATIONS
 from metarl.params import Params
 from metarl.rl.policies import GaussianPolicy, Policy
 

@@ -9,21 +9,19 @@ Importing this package registers the ids `metarl/PointNavigation-v0` and so on w
 """
 
 from metarl.envs.ant import ant_direction, ant_goal, ant_velocity
-from metarl.envs.batched import BatchedEnv
 from metarl.envs.checker import check_family
 from metarl.envs.family import FAMILIES, TaskFamily, load_family
 from metarl.envs.half_cheetah import half_cheetah_direction, half_cheetah_velocity
-from metarl.envs.informed import Informed
 from metarl.envs.point_navigation import PointNavigation
 from metarl.envs.registration import register
-from metarl.envs.single import TaskEnv
-from metarl.envs.vectorise import vectorise
+from metarl.envs.vector import BatchedEnv, TaskEnv
+from metarl.envs.wrappers import TaskConditioned, vectorise
 
 __all__ = [
     "FAMILIES",
     "BatchedEnv",
-    "Informed",
     "PointNavigation",
+    "TaskConditioned",
     "TaskEnv",
     "TaskFamily",
     "ant_direction",

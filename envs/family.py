@@ -1,20 +1,15 @@
 """What a task family is, the families of this package, and how a config names one."""
 
-import importlib
 import inspect
-import os
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.envs.ant import ant_direction, ant_goal, ant_velocity
-from metarl.envs.half_cheetah import half_cheetah_direction, half_cheetah_velocity
-from metarl.envs.point_navigation import PointNavigation
 from metarl.errors import did_you_mean
+from metarl.registry import Registry
 
 
 @runtime_checkable
@@ -23,7 +18,7 @@ class TaskFamily(Protocol):
 
     Write a class with these members to meta-train on tasks of your own; it need not derive from
     anything. `metarl.envs.check_family` tells whether it keeps the contract, and
-    `metarl.envs.vectorise` makes a vector environment of any gymnasium environment.
+    `metarl.envs.wrappers` makes a vector environment of any gymnasium environment.
     """
 
     @property
@@ -47,14 +42,18 @@ class TaskFamily(Protocol):
         """A vector environment whose `reset` takes `options={"task": tasks}`, (num_envs, T)."""
 
 
-FAMILIES: dict[str, Callable[..., TaskFamily]] = {
-    "point-navigation": PointNavigation,
-    "half-cheetah-velocity": half_cheetah_velocity,
-    "half-cheetah-direction": half_cheetah_direction,
-    "ant-velocity": ant_velocity,
-    "ant-direction": ant_direction,
-    "ant-goal": ant_goal,
-}
+FAMILIES = Registry(
+    "task family",
+    {
+        "point-navigation": "metarl.envs.point_navigation:PointNavigation",
+        "half-cheetah-velocity": "metarl.envs.half_cheetah:half_cheetah_velocity",
+        "half-cheetah-direction": "metarl.envs.half_cheetah:half_cheetah_direction",
+        "ant-velocity": "metarl.envs.ant:ant_velocity",
+        "ant-direction": "metarl.envs.ant:ant_direction",
+        "ant-goal": "metarl.envs.ant:ant_goal",
+    },
+)
+METHODS = ("sample_tasks", "describe", "make", "make_vec")  # what a class of one's own must have
 
 
 def load_family(name: str, settings: Mapping[str, Any] | None = None) -> TaskFamily:
@@ -66,15 +65,11 @@ def load_family(name: str, settings: Mapping[str, Any] | None = None) -> TaskFam
         settings: keyword arguments of the family.
 
     Raises:
-        ValueError: if there is no such family or setting, or what is named keeps not the contract.
+        UserError: if there is no such family, or what is named is no class with a family's methods.
+        ValueError: if there is no such setting, or the family refuses it.
     """
     settings = dict(settings or {})
-    factory = _import_factory(name) if ":" in name else FAMILIES.get(name)
-    if factory is None:
-        raise ValueError(
-            f"there is no task family {name!r}{did_you_mean(name, FAMILIES)}; the families are "
-            f"{', '.join(FAMILIES)}, or package.module:Class for one of your own"
-        )
+    factory = FAMILIES.load(name, METHODS)
     try:
         parameters = inspect.signature(factory).parameters
     except ValueError as error:
@@ -95,23 +90,3 @@ def load_family(name: str, settings: Mapping[str, Any] | None = None) -> TaskFam
         lacking = sorted(member for member in members if not hasattr(family, member))
         raise ValueError(f"{name!r} is not a task family: it lacks {', '.join(lacking)}")
     return family
-
-
-def _import_factory(name: str) -> Callable[..., Any]:
-    module_name, _, attribute = name.partition(":")
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"task family {name!r}: cannot import {module_name!r} ({error}); run from the folder "
-            "that holds it, or put that on PYTHONPATH"
-        ) from error
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
-        raise ValueError(
-            f"task family {name!r}: module {module_name!r} has no class {attribute!r}"
-            f"{did_you_mean(attribute, vars(module))}"
-        )
-    return factory  # type: ignore[no-any-return]

@@ -10,9 +10,9 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from metarl.envs.native import NativeTaskFamily
 from metarl.envs.objectives import Objective
 from metarl.envs.rendering import SceneRenderer
+from metarl.envs.vector import NativeTaskFamily
 from metarl.envs.world import Floats, Frame, Mask
 from metarl.processors import processors
 

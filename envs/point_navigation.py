@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.envs.drawing import draw_point_world
-from metarl.envs.native import NativeTaskFamily
+from metarl.envs.vector import NativeTaskFamily
 from metarl.envs.world import Floats, Frame, Mask
 
 MAX_SPEED = 0.1

@@ -4,9 +4,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from metarl.envs.batched import BatchedEnv
 from metarl.envs.family import FAMILIES
-from metarl.envs.single import TaskEnv
+from metarl.envs.vector import BatchedEnv, TaskEnv
 
 IDS = {
     "metarl/PointNavigation-v0": ("point-navigation", 100),
@@ -20,7 +19,7 @@ IDS = {
 
 def make_single(family: str, render_mode: str | None = None, **settings: Any) -> TaskEnv:
     """The entry point of gymnasium.make; `settings` are the family's."""
-    return TaskEnv(FAMILIES[family](**settings), render_mode)  # type: ignore[arg-type]
+    return TaskEnv(FAMILIES.load(family)(**settings), render_mode)
 
 
 def make_vector(
@@ -33,7 +32,7 @@ def make_vector(
 ) -> BatchedEnv:
     """The vector entry point of gymnasium.make_vec; `settings` are the family's."""
     return BatchedEnv(
-        FAMILIES[family](**settings),  # type: ignore[arg-type]
+        FAMILIES.load(family)(**settings),
         num_envs,
         max_episode_steps,
         autoreset_mode,

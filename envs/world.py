@@ -1,7 +1,7 @@
 """What an environment of this package is made of: a world of simulations, stepped all at once.
 
-A world is the one implementation of a task family's dynamics and rewards. `metarl.envs.batched`
-makes a gymnasium vector environment of it, `metarl.envs.single` an environment of a single one.
+A world is the one implementation of a task family's dynamics and rewards. `metarl.envs.vector`
+makes a gymnasium vector environment of it, `metarl.envs.vector` an environment of a single one.
 """
 
 from collections.abc import Callable

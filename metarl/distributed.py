@@ -78,7 +78,7 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def share(num_tasks: int) -> slice:
+def shard(num_tasks: int) -> slice:
     """Which tasks of a meta-batch are this process's.
 
     Every process has one at least, if there are enough.

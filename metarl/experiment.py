@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.evaluation import AdaptationCurve, Quantity
+from metarl.evaluation import AdaptationCurve, Metric
 from metarl.params import Params
 from metarl.training import Metrics, TrainingState
 
@@ -17,18 +17,18 @@ class Experiment(Protocol):
 
     Attributes:
         title: what it is about, in a few words.
-        quantity: what it is measured by.
-        provenance: of the data, where there are any: what a resumed run must find unchanged.
+        metric: what it is measured by.
+        data_hashes: of the data, where there are any: what a resumed run must find unchanged.
     """
 
     @property
     def title(self) -> str: ...  # noqa: D102
 
     @property
-    def quantity(self) -> Quantity: ...  # noqa: D102
+    def metric(self) -> Metric: ...  # noqa: D102
 
     @property
-    def provenance(self) -> dict[str, str]: ...  # noqa: D102
+    def data_hashes(self) -> dict[str, str]: ...  # noqa: D102
 
     @property
     def config(self) -> Any:
@@ -104,7 +104,7 @@ def choose_step_sizes(experiment: Experiment, params: Params) -> tuple[float, ..
         FloatingPointError: if every step size does.
     """
     grid = experiment.config.baseline.step_sizes
-    sign = 1.0 if experiment.quantity.higher_is_better else -1.0
+    sign = 1.0 if experiment.metric.higher_is_better else -1.0
     scores: dict[tuple[float, ...], float] = {}
     for step_size in grid:
         schedule = experiment.step_sizes(step_size)

@@ -1,11 +1,11 @@
 """From a config to an experiment: the one place that knows all domains."""
 
-from metarl.config import AnyConfig
 from metarl.errors import UserError
 from metarl.experiment import Experiment
 from metarl.rl.config import Config
 from metarl.rl.experiment import PolicyExperiment
-from metarl.run import Run
+from metarl.runs.config import AnyConfig
+from metarl.runs.run import Run
 from metarl.settings import Method
 from metarl.supervised.experiment import SupervisedExperiment
 

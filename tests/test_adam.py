@@ -2,7 +2,7 @@
 
 import torch
 
-from metarl.adam import adam_step
+from metarl.optim import adam_step
 from metarl.params import flatten
 
 

@@ -13,7 +13,7 @@ from metarl.rl.advantages import (
     generalized_advantages,
     with_advantages,
 )
-from metarl.rl.trajectories import Trajectories, thin
+from metarl.rl.trajectories import Trajectories, subsample
 
 
 def trajectories(num_tasks=2, batch=4, horizon=6, seed=0, garbage=0.0):
@@ -126,16 +126,18 @@ def test_episodes_can_be_permuted() -> None:
 @pytest.mark.parametrize("stride", [1, 2, 3, 50])
 def test_thinning_keeps_a_share_of_every_trajectory_and_something_of_every_task(stride) -> None:
     samples = with_advantages(trajectories(batch=6), 0.99, 1.0)
-    thinned = thin(samples, horizon=6, stride=stride)
-    torch.testing.assert_close(thinned.weights.sum(1), torch.ones(2))
-    assert abs(thinned.weights.shape[1] - 36 / stride) <= 1
+    subsampled = subsample(samples, horizon=6, stride=stride)
+    torch.testing.assert_close(subsampled.weights.sum(1), torch.ones(2))
+    assert abs(subsampled.weights.shape[1] - 36 / stride) <= 1
     if stride <= 6:
         positions = [row.tolist() for row in samples.observations[0].view(6, 6, 3).flatten(0, 1)]
-        kept = {positions.index(row.tolist()) // 6 for row in thinned.observations[0] if row.any()}
+        kept = {
+            positions.index(row.tolist()) // 6 for row in subsampled.observations[0] if row.any()
+        }
         happened = {i // 6 for i, row in enumerate(positions) if any(row)}
         assert kept <= happened
         assert len(kept) >= len(happened) - 2  # the shortest may have nothing at the chosen times
-    assert thinned.distribution["log_std"].shape == samples.distribution["log_std"].shape
+    assert subsampled.distribution["log_std"].shape == samples.distribution["log_std"].shape
 
 
 def test_trajectories_that_make_no_sense_are_refused() -> None:

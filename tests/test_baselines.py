@@ -10,7 +10,7 @@ import torch
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from metarl.baselines.mixed_tasks import MixedTasks
+from metarl.baselines.multi_task_env import MultiTaskEnv
 from metarl.baselines.stable_baselines import (
     load_model,
     load_params,
@@ -18,12 +18,12 @@ from metarl.baselines.stable_baselines import (
     save_model,
     to_params,
 )
-from metarl.config import load_config
-from metarl.envs import Informed, PointNavigation, load_family
+from metarl.envs import PointNavigation, TaskConditioned, load_family
 from metarl.errors import UserError
 from metarl.experiment import choose_step_sizes, evaluate
 from metarl.rl.experiment import PolicyExperiment
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
+from metarl.runs.config import load_config
 
 TINY = [
     "outer.meta_batch=3",
@@ -142,7 +142,7 @@ def test_loading_a_model_runs_no_code_of_the_file(tmp_path: Path) -> None:
 
 
 def test_every_episode_is_on_a_new_task_and_begins_where_the_last_ended() -> None:
-    envs = MixedTasks(PointNavigation(horizon=5), 4)
+    envs = MultiTaskEnv(PointNavigation(horizon=5), 4)
     envs.start(1)
     assert (envs.reset() == 0).all()
     tasks = [envs._tasks.copy()]
@@ -161,7 +161,7 @@ def test_every_episode_is_on_a_new_task_and_begins_where_the_last_ended() -> Non
 @pytest.mark.parametrize("name", ["point-navigation", "half-cheetah-velocity", "ant-goal"])
 def test_an_oracle_sees_what_others_see_and_then_the_task(name) -> None:
     family = load_family(name, {"horizon": 5})
-    informed = Informed(family)
+    informed = TaskConditioned(family)
     tasks = informed.sample_tasks(np.random.default_rng(0), 3)
     plain, told = family.make_vec(3), informed.make_vec(3)
     single = informed.make()

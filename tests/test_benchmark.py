@@ -2,7 +2,7 @@
 
 import pytest
 
-from metarl.benchmark import SUPERVISED, alone, iteration, sampling, supervised
+from metarl.runs.benchmark import SUPERVISED, alone, iteration, sampling, supervised
 
 TINY = ("outer.meta_batch=2", "inner.trajectories=3", "family.settings.horizon=5")
 

@@ -12,10 +12,10 @@ from scipy.stats import trim_mean
 from stable_baselines3 import PPO
 
 from metarl.cli import main
-from metarl.comparison import compare
-from metarl.results import measured
-from metarl.run import Run
-from metarl.statistics import mean_over_runs, mean_over_tasks, short
+from metarl.evaluation import mean_over_runs, mean_over_tasks, short
+from metarl.runs.comparison import compare
+from metarl.runs.results import measured
+from metarl.runs.run import Run
 
 TINY = [
     "--set=family.settings.horizon=10",
@@ -50,21 +50,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_the_interval_over_tasks_is_the_textbooks() -> None:
     returns = np.array([[1.0], [2.0], [6.0]])
     summary = mean_over_tasks(returns)
-    assert summary.centre == pytest.approx(3.0)
-    assert summary.high - summary.centre == pytest.approx(1.96 * np.sqrt(7.0 / 3.0))
+    assert summary.estimate == pytest.approx(3.0)
+    assert summary.high - summary.estimate == pytest.approx(1.96 * np.sqrt(7.0 / 3.0))
 
 
 def test_several_runs_are_summed_up_by_the_interquartile_mean() -> None:
     rng = np.random.default_rng(0)
     returns = [rng.normal(size=(40, 2)) + shift for shift in (0.0, 0.5, 1.0)]
-    summary = mean_over_runs(returns, trimmed=True)
+    summary = mean_over_runs(returns, iqm=True)
     middle = np.sort(np.concatenate(returns)[:, 0])[30:90]
-    assert summary.centre[0] == pytest.approx(middle.mean())
-    assert (summary.low < summary.centre).all()
-    assert (summary.centre < summary.high).all()
-    same = mean_over_runs([returns[0]] * 3, trimmed=True)
+    assert summary.estimate[0] == pytest.approx(middle.mean())
+    assert (summary.low < summary.estimate).all()
+    assert (summary.estimate < summary.high).all()
+    same = mean_over_runs([returns[0]] * 3, iqm=True)
     np.testing.assert_allclose(same.low, same.high)  # other seeds would change nothing
-    np.testing.assert_allclose(same.centre, trim_mean(returns[0], 0.25), atol=0.05)
+    np.testing.assert_allclose(same.estimate, trim_mean(returns[0], 0.25), atol=0.05)
 
 
 def test_runs_that_differ_in_their_seed_count_as_one_experiment(runs) -> None:
@@ -255,7 +255,9 @@ def test_a_policy_comes_with_the_package_and_says_where_it_is_from(
     assert run.load().iteration == run.config.updates
     assert run.commit() is not None
     assert "dirty" not in run.commit()
-    monkeypatch.setattr("metarl.results.measure", None)  # its evaluation is there, and up to date
+    monkeypatch.setattr(
+        "metarl.runs.results.measure", None
+    )  # its evaluation is there, and up to date
     curve, experiment = measured(run)
     assert len(curve.tasks) == run.config.evaluation.tasks
     assert experiment.config == run.config

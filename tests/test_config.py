@@ -4,8 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from metarl.config import differences, dump_config, load_config, shipped_configs, validate_config
 from metarl.errors import UserError
+from metarl.runs.config import (
+    differences,
+    dump_config,
+    load_config,
+    shipped_configs,
+    validate_config,
+)
 
 MINIMAL = {"family": {"name": "point-navigation"}}
 

@@ -23,11 +23,11 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from metarl.commands import data
-from metarl.config import load_config
+from metarl.cli import data
 from metarl.errors import UserError
 from metarl.experiment import evaluate
 from metarl.methods import load_experiment
+from metarl.runs.config import load_config
 from metarl.supervised.datasets import images, miniimagenet, omniglot
 from metarl.supervised.datasets.images import ImageSet, Name, load_images
 from metarl.supervised.datasets.unpickling import unpickle

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from metarl.distributed import share
-from metarl.run import Run
+from metarl.distributed import shard
+from metarl.runs.run import Run
 
 TINY = [
     "--set=family.settings.horizon=10",
@@ -111,7 +111,7 @@ def test_the_shares_of_all_processes_are_the_whole(monkeypatch) -> None:
         tasks = []
         for rank in range(world):
             monkeypatch.setattr("metarl.distributed.rank", lambda rank=rank: rank)
-            mine = list(range(7))[share(7)]
+            mine = list(range(7))[shard(7)]
             assert mine
             tasks += mine
         assert tasks == list(range(7))

@@ -21,7 +21,7 @@ from metarl.rl.maml import (
 )
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.trajectories import Samples
-from metarl.rl.trpo import TrustRegion
+from metarl.trust_region import TrustRegion
 
 POLICIES = {
     # tanh: finite differences want a smooth network

@@ -6,8 +6,10 @@ import torch.nn.functional as F
 from torch.func import vmap
 
 from metarl.inner_loop import adapt
-from metarl.networks import conv4, head, init_conv4, init_mlp, mlp
-from metarl.normalisation import normalise_and_pool
+from metarl.networks.conv4 import conv4, init_conv4
+from metarl.networks.layers import head
+from metarl.networks.mlp import init_mlp, mlp
+from metarl.networks.normalisation import normalise_and_pool
 
 CASES = {
     "mlp": (lambda g: init_mlp(g, (6, 5, 4, 3)), lambda p, x: mlp(p, x, torch.tanh), (6,)),

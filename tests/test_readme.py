@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from metarl.config import load_config, shipped_configs
 from metarl.envs import FAMILIES
+from metarl.runs.config import load_config, shipped_configs
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from metarl.cli import main
-from metarl.config import load_config
-from metarl.run import Run
+from metarl.runs.config import load_config
+from metarl.runs.run import Run
 
 TINY = [
     "--set=family.settings.horizon=10",

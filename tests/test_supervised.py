@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from metarl.baselines.nearest_neighbour import nearest_neighbour
 from metarl.cli import main
-from metarl.comparison import compare
-from metarl.config import load_config, validate_config
 from metarl.errors import UserError
+from metarl.evaluation import summarise
 from metarl.experiment import evaluate
-from metarl.networks import head
+from metarl.networks.layers import head
 from metarl.params import flatten, unflatten
-from metarl.predictions import classify, fit
 from metarl.randomness import stream
-from metarl.results import measured
-from metarl.run import Run
-from metarl.statistics import summarise
+from metarl.runs.comparison import compare
+from metarl.runs.config import load_config, validate_config
+from metarl.runs.predictions import classify, fit
+from metarl.runs.results import measured
+from metarl.runs.run import Run
 from metarl.supervised.config import Conv4Config, MLPConfig, SupervisedConfig
 from metarl.supervised.datasets.images import ImageSet
 from metarl.supervised.episodes import ImageTasks
@@ -32,7 +32,7 @@ from metarl.supervised.losses import accuracies, cross_entropy, squared_error, s
 from metarl.supervised.maml import STEP_SIZE, InnerLoop, adaptation, outer_gradient, weights
 from metarl.supervised.models import Model
 from metarl.supervised.prediction import beside_support, one_by_one, together
-from metarl.supervised.sines import Sines
+from metarl.supervised.sinusoid import SinusoidTasks
 from metarl.supervised.tasks import Episodes
 from metarl.supervised.training import mixed, step_weights
 
@@ -108,8 +108,8 @@ def double(episodes: Episodes) -> Episodes:
 def episodes_of(kind: str, num_tasks: int = 3, seed: int = 0) -> Episodes:
     rng = np.random.default_rng(seed)
     if kind == "regression":
-        return double(Sines().sample(rng, num_tasks, 4, 5))
-    return double(ImageTasks(pictures(), "train", 3, turned=True).sample(rng, num_tasks, 2, 2))
+        return double(SinusoidTasks().sample(rng, num_tasks, 4, 5))
+    return double(ImageTasks(pictures(), "train", 3, rotated=True).sample(rng, num_tasks, 2, 2))
 
 
 def meta_of(inner: InnerLoop):
@@ -128,7 +128,7 @@ def test_support_and_query_never_share_an_image(seed: int, shots: int, queries: 
     marked = np.zeros_like(images.images)
     marked[:, 0, 0, 0], marked[:, 8, 8, 0] = np.divmod(np.arange(len(marked)), 200)
     images = ImageSet("x", marked, images.starts, images.classes, images.splits, "")
-    tasks = ImageTasks(images, "train", 3, turned=False)
+    tasks = ImageTasks(images, "train", 3, rotated=False)
     episodes = tasks.sample(np.random.default_rng(seed), 4, shots, queries)
     (support, labels), (query, query_labels) = episodes.support, episodes.query
     for task in range(4):
@@ -149,7 +149,7 @@ def test_support_and_query_never_share_an_image(seed: int, shots: int, queries: 
 def test_of_ten_thousand_episodes_none_has_a_class_of_another_split() -> None:
     images = pictures()
     for split, classes in images.splits.items():
-        seen = ImageTasks(images, split, 3, turned=True).sample(
+        seen = ImageTasks(images, split, 3, rotated=True).sample(
             np.random.default_rng(0), 10_000, 1, 1
         )
         places = seen.tasks.astype(int) // 4
@@ -163,28 +163,30 @@ def test_of_ten_thousand_episodes_none_has_a_class_of_another_split() -> None:
 def test_each_class_of_an_episode_has_a_turn_of_its_own_alike_in_support_and_query() -> None:
     images = pictures()
     corner = np.zeros_like(images.images)
-    corner[:, 0, 0] = 255  # which corner is bright tells the turn
+    corner[:, 0, 0] = 255  # which corner is bright tells the rotation
     images = ImageSet("x", corner, images.starts, images.classes, images.splits, "")
-    episodes = ImageTasks(images, "train", 3, turned=True).sample(
+    episodes = ImageTasks(images, "train", 3, rotated=True).sample(
         np.random.default_rng(0), 200, 1, 2
     )
-    corners = [(0, 0), (-1, 0), (-1, -1), (0, -1)]  # after 0, 1, 2 and 3 quarter turns
+    corners = [(0, 0), (-1, 0), (-1, -1), (0, -1)]  # after 0, 1, 2 and 3 quarter rotations
 
-    def turns(examples):
+    def rotations(examples):
         x, y = examples
         at_corners = torch.stack([x[:, :, 0, i, j] for i, j in corners], -1)
         assert torch.equal(at_corners.sum(-1), torch.ones(x.shape[:2]))
         return at_corners.argmax(-1).numpy(), y.numpy()
 
     told = episodes.tasks.astype(int) % 4
-    for turned, labels in (turns(episodes.support), turns(episodes.query)):
-        np.testing.assert_array_equal(turned, np.take_along_axis(told, labels, axis=1))
+    for rotated, labels in (rotations(episodes.support), rotations(episodes.query)):
+        np.testing.assert_array_equal(rotated, np.take_along_axis(told, labels, axis=1))
     assert any(len(set(task)) > 1 for task in told)  # not the same for all classes of an episode
     assert set(told.ravel()) == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("tasks", [Sines(), ImageTasks(pictures(), "train", 3, turned=True)])
-def test_what_is_drawn_does_not_depend_on_who_takes_which_share(tasks) -> None:
+@pytest.mark.parametrize(
+    "tasks", [SinusoidTasks(), ImageTasks(pictures(), "train", 3, rotated=True)]
+)
+def test_what_is_drawn_does_not_depend_on_who_takes_which_shard(tasks) -> None:
     whole = tasks.sample(stream(1, "tasks", 5), 6, 2, 3)
     for share in (slice(0, 2), slice(2, 6)):
         part = tasks.sample(stream(1, "tasks", 5), 6, 2, 3, share)
@@ -195,7 +197,7 @@ def test_what_is_drawn_does_not_depend_on_who_takes_which_share(tasks) -> None:
 
 
 def test_shuffled_labels_give_chance_and_true_ones_do_not() -> None:
-    tasks = ImageTasks(pictures(), "test", 3, turned=False)
+    tasks = ImageTasks(pictures(), "test", 3, rotated=False)
     episodes = tasks.sample(np.random.default_rng(0), 400, 1, 4)
 
     class Pixels:
@@ -212,7 +214,7 @@ def test_shuffled_labels_give_chance_and_true_ones_do_not() -> None:
 
 
 def test_a_wave_is_the_sine_that_it_says_it_is() -> None:
-    episodes = Sines(informed=True).sample(np.random.default_rng(0), 500, 3, 2)
+    episodes = SinusoidTasks(informed=True).sample(np.random.default_rng(0), 500, 3, 2)
     amplitude, phase = episodes.tasks.T
     assert (amplitude >= 0.1).all()
     assert (amplitude <= 5.0).all()
@@ -237,7 +239,7 @@ def test_a_wave_is_the_sine_that_it_says_it_is() -> None:
 )
 def test_too_few_classes_or_images_are_answered_in_a_sentence(ways, shots, sentence) -> None:
     with pytest.raises(UserError, match=sentence):
-        ImageTasks(pictures(), "test", ways, turned=False).check(shots, 1)
+        ImageTasks(pictures(), "test", ways, rotated=False).check(shots, 1)
 
 
 # -- Algorithm 2
@@ -308,7 +310,7 @@ def test_chunks_and_threads_change_nothing_but_the_order_of_a_sum(kind, monkeypa
     whole = inner_loop(kind, chunk_examples=10**6)
     meta = meta_of(whole)
     expected = outer_gradient(whole, meta, episodes, [0.0, 1.0])
-    monkeypatch.setattr("metarl.supervised.chunks.processors", lambda: 3)
+    monkeypatch.setattr("metarl.compute.processors", lambda: 3)
     for examples in (1, 20, 40):
         got = outer_gradient(inner_loop(kind, chunk_examples=examples), meta, episodes, [0.0, 1.0])
         for mine, theirs in zip(got, expected, strict=True):
@@ -444,7 +446,7 @@ def test_baselines_of_images_learn_all_classes_at_once(image_experiment, kind) -
         baseline={"validation_tasks": 20},
     )
     state = experiment.initial_state()
-    assert state.theta["weight4"].shape[1] == 48  # twelve classes in four turns
+    assert state.theta["weight4"].shape[1] == 48  # twelve classes in four rotations
     *_, (state, metrics) = experiment.train(state)
     assert metrics["pretraining/accuracy"] > 60  # chance is 2
     curve = evaluate(experiment, state.theta)
@@ -453,7 +455,7 @@ def test_baselines_of_images_learn_all_classes_at_once(image_experiment, kind) -
 
 
 def test_mixed_examples_have_the_labels_of_all_classes() -> None:
-    episodes = ImageTasks(pictures(), "train", 3, turned=True).sample(
+    episodes = ImageTasks(pictures(), "train", 3, rotated=True).sample(
         np.random.default_rng(0), 5, 1, 2
     )
     inputs, labels = mixed(episodes).query
@@ -621,8 +623,8 @@ def test_the_shipped_configs_have_the_papers_protocol() -> None:
 
 def test_several_classifiers_are_summed_up_by_the_plain_mean() -> None:
     scores = [np.array([[100.0], [100.0], [100.0], [60.0]]), np.array([[100.0]] * 4)]
-    assert summarise(scores, ACCURACY.trimmed).centre[0] == 95.0  # the middle half says 100
-    assert summarise(scores[:1], ACCURACY.trimmed).centre[0] == 90.0
+    assert summarise(scores, ACCURACY.iqm).estimate[0] == 95.0  # the middle half says 100
+    assert summarise(scores[:1], ACCURACY.iqm).estimate[0] == 90.0
 
 
 @pytest.fixture

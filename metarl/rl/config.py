@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from metarl.devices import Device
-from metarl.envs import Informed, TaskFamily, load_family
+from metarl.compute import Device
+from metarl.envs import TaskConditioned, TaskFamily, load_family
 from metarl.settings import (
     Fraction,
     Natural,
@@ -141,7 +141,7 @@ class Config(Section):
     def load_family(self) -> TaskFamily:
         """The family as the method sees it: an oracle is told its task."""
         family = self.family.load()
-        return Informed(family) if self.method == "oracle" else family
+        return TaskConditioned(family) if self.method == "oracle" else family
 
     @property
     def anneals(self) -> bool:

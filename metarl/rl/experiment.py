@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.devices import device_for
+from metarl.compute import device_for
 from metarl.envs import TaskFamily
-from metarl.evaluation import AdaptationCurve, Quantity
+from metarl.evaluation import AdaptationCurve, Metric
 from metarl.params import Params
 from metarl.randomness import stream
 from metarl.rl.config import Config
@@ -26,7 +26,7 @@ class PolicyExperiment:
 
     config: Config
 
-    quantity = Quantity("return", "undiscounted return", "environment steps", trimmed=True)
+    metric = Metric("return", "undiscounted return", "environment steps", iqm=True)
 
     @cached_property
     def family(self) -> TaskFamily:
@@ -44,7 +44,7 @@ class PolicyExperiment:
         return self.config.family.name
 
     @property
-    def provenance(self) -> dict[str, str]:
+    def data_hashes(self) -> dict[str, str]:
         """Empty: there are no data."""
         return {}
 

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from metarl.adam import adam_step
-from metarl.devices import CPU, move
+from metarl.compute import CPU, move
 from metarl.distributed import mean_over_tasks
 from metarl.inner_loop import adapt
+from metarl.optim import adam_step
 from metarl.params import Params, concatenate, flatten, repeat, unflatten
 from metarl.rl.advantages import with_advantages
 from metarl.rl.losses import Estimator, mean_kl, reinforce, surrogate
 from metarl.rl.policies import Policy
 from metarl.rl.sampler import VectorEnv, sample
-from metarl.rl.trajectories import Samples, Trajectories, tasks_of, thin
-from metarl.rl.trpo import TrustRegion, TrustRegionStep, check_gradient, trust_region_step
+from metarl.rl.trajectories import Samples, Trajectories, subsample, tasks_of
+from metarl.trust_region import TrustRegion, TrustRegionStep, check_gradient, trust_region_step
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def trpo_outer_step(
         theta: θ, which the rollouts were sampled from.
         rollouts: trajectories before and after adaptation.
         settings: of the trust region.
-        curvature_stride: estimate the curvature on every so manieth time step. The gradient and the
+        curvature_stride: estimate the curvature on every so many time steps. Gradient and
             line search always use all.
 
     Returns:
@@ -282,8 +282,8 @@ def trpo_outer_step(
     theta = move(theta, inner.device)
     if curvature_stride > 1:
         horizon = rollouts.trajectories[0].mask.shape[-1]
-        pre = [thin(step, horizon, curvature_stride) for step in pre]
-        post = thin(post, horizon, curvature_stride)
+        pre = [subsample(step, horizon, curvature_stride) for step in pre]
+        post = subsample(post, horizon, curvature_stride)
     gradient, objective = outer_gradient(inner, theta, rollouts)
     step = trust_region_step(
         flatten(theta),

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.networks import ACTIVATIONS, init_mlp, mlp
+from metarl.networks.layers import ACTIVATIONS
+from metarl.networks.mlp import init_mlp, mlp
 from metarl.params import Params
 from metarl.rl.trajectories import Distribution
 

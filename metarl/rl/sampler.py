@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarl.compute import one_thread
 from metarl.randomness import stream
 from metarl.rl.policies import Policy
 from metarl.rl.trajectories import Trajectories
-from metarl.threads import one_thread
 
 VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from metarl.devices import CPU, device_for, move
-from metarl.distributed import mean_over_tasks, seconds_waited, share
+from metarl.compute import CPU, device_for, move
+from metarl.distributed import mean_over_tasks, seconds_waited, shard
 from metarl.envs import TaskFamily
 from metarl.params import Params, flatten
 from metarl.randomness import stream, torch_stream
@@ -20,8 +20,8 @@ from metarl.rl.maml import (
     trpo_outer_step,
 )
 from metarl.rl.policies import policy_for
-from metarl.rl.trpo import TrustRegion
 from metarl.training import Metrics, TrainingState
+from metarl.trust_region import TrustRegion
 
 
 def inner_loop(config: Config, family: TaskFamily) -> InnerLoop:
@@ -73,7 +73,7 @@ def meta_train(
     family = family or config.load_family()
     inner = replace(inner_loop(config, family), device=device_for(config.device))
     state = state or initial_state(config, inner)
-    mine = share(config.outer.meta_batch)
+    mine = shard(config.outer.meta_batch)
     envs = family.make_vec((mine.stop - mine.start) * config.inner.trajectories)
     try:
         for iteration in range(state.iteration, config.outer.iterations):

@@ -111,8 +111,8 @@ def tasks_of(samples: Samples, tasks: slice) -> Samples:
     return selected
 
 
-def thin(samples: Samples, horizon: int, stride: int) -> Samples:
-    """Every so manieth time step of every trajectory, reweighted to sum to one.
+def subsample(samples: Samples, horizon: int, stride: int) -> Samples:
+    """Every `stride`-th time step of every trajectory, reweighted to sum to one.
 
     Steps of one trajectory resemble each other, so that a few of each trajectory tell more than
     all of a few. The first step kept moves from one trajectory to the next, so that all times are
@@ -125,5 +125,7 @@ def thin(samples: Samples, horizon: int, stride: int) -> Samples:
     def select(leaf: Tensor) -> Tensor:
         return leaf[:, kept] if leaf.shape[1] == length else leaf
 
-    thinned: Samples = pytree.tree_map(select, samples)
-    return thinned._replace(weights=thinned.weights / thinned.weights.sum(dim=1, keepdim=True))
+    subsampled: Samples = pytree.tree_map(select, samples)
+    return subsampled._replace(
+        weights=subsampled.weights / subsampled.weights.sum(dim=1, keepdim=True)
+    )

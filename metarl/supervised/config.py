@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from metarl.devices import Device
+from metarl.compute import Device
 from metarl.settings import (
     Natural,
     OuterSection,

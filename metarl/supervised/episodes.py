@@ -10,32 +10,32 @@ from metarl.errors import UserError
 from metarl.supervised.datasets.images import ImageSet
 from metarl.supervised.tasks import Episodes
 
-TURNS = 4  # of 90 degrees
+ROTATIONS = 4  # of 90 degrees
 
 
 @dataclass(frozen=True)
 class ImageTasks:
     """Classes of one split, some of them at a time, in random order.
 
-    A task is the classes in the order of their labels, each as its place in the split. With
-    `turned`, a class turned by a multiple of 90° is one of its own, and has 4 · place + turn.
+    A task is the classes in the order of their labels, each as its index in the split. With
+    `rotated`, a class rotated by a multiple of 90° is one of its own, and has 4 · index + rotation.
 
     Attributes:
         images: all of them.
         split: `train`, `validation` or `test`.
         ways: how many classes a task has.
-        turned: whether classes are turned (Santoro et al. 2016), support and query alike.
+        rotated: whether classes are rotated (Santoro et al. 2016), support and query alike.
     """
 
     images: ImageSet
     split: str
     ways: int
-    turned: bool
+    rotated: bool
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are, each turn of one counted for itself."""
-        return len(self.images.splits[self.split]) * (TURNS if self.turned else 1)
+        """How many classes there are, each rotation of one counted for itself."""
+        return len(self.images.splits[self.split]) * (ROTATIONS if self.rotated else 1)
 
     def check(self, shots: int, queries: int) -> None:
         """Raise UserError if there are too few classes, or too few images in one."""
@@ -58,35 +58,35 @@ class ImageTasks:
         num_tasks: int,
         shots: int,
         queries: int,
-        share: slice = slice(None),
+        shard: slice = slice(None),
     ) -> Episodes:
         """Draw episodes: inputs (N, ways·K, C, H, W) in 0...1, labels (N, ways·K)."""
         classes = self.images.splits[self.split]
         counts = np.diff(self.images.starts)
-        places = _choose(rng, np.full(num_tasks, len(classes)), self.ways)
-        numbers = classes[places]  # (N, ways)
+        indices = _choose(rng, np.full(num_tasks, len(classes)), self.ways)
+        numbers = classes[indices]  # (N, ways)
         within = _choose(rng, counts[numbers].ravel(), shots + queries)
-        turns = rng.integers(TURNS if self.turned else 1, size=numbers.shape)
-        places, numbers, turns = places[share], numbers[share], turns[share]
-        within = within.reshape(num_tasks, self.ways, -1)[share]
+        rotations = rng.integers(ROTATIONS if self.rotated else 1, size=numbers.shape)
+        indices, numbers, rotations = indices[shard], numbers[shard], rotations[shard]
+        within = within.reshape(num_tasks, self.ways, -1)[shard]
 
         pictures = np.asarray(self.images.images[self.images.starts[numbers][..., None] + within])
-        for turn in range(1, TURNS if self.turned else 1):
-            chosen = turns == turn
-            pictures[chosen] = np.rot90(pictures[chosen], turn, axes=(2, 3))
+        for rotation in range(1, ROTATIONS if self.rotated else 1):
+            chosen = rotations == rotation
+            pictures[chosen] = np.rot90(pictures[chosen], rotation, axes=(2, 3))
         # (N, ways, K + Q, H, W, C) to inputs (N, K + Q, ways, C, H, W)
         inputs = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, (2, 5), (1, 3))))
         inputs = inputs.float().div_(255.0)
         labels = torch.arange(self.ways).expand(inputs.shape[:3])
         support = (inputs[:, :shots].flatten(1, 2), labels[:, :shots].flatten(1, 2))
         query = (inputs[:, shots:].flatten(1, 2), labels[:, shots:].flatten(1, 2))
-        tasks = places * TURNS + turns if self.turned else places
+        tasks = indices * ROTATIONS + rotations if self.rotated else indices
         return Episodes(tasks.astype(np.float64), support, query)
 
     def describe(self, task: NDArray[np.float64]) -> str:
         """The names of its classes, in the order of their labels."""
-        places = task.astype(np.int64) // (TURNS if self.turned else 1)
-        numbers = self.images.splits[self.split][places]
+        indices = task.astype(np.int64) // (ROTATIONS if self.rotated else 1)
+        numbers = self.images.splits[self.split][indices]
         return ", ".join(self.images.classes[number] for number in numbers)
 
 

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from metarl.baselines.nearest_neighbour import nearest_neighbour
-from metarl.devices import device_for
+from metarl.compute import device_for
 from metarl.errors import UserError
-from metarl.evaluation import AdaptationCurve, Quantity
-from metarl.networks import head
+from metarl.evaluation import AdaptationCurve, Metric
+from metarl.networks.layers import head
 from metarl.params import Params
 from metarl.randomness import stream, torch_stream
 from metarl.supervised.config import ImagesConfig, SupervisedConfig
@@ -27,13 +27,13 @@ from metarl.supervised.losses import accuracies, cross_entropy, squared_error, s
 from metarl.supervised.maml import InnerLoop, outputs_by_step, weights
 from metarl.supervised.models import Model
 from metarl.supervised.prediction import Predict, beside_support, one_by_one, together
-from metarl.supervised.sines import Sines
+from metarl.supervised.sinusoid import SinusoidTasks
 from metarl.supervised.tasks import Episodes
 from metarl.supervised.training import meta_train, samples_per_iteration
 from metarl.training import Metrics, TrainingState
 
-ERROR = Quantity("error", "mean squared error", "examples", higher_is_better=False)
-ACCURACY = Quantity("accuracy", "accuracy (%)", "examples")
+ERROR = Metric("error", "mean squared error", "examples", higher_is_better=False)
+ACCURACY = Metric("accuracy", "accuracy (%)", "examples")
 # how many examples' activations the processor's cache holds, about
 CHUNK_OF_POINTS, CHUNK_OF_IMAGES = 4096, 80
 GROUP = 50
@@ -64,7 +64,7 @@ class SupervisedExperiment:
         return f"{data.name}, {shots}"
 
     @property
-    def quantity(self) -> Quantity:
+    def metric(self) -> Metric:
         """Accuracy of classification, error of regression."""
         return ACCURACY if isinstance(self.config.data, ImagesConfig) else ERROR
 
@@ -86,18 +86,18 @@ class SupervisedExperiment:
             return load_images(data.name, Path(folder), data.split_seed, progress)
 
     @property
-    def provenance(self) -> dict[str, str]:
+    def data_hashes(self) -> dict[str, str]:
         """Checksums of the images and of their split."""
         if not isinstance(self.config.data, ImagesConfig):
             return {}
         return {"data_sha256": self.images.checksum, "split_sha256": self.images.split_hash}
 
-    def tasks(self, split: Split) -> Sines | ImageTasks:
+    def tasks(self, split: Split) -> SinusoidTasks | ImageTasks:
         """The tasks of a split. Waves have none: every seed draws others."""
         data = self.config.data
         if isinstance(data, ImagesConfig):
-            return ImageTasks(self.images, split, data.ways, turned=data.name == "omniglot")
-        return Sines(informed=self.config.method == "oracle")
+            return ImageTasks(self.images, split, data.ways, rotated=data.name == "omniglot")
+        return SinusoidTasks(informed=self.config.method == "oracle")
 
     @cached_property
     def inner(self) -> InnerLoop:

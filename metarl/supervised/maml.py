@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metarl.devices import CPU, move
+from metarl.compute import CPU, move, over_chunks
 from metarl.inner_loop import StepSize, adapt, reverse
-from metarl.networks import head
+from metarl.networks.layers import head
 from metarl.params import Params, flatten, repeat
-from metarl.supervised.chunks import over_chunks
 from metarl.supervised.config import Learned
 from metarl.supervised.models import Model
 from metarl.supervised.prediction import Predict, together

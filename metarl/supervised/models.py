@@ -7,14 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metarl.networks import (
-    conv4,
-    conv4_features,
-    init_conv4,
-    init_mlp,
-    mlp,
-    mlp_features,
-)
+from metarl.networks.conv4 import conv4, conv4_features, init_conv4
+from metarl.networks.mlp import init_mlp, mlp, mlp_features
 from metarl.params import Params
 from metarl.supervised.config import Conv4Config, MLPConfig
 

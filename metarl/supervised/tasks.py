@@ -34,7 +34,7 @@ class Tasks(Protocol):
         num_tasks: int,
         shots: int,
         queries: int,
-        share: slice = slice(None),
+        shard: slice = slice(None),
     ) -> Episodes:
         """Draw tasks, and examples of each.
 
@@ -43,7 +43,7 @@ class Tasks(Protocol):
             num_tasks: how many to draw.
             shots: examples to adapt to, in classification of each class.
             queries: the same for those to be judged by.
-            share: which of the tasks to return; what is drawn does not depend on it.
+            shard: which of the tasks to return; what is drawn does not depend on it.
         """
 
     def describe(self, task: NDArray[np.float64]) -> str:

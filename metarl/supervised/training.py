@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from metarl.adam import adam_step
-from metarl.distributed import mean_over_tasks, seconds_waited, share
+from metarl.distributed import mean_over_tasks, seconds_waited, shard
+from metarl.optim import adam_step
 from metarl.randomness import stream
 from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.maml import InnerLoop, outer_gradient
@@ -35,7 +35,7 @@ def meta_train(
             sound.
     """
     settings, outer = config.inner, config.outer
-    mine = share(outer.meta_batch)
+    mine = shard(outer.meta_batch)
     theta, optimizer = state.theta, state.optimizer
     seen: list[Tensor] = []
     started, drawing = time.perf_counter(), 0.0

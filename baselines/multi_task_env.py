@@ -1,0 +1,93 @@
+"""All tasks of a family mixed, for stable-baselines3: a new task every episode."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+
+from metarl.envs import TaskFamily
+from metarl.randomness import stream
+
+
+class MultiTaskEnv(VecEnv):
+    """A stable-baselines3 vector environment over a family's own, at the speed of the latter.
+
+    Where an episode ends, a task is drawn and the next one begins in the same step, as
+    stable-baselines3 has it. A time limit counts as an end like any other: no value is added for
+    what would come after it, as in this package's own advantages.
+
+    Args:
+        family: where tasks and environments come from.
+        num_envs: how many.
+    """
+
+    def __init__(self, family: TaskFamily, num_envs: int) -> None:
+        self._family = family
+        self._envs = family.make_vec(num_envs)
+        space = self._envs.single_observation_space
+        assert isinstance(space, gym.spaces.Box)
+        # in single precision, like everything that our own policies see
+        observation_space = gym.spaces.Box(-np.inf, np.inf, space.shape, np.float32)
+        super().__init__(num_envs, observation_space, self._envs.single_action_space)
+        self._actions: NDArray[Any] = np.zeros(0)
+        self._returns = np.zeros(num_envs)
+        self.start(0)
+
+    def start(self, seed: int, *indices: int) -> None:
+        """Fix the randomness of what follows the next reset."""
+        self._rng = stream(seed, "mixed tasks", *indices)
+        self.finished_returns: list[float] = []
+
+    def reset(self) -> NDArray[np.float32]:
+        """Begin an episode on a new task in every sub-environment."""
+        self._tasks = np.array(self._family.sample_tasks(self._rng, self.num_envs))
+        self._returns[:] = 0.0
+        seeds = self._rng.integers(2**31, size=self.num_envs).tolist()
+        observations, _ = self._envs.reset(seed=seeds, options={"task": self._tasks})
+        first: NDArray[np.float32] = observations.astype(np.float32)
+        return first
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Keep the actions for `step_wait`."""
+        self._actions = actions
+
+    def step_wait(
+        self,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+        """Advance; whoever is done begins a new episode on a new task."""
+        observations, rewards, terminated, truncated, _ = self._envs.step(self._actions)
+        self._returns += rewards
+        done = terminated | truncated
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if done.any():
+            for index in np.flatnonzero(done):
+                infos[index]["terminal_observation"] = observations[index].astype(np.float32)
+            self.finished_returns += self._returns[done].tolist()
+            self._returns[done] = 0.0
+            self._tasks[done] = self._family.sample_tasks(self._rng, int(done.sum()))
+            observations, _ = self._envs.reset(options={"task": self._tasks, "reset_mask": done})
+        return observations.astype(np.float32), rewards.astype(np.float32), done, infos
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._envs.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Only the render mode, which is None; there are no single environments inside."""
+        if attr_name == "render_mode":
+            return [None] * self.num_envs
+        raise AttributeError(attr_name)
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Not offered: there are no single environments inside."""
+        raise AttributeError(attr_name)
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> Any:
+        """Not offered: there are no single environments inside."""
+        raise AttributeError(method_name)
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """No sub-environment is wrapped."""
+        return [False] * self.num_envs

@@ -1,0 +1,232 @@
+"""Environments made from a family's world: a single one, and many without a Python loop.
+
+`TaskEnv` is a gymnasium environment of one simulation; `BatchedEnv` a gymnasium vector environment:
+seeds, tasks, time limit, autoreset. `NativeTaskFamily` makes both.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import EzPickle, seeding
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from gymnasium.wrappers import TimeLimit
+from numpy.typing import NDArray
+
+from metarl.envs.world import Floats, Frame, Mask, NativeFamily, as_tasks, check_finite
+
+ALL = np.ones(1, dtype=bool)
+
+
+class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
+    """One environment of a family; its task is set with `reset(options={"task": task})`.
+
+    A task stays until another is given. Where none ever was, every reset draws one from the
+    environment's own generator. The time limit is a wrapper's business, as ever in gymnasium.
+
+    Args:
+        family: what the environment is of.
+        render_mode: None or "rgb_array".
+    """
+
+    def __init__(self, family: NativeFamily, render_mode: str | None = None) -> None:
+        EzPickle.__init__(self, family, render_mode)
+        self.family = family
+        self.render_mode = render_mode
+        self.world = family.world(1, num_threads=1)
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.world.fps}
+        self.observation_space: gym.spaces.Box = self.world.observation_space  # type: ignore[assignment]
+        self.action_space = self.world.action_space
+        self._task_given = False
+
+    @property
+    def task(self) -> Floats:
+        """The present task (T,)."""
+        task: Floats = self.world.tasks[0].copy()
+        return task
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Floats, dict[str, Any]]:
+        """Start an episode, on the task of `options["task"]` (T,) if there is one."""
+        super().reset(seed=seed)
+        if options and options.get("task") is not None:
+            self.world.tasks[:] = as_tasks(options["task"], 1, self.family.task_size)
+            self._task_given = True
+        elif not self._task_given:
+            self.world.tasks[:] = self.family.sample_tasks(self.np_random, 1)
+        self.world.reset(ALL, lambda _: self.np_random)
+        return self.world.observe()[0], {}
+
+    def step(self, action: NDArray[Any]) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
+        """Advance by one step."""
+        actions = np.asarray(action)[None]
+        check_finite(actions)
+        rewards, terminated = self.world.step(actions, ALL)
+        return self.world.observe()[0], rewards[0], bool(terminated[0]), False, {}
+
+    def render(self) -> Frame | None:
+        """A picture (height, width, 3), where render_mode is "rgb_array"."""
+        return None if self.render_mode is None else self.world.render(0)
+
+    def close(self) -> None:
+        """Release the renderer."""
+        self.world.close()
+
+
+class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPickle):
+    """Many environments of one family, without a Python loop over them.
+
+    It equals gymnasium's SyncVectorEnv over the family's single environments bit for bit.
+
+        envs = BatchedEnv(half_cheetah_direction(), num_envs=800)
+        observations, _ = envs.reset(seed=0, options={"task": tasks})   # tasks (800, 1) or (1,)
+        observations, rewards, terminated, truncated, _ = envs.step(actions)
+
+    A task stays until another is given. Where none ever was, every reset draws one from the
+    sub-environment's own generator.
+
+    Args:
+        family: what the environments are of.
+        num_envs: how many.
+        max_episode_steps: when an episode is truncated; the family's horizon where None.
+        autoreset_mode: "NextStep", as gymnasium has it by default, or "Disabled": an environment
+            whose episode ended is frozen until it is reset, and costs nothing.
+        render_mode: None or "rgb_array".
+    """
+
+    def __init__(
+        self,
+        family: NativeFamily,
+        num_envs: int,
+        max_episode_steps: int | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        EzPickle.__init__(self, family, num_envs, max_episode_steps, autoreset_mode, render_mode)
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, not {num_envs}")
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            raise ValueError('autoreset_mode "SameStep" is not offered; use "NextStep"')
+        self.family = family
+        self.num_envs = num_envs
+        self.max_episode_steps = max_episode_steps or family.horizon
+        self.render_mode = render_mode
+        self.world = family.world(num_envs)
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": self.world.fps,
+            "autoreset_mode": self.autoreset_mode,
+        }
+        self.single_observation_space = self.world.observation_space
+        self.single_action_space = self.world.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._seeds: list[int | None] = [None] * num_envs
+        self._rngs: list[np.random.Generator | None] = [None] * num_envs
+        self._task_given = False
+        self._steps = np.zeros(num_envs, dtype=np.int64)
+        self._done = np.zeros(num_envs, dtype=bool)
+        self._terminated = np.zeros(num_envs, dtype=bool)
+
+    def _rng(self, index: int) -> np.random.Generator:
+        """The generator of a sub-environment, made when it is first needed."""
+        rng = self._rngs[index]
+        if rng is None:
+            rng, _ = seeding.np_random(self._seeds[index])
+            self._rngs[index] = rng
+        return rng
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Floats, dict[str, Any]]:
+        """Reset all sub-environments, or those of `options["reset_mask"]`.
+
+        Args:
+            seed: for sub-environment i, seed + i of a number, or the i-th of a sequence.
+            options: `task`, (T,) or (num_envs, T); `reset_mask`, boolean (num_envs,).
+
+        Returns:
+            Observations (num_envs, S), and an empty info.
+        """
+        options = options or {}
+        if isinstance(seed, int | np.integer):
+            seed = [int(seed) + i for i in range(self.num_envs)]
+        if seed is not None:
+            if len(seed) != self.num_envs:
+                raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} environments")
+            self._seeds = list(seed)
+            self._rngs = [
+                None if new is not None else old for new, old in zip(seed, self._rngs, strict=True)
+            ]
+        if options.get("task") is not None:
+            self.world.tasks[:] = as_tasks(options["task"], self.num_envs, self.family.task_size)
+            self._task_given = True
+        selected = options.get("reset_mask")
+        self._restart(np.ones(self.num_envs, dtype=bool) if selected is None else selected)
+        return self.world.observe(), {}
+
+    def _restart(self, selected: Mask) -> None:
+        if not self._task_given:
+            for index in np.flatnonzero(selected):
+                self.world.tasks[index] = self.family.sample_tasks(self._rng(int(index)), 1)[0]
+        self.world.reset(selected, self._rng)
+        self._steps[selected] = 0
+        self._done[selected] = False
+        self._terminated[selected] = False
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Advance every sub-environment, or reset or leave alone those whose episode has ended."""
+        actions = np.asarray(actions)
+        check_finite(actions)
+        ended = self._done.copy()
+        active = ~ended
+        rewards, terminated = self.world.step(actions, active)
+        self._steps += active
+        truncated = self._steps >= self.max_episode_steps
+        if ended.any():
+            rewards[ended] = 0.0
+            if self.autoreset_mode is AutoresetMode.NEXT_STEP:
+                self._restart(ended)
+                terminated[ended] = False
+                truncated[ended] = False
+            else:
+                terminated[ended] = self._terminated[ended]
+        self._terminated = terminated
+        self._done = terminated | truncated
+        return self.world.observe(), rewards, terminated.copy(), truncated, {}
+
+    def render(self) -> tuple[Frame, ...] | None:
+        """A picture of every sub-environment, where render_mode is "rgb_array"."""
+        if self.render_mode is None:
+            return None
+        return tuple(self.world.render(index) for index in range(self.num_envs))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Release the renderer."""
+        self.world.close()
+
+
+class NativeTaskFamily(NativeFamily):
+    """Makes single and vector environments of a family that has a world."""
+
+    def check_horizon(self) -> None:
+        """Refuse a horizon that is no number of steps."""
+        if not isinstance(self.horizon, int) or self.horizon < 1:
+            raise ValueError(f"horizon must be a whole number of at least 1, not {self.horizon!r}")
+
+    def make(self, render_mode: str | None = None) -> gym.Env:
+        """A single environment, truncated at the horizon."""
+        return TimeLimit(TaskEnv(self, render_mode), self.horizon)
+
+    def make_vec(self, num_envs: int) -> BatchedEnv:
+        """Many environments; one whose episode has ended rests until the next reset."""
+        return BatchedEnv(self, num_envs, autoreset_mode=AutoresetMode.DISABLED)

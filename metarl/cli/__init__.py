@@ -1,0 +1,101 @@
+"""The command line."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NoReturn
+
+from rich.console import Console
+
+from metarl.cli import bench, compare, data, evaluate, export, list, render, report, train
+from metarl.distributed import ProcessLost
+from metarl.errors import UserError
+from metarl.supervised.experiment import DATA_VARIABLE
+
+DESCRIPTION = """\
+Meta-learning with MAML (Finn et al., 2017): train a policy, a regression or a classifier that
+adapts to a new task within a few gradient steps, measure how well it does, and look at it."""
+
+EXAMPLES = """\
+examples:
+  metarl list                                    the configs and trained runs of the package
+  metarl train quickstart                        a few minutes, into runs/quickstart
+  metarl train my.yaml --set inner.step_size=0.2 --out runs/mine
+  metarl train --resume runs/mine                continue exactly where it stopped
+  metarl baseline my.yaml --kind pretrained      PPO on all tasks, with the same budget
+  metarl evaluate runs/mine                      scores after 0, 1, 2, ... gradient steps
+  metarl compare runs/mine runs/my-pretrained    table and plots
+  metarl render runs/mine                        video before and after adaptation
+  metarl report runs/*                           everything in one HTML page
+  metarl data check data                         what image data there are in a folder
+  metarl train omniglot_5way_1shot --data data   few-shot classification
+  tensorboard --logdir runs                      watch returns, KL, entropy, speed
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        The exit status: 0, 1 where training broke down or another process died, 2 for a mistake of
+        the user's, 130 after an interruption.
+    """
+    options = _parser().parse_args(arguments)
+    console = Console()
+    complain = Console(stderr=True)
+    if getattr(options, "data", None):
+        os.environ[DATA_VARIABLE] = options.data
+    try:
+        status: int = options.command(options, console)
+        return status
+    except UserError as error:
+        complain.print(
+            f"metarl: {error}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
+        return 2
+    except ProcessLost as error:
+        complain.print(f"metarl: {error}", style="red", markup=False, soft_wrap=True)
+        return 1
+    except FloatingPointError as error:
+        complain.print(f"metarl: it broke down: {error}", style="red", markup=False, soft_wrap=True)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        # torch has no class of its own for this
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        complain.print(
+            "metarl: there is not enough memory; take a smaller network, fewer tasks "
+            "(outer.meta_batch) or fewer samples of each",
+            style="red",
+            markup=False,
+            soft_wrap=True,
+        )
+        return 1
+    except KeyboardInterrupt:
+        return train.INTERRUPTED
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"metarl: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="metarl",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"metarl {version('metarl-maml')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    train.add_commands(commands)
+    for command in (evaluate, compare, render, report, export, list, data, bench):
+        command.add_command(commands)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""`metarl compare`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from metarl.cli.arguments import Commands, add_data, add_runs, declare
+from metarl.errors import UserError
+from metarl.files import write_atomically
+from metarl.runs.comparison import (
+    Entry,
+    compare,
+    draw,
+    markdown,
+    meaning,
+    rows,
+    with_steps_to_match,
+)
+from metarl.runs.plots import plot_fits
+from metarl.runs.predictions import fit, shows_sinusoids
+from metarl.runs.run import Run
+
+DESCRIPTION = """\
+Put runs side by side: return, error or accuracy against gradient steps on the same unseen tasks,
+and against environment steps or examples in training. Runs that differ in their seed alone count as
+one experiment.
+
+Prints a table, and writes comparison.md, adaptation.png, adaptation.svg, training.png and
+training.svg into a directory of their own; of sine waves also fits.png. A run that was not
+evaluated yet is evaluated first."""
+
+EXAMPLES = """\
+examples:
+  metarl compare runs/quickstart runs/quickstart-pretrained runs/quickstart-oracle
+  metarl compare runs/point-* --out results/point --many-steps 50
+"""
+
+
+def add_command(commands: Commands) -> None:
+    """Declare the command."""
+    summary = "put runs side by side: table and plots"
+    parser = declare(commands, "compare", summary, DESCRIPTION, EXAMPLES, _compare)
+    add_runs(parser)
+    add_data(parser)
+    parser.add_argument(
+        "--many-steps",
+        type=int,
+        metavar="K",
+        help="also find out how many gradient steps, up to K, take pretrained and random runs to "
+        "where MAML is after one",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("comparison"),
+        metavar="DIR",
+        help="where to write (default: comparison); what an earlier comparison wrote is replaced",
+    )
+
+
+def _compare(options: argparse.Namespace, console: Console) -> int:
+    if options.many_steps is not None and options.many_steps < 1:
+        raise UserError(f"--many-steps must be at least 1, not {options.many_steps}")
+    runs = [Run.open(path) for path in options.runs]
+    entries = load(runs, console)
+    if options.many_steps:
+        with console.status("taking many steps ..."):
+            entries = with_steps_to_match(entries, options.many_steps)
+    out: Path = options.out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / "comparison.md", markdown(entries))
+        plots = [path for paths in draw(entries, out, "png", "svg").values() for path in paths]
+        plots += _fits(entries, out)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {out} ({error.strerror}); name another directory with --out"
+        ) from error
+    console.print(_table(entries[0].experiment.title, entries))
+    for plot in plots:
+        console.print(f"plot: {plot}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _table(title: str, entries: Sequence[Entry]) -> Table:
+    """A column for each entry, so that it fits a terminal of 80 columns."""
+    table = Table(title=title, caption=meaning(entries))
+    labels, *quantities = zip(*(row.items() for row in rows(entries)), strict=True)
+    table.add_column()
+    for _, label in labels:
+        table.add_column(label, justify="right")
+    for metric in quantities:
+        name = metric[0][0]
+        table.add_row(name, *(value.replace(" [", "\n[") for _, value in metric))
+    return table
+
+
+def load(runs: Sequence[Run], console: Console) -> list[Entry]:
+    """The comparison of these runs; what was not evaluated yet is evaluated."""
+    for run in runs:
+        run.load()  # what is damaged is found before any work
+    with console.status("evaluating ..."):
+        return compare(runs)
+
+
+def _fits(entries: Sequence[Entry], out: Path) -> list[Path]:
+    """What each says of one wave, if that is what they are about."""
+    runs = {entry.label: entry.runs[0] for entry in entries}
+    if not all(shows_sinusoids(run) for run in runs.values()):
+        return []
+    fits = {label: fit(run) for label, run in runs.items()}
+    plot_fits(fits, next(iter(fits.values())).description, out / "fits.png")
+    return [out / "fits.png"]

@@ -1,0 +1,88 @@
+"""`metarl evaluate`."""
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from metarl.cli.arguments import Commands, add_data, add_runs, add_set, declare
+from metarl.evaluation import AdaptationCurve, Metric, Summary, short, summarise
+from metarl.experiment import Experiment
+from metarl.methods import LABELS, load_experiment
+from metarl.runs.comparison import SEED, refuse_twice
+from metarl.runs.config import differences
+from metarl.runs.results import measure
+from metarl.runs.run import Run
+
+DESCRIPTION = """\
+Measure the return, error or accuracy after 0, 1, 2, ... gradient steps on tasks that were never
+trained on. The tasks are fixed by a seed of their own, so that every method meets the same ones,
+and evaluating twice gives the same numbers. Writes evaluation.json, evaluation.csv and
+adaptation.png into each run.
+
+Runs that differ in their seed alone are summed up together: returns by the interquartile mean,
+errors and accuracies by the mean, with stratified bootstrap intervals (Agarwal et al., 2021)."""
+
+EXAMPLES = """\
+examples:
+  metarl evaluate runs/quickstart
+  metarl evaluate point_navigation                 a policy that comes with the package
+  metarl evaluate runs/point-1 runs/point-2 runs/point-3
+  metarl evaluate runs/point-1 --set evaluation.tasks=200 --set evaluation.step_sizes=[0.5,0.5]
+  metarl evaluate runs/omniglot --data data --set evaluation.queries=15
+  metarl evaluate runs/omniglot --data data --set evaluation.transductive=false
+"""
+
+
+def add_command(commands: Commands) -> None:
+    """Declare the command."""
+    summary = "measure how well trained runs adapt to tasks they never saw"
+    parser = declare(commands, "evaluate", summary, DESCRIPTION, EXAMPLES, _evaluate)
+    add_runs(parser)
+    add_data(parser)
+    add_set(parser, "evaluation.SETTING=VALUE", "evaluate otherwise than the run's config says")
+
+
+def _evaluate(options: argparse.Namespace, console: Console) -> int:
+    runs = [Run.open(path, tuple(options.set)) for path in options.runs]
+    for run in runs:
+        run.load()  # what is damaged is found before any work
+    refuse_twice(runs)
+    experiments = [load_experiment(run.config) for run in runs]
+    for run, experiment in zip(runs, experiments, strict=True):
+        experiment.check()
+        run.check_data_hashes(experiment.data_hashes)
+    pairs = zip(runs, experiments, strict=True)
+    curves = [report(run, experiment, console).scores for run, experiment in pairs]
+    settings = [experiment.evaluation_settings for experiment in experiments]
+    seeds = not any(differences(runs[0].config, run.config, SEED) for run in runs[1:])
+    if len(runs) > 1 and seeds and all(other == settings[0] for other in settings):
+        metric = experiments[0].metric
+        summary = summarise(curves, metric.iqm)
+        console.print(_table(f"all {len(runs)} runs", metric, summary))
+    return 0
+
+
+def report(run: Run, experiment: Experiment, console: Console) -> AdaptationCurve:
+    """Measure a run, print its adaptation curve, and say where the plot is."""
+    with console.status(f"evaluating {run.path} ..."):
+        curve = measure(run, experiment)
+    title = f"{run.path}: {LABELS[run.config.method]}"
+    console.print(_table(title, experiment.metric, curve.summary))
+    if len(curve.step_sizes):
+        sizes = ", ".join(f"{size:g}" for size in curve.step_sizes)
+        console.print(f"step sizes: {sizes}", highlight=False)
+    console.print(f"plot: {run.results / 'adaptation.png'}", highlight=False, soft_wrap=True)
+    return curve
+
+
+def _table(title: str, metric: Metric, summary: Summary) -> Table:
+    table = Table(title=title, caption=summary.meaning)
+    table.add_column("gradient steps", justify="right")
+    table.add_column(metric.name, justify="right")
+    table.add_column("95% interval", justify="right")
+    for step, (estimate, low, high) in enumerate(
+        zip(summary.estimate, summary.low, summary.high, strict=True)
+    ):
+        table.add_row(str(step), short(estimate), f"[{short(low)}, {short(high)}]")
+    return table

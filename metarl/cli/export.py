@@ -1,0 +1,51 @@
+"""`metarl export`."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from metarl.cli.arguments import Commands, add_run, declare
+from metarl.errors import UserError
+from metarl.methods import policy_experiment
+from metarl.runs.run import Run
+
+DESCRIPTION = """\
+Write a run's policy as a model of stable-baselines3, before any adaptation: `PPO.load` reads it,
+`evaluate_policy` runs it, and `learn` fine-tunes it."""
+
+EXAMPLES = """\
+examples:
+  metarl export runs/mine meta_policy.zip
+"""
+
+
+def add_command(commands: Commands) -> None:
+    """Declare the command."""
+    summary = "write a policy as a model of stable-baselines3"
+    parser = declare(commands, "export", summary, DESCRIPTION, EXAMPLES, _export)
+    add_run(parser)
+    parser.add_argument("model", type=Path, metavar="ZIP", help="the file to write; it must be new")
+
+
+def _export(options: argparse.Namespace, console: Console) -> int:
+    # imported here: stable-baselines3 takes a second, which nobody else should wait for
+    from metarl.baselines.stable_baselines import save_model
+
+    run = Run.open(options.run)
+    experiment = policy_experiment(run)
+    state = run.load()
+    path: Path = options.model
+    if path.suffix != ".zip":
+        raise UserError(f"{path}: the name of a stable-baselines3 model ends in .zip")
+    if path.exists():
+        raise UserError(f"{path} exists already; name another file")
+    env = experiment.family.make()
+    try:
+        save_model(path, experiment.inner.policy, state.theta, env)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror})") from error
+    finally:
+        env.close()
+    console.print(f"model: {path}", highlight=False, soft_wrap=True)
+    return 0

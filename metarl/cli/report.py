@@ -1,0 +1,56 @@
+"""`metarl report`."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from metarl.cli.arguments import Commands, add_data, add_runs, declare
+from metarl.cli.compare import load
+from metarl.errors import UserError
+from metarl.files import write_atomically
+from metarl.runs.report import report
+from metarl.runs.run import Run
+
+DESCRIPTION = """\
+Write one HTML page about runs: table, adaptation and training curves, videos or pictures, configs.
+It holds everything itself: mail it, or open it from disk."""
+
+EXAMPLES = """\
+examples:
+  metarl report runs/quickstart runs/quickstart-pretrained
+  metarl report runs/point-* --out point.html
+"""
+
+
+def add_command(commands: Commands) -> None:
+    """Declare the command."""
+    summary = "write one HTML page with table, curves, videos and configs"
+    parser = declare(commands, "report", summary, DESCRIPTION, EXAMPLES, _report)
+    add_runs(parser)
+    add_data(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="the page (default: report.html); one that is there already is replaced",
+    )
+
+
+def _report(options: argparse.Namespace, console: Console) -> int:
+    entries = load([Run.open(path) for path in options.runs], console)
+    out: Path = options.out
+    try:
+        with console.status("filming ..."):
+            page = report(entries)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, page)
+    except RuntimeError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(
+            f"cannot write {out} ({error.strerror}); name another file with --out"
+        ) from error
+    console.print(f"report: {out}", highlight=False, soft_wrap=True)
+    return 0

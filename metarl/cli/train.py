@@ -1,0 +1,292 @@
+"""`metarl train` and `metarl baseline`."""
+
+import argparse
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+
+from metarl import distributed
+from metarl.cli import evaluate
+from metarl.cli.arguments import Commands, add_data, add_set, declare
+from metarl.errors import UserError
+from metarl.experiment import Experiment
+from metarl.methods import LABELS, load_experiment
+from metarl.rl.config import Config
+from metarl.rl.experiment import PolicyExperiment
+from metarl.runs.config import AnyConfig, load_config, shipped_configs
+from metarl.runs.run import MetricsLog, Run
+from metarl.training import TrainingState
+
+KINDS = [method for method in LABELS if method != "maml"]
+INTERRUPTED = 130  # what shells report after Ctrl-C
+
+RUNS = """
+A run is a directory with the whole config, the weights (safetensors), metrics (JSON lines and
+TensorBoard), and the evaluation. Ctrl-C saves and stops; --resume continues so that the result
+is bit for bit that of an uninterrupted run."""
+
+TRAIN = f"""\
+Meta-train a policy or a network from a config: a YAML file, or the name of one that comes with the
+package (`metarl list`). At the end it is evaluated on tasks it never saw.
+{RUNS}"""
+
+TRAIN_EXAMPLES = """\
+examples:
+  metarl train quickstart
+  metarl train point_navigation --set seed=2 --out runs/point-2
+  metarl train omniglot_5way_1shot --data data
+  metarl train half_cheetah_direction --set family.settings.dynamics=gymnasium
+  metarl train --resume runs/point-2
+  metarl train --resume runs/point-2 --set outer.iterations=500    (train for longer)
+  torchrun --nproc-per-node 4 -m metarl train ant_goal             (share the tasks)
+"""
+
+BASELINE = f"""\
+Train what meta-learning is to be compared with: the same network, the same tasks, the same budget
+of environment steps or examples, the same evaluation.
+
+  pretrained          one model for all tasks mixed, fine-tuned on new tasks: a policy by PPO of
+                      stable-baselines3, one network for all waves, a classifier of all classes
+  random              no training at all; fine-tuned on new tasks
+  oracle              as pretrained, but it is told the task; not fine-tuned; not of images
+  nearest_neighbour   of images alone: the class of the most similar support image, by the features
+                      of a classifier of all classes
+
+The step size of fine-tuning is the best of `baseline.step_sizes` on validation tasks. Give the
+config, the seed and the settings of the run that is to be compared.
+{RUNS}"""
+
+BASELINE_EXAMPLES = """\
+examples:
+  metarl baseline quickstart --kind pretrained
+  metarl baseline point_navigation --kind oracle --set seed=2 --out runs/oracle-2
+  metarl baseline half_cheetah_direction --kind pretrained --model my_ppo.zip
+  metarl baseline omniglot_5way_1shot --kind nearest_neighbour --data data
+  metarl baseline --resume runs/oracle-2
+"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Declare both commands."""
+    summary = "meta-train from a config"
+    parser = declare(commands, "train", summary, TRAIN, TRAIN_EXAMPLES, _train)
+    parser.set_defaults(kind=None, model=None)
+    _add_arguments(parser)
+    summary = "train what meta-learning is compared with"
+    parser = declare(commands, "baseline", summary, BASELINE, BASELINE_EXAMPLES, _train)
+    _add_arguments(parser)
+    parser.add_argument("--kind", choices=KINDS, help="which baseline")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="ZIP",
+        help="take a model that stable-baselines3 saved (PPO or A2C) instead of training one",
+    )
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "config", nargs="?", metavar="CONFIG", help="a YAML file, or a name from `metarl list`"
+    )
+    add_set(parser, "SECTION.SETTING=VALUE", "change a setting of the config")
+    parser.add_argument(
+        "--out", type=Path, metavar="RUN", help="directory of the run (default: runs/NAME)"
+    )
+    add_data(parser)
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in RUN")
+
+
+def _train(options: argparse.Namespace, console: Console) -> int:
+    stop = _Stop()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with distributed.process_group():
+            return _lead(options, console, stop) if distributed.rank() == 0 else _follow()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Stop:
+    """Ctrl-C, or a kind kill.
+
+    The exception alone is not enough: Python ignores it where it strikes within a finaliser or a
+    callback. So it is remembered, and looked at after every iteration.
+    """
+
+    asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+
+def _follow() -> int:
+    """Take part in what the first process leads, and write nothing."""
+    start: tuple[AnyConfig, TrainingState] = distributed.broadcast(None)
+    config, state = start
+    for _ in load_experiment(config).train(state):
+        pass
+    return 0
+
+
+def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
+    run, experiment, state = _prepare(options)
+    config = run.config
+    if not (run.path / "state.json").exists():
+        run.save(state, experiment.data_hashes)
+    distributed.broadcast((config, state))
+    console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
+    log = MetricsLog(run, state.iteration)
+    saved = state
+    interrupted = False
+    try:
+        with _progress(console) as progress:
+            bar = progress.add_task(
+                LABELS[config.method],
+                total=config.updates,
+                completed=state.iteration,
+                score="",
+            )
+            for state, metrics in experiment.train(saved):
+                if metrics:
+                    log.write(state.iteration, metrics)
+                    score = experiment.progress(metrics)
+                    progress.update(bar, completed=state.iteration, score=score)
+                if state.iteration % config.checkpoint_every == 0:
+                    run.save(state, experiment.data_hashes)
+                    saved = state
+                if stop.asked:
+                    raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        # whatever ended it, the last sound state is kept
+        log.close()
+        if state is not saved:
+            run.save(state, experiment.data_hashes)
+    if interrupted:
+        console.print(
+            f"stopped after {state.iteration} of {config.updates} updates; continue with: "
+            f"metarl {options.name} --resume {run.path}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return INTERRUPTED
+    try:
+        evaluate.report(run, experiment, console)
+    except KeyboardInterrupt:
+        console.print(
+            f"trained, and not evaluated; do that with: metarl {options.name} --resume {run.path}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return INTERRUPTED
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> tuple[Run, Experiment, TrainingState]:
+    """The run to work on, what it is about, and its state: all that can be wrong is found here."""
+    if options.resume:
+        return _resume(options)
+    if not options.config:
+        raise UserError(
+            f"name a config: a YAML file, or one of {', '.join(shipped_configs())}; or --resume RUN"
+        )
+    overrides: Sequence[str] = options.set
+    if options.name == "baseline":
+        if options.kind is None:
+            raise UserError(f"say which baseline: --kind {', --kind '.join(KINDS)}")
+        overrides = [*overrides, f"method={options.kind}"]
+    config = load_config(options.config, overrides)
+    _check_processes(config)
+    experiment = load_experiment(config)
+    experiment.check()
+    model: Path | None = options.model
+    state = _imported(config, model) if model else experiment.initial_state()
+    suffix = "" if config.method == "maml" else f"-{config.method}"
+    path = options.out or Path("runs") / (Path(options.config).stem + suffix)
+    if distributed.restarted() and (path / "state.json").exists():
+        run = Run.open(path)
+        run.reconfigure(config)
+        return run, experiment, run.load()
+    return Run.create(path, config), experiment, state
+
+
+def _check_processes(config: AnyConfig) -> None:
+    """Refuse more processes than a training can use."""
+    processes = distributed.world_size()
+    if processes > 1 and config.method != "maml":
+        raise UserError("baselines train in one process; start them without torchrun")
+    if processes > config.outer.meta_batch:
+        raise UserError(
+            f"{processes} processes cannot share outer.meta_batch={config.outer.meta_batch} tasks; "
+            "raise it, or start fewer processes"
+        )
+
+
+def _resume(options: argparse.Namespace) -> tuple[Run, Experiment, TrainingState]:
+    for flag in ("out", "kind", "model"):
+        if getattr(options, flag):
+            raise UserError(
+                f"--{flag} and --resume contradict each other; a resumed run stays what and where "
+                "it is"
+            )
+    run = Run.open(options.resume, tuple(options.set))
+    if options.config:
+        config = load_config(options.config, [*options.set, f"method={run.config.method}"])
+        run.reconfigure(config)
+    _check_processes(run.config)
+    experiment = load_experiment(run.config)
+    experiment.check()
+    run.check_data_hashes(experiment.data_hashes)
+    state = run.load()
+    # a run that was stopped between its last update and its evaluation has that left to do
+    if state.iteration >= run.config.updates and (run.path / "evaluation.json").exists():
+        longer = f"; to train for longer add --set outer.iterations={2 * state.iteration}"
+        raise UserError(
+            f"the run in {run.path} is complete ({state.iteration} updates)"
+            f"{longer if run.config.updates else ''}"
+        )
+    run.save_config()
+    return run, experiment, state
+
+
+def _imported(config: AnyConfig, path: Path) -> TrainingState:
+    """The state of a run that somebody else's model is the end of."""
+    if config.method == "random" or not isinstance(config, Config):
+        raise UserError("--model is for --kind pretrained or oracle of reinforcement learning")
+    # imported here: stable-baselines3 takes a second, which nobody else should wait for
+    from metarl.baselines.stable_baselines import load_model
+
+    params, steps = load_model(path, PolicyExperiment(config).inner.policy)
+    return TrainingState(config.updates, params, samples=steps)
+
+
+def _progress(console: Console) -> Progress:
+    def fixed() -> Column:
+        return Column(no_wrap=True)
+
+    return Progress(
+        TextColumn("{task.description}", table_column=fixed()),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        MofNCompleteColumn(table_column=fixed()),
+        TimeElapsedColumn(table_column=fixed()),
+        TextColumn("ETA", table_column=fixed()),
+        TimeRemainingColumn(compact=True, table_column=fixed()),
+        TextColumn("{task.fields[score]}", table_column=fixed()),
+        console=console,
+        expand=True,
+    )

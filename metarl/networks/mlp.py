@@ -1,0 +1,73 @@
+"""The multilayer perceptron."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from metarl.networks.layers import (
+    affine,
+    depth,
+    init_norm,
+    scale_and_shift,
+    tasks_as_axis,
+    tasks_as_channels,
+    uniform,
+)
+from metarl.networks.normalisation import normalise
+from metarl.params import Params
+
+
+def init_mlp(generator: torch.Generator, sizes: Sequence[int], norm: bool = False) -> Params:
+    """Parameters of a multilayer perceptron: Xavier-uniform weights, zero biases.
+
+    Args:
+        generator: the source of randomness.
+        sizes: widths of input, hidden layers and output; (2, 100, 100, 2) has two hidden layers.
+        norm: normalise the hidden layers over the batch; they have `scale0`, `shift0`, ... then,
+            and no bias, which the normalisation would take away again.
+
+    Returns:
+        `weight0` (sizes[0], sizes[1]), `bias0` (sizes[1],), `weight1`, ... in this order.
+    """
+    params: Params = {}
+    for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+        params[f"weight{layer}"] = uniform(generator, (fan_in, fan_out), fan_in, fan_out)
+        if norm and layer < len(sizes) - 2:
+            params |= init_norm(layer, fan_out)
+        else:
+            params[f"bias{layer}"] = torch.zeros(fan_out)
+    return params
+
+
+def mlp(
+    params: Mapping[str, Tensor], inputs: Tensor, activation: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Apply the network; no activation after the last layer.
+
+    Args:
+        params: as made by `init_mlp`; further entries are ignored.
+        inputs: (M, S), or (N, M, S) where the parameters are stacked.
+        activation: applied between layers.
+
+    Returns:
+        (M, O), or (N, M, O).
+    """
+    return affine(params, depth(params) - 1, mlp_features(params, inputs, activation))
+
+
+def mlp_features(
+    params: Mapping[str, Tensor], inputs: Tensor, activation: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """What the last layer of `mlp` sees: (M, F), or (N, M, F)."""
+    hidden = inputs
+    for layer in range(depth(params) - 1):
+        if f"scale{layer}" in params:
+            hidden = hidden @ params[f"weight{layer}"]
+            channels = tasks_as_channels(hidden)
+            hidden = tasks_as_axis(normalise(channels, *scale_and_shift(params, layer)), hidden)
+        else:
+            hidden = affine(params, layer, hidden)
+        hidden = activation(hidden)
+    return hidden

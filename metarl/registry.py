@@ -1,0 +1,78 @@
+"""What names stand for: `maml`, `ant-goal`, `conv4`, or `package.module:Class` of one's own.
+
+A registry holds import strings, so that nothing is imported before it is asked for, and no two
+packages need to import each other to be known to both.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from metarl.errors import UserError, did_you_mean
+
+
+class Registry(Mapping[str, str]):
+    """Import strings by name, in the order in which they are to be listed.
+
+    Args:
+        kind: what is registered, in a word or two, for messages.
+        entries: `module:attribute` by name.
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._entries = dict(entries)
+
+    def __getitem__(self, name: str) -> str:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def load(self, name: str, members: tuple[str, ...] = ()) -> Any:
+        """What a name stands for, imported.
+
+        Args:
+            name: one of this registry's, or `package.module:Class`, found on the Python path or in
+                the working directory.
+            members: what a class of one's own must have. A function, or a class without them, is
+                refused before it could be called.
+
+        Raises:
+            UserError: if there is no such name, or it stands for something else.
+        """
+        if name in self._entries:
+            module, _, attribute = self._entries[name].partition(":")
+            return getattr(importlib.import_module(module), attribute)
+        if ":" not in name:
+            raise UserError(
+                f"there is no {self.kind} {name!r}{did_you_mean(name, self)}; there are "
+                f"{', '.join(self)}, or package.module:Class for one of your own"
+            )
+        return self._imported(name, members)
+
+    def _imported(self, name: str, members: tuple[str, ...]) -> Any:
+        module_name, _, attribute = name.partition(":")
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.insert(0, here)
+        try:
+            module = importlib.import_module(module_name)
+        except (ImportError, ValueError) as error:
+            raise UserError(
+                f"{self.kind} {name!r}: cannot import {module_name!r} ({error}); run from the "
+                "folder that holds it, or put that on PYTHONPATH"
+            ) from error
+        found = getattr(module, attribute, None)
+        if not isinstance(found, type):
+            raise UserError(
+                f"{self.kind} {name!r}: module {module_name!r} has no class {attribute!r}"
+                f"{did_you_mean(attribute, vars(module))}"
+            )
+        if lacking := [member for member in members if not hasattr(found, member)]:
+            raise UserError(f"{name!r} is not a {self.kind}: it lacks {', '.join(lacking)}")
+        return found

@@ -1,0 +1,256 @@
+"""How far training is from what the hardware allows: medians over repeats, ratios in one run.
+
+Four questions: how fast sampling is beside plain physics (`sampling`), where a meta-iteration's
+time goes (`iteration`), how time and memory grow (`iteration` again, with other sizes), and how
+fast supervised learning is (`supervised`).
+Everything is measured in a process of its own, so that peak memory is its own as well.
+"""
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+import torch
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from mujoco.batch import Batch
+from torch.func import vmap
+
+from metarl.runs.config import load_config
+from metarl.envs.mujoco_world import MujocoFamily
+from metarl.inner_loop import adapt
+from metarl.params import concatenate, flatten, repeat
+from metarl.processors import processors
+from metarl.randomness import stream
+from metarl.rl.config import Config
+from metarl.rl.losses import reinforce
+from metarl.rl.maml import (
+    adapt_by_sampling,
+    curvature_product,
+    evaluate_candidate,
+    outer_gradient,
+)
+from metarl.rl.sampler import sample
+from metarl.rl.training import initial_state, inner_loop, meta_train
+from metarl.rl.trajectories import Trajectories, tasks_of, subsample
+from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.datasets.images import ImageSet
+from metarl.supervised.experiment import SupervisedExperiment
+
+Result = TypeVar("Result")
+Figures = dict[str, float]
+Question = tuple[str, tuple[str, ...]]  # a config, and what is changed in it
+
+SAMPLED: dict[str, Question] = {  # what `sampling` is asked about
+    f"{robot}, {dynamics}": (config, (f"family.settings.dynamics={dynamics}",))
+    for robot, config in (("half-cheetah", "half_cheetah_direction"), ("ant", "ant_direction"))
+    for dynamics in ("gymnasium", "paper")
+}
+ITERATED: dict[str, Question] = {  # what `iteration` is asked about
+    "point navigation": ("point_navigation", ()),
+    "half-cheetah, paper": SAMPLED["half-cheetah, paper"],
+    "half-cheetah, gymnasium": SAMPLED["half-cheetah, gymnasium"],
+}
+# `iteration` again, for point navigation: N 20, B 20, H 100, and one of them changed
+GROWTH: dict[str, Question] = {
+    f"{letter} {size}": ("point_navigation", (f"{setting}={size}",))
+    for letter, setting, sizes in (
+        ("N", "outer.meta_batch", (5, 10, 20, 40, 80, 160)),
+        ("B", "inner.trajectories", (10, 20, 40, 80)),
+        ("H", "family.settings.horizon", (50, 100, 200, 400)),
+    )
+    for size in sizes
+}
+SUPERVISED: dict[str, Question] = {  # what `supervised` is asked about
+    "sine, 25 tasks": ("sinusoid", ()),
+    "Omniglot 5-way 1-shot, 32 tasks, 1 query": ("omniglot_5way_1shot", ()),
+    "Omniglot 5-way 1-shot, 32 tasks, 15 queries": ("omniglot_5way_1shot", ("inner.queries=15",)),
+    "MiniImagenet 5-way 1-shot, 4 tasks, 5 steps": ("miniimagenet_5way_1shot", ()),
+}
+# about as many classes and images as there are, of noise: what they show takes no time
+NOISE = {"omniglot": ((28, 28, 1), 1200, 20), "miniimagenet": ((84, 84, 3), 64, 100)}
+
+
+def alone(function: Callable[..., Result], *arguments: Any) -> Result:
+    """The result of a function that ran in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
+    """Environment steps a second of a MuJoCo family.
+
+    Returns:
+        `physics`: plain `Batch.step` with as many simulations and threads and the same actions: the
+        floor. `observed`: `Batch.step` that also computes what observations and rewards need.
+        `sampler`: the whole sampler, with a policy of its own for each task. `sync` and `async`:
+        gymnasium's vector environments with 16 and as many as processors sub-environments, and
+        one policy.
+    """
+    config = load_config(source, overrides)
+    assert isinstance(config, Config)
+    family = config.load_family()
+    assert isinstance(family, MujocoFamily)
+    inner = inner_loop(config, family)
+    policy, theta = inner.policy, initial_state(config, inner).theta
+    num_tasks = config.outer.meta_batch
+    num_envs = num_tasks * config.inner.trajectories
+    tasks = family.sample_tasks(stream(0, "benchmark"), num_tasks)
+    stacked = repeat(theta, num_tasks)
+    envs = family.make_vec(num_envs)
+
+    def sampled() -> Trajectories:
+        return sample(policy, stacked, envs, tasks, family.horizon, 0)
+
+    # the floor takes the same actions, and steps only whom the sampler steps: who fell over rests
+    gathered = sampled()
+    actions = gathered.actions.clamp(-1.0, 1.0).movedim(2, 0).flatten(1, 2).numpy()
+    active = gathered.mask.movedim(2, 0).flatten(1, 2).numpy()
+    steps = int(active.sum())
+
+    def physics(persistent: bool, stage: mujoco.mjtStage) -> float:
+        world = family.world(num_envs)
+        world.reset(np.ones(num_envs, dtype=bool), lambda index: stream(0, "start", index))
+        starts = {name: world.batch.bind(name).copy() for name in ("qpos", "qvel")}
+        batch = Batch(world.batch.model, num_envs, processors(), persistent)
+
+        def episodes() -> None:
+            for name, start in starts.items():
+                batch.bind(name)[:] = start
+            for t in range(family.horizon):
+                batch.bind("ctrl")[:] = actions[t]
+                batch.step(active[t], nstep=family.robot.frame_skip, stage=stage)
+
+        return steps / _median(episodes, repeats)
+
+    def stepped(vectorised: Any, count: int) -> float:
+        vector: gym.vector.VectorEnv[Any, Any, Any] = vectorised([family.make] * count)
+        observation, _ = vector.reset(seed=0)
+        noise = torch.from_numpy(policy.noise(stream(0, "noise"), (family.horizon, count)))
+
+        @torch.no_grad()
+        def episode() -> None:
+            nonlocal observation
+            for t in range(family.horizon):
+                seen = torch.from_numpy(np.asarray(observation, dtype=np.float32))
+                action = policy.act(policy.distribution(theta, seen), noise[t])
+                observation, *_ = vector.step(action.numpy())
+
+        rate = count * family.horizon / _median(episode, repeats)
+        vector.close()
+        return rate
+
+    return {
+        "physics": physics(False, mujoco.mjtStage.mjSTAGE_NONE),
+        "observed": physics(family.robot.persistent, family.robot.stage),
+        "sampler": steps / _median(sampled, repeats),
+        "sync": stepped(SyncVectorEnv, 16),
+        "async": stepped(AsyncVectorEnv, processors()),
+    }
+
+
+def iteration(source: str, overrides: Sequence[str], repeats: int) -> Figures:
+    """Seconds of a meta-iteration and of its parts, and the peak memory in gigabytes.
+
+    Returns:
+        `sampling` and `learning`, medians over whole iterations; `memory`. Of the parts, `adapt`
+        belongs to sampling; `gradient`, `curvature` (all products of an outer step) and
+        `line search` (a candidate) to learning.
+    """
+    config = load_config(source, [*overrides, f"outer.iterations={repeats + 1}"])
+    assert isinstance(config, Config)
+    metrics = [metrics for _, metrics in meta_train(config)][1:]
+    return {
+        "sampling": statistics.median(m["time/sampling"] for m in metrics),
+        "learning": statistics.median(m["time/learning"] for m in metrics),
+        "memory": _peak_gigabytes(),
+        **_parts(config, repeats),
+    }
+
+
+def supervised(source: str, overrides: Sequence[str], repeats: int) -> Figures:
+    """Seconds of a meta-iteration, of drawing its tasks, and the peak memory in gigabytes.
+
+    The images are noise, so that no data set is needed.
+    """
+    # an iteration on waves takes milliseconds: a hundred are measured as one
+    span = 100 if source == "sinusoid" else 1
+    changed = [f"outer.iterations={(repeats + 2) * span}", f"report_every={span}"]
+    config = load_config(source, [*overrides, *changed])
+    assert isinstance(config, SupervisedConfig)
+    data = config.data
+    given = None if data.name == "sinusoid" else _noise(data.name)
+    experiment = SupervisedExperiment(config, given)
+    training = experiment.train(experiment.initial_state())
+    metrics = [metrics for _, metrics in training if metrics][2:]
+    return {
+        "iteration": statistics.median(m["time/iteration"] for m in metrics),
+        "drawing": statistics.median(m["time/drawing"] for m in metrics),
+        "memory": _peak_gigabytes(),
+    }
+
+
+def _noise(name: str) -> ImageSet:
+    shape, classes, each = NOISE[name]
+    images = stream(0, "noise").integers(0, 256, (classes * each, *shape), dtype=np.uint8)
+    names = tuple(str(number) for number in range(classes))
+    splits = {"train": np.arange(classes)}
+    return ImageSet(name, images, np.arange(classes + 1) * each, names, splits, "")
+
+
+def _parts(config: Config, repeats: int) -> Figures:
+    assert config.outer.algorithm == "trpo"
+    family = config.load_family()
+    inner = inner_loop(config, family)
+    theta = initial_state(config, inner).theta
+    num_tasks, outer = config.outer.meta_batch, config.outer
+    tasks = family.sample_tasks(stream(0, "benchmark"), num_tasks)
+    envs = family.make_vec(num_tasks * config.inner.trajectories)
+    rollouts = adapt_by_sampling(inner, theta, envs, tasks, family.horizon, 0)
+    envs.close()
+    pre = [subsample(step, family.horizon, outer.curvature_stride) for step in rollouts.pre]
+    post = subsample(rollouts.post, family.horizon, outer.curvature_stride)
+    loss = reinforce(inner.policy, inner.estimator)
+
+    def adapted() -> object:
+        return concatenate(
+            vmap(lambda s: adapt(loss, theta, [s], inner.step_sizes[0]))(tasks_of(samples, chunk))
+            for samples in rollouts.pre[:1]
+            for chunk in inner.chunks(samples)
+        )
+
+    def products() -> None:
+        product = curvature_product(inner, theta, pre, post)
+        for _ in range(outer.cg_iterations):
+            product(flatten(theta))
+
+    return {
+        "adapt": _median(adapted, repeats),
+        "gradient": _median(lambda: outer_gradient(inner, theta, rollouts), repeats),
+        "curvature": _median(products, repeats),
+        "line search": _median(lambda: evaluate_candidate(inner, theta, rollouts), repeats),
+    }
+
+
+def _median(function: Callable[[], object], repeats: int) -> float:
+    """Seconds, the median of several runs after one that warms up."""
+    function()
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def _peak_gigabytes() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, kilobytes elsewhere

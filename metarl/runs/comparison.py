@@ -1,0 +1,265 @@
+"""Runs side by side: who adapts best, on the same tasks, with the same budget."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarl.runs.config import differences
+from metarl.errors import UserError
+from metarl.evaluation import AdaptationCurve
+from metarl.experiment import Experiment
+from metarl.methods import LABELS
+from metarl.runs.plots import plot_adaptation, plot_training, step_name
+from metarl.runs.results import measured
+from metarl.runs.run import Run
+from metarl.evaluation import Summary, short, summarise
+
+# what may differ between runs that are training seeds of one experiment
+SEED = (
+    "seed",
+    "device",
+    "checkpoint_every",
+    "report_every",
+    "evaluation.",
+    "family.settings.num_threads",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One experiment in a comparison: a method, and the runs that differ in their seed alone.
+
+    Attributes:
+        label: what to call it.
+        runs: its runs.
+        experiment: what they are about, of the first run.
+        curves: the adaptation curve of each.
+        summary: of all of them.
+        steps_to_match: how many gradient steps it takes to where MAML is after one, in words; empty
+            where nobody asked.
+    """
+
+    label: str
+    runs: Sequence[Run]
+    experiment: Experiment
+    curves: Sequence[AdaptationCurve]
+    summary: Summary
+    steps_to_match: str = ""
+
+    @property
+    def samples(self) -> list[int]:
+        """How many each run was trained with."""
+        return [run.load().samples for run in self.runs]
+
+
+def compare(runs: Sequence[Run]) -> list[Entry]:
+    """Group runs into experiments, in the order of `metarl.methods.LABELS`.
+
+    Raises:
+        UserError: if they are about different tasks, or were evaluated on different ones.
+    """
+    refuse_twice(runs)
+    _check_tasks(runs)
+    evaluated = [measured(run) for run in runs]
+    _check_evaluations(runs, [experiment for _, experiment in evaluated])
+    groups: list[list[int]] = []
+    for index, run in enumerate(runs):
+        for group in groups:
+            if not differences(runs[group[0]].config, run.config, SEED):
+                group.append(index)
+                break
+        else:
+            groups.append([index])
+    methods = Counter(runs[group[0]].config.method for group in groups)
+    entries = []
+    for group in groups:
+        first = runs[group[0]]
+        method = first.config.method
+        label = LABELS[method]
+        if methods[method] > 1:
+            names = Counter(run.path.name for run in runs)
+            label += f" ({first.path.name if names[first.path.name] == 1 else first.path})"
+        curves = [evaluated[index][0] for index in group]
+        experiment = evaluated[group[0]][1]
+        summary = summarise([curve.scores for curve in curves], experiment.metric.iqm)
+        entries.append(Entry(label, [runs[index] for index in group], experiment, curves, summary))
+    order = list(LABELS)
+    return sorted(entries, key=lambda entry: order.index(entry.runs[0].config.method))
+
+
+def with_steps_to_match(entries: Sequence[Entry], most: int) -> list[Entry]:
+    """Ask of those who fine-tune how many steps take them to where MAML is after one.
+
+    The first run of each goes on with the last of its step sizes.
+
+    Args:
+        entries: a comparison.
+        most: after how many steps to give up.
+
+    Raises:
+        UserError: if no meta-policy is among them.
+    """
+    metas = [entry for entry in entries if entry.runs[0].config.method == "maml"]
+    if not metas:
+        raise UserError("--many-steps needs a run of method maml to catch up with")
+    sign = 1.0 if metas[0].experiment.metric.higher_is_better else -1.0
+    target = max(sign * entry.summary.estimate[1] for entry in metas)
+    asked = []
+    for entry in entries:
+        if entry.runs[0].config.method in ("pretrained", "random"):
+            sizes = entry.curves[0].step_sizes
+            schedule = (*sizes, *[sizes[-1]] * most)[:most]
+            curve = entry.experiment.adaptation_curve(entry.runs[0].load().theta, schedule)
+            reached = np.flatnonzero(sign * curve.scores.mean(axis=0) >= target)
+            text = str(reached[0]) if len(reached) else f"more than {most}"
+            entry = replace(entry, steps_to_match=text)
+        asked.append(entry)
+    return asked
+
+
+def refuse_twice(runs: Sequence[Run]) -> None:
+    """Raise UserError if a run is named twice: it would count as two seeds."""
+    paths = [run.path.resolve() for run in runs]
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise UserError(f"{twice[0]} is named twice; a run counts once")
+
+
+def _check_tasks(runs: Sequence[Run]) -> None:
+    first = runs[0]
+    for run in runs[1:]:
+        run.check_data_hashes(first.data_hashes())
+        changed = [
+            difference
+            for difference in differences(first.config, run.config, SEED)
+            if difference.startswith(("family.", "data."))
+        ]
+        if changed:
+            raise UserError(
+                f"{run.path} is about other tasks than {first.path} ({'; '.join(changed)}): they "
+                "cannot be compared"
+            )
+
+
+def _check_evaluations(runs: Sequence[Run], experiments: Sequence[Experiment]) -> None:
+    settings = [experiment.evaluation_settings for experiment in experiments]
+    for run, evaluation in zip(runs[1:], settings[1:], strict=True):
+        changed = {
+            name: f"evaluation.{name}: {settings[0].get(name)} → {value}"
+            for name, value in evaluation.items()
+            if value != settings[0].get(name)
+        }
+        if changed:
+            fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
+            raise UserError(
+                f"{run.path} was evaluated otherwise than {runs[0].path} "
+                f"({'; '.join(changed.values())}); evaluate it alike: metarl evaluate {run.path} "
+                f"{fix}"
+            )
+
+
+def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
+    """The comparison as a table: a row for each entry, by column name."""
+    steps = max(len(entry.summary.estimate) for entry in entries)
+    metric = entries[0].experiment.metric
+    table = []
+    for entry in entries:
+        row = {
+            "method": entry.label,
+            "seeds": ", ".join(str(run.config.seed) for run in entry.runs),
+            metric.samples: _span(entry.samples),
+            "budget": _millions(entry.experiment.budget),
+            "step size": _step_sizes(entry.curves),
+        }
+        for k in range(steps):
+            heading = f"{metric.name} before" if k == 0 else step_name(k)
+            summary = entry.summary
+            row[heading] = (
+                f"{short(summary.estimate[k])} [{short(summary.low[k])}, {short(summary.high[k])}]"
+                if k < len(summary.estimate)
+                else "–"
+            )
+        if any(other.steps_to_match for other in entries):
+            row[f"steps to MAML's {metric.name} after 1"] = entry.steps_to_match or "–"
+        table.append(row)
+    return table
+
+
+def _span(steps: Sequence[int]) -> str:
+    """The fewest and the most, in millions."""
+    return " to ".join(dict.fromkeys([_millions(min(steps)), _millions(max(steps))]))
+
+
+def _millions(steps: int) -> str:
+    return f"{steps / 1e6:.2f} M" if steps else "0"
+
+
+def _step_sizes(curves: Sequence[AdaptationCurve]) -> str:
+    """The first step size of each run, as it was trained for or chosen."""
+    first = dict.fromkeys(f"{curve.step_sizes[0]:g}" for curve in curves if curve.step_sizes)
+    return ", ".join(first) or "–"
+
+
+def markdown(entries: Sequence[Entry]) -> str:
+    """The table in Markdown."""
+    table = rows(entries)
+    lines = ["| " + " | ".join(table[0]) + " |", "|" + "---|" * len(table[0])]
+    lines += ["| " + " | ".join(row.values()) + " |" for row in table]
+    return "\n".join([*lines, "", meaning(entries), ""])
+
+
+def meaning(entries: Sequence[Entry]) -> str:
+    """What the numbers of the table are, in a sentence."""
+    meanings = list(dict.fromkeys(entry.summary.meaning for entry in entries))
+    axis = entries[0].experiment.metric.axis
+    return f"{axis[0].upper()}{axis[1:]} on unseen tasks: {'; '.join(meanings)}."
+
+
+def draw(entries: Sequence[Entry], folder: Path, *formats: str) -> dict[str, list[Path]]:
+    """Write the plots of a comparison.
+
+    Args:
+        entries: a comparison.
+        folder: where to.
+        formats: what the files' names end with, such as `png`.
+
+    Returns:
+        By what it shows, the files of a plot. Training is left out where no run recorded it.
+    """
+    title, metric = entries[0].experiment.title, entries[0].experiment.metric
+
+    def files(name: str) -> list[Path]:
+        return [folder / f"{name}.{ending}" for ending in formats]
+
+    plots = {f"{metric.name} against gradient steps": files("adaptation")}
+    summaries = {entry.label: entry.summary for entry in entries}
+    plot_adaptation(summaries, metric, f"Adaptation: {title}", *files("adaptation"))
+    curves = {entry.label: _training_curves(entry) for entry in entries}
+    if any(parts["before"] or parts["after"] for parts in curves.values()):
+        plots[f"{metric.name} in training"] = files("training")
+        plot_training(curves, metric, f"Training: {title}", *files("training"))
+    return plots
+
+
+def _training_curves(entry: Entry) -> Mapping[str, list[tuple[NDArray[Any], NDArray[Any]]]]:
+    """Samples and scores in training, for each run; by "before" and "after" adaptation.
+
+    A run that has no metrics, as those that come with the package, is left out.
+    """
+    metric = entry.experiment.metric
+    curves: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {"before": [], "after": []}
+    for run in entry.runs:
+        metrics = run.metrics()
+        if not metrics:
+            continue
+        samples = np.cumsum([line[metric.samples.replace(" ", "_")] for line in metrics])
+        names = [name for name in metrics[0] if name.startswith(f"{metric.name}/")]
+        before = [name for name in names if name.endswith("/after_0_steps")]
+        after = [name for name in names if name not in before][-1:]
+        for when, name in (*(("before", n) for n in before), *(("after", n) for n in after)):
+            curves[when].append((samples, np.array([line[name] for line in metrics])))
+    return curves

@@ -1,0 +1,228 @@
+"""Experiments come from YAML files: one file, one experiment, validated whole.
+
+Everything is checked before any work is spent, and every mistake is reported at once.
+"""
+
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from metarl.errors import UserError, did_you_mean
+from metarl.rl.config import Config, FamilyConfig
+from metarl.supervised.config import SupervisedConfig
+
+AnyConfig = Config | SupervisedConfig
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, in which 1e-2 is a number as everybody expects; PyYAML alone reads a string."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    key: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:float"]
+    for key, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\.inf|\.nan)$"),
+    list("-+0123456789."),
+)
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configs that come with the package, by name."""
+    folder = Path(str(resources.files("metarl.configs")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
+    """Read and validate an experiment.
+
+    Args:
+        source: a YAML file, or the name of a config that comes with the package.
+        overrides: settings such as `inner.step_size=0.2`.
+
+    Raises:
+        UserError: if the file cannot be read, or with one sentence for each mistake in it.
+    """
+    path = Path(source)
+    if not path.is_file():
+        known = shipped_configs()
+        if source not in known:
+            raise UserError(
+                f"there is no config file {source!r}{did_you_mean(source, known)}; give a path, or "
+                f"one of the names {', '.join(known)}"
+            )
+        path = known[source]
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the config {str(path)!r}: {error}") from error
+    values = _parse(text, f"{str(path)!r}")
+    if not isinstance(values, dict):
+        raise UserError(f"the config {str(path)!r} must be a mapping of settings")
+    for override in overrides:
+        _override(values, override)
+    return validate_config(values, str(path))
+
+
+def validate_config(values: Mapping[str, Any], origin: str = "the config") -> AnyConfig:
+    """An experiment from plain values, with every mistake reported at once.
+
+    Args:
+        values: as read from YAML.
+        origin: what to call it in messages.
+
+    Raises:
+        UserError: with one sentence for each mistake.
+    """
+    if not {"family", "data"} & values.keys():
+        raise UserError(
+            f"{origin} must say what to learn: `family` (reinforcement learning) or `data` "
+            "(few-shot regression and classification)"
+        )
+    schema: type[AnyConfig] = SupervisedConfig if "data" in values else Config
+    try:
+        config = schema.model_validate(values)
+    except ValidationError as error:
+        problems = [_sentence(schema, detail) for detail in error.errors()]
+    else:
+        problems = []
+    # a family can be checked although something else is wrong
+    if isinstance(values.get("family"), Mapping):
+        problems += _family_problems(values["family"])
+    if problems:
+        raise UserError(
+            "\n".join([f"{origin} has {_count(problems)}:", *map("  - {}".format, problems)])
+        )
+    return config
+
+
+def dump_config(config: AnyConfig) -> str:
+    """The whole experiment as YAML, defaults included."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def differences(old: AnyConfig, new: AnyConfig, ignore: Sequence[str] = ()) -> list[str]:
+    """Which settings differ, as `name: old → new`, but for those whose names start as ignored."""
+    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    return [
+        f"{name}: {before.get(name)} → {after.get(name)}"
+        for name in {**before, **after}
+        if before.get(name) != after.get(name) and not name.startswith(tuple(ignore))
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _parse(text: str, origin: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader: it constructs plain values alone
+    except yaml.YAMLError as error:
+        raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise UserError(f"--set {override!r} must have the form section.setting=value")
+    *sections, setting = name.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {override!r}: {section!r} is a setting, not a section")
+    values[setting] = _parse(text, f"--set {override!r}")
+
+
+def _family_problems(values: Mapping[str, Any]) -> list[str]:
+    try:
+        FamilyConfig.model_validate(values).load()
+    except ValidationError:
+        return []  # already among the problems
+    except (ValueError, UserError) as error:
+        return [f"family: {error}"]
+    return []
+
+
+def _count(problems: Sequence[str]) -> str:
+    return "a mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+
+
+def _sentence(schema: type[AnyConfig], detail: ErrorDetails) -> str:
+    location, section = _locate(schema, detail["loc"])
+    name = ".".join(location)
+    given = detail["input"]
+    match detail["type"]:
+        case "extra_forbidden":
+            known = list(section.model_fields)
+            return (
+                f"{name}: there is no such setting{did_you_mean(location[-1], known)}; "
+                f"there are {', '.join(known)}"
+            )
+        case "model_type" | "model_attributes_type":
+            return f"{name}: must be a section with settings of its own, not {given!r}"
+        case "missing":
+            return f"{name}: this setting is required"
+        case "union_tag_invalid" | "union_tag_not_found":
+            options = _sections(section.model_fields[location[-1]].annotation)
+            setting, _ = _tags(options[0])
+            tags = " or ".join(repr(tag) for option in options for tag in _tags(option)[1])
+            instead = given.get(setting) if isinstance(given, Mapping) else given
+            return f"{name}.{setting}: must be {tags}, not {instead!r}"
+        case "value_error":  # of a check of ours, which names the setting itself
+            return detail["msg"].removeprefix("Value error, ")
+        case _:
+            what, should, message = detail["msg"].partition("should ")
+            if not should:
+                return f"{name}: {what[0].lower()}{what[1:]}: {given!r}"
+            return f"{name}: must {message}, not {given!r}"
+
+
+def _locate(
+    schema: type[BaseModel], location: Sequence[int | str]
+) -> tuple[list[str], type[BaseModel]]:
+    """The names that lead to a setting, and the section which it is in.
+
+    In a place that pydantic gives there are also the tags which tell sections of a union apart,
+    though not in the file.
+    """
+    names: list[str] = []
+    section, options = schema, [schema]
+    for part in location:
+        if len(options) > 1:
+            options = [option for option in options if part in _tags(option)[1]]
+            continue
+        if options:
+            section = options[0]
+        names.append(str(part))
+        field = section.model_fields.get(str(part))
+        options = _sections(field.annotation) if field else []
+    return names, section
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in typing.get_args(annotation) for section in _sections(part)]
+
+
+def _tags(section: type[BaseModel]) -> tuple[str, tuple[Any, ...]]:
+    """What tells a section of a union apart: its first literal setting, and the values of that."""
+    return next(
+        (name, typing.get_args(field.annotation))
+        for name, field in section.model_fields.items()
+        if typing.get_origin(field.annotation) is Literal
+    )

@@ -1,0 +1,267 @@
+"""Plots, in colours that colour-blind readers can tell apart."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from metarl.evaluation import Metric
+from metarl.evaluation import Summary
+
+Curve = tuple[NDArray[Any], NDArray[Any]]
+
+# Okabe and Ito's palette, each with a marker of its own for print
+STYLES = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A wave, and what a network makes of it.
+
+    Attributes:
+        description: the wave in words.
+        points: what it was shown, (K, 2).
+        wave: the truth, (M, 2).
+        curves: by number of gradient steps, (M, 2).
+    """
+
+    description: str
+    points: NDArray[np.float64]
+    wave: NDArray[np.float64]
+    curves: dict[int, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Classification:
+    """An episode, and what a network makes of it.
+
+    Attributes:
+        description: the classes in words.
+        support: one image of each class, (ways, H, W, C) in 0...1.
+        queries: (M, H, W, C).
+        labels: (M,).
+        answers: after all gradient steps, (M,).
+        steps: how many these were.
+    """
+
+    description: str
+    support: NDArray[np.float64]
+    queries: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    answers: NDArray[np.int64]
+    steps: int
+
+
+def step_name(step: int) -> str:
+    """`before adaptation`, `after 1 step`, `after 2 steps`, ..."""
+    return "before adaptation" if step == 0 else f"after {step} step{'s' * (step > 1)}"
+
+
+def plot_adaptation(
+    curves: Mapping[str, Summary], metric: Metric, title: str, *paths: Path
+) -> None:
+    """Scores against gradient steps, in the form of Finn et al. (2017), figures 4 and 5.
+
+    Args:
+        curves: what to compare, by label. Who takes no step is drawn as a level.
+        metric: what the scores are.
+        title: above the plot.
+        paths: where to write; the ending decides the format.
+    """
+    figure, axes = _figure(title)
+    steps = max(len(curve.estimate) for curve in curves.values())
+    for (label, curve), (colour, marker) in zip(curves.items(), _styles(curves), strict=True):
+        if len(curve.estimate) == 1 < steps:
+            axes.axhline(curve.estimate[0], color=colour, linestyle="--", label=label)
+            axes.axhspan(curve.low[0], curve.high[0], color=colour, alpha=0.15, linewidth=0)
+            continue
+        x = np.arange(len(curve.estimate))
+        axes.plot(x, curve.estimate, marker=marker, color=colour, label=label)
+        axes.fill_between(x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+    axes.set_xlabel("gradient steps on the new task")
+    axes.set_ylabel(f"{metric.axis} on unseen tasks")
+    _scale(axes, metric)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(figure, axes, " · ".join(dict.fromkeys(c.meaning for c in curves.values())), paths)
+
+
+def plot_training(
+    curves: Mapping[str, Mapping[str, Sequence[Curve]]],
+    metric: Metric,
+    title: str,
+    *paths: Path,
+) -> None:
+    """Scores in training against samples; a band spans the runs of an experiment.
+
+    Args:
+        curves: by label, then "before" and "after" adaptation: samples and scores of every run. A
+            label without any keeps its colour for itself, as in the other plots.
+        metric: what the scores and the samples are.
+        title: above the plot.
+        paths: where to write; the ending decides the format.
+    """
+    figure, axes = _figure(title)
+    for (label, parts), (colour, _) in zip(curves.items(), _styles(curves), strict=True):
+        for part, style in (("before", ":" if parts["after"] else "-"), ("after", "-")):
+            if not parts[part]:
+                continue
+            length = min(len(samples) for samples, _ in parts[part])
+            window = max(1, length // 30)
+            scores = np.stack([_smooth(values[:length], window) for _, values in parts[part]])
+            samples = parts[part][0][0][:length] / 1e6
+            name = f"{label}, {part} adaptation" if parts["after"] else label
+            axes.plot(samples, scores.mean(axis=0), style, color=colour, label=name)
+            low, high = scores.min(axis=0), scores.max(axis=0)
+            axes.fill_between(samples, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.set_xlabel(f"{metric.samples} in training, millions")
+    axes.set_ylabel(f"{metric.axis} on training tasks")
+    _scale(axes, metric)
+    note = "mean over training seeds, band from the worst to the best; running mean"
+    _finish(figure, axes, note, paths)
+
+
+def plot_paths(
+    paths_by_step: Mapping[int, NDArray[Any]], goal: NDArray[Any], title: str, *files: Path
+) -> None:
+    """Paths of a point before and after adaptation, as in Finn et al. (2017), figure 4.
+
+    Args:
+        paths_by_step: for each number of gradient steps, positions (B, H, 2), NaN after the end.
+        goal: (2,).
+        title: above the plot.
+        files: where to write; the ending decides the format.
+    """
+    figure, axes = _figure(title)
+    styles = zip(paths_by_step.items(), _styles(paths_by_step), strict=True)
+    for (step, paths), (colour, marker) in styles:
+        label = step_name(step)
+        for number, path in enumerate(paths):
+            name = label if number == 0 else None
+            axes.plot(*path.T, color=colour, linewidth=1.2, alpha=0.7, label=name)
+            last = path[np.isfinite(path[:, 0])][-1]
+            axes.plot(*last, marker, color=colour, markersize=5)
+    axes.plot(*goal, "*", color="black", markersize=14, label="goal", zorder=10)
+    axes.plot(0, 0, "+", color="black", markersize=12, label="start", zorder=10)
+    axes.set_aspect("equal")
+    axes.set_xlabel("x, metres")
+    axes.set_ylabel("y, metres")
+    note = f"{len(paths)} trajectories for each; markers where they end"
+    _finish(figure, axes, note, files, beside=True)
+
+
+def plot_fits(fits: Mapping[str, Fit], title: str, *files: Path) -> None:
+    """Waves as networks see them before and after adaptation (Finn et al. 2017, figures 2 and 3).
+
+    Args:
+        fits: of the same wave, by label; a panel for each.
+        title: above the plot.
+        files: where to write; the ending decides the format.
+    """
+    figure = Figure(figsize=(1.2 + 4.2 * len(fits), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(fits), sharey=True, squeeze=False)[0]
+    for axes, (label, fit) in zip(panels, fits.items(), strict=True):
+        axes.plot(*fit.wave.T, color="black", linewidth=1.0, label="truth")
+        styles = zip(fit.curves.items(), _styles(fit.curves), strict=True)
+        for (step, curve), (colour, _) in styles:
+            style = ":" if step == 0 else "-"
+            axes.plot(*curve.T, style, color=colour, label=step_name(step))
+        axes.plot(*fit.points.T, "^", color="#CC79A7", markersize=8, label="shown", zorder=10)
+        axes.set_title(label)
+        axes.set_xlabel("x")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=8)
+    panels[0].set_ylabel("y")
+    figure.suptitle(title)
+    _save(figure, files)
+
+
+def plot_classification(seen: Classification, title: str, *files: Path) -> None:
+    """A sheet with an episode: the support images, and the queries with what was said of them.
+
+    Args:
+        seen: the episode. Each class is a column; mistakes have a frame, and the class that was
+            answered.
+        title: above the sheet.
+        files: where to write; the ending decides the format.
+    """
+    ways = len(seen.support)
+    columns = [np.flatnonzero(seen.labels == label) for label in range(ways)]
+    depth = max(len(column) for column in columns)
+    figure = Figure(figsize=(max(4.8, 0.9 * ways), 1.2 + 0.95 * (depth + 1)), layout="constrained")
+    panels = figure.subplots(depth + 1, ways, squeeze=False)
+    for axes in panels.flat:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+    for label, column in enumerate(columns):
+        _picture(panels[0, label], seen.support[label])
+        panels[0, label].set_title(str(label + 1), fontsize=9)
+        for row, query in enumerate(column):
+            axes = panels[row + 1, label]
+            _picture(axes, seen.queries[query])
+            if seen.answers[query] != label:
+                axes.spines[:].set(visible=True, color="#D55E00", linewidth=2.5)
+                axes.set_xlabel(f"taken for {seen.answers[query] + 1}", fontsize=8, color="#D55E00")
+    panels[0, 0].set_ylabel("support", fontsize=8)
+    panels[1, 0].set_ylabel("queries", fontsize=8)
+    right = int((seen.answers == seen.labels).sum())
+    note = f"{right} of {len(seen.labels)} right after {seen.steps} gradient steps; mistakes framed"
+    figure.suptitle(title, fontsize=10)
+    figure.supxlabel(note, fontsize=8, color="0.35")
+    _save(figure, files)
+
+
+def _picture(axes: Axes, image: NDArray[Any]) -> None:
+    if image.shape[-1] == 1:  # strokes are ones: dark on light, as they were written
+        axes.imshow(1.0 - image[..., 0], cmap="gray", vmin=0.0, vmax=1.0)
+    else:
+        axes.imshow(image)
+
+
+def _scale(axes: Axes, metric: Metric) -> None:
+    """Errors differ by factors."""
+    if not metric.higher_is_better:
+        axes.set_yscale("log")
+
+
+def _styles(curves: Mapping[Any, Any]) -> list[tuple[str, str]]:
+    return [STYLES[index % len(STYLES)] for index in range(len(curves))]
+
+
+def _smooth(values: NDArray[Any], window: int) -> NDArray[Any]:
+    """The mean of the last few values."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    means: NDArray[Any] = (sums[ends] - sums[starts]) / (ends - starts)
+    return means
+
+
+def _figure(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title)
+    return figure, axes
+
+
+def _finish(
+    figure: Figure, axes: Axes, note: str, paths: Sequence[Path], beside: bool = False
+) -> None:
+    axes.grid(alpha=0.3)
+    if beside:  # where there is no empty corner
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    else:
+        axes.legend(frameon=False)
+    figure.supxlabel(note, fontsize=7, color="0.35")
+    _save(figure, paths)
+
+
+def _save(figure: Figure, paths: Sequence[Path]) -> None:
+    for path in paths:
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
