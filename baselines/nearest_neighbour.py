@@ -1,21 +1,61 @@
 """Classification by the nearest neighbour, in the feature space of a pretrained network."""
 
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metarl.params import Params
-from metarl.supervised.models import Model
+from metarl.baselines.pretrained_network import Pretrained
+from metarl.evaluation import AdaptationCurve
+from metarl.method import Axis
+from metarl.networks import Network
+from metarl.params import Params, repeat
+from metarl.settings import MethodSection
+from metarl.supervised.losses import CLASSIFICATION, Kind
+from metarl.supervised.prediction import inductive
 from metarl.supervised.tasks import Examples
 
 
-def nearest_neighbour(model: Model, params: Params, support: Examples, inputs: Tensor) -> Tensor:
+class NearestNeighbourSettings(MethodSection):
+    """None: the network is trained as a pretrained one."""
+
+    name: Literal["nearest_neighbour"] = "nearest_neighbour"
+
+
+class NearestNeighbour(Pretrained):
+    """The class of the most similar support image. Nothing is fine-tuned."""
+
+    label: ClassVar[str] = "nearest neighbour"
+    axis: ClassVar[Axis | None] = None
+    Settings: ClassVar[type[MethodSection]] = NearestNeighbourSettings
+    kinds: ClassVar[tuple[Kind, ...]] = (CLASSIFICATION,)
+
+    def outputs(
+        self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
+    ) -> Iterator[Tensor]:
+        """Similarities, of a single stage."""
+        alone = not self.problem.config.evaluation.transductive
+        predict = inductive(nearest_neighbour) if alone else nearest_neighbour
+        yield predict(self.problem.network, repeat(params, len(inputs)), support, inputs)
+
+    def adaptation_curve(
+        self, params: Params, step_sizes: Sequence[float] | None = None
+    ) -> AdaptationCurve:
+        """The accuracy, of a single stage."""
+        return self.curve("test", self.problem.config.evaluation.tasks, params, ())
+
+
+def nearest_neighbour(
+    network: Network, params: Params, support: Examples, inputs: Tensor
+) -> Tensor:
     """Of each class, the cosine similarity of the support example that is most similar.
 
     Ravi and Larochelle (2017), section 4.1. Nothing is learned from the support set.
 
     Args:
-        model: a network that was trained to tell many classes apart.
+        network: one that was trained to tell many classes apart.
         params: its parameters, stacked over tasks.
         support: of N tasks, inputs (N, K, ...) and labels (N, K).
         inputs: (N, M, ...).
@@ -25,7 +65,7 @@ def nearest_neighbour(model: Model, params: Params, support: Examples, inputs: T
     """
     known, labels = support
     # in one batch, so that both are normalised alike
-    features = F.normalize(model.features(params, torch.cat([known, inputs], dim=1)), dim=-1)
+    features = F.normalize(network.features(params, torch.cat([known, inputs], dim=1)), dim=-1)
     ours, theirs = features[:, : known.shape[1]], features[:, known.shape[1] :]
     similarity = theirs @ ours.mT  # (N, M, K)
     members = F.one_hot(labels).bool().mT  # (N, ways, K)

@@ -4,8 +4,9 @@ This is the only evaluation. Meta-learned, pretrained and random models are all 
 the same tasks and with the same randomness where the seed is the same.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,17 +62,29 @@ class AdaptationCurve:
     Attributes:
         tasks: (N, T).
         scores: (N, K + 1): of each task after k updates, k = 0...K.
-        step_sizes: of the K updates.
+        step_sizes: of the K updates; empty where adaptation is no matter of gradient steps.
+        episodes: of the task that were used before each stage, (K + 1,); empty where the measure
+            is no return.
     """
 
     tasks: NDArray[np.float64]
     scores: NDArray[np.float64]
     step_sizes: tuple[float, ...]
+    episodes: tuple[int, ...] = ()
 
     @property
     def summary(self) -> Summary:
         """Mean over tasks, with its interval."""
         return mean_over_tasks(self.scores)
+
+    def first(self, steps: int) -> "AdaptationCurve":
+        """The curve up to so many steps."""
+        return replace(
+            self,
+            scores=self.scores[:, : steps + 1],
+            step_sizes=self.step_sizes[:steps],
+            episodes=self.episodes[: steps + 1],
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain values."""
@@ -80,6 +93,7 @@ class AdaptationCurve:
             "mean": summary.estimate.tolist(),
             "interval_95": (summary.high - summary.estimate).tolist(),
             "step_sizes": list(self.step_sizes),
+            "episodes": list(self.episodes),
             "tasks": self.tasks.tolist(),
             "scores": self.scores.tolist(),
         }
@@ -87,7 +101,12 @@ class AdaptationCurve:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "AdaptationCurve":
         """The inverse of `to_json`."""
-        return cls(np.array(value["tasks"]), np.array(value["scores"]), tuple(value["step_sizes"]))
+        return cls(
+            np.array(value["tasks"]),
+            np.array(value["scores"]),
+            tuple(value["step_sizes"]),
+            tuple(value.get("episodes", ())),
+        )
 
 
 def mean_over_tasks(returns: Floats) -> Summary:
@@ -142,3 +161,36 @@ def short(value: float) -> str:
     if abs(value) >= 100.0:
         return f"{value:.1f}"
     return f"{value:.2f}" if abs(value) >= 0.1 or value == 0.0 else f"{value:.2g}"
+
+
+def best_schedule(
+    schedules: Sequence[tuple[float, ...]],
+    validate: Callable[[tuple[float, ...]], AdaptationCurve],
+    metric: Metric,
+    stage: int = 1,
+) -> tuple[float, ...]:
+    """Of several step-size schedules, the best on validation tasks.
+
+    Args:
+        schedules: to choose from.
+        validate: the adaptation curve of one, on validation tasks. A schedule with which it breaks
+            down, by a FloatingPointError, is out of the race.
+        metric: what decides.
+        stage: after how many steps the score is to be best; 0 for the mean of all of them.
+
+    Raises:
+        FloatingPointError: if all of them break down.
+    """
+    sign = 1.0 if metric.higher_is_better else -1.0
+    scores: dict[tuple[float, ...], float] = {}
+    for schedule in schedules:
+        with suppress(FloatingPointError):
+            reached = validate(schedule).scores
+            scores[schedule] = sign * float((reached[:, stage] if stage else reached[:, 1:]).mean())
+    if not scores:
+        first = [schedule[0] for schedule in schedules]
+        raise FloatingPointError(
+            f"every step size of baseline.step_sizes {first} breaks the model down; add smaller "
+            "ones"
+        )
+    return max(scores, key=lambda schedule: scores[schedule])

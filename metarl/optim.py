@@ -1,21 +1,100 @@
-"""Adam (Kingma and Ba, 2015, algorithm 1) as a function of parameters, gradient and its own state.
+"""Outer steps: how meta-parameters follow an objective. They know of no domain.
 
-torch's own is an object, and to make one for every step takes longer than the step: for a sine
-wave a tenth of the iteration.
+An optimiser is a section of the config with one verb, `step`, a pure function of the parameters and
+of the optimiser's own state. `Adam` is here, the trust region in `metarl.trust_region`.
 """
+
+from collections.abc import Callable
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from metarl.params import Params, flatten, unflatten
+from metarl.registry import Registry
+from metarl.settings import OuterSection, Positive, PositiveInt
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+OUTER_STEPS = Registry(
+    "outer step", {"trpo": "metarl.trust_region:TrustRegion", "adam": "metarl.optim:Adam"}
+)
+
+
+class Objective(Protocol):
+    """What is to grow, at any parameters. Adam asks for the gradient alone."""
+
+    def gradient(self, theta: Params) -> tuple[Tensor, float]:
+        """The gradient (P,), and the value."""
+
+    def evaluate(self, theta: Params) -> tuple[float, float]:
+        """The value, and the mean divergence from what the data were sampled with."""
+
+    def curvature(self, theta: Params, fraction: float) -> Callable[[Tensor], Tensor]:
+        """Products with the divergence's Hessian, estimated on a fraction of the samples."""
+
+
+class Optimizer(Protocol):
+    """The verb of an outer step; see `metarl.settings.OuterSection` for what all of them have."""
+
+    def step(
+        self, theta: Params, objective: Objective, state: Params, iteration: int
+    ) -> tuple[Params, Params, dict[str, float]]:
+        """The new parameters (the very same where nothing was better), the new state, metrics."""
+
+
+class Adam(OuterSection):
+    """Steps of Adam, several on the same data where `epochs` says so.
+
+    `clip` bounds every single element of the gradient.
+    """
+
+    algorithm: Literal["adam"] = "adam"
+    learning_rate: Positive = 1e-3
+    clip: Positive | None = None
+    epochs: PositiveInt = 1
+
+    def step(
+        self, theta: Params, objective: Objective, state: Params, iteration: int
+    ) -> tuple[Params, Params, dict[str, float]]:
+        """As `Optimizer` has it.
+
+        Raises:
+            FloatingPointError: if a gradient is not finite.
+        """
+        rate = self.annealed(self.learning_rate, iteration)
+        first: float | None = None
+        for _ in range(self.epochs):
+            gradient, value = objective.gradient(theta)
+            check_gradient(gradient)
+            first = value if first is None else first
+            if self.clip is not None:
+                gradient = gradient.clamp(-self.clip, self.clip)
+            theta, state = adam_step(theta, -gradient, state, rate)  # it minimises
+        assert first is not None
+        return theta, state, {"outer/objective": first}
+
+
+def check_gradient(gradient: Tensor) -> None:
+    """Stop before a step that would ruin the parameters.
+
+    Raises:
+        FloatingPointError: if the gradient is not finite.
+    """
+    if not torch.isfinite(gradient).all():
+        raise FloatingPointError(
+            "the meta-gradient is not finite; lower the inner step size (inner.step_size) or the "
+            "outer one (outer.learning_rate, outer.max_kl)"
+        )
 
 
 def adam_step(
     params: Params, gradient: Tensor, state: Params, learning_rate: float
 ) -> tuple[Params, Params]:
-    """One step down a gradient.
+    """One step down a gradient (Kingma and Ba, 2015, algorithm 1).
+
+    A function, because torch's own Adam is an object, and to make one for every step takes longer
+    than the step: a tenth of an iteration on sinusoids.
 
     Args:
         params: to start from.

@@ -6,9 +6,29 @@ processes. So a resumed run continues exactly, and a new consumer disturbs nobod
 """
 
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 import torch
+
+
+class Key(NamedTuple):
+    """Where a stream stands among all of a run: its seed, and the indices that lead to it.
+
+    key = Key(seed).fold(iteration)
+    key.fold(inner_step).stream("trajectories", task)
+    """
+
+    seed: int
+    indices: tuple[int, ...] = ()
+
+    def fold(self, *indices: int) -> "Key":
+        """The key of a part: of an iteration, of an inner step."""
+        return Key(self.seed, self.indices + indices)
+
+    def stream(self, role: str, *indices: int) -> np.random.Generator:
+        """A generator for one role; see `stream`."""
+        return stream(self.seed, role, *self.indices, *indices)
 
 
 def stream(seed: int, role: str, *indices: int) -> np.random.Generator:

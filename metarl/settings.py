@@ -1,16 +1,22 @@
 """What all experiments' settings are made of."""
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from metarl.errors import UserError
+from metarl.registry import Registry
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0.0, le=1e30)]  # a number in single precision
+Bounded = Annotated[float, Field(ge=0.0, le=1e30)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-Method = Literal["maml", "pretrained", "random", "oracle", "nearest_neighbour"]
+LearnedStepSizes = Literal["none", "meta_sgd", "lslr"]
 
 
 class Section(BaseModel):
@@ -19,9 +25,51 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class SectionError(ValueError):
+    """Mistakes in a section whose kind is looked up: each is one of the section's own."""
+
+    def __init__(self, section: type[Section], mistakes: ValidationError) -> None:
+        super().__init__(str(mistakes))
+        self.section = section
+        self.mistakes = mistakes
+
+
+def one_of(registry: Registry, tag: str, default: str, attribute: str = "") -> BeforeValidator:
+    """Validates a section whose schema is that of what it names.
+
+    Args:
+        registry: where the names stand.
+        tag: the setting that names, such as `algorithm`; the name alone is a section of defaults.
+        default: the name where the section has none.
+        attribute: of what is registered, that holds the schema; empty where it is one itself.
+    """
+
+    def validate(value: Any) -> Any:
+        if isinstance(value, str):
+            value = {tag: value}
+        if not isinstance(value, Mapping):
+            if isinstance(value, Section):
+                return value
+            raise ValueError(f"must be a section with settings of its own, not {value!r}")
+        name = value.get(tag, default)
+        try:
+            found = registry.load(str(name))
+        except UserError as error:
+            names = " or ".join(map(repr, registry))
+            raise ValueError(f"{tag}: must be {names}, not {name!r}") from error
+        schema: type[Section] = getattr(found, attribute) if attribute else found
+        try:
+            return schema.model_validate({tag: name, **value})
+        except ValidationError as error:
+            raise SectionError(schema, error) from error
+
+    return BeforeValidator(validate)
+
+
 class OuterSection(Section):
     """Meta-training: how long, and on how many tasks an iteration."""
 
+    algorithm: str
     iterations: PositiveInt = 100
     meta_batch: PositiveInt = 20
     anneal: bool = False
@@ -30,3 +78,24 @@ class OuterSection(Section):
         """A step's size at an iteration: with `anneal` it falls to zero by half a cosine."""
         progress = iteration / self.iterations
         return value * 0.5 * (1.0 + math.cos(math.pi * progress)) if self.anneal else value
+
+
+class InnerSection(Section):
+    """Adaptation: gradient steps on a little data of one task.
+
+    `adapt: head` adapts the last layer alone (ANIL, Raghu et al. 2020). Step sizes are learned with
+    θ one for each single parameter (`meta_sgd`, Li et al. 2017) or one for each tensor and step
+    (`lslr`, Antoniou et al. 2019).
+    """
+
+    step_size: Positive = 0.1
+    steps: PositiveInt = 1
+    first_order: bool = False
+    adapt: Literal["all", "head"] = "all"
+    learned_step_sizes: LearnedStepSizes = "none"
+
+
+class MethodSection(Section):
+    """Which method, and what it alone can be told."""
+
+    name: str

@@ -7,28 +7,58 @@ that evaluates the objective and the divergence at a candidate.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from metarl.optim import Objective, check_gradient
+from metarl.params import Params, flatten, unflatten
+from metarl.settings import Bounded, Fraction, OuterSection, Positive, PositiveInt
 
-@dataclass(frozen=True)
-class TrustRegion:
-    """The settings of the step; the defaults are those of Finn et al. (2017).
 
-    Attributes:
-        max_kl: δ, the largest mean divergence of an accepted step.
-        cg_iterations: conjugate-gradient iterations.
-        damping: added to the curvature's diagonal.
-        backtrack_ratio: factor between line-search candidates.
-        max_backtracks: how many candidates are tried.
+class TrustRegion(OuterSection):
+    """Trust region steps; the defaults are those of Finn et al. (2017).
+
+    `max_kl` is δ, the largest mean divergence of an accepted step; `damping` is added to the
+    curvature's diagonal; `curvature_fraction` of the samples estimate the curvature, the gradient
+    and the line search always use all.
     """
 
-    max_kl: float = 0.01
-    cg_iterations: int = 10
-    damping: float = 1e-5
-    backtrack_ratio: float = 0.8
-    max_backtracks: int = 15
+    algorithm: Literal["trpo"] = "trpo"
+    max_kl: Positive = 0.01
+    cg_iterations: PositiveInt = 10
+    damping: Bounded = 1e-5
+    backtrack_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
+    max_backtracks: PositiveInt = 15
+    curvature_fraction: Fraction = 0.1
+
+    def step(
+        self, theta: Params, objective: Objective, state: Params, iteration: int
+    ) -> tuple[Params, Params, dict[str, float]]:
+        """As `metarl.optim.Optimizer` has it; there is no state.
+
+        Raises:
+            FloatingPointError: if the gradient is not finite.
+        """
+        gradient, value = objective.gradient(theta)
+        step = trust_region_step(
+            flatten(theta),
+            gradient,
+            objective.curvature(theta, self.curvature_fraction),
+            lambda candidate: objective.evaluate(unflatten(candidate, theta)),
+            value,
+            self.model_copy(update={"max_kl": self.annealed(self.max_kl, iteration)}),
+        )
+        metrics = {
+            "outer/objective": step.objective,
+            "outer/improvement": step.improvement,
+            "outer/kl": step.kl,
+            "outer/line_search_steps": float(step.candidates),
+            "outer/accepted": float(step.accepted),
+        }
+        return unflatten(step.theta, theta) if step.accepted else theta, {}, metrics
 
 
 @dataclass(frozen=True)
@@ -50,18 +80,6 @@ class TrustRegionStep:
     objective: float
     improvement: float
     kl: float
-
-
-def check_gradient(gradient: Tensor) -> None:
-    """Stop before a step that would ruin the parameters.
-
-    Raises:
-        FloatingPointError: if the gradient is not finite.
-    """
-    if not torch.isfinite(gradient).all():
-        raise FloatingPointError(
-            "the meta-gradient is not finite; lower the inner step size (inner.step_size)"
-        )
 
 
 def conjugate_gradient(

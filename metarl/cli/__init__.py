@@ -12,7 +12,7 @@ from rich.console import Console
 from metarl.cli import bench, compare, data, evaluate, export, list, render, report, train
 from metarl.distributed import ProcessLost
 from metarl.errors import UserError
-from metarl.supervised.experiment import DATA_VARIABLE
+from metarl.supervised.data import DATA_VARIABLE
 
 DESCRIPTION = """\
 Meta-learning with MAML (Finn et al., 2017): train a policy, a regression or a classifier that

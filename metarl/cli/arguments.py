@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from metarl.supervised.experiment import DATA_VARIABLE
+from metarl.supervised.data import DATA_VARIABLE
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]

@@ -79,7 +79,7 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
         raise UserError(
             f"cannot write to {out} ({error.strerror}); name another directory with --out"
         ) from error
-    console.print(_table(entries[0].experiment.title, entries))
+    console.print(_table(entries[0].method.problem.title, entries))
     for plot in plots:
         console.print(f"plot: {plot}", highlight=False, soft_wrap=True)
     return 0

@@ -7,8 +7,7 @@ from rich.table import Table
 
 from metarl.cli.arguments import Commands, add_data, add_runs, add_set, declare
 from metarl.evaluation import AdaptationCurve, Metric, Summary, short, summarise
-from metarl.experiment import Experiment
-from metarl.methods import LABELS, load_experiment
+from metarl.method import Method, load_method
 from metarl.runs.comparison import SEED, refuse_twice
 from metarl.runs.config import differences
 from metarl.runs.results import measure
@@ -48,27 +47,27 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     for run in runs:
         run.load()  # what is damaged is found before any work
     refuse_twice(runs)
-    experiments = [load_experiment(run.config) for run in runs]
-    for run, experiment in zip(runs, experiments, strict=True):
-        experiment.check()
-        run.check_data_hashes(experiment.data_hashes)
-    pairs = zip(runs, experiments, strict=True)
-    curves = [report(run, experiment, console).scores for run, experiment in pairs]
-    settings = [experiment.evaluation_settings for experiment in experiments]
+    methods = [load_method(run.config) for run in runs]
+    for run, method in zip(runs, methods, strict=True):
+        method.problem.check()
+        run.check_data_hashes(method.problem.data_hashes)
+    pairs = zip(runs, methods, strict=True)
+    curves = [report(run, method, console).scores for run, method in pairs]
+    settings = [method.problem.evaluation_settings for method in methods]
     seeds = not any(differences(runs[0].config, run.config, SEED) for run in runs[1:])
     if len(runs) > 1 and seeds and all(other == settings[0] for other in settings):
-        metric = experiments[0].metric
+        metric = methods[0].problem.metric
         summary = summarise(curves, metric.iqm)
         console.print(_table(f"all {len(runs)} runs", metric, summary))
     return 0
 
 
-def report(run: Run, experiment: Experiment, console: Console) -> AdaptationCurve:
+def report(run: Run, method: Method, console: Console) -> AdaptationCurve:
     """Measure a run, print its adaptation curve, and say where the plot is."""
     with console.status(f"evaluating {run.path} ..."):
-        curve = measure(run, experiment)
-    title = f"{run.path}: {LABELS[run.config.method]}"
-    console.print(_table(title, experiment.metric, curve.summary))
+        curve = measure(run, method)
+    title = f"{run.path}: {method.label}"
+    console.print(_table(title, method.problem.metric, curve.summary))
     if len(curve.step_sizes):
         sizes = ", ".join(f"{size:g}" for size in curve.step_sizes)
         console.print(f"step sizes: {sizes}", highlight=False)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from metarl.cli.arguments import Commands, add_run, declare
 from metarl.errors import UserError
-from metarl.methods import policy_experiment
+from metarl.runs.adapted_policy import policy_problem
 from metarl.runs.run import Run
 
 DESCRIPTION = """\
@@ -33,16 +33,16 @@ def _export(options: argparse.Namespace, console: Console) -> int:
     from metarl.baselines.stable_baselines import save_model
 
     run = Run.open(options.run)
-    experiment = policy_experiment(run)
+    problem = policy_problem(run)
     state = run.load()
     path: Path = options.model
     if path.suffix != ".zip":
         raise UserError(f"{path}: the name of a stable-baselines3 model ends in .zip")
     if path.exists():
         raise UserError(f"{path} exists already; name another file")
-    env = experiment.family.make()
+    env = problem.family.make()
     try:
-        save_model(path, experiment.inner.policy, state.theta, env)
+        save_model(path, problem.policy, state.theta, env)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror})") from error
     finally:

@@ -7,7 +7,6 @@ from rich.table import Table
 
 from metarl.cli.arguments import Commands, declare
 from metarl.evaluation import short
-from metarl.methods import LABELS, load_experiment
 from metarl.runs.config import shipped_configs
 from metarl.runs.results import measured
 from metarl.runs.run import Run, trained_runs
@@ -38,10 +37,10 @@ def _list(options: argparse.Namespace, console: Console) -> int:
     trained.add_column("how well it adapts")
     for name, path in trained_runs().items():
         run = Run.open(path)
-        curve, _ = measured(run)
-        experiment = load_experiment(run.config)
-        what = f"{LABELS[run.config.method]}, {experiment.title}, {run.load().iteration} updates"
+        curve, method = measured(run)
+        problem = method.problem
+        what = f"{method.label}, {problem.title}, {run.load().iteration} updates"
         scores = " → ".join(short(value) for value in curve.summary.estimate[:4])
-        trained.add_row(name, what, str(run.config.seed), f"{experiment.metric.name} {scores}")
+        trained.add_row(name, what, str(run.config.seed), f"{problem.metric.name} {scores}")
     console.print(trained)
     return 0

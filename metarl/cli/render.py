@@ -11,7 +11,7 @@ from rich.console import Console
 
 from metarl.cli.arguments import Commands, add_data, add_run, declare
 from metarl.errors import UserError
-from metarl.methods import LABELS, load_experiment
+from metarl.method import load_method
 from metarl.runs.adapted_policy import adapt_to_task
 from metarl.runs.plots import plot_classification, plot_fits, plot_paths
 from metarl.runs.predictions import classify, fit, shows_sinusoids
@@ -128,7 +128,8 @@ def _draw(run: Run, options: argparse.Namespace, out: Path) -> list[Path]:
 
 
 def _title(run: Run) -> str:
-    return f"{LABELS[run.config.method]}, {load_experiment(run.config).title}"
+    method = load_method(run.config)
+    return f"{method.label}, {method.problem.title}"
 
 
 def _check_display() -> None:

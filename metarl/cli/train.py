@@ -21,15 +21,15 @@ from metarl import distributed
 from metarl.cli import evaluate
 from metarl.cli.arguments import Commands, add_data, add_set, declare
 from metarl.errors import UserError
-from metarl.experiment import Experiment
-from metarl.methods import LABELS, load_experiment
-from metarl.rl.config import Config
-from metarl.rl.experiment import PolicyExperiment
+from metarl.evaluation import short
+from metarl.method import Method, Metrics, TrainingState, load_method, train
+from metarl.rl.config import METHODS as RL_METHODS
+from metarl.rl.problem import PolicyProblem
 from metarl.runs.config import AnyConfig, load_config, shipped_configs
 from metarl.runs.run import MetricsLog, Run
-from metarl.training import TrainingState
+from metarl.supervised.config import METHODS as SUPERVISED_METHODS
 
-KINDS = [method for method in LABELS if method != "maml"]
+KINDS = list(dict.fromkeys([*RL_METHODS, *SUPERVISED_METHODS]))
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
 RUNS = """
@@ -137,16 +137,16 @@ def _follow() -> int:
     """Take part in what the first process leads, and write nothing."""
     start: tuple[AnyConfig, TrainingState] = distributed.broadcast(None)
     config, state = start
-    for _ in load_experiment(config).train(state):
+    for _ in train(load_method(config), state):
         pass
     return 0
 
 
 def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
-    run, experiment, state = _prepare(options)
+    run, method, state = _prepare(options)
     config = run.config
     if not (run.path / "state.json").exists():
-        run.save(state, experiment.data_hashes)
+        run.save(state, method.problem.data_hashes)
     distributed.broadcast((config, state))
     console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
     log = MetricsLog(run, state.iteration)
@@ -155,18 +155,18 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
     try:
         with _progress(console) as progress:
             bar = progress.add_task(
-                LABELS[config.method],
-                total=config.updates,
+                method.label,
+                total=method.updates,
                 completed=state.iteration,
                 score="",
             )
-            for state, metrics in experiment.train(saved):
+            for state, metrics in train(method, saved):
                 if metrics:
                     log.write(state.iteration, metrics)
-                    score = experiment.progress(metrics)
+                    score = _progress_of(method, metrics)
                     progress.update(bar, completed=state.iteration, score=score)
                 if state.iteration % config.checkpoint_every == 0:
-                    run.save(state, experiment.data_hashes)
+                    run.save(state, method.problem.data_hashes)
                     saved = state
                 if stop.asked:
                     raise KeyboardInterrupt
@@ -176,17 +176,17 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
         # whatever ended it, the last sound state is kept
         log.close()
         if state is not saved:
-            run.save(state, experiment.data_hashes)
+            run.save(state, method.problem.data_hashes)
     if interrupted:
         console.print(
-            f"stopped after {state.iteration} of {config.updates} updates; continue with: "
+            f"stopped after {state.iteration} of {method.updates} updates; continue with: "
             f"metarl {options.name} --resume {run.path}",
             highlight=False,
             soft_wrap=True,
         )
         return INTERRUPTED
     try:
-        evaluate.report(run, experiment, console)
+        evaluate.report(run, method, console)
     except KeyboardInterrupt:
         console.print(
             f"trained, and not evaluated; do that with: metarl {options.name} --resume {run.path}",
@@ -197,7 +197,7 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
     return 0
 
 
-def _prepare(options: argparse.Namespace) -> tuple[Run, Experiment, TrainingState]:
+def _prepare(options: argparse.Namespace) -> tuple[Run, Method, TrainingState]:
     """The run to work on, what it is about, and its state: all that can be wrong is found here."""
     if options.resume:
         return _resume(options)
@@ -211,33 +211,34 @@ def _prepare(options: argparse.Namespace) -> tuple[Run, Experiment, TrainingStat
             raise UserError(f"say which baseline: --kind {', --kind '.join(KINDS)}")
         overrides = [*overrides, f"method={options.kind}"]
     config = load_config(options.config, overrides)
-    _check_processes(config)
-    experiment = load_experiment(config)
-    experiment.check()
+    method = load_method(config)
+    _check_processes(method)
+    method.problem.check()
     model: Path | None = options.model
-    state = _imported(config, model) if model else experiment.initial_state()
-    suffix = "" if config.method == "maml" else f"-{config.method}"
+    state = _imported(method, model) if model else method.initial_state()
+    suffix = f"-{options.kind}" if options.kind else ""
     path = options.out or Path("runs") / (Path(options.config).stem + suffix)
     if distributed.restarted() and (path / "state.json").exists():
         run = Run.open(path)
         run.reconfigure(config)
-        return run, experiment, run.load()
-    return Run.create(path, config), experiment, state
+        return run, method, run.load()
+    return Run.create(path, config), method, state
 
 
-def _check_processes(config: AnyConfig) -> None:
+def _check_processes(method: Method) -> None:
     """Refuse more processes than a training can use."""
     processes = distributed.world_size()
-    if processes > 1 and config.method != "maml":
-        raise UserError("baselines train in one process; start them without torchrun")
-    if processes > config.outer.meta_batch:
+    meta_batch = method.problem.config.outer.meta_batch
+    if processes > 1 and not method.distributes:
+        raise UserError(f"{method.label} trains in one process; start it without torchrun")
+    if processes > meta_batch:
         raise UserError(
-            f"{processes} processes cannot share outer.meta_batch={config.outer.meta_batch} tasks; "
+            f"{processes} processes cannot share outer.meta_batch={meta_batch} tasks; "
             "raise it, or start fewer processes"
         )
 
 
-def _resume(options: argparse.Namespace) -> tuple[Run, Experiment, TrainingState]:
+def _resume(options: argparse.Namespace) -> tuple[Run, Method, TrainingState]:
     for flag in ("out", "kind", "model"):
         if getattr(options, flag):
             raise UserError(
@@ -246,33 +247,44 @@ def _resume(options: argparse.Namespace) -> tuple[Run, Experiment, TrainingState
             )
     run = Run.open(options.resume, tuple(options.set))
     if options.config:
-        config = load_config(options.config, [*options.set, f"method={run.config.method}"])
+        config = load_config(options.config, [*options.set, f"method={run.config.method.name}"])
         run.reconfigure(config)
-    _check_processes(run.config)
-    experiment = load_experiment(run.config)
-    experiment.check()
-    run.check_data_hashes(experiment.data_hashes)
+    method = load_method(run.config)
+    _check_processes(method)
+    method.problem.check()
+    run.check_data_hashes(method.problem.data_hashes)
     state = run.load()
     # a run that was stopped between its last update and its evaluation has that left to do
-    if state.iteration >= run.config.updates and (run.path / "evaluation.json").exists():
+    if state.iteration >= method.updates and (run.path / "evaluation.json").exists():
         longer = f"; to train for longer add --set outer.iterations={2 * state.iteration}"
         raise UserError(
             f"the run in {run.path} is complete ({state.iteration} updates)"
-            f"{longer if run.config.updates else ''}"
+            f"{longer if method.updates else ''}"
         )
     run.save_config()
-    return run, experiment, state
+    return run, method, state
 
 
-def _imported(config: AnyConfig, path: Path) -> TrainingState:
+def _imported(method: Method, path: Path) -> TrainingState:
     """The state of a run that somebody else's model is the end of."""
-    if config.method == "random" or not isinstance(config, Config):
-        raise UserError("--model is for --kind pretrained or oracle of reinforcement learning")
+    if not isinstance(method.problem, PolicyProblem) or not method.updates:
+        raise UserError("--model is for a policy that is trained, such as --kind pretrained")
     # imported here: stable-baselines3 takes a second, which nobody else should wait for
     from metarl.baselines.stable_baselines import load_model
 
-    params, steps = load_model(path, PolicyExperiment(config).inner.policy)
-    return TrainingState(config.updates, params, samples=steps)
+    params, steps = load_model(path, method.problem.policy)
+    return TrainingState(method.updates, params, samples=steps)
+
+
+def _progress_of(method: Method, metrics: Metrics) -> str:
+    """The loss where there is one, and the scores before and after adaptation."""
+    metric = method.problem.metric.name
+    said = [f"loss {metrics['loss']:.3g}"] if "loss" in metrics else []
+    scores = [value for name, value in metrics.items() if name.startswith(f"{metric}/")]
+    if scores:
+        ends = scores[:1] + scores[1:][-1:]
+        said.append(f"{metric} {' → adapted '.join(short(score) for score in ends)}")
+    return ", ".join(said)
 
 
 def _progress(console: Console) -> Progress:

@@ -3,3 +3,37 @@
 Every network serves one task or many. Where its parameters are stacked over tasks, (N, ...), so are
 its inputs, and each task has weights of its own: one call a layer for all of them.
 """
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from metarl.params import Params
+from metarl.registry import Registry
+
+NETWORKS = Registry(
+    "network", {"mlp": "metarl.networks.mlp:MLP", "conv4": "metarl.networks.conv4:Conv4"}
+)
+
+
+class Network(Protocol):
+    """A section of the config that is a function of parameters; a file each."""
+
+    @property
+    def kind(self) -> str:
+        """Its name."""
+
+    @property
+    def for_images(self) -> str | None:
+        """The setting, if any, because of which it serves images alone."""
+
+    def init(self, generator: torch.Generator, shape: tuple[int, ...], outputs: int) -> Params:
+        """Parameters to start from, not stacked, for inputs of a shape and O outputs."""
+
+    def __call__(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """Outputs (N, M, O) for inputs (N, M, ...), with parameters stacked over N tasks."""
+
+    def features(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """What the last layer sees, (N, M, F)."""

@@ -11,10 +11,14 @@ from metarl.params import Params
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 
 
+def last_layer(layer: int) -> list[str]:
+    """The names of a network's last layer, of this number."""
+    return [f"weight{layer}", f"bias{layer}"]
+
+
 def head(params: Mapping[str, Tensor]) -> list[str]:
     """The names of the last layer's parameters."""
-    last = depth(params) - 1
-    return [f"weight{last}", f"bias{last}"]
+    return last_layer(depth(params) - 1)
 
 
 def depth(params: Mapping[str, Tensor]) -> int:

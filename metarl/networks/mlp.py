@@ -1,7 +1,9 @@
 """The multilayer perceptron."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,9 +19,40 @@ from metarl.networks.layers import (
 )
 from metarl.networks.normalisation import normalise
 from metarl.params import Params
+from metarl.settings import Section, Widths
 
 
-def init_mlp(generator: torch.Generator, sizes: Sequence[int], norm: bool = False) -> Params:
+class MLP(Section):
+    """A multilayer perceptron of ReLUs, with batch normalisation or without."""
+
+    kind: Literal["mlp"] = "mlp"
+    hidden_sizes: Widths = (40, 40)
+    norm: bool = False
+
+    @property
+    def for_images(self) -> str | None:
+        """The normalisation: examples of a regression are too few and too alike."""
+        return "norm" if self.norm else None
+
+    def init(self, generator: torch.Generator, shape: tuple[int, ...], outputs: int) -> Params:
+        """Parameters for inputs of a shape and O outputs, as `init_mlp` makes them."""
+        return init_mlp(generator, (math.prod(shape), *self.hidden_sizes, outputs), self.norm)
+
+    def __call__(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """Outputs (N, M, O) for inputs (N, M, ...)."""
+        return mlp(params, inputs.flatten(2), torch.relu)
+
+    def features(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """What the last layer sees, (N, M, F)."""
+        return mlp_features(params, inputs.flatten(2), torch.relu)
+
+
+def init_mlp(
+    generator: torch.Generator,
+    sizes: Sequence[int],
+    norm: bool = False,
+    output_scale: float = 1.0,
+) -> Params:
     """Parameters of a multilayer perceptron: Xavier-uniform weights, zero biases.
 
     Args:
@@ -27,6 +60,7 @@ def init_mlp(generator: torch.Generator, sizes: Sequence[int], norm: bool = Fals
         sizes: widths of input, hidden layers and output; (2, 100, 100, 2) has two hidden layers.
         norm: normalise the hidden layers over the batch; they have `scale0`, `shift0`, ... then,
             and no bias, which the normalisation would take away again.
+        output_scale: factor on the weights of the last layer.
 
     Returns:
         `weight0` (sizes[0], sizes[1]), `bias0` (sizes[1],), `weight1`, ... in this order.
@@ -38,6 +72,8 @@ def init_mlp(generator: torch.Generator, sizes: Sequence[int], norm: bool = Fals
             params |= init_norm(layer, fan_out)
         else:
             params[f"bias{layer}"] = torch.zeros(fan_out)
+    if output_scale != 1.0:
+        params[f"weight{len(sizes) - 2}"] *= output_scale
     return params
 
 

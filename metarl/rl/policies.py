@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.networks.layers import ACTIVATIONS
+from metarl.networks.layers import ACTIVATIONS, last_layer
 from metarl.networks.mlp import init_mlp, mlp
 from metarl.params import Params
 from metarl.rl.trajectories import Distribution
@@ -32,6 +32,10 @@ class Policy(Protocol):
     @property
     def action_dtype(self) -> torch.dtype:
         """Type of an action."""
+
+    @property
+    def head(self) -> list[str]:
+        """The names of what belongs to the last layer."""
 
     def init(self, generator: torch.Generator) -> Params:
         """Fresh parameters."""
@@ -73,6 +77,7 @@ class GaussianPolicy:
         activation: `relu` or `tanh`.
         init_std: standard deviation at initialisation.
         min_std: lower bound that the standard deviation is clamped to.
+        output_scale: factor on the last layer's weights at initialisation.
     """
 
     observation_size: int
@@ -81,6 +86,7 @@ class GaussianPolicy:
     activation: str = "relu"
     init_std: float = 1.0
     min_std: float = 1e-6
+    output_scale: float = 1.0
 
     action_dtype = torch.float32
 
@@ -89,9 +95,15 @@ class GaussianPolicy:
         """Shape of one action, (A,)."""
         return (self.action_size,)
 
+    @property
+    def head(self) -> list[str]:
+        """The last layer, and the standard deviation beside it."""
+        return [*last_layer(len(self.hidden_sizes)), "log_std"]
+
     def init(self, generator: torch.Generator) -> Params:
         """Xavier weights, zero biases, and `log_std` (A,)."""
-        params = init_mlp(generator, (self.observation_size, *self.hidden_sizes, self.action_size))
+        sizes = (self.observation_size, *self.hidden_sizes, self.action_size)
+        params = init_mlp(generator, sizes, output_scale=self.output_scale)
         params["log_std"] = torch.full((self.action_size,), math.log(self.init_std))
         return params
 
@@ -147,19 +159,27 @@ class CategoricalPolicy:
         num_actions: how many actions there are.
         hidden_sizes: widths of the hidden layers.
         activation: `relu` or `tanh`.
+        output_scale: factor on the last layer's weights at initialisation.
     """
 
     observation_size: int
     num_actions: int
     hidden_sizes: tuple[int, ...] = (100, 100)
     activation: str = "relu"
+    output_scale: float = 1.0
 
     action_shape = ()
     action_dtype = torch.int64
 
+    @property
+    def head(self) -> list[str]:
+        """The last layer."""
+        return last_layer(len(self.hidden_sizes))
+
     def init(self, generator: torch.Generator) -> Params:
         """Xavier weights and zero biases."""
-        return init_mlp(generator, (self.observation_size, *self.hidden_sizes, self.num_actions))
+        sizes = (self.observation_size, *self.hidden_sizes, self.num_actions)
+        return init_mlp(generator, sizes, output_scale=self.output_scale)
 
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
         """`logits` (..., M, K), normalised: log-probabilities."""
@@ -201,6 +221,7 @@ def policy_for(
     activation: str = "relu",
     init_std: float = 1.0,
     min_std: float = 1e-6,
+    output_scale: float = 1.0,
 ) -> GaussianPolicy | CategoricalPolicy:
     """The policy that fits an environment's spaces: Gaussian for a Box, categorical for Discrete.
 
@@ -211,6 +232,7 @@ def policy_for(
         activation: `relu` or `tanh`.
         init_std: initial standard deviation, for a Box.
         min_std: lower bound of the standard deviation, for a Box.
+        output_scale: factor on the last layer's weights at initialisation.
 
     Raises:
         ValueError: for other spaces.
@@ -222,10 +244,16 @@ def policy_for(
         )
     size = observation_space.shape[0]
     if isinstance(action_space, gym.spaces.Discrete) and action_space.start == 0:
-        return CategoricalPolicy(size, int(action_space.n), hidden_sizes, activation)
+        return CategoricalPolicy(size, int(action_space.n), hidden_sizes, activation, output_scale)
     if isinstance(action_space, gym.spaces.Box) and len(action_space.shape) == 1:
         return GaussianPolicy(
-            size, action_space.shape[0], hidden_sizes, activation, init_std, min_std
+            size,
+            action_space.shape[0],
+            hidden_sizes,
+            activation,
+            init_std,
+            min_std,
+            output_scale,
         )
     raise ValueError(
         f"actions must be a flat Box or Discrete starting at 0, not {action_space}; wrap the "

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.compute import one_thread
-from metarl.randomness import stream
+from metarl.randomness import Key
 from metarl.rl.policies import Policy
 from metarl.rl.trajectories import Trajectories
 
@@ -24,8 +24,7 @@ def sample(
     envs: VectorEnv,
     tasks: NDArray[np.float64],
     horizon: int,
-    seed: int,
-    *indices: int,
+    key: Key,
     first_task: int = 0,
 ) -> Trajectories:
     """One trajectory in every sub-environment: B = num_envs / N for each of N tasks.
@@ -42,8 +41,7 @@ def sample(
             the environment does after its end.
         tasks: (N, T).
         horizon: H.
-        seed: the run's seed.
-        indices: what tells this call's stream from others', such as iteration and inner step.
+        key: where this call's randomness is: that of an iteration and an inner step.
         first_task: position of the first task in the meta-batch, where others have the rest of it.
 
     Raises:
@@ -57,7 +55,7 @@ def sample(
             f"{envs.num_envs} environments cannot be divided evenly among {num_tasks} tasks"
         )
     positions = range(first_task, first_task + num_tasks)
-    streams = [stream(seed, "trajectories", *indices, task) for task in positions]
+    streams = [key.stream("trajectories", task) for task in positions]
     noise = torch.stack(
         [torch.from_numpy(policy.noise(rng, (horizon, per_task))) for rng in streams], dim=1
     )  # (H, N, B, ·): a time step is one contiguous block

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from metarl.params import Params
+
 Distribution = dict[str, Tensor]
 
 
@@ -103,6 +105,41 @@ def to_samples(trajectories: Trajectories, advantages: Tensor) -> Samples:
         log_probs=trajectories.log_probs.flatten(1, 2),
         distribution={name: leaf.flatten(1, 2) for name, leaf in trajectories.distribution.items()},
     )
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """What was collected of N tasks, stage after stage of their adaptation.
+
+    A stage is "after k gradient steps" of a method that adapts by gradients, and "the k-th episode
+    of a trial" of one that adapts by its memory.
+
+    Attributes:
+        trajectories: of each stage.
+        samples: the same with advantages, where learning happens.
+        params: what each stage was sampled with, stacked over tasks: θ, ..., θ'_i.
+        seconds: how long sampling and adapting took.
+    """
+
+    trajectories: list[Trajectories]
+    samples: list[Samples]
+    params: list[Params]
+    seconds: float = 0.0
+
+    @property
+    def pre(self) -> list[Samples]:
+        """Those that adaptation learned from."""
+        return self.samples[:-1]
+
+    @property
+    def post(self) -> Samples:
+        """Those that were sampled after adaptation."""
+        return self.samples[-1]
+
+    @property
+    def horizon(self) -> int:
+        """H."""
+        return self.trajectories[0].mask.shape[-1]
 
 
 def tasks_of(samples: Samples, tasks: slice) -> Samples:

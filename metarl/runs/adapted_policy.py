@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 
 from metarl.envs import PointNavigation, TaskFamily
 from metarl.errors import UserError
-from metarl.methods import policy_experiment
+from metarl.method import load_method
 from metarl.params import take
 from metarl.runs.plots import step_name
-from metarl.randomness import stream
+from metarl.randomness import Key, stream
 from metarl.runs.results import measured, steps_to_show
-from metarl.rl.evaluation import fine_tune
-from metarl.rl.experiment import PolicyExperiment
-from metarl.rl.maml import Rollouts
 from metarl.rl.policies import Policy
+from metarl.rl.problem import PolicyProblem
+from metarl.rl.trajectories import Rollouts
 from metarl.runs.run import Run
 from metarl.runs.video import Episode, record
 
@@ -89,22 +88,34 @@ def adapt_to_task(
     Raises:
         UserError: if the task or the steps make no sense for the run.
     """
-    policy_experiment(run)
-    curve, experiment = measured(run)
-    assert isinstance(experiment, PolicyExperiment)
-    state, family, settings = run.load(), experiment.family, experiment.config.evaluation
-    most = len(curve.step_sizes)
+    policy_problem(run)
+    curve, method = measured(run)
+    problem: PolicyProblem = method.problem
+    state, family, settings = run.load(), problem.family, problem.config.evaluation
+    most = curve.scores.shape[1] - 1
     steps = steps_to_show(run, most, steps, (0, 1, 3), "evaluation.step_sizes=[…]")
     chosen = curve.tasks[0] if task is None else np.array(task, dtype=np.float64)
     if chosen.shape != (family.task_size,) or not np.isfinite(chosen).all():
         example = " ".join(f"{number:.2f}" for number in curve.tasks[0])
         raise UserError(
-            f"a task of {experiment.title} has {family.task_size} numbers, such as --task {example}"
+            f"a task of {problem.title} has {family.task_size} numbers, such as --task {example}"
         )
-    inner = experiment.inner
     seed = int(stream(settings.seed, "rendering").integers(2**31))
-    step_sizes = curve.step_sizes[: max(steps)]
-    rollouts = fine_tune(
-        inner, state.theta, family, chosen[None], settings.trajectories, step_sizes, seed
+    rollouts = method.rollouts(  # type: ignore[attr-defined] # of every method of policies
+        state.theta, chosen[None], Key(seed), curve.first(max(steps))
     )
-    return Adapted(family, inner.policy, chosen, steps, rollouts, seed)
+    return Adapted(family, problem.policy, chosen, steps, rollouts, seed)
+
+
+def policy_problem(run: Run) -> PolicyProblem:
+    """The problem of a run that is about policies, as its method sees it.
+
+    Raises:
+        UserError: if it is about something else.
+    """
+    problem = load_method(run.config).problem
+    if not isinstance(problem, PolicyProblem):
+        raise UserError(
+            f"{run.path} is about {problem.title}: there is no policy to film or to export"
+        )
+    return problem

@@ -28,21 +28,19 @@ from metarl.envs.mujoco_world import MujocoFamily
 from metarl.inner_loop import adapt
 from metarl.params import concatenate, flatten, repeat
 from metarl.processors import processors
-from metarl.randomness import stream
+from metarl.method import load_method, train
+from metarl.randomness import Key, stream
 from metarl.rl.config import Config
 from metarl.rl.losses import reinforce
-from metarl.rl.maml import (
-    adapt_by_sampling,
-    curvature_product,
-    evaluate_candidate,
-    outer_gradient,
-)
+from metarl.rl.maml import collect
+from metarl.rl.meta_objective import MetaObjective
+from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import sample
-from metarl.rl.training import initial_state, inner_loop, meta_train
-from metarl.rl.trajectories import Trajectories, tasks_of, subsample
+from metarl.rl.trajectories import Trajectories, tasks_of
 from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.data import Omniglot
 from metarl.supervised.datasets.images import ImageSet
-from metarl.supervised.experiment import SupervisedExperiment
+from metarl.trust_region import TrustRegion
 
 Result = TypeVar("Result")
 Figures = dict[str, float]
@@ -97,10 +95,10 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     """
     config = load_config(source, overrides)
     assert isinstance(config, Config)
-    family = config.load_family()
+    problem = PolicyProblem(config)
+    family, policy = problem.family, problem.policy
     assert isinstance(family, MujocoFamily)
-    inner = inner_loop(config, family)
-    policy, theta = inner.policy, initial_state(config, inner).theta
+    theta = policy.init(problem.generator())
     num_tasks = config.outer.meta_batch
     num_envs = num_tasks * config.inner.trajectories
     tasks = family.sample_tasks(stream(0, "benchmark"), num_tasks)
@@ -108,12 +106,12 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     envs = family.make_vec(num_envs)
 
     def sampled() -> Trajectories:
-        return sample(policy, stacked, envs, tasks, family.horizon, 0)
+        return sample(policy, stacked, envs, tasks, family.horizon, Key(0))
 
     # the floor takes the same actions, and steps only whom the sampler steps: who fell over rests
-    gathered = sampled()
-    actions = gathered.actions.clamp(-1.0, 1.0).movedim(2, 0).flatten(1, 2).numpy()
-    active = gathered.mask.movedim(2, 0).flatten(1, 2).numpy()
+    collected = sampled()
+    actions = collected.actions.clamp(-1.0, 1.0).movedim(2, 0).flatten(1, 2).numpy()
+    active = collected.mask.movedim(2, 0).flatten(1, 2).numpy()
     steps = int(active.sum())
 
     def physics(persistent: bool, stage: mujoco.mjtStage) -> float:
@@ -167,7 +165,8 @@ def iteration(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     """
     config = load_config(source, [*overrides, f"outer.iterations={repeats + 1}"])
     assert isinstance(config, Config)
-    metrics = [metrics for _, metrics in meta_train(config)][1:]
+    method = load_method(config)
+    metrics = [metrics for _, metrics in train(method, method.initial_state())][1:]
     return {
         "sampling": statistics.median(m["time/sampling"] for m in metrics),
         "learning": statistics.median(m["time/learning"] for m in metrics),
@@ -187,9 +186,10 @@ def supervised(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     config = load_config(source, [*overrides, *changed])
     assert isinstance(config, SupervisedConfig)
     data = config.data
-    given = None if data.name == "sinusoid" else _noise(data.name)
-    experiment = SupervisedExperiment(config, given)
-    training = experiment.train(experiment.initial_state())
+    if isinstance(data, Omniglot):
+        data.__dict__["images"] = _noise(data.name)  # in place of those of a folder
+    method = load_method(config)
+    training = train(method, method.initial_state())
     metrics = [metrics for _, metrics in training if metrics][2:]
     return {
         "iteration": statistics.median(m["time/iteration"] for m in metrics),
@@ -207,36 +207,34 @@ def _noise(name: str) -> ImageSet:
 
 
 def _parts(config: Config, repeats: int) -> Figures:
-    assert config.outer.algorithm == "trpo"
-    family = config.load_family()
-    inner = inner_loop(config, family)
-    theta = initial_state(config, inner).theta
-    num_tasks, outer = config.outer.meta_batch, config.outer
-    tasks = family.sample_tasks(stream(0, "benchmark"), num_tasks)
-    envs = family.make_vec(num_tasks * config.inner.trajectories)
-    rollouts = adapt_by_sampling(inner, theta, envs, tasks, family.horizon, 0)
-    envs.close()
-    pre = [subsample(step, family.horizon, outer.curvature_stride) for step in rollouts.pre]
-    post = subsample(rollouts.post, family.horizon, outer.curvature_stride)
-    loss = reinforce(inner.policy, inner.estimator)
+    outer, problem = config.outer, PolicyProblem(config)
+    assert isinstance(outer, TrustRegion)
+    inner, horizon = problem.inner, problem.family.horizon
+    theta = inner.init(problem.generator())
+    rollouts = collect(
+        inner, theta, problem.envs, problem.sample_tasks(0), horizon, problem.key(0)
+    )
+    problem.close()
+    objective = MetaObjective(inner, rollouts)
 
     def adapted() -> object:
+        (alpha,) = inner.step_sizes(theta)
         return concatenate(
-            vmap(lambda s: adapt(loss, theta, [s], inner.step_sizes[0]))(tasks_of(samples, chunk))
+            vmap(lambda s: adapt(inner.loss, theta, [s], [alpha]))(tasks_of(samples, chunk))
             for samples in rollouts.pre[:1]
             for chunk in inner.chunks(samples)
         )
 
     def products() -> None:
-        product = curvature_product(inner, theta, pre, post)
+        product = objective.curvature(theta, outer.curvature_fraction)
         for _ in range(outer.cg_iterations):
             product(flatten(theta))
 
     return {
         "adapt": _median(adapted, repeats),
-        "gradient": _median(lambda: outer_gradient(inner, theta, rollouts), repeats),
+        "gradient": _median(lambda: objective.gradient(theta), repeats),
         "curvature": _median(products, repeats),
-        "line search": _median(lambda: evaluate_candidate(inner, theta, rollouts), repeats),
+        "line search": _median(lambda: objective.evaluate(theta), repeats),
     }
 
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from metarl.runs.config import differences
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
-from metarl.experiment import Experiment
-from metarl.methods import LABELS
+from metarl.method import Method, Problem
 from metarl.runs.plots import plot_adaptation, plot_training, step_name
 from metarl.runs.results import measured
 from metarl.runs.run import Run
@@ -37,7 +36,7 @@ class Entry:
     Attributes:
         label: what to call it.
         runs: its runs.
-        experiment: what they are about, of the first run.
+        method: of the first run.
         curves: the adaptation curve of each.
         summary: of all of them.
         steps_to_match: how many gradient steps it takes to where MAML is after one, in words; empty
@@ -46,7 +45,7 @@ class Entry:
 
     label: str
     runs: Sequence[Run]
-    experiment: Experiment
+    method: Method
     curves: Sequence[AdaptationCurve]
     summary: Summary
     steps_to_match: str = ""
@@ -58,7 +57,7 @@ class Entry:
 
 
 def compare(runs: Sequence[Run]) -> list[Entry]:
-    """Group runs into experiments, in the order of `metarl.methods.LABELS`.
+    """Group runs into experiments, in the order of their domain's registry of methods.
 
     Raises:
         UserError: if they are about different tasks, or were evaluated on different ones.
@@ -66,7 +65,7 @@ def compare(runs: Sequence[Run]) -> list[Entry]:
     refuse_twice(runs)
     _check_tasks(runs)
     evaluated = [measured(run) for run in runs]
-    _check_evaluations(runs, [experiment for _, experiment in evaluated])
+    _check_evaluations(runs, [method.problem for _, method in evaluated])
     groups: list[list[int]] = []
     for index, run in enumerate(runs):
         for group in groups:
@@ -75,21 +74,23 @@ def compare(runs: Sequence[Run]) -> list[Entry]:
                 break
         else:
             groups.append([index])
-    methods = Counter(runs[group[0]].config.method for group in groups)
+    methods = Counter(runs[group[0]].config.method.name for group in groups)
     entries = []
     for group in groups:
         first = runs[group[0]]
-        method = first.config.method
-        label = LABELS[method]
-        if methods[method] > 1:
+        method = evaluated[group[0]][1]
+        label = method.label
+        if methods[first.config.method.name] > 1:
             names = Counter(run.path.name for run in runs)
             label += f" ({first.path.name if names[first.path.name] == 1 else first.path})"
         curves = [evaluated[index][0] for index in group]
-        experiment = evaluated[group[0]][1]
-        summary = summarise([curve.scores for curve in curves], experiment.metric.iqm)
-        entries.append(Entry(label, [runs[index] for index in group], experiment, curves, summary))
-    order = list(LABELS)
-    return sorted(entries, key=lambda entry: order.index(entry.runs[0].config.method))
+        summary = summarise([curve.scores for curve in curves], method.problem.metric.iqm)
+        entries.append(Entry(label, [runs[index] for index in group], method, curves, summary))
+    order = list(entries[0].method.problem.methods)
+    # whatever is not registered is somebody's own, and comes last
+    present = [entry.runs[0].config.method.name for entry in entries]
+    order += [name for name in present if name not in order]
+    return sorted(entries, key=lambda entry: order.index(entry.runs[0].config.method.name))
 
 
 def with_steps_to_match(entries: Sequence[Entry], most: int) -> list[Entry]:
@@ -104,17 +105,17 @@ def with_steps_to_match(entries: Sequence[Entry], most: int) -> list[Entry]:
     Raises:
         UserError: if no meta-policy is among them.
     """
-    metas = [entry for entry in entries if entry.runs[0].config.method == "maml"]
+    metas = [entry for entry in entries if entry.method.role == "meta-learner"]
     if not metas:
-        raise UserError("--many-steps needs a run of method maml to catch up with")
-    sign = 1.0 if metas[0].experiment.metric.higher_is_better else -1.0
+        raise UserError("--many-steps needs the run of a meta-learner to be matched")
+    sign = 1.0 if metas[0].method.problem.metric.higher_is_better else -1.0
     target = max(sign * entry.summary.estimate[1] for entry in metas)
     asked = []
     for entry in entries:
-        if entry.runs[0].config.method in ("pretrained", "random"):
+        if entry.method.role == "baseline" and entry.method.axis == "gradient steps":
             sizes = entry.curves[0].step_sizes
             schedule = (*sizes, *[sizes[-1]] * most)[:most]
-            curve = entry.experiment.adaptation_curve(entry.runs[0].load().theta, schedule)
+            curve = entry.method.adaptation_curve(entry.runs[0].load().theta, schedule)
             reached = np.flatnonzero(sign * curve.scores.mean(axis=0) >= target)
             text = str(reached[0]) if len(reached) else f"more than {most}"
             entry = replace(entry, steps_to_match=text)
@@ -145,8 +146,8 @@ def _check_tasks(runs: Sequence[Run]) -> None:
             )
 
 
-def _check_evaluations(runs: Sequence[Run], experiments: Sequence[Experiment]) -> None:
-    settings = [experiment.evaluation_settings for experiment in experiments]
+def _check_evaluations(runs: Sequence[Run], problems: Sequence[Problem]) -> None:
+    settings = [problem.evaluation_settings for problem in problems]
     for run, evaluation in zip(runs[1:], settings[1:], strict=True):
         changed = {
             name: f"evaluation.{name}: {settings[0].get(name)} → {value}"
@@ -165,14 +166,14 @@ def _check_evaluations(runs: Sequence[Run], experiments: Sequence[Experiment]) -
 def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
     """The comparison as a table: a row for each entry, by column name."""
     steps = max(len(entry.summary.estimate) for entry in entries)
-    metric = entries[0].experiment.metric
+    metric = entries[0].method.problem.metric
     table = []
     for entry in entries:
         row = {
             "method": entry.label,
             "seeds": ", ".join(str(run.config.seed) for run in entry.runs),
             metric.samples: _span(entry.samples),
-            "budget": _millions(entry.experiment.budget),
+            "budget": _millions(entry.method.budget),
             "step size": _step_sizes(entry.curves),
         }
         for k in range(steps):
@@ -215,7 +216,7 @@ def markdown(entries: Sequence[Entry]) -> str:
 def meaning(entries: Sequence[Entry]) -> str:
     """What the numbers of the table are, in a sentence."""
     meanings = list(dict.fromkeys(entry.summary.meaning for entry in entries))
-    axis = entries[0].experiment.metric.axis
+    axis = entries[0].method.problem.metric.axis
     return f"{axis[0].upper()}{axis[1:]} on unseen tasks: {'; '.join(meanings)}."
 
 
@@ -230,7 +231,7 @@ def draw(entries: Sequence[Entry], folder: Path, *formats: str) -> dict[str, lis
     Returns:
         By what it shows, the files of a plot. Training is left out where no run recorded it.
     """
-    title, metric = entries[0].experiment.title, entries[0].experiment.metric
+    title, metric = entries[0].method.problem.title, entries[0].method.problem.metric
 
     def files(name: str) -> list[Path]:
         return [folder / f"{name}.{ending}" for ending in formats]
@@ -250,7 +251,7 @@ def _training_curves(entry: Entry) -> Mapping[str, list[tuple[NDArray[Any], NDAr
 
     A run that has no metrics, as those that come with the package, is left out.
     """
-    metric = entry.experiment.metric
+    metric = entry.method.problem.metric
     curves: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {"before": [], "after": []}
     for run in entry.runs:
         metrics = run.metrics()

@@ -4,11 +4,10 @@ Everything is checked before any work is spent, and every mistake is reported at
 """
 
 import re
-import typing
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from metarl.errors import UserError, did_you_mean
 from metarl.rl.config import Config, FamilyConfig
+from metarl.settings import SectionError
 from metarl.supervised.config import SupervisedConfig
 
 AnyConfig = Config | SupervisedConfig
@@ -92,7 +92,7 @@ def validate_config(values: Mapping[str, Any], origin: str = "the config") -> An
     try:
         config = schema.model_validate(values)
     except ValidationError as error:
-        problems = [_sentence(schema, detail) for detail in error.errors()]
+        problems = _sentences(schema, error)
     else:
         problems = []
     # a family can be checked although something else is wrong
@@ -161,13 +161,25 @@ def _count(problems: Sequence[str]) -> str:
     return "a mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
 
 
-def _sentence(schema: type[AnyConfig], detail: ErrorDetails) -> str:
-    location, section = _locate(schema, detail["loc"])
-    name = ".".join(location)
-    given = detail["input"]
+def _sentences(schema: type[BaseModel], error: ValidationError, prefix: str = "") -> list[str]:
+    """A sentence for each mistake; those of a section whose schema was looked up are its own."""
+    sentences = []
+    for detail in error.errors():
+        inner = detail.get("ctx", {}).get("error")
+        if isinstance(inner, SectionError):
+            name = ".".join(map(str, detail["loc"]))
+            sentences += _sentences(inner.section, inner.mistakes, f"{prefix}{name}.")
+        else:
+            sentences.append(_sentence(schema, detail, prefix))
+    return sentences
+
+
+def _sentence(schema: type[BaseModel], detail: ErrorDetails, prefix: str) -> str:
+    location = [str(part) for part in detail["loc"]]
+    name, given = prefix + ".".join(location), detail["input"]
     match detail["type"]:
         case "extra_forbidden":
-            known = list(section.model_fields)
+            known = list(_section(schema, location).model_fields)
             return (
                 f"{name}: there is no such setting{did_you_mean(location[-1], known)}; "
                 f"there are {', '.join(known)}"
@@ -176,14 +188,11 @@ def _sentence(schema: type[AnyConfig], detail: ErrorDetails) -> str:
             return f"{name}: must be a section with settings of its own, not {given!r}"
         case "missing":
             return f"{name}: this setting is required"
-        case "union_tag_invalid" | "union_tag_not_found":
-            options = _sections(section.model_fields[location[-1]].annotation)
-            setting, _ = _tags(options[0])
-            tags = " or ".join(repr(tag) for option in options for tag in _tags(option)[1])
-            instead = given.get(setting) if isinstance(given, Mapping) else given
-            return f"{name}.{setting}: must be {tags}, not {instead!r}"
-        case "value_error":  # of a check of ours, which names the setting itself
-            return detail["msg"].removeprefix("Value error, ")
+        case "value_error":  # of a check of ours, which names what is in the section itself
+            said = detail["msg"].removeprefix("Value error, ")
+            if not location:
+                return prefix + said
+            return f"{name}: {said}" if said.startswith("must") else f"{name}.{said}"
         case _:
             what, should, message = detail["msg"].partition("should ")
             if not should:
@@ -191,38 +200,10 @@ def _sentence(schema: type[AnyConfig], detail: ErrorDetails) -> str:
             return f"{name}: must {message}, not {given!r}"
 
 
-def _locate(
-    schema: type[BaseModel], location: Sequence[int | str]
-) -> tuple[list[str], type[BaseModel]]:
-    """The names that lead to a setting, and the section which it is in.
-
-    In a place that pydantic gives there are also the tags which tell sections of a union apart,
-    though not in the file.
-    """
-    names: list[str] = []
-    section, options = schema, [schema]
-    for part in location:
-        if len(options) > 1:
-            options = [option for option in options if part in _tags(option)[1]]
-            continue
-        if options:
-            section = options[0]
-        names.append(str(part))
-        field = section.model_fields.get(str(part))
-        options = _sections(field.annotation) if field else []
-    return names, section
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [section for part in typing.get_args(annotation) for section in _sections(part)]
-
-
-def _tags(section: type[BaseModel]) -> tuple[str, tuple[Any, ...]]:
-    """What tells a section of a union apart: its first literal setting, and the values of that."""
-    return next(
-        (name, typing.get_args(field.annotation))
-        for name, field in section.model_fields.items()
-        if typing.get_origin(field.annotation) is Literal
-    )
+def _section(schema: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
+    """The section that a setting is in."""
+    for part in location[:-1]:
+        field = schema.model_fields.get(part)
+        if field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            schema = field.annotation
+    return schema

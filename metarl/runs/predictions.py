@@ -12,9 +12,9 @@ from metarl.runs.plots import Classification, Fit
 from metarl.randomness import stream
 from metarl.runs.results import measured, steps_to_show
 from metarl.runs.run import Run
-from metarl.supervised.config import SinusoidConfig, SupervisedConfig
-from metarl.supervised.experiment import SupervisedExperiment
-from metarl.supervised.sinusoid import INPUTS, points
+from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.method import SupervisedMethod
+from metarl.supervised.sinusoid import INPUTS, Sinusoid, points
 
 GRID = 200  # points that a curve is drawn through
 LARGE = 1e3
@@ -32,20 +32,21 @@ def fit(run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | No
     Raises:
         UserError: if the task or the steps make no sense for the run.
     """
-    curve, experiment = _evaluated(run)
+    curve, method = _evaluated(run)
+    problem = method.problem
     most = len(curve.step_sizes)
     steps = steps_to_show(run, most, steps, (0, 1, 10), "evaluation.steps=…")
     wave = curve.tasks[:1] if task is None else np.array([task], dtype=np.float64)
     if wave.shape != (1, 2) or not (np.abs(wave) < LARGE).all():
         raise UserError("a wave has an amplitude and a phase, such as --task 3.0 1.5")
-    shots = experiment.evaluation_shots
-    shown = stream(experiment.config.evaluation.seed, "points").uniform(*INPUTS, (shots, 1))
+    shots = problem.evaluation_shots
+    shown = stream(problem.config.evaluation.seed, "points").uniform(*INPUTS, (shots, 1))
     x = np.concatenate([shown, np.linspace(*INPUTS, GRID)[:, None]])
-    episodes = points(wave, x[None], shots, informed=run.config.method == "oracle")
-    outputs = experiment.outputs(run.load().theta, episodes, curve.step_sizes)[0].numpy()
+    episodes = points(wave, x[None], shots, problem.task_conditioned)
+    outputs = method.predictions(run.load().theta, episodes, curve.step_sizes)[0].numpy()
     grid = x[shots:]
     return Fit(
-        experiment.describe(wave[0]),
+        problem.describe(wave[0]),
         np.concatenate([shown, episodes.support[1][0].numpy()], axis=1),
         np.concatenate([grid, episodes.query[1][0].numpy()], axis=1),
         {step: np.concatenate([grid, outputs[step]], axis=1) for step in steps},
@@ -54,13 +55,13 @@ def fit(run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | No
 
 def classify(run: Run) -> Classification:
     """Adapt a run's network to the first episode of its evaluation."""
-    curve, experiment = _evaluated(run)
-    episodes = next(experiment.episodes("test", len(curve.tasks)))
-    outputs = experiment.outputs(run.load().theta, episodes, curve.step_sizes)
+    curve, method = _evaluated(run)
+    episodes = next(method.problem.unseen("test", len(curve.tasks)))
+    outputs = method.predictions(run.load().theta, episodes, curve.step_sizes)
     (images, shown), (queries, labels) = episodes.support, episodes.query
     first = [int((shown[0] == label).nonzero()[0]) for label in range(int(shown.max()) + 1)]
     return Classification(
-        experiment.describe(episodes.tasks[0]),
+        method.problem.describe(episodes.tasks[0]),
         _pictures(images[0, first]),
         _pictures(queries[0]),
         labels[0].numpy(),
@@ -72,15 +73,15 @@ def classify(run: Run) -> Classification:
 def shows_sinusoids(run: Run) -> bool:
     """Whether a run is about waves: others are about images, or about policies."""
     config = run.config
-    return isinstance(config, SupervisedConfig) and isinstance(config.data, SinusoidConfig)
+    return isinstance(config, SupervisedConfig) and isinstance(config.data, Sinusoid)
 
 
-def _evaluated(run: Run) -> tuple[AdaptationCurve, SupervisedExperiment]:
-    """A run's evaluation, and its experiment with the settings of that."""
-    curve, experiment = measured(run)
-    assert isinstance(experiment, SupervisedExperiment)
-    run.check_data_hashes(experiment.data_hashes)
-    return curve, experiment
+def _evaluated(run: Run) -> tuple[AdaptationCurve, SupervisedMethod]:
+    """A run's evaluation, and its method with the settings of that."""
+    curve, method = measured(run)
+    assert isinstance(method, SupervisedMethod)
+    run.check_data_hashes(method.problem.data_hashes)
+    return curve, method
 
 
 def _pictures(images: torch.Tensor) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from metarl.runs.adapted_policy import adapt_to_task
 from metarl.runs.comparison import Entry, draw, meaning, rows
 from metarl.runs.config import dump_config
-from metarl.methods import LABELS
+from metarl.method import load_method
 from metarl.runs.plots import plot_classification, plot_fits, plot_paths
 from metarl.runs.predictions import classify, fit, shows_sinusoids
 from metarl.runs.run import Run
@@ -38,7 +38,7 @@ def report(entries: Sequence[Entry]) -> str:
     template = resources.files("metarl.runs").joinpath("report.html").read_text()
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
     return page.render(
-        title=entries[0].experiment.title,
+        title=entries[0].method.problem.title,
         settings=_settings(entries[0].runs[0]),
         rows=rows(entries),
         meaning=meaning(entries),
@@ -82,7 +82,7 @@ def _picture(run: Run, folder: Path) -> dict[str, object]:
     file = folder / "picture.svg"
     if shows_sinusoids(run):
         seen = fit(run)
-        plot_fits({LABELS[run.config.method]: seen}, "", file)
+        plot_fits({load_method(run.config).label: seen}, "", file)
         description = seen.description
     else:
         episode = classify(run)

@@ -8,54 +8,54 @@ from typing import Any
 
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
-from metarl.experiment import Experiment, evaluate
 from metarl.files import write_atomically
-from metarl.methods import LABELS, load_experiment
+from metarl.method import Method, Problem, load_method
 from metarl.runs.plots import plot_adaptation
 from metarl.runs.run import Run
 
 NAME = "evaluation.json"
 
 
-def measure(run: Run, experiment: Experiment | None = None) -> AdaptationCurve:
+def measure(run: Run, method: Method | None = None) -> AdaptationCurve:
     """Evaluate a run, and write evaluation.json, evaluation.csv and adaptation.png.
 
     Args:
         run: what to evaluate.
-        experiment: that of the run's config, where it is at hand.
+        method: that of the run's config, where it is at hand.
 
     Raises:
         UserError: if the run has no sound checkpoint.
     """
     state = run.load()
-    experiment = experiment or load_experiment(run.config)
-    experiment.check()
-    run.check_data_hashes(experiment.data_hashes)
-    curve = evaluate(experiment, state.theta)
+    method = method or load_method(run.config)
+    problem = method.problem
+    problem.check()
+    run.check_data_hashes(problem.data_hashes)
+    curve = method.adaptation_curve(state.theta)
     description: dict[str, Any] = {
-        "method": run.config.method,
+        "method": run.config.method.name,
         "weights_sha256": run.weights_sha256(),
         "iteration": state.iteration,
         "samples": state.samples,
-        "settings": experiment.evaluation_settings,
+        "settings": problem.evaluation_settings,
         **curve.to_json(),
     }
     run.results.mkdir(parents=True, exist_ok=True)
     write_atomically(run.results / NAME, json.dumps(description, indent=2) + "\n")
-    write_atomically(run.results / "evaluation.csv", _csv(experiment, curve))
+    write_atomically(run.results / "evaluation.csv", _csv(problem, curve))
     plot_adaptation(
-        {LABELS[run.config.method]: curve.summary},
-        experiment.metric,
-        f"Adaptation: {experiment.title}",
+        {method.label: curve.summary},
+        problem.metric,
+        f"Adaptation: {problem.title}",
         run.results / "adaptation.png",
     )
     return curve
 
 
-def measured(run: Run) -> tuple[AdaptationCurve, Experiment]:
+def measured(run: Run) -> tuple[AdaptationCurve, Method]:
     """The last evaluation of a run's present weights, measured where missing.
 
-    Also the run's experiment, with the settings that it was evaluated with.
+    Also the run's method, with the settings that it was evaluated with.
     """
     for folder in (run.results, run.path):
         try:
@@ -63,7 +63,7 @@ def measured(run: Run) -> tuple[AdaptationCurve, Experiment]:
             if found["weights_sha256"] == run.weights_sha256():
                 evaluation = type(run.config.evaluation).model_validate(found["settings"])
                 config = run.config.model_copy(update={"evaluation": evaluation})
-                return AdaptationCurve.from_json(found), load_experiment(config)
+                return AdaptationCurve.from_json(found), load_method(config)
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -71,7 +71,7 @@ def measured(run: Run) -> tuple[AdaptationCurve, Experiment]:
                 f"{folder / NAME} is damaged, or of another version of metarl ({error}); "
                 f"measure it anew: metarl evaluate {run.path}"
             ) from error
-    return measure(run), load_experiment(run.config)
+    return measure(run), load_method(run.config)
 
 
 def steps_to_show(
@@ -99,12 +99,12 @@ def steps_to_show(
     return sorted(set(steps))
 
 
-def _csv(experiment: Experiment, curve: AdaptationCurve) -> str:
+def _csv(problem: Problem, curve: AdaptationCurve) -> str:
     """One row for each task: what it is, and its score after 0...K steps."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     steps = range(curve.scores.shape[1])
-    writer.writerow(["task", *(f"{experiment.metric.name}_after_{k}_steps" for k in steps)])
+    writer.writerow(["task", *(f"{problem.metric.name}_after_{k}_steps" for k in steps)])
     for task, scores in zip(curve.tasks, curve.scores, strict=True):
-        writer.writerow([experiment.describe(task), *scores.tolist()])
+        writer.writerow([problem.describe(task), *scores.tolist()])
     return text.getvalue()

@@ -32,7 +32,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from metarl.runs.config import AnyConfig, differences, dump_config, load_config
 from metarl.errors import UserError, did_you_mean
 from metarl.files import write_atomically
-from metarl.training import TrainingState
+from metarl.method import TrainingState, load_method
 
 # settings that may change on resuming: what was already computed does not depend on them
 RESUMABLE = (
@@ -40,6 +40,7 @@ RESUMABLE = (
     "evaluation.",
     "baseline.step_sizes",
     "baseline.validation_tasks",
+    "baseline.chosen_after",
     "device",
     "checkpoint_every",
     "report_every",
@@ -147,7 +148,7 @@ class Run:
             UserError: if it differs in what already computed iterations depend on.
         """
         # where steps shrink towards the last iteration, which that is matters from the first
-        fixed = "outer.iterations" if self.config.anneals else None
+        fixed = "outer.iterations" if load_method(self.config).anneals else None
         free = [name for name in RESUMABLE if name != fixed]
         if changed := differences(self.config, config, free):
             raise UserError(

@@ -1,78 +1,51 @@
 """What an experiment in few-shot regression or classification is."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from metarl.compute import Device
+from metarl.networks import NETWORKS, Network
+from metarl.optim import Adam
+from metarl.registry import Registry
 from metarl.settings import (
+    InnerSection,
+    MethodSection,
     Natural,
-    OuterSection,
     Positive,
     PositiveInt,
     Section,
-    Widths,
+    one_of,
+)
+from metarl.supervised.data import DATA
+from metarl.supervised.losses import REGRESSION
+from metarl.supervised.tasks import Data
+
+METHODS = Registry(
+    "method of supervised learning",
+    {
+        "maml": "metarl.supervised.maml:MAML",
+        "prototypical": "metarl.baselines.prototypical:Prototypical",
+        "pretrained": "metarl.baselines.pretrained_network:Pretrained",
+        "random": "metarl.baselines.pretrained_network:Random",
+        "oracle": "metarl.baselines.pretrained_network:Oracle",
+        "nearest_neighbour": "metarl.baselines.nearest_neighbour:NearestNeighbour",
+    },
 )
 
-Learned = Literal["none", "meta_sgd", "lslr"]
 
-
-class SinusoidConfig(Section):
-    """Sine waves of random amplitude and phase."""
-
-    name: Literal["sinusoid"]
-
-
-class ImagesConfig(Section):
-    """Classes of images: which, and how many to tell apart.
-
-    The seed draws which classes of Omniglot are for training, validation and test; MiniImagenet's
-    split is published.
-    """
-
-    name: Literal["omniglot", "miniimagenet"]
-    ways: Annotated[int, Field(ge=2)] = 5
-    split_seed: Natural = 0
-
-
-class MLPConfig(Section):
-    """A multilayer perceptron, with batch normalisation or without."""
-
-    kind: Literal["mlp"]
-    hidden_sizes: Widths = (40, 40)
-    norm: bool = False
-
-
-class Conv4Config(Section):
-    """Four convolutional blocks, which halve the picture by pooling or by a stride."""
-
-    kind: Literal["conv4"]
-    filters: PositiveInt = 64
-    pool: bool = False
-
-
-class InnerConfig(Section):
+class InnerConfig(InnerSection):
     """Adaptation: gradient steps on the support set of one task.
 
-    `shots` and `queries` count points of a sine, or images of each class.
+    `shots` and `queries` count points of a sinusoid, or images of each class. In the first
+    `multi_step_iterations` the losses before the last step count as well (MAML++, Antoniou et al.
+    2019, section 4).
     """
 
     step_size: Positive = 0.01
-    steps: PositiveInt = 1
     shots: PositiveInt = 10
     queries: PositiveInt = 10
-    first_order: bool = False
-    adapt: Literal["all", "head"] = "all"
-    learned_step_sizes: Learned = "none"
     multi_step_iterations: Natural = 0
-
-
-class AdamConfig(OuterSection):
-    """Meta-training by Adam."""
-
-    algorithm: Literal["adam"] = "adam"
-    learning_rate: Positive = 1e-3
-    clip: Positive | None = None
 
 
 class EvaluationConfig(Section):
@@ -87,7 +60,10 @@ class EvaluationConfig(Section):
 
 
 class BaselineConfig(Section):
-    """Fine-tuning of what was not meta-trained: its step size is the best on validation tasks."""
+    """Fine-tuning of what was not meta-trained: its step size is the best on validation tasks.
+
+    The best by the score after so many steps as `chosen_after` says, 0 for the mean over all.
+    """
 
     step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (
         0.001,
@@ -99,16 +75,19 @@ class BaselineConfig(Section):
         1.0,
     )
     validation_tasks: PositiveInt = 100
+    chosen_after: Natural = 0
 
 
 class SupervisedConfig(Section):
     """One experiment in supervised meta-learning."""
 
-    method: Literal["maml", "pretrained", "random", "oracle", "nearest_neighbour"] = "maml"
-    data: Annotated[SinusoidConfig | ImagesConfig, Field(discriminator="name")]
-    network: Annotated[MLPConfig | Conv4Config, Field(discriminator="kind")]
+    method: Annotated[
+        SerializeAsAny[MethodSection], one_of(METHODS, "name", "maml", attribute="Settings")
+    ] = Field(default="maml", validate_default=True)
+    data: Annotated[SerializeAsAny[Section], one_of(DATA, "name", "")]
+    network: Annotated[SerializeAsAny[Section], one_of(NETWORKS, "kind", "")]
     inner: InnerConfig = InnerConfig()
-    outer: AdamConfig = AdamConfig()
+    outer: Adam = Adam()
     evaluation: EvaluationConfig = EvaluationConfig()
     baseline: BaselineConfig = BaselineConfig()
     seed: Natural = 1
@@ -116,27 +95,17 @@ class SupervisedConfig(Section):
     checkpoint_every: PositiveInt = 1000
     report_every: PositiveInt = 10
 
+    domain: ClassVar[Literal["supervised"]] = "supervised"
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if isinstance(self.data, SinusoidConfig):
-            if isinstance(self.network, Conv4Config):
-                raise ValueError("network.kind: a sine wave needs an mlp, conv4 is for images")
-            elif self.network.norm:
-                raise ValueError("network.norm: is for images, a sine wave is learned without")
-            if self.method == "nearest_neighbour":
-                raise ValueError("method: nearest_neighbour classifies images, not sine waves")
-        elif self.method == "oracle":
-            raise ValueError("method: there is an oracle for sinusoid alone")
+        data, network = cast(Data, self.data), cast(Network, self.network)
+        if data.kind not in METHODS.load(self.method.name).kinds:
+            raise ValueError(f"method: {self.method.name} is not for {data.kind.name}")
+        if data.kind is REGRESSION and network.for_images:
+            raise ValueError(
+                f"network.{network.for_images}: is for images, {data.kind.name} is learned without"
+            )
         if self.inner.multi_step_iterations and self.inner.steps == 1:
             raise ValueError("inner.multi_step_iterations: needs inner.steps above 1")
         return self
-
-    @property
-    def anneals(self) -> bool:
-        """Whether every iteration depends on how many there will be."""
-        return self.outer.anneal
-
-    @property
-    def updates(self) -> int:
-        """How many updates training takes."""
-        return 0 if self.method == "random" else self.outer.iterations

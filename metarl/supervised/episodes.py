@@ -33,7 +33,18 @@ class ImageTasks:
     rotated: bool
 
     @property
-    def num_classes(self) -> int:
+    def shape(self) -> tuple[int, ...]:
+        """Of an image, (C, H, W)."""
+        height, width, channels = self.images.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def outputs(self) -> int:
+        """As many as ways."""
+        return self.ways
+
+    @property
+    def all_outputs(self) -> int:
         """How many classes there are, each rotation of one counted for itself."""
         return len(self.images.splits[self.split]) * (ROTATIONS if self.rotated else 1)
 

@@ -4,9 +4,14 @@ A loss is the sum over tasks of the mean over a task's examples. So its gradient
 task's parameters is that of the task alone, and a task with more examples has no bigger steps.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from metarl.evaluation import Metric
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -40,3 +45,39 @@ def accuracies(logits: Tensor, labels: Tensor) -> Tensor:
     correct = (logits.argmax(-1) == labels).to(torch.float32)
     # where a logit is not a number, neither is this
     return 100.0 * (correct + 0.0 * logits.sum(-1)).mean(1)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one wants of outputs: to be near a number, or to tell classes apart.
+
+    Attributes:
+        name: in a word.
+        loss: of outputs and targets of stacked tasks, summed over tasks.
+        score: what each task is judged by, (N,).
+        metric: what that is called.
+        chunk: how many examples, in whole tasks, are worked on together: as many as the processor's
+            cache holds the activations of, about. It changes the time alone.
+    """
+
+    name: str
+    loss: Callable[[Tensor, Tensor], Tensor]
+    score: Callable[[Tensor, Tensor], Tensor]
+    metric: Metric
+    chunk: int
+
+
+REGRESSION = Kind(
+    "regression",
+    squared_error,
+    squared_errors,
+    Metric("error", "mean squared error", "examples", higher_is_better=False),
+    chunk=4096,
+)
+CLASSIFICATION = Kind(
+    "classification",
+    cross_entropy,
+    accuracies,
+    Metric("accuracy", "accuracy (%)", "examples"),
+    chunk=80,
+)

@@ -1,191 +1,126 @@
 """MAML for few-shot supervised learning: Algorithm 2 of Finn et al. (2017).
 
-Tasks stand side by side: parameters are stacked, (N, ...), losses are summed over tasks, and the
-inner loop is the very same function as for a single one.
+    1   initialise θ                                        MAML.init
+    2   while not done do                                   metarl.method.train
+    3       sample a batch of tasks                         SupervisedMethod.draw
+    4       for all tasks do                                MAML.loss, for all of them at once
+    5           sample K support examples
+    6           evaluate ∇_θ of the task's loss
+    7           θ'_i = θ − α ∇_θ loss                       adapted, by metarl.inner_loop.adapt
+    8           sample query examples
+    9       end for
+    10      update θ by the gradient of the adapted losses  metarl.optim.Adam
+    11  end while
+
+Tasks are stacked: parameters are (N, ...), losses are summed over tasks, and the inner loop is the
+very same function as for a single one.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from metarl.compute import CPU, move, over_chunks
-from metarl.inner_loop import StepSize, adapt, reverse
+from metarl.inner_loop import adapt, reverse
+from metarl.method import Axis, Role
 from metarl.networks.layers import head
-from metarl.params import Params, flatten, repeat
-from metarl.supervised.config import Learned
-from metarl.supervised.models import Model
-from metarl.supervised.prediction import Predict, together
+from metarl.params import Params, repeat
+from metarl.settings import MethodSection
+from metarl.step_sizes import StepSizes, mean_step_sizes, meta_parameters, split, step_sizes
+from metarl.supervised.method import SupervisedMethod
+from metarl.supervised.prediction import predict_with
 from metarl.supervised.tasks import Episodes, Examples
 
-STEP_SIZE = "step_size."  # what the names of learned step sizes begin with
+
+class MAMLSettings(MethodSection):
+    """None: its settings are the sections `inner` and `outer`."""
+
+    name: Literal["maml"] = "maml"
 
 
-@dataclass(frozen=True)
-class InnerLoop:
-    """How a network adapts to a task.
+class MAML(SupervisedMethod):
+    """Learns parameters from which a gradient step on a few examples adapts a network."""
 
-    Attributes:
-        model: the network.
-        loss: of outputs and targets, summed over tasks, see `metarl.supervised.losses`.
-        score: what a task is judged by, (N,).
-        step_size: α, at first where it is learned.
-        steps: how many to take in training.
-        first_order: ignore how the inner gradient depends on θ.
-        head_only: adapt the last layer alone (ANIL, Raghu et al. 2020).
-        learned: learn step sizes with θ, by the outer step: one for each single parameter
-            (`meta_sgd`, Li et al. 2017), or one for each tensor and step (`lslr`, Antoniou et al.
-            2019).
-        chunk_examples: how many examples, in whole tasks, are worked on together. It changes the
-            time alone.
-        device: where that happens.
-    """
-
-    model: Model
-    loss: Callable[[Tensor, Tensor], Tensor]
-    score: Callable[[Tensor, Tensor], Tensor]
-    step_size: float
-    steps: int = 1
-    first_order: bool = False
-    head_only: bool = False
-    learned: Learned = "none"
-    chunk_examples: int = 4096
-    device: torch.device = CPU
+    role: ClassVar[Role] = "meta-learner"
+    label: ClassVar[str] = "MAML"
+    axis: ClassVar[Axis | None] = "gradient steps"
+    Settings: ClassVar[type[MethodSection]] = MAMLSettings
+    distributes: ClassVar[bool] = True
 
     def init(self, generator: torch.Generator) -> Params:
-        """Meta-parameters: θ, and step sizes where they are learned."""
-        theta = self.model.init(generator)
-        moving = head(theta) if self.head_only else list(theta)
-        sizes: Params = {}
-        if self.learned != "none":
-            for name in moving:
-                shape = theta[name].shape if self.learned == "meta_sgd" else (self.steps,)
-                sizes[STEP_SIZE + name] = torch.full(shape, self.step_size)
-        return theta | sizes
+        """Line 1: θ, and step sizes where they are learned."""
+        tasks = self.problem.tasks("train")
+        theta = self.problem.network.init(generator, tasks.shape, tasks.outputs)
+        return meta_parameters(self.problem.config.inner, theta, head(theta))
 
-    def batch_loss(self, params: Params, batch: Examples) -> Tensor:
-        """The loss of parameters on examples."""
-        inputs, targets = batch
-        return self.loss(self.model(params, inputs), targets)
-
-    def chunk_size(self, episodes: Episodes) -> int:
-        """How many tasks are worked on together."""
-        examples = episodes.support[0].shape[1] + episodes.query[0].shape[1]
-        return max(1, self.chunk_examples // examples)
-
-    def step_sizes(
-        self, meta: Mapping[str, Tensor], number: int
-    ) -> list[Mapping[str, float | Tensor]]:
-        """Of so many steps; where more are taken than were learned, the last is repeated."""
-        theta = weights(meta)
-        if self.learned == "none":
-            moving = head(theta) if self.head_only else list(theta)
-            return [dict.fromkeys(moving, self.step_size)] * number
-        sizes = {n.removeprefix(STEP_SIZE): s for n, s in meta.items() if n.startswith(STEP_SIZE)}
-        if self.learned == "meta_sgd":
-            return [sizes] * number
-        last = self.steps - 1
-        return [
-            {name: size[min(step, last)] for name, size in sizes.items()} for step in range(number)
-        ]
-
-
-def weights(meta: Mapping[str, Tensor]) -> Params:
-    """θ without the learned step sizes."""
-    return {name: leaf for name, leaf in meta.items() if not name.startswith(STEP_SIZE)}
-
-
-def adaptation(
-    inner: InnerLoop,
-    params: Params,
-    support: Examples,
-    step_sizes: Sequence[StepSize],
-    first_order: bool = False,
-) -> Iterator[Params]:
-    """The parameters of stacked tasks after 0, 1, 2, ... steps on their support sets."""
-    yield params
-    for step_size in step_sizes:
-        params = adapt(
-            inner.batch_loss, params, [support], [step_size], first_order, gradient=reverse
-        )
-        yield params
-
-
-def outer_gradient(
-    inner: InnerLoop, meta: Params, episodes: Episodes, step_weights: Sequence[float]
-) -> tuple[Tensor, Tensor]:
-    """The meta-gradient, summed over tasks, and what goes with it (lines 8 and 10 of Algorithm 2).
-
-    Args:
-        inner: how to adapt.
-        meta: the meta-parameters.
-        episodes: N tasks.
-        step_weights: of the query loss after 0, 1, ... steps. Zeros, and a one for the last, is
-            MAML; (1,) is no adaptation at all.
-
-    Returns:
-        The gradient (P,), and the query loss and score after the last step, (2,); sums over tasks.
-    """
-    meta = {name: leaf.to(inner.device).detach().requires_grad_() for name, leaf in meta.items()}
-    steps = len(step_weights) - 1
-
-    def some(chunk: slice) -> tuple[Tensor, Tensor]:
-        support, query = _examples(inner, episodes, chunk)
-        params = repeat(weights(meta), len(query[1]))
+    def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
+        """Lines 4 to 9: the loss after the last step; other steps' where they have a weight."""
+        settings, (inputs, targets) = self.problem.config.inner, episodes.query
+        weights = step_weights(settings.steps, settings.multi_step_iterations, iteration)
+        sizes = self.step_sizes(params, (settings.step_size,) * settings.steps)
+        start = repeat(split(params)[0], len(targets))
         objective: Tensor | float = 0.0
-        step_sizes = inner.step_sizes(meta, steps)
-        after = adaptation(inner, params, support, step_sizes, inner.first_order)
-        for adapted, weight in zip(after, step_weights, strict=True):
+        after = self.adapted(start, episodes.support, sizes, settings.first_order)
+        for theta, weight in zip(after, weights, strict=True):
             if weight:
-                outputs = inner.model(adapted, query[0])
-                loss = inner.loss(outputs, query[1])
-                objective = objective + weight * loss
+                outputs = self.problem.network(theta, inputs)
+                objective = objective + weight * self.problem.kind.loss(outputs, targets)
         assert isinstance(objective, Tensor)
-        gradient = torch.autograd.grad(
-            objective, list(meta.values()), allow_unused=True, materialize_grads=True
-        )
-        score = inner.score(outputs.detach(), query[1]).sum()
-        return flatten(dict(zip(meta, gradient, strict=True))), torch.stack([loss.detach(), score])
+        return objective, outputs
 
-    size = inner.chunk_size(episodes)
-    gradients, seen = zip(*over_chunks(some, len(episodes.tasks), size), strict=True)
-    return torch.stack(gradients).sum(0), torch.stack(seen).sum(0)
+    def outputs(
+        self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
+    ) -> Iterator[Tensor]:
+        """What the network predicts before adaptation, and after each step."""
+        predict = predict_with(self.problem.config.evaluation.transductive)
+        start = repeat(split(params)[0], len(inputs))
+        for theta in self.adapted(start, support, self.step_sizes(params, step_sizes)):
+            yield predict(self.problem.network, theta, support, inputs)
+
+    def adapted(
+        self,
+        params: Params,
+        support: Examples,
+        sizes: Sequence[StepSizes],
+        first_order: bool = False,
+    ) -> Iterator[Params]:
+        """Lines 5 to 7: the parameters of stacked tasks after 0, 1, 2, ... steps."""
+
+        def loss(params: Params, batch: Examples) -> Tensor:
+            return self.problem.kind.loss(self.problem.network(params, batch[0]), batch[1])
+
+        yield params
+        for size in sizes:
+            params = adapt(loss, params, [support], [size], first_order, gradient=reverse)
+            yield params
+
+    def step_sizes(self, params: Params, given: Sequence[float]) -> list[StepSizes]:
+        """α of each step: these, or the learned ones in their place."""
+        return step_sizes(self.problem.config.inner, params, head(split(params)[0]), given)
+
+    @property
+    def schedule(self) -> tuple[float, ...]:
+        """The config's step size, the same for every step of the evaluation."""
+        config = self.problem.config
+        return (config.inner.step_size,) * config.evaluation.steps
+
+    @property
+    def stage(self) -> str:
+        """Scores of training are those after the last step."""
+        return f"after_{self.problem.config.inner.steps}_steps"
+
+    def told(self, params: Params, step_sizes: Sequence[float]) -> tuple[float, ...]:
+        """Learned step sizes are told by their means."""
+        return mean_step_sizes(self.step_sizes(params, step_sizes))
 
 
-@torch.no_grad()
-def outputs_by_step(
-    inner: InnerLoop,
-    params: Params,
-    episodes: Episodes,
-    step_sizes: Sequence[StepSize],
-    predict: Predict = together,
-) -> Tensor:
-    """What the network says of each task's queries after 0, 1, ... steps, (N, K + 1, M, O).
+def step_weights(steps: int, multi_step_iterations: int, iteration: int) -> list[float]:
+    """Of the query loss after 0, 1, ... inner steps.
 
-    Args:
-        inner: network and loss.
-        params: to start from, not stacked.
-        episodes: N tasks.
-        step_sizes: of K steps.
-        predict: how to ask the adapted network.
+    MAML's is that after the last alone. In the first `multi_step_iterations` the other steps count
+    as well, and less and less (Antoniou et al. 2019, section 4): all alike at first.
     """
-
-    params, step_sizes = move((params, list(step_sizes)), inner.device)
-
-    def some(chunk: slice) -> Tensor:
-        support, (inputs, _) = _examples(inner, episodes, chunk)
-        start = repeat(params, len(inputs))
-        after = adaptation(inner, start, support, step_sizes)
-        outputs = [predict(inner.model, adapted, support, inputs) for adapted in after]
-        return torch.stack(outputs, dim=1).cpu()
-
-    size = inner.chunk_size(episodes)
-    return torch.cat(over_chunks(some, len(episodes.tasks), size))
-
-
-def _examples(inner: InnerLoop, episodes: Episodes, chunk: slice) -> tuple[Examples, Examples]:
-    """Support and query of some of the tasks, where they are worked on."""
-    (x, y), (more_x, more_y), device = episodes.support, episodes.query, inner.device
-    support = x[chunk].to(device), y[chunk].to(device)
-    return support, (more_x[chunk].to(device), more_y[chunk].to(device))
+    span = multi_step_iterations
+    other = max(0.0, 1.0 - iteration / span) / steps if span else 0.0
+    return [0.0, *[other] * (steps - 1), 1.0 - (steps - 1) * other]

@@ -1,26 +1,58 @@
-"""Sine waves (Finn et al. 2017, section 5.1): y = A sin(x − φ), without noise."""
+"""Sinusoids (Finn et al. 2017, section 5.1): y = A sin(x − φ), without noise."""
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metarl.settings import Section
+from metarl.supervised.losses import REGRESSION, Kind
 from metarl.supervised.tasks import Episodes
 
 LOW, HIGH = (0.1, 0.0), (5.0, np.pi)  # of amplitude and phase
 INPUTS = (-5.0, 5.0)
 
 
+class Sinusoid(Section):
+    """Sinusoids of random amplitude and phase. There are no splits: every seed draws others."""
+
+    name: Literal["sinusoid"] = "sinusoid"
+
+    kind: ClassVar[Kind] = REGRESSION
+    hashes: ClassVar[dict[str, str]] = {}
+    examples_per_shot: ClassVar[int] = 1
+
+    def title(self, shots: int) -> str:
+        """Such as `sinusoid, 5-shot`."""
+        return f"{self.name}, {shots}-shot"
+
+    def tasks(self, split: str, task_conditioned: bool = False) -> "SinusoidTasks":
+        """The same for every split."""
+        return SinusoidTasks(task_conditioned)
+
+
 @dataclass(frozen=True)
 class SinusoidTasks:
-    """Waves of random amplitude and phase; a task is the pair (A, φ).
+    """Sinusoids of random amplitude and phase; a task is the pair (A, φ).
 
     Attributes:
-        informed: inputs are (x, A, φ) in place of x, for an oracle.
+        task_conditioned: inputs are (x, A, φ) in place of x, for an oracle.
     """
 
-    informed: bool = False
+    task_conditioned: bool = False
+
+    outputs: ClassVar[int] = 1
+    all_outputs: ClassVar[int] = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(1,), or (3,) where the task is told."""
+        return (3,) if self.task_conditioned else (1,)
+
+    def check(self, shots: int, queries: int) -> None:
+        """There are always enough points."""
 
     def sample(
         self,
@@ -30,10 +62,10 @@ class SinusoidTasks:
         queries: int,
         shard: slice = slice(None),
     ) -> Episodes:
-        """Draw waves and points on them: inputs (N, K, 1) or (N, K, 3), targets (N, K, 1)."""
+        """Draw sinusoids and points on them: inputs (N, K, 1) or (N, K, 3), targets (N, K, 1)."""
         tasks = rng.uniform(LOW, HIGH, (num_tasks, 2))
         x = rng.uniform(*INPUTS, (num_tasks, shots + queries, 1))
-        return points(tasks[shard], x[shard], shots, self.informed)
+        return points(tasks[shard], x[shard], shots, self.task_conditioned)
 
     def describe(self, task: NDArray[np.float64]) -> str:
         """Such as `3.21 sin(x − 0.70)`."""
@@ -41,12 +73,12 @@ class SinusoidTasks:
 
 
 def points(
-    tasks: NDArray[np.float64], x: NDArray[np.float64], shots: int, informed: bool = False
+    tasks: NDArray[np.float64], x: NDArray[np.float64], shots: int, task_conditioned: bool = False
 ) -> Episodes:
-    """The waves (N, 2) at x (N, K, 1): the first of the points are for adaptation."""
+    """The sinusoids (N, 2) at x (N, K, 1): the first of the points are for adaptation."""
     amplitude, phase = tasks[:, :1, None], tasks[:, 1:, None]
     y = torch.from_numpy((amplitude * np.sin(x - phase)).astype(np.float32))
-    if informed:
+    if task_conditioned:
         told = np.broadcast_to(tasks[:, None], (*x.shape[:2], 2))
         x = np.concatenate([x, told], axis=-1)
     inputs = torch.from_numpy(x.astype(np.float32))

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarl.supervised.losses import Kind
+
 Examples = tuple[Tensor, Tensor]
 
 
@@ -28,6 +30,21 @@ class Episodes:
 class Tasks(Protocol):
     """A distribution of tasks."""
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an input, (S,) or (C, H, W)."""
+
+    @property
+    def outputs(self) -> int:
+        """O, how many outputs a network for one task has."""
+
+    @property
+    def all_outputs(self) -> int:
+        """How many a network for all tasks at once has: more where tasks have classes."""
+
+    def check(self, shots: int, queries: int) -> None:
+        """Raise UserError if there are too few examples for tasks of this size."""
+
     def sample(
         self,
         rng: np.random.Generator,
@@ -48,3 +65,30 @@ class Tasks(Protocol):
 
     def describe(self, task: NDArray[np.float64]) -> str:
         """A task in words."""
+
+
+class Data(Protocol):
+    """A section of the config that tells where tasks come from; see `metarl.supervised.data`."""
+
+    @property
+    def kind(self) -> Kind:
+        """Whether numbers or classes are to be predicted."""
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Checksums of what was read, where anything was."""
+
+    @property
+    def examples_per_shot(self) -> int:
+        """How many examples a shot, or a query, stands for: one of each class."""
+
+    def title(self, shots: int) -> str:
+        """Such as `omniglot, 5-way 1-shot`."""
+
+    def tasks(self, split: str, task_conditioned: bool = False) -> Tasks:
+        """The tasks of `train`, `validation` or `test`.
+
+        Args:
+            split: which.
+            task_conditioned: whether inputs tell the task, for an oracle.
+        """

@@ -1,0 +1,127 @@
+"""PPO of stable-baselines3 on all tasks of a family mixed, an update at a time."""
+
+import time
+
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.utils import set_random_seed
+
+from metarl.baselines.multi_task_env import MultiTaskEnv
+from metarl.baselines.stable_baselines import load_params, policy_keywords, to_params
+from metarl.method import Metrics, TrainingState
+from metarl.params import Params, flatten
+from metarl.randomness import stream
+from metarl.rl.problem import PolicyProblem
+
+
+class MultiTaskPPO:
+    """Updates of PPO, each a function of the state before it.
+
+    An update collects as many steps as a meta-iteration does before or after an inner step: an
+    episode in each of N·B environments. So meta-training and pretraining for the same number of
+    `outer.iterations` have the same budget of environment steps, to the step.
+
+    Args:
+        problem: the network, the very one that meta-training has; tasks and environments.
+    """
+
+    def __init__(self, problem: PolicyProblem) -> None:
+        config, self.horizon = problem.config, problem.family.horizon
+        settings, self.seed = config.baseline, config.seed
+        self.envs = MultiTaskEnv(
+            problem.family, config.outer.meta_batch * config.inner.trajectories
+        )
+        self.model = PPO(
+            "MlpPolicy",
+            self.envs,
+            learning_rate=settings.learning_rate,
+            n_steps=self.horizon,
+            batch_size=min(settings.minibatch, self.envs.num_envs * self.horizon),
+            n_epochs=settings.epochs,
+            gamma=config.inner.gamma,
+            gae_lambda=settings.lam,
+            clip_range=settings.clip_range,
+            # the value network is separate, and its gradients must not shrink the policy's
+            max_grad_norm=float("inf"),
+            policy_kwargs=policy_keywords(problem.policy, settings.value_hidden_sizes),
+            seed=int(stream(config.seed, "value network").integers(2**31)),
+            device="cpu",
+        )
+        self.model.set_logger(Logger(folder=None, output_formats=[]))
+
+    def step(self, state: TrainingState) -> tuple[TrainingState, Metrics]:
+        """One rollout and one update.
+
+        Raises:
+            FloatingPointError: if the weights are not finite any more.
+        """
+        model, envs, started = self.model, self.envs, time.perf_counter()
+        if state.optimizer:
+            _restore(model, state.optimizer)
+        load_params(model.policy, state.theta)
+        rollout = envs.num_envs * self.horizon
+        # stable-baselines3 draws from the global generators: fix them anew for every update
+        set_random_seed(int(stream(self.seed, "pretraining", state.iteration).integers(2**31)))
+        envs.start(self.seed, state.iteration)
+        model.set_env(envs, force_reset=True)
+        clock = _Clock()
+        # one rollout and one update; an interval of 2 leaves the logged values to us
+        model.learn(rollout, clock, log_interval=2, reset_num_timesteps=False)
+        finished = time.perf_counter()
+        theta = to_params(model.policy.state_dict())
+        if not torch.isfinite(flatten(theta)).all():
+            raise FloatingPointError(
+                "the pretrained policy is not finite any more; lower baseline.learning_rate"
+            )
+        logged, returns = model.logger.name_to_value, envs.finished_returns
+        new = TrainingState(state.iteration + 1, theta, _memory(model), state.samples + rollout)
+        return new, {
+            "return/after_0_steps": sum(returns) / len(returns),
+            "environment_steps": rollout,
+            "policy/entropy": -logged["train/entropy_loss"],
+            "pretraining/kl": float(logged["train/approx_kl"]),
+            "pretraining/value_loss": logged["train/value_loss"],
+            "pretraining/explained_variance": float(logged["train/explained_variance"]),
+            "time/sampling": clock.sampled - started,
+            "time/learning": finished - clock.sampled,
+            "time/steps_per_second": rollout / (clock.sampled - started),
+        }
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()
+
+
+class _Clock(BaseCallback):
+    """When sampling ended and learning began."""
+
+    sampled = 0.0
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.sampled = time.perf_counter()
+
+
+def _memory(model: PPO) -> Params:
+    """Everything of the model's beside the policy: the value network, and Adam's moments."""
+    memory = {f"weights.{name}": leaf.clone() for name, leaf in model.policy.state_dict().items()}
+    for index, moments in model.policy.optimizer.state_dict()["state"].items():
+        memory |= {f"adam.{index}.{name}": leaf.clone() for name, leaf in moments.items()}
+    return memory
+
+
+def _restore(model: PPO, memory: Params) -> None:
+    model.policy.load_state_dict(
+        {name.removeprefix("weights."): leaf for name, leaf in memory.items() if "weights." in name}
+    )
+    moments: dict[int, Params] = {}
+    for name, leaf in memory.items():
+        if name.startswith("adam."):
+            _, index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = leaf.clone()
+    optimizer = model.policy.optimizer
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})

@@ -1,0 +1,61 @@
+"""How a policy adapts to one task: policy gradients on trajectories of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from metarl.compute import CPU
+from metarl.inner_loop import adapt
+from metarl.params import Params
+from metarl.rl.config import InnerConfig
+from metarl.rl.losses import Loss, reinforce
+from metarl.rl.policies import Policy
+from metarl.rl.trajectories import Samples
+from metarl.step_sizes import StepSizes, meta_parameters, split, step_sizes
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """A policy, and how it adapts.
+
+    Attributes:
+        policy: what adapts.
+        settings: step sizes, estimator, what of the policy adapts.
+        chunk_samples: how many samples, in whole tasks, are differentiated together. It changes no
+            result, only the time: temporaries of a few tasks stay in the processor's cache, those
+            of forty do not, and one by one they are too small to keep it busy.
+        device: where gradients are computed, and where samples lie.
+    """
+
+    policy: Policy
+    settings: InnerConfig = field(default_factory=InnerConfig)
+    chunk_samples: int = 8000
+    device: torch.device = CPU
+
+    @property
+    def loss(self) -> Loss:
+        """The inner loss, of one task's samples."""
+        return reinforce(self.policy, self.settings.estimator)
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh meta-parameters: θ, and step sizes where they are learned."""
+        return meta_parameters(self.settings, self.policy.init(generator), self.policy.head)
+
+    def step_sizes(self, meta: Params, given: Sequence[float] | None = None) -> Sequence[StepSizes]:
+        """α of each step: the config's, or these in their place, or the learned ones."""
+        if given is None:
+            given = (self.settings.step_size,) * self.settings.steps
+        return step_sizes(self.settings, meta, self.policy.head, given)
+
+    def adapt(self, meta: Params, pre: Sequence[Samples]) -> Params:
+        """θ'_i of one task from the samples of its inner steps; differentiable."""
+        theta, _ = split(meta)
+        sizes = self.step_sizes(meta)
+        return adapt(self.loss, theta, pre, sizes, self.settings.first_order)
+
+    def chunks(self, samples: Samples) -> list[slice]:
+        """The task axis in pieces of about `chunk_samples` samples."""
+        num_tasks, per_task = samples.weights.shape
+        size = max(1, self.chunk_samples // per_task)
+        return [slice(start, start + size) for start in range(0, num_tasks, size)]

@@ -1,0 +1,134 @@
+"""A problem of meta-reinforcement learning: a family of tasks, a policy, and the return."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from metarl.compute import device_for
+from metarl.distributed import shard
+from metarl.envs import TaskConditioned, TaskFamily
+from metarl.evaluation import Metric
+from metarl.randomness import Key, stream, torch_stream
+from metarl.rl.config import METHODS, Config
+from metarl.rl.inner_loop import InnerLoop
+from metarl.rl.policies import Policy, policy_for
+from metarl.rl.sampler import VectorEnv
+
+RETURN = Metric("return", "undiscounted return", "environment steps", iqm=True)
+
+
+@dataclass(frozen=True)
+class PolicyProblem:
+    """What a config describes; see `metarl.method.Problem`.
+
+    Attributes:
+        config: the experiment.
+        given: a family to take instead of the one that the config names.
+        task_conditioned: whether observations tell the task, as an oracle wants it.
+    """
+
+    config: Config
+    given: TaskFamily | None = None
+    task_conditioned: bool = False
+
+    metric = RETURN
+    methods = METHODS
+
+    @cached_property
+    def family(self) -> TaskFamily:
+        """The family as the method sees it."""
+        family = self.given or self.config.family.load()
+        return TaskConditioned(family) if self.task_conditioned else family
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy that fits the family's environments."""
+        settings = self.config.policy
+        env = self.family.make()
+        try:
+            return policy_for(env.observation_space, env.action_space, **settings.model_dump())
+        finally:
+            env.close()
+
+    @cached_property
+    def inner(self) -> InnerLoop:
+        """The policy, and how it adapts by gradients."""
+        return InnerLoop(self.policy, self.config.inner, device=device_for(self.config.device))
+
+    @property
+    def title(self) -> str:
+        """The family's name."""
+        return self.config.family.name
+
+    @property
+    def data_hashes(self) -> dict[str, str]:
+        """Empty: there are no data."""
+        return {}
+
+    @property
+    def evaluation_settings(self) -> dict[str, Any]:
+        """The config's."""
+        return self.config.evaluation.model_dump(mode="json")
+
+    def check(self) -> None:
+        """Raise UserError if the config asks for a GPU and there is none."""
+        device_for(self.config.device)
+
+    def describe(self, task: NDArray[np.float64]) -> str:
+        """A task in words."""
+        return self.family.describe(task)
+
+    @property
+    def steps_per_stage(self) -> int:
+        """The most environment steps that the episodes of one stage take."""
+        config = self.config
+        return config.outer.meta_batch * config.inner.trajectories * self.family.horizon
+
+    @cached_property
+    def shard(self) -> slice:
+        """Which tasks of a meta-batch are this process's."""
+        return shard(self.config.outer.meta_batch)
+
+    @cached_property
+    def envs(self) -> VectorEnv:
+        """Environments for this process's share of a meta-batch."""
+        return self.family.make_vec(
+            (self.shard.stop - self.shard.start) * self.config.inner.trajectories
+        )
+
+    def close(self) -> None:
+        """Close them."""
+        if "envs" in self.__dict__:
+            self.envs.close()
+            del self.__dict__["envs"]
+
+    def sample_tasks(self, iteration: int) -> NDArray[np.float64]:
+        """This process's tasks of a meta-batch, (N, T)."""
+        rng = stream(self.config.seed, "tasks", iteration)
+        return self.family.sample_tasks(rng, self.config.outer.meta_batch)[self.shard]
+
+    def key(self, iteration: int) -> Key:
+        """Where the randomness of an iteration is."""
+        return Key(self.config.seed).fold(iteration)
+
+    def generator(self) -> torch.Generator:
+        """The randomness of initial parameters."""
+        return torch_stream(self.config.seed, "initialisation")
+
+    def test_tasks(self) -> tuple[NDArray[np.float64], Key]:
+        """The unseen tasks of the evaluation, and where their randomness is."""
+        settings = self.config.evaluation
+        return self._unseen(settings.tasks, settings.seed)
+
+    def validation_tasks(self) -> tuple[NDArray[np.float64], Key]:
+        """Tasks, starts and noise that have nothing in common with those of the test."""
+        seed = int(stream(self.config.evaluation.seed, "validation").integers(2**31))
+        return self._unseen(self.config.baseline.validation_tasks, seed)
+
+    def _unseen(self, number: int, seed: int) -> tuple[NDArray[np.float64], Key]:
+        rng = stream(seed, "evaluation tasks")
+        return self.family.sample_tasks(rng, number), Key(seed)
