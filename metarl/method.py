@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from metarl.compute import one_thread
 from metarl.evaluation import AdaptationCurve, Metric
 from metarl.params import Params
 from metarl.registry import Registry
@@ -158,6 +159,9 @@ def load_method(config: Any) -> Method:
 def train(method: Method, state: TrainingState) -> Iterator[tuple[TrainingState, Metrics]]:
     """Go on from a state; yield what follows, iteration after iteration.
 
+    Chunks of tasks are on threads of our own (`metarl.compute.over_chunks`), and torch has one: its
+    own threads spin while they wait, on processors that others want.
+
     Metrics go with every `report_every`-th iteration and with the last, and are empty otherwise.
     They are means over the iterations since the last report, but for numbers of samples, which are
     sums. What follows a state is the same, bit for bit, as in a run that was never interrupted.
@@ -166,7 +170,7 @@ def train(method: Method, state: TrainingState) -> Iterator[tuple[TrainingState,
         FloatingPointError: if something is not finite. The last state that was yielded is sound.
     """
     config, total = method.problem.config, method.problem.metric.samples.replace(" ", "_")
-    with closing(method):
+    with one_thread(), closing(method):
         while state.iteration < method.updates:
             pending = state.pending
             state, metrics = method.step(state)

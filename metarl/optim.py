@@ -24,6 +24,9 @@ OUTER_STEPS = Registry(
 class Objective(Protocol):
     """What is to grow, at any parameters. Adam asks for the gradient alone."""
 
+    def minibatches(self) -> list["Objective"]:
+        """The same on parts of the data, one after the other; itself where it is not divided."""
+
     def gradient(self, theta: Params) -> tuple[Tensor, float]:
         """The gradient (P,), and the value."""
 
@@ -64,8 +67,8 @@ class Adam(OuterSection):
         """
         rate = self.annealed(self.learning_rate, iteration)
         first: float | None = None
-        for _ in range(self.epochs):
-            gradient, value = objective.gradient(theta)
+        for part in objective.minibatches() * self.epochs:
+            gradient, value = part.gradient(theta)
             check_gradient(gradient)
             first = value if first is None else first
             if self.clip is not None:

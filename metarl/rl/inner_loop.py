@@ -1,11 +1,11 @@
 """How a policy adapts to one task: policy gradients on trajectories of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from metarl.compute import CPU
+from metarl.compute import CPU, Result, over_chunks
 from metarl.inner_loop import adapt
 from metarl.params import Params
 from metarl.rl.config import InnerConfig
@@ -54,8 +54,7 @@ class InnerLoop:
         sizes = self.step_sizes(meta)
         return adapt(self.loss, theta, pre, sizes, self.settings.first_order)
 
-    def chunks(self, samples: Samples) -> list[slice]:
-        """The task axis in pieces of about `chunk_samples` samples."""
+    def over_tasks(self, function: Callable[[slice], Result], samples: Samples) -> list[Result]:
+        """The results of a function of some tasks, of about `chunk_samples` samples a time."""
         num_tasks, per_task = samples.weights.shape
-        size = max(1, self.chunk_samples // per_task)
-        return [slice(start, start + size) for start in range(0, num_tasks, size)]
+        return over_chunks(function, num_tasks, max(1, self.chunk_samples // per_task))

@@ -16,11 +16,23 @@ Loss = Callable[[Params, Samples], Tensor]
 
 def surrogate(policy: Policy, params: Params, samples: Samples) -> Tensor:
     """E[π(a|o) / π_old(a|o) · A]: TRPO's objective (Schulman et al. 2015, equation 14)."""
+    ratio = _ratio(policy, params, samples)
+    return (samples.weights * ratio * samples.advantages).sum()
+
+
+def clipped_surrogate(policy: Policy, params: Params, samples: Samples, clip: float) -> Tensor:
+    """E[min(r A, clip(r, 1 − ε, 1 + ε) A)]: PPO's objective (Schulman et al. 2017, equation 7)."""
+    ratio, advantages = _ratio(policy, params, samples), samples.advantages
+    clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
+    return (samples.weights * torch.minimum(ratio * advantages, clipped * advantages)).sum()
+
+
+def _ratio(policy: Policy, params: Params, samples: Samples) -> Tensor:
+    """π(a|o) / π_old(a|o), (M,)."""
     distribution = policy.distribution(params, samples.observations)
     log_ratio = policy.log_prob(distribution, samples.actions) - samples.log_probs
     # before the exponential: on padding it may overflow, and zero times infinity is not zero
-    log_ratio = torch.where(samples.weights > 0, log_ratio, 0.0)
-    return (samples.weights * log_ratio.exp() * samples.advantages).sum()
+    return torch.where(samples.weights > 0, log_ratio, 0.0).exp()
 
 
 def mean_kl(policy: Policy, params: Params, samples: Samples) -> Tensor:

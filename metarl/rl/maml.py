@@ -14,7 +14,7 @@
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -36,7 +36,7 @@ from metarl.rl.sampler import VectorEnv, sample
 from metarl.rl.training import curve, outer_step
 from metarl.rl.trajectories import Rollouts, Samples, Trajectories, tasks_of
 from metarl.settings import MethodSection
-from metarl.step_sizes import mean_step_sizes, split
+from metarl.step_sizes import StepSizes, mean_step_sizes, split
 
 
 class MAMLSettings(MethodSection):
@@ -156,14 +156,23 @@ def collect(
     params = repeat(theta, len(tasks))
     for alpha in inner.step_sizes(meta, step_sizes):
         before = stage(params)
-        params = concatenate(
-            vmap(lambda p, s, a=alpha: adapt(inner.loss, p, [s], [a]))(
-                {name: leaf[chunk] for name, leaf in params.items()}, tasks_of(before, chunk)
-            )
-            for chunk in inner.chunks(before)
-        )
+        params = concatenate(inner.over_tasks(_adapt(inner, params, before, alpha), before))
     stage(params)
-    return Rollouts(trajectories, samples, sampled_with, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Rollouts(trajectories, samples, sampled_with, seconds=seconds)
+
+
+def _adapt(
+    inner: InnerLoop, params: Params, samples: Samples, alpha: StepSizes
+) -> Callable[[slice], Params]:
+    """Line 7, of some of the tasks at a time."""
+
+    def one(params: Params, samples: Samples) -> Params:
+        return adapt(inner.loss, params, [samples], [alpha])
+
+    return lambda chunk: vmap(one)(
+        {name: leaf[chunk] for name, leaf in params.items()}, tasks_of(samples, chunk)
+    )
 
 
 def fine_tune(

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from metarl.compute import CPU, move
+from metarl.compute import CPU, Result, move, over_chunks
 from metarl.distributed import mean_over_tasks
+from metarl.optim import Objective
 from metarl.params import Params, flatten, unflatten
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import mean_kl, surrogate
@@ -38,6 +39,10 @@ class MetaObjective:
         """The objective of one task: the surrogate of its adapted policy."""
         return surrogate(self.inner.policy, self.inner.adapt(theta, pre), post)
 
+    def minibatches(self) -> list[Objective]:
+        """Itself: the meta-gradient is noisy enough with all samples."""
+        return [self]
+
     def gradient(self, theta: Params) -> tuple[Tensor, float]:
         """The meta-gradient (P,), and the objective's value."""
         theta = move(theta, self.inner.device)
@@ -45,14 +50,14 @@ class MetaObjective:
         def total(theta: Params, pre: list[Samples], post: Samples) -> Tensor:
             return vmap(self.of_task, in_dims=(None, 0, 0))(theta, pre, post).sum()
 
-        sums = []
-        for pre, post in self._chunks(self.rollouts.pre, self.rollouts.post):
+        def summed(pre: list[Samples], post: Samples) -> Tensor:
             gradient, value = grad_and_value(total)(theta, pre, post)
-            sums.append(torch.cat([flatten(gradient), value.view(1)]))
+            return torch.cat([flatten(gradient), value.view(1)])
+
+        sums = self._over_tasks(summed, self.rollouts.pre, self.rollouts.post)
         mean = mean_over_tasks(torch.stack(sums).sum(0), self._num_tasks).to(CPU)
         return mean[:-1], float(mean[-1])
 
-    @torch.no_grad()
     def evaluate(self, theta: Params) -> tuple[float, float]:
         """Objective and mean KL of a candidate, which re-adapts from the stored trajectories.
 
@@ -65,10 +70,12 @@ class MetaObjective:
             policy = self.inner.policy
             return surrogate(policy, adapted, post), mean_kl(policy, adapted, post)
 
-        sums = [
-            torch.stack(vmap(both, in_dims=(None, 0, 0))(theta, pre, post)).sum(dim=1).double()
-            for pre, post in self._chunks(self.rollouts.pre, self.rollouts.post)
-        ]
+        @torch.no_grad()  # here, because every thread has a mode of its own
+        def summed(pre: list[Samples], post: Samples) -> Tensor:
+            values = vmap(both, in_dims=(None, 0, 0))(theta, pre, post)
+            return torch.stack(values).sum(dim=1).double()
+
+        sums = self._over_tasks(summed, self.rollouts.pre, self.rollouts.post)
         mean = mean_over_tasks(torch.stack(sums).sum(0), self._num_tasks)
         objective, kl = mean.tolist()
         return objective, kl
@@ -107,12 +114,12 @@ class MetaObjective:
                 },
             )
 
-        products = [linearised(*chunk) for chunk in self._chunks(pre, post)]
+        products = self._over_tasks(linearised, pre, post)
 
         def product(vector: Tensor) -> Tensor:
             vector = vector.to(self.inner.device)
-            total = torch.stack([product(vector) for product in products]).sum(0)
-            return mean_over_tasks(total, self._num_tasks).to(CPU)
+            pieces = over_chunks(lambda chunk: products[chunk.start](vector), len(products), 1)
+            return mean_over_tasks(torch.stack(pieces).sum(0), self._num_tasks).to(CPU)
 
         return product
 
@@ -120,11 +127,16 @@ class MetaObjective:
     def _num_tasks(self) -> int:
         return len(self.rollouts.post.weights)
 
-    def _chunks(self, pre: list[Samples], post: Samples) -> list[tuple[list[Samples], Samples]]:
-        return [
-            ([tasks_of(step, chunk) for step in pre], tasks_of(post, chunk))
-            for chunk in self.inner.chunks(post)
-        ]
+    def _over_tasks(
+        self,
+        function: Callable[[list[Samples], Samples], Result],
+        pre: list[Samples],
+        post: Samples,
+    ) -> list[Result]:
+        return self.inner.over_tasks(
+            lambda chunk: function([tasks_of(step, chunk) for step in pre], tasks_of(post, chunk)),
+            post,
+        )
 
 
 def _gauss_newton(

@@ -19,6 +19,7 @@ from metarl.networks.mlp import init_mlp, mlp
 from metarl.params import Params
 from metarl.rl.trajectories import Distribution
 
+Memory = tuple[Tensor, ...]
 Noise = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
@@ -43,6 +44,17 @@ class Policy(Protocol):
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
         """Parameters of the action distribution at observations (..., M, S)."""
 
+    def initial_memory(self, shape: tuple[int, ...]) -> Memory:
+        """What `shape` policies remember before anything happened; () without recurrence."""
+
+    def step(
+        self, params: Mapping[str, Tensor], memory: Memory, observations: Tensor
+    ) -> tuple[Distribution, Memory]:
+        """The action distribution at observations (..., M, S), and what is remembered then."""
+
+    def remember(self, memory: Memory, actions: Tensor, rewards: Tensor, ended: Tensor) -> Memory:
+        """What is remembered of a step's actions (..., M, A), rewards and ends (..., M)."""
+
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Noise:
         """The randomness of `shape` actions, drawn ahead of time: `shape` + what one takes."""
 
@@ -62,8 +74,30 @@ class Policy(Protocol):
         """The Fisher matrix of the distribution's own parameters, times a tangent of them."""
 
 
+class Memoryless:
+    """A policy that sees the present observation alone."""
+
+    def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
+        """Parameters of the action distribution at observations (..., M, S)."""
+        raise NotImplementedError
+
+    def initial_memory(self, shape: tuple[int, ...]) -> Memory:
+        """Nothing."""
+        return ()
+
+    def step(
+        self, params: Mapping[str, Tensor], memory: Memory, observations: Tensor
+    ) -> tuple[Distribution, Memory]:
+        """The action distribution."""
+        return self.distribution(params, observations), memory
+
+    def remember(self, memory: Memory, actions: Tensor, rewards: Tensor, ended: Tensor) -> Memory:
+        """Nothing."""
+        return memory
+
+
 @dataclass(frozen=True)
-class GaussianPolicy:
+class GaussianPolicy(Memoryless):
     """A diagonal Gaussian: the network gives its mean, a free vector its log standard deviation.
 
     The log standard deviation does not depend on the observation and adapts like every other
@@ -151,7 +185,7 @@ class GaussianPolicy:
 
 
 @dataclass(frozen=True)
-class CategoricalPolicy:
+class CategoricalPolicy(Memoryless):
     """A softmax over discrete actions, whose logits the network gives.
 
     Attributes:

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from metarl.compute import one_thread
 from metarl.randomness import Key
-from metarl.rl.policies import Policy
+from metarl.rl.policies import Memory, Policy
 from metarl.rl.trajectories import Trajectories
 
 VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
 
 
-@torch.no_grad()
 def sample(
     policy: Policy,
     params: Mapping[str, Tensor],
@@ -27,6 +26,24 @@ def sample(
     key: Key,
     first_task: int = 0,
 ) -> Trajectories:
+    """One trajectory in every sub-environment, by a policy that remembers nothing before it.
+
+    See `sample_episode`.
+    """
+    return sample_episode(policy, params, envs, tasks, horizon, key, first_task)[0]
+
+
+@torch.no_grad()
+def sample_episode(
+    policy: Policy,
+    params: Mapping[str, Tensor],
+    envs: VectorEnv,
+    tasks: NDArray[np.float64],
+    horizon: int,
+    key: Key,
+    first_task: int = 0,
+    memory: Memory | None = None,
+) -> tuple[Trajectories, Memory]:
     """One trajectory in every sub-environment: B = num_envs / N for each of N tasks.
 
     All N·B environments advance together; one stacked forward pass a time step serves them all.
@@ -35,7 +52,7 @@ def sample(
 
     Args:
         policy: what the parameters are of.
-        params: parameters for each task, every leaf (N, ...).
+        params: parameters for each task, every leaf (N, ...), or as the policy wants them.
         envs: a gymnasium vector environment whose `reset` takes `options={"task": tasks}` with one
             row for each sub-environment. An episode that ends early is padded and masked, whatever
             the environment does after its end.
@@ -43,6 +60,11 @@ def sample(
         horizon: H.
         key: where this call's randomness is: that of an iteration and an inner step.
         first_task: position of the first task in the meta-batch, where others have the rest of it.
+        memory: what the policies remember of earlier episodes, every leaf (N, B, ...); nothing
+            where None.
+
+    Returns:
+        The trajectories, and what the policies remember when theirs has ended.
 
     Raises:
         ValueError: if the environments cannot be divided evenly among the tasks.
@@ -71,12 +93,14 @@ def sample(
     rewards = np.zeros((horizon, envs.num_envs), dtype=np.float32)
     alive = np.ones((horizon + 1, envs.num_envs), dtype=bool)
     distributions: dict[str, Tensor] = {}
+    if memory is None:
+        memory = policy.initial_memory((num_tasks, per_task))
     with one_thread():
         for t in range(horizon):
             np.copyto(
                 observations[t].view(envs.num_envs, -1).numpy(), observation, casting="same_kind"
             )
-            distribution = policy.distribution(params, observations[t])
+            distribution, new_memory = policy.step(params, memory, observations[t])
             actions[t] = policy.act(distribution, noise[t])
             chosen = actions[t].view(envs.num_envs, *policy.action_shape).numpy()
             if not np.isfinite(chosen).all():
@@ -91,7 +115,19 @@ def sample(
                     distributions[name] = torch.zeros(steps, *leaf.shape)
                 distributions[name][min(t, len(distributions[name]) - 1)] = leaf
             observation, rewards[t], terminated, truncated, _ = envs.step(chosen)
-            alive[t + 1] = alive[t] & ~(terminated | truncated)
+            ended = terminated | truncated
+            if new_memory:  # who has come to an end remembers no more
+                there = torch.from_numpy(alive[t]).view(num_tasks, per_task)
+                rewarded, over = (
+                    torch.from_numpy(value).view(num_tasks, per_task)
+                    for value in (rewards[t], ended)
+                )
+                new_memory = policy.remember(new_memory, actions[t], rewarded, over)
+                memory = tuple(
+                    torch.where(there.view(*there.shape, *[1] * (new.dim() - 2)), new, old)
+                    for new, old in zip(new_memory, memory, strict=True)
+                )
+            alive[t + 1] = alive[t] & ~ended
             if not alive[t + 1].any():
                 alive[t + 1 :] = False
                 break
@@ -102,7 +138,7 @@ def sample(
 
     actions = by_task(actions)
     distributions = {name: by_task(leaf) for name, leaf in distributions.items()}
-    return Trajectories(
+    trajectories = Trajectories(
         by_task(observations),
         actions,
         by_task(torch.from_numpy(rewards).view(shape)),
@@ -110,3 +146,4 @@ def sample(
         policy.log_prob(distributions, actions),
         distributions,
     )
+    return trajectories, memory

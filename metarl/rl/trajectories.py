@@ -1,6 +1,6 @@
 """What the sampler gathers, and what the learner sees of it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import torch
@@ -45,11 +45,11 @@ class Trajectories:
             )
         if not self.mask[:, :, 0].all() or (self.mask[:, :, 1:] & ~self.mask[:, :, :-1]).any():
             raise ValueError("mask must be true on a non-empty prefix of every trajectory")
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for attribute in fields(self):
+            value = getattr(self, attribute.name)
             if isinstance(value, Tensor) and value.shape[:3] != self.mask.shape:
                 raise ValueError(
-                    f"{field.name} has shape {tuple(value.shape)}; its first axes must be "
+                    f"{attribute.name} has shape {tuple(value.shape)}; its first axes must be "
                     f"(N, B, H) = {tuple(self.mask.shape)}"
                 )
         if not self.mask.all():
@@ -118,12 +118,14 @@ class Rollouts:
         trajectories: of each stage.
         samples: the same with advantages, where learning happens.
         params: what each stage was sampled with, stacked over tasks: θ, ..., θ'_i.
+        memories: what the policies of each stage remembered before it, every leaf (N, B, ...).
         seconds: how long sampling and adapting took.
     """
 
     trajectories: list[Trajectories]
     samples: list[Samples]
     params: list[Params]
+    memories: list[tuple[Tensor, ...]] = field(default_factory=list)
     seconds: float = 0.0
 
     @property

@@ -219,10 +219,12 @@ def _parts(config: Config, repeats: int) -> Figures:
 
     def adapted() -> object:
         (alpha,) = inner.step_sizes(theta)
-        return concatenate(
-            vmap(lambda s: adapt(inner.loss, theta, [s], [alpha]))(tasks_of(samples, chunk))
-            for samples in rollouts.pre[:1]
-            for chunk in inner.chunks(samples)
+        samples = rollouts.pre[0]
+        return inner.over_tasks(
+            lambda chunk: vmap(lambda s: adapt(inner.loss, theta, [s], [alpha]))(
+                tasks_of(samples, chunk)
+            ),
+            samples,
         )
 
     def products() -> None:

@@ -52,6 +52,7 @@ class EvaluationConfig(Section):
     """Adaptation to tasks never trained on; what is not given is as in training."""
 
     tasks: Annotated[int, Field(ge=2)] = 600
+    ways: Annotated[int, Field(ge=2)] | None = None
     shots: PositiveInt | None = None
     queries: PositiveInt | None = None
     steps: PositiveInt = 3

@@ -72,9 +72,11 @@ class Omniglot(Section):
         """Checksums of the images and of their split."""
         return {"data_sha256": self.images.checksum, "split_sha256": self.images.split_hash}
 
-    def tasks(self, split: str, task_conditioned: bool = False) -> ImageTasks:
+    def tasks(
+        self, split: str, task_conditioned: bool = False, ways: int | None = None
+    ) -> ImageTasks:
         """Episodes of a split's classes; images don't tell what is asked of them."""
-        return ImageTasks(self.images, split, self.ways, self.rotated)
+        return ImageTasks(self.images, split, ways or self.ways, self.rotated)
 
 
 class MiniImagenet(Omniglot):

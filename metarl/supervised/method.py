@@ -20,6 +20,7 @@ from metarl.compute import CPU, move, over_chunks
 from metarl.distributed import mean_over_tasks, seconds_waited, shard
 from metarl.evaluation import AdaptationCurve
 from metarl.method import Axis, Metrics, Role, TrainingState
+from metarl.optim import Objective
 from metarl.params import Params, flatten
 from metarl.randomness import stream
 from metarl.settings import MethodSection
@@ -206,6 +207,10 @@ class EpisodeObjective:
     episodes: Episodes
     iteration: int
     seen: list[float] = field(default_factory=list)
+
+    def minibatches(self) -> list[Objective]:
+        """Itself."""
+        return [self]
 
     def gradient(self, theta: Params) -> tuple[Tensor, float]:
         """The gradient (P,), and the value."""

@@ -97,9 +97,9 @@ class SupervisedProblem:
         """Query points, or images of each class, in the evaluation."""
         return self.config.evaluation.queries or self.config.inner.queries
 
-    def tasks(self, split: str) -> Tasks:
-        """The tasks of a split."""
-        return self.data.tasks(split, self.task_conditioned)
+    def tasks(self, split: str, ways: int | None = None) -> Tasks:
+        """The tasks of a split, with another number of classes where one is given."""
+        return self.data.tasks(split, self.task_conditioned, ways)
 
     def check(self) -> None:
         """Raise UserError if there is no such device, or not the data that it takes."""
@@ -122,7 +122,8 @@ class SupervisedProblem:
 
         Every group is drawn whole, so that another number keeps the first tasks.
         """
-        tasks, seed = self.tasks(split), self.config.evaluation.seed
+        settings = self.config.evaluation
+        tasks, seed = self.tasks(split, settings.ways), settings.seed
         for group, start in enumerate(range(0, number, GROUP)):
             yield tasks.sample(
                 stream(seed, f"{split} tasks", group),

@@ -28,7 +28,9 @@ class Sinusoid(Section):
         """Such as `sinusoid, 5-shot`."""
         return f"{self.name}, {shots}-shot"
 
-    def tasks(self, split: str, task_conditioned: bool = False) -> "SinusoidTasks":
+    def tasks(
+        self, split: str, task_conditioned: bool = False, ways: int | None = None
+    ) -> "SinusoidTasks":
         """The same for every split."""
         return SinusoidTasks(task_conditioned)
 

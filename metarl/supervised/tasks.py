@@ -85,10 +85,11 @@ class Data(Protocol):
     def title(self, shots: int) -> str:
         """Such as `omniglot, 5-way 1-shot`."""
 
-    def tasks(self, split: str, task_conditioned: bool = False) -> Tasks:
+    def tasks(self, split: str, task_conditioned: bool = False, ways: int | None = None) -> Tasks:
         """The tasks of `train`, `validation` or `test`.
 
         Args:
             split: which.
             task_conditioned: whether inputs tell the task, for an oracle.
+            ways: how many classes a task has, in place of the config's number.
         """

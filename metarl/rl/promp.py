@@ -1,0 +1,68 @@
+"""ProMP: proximal meta-policy search (Rothfuss et al. 2019), algorithm 1.
+
+MAML whose outer step takes several steps of Adam on the same rollouts. What keeps them honest is in
+the objective: the ratio after adaptation is clipped, as PPO clips it, and the divergence of the
+policy that the inner steps start from is penalised (equations 12 to 14).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from metarl.inner_loop import adapt
+from metarl.optim import Objective
+from metarl.params import Params
+from metarl.rl.losses import clipped_surrogate, mean_kl
+from metarl.rl.maml import MAML
+from metarl.rl.meta_objective import MetaObjective
+from metarl.rl.trajectories import Rollouts, Samples
+from metarl.settings import Bounded, Fraction, MethodSection
+from metarl.step_sizes import split
+
+
+class ProMPSettings(MethodSection):
+    """`clip` bounds the ratio to 1 ± clip; `kl_penalty` is η, on the mean over inner steps.
+
+    The outer step is that of `outer: {algorithm: adam, epochs: 5}`, the inner loss the likelihood
+    ratio, whose meta-gradient has a low variance (section 5.1 of the paper).
+    """
+
+    name: Literal["promp"] = "promp"
+    clip: Fraction = 0.3
+    kl_penalty: Bounded = 5e-4
+
+
+@dataclass(frozen=True)
+class ProximalObjective(MetaObjective):
+    """The clipped surrogate after adaptation, less the penalised divergence before it.
+
+    Attributes:
+        settings: clipping and penalty.
+    """
+
+    settings: ProMPSettings
+
+    def of_task(self, theta: Params, pre: list[Samples], post: Samples) -> Tensor:
+        """The objective of one task (equation 14)."""
+        policy, inner = self.inner.policy, self.inner
+        params, _ = split(theta)
+        divergence = post.weights.new_zeros(())
+        for samples, size in zip(pre, inner.step_sizes(theta), strict=True):
+            divergence = divergence + mean_kl(policy, params, samples)
+            params = adapt(inner.loss, params, [samples], [size], inner.settings.first_order)
+        reached = clipped_surrogate(policy, params, post, self.settings.clip)
+        return reached - self.settings.kl_penalty * divergence / len(pre)
+
+
+class ProMP(MAML):
+    """MAML with a proximal outer objective."""
+
+    label: ClassVar[str] = "ProMP"
+    Settings: ClassVar[type[MethodSection]] = ProMPSettings
+
+    def objective(self, rollouts: Rollouts) -> Objective:
+        """What the outer step improves."""
+        settings = self.problem.config.method
+        assert isinstance(settings, ProMPSettings)
+        return ProximalObjective(self.problem.inner, rollouts, settings)
