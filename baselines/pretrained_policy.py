@@ -16,6 +16,7 @@ from metarl.method import Axis, Metrics, Role, TrainingState
 from metarl.params import Params
 from metarl.randomness import Key
 from metarl.rl.maml import fine_tune, fine_tuned
+from metarl.rl.policies import Policy
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.trajectories import Rollouts
 from metarl.settings import MethodSection
@@ -43,6 +44,11 @@ class Pretrained:
     def __init__(self, problem: PolicyProblem) -> None:
         self.problem = problem
         self._ppo: MultiTaskPPO | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """What acts."""
+        return self.problem.policy
 
     @property
     def updates(self) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor
 from metarl.compute import over_chunks
 from metarl.distributed import mean_over_tasks
 from metarl.evaluation import AdaptationCurve
-from metarl.method import Axis, Metrics, Role, TrainingState
+from metarl.method import Axis, Metrics, TrainingState
 from metarl.networks.layers import uniform
 from metarl.networks.recurrent import init_recurrent, recurrent_sequence, recurrent_step
 from metarl.optim import Objective
@@ -31,7 +31,7 @@ from metarl.rl.advantages import discounted_returns
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, Memory, Noise
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample_episode
-from metarl.rl.training import curve, outer_step
+from metarl.rl.training import PolicyLearner, curve, outer_step
 from metarl.rl.trajectories import Distribution, Rollouts, Trajectories, to_samples
 from metarl.settings import Bounded, Fraction, MethodSection, PositiveInt, Unit
 
@@ -160,17 +160,15 @@ class RecurrentPolicy:
         return self.head_policy.fisher(distribution, tangent)
 
 
-class RL2:
+class RL2(PolicyLearner):
     """Learns a recurrent policy that finds out about its task by acting."""
 
-    role: ClassVar[Role] = "meta-learner"
     label: ClassVar[str] = "RL²"
     axis: ClassVar[Axis | None] = "episodes"
     Settings: ClassVar[type[MethodSection]] = RL2Settings
-    distributes: ClassVar[bool] = True
 
     def __init__(self, problem: PolicyProblem) -> None:
-        self.problem = problem
+        super().__init__(problem)
         assert isinstance(problem.config.method, RL2Settings)
         self.settings = problem.config.method
 
@@ -183,19 +181,9 @@ class RL2:
         return RecurrentPolicy(head, flat.observation_size)
 
     @property
-    def updates(self) -> int:
-        """The config's iterations."""
-        return self.problem.config.outer.iterations
-
-    @property
-    def budget(self) -> int:
-        """The most environment steps: those of all episodes."""
-        return self.updates * self.settings.episodes * self.problem.steps_per_stage
-
-    @property
-    def anneals(self) -> bool:
-        """Whether the outer step shrinks towards the last iteration."""
-        return self.problem.config.outer.anneal
+    def stages(self) -> int:
+        """As many as episodes."""
+        return self.settings.episodes
 
     def initial_state(self) -> TrainingState:
         """Before the first iteration."""
@@ -226,10 +214,6 @@ class RL2:
     ) -> Rollouts:
         """Trials on these tasks (N, T)."""
         return self._on(params, tasks, key)
-
-    def close(self) -> None:
-        """Close the environments."""
-        self.problem.close()
 
     def _on(self, params: Params, tasks: NDArray[np.float64], key: Key) -> Rollouts:
         trials = self.problem.config.evaluation.trajectories

@@ -24,7 +24,7 @@ from torch.func import vmap
 from metarl.compute import CPU, move
 from metarl.evaluation import AdaptationCurve
 from metarl.inner_loop import adapt
-from metarl.method import Axis, Metrics, Role, TrainingState
+from metarl.method import Axis, Metrics, TrainingState
 from metarl.optim import Objective
 from metarl.params import Params, concatenate, repeat
 from metarl.randomness import Key
@@ -33,7 +33,7 @@ from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample
-from metarl.rl.training import curve, outer_step
+from metarl.rl.training import PolicyLearner, curve, outer_step
 from metarl.rl.trajectories import Rollouts, Samples, Trajectories, tasks_of
 from metarl.settings import MethodSection
 from metarl.step_sizes import StepSizes, mean_step_sizes, split
@@ -45,33 +45,17 @@ class MAMLSettings(MethodSection):
     name: Literal["maml"] = "maml"
 
 
-class MAML:
+class MAML(PolicyLearner):
     """Learns parameters from which a gradient step on a few trajectories adapts a policy."""
 
-    role: ClassVar[Role] = "meta-learner"
     label: ClassVar[str] = "MAML"
     axis: ClassVar[Axis | None] = "gradient steps"
     Settings: ClassVar[type[MethodSection]] = MAMLSettings
-    distributes: ClassVar[bool] = True
-
-    def __init__(self, problem: PolicyProblem) -> None:
-        self.problem = problem
 
     @property
-    def updates(self) -> int:
-        """The config's iterations."""
-        return self.problem.config.outer.iterations
-
-    @property
-    def budget(self) -> int:
-        """The most environment steps: of a stage before each inner step, and of one after all."""
-        stages = self.problem.config.inner.steps + 1
-        return self.updates * stages * self.problem.steps_per_stage
-
-    @property
-    def anneals(self) -> bool:
-        """Whether the outer step shrinks towards the last iteration."""
-        return self.problem.config.outer.anneal
+    def stages(self) -> int:
+        """One before each inner step, and one after all."""
+        return self.problem.config.inner.steps + 1
 
     def initial_state(self) -> TrainingState:
         """Line 1."""
@@ -109,10 +93,6 @@ class MAML:
     ) -> Rollouts:
         """Adapt to these tasks (N, T) with the step sizes of an evaluation; to be looked at."""
         return fine_tune(self.problem, params, tasks, key, curve.step_sizes)
-
-    def close(self) -> None:
-        """Close the environments."""
-        self.problem.close()
 
 
 def collect(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from metarl.compute import device_for
 from metarl.distributed import shard
 from metarl.envs import TaskConditioned, TaskFamily
-from metarl.evaluation import Metric
+from metarl.evaluation import AdaptationCurve, Metric
+from metarl.method import Method
+from metarl.params import Params
 from metarl.randomness import Key, stream, torch_stream
 from metarl.rl.config import METHODS, Config
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.policies import Policy, policy_for
 from metarl.rl.sampler import VectorEnv
+from metarl.rl.trajectories import Rollouts
 
 RETURN = Metric("return", "undiscounted return", "environment steps", iqm=True)
 
@@ -132,3 +135,16 @@ class PolicyProblem:
     def _unseen(self, number: int, seed: int) -> tuple[NDArray[np.float64], Key]:
         rng = stream(seed, "evaluation tasks")
         return self.family.sample_tasks(rng, number), Key(seed)
+
+
+class PolicyMethod(Method, Protocol):
+    """A method of this domain, which can be looked at besides."""
+
+    @property
+    def policy(self) -> Policy:
+        """What acts."""
+
+    def rollouts(
+        self, params: Params, tasks: NDArray[np.float64], key: Key, curve: AdaptationCurve
+    ) -> Rollouts:
+        """Adapt to these tasks (N, T) as an evaluation did, stage after stage."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from metarl.compute import CPU, move
 from metarl.distributed import mean_over_tasks, seconds_waited
 from metarl.evaluation import AdaptationCurve
-from metarl.method import Axis, Metrics, TrainingState
+from metarl.method import Axis, Metrics, Role, TrainingState
 from metarl.optim import Objective
 from metarl.params import flatten
 from metarl.rl.policies import Policy
@@ -18,6 +19,45 @@ from metarl.rl.problem import PolicyProblem
 from metarl.rl.trajectories import Rollouts
 
 STAGES: dict[Axis, str] = {"gradient steps": "after_{}_steps", "episodes": "after_{}_episodes"}
+
+
+class PolicyLearner:
+    """What all meta-learners of policies have in common; see `metarl.method.Method`."""
+
+    role: ClassVar[Role] = "meta-learner"
+    distributes: ClassVar[bool] = True
+
+    def __init__(self, problem: PolicyProblem) -> None:
+        self.problem = problem
+
+    @property
+    def policy(self) -> Policy:
+        """What acts."""
+        return self.problem.policy
+
+    @property
+    def stages(self) -> int:
+        """How many times an iteration samples from every environment."""
+        raise NotImplementedError
+
+    @property
+    def updates(self) -> int:
+        """The config's iterations."""
+        return self.problem.config.outer.iterations
+
+    @property
+    def budget(self) -> int:
+        """The most environment steps."""
+        return self.updates * self.stages * self.problem.steps_per_stage
+
+    @property
+    def anneals(self) -> bool:
+        """Whether the outer step shrinks towards the last iteration."""
+        return self.problem.config.outer.anneal
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.problem.close()
 
 
 def outer_step(

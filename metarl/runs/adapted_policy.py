@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from metarl.envs import PointNavigation, TaskFamily
 from metarl.errors import UserError
-from metarl.method import load_method
+from metarl.method import Axis, load_method
 from metarl.params import take
-from metarl.runs.plots import step_name
+from metarl.runs.plots import stage_name
 from metarl.randomness import Key, stream
 from metarl.runs.results import measured, steps_to_show
-from metarl.rl.policies import Policy
-from metarl.rl.problem import PolicyProblem
+from metarl.rl.policies import Memory, Policy
+from metarl.rl.problem import PolicyMethod, PolicyProblem
 from metarl.rl.trajectories import Rollouts
 from metarl.runs.run import Run
 from metarl.runs.video import Episode, record
@@ -31,7 +31,8 @@ class Adapted:
         policy: what adapted.
         task: (T,).
         steps: numbers of gradient steps to look at.
-        rollouts: of this one task, after 0, 1, ... steps.
+        axis: what the stages are.
+        rollouts: of this one task, stage after stage.
         seed: of videos.
     """
 
@@ -39,6 +40,7 @@ class Adapted:
     policy: Policy
     task: NDArray[np.float64]
     steps: Sequence[int]
+    axis: Axis | None
     rollouts: Rollouts
     seed: int
 
@@ -48,17 +50,23 @@ class Adapted:
         return self.family.describe(self.task)
 
     def episodes(self) -> dict[str, Episode]:
-        """An episode after each number of steps; all with the same start and the same noise."""
+        """An episode of each stage; all with the same start and the same noise."""
         return {
-            step_name(step): record(
+            stage_name(step, self.axis): record(
                 self.policy,
                 take(self.rollouts.params[step], 0),
                 self.family,
                 self.task,
                 self.seed,
+                self._memory(step),
             )
             for step in self.steps
         }
+
+    def _memory(self, step: int) -> Memory:
+        """What the policy remembered before a stage, of the first trajectory."""
+        memories = self.rollouts.memories
+        return tuple(leaf[0, :1] for leaf in memories[step]) if memories else ()
 
     @property
     def shows_paths(self) -> bool:
@@ -89,7 +97,8 @@ def adapt_to_task(
         UserError: if the task or the steps make no sense for the run.
     """
     policy_problem(run)
-    curve, method = measured(run)
+    curve, measured_by = measured(run)
+    method = cast(PolicyMethod, measured_by)
     problem: PolicyProblem = method.problem
     state, family, settings = run.load(), problem.family, problem.config.evaluation
     most = curve.scores.shape[1] - 1
@@ -101,10 +110,8 @@ def adapt_to_task(
             f"a task of {problem.title} has {family.task_size} numbers, such as --task {example}"
         )
     seed = int(stream(settings.seed, "rendering").integers(2**31))
-    rollouts = method.rollouts(  # type: ignore[attr-defined] # of every method of policies
-        state.theta, chosen[None], Key(seed), curve.first(max(steps))
-    )
-    return Adapted(family, problem.policy, chosen, steps, rollouts, seed)
+    rollouts = method.rollouts(state.theta, chosen[None], Key(seed), curve.first(max(steps)))
+    return Adapted(family, method.policy, chosen, steps, method.axis, rollouts, seed)
 
 
 def policy_problem(run: Run) -> PolicyProblem:

@@ -29,6 +29,10 @@ SEED = (
 )
 
 
+# how a method adapts is its own business; the table tells it
+OWN = ("step_sizes", "steps")
+
+
 @dataclass(frozen=True)
 class Entry:
     """One experiment in a comparison: a method, and the runs that differ in their seed alone.
@@ -152,7 +156,7 @@ def _check_evaluations(runs: Sequence[Run], problems: Sequence[Problem]) -> None
         changed = {
             name: f"evaluation.{name}: {settings[0].get(name)} → {value}"
             for name, value in evaluation.items()
-            if value != settings[0].get(name)
+            if value != settings[0].get(name) and name not in OWN
         }
         if changed:
             fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
@@ -167,6 +171,7 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
     """The comparison as a table: a row for each entry, by column name."""
     steps = max(len(entry.summary.estimate) for entry in entries)
     metric = entries[0].method.problem.metric
+    mixed = by_episodes(entries)
     table = []
     for entry in entries:
         row = {
@@ -176,8 +181,11 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
             "budget": _millions(entry.method.budget),
             "step size": _step_sizes(entry.curves),
         }
+        if mixed:
+            row["a stage is"] = _stage(entry)
         for k in range(steps):
-            heading = f"{metric.name} before" if k == 0 else step_name(k)
+            after = f"stage {k}" if mixed else step_name(k)
+            heading = f"{metric.name} before" if k == 0 else after
             summary = entry.summary
             row[heading] = (
                 f"{short(summary.estimate[k])} [{short(summary.low[k])}, {short(summary.high[k])}]"
@@ -188,6 +196,19 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
             row[f"steps to MAML's {metric.name} after 1"] = entry.steps_to_match or "–"
         table.append(row)
     return table
+
+
+def by_episodes(entries: Sequence[Entry]) -> bool:
+    """Whether methods adapt in different ways: then they share the axis of episodes used."""
+    return any(entry.method.axis == "episodes" for entry in entries)
+
+
+def _stage(entry: Entry) -> str:
+    """What one stage of adaptation is, in words."""
+    episodes = entry.curves[0].episodes
+    if entry.method.axis == "gradient steps" and len(episodes) > 1:
+        return f"a gradient step on {episodes[1]} episodes"
+    return {"episodes": "an episode"}.get(entry.method.axis or "", "–")
 
 
 def _span(steps: Sequence[int]) -> str:
@@ -236,9 +257,17 @@ def draw(entries: Sequence[Entry], folder: Path, *formats: str) -> dict[str, lis
     def files(name: str) -> list[Path]:
         return [folder / f"{name}.{ending}" for ending in formats]
 
-    plots = {f"{metric.name} against gradient steps": files("adaptation")}
+    axis = "episodes used" if by_episodes(entries) else "gradient steps"
+    plots = {f"{metric.name} against {axis}": files("adaptation")}
     summaries = {entry.label: entry.summary for entry in entries}
-    plot_adaptation(summaries, metric, f"Adaptation: {title}", *files("adaptation"))
+    used = {entry.label: entry.curves[0].episodes for entry in entries}
+    plot_adaptation(
+        summaries,
+        metric,
+        f"Adaptation: {title}",
+        *files("adaptation"),
+        episodes=used if by_episodes(entries) else None,
+    )
     curves = {entry.label: _training_curves(entry) for entry in entries}
     if any(parts["before"] or parts["after"] for parts in curves.values()):
         plots[f"{metric.name} in training"] = files("training")
@@ -259,7 +288,7 @@ def _training_curves(entry: Entry) -> Mapping[str, list[tuple[NDArray[Any], NDAr
             continue
         samples = np.cumsum([line[metric.samples.replace(" ", "_")] for line in metrics])
         names = [name for name in metrics[0] if name.startswith(f"{metric.name}/")]
-        before = [name for name in names if name.endswith("/after_0_steps")]
+        before = [name for name in names if "/after_0_" in name]
         after = [name for name in names if name not in before][-1:]
         for when, name in (*(("before", n) for n in before), *(("after", n) for n in after)):
             curves[when].append((samples, np.array([line[name] for line in metrics])))

@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from metarl.method import Axis
 from metarl.evaluation import Metric
+from metarl.method import Axis
 from metarl.evaluation import Summary
 
 Curve = tuple[NDArray[Any], NDArray[Any]]
@@ -63,8 +65,17 @@ def step_name(step: int) -> str:
     return "before adaptation" if step == 0 else f"after {step} step{'s' * (step > 1)}"
 
 
+def stage_name(stage: int, axis: Axis | None) -> str:
+    """The same of gradient steps; `episode 1`, `episode 2`, ... of a trial."""
+    return f"episode {stage + 1}" if axis == "episodes" else step_name(stage)
+
+
 def plot_adaptation(
-    curves: Mapping[str, Summary], metric: Metric, title: str, *paths: Path
+    curves: Mapping[str, Summary],
+    metric: Metric,
+    title: str,
+    *paths: Path,
+    episodes: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
     """Scores against gradient steps, in the form of Finn et al. (2017), figures 4 and 5.
 
@@ -73,6 +84,8 @@ def plot_adaptation(
         metric: what the scores are.
         title: above the plot.
         paths: where to write; the ending decides the format.
+        episodes: of the new task that each curve's stages had used, by label, where the curves
+            adapt in different ways: the axis that means the same for all of them.
     """
     figure, axes = _figure(title)
     steps = max(len(curve.estimate) for curve in curves.values())
@@ -81,13 +94,17 @@ def plot_adaptation(
             axes.axhline(curve.estimate[0], color=colour, linestyle="--", label=label)
             axes.axhspan(curve.low[0], curve.high[0], color=colour, alpha=0.15, linewidth=0)
             continue
-        x = np.arange(len(curve.estimate))
+        x = np.array(episodes[label]) if episodes else np.arange(len(curve.estimate))
         axes.plot(x, curve.estimate, marker=marker, color=colour, label=label)
         axes.fill_between(x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
-    axes.set_xlabel("gradient steps on the new task")
+    if episodes:
+        axes.set_xscale("symlog", linthresh=1.0)
+        axes.set_xlabel("episodes of the new task that were used")
+    else:
+        axes.set_xlabel("gradient steps on the new task")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"{metric.axis} on unseen tasks")
     _scale(axes, metric)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _finish(figure, axes, " · ".join(dict.fromkeys(c.meaning for c in curves.values())), paths)
 
 

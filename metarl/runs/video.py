@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from metarl.envs import TaskFamily
 from metarl.params import Params
 from metarl.randomness import stream
-from metarl.rl.policies import Policy
+from metarl.rl.policies import Memory, Policy
 
 Frame = NDArray[np.uint8]
 
@@ -41,7 +41,12 @@ class Episode:
 
 @torch.no_grad()
 def record(
-    policy: Policy, params: Params, family: TaskFamily, task: NDArray[np.float64], seed: int
+    policy: Policy,
+    params: Params,
+    family: TaskFamily,
+    task: NDArray[np.float64],
+    seed: int,
+    memory: Memory = (),
 ) -> Episode:
     """Play one episode, with actions drawn as in training, and take a picture of every step.
 
@@ -51,6 +56,7 @@ def record(
         family: environments; they must render "rgb_array".
         task: (T,).
         seed: fixes start and action noise.
+        memory: what the policy remembers of earlier episodes, every leaf (1, ...).
 
     Raises:
         RuntimeError: if nothing can be rendered, with what to install.
@@ -63,8 +69,12 @@ def record(
         frames, returns = [_picture(env.render())], [0.0]
         for t in range(family.horizon):
             seen = torch.from_numpy(np.asarray(observation, dtype=np.float32))[None]
-            action = policy.act(policy.distribution(params, seen), noise[t])[0]
-            observation, reward, terminated, truncated, _ = env.step(action.numpy())
+            distribution, memory = policy.step(params, memory, seen)
+            action = policy.act(distribution, noise[t])
+            observation, reward, terminated, truncated, _ = env.step(action[0].numpy())
+            memory = policy.remember(
+                memory, action, torch.tensor([float(reward)]), torch.tensor([terminated])
+            )
             frames.append(_picture(env.render()))
             returns.append(returns[-1] + float(reward))
             if terminated or truncated:
