@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from metarl.envs import check_family, load_family, vectorise
+from metarl.errors import UserError
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -39,5 +40,5 @@ def test_the_contract_checker_says_what_is_wrong(in_users_folder: Path) -> None:
         def sample_tasks(self, rng, num_tasks):
             return np.zeros((num_tasks, 1))
 
-    with pytest.raises(ValueError, match="rewards must depend on the task"):
+    with pytest.raises(UserError, match="rewards must depend on the task"):
         check_family(Careless())

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.compute import one_thread
+from metarl.envs.family import check_finite, check_outcome
 from metarl.randomness import stream
 from metarl.rl.policies import Policy
 from metarl.rl.trajectories import Trajectories
@@ -48,7 +49,9 @@ def sample(
 
     Raises:
         ValueError: if the environments cannot be divided evenly among the tasks.
-        FloatingPointError: if the policy, the environments or the rewards break down.
+        UserError: if the environments return arrays of other shapes than they must.
+        FloatingPointError: if the policy, the environments or the rewards break down; it names the
+            environment, the task and the step.
     """
     num_tasks = len(tasks)
     per_task, rest = divmod(envs.num_envs, num_tasks)
@@ -62,22 +65,23 @@ def sample(
         [torch.from_numpy(policy.noise(rng, (horizon, per_task))) for rng in streams], dim=1
     )  # (H, N, B, ·): a time step is one contiguous block
     seeds = np.concatenate([rng.integers(2**31, size=per_task) for rng in streams])
-    observation, _ = envs.reset(
-        seed=seeds.tolist(), options={"task": np.repeat(tasks, per_task, axis=0)}
-    )
+    given = np.repeat(tasks, per_task, axis=0)
+    observation, _ = envs.reset(seed=seeds.tolist(), options={"task": given})
+    row = envs.num_envs, policy.observation_size
+    check_outcome(row, observation)
 
     # the time axis comes first while sampling: what a step writes is one contiguous block
     shape = (horizon, num_tasks, per_task)
-    observations = torch.zeros(*shape, observation.shape[-1])
+    observations = torch.zeros(*shape, policy.observation_size)
     actions = torch.zeros(*shape, *policy.action_shape, dtype=policy.action_dtype)
     rewards = np.zeros((horizon, envs.num_envs), dtype=np.float32)
     alive = np.ones((horizon + 1, envs.num_envs), dtype=bool)
     distributions: dict[str, Tensor] = {}
     with one_thread():
         for t in range(horizon):
-            np.copyto(
-                observations[t].view(envs.num_envs, -1).numpy(), observation, casting="same_kind"
-            )
+            seen = observations[t].view(row).numpy()
+            _copy(seen, observation, alive[t])
+            check_finite("an observation", seen, given, t)
             distribution = policy.distribution(params, observations[t])
             actions[t] = policy.act(distribution, noise[t])
             chosen = actions[t].view(envs.num_envs, *policy.action_shape).numpy()
@@ -92,7 +96,10 @@ def sample(
                     steps = horizon if leaf.shape[1] == per_task else 1
                     distributions[name] = torch.zeros(steps, *leaf.shape)
                 distributions[name][min(t, len(distributions[name]) - 1)] = leaf
-            observation, rewards[t], terminated, truncated, _ = envs.step(chosen)
+            observation, reward, terminated, truncated, _ = envs.step(chosen)
+            check_outcome(row, observation, reward, terminated, truncated)
+            _copy(rewards[t], reward, alive[t])
+            check_finite("a reward", rewards[t], given, t + 1)
             alive[t + 1] = alive[t] & ~(terminated | truncated)
             if not alive[t + 1].any():
                 alive[t + 1 :] = False
@@ -112,3 +119,10 @@ def sample(
         policy.log_prob(distributions, actions),
         distributions,
     )
+
+
+def _copy(into: NDArray[np.float32], numbers: NDArray[Any], alive: NDArray[np.bool_]) -> None:
+    """Copy what environments returned, but zeros where an episode is over: it may be anything."""
+    with np.errstate(over="ignore"):  # beyond single precision it becomes infinite, and is seen
+        np.copyto(into, numbers, casting="same_kind")
+    into[~alive] = 0.0
