@@ -120,7 +120,7 @@ def test_a_users_own_model_can_be_loaded_and_one_that_does_not_fit_is_refused(tm
     (tmp_path / "no.zip").write_bytes(b"nothing")
     with pytest.raises(UserError, match="is not a model"):
         load_model(tmp_path / "no.zip", policy)
-    with pytest.raises(UserError, match="is not a model"):
+    with pytest.raises(UserError, match="cannot read"):
         load_model(tmp_path / "absent.zip", policy)
 
 

@@ -347,7 +347,7 @@ def test_archives_and_unpacked_folders_give_the_same_bytes(few: Path, place: str
 
 def test_the_second_time_images_are_mapped_and_not_decoded(few: Path, monkeypatch: Any) -> None:
     first = load_images("omniglot", few)
-    monkeypatch.setattr(omniglot, "read_file", None)
+    monkeypatch.setattr(omniglot, "read_zip", None)
     monkeypatch.setattr(omniglot, "decode", None)
     second = load_images("omniglot", few)
     assert isinstance(first.images, np.memmap)
@@ -800,7 +800,7 @@ def test_a_damaged_pickle_is_refused_or_read_but_breaks_nothing(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "metarl.supervised.datasets.unpickling.read_file",
-            lambda _: bytes(content[: len(content) - cut]),
+            lambda *_: bytes(content[: len(content) - cut]),
         )
         with contextlib.suppress(UserError):
             unpickle(path)

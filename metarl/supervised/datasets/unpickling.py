@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.supervised.datasets.decoding import read_file
+from metarl.reading import read_file
+
+MOST_BYTES = 2**32  # MiniImagenet's training images have less than 2**30
 
 # what nonsense in a pickle raises
 DAMAGED = (
@@ -38,7 +40,7 @@ def unpickle(path: Path) -> Any:
     Raises:
         UserError: if it names anything else than arrays, is damaged, or cannot be read.
     """
-    content = read_file(path)
+    content = read_file(path, MOST_BYTES)
     try:
         # Python 2 did not tell bytes from text, and every byte is a character of Latin-1
         return _Unpickler(io.BytesIO(content), encoding="latin1").load()
