@@ -98,7 +98,6 @@ def load_model(path: Path, policy: Policy) -> tuple[Params, int]:
         members = read_zip(path, lambda name: name in (DATA, WEIGHTS), MOST_BYTES)
         data = _settings(members[DATA])
         params = to_params(_weights(members[WEIGHTS]))
-        _check_dimensions(params)
     except KeyError as error:
         raise UserError(
             f"{path} is not a model of stable-baselines3's PPO or A2C with an MlpPolicy (it lacks "
@@ -165,6 +164,8 @@ def _weights(content: bytes) -> dict[str, Tensor]:
     for name, weight in weights.items():
         if weight.dtype != torch.float32:
             raise ValueError(f"its weights {name!r} are of {weight.dtype} instead of float32")
+        if weight.dim() != (2 if name.endswith("weight") else 1):
+            raise ValueError(f"its weights {name!r} have {weight.dim()} dimensions")
         if weight.numel() > weight.untyped_storage().nbytes() // 4:
             raise ValueError(f"its weights {name!r} are larger than what is stored of them")
         if not torch.isfinite(weight).all():
@@ -176,12 +177,6 @@ def _check_calls(content: bytes) -> None:
     for operation, argument, _ in pickletools.genops(content):
         if operation.name in CALLING and argument not in CALLED:
             raise ValueError(f"they hold {argument or operation.name}")
-
-
-def _check_dimensions(params: Params) -> None:
-    for name, leaf in params.items():
-        if leaf.dim() != (2 if name.startswith("weight") else 1):
-            raise ValueError(f"its {name} has {leaf.dim()} dimensions")
 
 
 def _ends(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -80,7 +80,7 @@ class _Unpickler(pickle._Unpickler):
         # a state can be given to whatever is on the stack, the functions of this module included
         if not isinstance(self.stack[-2], _Kind | _Array):
             raise _Forbidden(f"a state for {type(self.stack[-2]).__name__}")
-        pickle._Unpickler.dispatch[BUILD](self)
+        pickle._Unpickler.dispatch[BUILD](self)  # type: ignore[arg-type]
 
     dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, BUILD: _build}
 
