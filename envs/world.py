@@ -114,7 +114,7 @@ def as_actions(actions: object, space: gym.Space[Any]) -> NDArray[Any]:
     array = np.asarray(actions)
     if array.shape != space.shape:
         raise ValueError(f"actions must have shape {space.shape}, not {array.shape}")
-    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+    if array.dtype.kind not in "fiu":
         raise ValueError(f"actions must be real numbers, not elements of type {array.dtype}")
     if not np.isfinite(array).all():
         raise ValueError(

@@ -80,7 +80,10 @@ class _OneTaskEach(VectorWrapper[Any, Any, Any]):
     def _lost(self) -> UserError:
         """What to raise once the pipe to a sub-environment's process is closed; ends the others."""
         processes = self.env.processes  # type: ignore[attr-defined] # only these have pipes
-        wait([process.sentinel for process in processes], timeout=1.0)  # for how it ended
+        over = wait([process.sentinel for process in processes], timeout=1.0)
+        for process in processes:
+            if process.sentinel in over:
+                process.join(timeout=1.0)  # for how it ended
         ended = {i: p.exitcode for i, p in enumerate(processes) if p.exitcode is not None}
         for process in processes:
             process.terminate()
@@ -106,12 +109,21 @@ def vectorise(
         asynchronous: a process for each; worth it where a step takes milliseconds.
 
     Returns:
-        An environment whose `reset` takes `options={"task": tasks}`, (num_envs, T) or (T,). Its
-        `reset` and `step` raise UserError where an environment calls `exit` or its process dies.
+        An environment whose `reset` takes `options={"task": tasks}`, (num_envs, T) or (T,).
+
+    Raises:
+        UserError: if an environment calls `exit` or its process dies; so do `reset` and `step`.
     """
     makers = [lambda: _KeepsTask(_without_exit(make_env))] * num_envs
-    envs = AsyncVectorEnv(makers) if asynchronous else SyncVectorEnv(makers)
-    return _OneTaskEach(envs)
+    if not asynchronous:
+        return _OneTaskEach(SyncVectorEnv(makers))
+    try:
+        return _OneTaskEach(AsyncVectorEnv(makers))
+    except (EOFError, ConnectionError) as error:
+        raise UserError(
+            "a sub-environment's process ended before its environment was made, with what it wrote "
+            "above; run them in one process (asynchronous=False)"
+        ) from error
 
 
 @dataclass(frozen=True)

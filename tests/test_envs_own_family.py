@@ -1,5 +1,6 @@
 """A user's own environment and family, which this package knows nothing of."""
 
+import multiprocessing
 import os
 import re
 import sys
@@ -316,6 +317,17 @@ def test_an_environment_that_calls_exit_does_not_end_the_training(asynchronous: 
 def test_an_environment_that_calls_exit_while_it_is_made_is_told_in_a_sentence() -> None:
     with pytest.raises(UserError, match=r"called exit\('no display'\)"):
         vectorise(partial(sys.exit, "no display"), 2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_process_that_cannot_make_its_environment_is_told_in_a_sentence() -> None:
+    def make():
+        if multiprocessing.parent_process():
+            raise RuntimeError("only one process may use the simulator")
+        return Ends(lambda: None)
+
+    with pytest.raises(UserError, match="ended before its environment was made"):
+        vectorise(make, 2, asynchronous=True)
 
 
 def test_a_process_that_died_is_told_in_a_sentence_and_nothing_is_left_of_the_others() -> None:

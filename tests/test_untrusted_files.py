@@ -411,6 +411,17 @@ def test_mutated_archives_of_omniglot_are_read_or_refused(few: Path) -> None:
         survives(lambda: load_images("omniglot", few))
 
 
+@pytest.mark.parametrize("suffix", ["npy", "json"])
+def test_mutated_conversions_are_read_or_refused(few: Path, suffix: str) -> None:
+    load_images("omniglot", few)
+    rng, (file,) = random.Random(5), (few / "cache").glob(f"*.{suffix}")
+    sound = file.read_bytes()
+    contents = [mutated(sound, rng) for _ in range(MUTATIONS)]
+    for content in [*contents, b"", b"[" * 100_000, b"null", sound.replace(b"8", b"9" * 30)]:
+        file.write_bytes(content)
+        survives(lambda: load_images("omniglot", few))
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_mutated_images_are_decoded_or_refused(kind: str) -> None:
     rng, sound = random.Random(3), drawing(kind)

@@ -125,4 +125,5 @@ def _copy(into: NDArray[np.float32], numbers: NDArray[Any], alive: NDArray[np.bo
     """Copy what environments returned, but zeros where an episode is over: it may be anything."""
     with np.errstate(over="ignore"):  # beyond single precision it becomes infinite, and is seen
         np.copyto(into, numbers, casting="same_kind")
-    into[~alive] = 0.0
+    if not alive.all():
+        into[~alive] = 0.0
