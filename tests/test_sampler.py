@@ -65,6 +65,12 @@ def test_environments_that_do_not_divide_among_tasks_are_refused() -> None:
         sample(POLICY, params, Countdown(5), np.ones((2, 1)), 3, 0)
 
 
+def test_tasks_in_one_axis_are_not_taken_for_one_large_task() -> None:
+    params = repeat(POLICY.init(torch_stream(0, "init")), 3)
+    with pytest.raises(ValueError, match=r"shape \(N, T\), one row each, not \(3,\)"):
+        sample(POLICY, params, Countdown(3), np.ones(3), 3, 0)
+
+
 def breaks(what, value, index, step):
     """Has sub-environment `index` return `value` at a step: 0 is the observation, 1 the reward."""
 

@@ -48,11 +48,14 @@ def sample(
         first_task: position of the first task in the meta-batch, where others have the rest of it.
 
     Raises:
-        ValueError: if the environments cannot be divided evenly among the tasks.
+        ValueError: if the environments cannot be divided evenly among the tasks, or those are not
+            in two axes: (N,) could be taken for one task of size N.
         UserError: if the environments return arrays of other shapes than they must.
         FloatingPointError: if the policy, the environments or the rewards break down; it names the
             environment, the task and the step.
     """
+    if np.ndim(tasks) != 2:
+        raise ValueError(f"tasks must have shape (N, T), one row each, not {np.shape(tasks)}")
     num_tasks = len(tasks)
     per_task, rest = divmod(envs.num_envs, num_tasks)
     if rest or not per_task:
