@@ -8,31 +8,39 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from metarl.envs import TaskFamily
+from metarl.envs.family import check_finite, check_outcome, check_spaces, checked_tasks
+from metarl.errors import UserError
 from metarl.randomness import stream
 
 
 class MultiTaskEnv(VecEnv):
     """A stable-baselines3 vector environment over a family's own, at the speed of the latter.
 
-    Where an episode ends, a task is drawn and the next one begins in the same step, as
-    stable-baselines3 has it. A time limit counts as an end like any other: no value is added for
-    what would come after it, as in this package's own advantages.
+    Where an episode ends, or at the horizon, a task is drawn and the next one begins in the same
+    step, as stable-baselines3 has it. A time limit counts as an end like any other: no value is
+    added for what would come after it, as in this package's own advantages.
 
     Args:
         family: where tasks and environments come from.
         num_envs: how many.
+
+    Raises:
+        UserError: if the spaces fit no policy; `reset` and `step` raise it if the environments
+            return what they must not.
     """
 
     def __init__(self, family: TaskFamily, num_envs: int) -> None:
         self._family = family
         self._envs = family.make_vec(num_envs)
         space = self._envs.single_observation_space
-        assert isinstance(space, gym.spaces.Box)
+        check_spaces(space, self._envs.single_action_space)
+        assert space.shape is not None  # of a flat Box
         # in single precision, like everything that our own policies see
         observation_space = gym.spaces.Box(-np.inf, np.inf, space.shape, np.float32)
         super().__init__(num_envs, observation_space, self._envs.single_action_space)
         self._actions: NDArray[Any] = np.zeros(0)
         self._returns = np.zeros(num_envs)
+        self._steps = np.zeros(num_envs, dtype=np.int64)
         self.start(0)
 
     def start(self, seed: int, *indices: int) -> None:
@@ -42,12 +50,13 @@ class MultiTaskEnv(VecEnv):
 
     def reset(self) -> NDArray[np.float32]:
         """Begin an episode on a new task in every sub-environment."""
-        self._tasks = np.array(self._family.sample_tasks(self._rng, self.num_envs))
+        self._tasks = checked_tasks(self._family, self._rng, self.num_envs)
         self._returns[:] = 0.0
+        self._steps[:] = 0
         seeds = self._rng.integers(2**31, size=self.num_envs).tolist()
         observations, _ = self._envs.reset(seed=seeds, options={"task": self._tasks})
-        first: NDArray[np.float32] = observations.astype(np.float32)
-        return first
+        check_outcome(self._row, observations)
+        return self._seen(observations)
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keep the actions for `step_wait`."""
@@ -58,17 +67,45 @@ class MultiTaskEnv(VecEnv):
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Advance; whoever is done begins a new episode on a new task."""
         observations, rewards, terminated, truncated, _ = self._envs.step(self._actions)
+        check_outcome(self._row, observations, rewards, terminated, truncated)
         self._returns += rewards
-        done = terminated | truncated
+        self._steps += 1
+        check_finite("a reward", rewards, self._tasks, self._steps)
+        seen = self._seen(observations)
+        done = terminated | truncated | (self._steps >= self._family.horizon)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if done.any():
             for index in np.flatnonzero(done):
-                infos[index]["terminal_observation"] = observations[index].astype(np.float32)
+                infos[index]["terminal_observation"] = seen[index]
             self.finished_returns += self._returns[done].tolist()
             self._returns[done] = 0.0
-            self._tasks[done] = self._family.sample_tasks(self._rng, int(done.sum()))
-            observations, _ = self._envs.reset(options={"task": self._tasks, "reset_mask": done})
-        return observations.astype(np.float32), rewards.astype(np.float32), done, infos
+            self._steps[done] = 0
+            self._tasks[done] = checked_tasks(self._family, self._rng, int(done.sum()))
+            seen = self._restarted(done, seen)
+        return seen, rewards.astype(np.float32), done, infos
+
+    def _restarted(self, done: NDArray[np.bool_], seen: NDArray[np.float32]) -> NDArray[np.float32]:
+        observations, _ = self._envs.reset(options={"task": self._tasks, "reset_mask": done})
+        check_outcome(self._row, observations)
+        restarted = self._seen(observations)
+        if not np.array_equal(restarted[~done], seen[~done]):
+            raise UserError(
+                "the vector environment reset sub-environments that are not in "
+                "options['reset_mask'], and without it episodes cannot end one by one; have its "
+                "reset obey that, or make it with metarl.envs.vectorise"
+            )
+        return restarted
+
+    @property
+    def _row(self) -> tuple[int, int]:
+        return self.num_envs, self.observation_space.shape[0]  # type: ignore[index] # a flat Box
+
+    def _seen(self, observations: NDArray[Any]) -> NDArray[np.float32]:
+        """Observations as the policy sees them, once it is sure that they are finite."""
+        with np.errstate(over="ignore"):
+            seen: NDArray[np.float32] = observations.astype(np.float32)
+        check_finite("an observation", seen, self._tasks, self._steps)
+        return seen
 
     def close(self) -> None:
         """Close the environments."""

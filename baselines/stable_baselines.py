@@ -1,7 +1,8 @@
 """Our policies and those of stable-baselines3 are the same functions; only the names differ."""
 
+import io
 import json
-import zipfile
+import pickletools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,22 @@ import gymnasium as gym
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.save_util import load_from_zip_file
 from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.networks.layers import ACTIVATIONS
 from metarl.params import Params
+from metarl.reading import read_zip, unzip
 from metarl.rl.policies import GaussianPolicy, Policy
+
+# what a model's file needs of us: its settings and its weights; whatever else is in it stays there
+DATA, WEIGHTS = "data", "policy.pth"
+MOST_BYTES = 2**28  # of the file, packed or not; a policy of two layers with 100 units has 2**16
+MOST_STEPS = 2**53
+# all that the pickle of a state dictionary of float32 calls; torch itself would call more, such as
+# bytearray, which sets aside as much memory as it is told to
+CALLED = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch FloatStorage"}
+CALLING = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
 
 MODULES = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}
 assert MODULES.keys() == ACTIVATIONS.keys()
@@ -85,16 +95,19 @@ def load_model(path: Path, policy: Policy) -> tuple[Params, int]:
         UserError: if it is none, or doesn't fit the policy.
     """
     try:
-        _, tensors, _ = load_from_zip_file(path, load_data=False)
-        with zipfile.ZipFile(path) as archive:
-            data = json.loads(archive.read("data"))
-        params = to_params(tensors["policy"])  # type: ignore[arg-type] # a state dictionary
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, RuntimeError) as error:
+        members = read_zip(path, lambda name: name in (DATA, WEIGHTS), MOST_BYTES)
+        data = _settings(members[DATA])
+        params = to_params(_weights(members[WEIGHTS]))
+    except KeyError as error:
+        raise UserError(
+            f"{path} is not a model of stable-baselines3's PPO or A2C with an MlpPolicy (it lacks "
+            f"{error})"
+        ) from error
+    except ValueError as error:
         raise UserError(
             f"{path} is not a model of stable-baselines3's PPO or A2C with an MlpPolicy ({error})"
         ) from error
-    keywords = data.get("policy_kwargs", {})
-    activation = "relu" if "ReLU" in str(keywords.get("activation_fn", "Tanh")) else "tanh"
+    activation = "relu" if "ReLU" in str(data["policy_kwargs"].get("activation_fn")) else "tanh"
     expected = policy.init(torch.Generator())
     shapes = {name: tuple(leaf.shape) for name, leaf in params.items()}
     wanted = {name: tuple(leaf.shape) for name, leaf in expected.items()}
@@ -106,7 +119,64 @@ def load_model(path: Path, policy: Policy) -> tuple[Params, int]:
             f"activation differ, add --set policy.hidden_sizes={hidden} "
             f"--set policy.activation={activation}"
         )
-    return params, int(data.get("num_timesteps", 0))
+    return params, data["num_timesteps"]
+
+
+def _settings(content: bytes) -> dict[str, Any]:
+    """What of a model's settings matters here.
+
+    Raises:
+        ValueError: if they are no JSON, or not as stable-baselines3 writes them.
+    """
+    try:
+        data = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("its settings are nested too deeply") from error
+    if not isinstance(data, dict):
+        raise ValueError("its settings are no dictionary")
+    keywords, steps = data.get("policy_kwargs", {}), data.get("num_timesteps", 0)
+    if not isinstance(keywords, dict):
+        raise ValueError("its policy_kwargs are no dictionary")
+    if type(steps) is not int or not 0 <= steps <= MOST_STEPS:
+        raise ValueError("its num_timesteps is no number of steps")
+    return {"policy_kwargs": keywords, "num_timesteps": steps}
+
+
+def _weights(content: bytes) -> dict[str, Tensor]:
+    """A state dictionary, unpickled by torch without running anything.
+
+    Raises:
+        ValueError: if it is none, or its tensors are anything but finite float32 in memory.
+    """
+    try:
+        # an archive in itself
+        for name, member in unzip(content, lambda name: True, MOST_BYTES).items():
+            if name.endswith("data.pkl"):
+                _check_calls(member)
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch promises no kind of error for a file that is damaged
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"its weights are damaged: {reason}") from error
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()
+    ):
+        raise ValueError("its weights are no dictionary of tensors")
+    for name, weight in weights.items():
+        if weight.dtype != torch.float32:
+            raise ValueError(f"its weights {name!r} are of {weight.dtype} instead of float32")
+        if weight.dim() != (2 if name.endswith("weight") else 1):
+            raise ValueError(f"its weights {name!r} have {weight.dim()} dimensions")
+        if weight.numel() > weight.untyped_storage().nbytes() // 4:
+            raise ValueError(f"its weights {name!r} are larger than what is stored of them")
+        if not torch.isfinite(weight).all():
+            raise ValueError(f"its weights {name!r} are not finite")
+    return weights
+
+
+def _check_calls(content: bytes) -> None:
+    for operation, argument, _ in pickletools.genops(content):
+        if operation.name in CALLING and argument not in CALLED:
+            raise ValueError(f"they hold {argument or operation.name}")
 
 
 def _ends(shapes: Mapping[str, tuple[int, ...]]) -> str:

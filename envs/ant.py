@@ -8,7 +8,7 @@ import numpy as np
 from mujoco.batch import Batch
 
 from metarl.envs.half_cheetah import Dynamics, check_dynamics
-from metarl.envs.mujoco_world import Motion, MujocoFamily
+from metarl.envs.mujoco_world import Motion, MujocoFamily, intact
 from metarl.envs.objectives import TargetDirection, TargetGoal, TargetVelocity
 from metarl.envs.world import Floats, Mask
 
@@ -99,16 +99,17 @@ class Ant:
         return Motion(velocity[:, 0], batch.bind("qpos")[:, :2])
 
     def survival(self, batch: Batch) -> tuple[Floats | float, Mask]:
-        """0.05 less the cost of contact; dead when fallen, jumping, or not finite."""
+        """0.05 less the cost of contact; dead when fallen, jumping, or broken down."""
         qpos = batch.bind("qpos")
         low, high = HEALTHY_HEIGHT
         # a state that is not finite fails the comparisons
         healthy = (qpos[:, 2] >= low) & (qpos[:, 2] <= high)
-        healthy &= np.isfinite(qpos).all(axis=1) & np.isfinite(batch.bind("qvel")).all(axis=1)
+        healthy &= np.isfinite(qpos).all(axis=1) & intact(batch)
         if not self._paper:
             return SURVIVAL, ~healthy
         forces = np.clip(batch.bind("cfrc_ext"), -1.0, 1.0)
-        return SURVIVAL - CONTACT_COST * np.square(forces).sum(axis=(1, 2)), ~healthy
+        cost = CONTACT_COST * np.square(forces).sum(axis=(1, 2))
+        return SURVIVAL - cost, ~(healthy & np.isfinite(cost))
 
     def observe(self, batch: Batch) -> Floats:
         """(num, 125), (num, 29) or (num, 27)."""

@@ -16,6 +16,10 @@ from metarl.envs.vector import NativeTaskFamily
 from metarl.envs.world import Floats, Frame, Mask
 from metarl.processors import processors
 
+# m/s and rad/s. The fastest joints reach 36 under the wildest controls; beyond this limit MuJoCo's
+# solver has lost the simulation, and in a few steps it would no longer be finite
+FASTEST = 1000.0
+
 
 class Motion(NamedTuple):
     """How simulations moved in a step: forward velocity (num,) and position (num, 2)."""
@@ -56,10 +60,19 @@ class Robot(Protocol):
         """How far the step went."""
 
     def survival(self, batch: Batch) -> tuple[Floats | float, Mask]:
-        """What staying alive is worth, after costs of contact (num,), and who does not (num,)."""
+        """What staying alive is worth, after costs of contact (num,), and who does not (num,).
+
+        A robot that terminates does so as well where `intact` is false.
+        """
 
     def observe(self, batch: Batch) -> Floats:
         """Observations, a new array (num, S)."""
+
+
+def intact(batch: Batch) -> Mask:
+    """Whether each simulation's velocities are physically possible, (num,)."""
+    possible: Mask = (np.abs(batch.bind("qvel")) < FASTEST).all(axis=1)  # false where NaN, too
+    return possible
 
 
 class MujocoWorld:
@@ -86,6 +99,7 @@ class MujocoWorld:
         robot.motion(self.batch, robot.reference(self.batch), self.dt)
         robot.survival(self.batch)
         self.batch.forward()
+        self._broken: Mask = np.zeros(num, dtype=bool)
         self._renderer: SceneRenderer | None = None
 
     def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
@@ -95,12 +109,14 @@ class MujocoWorld:
         for index in np.flatnonzero(selected):
             qpos[index], qvel[index] = self.robot.start(self.batch.model, rng(int(index)))
         self.batch.forward(selected)
+        self._broken[selected] = False
 
     def step(self, actions: NDArray[Any], active: Mask) -> tuple[Floats, Mask]:
         """One environment step.
 
         Raises:
-            FloatingPointError: if the simulation of a robot that never terminates breaks down.
+            FloatingPointError: if the simulation of a robot that never terminates breaks down:
+                its velocities are not finite, or beyond what is physically possible.
         """
         clipped = np.clip(actions, -1.0, 1.0)
         self.batch.bind("ctrl")[:] = clipped
@@ -112,14 +128,25 @@ class MujocoWorld:
         cost = self.robot.control_cost * np.square(clipped).sum(axis=-1)
         progress = self.objective.progress(self.tasks, motion.velocity, motion.position)
         rewards = progress + survival - cost
-        # a simulation that broke down has ended: its last reward says nothing
-        return np.where(np.isfinite(rewards), rewards, 0.0), terminated
+        self._broken = ~(intact(self.batch) & np.isfinite(rewards))
+        if self._broken.any():
+            self._check_ended(terminated)
+            rewards[self._broken] = 0.0  # its episode has ended, and its last reward says nothing
+        return rewards, terminated
+
+    def _check_ended(self, terminated: Mask) -> None:
+        for index in np.flatnonzero(self._broken & ~terminated):
+            raise FloatingPointError(
+                f"the simulation of sub-environment {index} broke down on the task "
+                f"'{self.objective.describe(self.tasks[index])}' at "
+                f"{self.batch.bind('time')[index].item():.2f} s of its episode: a velocity is not "
+                f"finite or beyond {FASTEST:.0f} m/s or rad/s, which no real robot reaches"
+            )
 
     def observe(self) -> Floats:
         """Observations (num, S); zeros where a simulation broke down."""
         observations = self.robot.observe(self.batch)
-        if not np.isfinite(observations).all():
-            np.nan_to_num(observations, copy=False, posinf=0.0, neginf=0.0)
+        observations[self._broken] = 0.0
         return observations
 
     def render(self, index: int) -> Frame:

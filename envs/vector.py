@@ -15,7 +15,17 @@ from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from metarl.envs.world import Floats, Frame, Mask, NativeFamily, as_tasks, check_finite
+from metarl.envs.family import checked_tasks
+from metarl.envs.world import (
+    Floats,
+    Frame,
+    Mask,
+    NativeFamily,
+    as_actions,
+    as_mask,
+    as_seeds,
+    as_tasks,
+)
 
 ALL = np.ones(1, dtype=bool)
 
@@ -56,14 +66,13 @@ class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
             self.world.tasks[:] = as_tasks(options["task"], 1, self.family.task_size)
             self._task_given = True
         elif not self._task_given:
-            self.world.tasks[:] = self.family.sample_tasks(self.np_random, 1)
+            self.world.tasks[:] = checked_tasks(self.family, self.np_random, 1)
         self.world.reset(ALL, lambda _: self.np_random)
         return self.world.observe()[0], {}
 
     def step(self, action: NDArray[Any]) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
         """Advance by one step."""
-        actions = np.asarray(action)[None]
-        check_finite(actions)
+        actions = as_actions(action, self.action_space)[None]
         rewards, terminated = self.world.step(actions, ALL)
         return self.world.observe()[0], rewards[0], bool(terminated[0]), False, {}
 
@@ -106,8 +115,9 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         render_mode: str | None = None,
     ) -> None:
         EzPickle.__init__(self, family, num_envs, max_episode_steps, autoreset_mode, render_mode)
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, not {num_envs}")
+        for name, count in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
+            if count is not None and not (isinstance(count, int | np.integer) and count >= 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, not {count!r}")
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             raise ValueError('autoreset_mode "SameStep" is not offered; use "NextStep"')
@@ -127,7 +137,8 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._seeds: list[int | None] = [None] * num_envs
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
-        self._task_given = False
+        self._tasks_given: Floats | None = None
+        self._started = False
         self._steps = np.zeros(num_envs, dtype=np.int64)
         self._done = np.zeros(num_envs, dtype=bool)
         self._terminated = np.zeros(num_envs, dtype=bool)
@@ -136,9 +147,21 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         """The generator of a sub-environment, made when it is first needed."""
         rng = self._rngs[index]
         if rng is None:
-            rng, _ = seeding.np_random(self._seeds[index])
+            rng, self._seeds[index] = seeding.np_random(self._seeds[index])
             self._rngs[index] = rng
         return rng
+
+    @property  # type: ignore[misc] # read-only and of all, as gymnasium's SyncVectorEnv has it
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """The generators of all sub-environments."""
+        return tuple(self._rng(index) for index in range(self.num_envs))
+
+    @property
+    def np_random_seed(self) -> tuple[int | None, ...]:  # type: ignore[override]
+        """What each sub-environment's generator was last seeded with."""
+        for index in range(self.num_envs):
+            self._rng(index)
+        return tuple(self._seeds)
 
     def reset(
         self,
@@ -149,33 +172,42 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         """Reset all sub-environments, or those of `options["reset_mask"]`.
 
         Args:
-            seed: for sub-environment i, seed + i of a number, or the i-th of a sequence.
-            options: `task`, (T,) or (num_envs, T); `reset_mask`, boolean (num_envs,).
+            seed: for sub-environment i, seed + i of a number, or the i-th of a sequence. Those that
+                are not reset keep their generators.
+            options: `task`, (T,) or (num_envs, T), for whatever a sub-environment starts from now
+                on; `reset_mask`, boolean (num_envs,).
 
         Returns:
             Observations (num_envs, S), and an empty info.
+
+        Raises:
+            ValueError: if seeds, tasks or mask are not as described, or the first reset of all is
+                one of some.
         """
         options = options or {}
-        if isinstance(seed, int | np.integer):
-            seed = [int(seed) + i for i in range(self.num_envs)]
+        selected = np.ones(self.num_envs, dtype=bool)
+        if options.get("reset_mask") is not None:
+            selected = as_mask(options["reset_mask"], self.num_envs)
+            if not self._started and not selected.all():
+                raise ValueError("the first reset must be of all environments, without reset_mask")
         if seed is not None:
-            if len(seed) != self.num_envs:
-                raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} environments")
-            self._seeds = list(seed)
-            self._rngs = [
-                None if new is not None else old for new, old in zip(seed, self._rngs, strict=True)
-            ]
+            for index, new in enumerate(as_seeds(seed, self.num_envs)):
+                if new is not None and selected[index]:
+                    self._seeds[index], self._rngs[index] = new, None
         if options.get("task") is not None:
-            self.world.tasks[:] = as_tasks(options["task"], self.num_envs, self.family.task_size)
-            self._task_given = True
-        selected = options.get("reset_mask")
-        self._restart(np.ones(self.num_envs, dtype=bool) if selected is None else selected)
+            size = self.family.task_size
+            self._tasks_given = as_tasks(options["task"], self.num_envs, size).copy()
+        self._started = True
+        self._restart(selected)
         return self.world.observe(), {}
 
     def _restart(self, selected: Mask) -> None:
-        if not self._task_given:
+        if self._tasks_given is not None:
+            self.world.tasks[selected] = self._tasks_given[selected]
+        else:
             for index in np.flatnonzero(selected):
-                self.world.tasks[index] = self.family.sample_tasks(self._rng(int(index)), 1)[0]
+                rng = self._rng(int(index))
+                self.world.tasks[index] = checked_tasks(self.family, rng, 1)[0]
         self.world.reset(selected, self._rng)
         self._steps[selected] = 0
         self._done[selected] = False
@@ -184,9 +216,15 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Advance every sub-environment, or reset or leave alone those whose episode has ended."""
-        actions = np.asarray(actions)
-        check_finite(actions)
+        """Advance every sub-environment, or reset or leave alone those whose episode has ended.
+
+        Raises:
+            ValueError: if actions are not finite, or not of shape (num_envs, A).
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        if not self._started:
+            raise gym.error.ResetNeeded("cannot step before the first reset")
+        actions = as_actions(actions, self.action_space)
         ended = self._done.copy()
         active = ~ended
         rewards, terminated = self.world.step(actions, active)

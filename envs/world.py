@@ -4,7 +4,7 @@ A world is the one implementation of a task family's dynamics and rewards. `meta
 makes a gymnasium vector environment of it, `metarl.envs.vector` an environment of a single one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -101,13 +101,62 @@ def as_tasks(tasks: object, num: int, size: int) -> Floats:
     return np.broadcast_to(array, (num, size))
 
 
-def check_finite(actions: NDArray[Any]) -> None:
-    """Refuse actions that would poison a simulation.
+def as_actions(actions: object, space: gym.Space[Any]) -> NDArray[Any]:
+    """Actions as an array, once it is sure that they poison no simulation.
+
+    Args:
+        actions: as many and as large as in the space, but not necessarily within its bounds.
+        space: of all the actions.
 
     Raises:
-        ValueError: if an action is NaN or infinite.
+        ValueError: if they have another shape, or one is NaN, infinite or no number.
     """
-    if not np.isfinite(actions).all():
+    array = np.asarray(actions)
+    if array.shape != space.shape:
+        raise ValueError(f"actions must have shape {space.shape}, not {array.shape}")
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"actions must be real numbers, not elements of type {array.dtype}")
+    if not np.isfinite(array).all():
         raise ValueError(
             "an action is NaN or infinite: the policy has diverged, or its input was not finite"
         )
+    return array
+
+
+def as_mask(selected: object, num: int) -> Mask:
+    """What `options["reset_mask"]` selects, (num,).
+
+    Raises:
+        ValueError: if it is no boolean array of this shape, or selects nothing. Numbers are
+            refused because they would be indices.
+    """
+    mask = np.asarray(selected)
+    if mask.dtype != np.bool_ or mask.shape != (num,):
+        raise ValueError(
+            f"options['reset_mask'] must be boolean of shape ({num},), not {mask.dtype} of shape "
+            f"{mask.shape}"
+        )
+    if not mask.any():
+        raise ValueError("options['reset_mask'] selects nothing; leave out a reset of nothing")
+    return mask
+
+
+def as_seeds(seed: object, num: int) -> list[int | None]:
+    """A seed for each of `num` simulations: seed + i of a number, or the i-th of a sequence.
+
+    Raises:
+        ValueError: if there is another number of them, or one is no whole number from 0.
+    """
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
+        seeds: list[Any] = [int(seed) + i for i in range(num)]
+    elif isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str):
+        seeds = list(seed)
+    else:
+        raise ValueError(f"seed must be a whole number or one for each environment, not {seed!r}")
+    if len(seeds) != num:
+        raise ValueError(f"{len(seeds)} seeds were given for {num} environments")
+    for one in seeds:
+        whole = isinstance(one, int | np.integer) and not isinstance(one, bool)
+        if one is not None and not (whole and one >= 0):
+            raise ValueError(f"a seed must be a whole number of at least 0, not {one!r}")
+    return [None if one is None else int(one) for one in seeds]

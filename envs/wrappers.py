@@ -6,19 +6,24 @@ gives each a task of its own. `TaskConditioned` appends the task to observations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from metarl.envs.family import TaskFamily
+from metarl.envs.family import TaskFamily, checked_tasks
 from metarl.envs.world import Floats, as_tasks
+from metarl.errors import UserError
+
+T = TypeVar("T")
 
 
 class _KeepsTask(gym.Wrapper[Any, Any, Any, Any]):
-    """Hands its task on at every reset, autoresets included."""
+    """Hands its task on at every reset, autoresets included; an `exit` becomes an error."""
 
     task: Any = None
 
@@ -27,7 +32,20 @@ class _KeepsTask(gym.Wrapper[Any, Any, Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         if self.task is not None:
             options = {**(options or {}), "task": self.task}
-        return self.env.reset(seed=seed, options=options)
+        return _without_exit(partial(self.env.reset, seed=seed, options=options))
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        return _without_exit(partial(self.env.step, action))
+
+
+def _without_exit(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except SystemExit as error:
+        raise UserError(
+            f"an environment called exit({error.code!r}), which would have ended the training; "
+            "have it raise an error, or end the episode by returning terminated"
+        ) from error
 
 
 class _OneTaskEach(VectorWrapper[Any, Any, Any]):
@@ -42,12 +60,39 @@ class _OneTaskEach(VectorWrapper[Any, Any, Any]):
         seed: int | list[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        if options and options.get("task") is not None:
-            options = dict(options)
-            tasks = np.asarray(options.pop("task"))
-            rows = list(as_tasks(tasks, self.num_envs, tasks.shape[-1]))
-            self.env.set_attr("task", rows)  # type: ignore[attr-defined] # Sync and Async have it
-        return self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
+        options = dict(options or {})
+        tasks = options.pop("task", None)
+        try:
+            if tasks is not None:
+                tasks = np.atleast_1d(tasks)
+                rows = list(as_tasks(tasks, self.num_envs, tasks.shape[-1]))
+                self.env.set_attr("task", rows)  # type: ignore[attr-defined] # Sync and Async have it
+            return self.env.reset(seed=seed, options=options or None)  # type: ignore[arg-type]
+        except (EOFError, ConnectionError) as error:
+            raise self._lost() from error
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        try:
+            return self.env.step(actions)
+        except (EOFError, ConnectionError) as error:
+            raise self._lost() from error
+
+    def _lost(self) -> UserError:
+        """What to raise once the pipe to a sub-environment's process is closed; ends the others."""
+        processes = self.env.processes  # type: ignore[attr-defined] # only these have pipes
+        over = wait([process.sentinel for process in processes], timeout=1.0)
+        for process in processes:
+            if process.sentinel in over:
+                process.join(timeout=1.0)  # for how it ended
+        ended = {i: p.exitcode for i, p in enumerate(processes) if p.exitcode is not None}
+        for process in processes:
+            process.terminate()
+        self.env.closed = True  # to close them would be to wait for their answers
+        return UserError(
+            "the processes of some sub-environments died (exit status by sub-environment: "
+            f"{ended}); run them in one process (asynchronous=False) to see why, or with fewer "
+            "sub-environments if memory ran out"
+        )
 
 
 def vectorise(
@@ -65,10 +110,20 @@ def vectorise(
 
     Returns:
         An environment whose `reset` takes `options={"task": tasks}`, (num_envs, T) or (T,).
+
+    Raises:
+        UserError: if an environment calls `exit` or its process dies; so do `reset` and `step`.
     """
-    makers = [lambda: _KeepsTask(make_env())] * num_envs
-    envs = AsyncVectorEnv(makers) if asynchronous else SyncVectorEnv(makers)
-    return _OneTaskEach(envs)
+    makers = [lambda: _KeepsTask(_without_exit(make_env))] * num_envs
+    if not asynchronous:
+        return _OneTaskEach(SyncVectorEnv(makers))
+    try:
+        return _OneTaskEach(AsyncVectorEnv(makers))
+    except (EOFError, ConnectionError) as error:
+        raise UserError(
+            "a sub-environment's process ended before its environment was made, with what it wrote "
+            "above; run them in one process (asynchronous=False)"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -93,7 +148,7 @@ class TaskConditioned:
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
         """Tasks (num_tasks, T)."""
-        return self.family.sample_tasks(rng, num_tasks)
+        return checked_tasks(self.family, rng, num_tasks)
 
     def describe(self, task: Floats) -> str:
         """One task in words."""
@@ -154,7 +209,10 @@ class _TaskConditionedVectorEnv(VectorWrapper[Any, Any, Any]):
 
 def _with_task(space: gym.Space[Any], task_size: int) -> gym.spaces.Box:
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-        raise ValueError(f"observations must be a flat Box to append the task to, not {space}")
+        raise UserError(
+            f"observations must be a flat Box to append the task to, not {space}; wrap the "
+            "environment in gymnasium.wrappers.FlattenObservation"
+        )
     return gym.spaces.Box(-np.inf, np.inf, (space.shape[0] + task_size,), np.float64)
 
 

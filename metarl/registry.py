@@ -67,6 +67,11 @@ class Registry(Mapping[str, str]):
                 f"{self.kind} {name!r}: cannot import {module_name!r} ({error}); run from the "
                 "folder that holds it, or put that on PYTHONPATH"
             ) from error
+        except (Exception, SystemExit) as error:  # a stranger's module may raise whatever it likes
+            raise UserError(
+                f"{self.kind} {name!r}: importing {module_name!r} raised {type(error).__name__} "
+                f"({error}); mend that module"
+            ) from error
         found = getattr(module, attribute, None)
         if not isinstance(found, type):
             raise UserError(

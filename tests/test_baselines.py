@@ -7,6 +7,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from metarl.experiment import choose_step_sizes, evaluate
+from metarl.rl.experiment import PolicyExperiment
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
@@ -20,8 +22,6 @@ from metarl.baselines.stable_baselines import (
 )
 from metarl.envs import PointNavigation, TaskConditioned, load_family
 from metarl.errors import UserError
-from metarl.experiment import choose_step_sizes, evaluate
-from metarl.rl.experiment import PolicyExperiment
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.runs.config import load_config
 
@@ -120,7 +120,7 @@ def test_a_users_own_model_can_be_loaded_and_one_that_does_not_fit_is_refused(tm
     (tmp_path / "no.zip").write_bytes(b"nothing")
     with pytest.raises(UserError, match="is not a model"):
         load_model(tmp_path / "no.zip", policy)
-    with pytest.raises(UserError, match="is not a model"):
+    with pytest.raises(UserError, match="cannot read"):
         load_model(tmp_path / "absent.zip", policy)
 
 

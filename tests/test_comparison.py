@@ -172,7 +172,7 @@ def test_mistakes_are_answered_in_a_sentence(runs, tmp_path, complaint) -> None:
     assert "invalid choice" in complaint("baseline", "quickstart", "--kind", "best")
     assert "contradict" in complaint("baseline", "--resume", run, "--kind", "random")
     absent = ["--model", str(tmp_path / "absent.zip")]
-    assert "is not a model" in complaint(
+    assert "absent.zip (No such file or directory)" in complaint(
         "baseline", "quickstart", "--kind", "pretrained", "--out", out, *absent
     )
     assert "there is no run in" in complaint("compare", run, str(tmp_path / "none"))

@@ -1,11 +1,29 @@
 """A user's own environment and family, which this package knows nothing of."""
 
+import multiprocessing
+import os
+import re
+import sys
+from functools import partial
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.wrappers import ClipAction, RescaleAction
 
-from metarl.envs import check_family, load_family, vectorise
+from metarl.baselines.multi_task_env import MultiTaskEnv
+from metarl.envs import (
+    BatchedEnv,
+    PointNavigation,
+    TaskConditioned,
+    check_family,
+    load_family,
+    vectorise,
+)
+from metarl.envs.family import checked_tasks
+from metarl.errors import UserError
+from metarl.rl.policies import policy_for
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -39,5 +57,295 @@ def test_the_contract_checker_says_what_is_wrong(in_users_folder: Path) -> None:
         def sample_tasks(self, rng, num_tasks):
             return np.zeros((num_tasks, 1))
 
-    with pytest.raises(ValueError, match="rewards must depend on the task"):
+    with pytest.raises(UserError, match="rewards must depend on the task"):
         check_family(Careless())
+
+
+def changed(**members):
+    """The line family with something changed."""
+    family = load_family("my_tasks:LineFamily")
+    vars(family).update(members)
+    return family
+
+
+TASKS = {
+    "one axis": (lambda rng, n: rng.normal(size=n), r"\(4, 1\), not \(4,\)"),
+    "one task": (lambda rng, n: rng.normal(size=(1, 1)), r"\(4, 1\), not \(1, 1\)"),
+    "too many": (lambda rng, n: rng.normal(size=(n + 1, 1)), r"\(4, 1\), not \(5, 1\)"),
+    "another size": (lambda rng, n: rng.normal(size=(n, 2)), r"\(4, 1\), not \(4, 2\)"),
+    "nothing": (lambda rng, n: None, "real numbers, not elements of type object"),
+    "ragged": (lambda rng, n: [[1.0]] * (n - 1) + [[1.0, 2.0]], "one row a task"),
+    "words": (lambda rng, n: [["left"]] * n, "real numbers"),
+    "digits": (lambda rng, n: [["1"]] * n, "real numbers"),
+    "objects": (lambda rng, n: np.array([[0.5]] * n, dtype=object), "real numbers"),
+    "complex": (lambda rng, n: rng.normal(size=(n, 1)) + 1j, "real numbers"),
+    "NaN": (lambda rng, n: np.full((n, 1), np.nan), "finite numbers"),
+    "infinite": (lambda rng, n: np.full((n, 1), np.inf), "finite numbers"),
+}
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_tasks_that_are_not_as_they_must_be_are_refused_wherever_they_are_drawn(
+    kind: str, in_users_folder: Path
+) -> None:
+    sample_tasks, said = TASKS[kind]
+    family = changed(sample_tasks=sample_tasks)
+    envs = MultiTaskEnv(family, 4)
+    for use in (
+        lambda: checked_tasks(family, np.random.default_rng(0), 4),
+        lambda: check_family(family),
+        lambda: TaskConditioned(family).sample_tasks(np.random.default_rng(0), 4),
+        envs.reset,
+    ):
+        with pytest.raises(UserError, match=f"sample_tasks of LineFamily must return .*{said}"):
+            use()
+
+
+def test_tasks_in_lists_and_of_integers_become_arrays_of_floats(in_users_folder: Path) -> None:
+    for tasks in ([[1], [2]], np.array([[1], [2]]), np.float32([[1], [2]]), ((1,), (2,))):
+        family = changed(sample_tasks=lambda rng, n, tasks=tasks: tasks)
+        checked = checked_tasks(family, np.random.default_rng(0), 2)
+        assert checked.dtype == np.float64
+        assert checked.tolist() == [[1.0], [2.0]]
+        assert checked is not tasks
+
+
+def test_native_environments_check_the_tasks_that_they_draw_themselves() -> None:
+    class Careless(PointNavigation):
+        def sample_tasks(self, rng, num_tasks):
+            return rng.normal(size=num_tasks)
+
+    for env in (Careless().make(), BatchedEnv(Careless(), 2)):
+        with pytest.raises(UserError, match="sample_tasks of Careless must return"):
+            env.reset(seed=0)
+
+
+@pytest.mark.parametrize("member", ["horizon", "task_size"])
+@pytest.mark.parametrize("size", [0, -1, 2.5, "8", None, True])
+def test_a_horizon_and_a_task_size_are_whole_numbers_from_1(
+    member: str, size: object, in_users_folder: Path
+) -> None:
+    with pytest.raises(UserError, match=f"{member} of .* must be a whole number of at least 1"):
+        check_family(changed(**{member: size}))
+    Path("sizes.py").write_text(
+        "from my_tasks import LineFamily\n"
+        f"class Sized(LineFamily):\n    def __init__(self):\n        super().__init__()\n"
+        f"        self.{member} = {size!r}\n"
+    )
+    sys.modules.pop("sizes", None)
+    with pytest.raises(UserError, match=f"{member} of task family 'sizes:Sized'"):
+        load_family("sizes:Sized")
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("RuntimeError('no licence')", r"constructor raised RuntimeError \(no licence\)"),
+        ("KeyError('x')", "constructor raised KeyError"),
+        ("SystemExit(3)", r"constructor raised SystemExit \(3\)"),
+        ("ValueError('too small')", "does not accept its settings: too small"),
+    ],
+)
+@pytest.mark.parametrize("where", ["constructor", "module"])
+def test_what_a_family_raises_while_it_is_made_is_told_in_a_sentence(
+    raised: str, said: str, where: str, in_users_folder: Path
+) -> None:
+    body = "pass" if where == "module" else f"raise {raised}"
+    Path("raising.py").write_text(
+        f"from my_tasks import LineFamily\nclass Family(LineFamily):\n    def __init__(self):\n"
+        f"        {body}\n" + (f"raise {raised}\n" if where == "module" else "")
+    )
+    sys.modules.pop("raising", None)
+    if where == "module":
+        said = "importing 'raising' raised|cannot import 'raising'"
+    with pytest.raises(UserError, match=f"'raising:Family'.*({said})"):
+        load_family("raising:Family")
+
+
+SPACES = {
+    "dict": (gym.spaces.Dict({"x": gym.spaces.Box(-1, 1, (2,))}), None, "FlattenObservation"),
+    "discrete": (gym.spaces.Discrete(3), None, "FlattenObservation"),
+    "image": (gym.spaces.Box(0, 255, (4, 4, 3), np.uint8), None, "FlattenObservation"),
+    "dict action": (None, gym.spaces.Dict({"x": gym.spaces.Discrete(2)}), "TransformAction"),
+    "multi-discrete": (None, gym.spaces.MultiDiscrete([2, 3]), "TransformAction"),
+    "from 1": (None, gym.spaces.Discrete(2, start=1), "TransformAction"),
+    "two axes": (None, gym.spaces.Box(-1, 1, (2, 2)), "TransformAction"),
+    "integers": (None, gym.spaces.Box(0, 9, (2,), np.int64), "TransformAction"),
+}
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_spaces_that_no_policy_is_for_are_refused_with_the_wrapper_to_use(
+    kind: str, in_users_folder: Path
+) -> None:
+    observation_space, action_space, wrapper = SPACES[kind]
+
+    def make(render_mode=None):
+        env = type(family).make(family)
+        env.observation_space = observation_space or env.observation_space
+        env.action_space = action_space or env.action_space
+        return env
+
+    family = load_family("my_tasks:LineFamily")
+    family.make = make
+    single = make()
+    for use in (
+        lambda: check_family(family),
+        lambda: policy_for(single.observation_space, single.action_space),
+        lambda: MultiTaskEnv(family, 2),
+    ):
+        with pytest.raises(UserError, match=f"gymnasium.wrappers.{wrapper}"):
+            use()
+
+
+class Bounded(gym.Env):
+    """Refuses actions that are not within its bounds."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    action_space = gym.spaces.Box(0.0, 0.5, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.target = options["task"][0] if options else 0.0
+        return self.np_random.normal(size=1), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return np.zeros(1), float(action[0] - self.target), False, False, {}
+
+
+def test_bounds_of_actions_that_a_policy_does_not_keep_to_are_refused_with_the_wrapper_to_use(
+    in_users_folder: Path,
+) -> None:
+    def family(make):
+        return changed(make=make, make_vec=lambda n: vectorise(make, n))
+
+    with pytest.raises(UserError, match=r"ClipAction, and before that in RescaleAction"):
+        check_family(family(Bounded))
+    scaled = partial(RescaleAction, min_action=np.float32(-1), max_action=np.float32(1))
+    check_family(family(lambda: ClipAction(scaled(Bounded()))))
+
+
+def test_episodes_that_do_not_end_are_bounded_by_the_horizon_in_pretraining_too(
+    in_users_folder: Path,
+) -> None:
+    endless = load_family("my_tasks:LineFamily")
+    endless.make = lambda render_mode=None: type(endless).make(endless).env  # no TimeLimit
+    check_family(endless)
+    envs = MultiTaskEnv(endless, 2)
+    envs.reset()
+    for step in range(1, 2 * endless.horizon + 1):
+        envs.step_async(np.zeros(2, np.int64))
+        _, _, done, _ = envs.step_wait()
+        assert done.all() == (step % endless.horizon == 0)
+    assert len(envs.finished_returns) == 4
+
+
+def test_a_vector_environment_that_resets_more_than_the_mask_says_is_refused() -> None:
+    class Deaf(BatchedEnv):
+        def reset(self, *, seed=None, options=None):
+            options = {k: v for k, v in (options or {}).items() if k != "reset_mask"}
+            return super().reset(seed=seed, options=options)
+
+    class Family(PointNavigation):
+        def make_vec(self, num_envs):
+            return Deaf(self, num_envs, autoreset_mode="Disabled")
+
+    with pytest.raises(UserError, match=r"must leave alone the sub-environments"):
+        check_family(Family())
+    envs = MultiTaskEnv(Family(horizon=9), 2)
+    envs.start(0)
+    envs.reset()
+    goals = np.array([[0.1, 0.0], [0.5, 0.5]])  # the first is reached in one step
+    envs._tasks[:] = goals
+    envs._envs.reset(options={"task": goals})
+    envs.step_async(np.float32([[1.0, 0.0], [1.0, 0.0]]))
+    with pytest.raises(UserError, match="not in options"):
+        envs.step_wait()
+
+
+@pytest.mark.parametrize(("what", "name"), [("observation", "an observation"), ("reward", "a re")])
+def test_pretraining_names_the_environment_the_task_and_the_step_of_what_is_not_finite(
+    what: str, name: str, in_users_folder: Path
+) -> None:
+    envs = MultiTaskEnv(load_family("my_tasks:LineFamily"), 3)
+    envs.start(0)
+    envs.reset()
+    step = envs._envs.step
+
+    def broken(actions):
+        observation, reward, *rest = step(actions)
+        (observation if what == "observation" else reward)[1] = np.nan
+        return observation, reward, *rest
+
+    envs._envs.step = broken
+    envs.step_async(np.zeros(3, np.int64))
+    task = re.escape(str(envs._tasks[1].tolist()))
+    with pytest.raises(
+        FloatingPointError, match=f"sub-environment 1 returned {name}.* after 1 steps.*{task}"
+    ):
+        envs.step_wait()
+
+
+class Ends(gym.Env):
+    """Ends the program, one way or the other, at its first step."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, end):
+        self.end = end
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1), {}
+
+    def step(self, action):
+        self.end()
+        return np.zeros(1), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_environment_that_calls_exit_does_not_end_the_training(asynchronous: bool) -> None:
+    envs = vectorise(partial(Ends, partial(sys.exit, 7)), 2, asynchronous)
+    envs.reset(seed=0)
+    with pytest.raises(UserError, match=r"an environment called exit\(7\)"):
+        envs.step(np.zeros(2, np.int64))
+    envs.close()
+
+
+def test_an_environment_that_calls_exit_while_it_is_made_is_told_in_a_sentence() -> None:
+    with pytest.raises(UserError, match=r"called exit\('no display'\)"):
+        vectorise(partial(sys.exit, "no display"), 2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_process_that_cannot_make_its_environment_is_told_in_a_sentence() -> None:
+    def make():
+        if multiprocessing.parent_process():
+            raise RuntimeError("only one process may use the simulator")
+        return Ends(lambda: None)
+
+    with pytest.raises(UserError, match="ended before its environment was made"):
+        vectorise(make, 2, asynchronous=True)
+
+
+def test_a_process_that_died_is_told_in_a_sentence_and_nothing_is_left_of_the_others() -> None:
+    envs = vectorise(partial(Ends, partial(os._exit, 7)), 2, asynchronous=True)
+    envs.reset(seed=0)
+    with pytest.raises(UserError, match=r"processes of some sub-environments died .*: 7"):
+        envs.step(np.zeros(2, np.int64))
+    envs.close()
+    for process in envs.env.processes:
+        process.join(10)
+        assert process.exitcode is not None
+
+
+def test_a_process_that_was_killed_between_two_episodes_is_told_in_a_sentence() -> None:
+    envs = vectorise(partial(Ends, lambda: None), 2, asynchronous=True)
+    envs.reset(seed=0)
+    envs.env.processes[1].kill()
+    envs.env.processes[1].join()
+    with pytest.raises(UserError, match=r"\{1: -9\}"):
+        envs.reset(seed=0, options={"task": np.zeros((2, 1))})
+    envs.close()

@@ -11,6 +11,7 @@ from gymnasium.utils.env_match import check_environments_match
 import metarl.envs
 from metarl.envs.ant import Ant
 from metarl.envs.half_cheetah import HalfCheetah
+from metarl.envs.mujoco_world import FASTEST
 
 GYMNASIUM_ASSETS = Path(gym.__file__).parent / "envs" / "mujoco" / "assets"
 
@@ -206,3 +207,45 @@ def test_a_simulation_that_breaks_down_is_not_trained_on() -> None:
     cheetah.unwrapped.world.batch.bind("qvel")[0] = np.nan
     with pytest.raises(FloatingPointError, match="broke down"):
         cheetah.step(np.zeros(6, dtype=np.float32))
+
+
+@pytest.mark.parametrize("dynamics", ["paper", "gymnasium"])
+def test_a_half_cheetah_that_is_faster_than_any_robot_is_noticed_at_once(dynamics: str) -> None:
+    envs = metarl.envs.half_cheetah_velocity(dynamics).make_vec(3)
+    envs.reset(seed=0, options={"task": np.array([[0.5], [1.0], [1.5]])})
+    envs.world.batch.bind("qvel")[1] = 1e5
+    with pytest.raises(FloatingPointError, match=r"sub-environment 1 .* 'run at 1.00 m/s'"):
+        envs.step(np.zeros((3, 6), dtype=np.float32))
+
+
+@pytest.mark.parametrize("dynamics", ["paper", "gymnasium"])
+@pytest.mark.parametrize("speed", [1e3, 1e6, 1e9])
+def test_an_ant_that_is_faster_than_any_robot_has_died_for_nothing(
+    dynamics: str, speed: float
+) -> None:
+    envs = metarl.envs.ant_direction(dynamics).make_vec(3)
+    envs.reset(seed=0, options={"task": np.array([1.0])})
+    noise = np.random.default_rng(0).standard_normal(14)
+    envs.world.batch.bind("qvel")[1] = speed * noise
+    observation, reward, terminated, *_ = envs.step(np.zeros((3, 8), dtype=np.float32))
+    assert terminated.tolist() == [False, True, False]
+    assert reward[1] == 0.0
+    assert (observation[1] == 0.0).all()
+    assert observation[[0, 2]].any(axis=1).all()
+    fresh, _ = envs.reset(seed=0)
+    assert fresh[1].any()
+
+
+def test_the_wildest_controls_are_far_from_what_counts_as_broken_down() -> None:
+    rng = np.random.default_rng(0)
+    for family in (metarl.envs.half_cheetah_direction, metarl.envs.ant_direction):
+        for dynamics in ("paper", "gymnasium"):
+            envs = metarl.envs.BatchedEnv(family(dynamics), 16)
+            envs.reset(seed=0, options={"task": np.array([1.0])})
+            fastest = 0.0
+            for step in range(200):
+                if step % 4 == 0:
+                    actions = np.sign(rng.standard_normal(envs.action_space.shape))
+                envs.step(actions)
+                fastest = max(fastest, np.abs(envs.world.batch.bind("qvel")).max())
+            assert fastest < FASTEST / 10

@@ -7,6 +7,7 @@ import torch
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 from torch.func import hessian
 
+from metarl.errors import UserError
 from metarl.params import take
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, policy_for
 
@@ -105,7 +106,7 @@ def test_a_policy_fits_the_spaces_or_says_why_not() -> None:
     box, discrete = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(4)
     assert isinstance(policy_for(box, box), GaussianPolicy)
     assert isinstance(policy_for(box, discrete), CategoricalPolicy)
-    with pytest.raises(ValueError, match="FlattenObservation"):
+    with pytest.raises(UserError, match="FlattenObservation"):
         policy_for(gym.spaces.Box(-1, 1, (2, 2)), box)
-    with pytest.raises(ValueError, match="flat Box or Discrete"):
+    with pytest.raises(UserError, match="TransformAction"):
         policy_for(box, gym.spaces.MultiBinary(3))

@@ -1,5 +1,7 @@
 """The sampler, on an environment that counts."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from metarl.envs import PointNavigation, half_cheetah_direction
+from metarl.errors import UserError
 from metarl.params import repeat, take
 from metarl.randomness import stream, torch_stream
 from metarl.rl.policies import CategoricalPolicy, policy_for
@@ -18,8 +21,8 @@ class Countdown(gym.vector.VectorEnv):
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
-    def __init__(self, num_envs, broken=False):
-        self.num_envs, self.broken = num_envs, broken
+    def __init__(self, num_envs, change=lambda step, *returned: returned):
+        self.num_envs, self.change = num_envs, change
 
     def reset(self, *, seed=None, options=None):
         self.limits = options["task"][:, 0]
@@ -29,9 +32,10 @@ class Countdown(gym.vector.VectorEnv):
 
     def step(self, actions):
         self.steps = self.steps + 1
-        reward = np.full(self.num_envs, np.nan) if self.broken else self.steps
         ended = self.steps >= self.limits
-        return self.steps[:, None].copy(), reward, ended, np.zeros_like(ended), {}
+        seen = self.steps[:, None].copy()
+        returned = seen, self.steps.copy(), ended, np.zeros_like(ended)
+        return *self.change(int(self.steps[0]), *returned), {}
 
 
 POLICY = CategoricalPolicy(1, 2, (4,))
@@ -61,9 +65,89 @@ def test_environments_that_do_not_divide_among_tasks_are_refused() -> None:
         sample(POLICY, params, Countdown(5), np.ones((2, 1)), 3, 0)
 
 
-def test_rewards_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(FloatingPointError, match="not finite"):
-        countdown([2, 2], broken=True)
+def test_tasks_in_one_axis_are_not_taken_for_one_large_task() -> None:
+    params = repeat(POLICY.init(torch_stream(0, "init")), 3)
+    with pytest.raises(ValueError, match=r"shape \(N, T\), one row each, not \(3,\)"):
+        sample(POLICY, params, Countdown(3), np.ones(3), 3, 0)
+
+
+def breaks(what, value, index, step):
+    """Has sub-environment `index` return `value` at a step: 0 is the observation, 1 the reward."""
+
+    def change(now, *returned):
+        if now == step:
+            returned[what][index] = value
+        return returned
+
+    return change
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize(("what", "name"), [(0, "an observation"), (1, "a reward")])
+def test_what_is_not_finite_is_named_with_its_environment_task_and_step(
+    what: int, name: str, value: float
+) -> None:
+    place = rf"sub-environment 4 returned {name} that .* after 2 steps .* on the task \[5.0\]"
+    with pytest.raises(FloatingPointError, match=place):
+        countdown([3, 5], change=breaks(what, value, index=4, step=2))
+
+
+def test_an_observation_that_is_not_finite_is_never_shown_to_the_policy() -> None:
+    seen = []
+
+    class Watchful(CategoricalPolicy):
+        def distribution(self, params, observations):
+            seen.append(observations.clone())
+            return super().distribution(params, observations)
+
+    policy = Watchful(1, 2, (4,))
+    params = repeat(policy.init(torch_stream(0, "init")), 1)
+    envs = Countdown(2, breaks(0, np.nan, index=1, step=3))
+    with pytest.raises(FloatingPointError, match="after 3 steps"):
+        sample(policy, params, envs, np.array([[9.0]]), 6, 0)
+    assert len(seen) == 3
+    assert all(torch.isfinite(observations).all() for observations in seen)
+
+
+@pytest.mark.parametrize("what", [0, 1])
+def test_what_comes_after_the_end_of_an_episode_may_be_anything(what: int) -> None:
+    clean = countdown([2, 6])
+    gathered = countdown([2, 6], change=breaks(what, np.nan, index=0, step=4))
+    assert torch.equal(gathered.observations, clean.observations)
+    assert torch.equal(gathered.actions[1], clean.actions[1])
+    assert torch.equal(gathered.returns, clean.returns)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda _, o, r, e, u: (o[:, 0], r, e, u), r"observations .* not \(6,\)"),
+        (lambda _, o, r, e, u: (o[:3], r, e, u), r"observations .* not \(3, 1\)"),
+        (lambda _, o, r, e, u: ({"x": o}, r, e, u), "observations .* not dict"),
+        (lambda _, o, r, e, u: (o, r[:, None], e, u), r"rewards .* not \(6, 1\)"),
+        (lambda _, o, r, e, u: (o, r[:1], e, u), r"rewards .* not \(1,\)"),
+        (lambda _, o, r, e, u: (o, 1.0, e, u), "rewards .* not float"),
+        (lambda _, o, r, e, u: (o, r, e.astype(int), u), "terminated and truncated"),
+        (lambda _, o, r, e, u: (o, r, e, False), "terminated and truncated"),
+        (lambda _, o, r, e, u: (o, r, e, u[:1]), "terminated and truncated"),
+    ],
+)
+def test_arrays_that_would_be_broadcast_are_refused(change, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        countdown([2, 4], change=change)
+
+
+def test_trajectories_that_are_not_finite_say_where() -> None:
+    gathered = countdown([3, 5])
+    for name in ("observations", "rewards"):
+        broken = getattr(gathered, name).clone()
+        broken[1, 2, 4] = torch.nan
+        with pytest.raises(
+            FloatingPointError, match=f"the {name[:-1]} at step 4 of trajectory 2 of task 1"
+        ):
+            replace(gathered, **{name: broken})
+    large = torch.full_like(gathered.rewards, 1e38)
+    replace(gathered, rewards=large)  # whose sum is not finite, although each of them is
 
 
 @pytest.mark.parametrize("family", [PointNavigation(horizon=9), half_cheetah_direction(horizon=9)])

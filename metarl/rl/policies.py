@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.envs.family import check_spaces
 from metarl.networks.layers import ACTIVATIONS, last_layer
 from metarl.networks.mlp import init_mlp, mlp
 from metarl.params import Params
@@ -25,6 +26,10 @@ Noise = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 class Policy(Protocol):
     """What the sampler and the losses need of a policy."""
+
+    @property
+    def observation_size(self) -> int:
+        """S."""
 
     @property
     def action_shape(self) -> tuple[int, ...]:
@@ -269,27 +274,13 @@ def policy_for(
         output_scale: factor on the last layer's weights at initialisation.
 
     Raises:
-        ValueError: for other spaces.
+        UserError: for other spaces; see `metarl.envs.family.check_spaces`.
     """
-    if not isinstance(observation_space, gym.spaces.Box) or len(observation_space.shape) != 1:
-        raise ValueError(
-            f"observations must be a flat Box, not {observation_space}; wrap the environment in "
-            "gymnasium.wrappers.FlattenObservation"
-        )
-    size = observation_space.shape[0]
-    if isinstance(action_space, gym.spaces.Discrete) and action_space.start == 0:
+    check_spaces(observation_space, action_space)
+    (size,) = observation_space.shape  # type: ignore[misc] # of a flat Box
+    if isinstance(action_space, gym.spaces.Discrete):
         return CategoricalPolicy(size, int(action_space.n), hidden_sizes, activation, output_scale)
-    if isinstance(action_space, gym.spaces.Box) and len(action_space.shape) == 1:
-        return GaussianPolicy(
-            size,
-            action_space.shape[0],
-            hidden_sizes,
-            activation,
-            init_std,
-            min_std,
-            output_scale,
-        )
-    raise ValueError(
-        f"actions must be a flat Box or Discrete starting at 0, not {action_space}; wrap the "
-        "environment so that they are"
+    (action_size,) = action_space.shape  # type: ignore[misc]
+    return GaussianPolicy(
+        size, action_size, hidden_sizes, activation, init_std, min_std, output_scale
     )

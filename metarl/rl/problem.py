@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from metarl.compute import device_for
 from metarl.distributed import shard
 from metarl.envs import TaskConditioned, TaskFamily
+from metarl.envs.family import check_members, checked_tasks
 from metarl.evaluation import AdaptationCurve, Metric
 from metarl.method import Method
 from metarl.params import Params
@@ -45,6 +46,7 @@ class PolicyProblem:
     def family(self) -> TaskFamily:
         """The family as the method sees it."""
         family = self.given or self.config.family.load()
+        check_members(family, self.title)
         return TaskConditioned(family) if self.task_conditioned else family
 
     @cached_property
@@ -112,7 +114,7 @@ class PolicyProblem:
     def sample_tasks(self, iteration: int) -> NDArray[np.float64]:
         """This process's tasks of a meta-batch, (N, T)."""
         rng = stream(self.config.seed, "tasks", iteration)
-        return self.family.sample_tasks(rng, self.config.outer.meta_batch)[self.shard]
+        return checked_tasks(self.family, rng, self.config.outer.meta_batch)[self.shard]
 
     def key(self, iteration: int) -> Key:
         """Where the randomness of an iteration is."""
@@ -134,7 +136,7 @@ class PolicyProblem:
 
     def _unseen(self, number: int, seed: int) -> tuple[NDArray[np.float64], Key]:
         rng = stream(seed, "evaluation tasks")
-        return self.family.sample_tasks(rng, number), Key(seed)
+        return checked_tasks(self.family, rng, number), Key(seed)
 
 
 class PolicyMethod(Method, Protocol):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.compute import one_thread
+from metarl.envs.family import check_finite, check_outcome
 from metarl.randomness import Key
 from metarl.rl.policies import Memory, Policy
 from metarl.rl.trajectories import Trajectories
@@ -67,9 +68,14 @@ def sample_episode(
         The trajectories, and what the policies remember when theirs has ended.
 
     Raises:
-        ValueError: if the environments cannot be divided evenly among the tasks.
-        FloatingPointError: if the policy, the environments or the rewards break down.
+        ValueError: if the environments cannot be divided evenly among the tasks, or those are not
+            in two axes: (N,) could be taken for one task of size N.
+        UserError: if the environments return arrays of other shapes than they must.
+        FloatingPointError: if the policy, the environments or the rewards break down; it names the
+            environment, the task and the step.
     """
+    if np.ndim(tasks) != 2:
+        raise ValueError(f"tasks must have shape (N, T), one row each, not {np.shape(tasks)}")
     num_tasks = len(tasks)
     per_task, rest = divmod(envs.num_envs, num_tasks)
     if rest or not per_task:
@@ -82,13 +88,14 @@ def sample_episode(
         [torch.from_numpy(policy.noise(rng, (horizon, per_task))) for rng in streams], dim=1
     )  # (H, N, B, ·): a time step is one contiguous block
     seeds = np.concatenate([rng.integers(2**31, size=per_task) for rng in streams])
-    observation, _ = envs.reset(
-        seed=seeds.tolist(), options={"task": np.repeat(tasks, per_task, axis=0)}
-    )
+    given = np.repeat(tasks, per_task, axis=0)
+    observation, _ = envs.reset(seed=seeds.tolist(), options={"task": given})
+    row = envs.num_envs, policy.observation_size
+    check_outcome(row, observation)
 
     # the time axis comes first while sampling: what a step writes is one contiguous block
     shape = (horizon, num_tasks, per_task)
-    observations = torch.zeros(*shape, observation.shape[-1])
+    observations = torch.zeros(*shape, policy.observation_size)
     actions = torch.zeros(*shape, *policy.action_shape, dtype=policy.action_dtype)
     rewards = np.zeros((horizon, envs.num_envs), dtype=np.float32)
     alive = np.ones((horizon + 1, envs.num_envs), dtype=bool)
@@ -97,9 +104,9 @@ def sample_episode(
         memory = policy.initial_memory((num_tasks, per_task))
     with one_thread():
         for t in range(horizon):
-            np.copyto(
-                observations[t].view(envs.num_envs, -1).numpy(), observation, casting="same_kind"
-            )
+            seen = observations[t].view(row).numpy()
+            _copy(seen, observation, alive[t])
+            check_finite("an observation", seen, given, t)
             distribution, new_memory = policy.step(params, memory, observations[t])
             actions[t] = policy.act(distribution, noise[t])
             chosen = actions[t].view(envs.num_envs, *policy.action_shape).numpy()
@@ -114,7 +121,10 @@ def sample_episode(
                     steps = horizon if leaf.shape[1] == per_task else 1
                     distributions[name] = torch.zeros(steps, *leaf.shape)
                 distributions[name][min(t, len(distributions[name]) - 1)] = leaf
-            observation, rewards[t], terminated, truncated, _ = envs.step(chosen)
+            observation, reward, terminated, truncated, _ = envs.step(chosen)
+            check_outcome(row, observation, reward, terminated, truncated)
+            _copy(rewards[t], reward, alive[t])
+            check_finite("a reward", rewards[t], given, t + 1)
             ended = terminated | truncated
             if new_memory:  # who has come to an end remembers no more
                 there = torch.from_numpy(alive[t]).view(num_tasks, per_task)
@@ -147,3 +157,11 @@ def sample_episode(
         distributions,
     )
     return trajectories, memory
+
+
+def _copy(into: NDArray[np.float32], numbers: NDArray[Any], alive: NDArray[np.bool_]) -> None:
+    """Copy what environments returned, but zeros where an episode is over: it may be anything."""
+    with np.errstate(over="ignore"):  # beyond single precision it becomes infinite, and is seen
+        np.copyto(into, numbers, casting="same_kind")
+    if not alive.all():
+        into[~alive] = 0.0

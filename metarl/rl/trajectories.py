@@ -59,12 +59,16 @@ class Trajectories:
             for leaf in self.distribution.values():
                 if leaf.shape[:3] == self.mask.shape:
                     leaf[padding] = 0
-        # a sum is finite only if all its terms are, and much faster to look at
-        if not torch.isfinite(self.rewards.sum() + self.observations.sum()):
-            raise FloatingPointError(
-                "the environment returned rewards or observations that are not finite; lower the "
-                "step size, or have the environment end an episode whose simulation broke down"
-            )
+        for name, value in (("observation", self.observations), ("reward", self.rewards)):
+            # a sum is finite only if all its terms are, and much faster to look at
+            if torch.isfinite(value.sum()):
+                continue
+            for task, trajectory, step, *_ in torch.nonzero(~torch.isfinite(value)).tolist():
+                raise FloatingPointError(
+                    f"the {name} at step {step} of trajectory {trajectory} of task {task} is not "
+                    "finite; lower the step size, or have the environment end an episode whose "
+                    "simulation broke down"
+                )
 
     @property
     def lengths(self) -> Tensor:

@@ -8,6 +8,7 @@ their place and then moved there, the JSON last: where it is, the array is whole
 import hashlib
 import json
 import os
+import tokenize
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -22,6 +23,21 @@ from metarl.files import replacing, write_atomically
 from metarl.supervised.datasets.source import Contents, Source
 
 VERSION = 1  # of the conversion: one more wherever the same source is to give other bytes
+
+# what nonsense in a file of the cache raises
+DAMAGED = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,  # numpy parses the header of an array as a piece of Python
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +113,7 @@ def _open(file: Path) -> Converted:
             splits and {name: tuple(classes) for name, classes in splits.items()},
             described["checksum"],
         )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise _damaged(file, str(error)) from error
 
 

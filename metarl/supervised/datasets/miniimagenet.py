@@ -23,11 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.supervised.datasets.decoding import decode, read_file, resized
+from metarl.reading import read_file
+from metarl.supervised.datasets.decoding import decode, read_image, resized
 from metarl.supervised.datasets.source import SPLITS, Contents, Picture, Source, joined
 from metarl.supervised.datasets.unpickling import unpickle
 
 SIDE = 84
+MOST_BYTES = 2**26  # of a table
 PLACES = (".", "miniimagenet", "mini-imagenet", "mini_imagenet", "miniImagenet")
 PUBLISHED = {"train": 64, "validation": 16, "test": 20}
 IMAGES_A_CLASS = 600
@@ -116,6 +118,8 @@ def _read(form: Form, folder: Path, paths: Sequence[Path]) -> Contents:
 
 
 def _folders(part: Path) -> Classes:
+    if not part.is_dir():
+        raise UserError(f"{part} is not a folder; put one there, with a folder for each class")
     return {
         folder.name: [partial(_photograph, file) for file in _images(folder, "*")]
         for folder in part.iterdir()
@@ -124,15 +128,21 @@ def _folders(part: Path) -> Classes:
 
 
 def _table(table: Path) -> Classes:
-    rows = csv.DictReader(io.StringIO(read_file(table).decode("utf-8-sig", errors="replace")))
+    text = read_file(table, MOST_BYTES).decode("utf-8-sig", errors="replace")
+    rows = csv.DictReader(io.StringIO(text))
     classes: dict[str, list[str]] = {}
-    for row in rows:
-        if not row.get("filename") or not row.get("label"):
-            raise UserError(
-                f"line {rows.line_num} of {table} lacks a filename or a label; it needs these two "
-                "columns, and a first line that names them"
-            )
-        classes.setdefault(row["label"], []).append(row["filename"])
+    try:
+        for row in rows:
+            if not row.get("filename") or not row.get("label"):
+                raise UserError(
+                    f"line {rows.line_num} of {table} lacks a filename or a label; it needs these "
+                    "two columns, and a first line that names them"
+                )
+            classes.setdefault(row["label"], []).append(row["filename"])
+    except csv.Error as error:
+        raise UserError(
+            f"line {rows.line_num + 1} of {table} is damaged ({error}); restore it"
+        ) from error
     images = table.parent / "images"
     return {
         label: [partial(_photograph, images / name) for name in sorted(names)]
@@ -141,7 +151,7 @@ def _table(table: Path) -> Classes:
 
 
 def _photograph(file: Path) -> NDArray[np.uint8]:
-    image = decode(read_file(file), str(file))
+    image = decode(read_image(file), str(file))
     if image.mode not in COLOURS:
         raise UserError(
             f"the image {file} has {len(image.getbands())} channels ({'+'.join(image.getbands())}) "
@@ -154,13 +164,19 @@ def _cache(path: Path) -> Classes:
     content = unpickle(path)
     images = _array(path, content, "image_data")
     numbers = _field(path, content, "class_dict", dict)
+    numbers = {name: _integers(path, "class_dict", members) for name, members in numbers.items()}
+    if (listed := sum(map(len, numbers.values()))) > len(images):
+        raise UserError(
+            f"class_dict in {path} lists {listed:,} images, but there are {len(images):,}; restore "
+            "it from the original data"
+        )
     return {str(name): _chosen(path, images, members) for name, members in numbers.items()}
 
 
 def _labelled(path: Path) -> Classes:
     content = unpickle(path)
     images = _array(path, content, "data")
-    labels = np.asarray(_field(path, content, "labels", (list, np.ndarray)))
+    labels = _integers(path, "labels", _field(path, content, "labels", (list, np.ndarray)))
     if labels.shape != images.shape[:1]:
         raise UserError(
             f"{path} has {len(images):,} images but labels of shape {labels.shape}; restore it "
@@ -177,7 +193,9 @@ def _class_names(path: Path, content: Any, labels: NDArray[Any]) -> dict[int, st
     present = [int(label) for label in np.unique(labels)]
     if "catname2label" not in content:
         return {label: f"{label:05d}" for label in present}
-    known = {label: str(name) for name, label in content["catname2label"].items()}
+    names = _field(path, content, "catname2label", dict)
+    numbers = _integers(path, "catname2label", list(names.values()))
+    known = {int(label): str(name) for name, label in zip(names, numbers, strict=True)}
     if unknown := [label for label in present if label not in known]:
         raise UserError(
             f"label {unknown[0]} in {path} has no name in its catname2label; restore the file from "
@@ -186,8 +204,28 @@ def _class_names(path: Path, content: Any, labels: NDArray[Any]) -> dict[int, st
     return {label: known[label] for label in present}
 
 
-def _chosen(path: Path, images: NDArray[np.uint8], members: Any) -> list[Picture]:
-    numbers = np.asarray(members, np.int64)
+def _integers(path: Path, key: str, values: Any) -> NDArray[np.int64]:
+    """Integers (·,), from an array or a list of them; nothing is unfolded that is nested."""
+    if isinstance(values, np.ndarray):
+        whole = values.ndim == 1 and values.dtype.kind in "iu"
+    else:
+        whole = isinstance(values, list | tuple) and all(
+            isinstance(value, int | np.integer) for value in values
+        )
+    if not whole:
+        raise UserError(
+            f"{key} in {path} holds something else than integers; restore it from the original data"
+        )
+    try:
+        return np.asarray(values, np.int64)
+    except OverflowError as error:
+        raise UserError(
+            f"{key} in {path} holds a number that no image or class has; restore it from the "
+            "original data"
+        ) from error
+
+
+def _chosen(path: Path, images: NDArray[np.uint8], numbers: NDArray[np.int64]) -> list[Picture]:
     if ((numbers < 0) | (numbers >= len(images))).any():
         raise UserError(
             f"class_dict in {path} has numbers of images that are not in 0 ... {len(images) - 1}; "

@@ -6,9 +6,6 @@ It is read from the two original archives, or from what is in them once they are
     images_evaluation.zip    images_evaluation/ALPHABET/characterNN/*.png     659 characters
 """
 
-import io
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +16,13 @@ from numpy.typing import NDArray
 
 from metarl.errors import UserError
 from metarl.randomness import stream
-from metarl.supervised.datasets.decoding import decode, read_file, resized
+from metarl.reading import read_zip
+from metarl.supervised.datasets.decoding import decode, read_image, resized
 from metarl.supervised.datasets.source import Contents, Picture, Source, joined
 
 ORIGINAL = 105  # pixels a side
 SIDE = 28
+MOST_BYTES = 2**26  # of an archive, packed or not; the real ones have less than 2**24
 PLACES = (".", "omniglot", "python", "omniglot/python", "omniglot-py")  # git's, and torchvision's
 ADDRESS = "https://github.com/brendenlake/omniglot"
 MISSING = (
@@ -127,25 +126,27 @@ def _characters(part: Path) -> dict[str, list[Picture]]:
 def _unpacked(part: Path) -> dict[PurePosixPath, bytes]:
     """Content by path in the part; that of a folder is empty."""
     return {
-        PurePosixPath(path.relative_to(part).as_posix()): read_file(path) if depth == 3 else b""
+        PurePosixPath(path.relative_to(part).as_posix()): read_image(path) if depth == 3 else b""
         for depth, pattern in ((2, "*/*/"), (3, "*/*/*.png"))
         for path in part.glob(pattern)
     }
 
 
 def _unzipped(part: Path) -> dict[PurePosixPath, bytes]:
+    # beside the part, archives made on a Mac have a folder __MACOSX
+    inside = f"{part.stem}/"
+
+    def wanted(name: str) -> bool:
+        return name.startswith(inside) and name.endswith(("/", ".png"))
+
     try:
-        with zipfile.ZipFile(io.BytesIO(read_file(part))) as archive:
-            entries = {PurePosixPath(name): archive.read(name) for name in archive.namelist()}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        entries = read_zip(part, wanted, MOST_BYTES)
+    except ValueError as error:
         raise UserError(
             f"the archive {part} is damaged ({error}); download it anew from {ADDRESS}"
         ) from error
-    # beside the part, archives made on a Mac have a folder __MACOSX
     return {
-        path.relative_to(part.stem): content
-        for path, content in entries.items()
-        if path.parts[0] == part.stem
+        PurePosixPath(name).relative_to(part.stem): content for name, content in entries.items()
     }
 
 

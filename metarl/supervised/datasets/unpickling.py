@@ -10,24 +10,31 @@ import io
 import math
 import pickle
 import re
+import struct
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.supervised.datasets.decoding import read_file
+from metarl.reading import read_file
+
+MOST_BYTES = 2**32  # MiniImagenet's training images have less than 2**30
+
+BUILD = pickle.BUILD[0]
 
 # what nonsense in a pickle raises
 DAMAGED = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     EOFError,
     LookupError,
     TypeError,
     ValueError,
+    struct.error,
     pickle.UnpicklingError,
 )
 
@@ -38,7 +45,7 @@ def unpickle(path: Path) -> Any:
     Raises:
         UserError: if it names anything else than arrays, is damaged, or cannot be read.
     """
-    content = read_file(path)
+    content = read_file(path, MOST_BYTES)
     try:
         # Python 2 did not tell bytes from text, and every byte is a character of Latin-1
         return _Unpickler(io.BytesIO(content), encoding="latin1").load()
@@ -64,7 +71,19 @@ class _Forbidden(Exception):
     """A pickle holds something that it may not."""
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """Python's own in Python: the one in C sets aside gigabytes for the number of a memo."""
+
+    stack: list[Any]
+
+    def _build(self) -> None:
+        # a state can be given to whatever is on the stack, the functions of this module included
+        if not isinstance(self.stack[-2], _Kind | _Array):
+            raise _Forbidden(f"a state for {type(self.stack[-2]).__name__}")
+        pickle._Unpickler.dispatch[BUILD](self)  # type: ignore[arg-type]
+
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, BUILD: _build}
+
     def find_class(self, module: str, name: str) -> Any:
         # numpy calls its inner package _core since version 2; files have it by either name
         full = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
