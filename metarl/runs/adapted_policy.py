@@ -12,12 +12,12 @@ from metarl.envs import PointNavigation, TaskFamily
 from metarl.errors import UserError
 from metarl.method import load_method
 from metarl.params import take
-from metarl.runs.plots import step_name
 from metarl.randomness import Key, stream
-from metarl.runs.results import measured, steps_to_show
 from metarl.rl.policies import Policy
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.trajectories import Rollouts
+from metarl.runs.plots import step_name
+from metarl.runs.results import measured, steps_to_show
 from metarl.runs.run import Run
 from metarl.runs.video import Episode, record
 

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from metarl.evaluation import Metric
-from metarl.evaluation import Summary
+from metarl.evaluation import Metric, Summary
 
 Curve = tuple[NDArray[Any], NDArray[Any]]
 
