@@ -155,8 +155,10 @@ def load_method(config: Any) -> Method:
     return method
 
 
-def train(method: Method, state: TrainingState) -> Iterator[tuple[TrainingState, Metrics]]:
-    """Go on from a state; yield what follows, iteration after iteration.
+def train(
+    method: Method, state: TrainingState | None = None
+) -> Iterator[tuple[TrainingState, Metrics]]:
+    """Go on from a state, or begin; yield what follows, iteration after iteration.
 
     Metrics go with every `report_every`-th iteration and with the last, and are empty otherwise.
     They are means over the iterations since the last report, but for numbers of samples, which are
@@ -165,6 +167,7 @@ def train(method: Method, state: TrainingState) -> Iterator[tuple[TrainingState,
     Raises:
         FloatingPointError: if something is not finite. The last state that was yielded is sound.
     """
+    state = method.initial_state() if state is None else state
     config, total = method.problem.config, method.problem.metric.samples.replace(" ", "_")
     with closing(method):
         while state.iteration < method.updates:
