@@ -31,6 +31,7 @@ class NearestNeighbour(Pretrained):
     axis: ClassVar[Axis | None] = None
     Settings: ClassVar[type[MethodSection]] = NearestNeighbourSettings
     kinds: ClassVar[tuple[Kind, ...]] = (CLASSIFICATION,)
+    validates: ClassVar[bool] = False
 
     def outputs(
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]

@@ -34,6 +34,7 @@ class Pretrained(MAML):
     role: ClassVar[Role] = "baseline"
     label: ClassVar[str] = "pretrained"
     Settings: ClassVar[type[MethodSection]] = PretrainedSettings
+    validates: ClassVar[bool] = True
     distributes: ClassVar[bool] = False
     stage: ClassVar[str] = "after_0_steps"
 
@@ -76,7 +77,9 @@ class Pretrained(MAML):
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
         """Fine-tune on unseen tasks, with the step size that served best on validation tasks."""
-        return super().adaptation_curve(params, step_sizes or self._chosen(params))
+        return super().adaptation_curve(
+            params, self._chosen(params) if step_sizes is None else step_sizes
+        )
 
     def _chosen(self, params: Params) -> tuple[float, ...]:
         baseline, steps = self.problem.config.baseline, self.problem.config.evaluation.steps
@@ -101,8 +104,12 @@ class Random(Pretrained):
     Settings: ClassVar[type[MethodSection]] = RandomSettings
     updates: ClassVar[int] = 0
 
-    init = MAML.init
     outputs = MAML.outputs
+
+    def init(self, generator: torch.Generator) -> Params:
+        """A network for one task."""
+        tasks = self.problem.tasks("train")
+        return self.problem.network.init(generator, tasks.shape, tasks.outputs)
 
 
 class OracleSettings(MethodSection):

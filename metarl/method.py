@@ -156,8 +156,10 @@ def load_method(config: Any) -> Method:
     return method
 
 
-def train(method: Method, state: TrainingState) -> Iterator[tuple[TrainingState, Metrics]]:
-    """Go on from a state; yield what follows, iteration after iteration.
+def train(
+    method: Method, state: TrainingState | None = None
+) -> Iterator[tuple[TrainingState, Metrics]]:
+    """Go on from a state, or begin; yield what follows, iteration after iteration.
 
     Chunks of tasks are on threads of our own (`metarl.compute.over_chunks`), and torch has one: its
     own threads spin while they wait, on processors that others want.
@@ -169,6 +171,7 @@ def train(method: Method, state: TrainingState) -> Iterator[tuple[TrainingState,
     Raises:
         FloatingPointError: if something is not finite. The last state that was yielded is sound.
     """
+    state = method.initial_state() if state is None else state
     config, total = method.problem.config, method.problem.metric.samples.replace(" ", "_")
     with one_thread(), closing(method):
         while state.iteration < method.updates:

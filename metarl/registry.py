@@ -74,9 +74,10 @@ class Registry(Mapping[str, str]):
             ) from error
         found = getattr(module, attribute, None)
         if not isinstance(found, type):
+            classes = [known for known, value in vars(module).items() if isinstance(value, type)]
             raise UserError(
                 f"{self.kind} {name!r}: module {module_name!r} has no class {attribute!r}"
-                f"{did_you_mean(attribute, vars(module))}"
+                f"{did_you_mean(attribute, classes)}"
             )
         if lacking := [member for member in members if not hasattr(found, member)]:
             raise UserError(f"{name!r} is not a {self.kind}: it lacks {', '.join(lacking)}")

@@ -54,30 +54,28 @@ def step_sizes(
         settings: of the inner loop.
         meta: the meta-parameters.
         head: the names of the last layer's parameters.
-        given: one number a step, whose place the learned ones take. Where more steps are taken than
-            were learned, the last is repeated.
+        given: one number a step. Where there are learned ones they take its place; where more steps
+            are taken than were learned, the last is repeated.
     """
     theta, alpha = split(meta)
-    match settings.learned_step_sizes:
-        case "none":
-            adapted = _adapted(settings, theta, head)
-            return [dict.fromkeys(adapted, size) for size in given]
-        case "meta_sgd":
-            return [alpha] * len(given)
-        case "lslr":
-            last = settings.steps - 1
-            return [
-                {name: size[min(step, last)] for name, size in alpha.items()}
-                for step in range(len(given))
-            ]
+    if not alpha:  # given, or the meta-parameters of a method that learns none
+        return [dict.fromkeys(_adapted(settings, theta, head), size) for size in given]
+    if settings.learned_step_sizes == "meta_sgd":
+        return [alpha] * len(given)
+    last = settings.steps - 1
+    return [
+        {name: size[min(step, last)] for name, size in alpha.items()} for step in range(len(given))
+    ]
 
 
 def mean_step_sizes(sizes: Sequence[StepSizes]) -> tuple[float, ...]:
-    """Of each step, the mean over all parameters that adapt."""
-    return tuple(
-        float(torch.cat([torch.as_tensor(size).reshape(-1) for size in step.values()]).mean())
-        for step in sizes
-    )
+    """Of each step, the mean over all parameters that adapt; one given for all as it is."""
+
+    def mean(step: StepSizes) -> float:
+        learned = [size.reshape(-1) for size in step.values() if isinstance(size, Tensor)]
+        return float(torch.cat(learned).mean()) if learned else float(next(iter(step.values())))
+
+    return tuple(map(mean, sizes))
 
 
 def _adapted(settings: InnerSection, theta: Params, head: Sequence[str]) -> list[str]:

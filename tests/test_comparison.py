@@ -100,7 +100,7 @@ def test_compare_says_how_many_steps_others_need_to_catch_up(runs, tmp_path, com
     assert random.split("|")[-2].strip() in {*"012345", "more than 5"}
     few = ["--out", str(out), "--many-steps"]
     assert "at least 1" in complaint("compare", *chosen, *few, "0")
-    assert "needs a run of method maml" in complaint("compare", runs["random"], *few, "5")
+    assert "needs the run of a meta-learner" in complaint("compare", runs["random"], *few, "5")
 
 
 def test_runs_of_other_tasks_are_refused(runs, tmp_path, complaint) -> None:
@@ -252,15 +252,15 @@ def test_a_policy_comes_with_the_package_and_says_where_it_is_from(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = Run.open(Path(name))
-    assert run.load().iteration == run.config.updates
     assert run.commit() is not None
     assert "dirty" not in run.commit()
     monkeypatch.setattr(
         "metarl.runs.results.measure", None
     )  # its evaluation is there, and up to date
-    curve, experiment = measured(run)
+    curve, method = measured(run)
+    assert run.load().iteration == method.updates
     assert len(curve.tasks) == run.config.evaluation.tasks
-    assert experiment.config == run.config
+    assert method.problem.config == run.config
     assert main(["render", name, "--steps", "1"]) == 0
     pictures = "*.png" if name == "sinusoid" else "*.gif"
     assert list((tmp_path / "runs" / "trained" / name).glob(pictures))

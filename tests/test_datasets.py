@@ -19,14 +19,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from metarl.experiment import evaluate
-from metarl.methods import load_experiment
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
 from metarl.cli import data
 from metarl.errors import UserError
+from metarl.method import load_method, train
 from metarl.runs.config import load_config
 from metarl.supervised.datasets import images, miniimagenet, omniglot
 from metarl.supervised.datasets.images import ImageSet, Name, load_images
@@ -291,11 +290,11 @@ def test_a_training_on_every_form_of_miniimagenet_learns(
         "evaluation.steps=2",
     ]
     config = load_config("miniimagenet_5way_1shot", changed)
-    experiment = load_experiment(config)
-    experiment.check()
-    *_, (state, metrics) = experiment.train(experiment.initial_state())
+    method = load_method(config)
+    method.problem.check()
+    *_, (state, metrics) = train(method, method.initial_state())
     assert metrics["accuracy/after_2_steps"] > 85
-    assert evaluate(experiment, state.theta).scores[:, -1].mean() > 80
+    assert method.adaptation_curve(state.theta).scores[:, -1].mean() > 80
 
 
 def test_photographs_of_any_size_and_grey_ones_become_84x84_in_colour(tmp_path: Path) -> None:

@@ -8,19 +8,14 @@ import torch
 from torch.func import hessian, vmap
 from torch.utils import _pytree as pytree
 
+from metarl.optim import Adam
 from metarl.params import flatten, unflatten
+from metarl.rl.config import InnerConfig
+from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import mean_kl, surrogate
-from metarl.rl.maml import (
-    InnerLoop,
-    Rollouts,
-    adam_outer_step,
-    curvature_product,
-    evaluate_candidate,
-    outer_gradient,
-    trpo_outer_step,
-)
+from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
-from metarl.rl.trajectories import Samples
+from metarl.rl.trajectories import Rollouts, Samples
 from metarl.trust_region import TrustRegion
 
 POLICIES = {
@@ -57,19 +52,32 @@ def sampled(policy, params, num_tasks, seed, samples=16):
     )
 
 
-def problem(policy, steps=1, num_tasks=3, **settings):
-    """An inner loop, θ, and rollouts as if sampled at θ and along its adaptation."""
-    inner = InnerLoop(policy, (0.3,) * steps, chunk_samples=32, **settings)
+def inner_loop(policy, step_size=0.3, **settings):
+    """How a policy adapts, a few tasks at a time."""
+    return InnerLoop(policy, InnerConfig(step_size=step_size, **settings), chunk_samples=32)
+
+
+def but(inner, **settings):
+    """The same with other settings."""
+    return replace(inner, settings=inner.settings.model_copy(update=settings))
+
+
+def problem(policy, num_tasks=3, **settings):
+    """θ, and the objective of rollouts as if sampled at θ and along its adaptation."""
+    inner = inner_loop(policy, **settings)
     theta = double(policy.init(torch.Generator().manual_seed(0)))
     params = {name: value.expand(num_tasks, *value.shape) for name, value in theta.items()}
     pre = []
-    for step in range(steps):
+    for step in range(inner.settings.steps):
         pre.append(sampled(policy, params, num_tasks, seed=step))
-        params = vmap(replace(inner, step_sizes=(0.3,) * (step + 1)).adapt, in_dims=(None, 0))(
-            theta, pre
-        )
+        params = vmap(but(inner, steps=step + 1).adapt, in_dims=(None, 0))(theta, pre)
     post = sampled(policy, params, num_tasks, seed=99)
-    return inner, theta, Rollouts(pre, post, [], [])
+    return theta, MetaObjective(inner, rollouts_of(pre, post))
+
+
+def rollouts_of(pre, post):
+    """What the objective needs of rollouts: the samples alone."""
+    return Rollouts([], [*pre, post], [])
 
 
 def finite_differences(function, theta, epsilon=1e-5):
@@ -89,24 +97,25 @@ def finite_differences(function, theta, epsilon=1e-5):
 @pytest.mark.parametrize("estimator", ["likelihood_ratio", "log_likelihood"])
 @pytest.mark.parametrize("steps", [1, 2])
 def test_meta_gradient_equals_finite_differences(policy, estimator, steps) -> None:
-    inner, theta, rollouts = problem(policy, steps, estimator=estimator)
-    gradient, value = outer_gradient(inner, theta, rollouts)
-    assert value == pytest.approx(evaluate_candidate(inner, theta, rollouts)[0])
-    expected = finite_differences(lambda t: evaluate_candidate(inner, t, rollouts)[0], theta)
+    theta, objective = problem(policy, steps=steps, estimator=estimator)
+    gradient, value = objective.gradient(theta)
+    assert value == pytest.approx(objective.evaluate(theta)[0])
+    expected = finite_differences(lambda t: objective.evaluate(t)[0], theta)
     torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_first_order_is_the_gradient_at_the_adapted_parameters(policy) -> None:
-    inner, theta, rollouts = problem(policy, steps=2)
-    gradient, _ = outer_gradient(replace(inner, first_order=True), theta, rollouts)
+    theta, objective = problem(policy, steps=2)
+    first_order = replace(objective, inner=but(objective.inner, first_order=True))
+    gradient, _ = first_order.gradient(theta)
     expected = torch.zeros_like(gradient)
     for task in range(3):
-        pre = [_task(step, task) for step in rollouts.pre]
-        adapted = inner.adapt(theta, pre)
-        post = _task(rollouts.post, task)
+        pre = [_task(step, task) for step in objective.rollouts.pre]
+        adapted = objective.inner.adapt(theta, pre)
+        post = _task(objective.rollouts.post, task)
         expected += flatten(torch.func.grad(lambda p, s=post: surrogate(policy, p, s))(adapted)) / 3
     torch.testing.assert_close(gradient, expected)
-    exact, _ = outer_gradient(inner, theta, rollouts)
+    exact, _ = objective.gradient(theta)
     assert (exact - gradient).norm() > 1e-3 * exact.norm()
 
 
@@ -118,18 +127,18 @@ def _task(samples, task):
 
 @pytest.mark.parametrize("settings", [{}, {"first_order": True}, {"steps": 2}])
 def test_curvature_product_equals_the_explicit_hessian_of_the_divergence(policy, settings) -> None:
-    inner, theta, rollouts = problem(policy, **settings)
+    theta, objective = problem(policy, **settings)
 
     def divergence(vector):
         total = 0.0
         for task in range(3):
-            pre = [_task(step, task) for step in rollouts.pre]
-            adapted = inner.adapt(unflatten(vector, theta), pre)
-            total = total + mean_kl(policy, adapted, _task(rollouts.post, task))
+            pre = [_task(step, task) for step in objective.rollouts.pre]
+            adapted = objective.inner.adapt(unflatten(vector, theta), pre)
+            total = total + mean_kl(policy, adapted, _task(objective.rollouts.post, task))
         return total / 3
 
     explicit = hessian(divergence)(flatten(theta))
-    product = curvature_product(inner, theta, rollouts.pre, rollouts.post)
+    product = objective.curvature(theta)
     vectors = torch.randn(3, len(explicit), dtype=torch.float64)
     for vector in vectors:
         torch.testing.assert_close(product(vector), explicit @ vector, rtol=1e-6, atol=1e-9)
@@ -137,26 +146,20 @@ def test_curvature_product_equals_the_explicit_hessian_of_the_divergence(policy,
 
 @pytest.mark.parametrize("chunk_samples", [1, 16, 48])
 def test_the_size_of_chunks_changes_nothing(policy, chunk_samples) -> None:
-    inner, theta, rollouts = problem(policy)
-    other = replace(inner, chunk_samples=chunk_samples)
-    torch.testing.assert_close(
-        outer_gradient(inner, theta, rollouts)[0], outer_gradient(other, theta, rollouts)[0]
-    )
+    theta, objective = problem(policy)
+    other = replace(objective, inner=replace(objective.inner, chunk_samples=chunk_samples))
+    torch.testing.assert_close(objective.gradient(theta)[0], other.gradient(theta)[0])
     vector = torch.randn(len(flatten(theta)), dtype=torch.float64)
-    torch.testing.assert_close(
-        curvature_product(inner, theta, rollouts.pre, rollouts.post)(vector),
-        curvature_product(other, theta, rollouts.pre, rollouts.post)(vector),
-    )
+    torch.testing.assert_close(objective.curvature(theta)(vector), other.curvature(theta)(vector))
 
 
 def test_the_order_of_tasks_does_not_matter(policy) -> None:
-    inner, theta, rollouts = problem(policy)
+    theta, objective = problem(policy)
     order = torch.tensor([2, 0, 1])
-    shuffled = Rollouts(
-        [_task(step, order) for step in rollouts.pre], _task(rollouts.post, order), [], []
-    )
+    pre, post = objective.rollouts.pre, objective.rollouts.post
+    shuffled = rollouts_of([_task(step, order) for step in pre], _task(post, order))
     torch.testing.assert_close(
-        outer_gradient(inner, theta, rollouts)[0], outer_gradient(inner, theta, shuffled)[0]
+        objective.gradient(theta)[0], replace(objective, rollouts=shuffled).gradient(theta)[0]
     )
 
 
@@ -166,8 +169,8 @@ def test_padding_stays_silent_where_its_density_overflows() -> None:
     theta = policy.init(torch.Generator().manual_seed(0)) | {"log_std": torch.full((8,), -30.0)}
     stacked = {name: leaf.unsqueeze(0) for name, leaf in theta.items()}
     samples = padded(sampled(policy, double(stacked), 1, seed=1), happened=12)
-    inner = InnerLoop(policy, (1e-16,))
-    gradient, objective = outer_gradient(inner, theta, Rollouts([samples], samples, [], []))
+    inner = InnerLoop(policy, InnerConfig(step_size=1e-16))
+    gradient, objective = MetaObjective(inner, rollouts_of([samples], samples)).gradient(theta)
     assert np.isfinite(objective)
     assert torch.isfinite(gradient).all()
 
@@ -186,38 +189,40 @@ def padded(samples: Samples, happened: int) -> Samples:
 
 
 def test_before_the_step_all_ratios_are_one_and_the_divergence_is_zero(policy) -> None:
-    inner, theta, rollouts = problem(policy)
-    objective, kl = evaluate_candidate(inner, theta, rollouts)
-    mean_advantage = (rollouts.post.weights * rollouts.post.advantages).sum(1).mean()
-    assert objective == pytest.approx(float(mean_advantage), abs=1e-12)
+    theta, objective = problem(policy)
+    value, kl = objective.evaluate(theta)
+    post = objective.rollouts.post
+    mean_advantage = (post.weights * post.advantages).sum(1).mean()
+    assert value == pytest.approx(float(mean_advantage), abs=1e-12)
     assert kl == pytest.approx(0.0, abs=1e-12)
 
 
 def test_an_accepted_step_improves_within_the_region(policy) -> None:
-    inner, theta, rollouts = problem(policy)
-    before, _ = evaluate_candidate(inner, theta, rollouts)
-    after, step = trpo_outer_step(inner, theta, rollouts, TrustRegion())
-    assert step.accepted
-    assert evaluate_candidate(inner, after, rollouts) == (step.objective, step.kl)
-    assert step.objective > before
-    assert 0.0 < step.kl <= 0.01
+    theta, objective = problem(policy)
+    before, _ = objective.evaluate(theta)
+    after, _, step = TrustRegion(curvature_fraction=1).step(theta, objective, {}, 0)
+    assert step["outer/accepted"]
+    assert objective.evaluate(after) == (step["outer/objective"], step["outer/kl"])
+    assert step["outer/objective"] > before
+    assert 0.0 < step["outer/kl"] <= 0.01
 
 
 def test_a_rejected_step_returns_the_very_same_parameters(policy) -> None:
-    inner, theta, rollouts = problem(policy)
-    nothing = torch.zeros_like(rollouts.post.advantages)
-    flat = replace(rollouts, post=rollouts.post._replace(advantages=nothing))
-    after, step = trpo_outer_step(inner, theta, flat, TrustRegion())
-    assert not step.accepted
+    theta, objective = problem(policy)
+    pre, post = objective.rollouts.pre, objective.rollouts.post
+    flat = rollouts_of(pre, post._replace(advantages=torch.zeros_like(post.advantages)))
+    region = TrustRegion(curvature_fraction=1)
+    after, _, step = region.step(theta, replace(objective, rollouts=flat), {}, 0)
+    assert not step["outer/accepted"]
     assert after is theta
 
 
 def test_adam_climbs_and_continues_from_its_state(policy) -> None:
-    inner, theta, rollouts = problem(policy)
+    theta, objective = problem(policy)
     values, state = [], {}
-    for _ in range(5):
-        theta, state, objective = adam_outer_step(inner, theta, rollouts, state, 1e-3)
-        values.append(objective)
+    for iteration in range(5):
+        theta, state, step = Adam(learning_rate=1e-3).step(theta, objective, state, iteration)
+        values.append(step["outer/objective"])
     assert values == sorted(values)
     assert int(state["step"]) == 5
 
@@ -247,7 +252,7 @@ def bandit(estimator, samples):
         policy.log_prob(distribution, actions),
         distribution,
     )
-    inner = InnerLoop(policy, (ALPHA,), estimator=estimator)
+    inner = inner_loop(policy, ALPHA, estimator=estimator)
 
     def objective(theta):
         adapted = inner.adapt({**params, "bias0": theta}, [_task(pre, 0)])
@@ -290,7 +295,7 @@ def test_likelihood_ratio_is_exact_where_everything_can_be_enumerated() -> None:
     )
 
     def meta_gradient(estimator):
-        inner = InnerLoop(policy, (0.5,), estimator=estimator)
+        inner = inner_loop(policy, 0.5, estimator=estimator)
 
         def objective(logits):
             # the weight has a gradient as well; only the bias is a parameter of this problem

@@ -35,7 +35,7 @@ def test_the_wheel_holds_the_siblings_as_subpackages_and_nothing_at_the_top(whee
         "metarl/baselines/__init__.py",
         "metarl/configs/quickstart.yaml",
         "metarl/configs/trained/point_navigation/config.yaml",
-        "metarl/report.html",
+        "metarl/runs/report.html",
     ):
         assert expected in names
 
@@ -48,7 +48,7 @@ def test_the_installed_wheel_trains_from_outside_the_checkout(wheel: Path, tmp_p
     zipfile.ZipFile(wheel).extractall(site)
     libraries = [path for path in sys.path if path.endswith("site-packages")]
     (site / "libraries.pth").write_text("\n".join(libraries))
-    command = [str(python), "-P", "-m", "metarl", "train", "quickstart", "--out", "run"]
+    command = [str(python), "-I", "-m", "metarl", "train", "quickstart", "--out", "run"]
     tiny = [
         "outer.iterations=1",
         "outer.meta_batch=2",
@@ -60,7 +60,7 @@ def test_the_installed_wheel_trains_from_outside_the_checkout(wheel: Path, tmp_p
     subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
     assert (tmp_path / "run" / "adaptation.png").exists()
     where = subprocess.run(
-        [str(python), "-P", "-c", "import metarl.envs; print(metarl.envs.__file__)"],
+        [str(python), "-I", "-c", "import metarl.envs; print(metarl.envs.__file__)"],
         check=True,
         cwd=tmp_path,
         capture_output=True,

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from metarl.envs import PointNavigation, half_cheetah_direction
 from metarl.errors import UserError
 from metarl.params import repeat, take
-from metarl.randomness import stream, torch_stream
+from metarl.randomness import Key, stream, torch_stream
 from metarl.rl.policies import CategoricalPolicy, policy_for
 from metarl.rl.sampler import sample
 
@@ -45,7 +45,7 @@ def countdown(limits, per_task=3, **kwargs):
     params = repeat(POLICY.init(torch_stream(0, "init")), len(limits))
     envs = Countdown(len(limits) * per_task, **kwargs)
     tasks = np.array(limits, dtype=float)[:, None]
-    return sample(POLICY, params, envs, tasks, 6, 0)
+    return sample(POLICY, params, envs, tasks, 6, Key(0))
 
 
 def test_episodes_are_masked_after_their_end() -> None:
@@ -62,7 +62,7 @@ def test_sampling_stops_when_every_episode_has_ended() -> None:
 def test_environments_that_do_not_divide_among_tasks_are_refused() -> None:
     params = repeat(POLICY.init(torch_stream(0, "init")), 2)
     with pytest.raises(ValueError, match="5 environments cannot be divided evenly among 2"):
-        sample(POLICY, params, Countdown(5), np.ones((2, 1)), 3, 0)
+        sample(POLICY, params, Countdown(5), np.ones((2, 1)), 3, Key(0))
 
 
 def test_tasks_in_one_axis_are_not_taken_for_one_large_task() -> None:
@@ -159,7 +159,7 @@ def test_a_task_is_sampled_the_same_beside_whatever_other_tasks(family) -> None:
 
     def gather(tasks):
         envs = family.make_vec(2 * len(tasks))
-        return sample(policy, repeat(theta, len(tasks)), envs, tasks, 9, 0, 7)
+        return sample(policy, repeat(theta, len(tasks)), envs, tasks, 9, Key(0, (7,)))
 
     alone, together = gather(tasks[:1]), gather(tasks)
     torch.testing.assert_close(alone.observations[0], together.observations[0])
@@ -175,7 +175,7 @@ def test_stored_log_probabilities_and_distributions_are_those_of_the_policy() ->
     each = [policy.init(generator) for _ in range(2)]
     params = {name: torch.stack([p[name] for p in each]) for name in each[0]}
     tasks = family.sample_tasks(stream(0, "tasks"), 2)
-    gathered = sample(policy, params, family.make_vec(6), tasks, 5, 0)
+    gathered = sample(policy, params, family.make_vec(6), tasks, 5, Key(0))
     for task in range(2):
         flat = gathered.observations[task].flatten(0, 1)
         distribution = policy.distribution(take(params, task), flat)

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +12,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metarl.experiment import evaluate
-from metarl.supervised.experiment import ACCURACY, SupervisedExperiment
-from metarl.supervised.models import Model
-from metarl.supervised.training import mixed, step_weights
 from PIL import Image
 
 from metarl.baselines.nearest_neighbour import nearest_neighbour
+from metarl.baselines.pretrained_network import mixed
 from metarl.cli import main
 from metarl.errors import UserError
 from metarl.evaluation import summarise
+from metarl.method import load_method, train
 from metarl.networks.layers import head
 from metarl.params import flatten, unflatten
 from metarl.randomness import stream
@@ -28,12 +28,15 @@ from metarl.runs.config import load_config, validate_config
 from metarl.runs.predictions import classify, fit
 from metarl.runs.results import measured
 from metarl.runs.run import Run
-from metarl.supervised.config import Conv4Config, MLPConfig, SupervisedConfig
+from metarl.step_sizes import PREFIX, split
+from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.datasets.images import ImageSet
 from metarl.supervised.episodes import ImageTasks
-from metarl.supervised.losses import accuracies, cross_entropy, squared_error, squared_errors
-from metarl.supervised.maml import STEP_SIZE, InnerLoop, adaptation, outer_gradient, weights
-from metarl.supervised.prediction import beside_support, one_by_one, together
+from metarl.supervised.losses import CLASSIFICATION, accuracies
+from metarl.supervised.maml import MAML, step_weights
+from metarl.supervised.method import EpisodeObjective, SupervisedMethod
+from metarl.supervised.prediction import beside_support, inductive, transductive
+from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.sinusoid import SinusoidTasks
 from metarl.supervised.tasks import Episodes
 
@@ -70,30 +73,59 @@ def pictures(size: int = 16, channels: int = 1, classes: int = 24, each: int = 8
     return ImageSet("omniglot", images.reshape(-1, *images.shape[2:]), starts, names, splits, "sum")
 
 
-@pytest.fixture
-def image_experiment():
-    """Makes an experiment of IMAGES, changed, on the pictures above."""
+def on_pictures(values) -> SupervisedConfig:
+    """A config about the pictures above, in place of images that are read from a folder."""
+    config = validate_config(values)
+    assert isinstance(config, SupervisedConfig)
+    config.data.__dict__["images"] = pictures()
+    return config
 
-    def make(**changes) -> SupervisedExperiment:
+
+@pytest.fixture
+def image_method():
+    """Makes the method of IMAGES, changed, on the pictures above."""
+
+    def make(**changes) -> SupervisedMethod:
         values = json.loads(json.dumps(IMAGES))
         for name, value in changes.items():
             if isinstance(value, dict):
                 values.setdefault(name, {}).update(value)
             else:
                 values[name] = value
-        config = validate_config(values)
-        assert isinstance(config, SupervisedConfig)
-        return SupervisedExperiment(config, pictures())
+        return load_method(on_pictures(values))
 
     return make
 
 
-def inner_loop(kind: str, **settings) -> InnerLoop:
+def maml(kind: str, **settings) -> MAML:
+    """MAML on a small network, with settings of the inner loop."""
     if kind == "regression":
-        model = Model(MLPConfig(kind="mlp", hidden_sizes=(7, 7)), (1,), 1)
-        return InnerLoop(model, squared_error, squared_errors, 0.05, **settings)
-    network = Conv4Config(kind="conv4", filters=3)
-    return InnerLoop(Model(network, (1, 16, 16), 3), cross_entropy, accuracies, 0.5, **settings)
+        network, inner = {"kind": "mlp", "hidden_sizes": [7, 7]}, {"step_size": 0.05, **settings}
+        config = validate_config({**SINE, "network": network, "inner": inner})
+    else:
+        network, inner = {"kind": "conv4", "filters": 3}, {"step_size": 0.5, **settings}
+        config = on_pictures({**IMAGES, "network": network, "inner": inner})
+    return MAML(SupervisedProblem(config))
+
+
+def meta_gradient(method: MAML, meta, episodes: Episodes, iteration: int = 0):
+    """Of the loss summed over tasks; and the query loss and score after the last step, sums too."""
+    objective, number = EpisodeObjective(method, episodes, iteration), len(episodes.tasks)
+    uphill, _ = objective.gradient(meta)
+    return -number * uphill, number * torch.tensor(objective.seen)
+
+
+def query_loss(method: MAML, params, query):
+    inputs, targets = query
+    return method.problem.kind.loss(method.problem.network(params, inputs), targets)
+
+
+def adapted(method: MAML, meta, support, steps: int):
+    """The stacked parameters of each task after so many steps."""
+    start = {name: leaf.expand(3, *leaf.shape) for name, leaf in split(meta)[0].items()}
+    sizes = method.step_sizes(meta, [method.problem.config.inner.step_size] * steps)
+    *_, last = method.adapted(start, support, sizes)
+    return last
 
 
 def double(episodes: Episodes) -> Episodes:
@@ -113,8 +145,8 @@ def episodes_of(kind: str, num_tasks: int = 3, seed: int = 0) -> Episodes:
     return double(ImageTasks(pictures(), "train", 3, rotated=True).sample(rng, num_tasks, 2, 2))
 
 
-def meta_of(inner: InnerLoop):
-    meta = inner.init(torch.Generator().manual_seed(0))
+def meta_of(method: MAML):
+    meta = method.init(torch.Generator().manual_seed(0))
     return {name: leaf.double() for name, leaf in meta.items()}
 
 
@@ -149,8 +181,8 @@ def test_support_and_query_never_share_an_image(seed: int, shots: int, queries: 
 
 def test_of_ten_thousand_episodes_none_has_a_class_of_another_split() -> None:
     images = pictures()
-    for split, classes in images.splits.items():
-        seen = ImageTasks(images, split, 3, rotated=True).sample(
+    for name, classes in images.splits.items():
+        seen = ImageTasks(images, name, 3, rotated=True).sample(
             np.random.default_rng(0), 10_000, 1, 1
         )
         places = seen.tasks.astype(int) // 4
@@ -215,7 +247,7 @@ def test_shuffled_labels_give_chance_and_true_ones_do_not() -> None:
 
 
 def test_a_wave_is_the_sine_that_it_says_it_is() -> None:
-    episodes = SinusoidTasks(informed=True).sample(np.random.default_rng(0), 500, 3, 2)
+    episodes = SinusoidTasks(task_conditioned=True).sample(np.random.default_rng(0), 500, 3, 2)
     amplitude, phase = episodes.tasks.T
     assert (amplitude >= 0.1).all()
     assert (amplitude <= 5.0).all()
@@ -248,21 +280,30 @@ def test_too_few_classes_or_images_are_answered_in_a_sentence(ways, shots, sente
 
 @pytest.mark.parametrize("kind", ["regression", "classification"])
 @pytest.mark.parametrize(
-    ("more", "step_weights"),
+    ("more", "iteration", "weights"),
     [
-        ({}, [0.0, 1.0]),
-        ({"steps": 3}, [0.0, 0.0, 0.0, 1.0]),
-        ({"steps": 2}, [0.0, 0.5, 0.5]),
-        ({"head_only": True}, [0.0, 1.0]),
-        ({"learned": "meta_sgd"}, [0.0, 1.0]),
-        ({"learned": "lslr", "steps": 2}, [0.0, 0.0, 1.0]),
-        ({"learned": "lslr", "steps": 2, "head_only": True}, [0.0, 0.3, 0.7]),
+        ({}, 0, [0.0, 1.0]),
+        ({"steps": 3}, 0, [0.0, 0.0, 0.0, 1.0]),
+        ({"steps": 2, "multi_step_iterations": 5}, 0, [0.0, 0.5, 0.5]),
+        ({"adapt": "head"}, 0, [0.0, 1.0]),
+        ({"learned_step_sizes": "meta_sgd"}, 0, [0.0, 1.0]),
+        ({"learned_step_sizes": "lslr", "steps": 2}, 0, [0.0, 0.0, 1.0]),
+        (
+            {
+                "learned_step_sizes": "lslr",
+                "steps": 2,
+                "adapt": "head",
+                "multi_step_iterations": 5,
+            },
+            2,
+            [0.0, 0.3, 0.7],
+        ),
     ],
 )
-def test_the_meta_gradient_is_that_of_finite_differences(kind, more, step_weights) -> None:
-    inner, episodes = inner_loop(kind, **more), episodes_of(kind)
-    meta = meta_of(inner)
-    gradient, _ = outer_gradient(inner, meta, episodes, step_weights)
+def test_the_meta_gradient_is_that_of_finite_differences(kind, more, iteration, weights) -> None:
+    method, episodes = maml(kind, **more), episodes_of(kind)
+    meta = meta_of(method)
+    gradient, _ = meta_gradient(method, meta, episodes, iteration)
     generator = torch.Generator().manual_seed(1)
     vector = flatten(meta)
     direction = torch.randn(vector.shape, generator=generator, dtype=torch.float64)
@@ -270,18 +311,17 @@ def test_the_meta_gradient_is_that_of_finite_differences(kind, more, step_weight
     def objective(size: float) -> float:
         """The definition, task by task."""
         moved = unflatten(vector + size * direction, meta)
+        sizes = method.step_sizes(moved, [method.problem.config.inner.step_size] * len(weights[1:]))
         total = 0.0
         for task in range(3):
             support, query = (
                 (x[task : task + 1], y[task : task + 1])
                 for x, y in (episodes.support, episodes.query)
             )
-            params = {name: leaf[None] for name, leaf in weights(moved).items()}
-            steps = inner.step_sizes(moved, len(step_weights) - 1)
-            for weight, adapted in zip(
-                step_weights, adaptation(inner, params, support, steps), strict=True
-            ):
-                total += weight * float(inner.batch_loss(adapted, query))
+            params = {name: leaf[None] for name, leaf in split(moved)[0].items()}
+            after = method.adapted(params, support, sizes)
+            for weight, theta in zip(weights, after, strict=True):
+                total += weight * float(query_loss(method, theta, query))
         return total
 
     # a small difference, because rectifiers have kinks nearby
@@ -291,108 +331,110 @@ def test_the_meta_gradient_is_that_of_finite_differences(kind, more, step_weight
 
 def test_the_first_order_gradient_is_another_one() -> None:
     episodes = episodes_of("regression")
-    exact, first_order = inner_loop("regression"), inner_loop("regression", first_order=True)
+    exact, first_order = maml("regression"), maml("regression", first_order=True)
     meta = meta_of(exact)
-    one, _ = outer_gradient(exact, meta, episodes, [0.0, 1.0])
-    other, _ = outer_gradient(first_order, meta, episodes, [0.0, 1.0])
+    one, _ = meta_gradient(exact, meta, episodes)
+    other, _ = meta_gradient(first_order, meta, episodes)
     assert not torch.allclose(one, other, rtol=1e-2)
     # it is the query loss's gradient at the adapted parameters
-    params = {name: leaf.expand(3, *leaf.shape) for name, leaf in meta.items()}
-    *_, adapted = adaptation(exact, params, episodes.support, exact.step_sizes(meta, 1))
-    leaves = {name: leaf.detach().requires_grad_() for name, leaf in adapted.items()}
-    loss = exact.batch_loss(leaves, episodes.query)
+    after = adapted(exact, meta, episodes.support, 1)
+    leaves = {name: leaf.detach().requires_grad_() for name, leaf in after.items()}
+    loss = query_loss(exact, leaves, episodes.query)
     gradients = torch.autograd.grad(loss, list(leaves.values()))
     torch.testing.assert_close(other, torch.cat([leaf.sum(0).flatten() for leaf in gradients]))
 
 
 @pytest.mark.parametrize("kind", ["regression", "classification"])
 def test_chunks_and_threads_change_nothing_but_the_order_of_a_sum(kind, monkeypatch) -> None:
-    episodes = episodes_of(kind, num_tasks=7)
-    whole = inner_loop(kind, chunk_examples=10**6)
-    meta = meta_of(whole)
-    expected = outer_gradient(whole, meta, episodes, [0.0, 1.0])
+    method, episodes = maml(kind), episodes_of(kind, num_tasks=7)
+    meta = meta_of(method)
+
+    def in_chunks_of(examples: int):
+        chunked = replace(method.problem.kind, chunk=examples)
+        monkeypatch.setattr(type(method.problem.data), "kind", chunked)
+        return meta_gradient(method, meta, episodes)
+
+    expected = in_chunks_of(10**6)
     monkeypatch.setattr("metarl.compute.processors", lambda: 3)
     for examples in (1, 20, 40):
-        got = outer_gradient(inner_loop(kind, chunk_examples=examples), meta, episodes, [0.0, 1.0])
-        for mine, theirs in zip(got, expected, strict=True):
+        for mine, theirs in zip(in_chunks_of(examples), expected, strict=True):
             torch.testing.assert_close(mine, theirs)
 
 
 @pytest.mark.parametrize("kind", ["regression", "classification"])
 def test_showing_every_example_twice_changes_no_adaptation(kind) -> None:
-    inner, episodes = inner_loop(kind), episodes_of(kind)
+    method, episodes = maml(kind), episodes_of(kind)
     x, y = episodes.support
     twice = (torch.cat([x, x], 1), torch.cat([y, y], 1))
-    meta = meta_of(inner)
-    params = {name: leaf.expand(3, *leaf.shape) for name, leaf in meta.items()}
-    *_, once = adaptation(inner, params, (x, y), inner.step_sizes(meta, 2))
-    *_, again = adaptation(inner, params, twice, inner.step_sizes(meta, 2))
+    meta = meta_of(method)
+    once, again = (adapted(method, meta, support, 2) for support in ((x, y), twice))
     for name, leaf in once.items():
         torch.testing.assert_close(again[name], leaf)
 
 
 @pytest.mark.parametrize("kind", ["regression", "classification"])
 def test_a_meta_batch_of_copies_is_one_task(kind) -> None:
-    inner, one = inner_loop(kind), episodes_of(kind, num_tasks=1)
+    method, one = maml(kind), episodes_of(kind, num_tasks=1)
     copies = Episodes(
         one.tasks.repeat(4, 0),
         tuple(leaf.repeat_interleave(4, 0) for leaf in one.support),
         tuple(leaf.repeat_interleave(4, 0) for leaf in one.query),
     )
-    meta = meta_of(inner)
-    alone, seen = outer_gradient(inner, meta, one, [0.0, 1.0])
-    many, all_seen = outer_gradient(inner, meta, copies, [0.0, 1.0])
+    meta = meta_of(method)
+    alone, seen = meta_gradient(method, meta, one)
+    many, all_seen = meta_gradient(method, meta, copies)
     torch.testing.assert_close(many / 4, alone)
     torch.testing.assert_close(all_seen / 4, seen)
 
 
 def test_adapting_the_head_alone_leaves_the_rest_as_it_is() -> None:
-    inner, episodes = inner_loop("classification", head_only=True), episodes_of("classification")
-    meta = meta_of(inner)
-    params = {name: leaf.expand(3, *leaf.shape) for name, leaf in meta.items()}
-    *_, adapted = adaptation(inner, params, episodes.support, inner.step_sizes(meta, 1))
-    moved = {name for name in meta if not torch.equal(adapted[name], params[name])}
+    method, episodes = maml("classification", adapt="head"), episodes_of("classification")
+    meta = meta_of(method)
+    after = adapted(method, meta, episodes.support, 1)
+    moved = {name for name in meta if not (after[name] == meta[name]).all()}
     assert moved == set(head(meta))
 
 
 def test_learned_step_sizes_begin_at_the_one_of_the_config_and_the_last_is_repeated() -> None:
-    inner = inner_loop("regression", learned="lslr", steps=2)
-    meta = meta_of(inner)
-    sizes = {name: leaf for name, leaf in meta.items() if name.startswith(STEP_SIZE)}
-    assert {name.removeprefix(STEP_SIZE) for name in sizes} == set(weights(meta))
+    method = maml("regression", learned_step_sizes="lslr", steps=2)
+    meta = meta_of(method)
+    sizes = {name: leaf for name, leaf in meta.items() if name.startswith(PREFIX)}
+    assert {name.removeprefix(PREFIX) for name in sizes} == set(split(meta)[0])
     assert all(torch.equal(leaf, torch.full((2,), 0.05).double()) for leaf in sizes.values())
-    meta[STEP_SIZE + "weight0"] = torch.tensor([0.1, 0.2])
-    assert [float(step["weight0"]) for step in inner.step_sizes(meta, 4)] == pytest.approx(
-        [0.1, 0.2, 0.2, 0.2]
-    )
-    meta_sgd = meta_of(inner_loop("regression", learned="meta_sgd"))
-    assert meta_sgd[STEP_SIZE + "weight1"].shape == (7, 7)
+    meta[PREFIX + "weight0"] = torch.tensor([0.1, 0.2])
+    four = method.step_sizes(meta, [0.05] * 4)
+    assert [float(step["weight0"]) for step in four] == pytest.approx([0.1, 0.2, 0.2, 0.2])
+    meta_sgd = meta_of(maml("regression", learned_step_sizes="meta_sgd"))
+    assert meta_sgd[PREFIX + "weight1"].shape == (7, 7)
 
 
 def test_the_multi_step_loss_fades_into_that_of_the_last_step() -> None:
-    inner = {"steps": 4, "multi_step_iterations": 10}
-    config = validate_config({**SINE, "inner": inner})
+    def weights(iteration: int) -> list[float]:
+        return step_weights(4, 10, iteration)
+
     for iteration in range(12):
-        assert sum(step_weights(config, iteration)) == pytest.approx(1.0)
-    assert step_weights(config, 0) == [0.0, 0.25, 0.25, 0.25, 0.25]
-    assert step_weights(config, 5) == pytest.approx([0.0, 0.125, 0.125, 0.125, 0.625])
-    assert step_weights(config, 10) == step_weights(config, 99) == [0.0, 0.0, 0.0, 0.0, 1.0]
-    assert step_weights(validate_config(SINE), 0) == [0.0, 1.0]
+        assert sum(weights(iteration)) == pytest.approx(1.0)
+    assert weights(0) == [0.0, 0.25, 0.25, 0.25, 0.25]
+    assert weights(5) == pytest.approx([0.0, 0.125, 0.125, 0.125, 0.625])
+    assert weights(10) == weights(99) == [0.0, 0.0, 0.0, 0.0, 1.0]
+    inner = validate_config(SINE).inner
+    assert step_weights(inner.steps, inner.multi_step_iterations, 0) == [0.0, 1.0]
 
 
 # -- answers
 
 
 def test_one_query_tells_nothing_about_another_unless_it_is_transductive() -> None:
-    inner, episodes = inner_loop("classification"), episodes_of("classification")
-    params = {name: leaf.expand(3, *leaf.shape) for name, leaf in meta_of(inner).items()}
+    method, episodes = maml("classification"), episodes_of("classification")
+    network = method.problem.network
+    params = {name: leaf.expand(3, *leaf.shape) for name, leaf in meta_of(method).items()}
     queries = episodes.query[0]
     changed = queries.clone()
     changed[:, -1] = 1.0 - changed[:, -1]
-    alone = one_by_one(beside_support)
-    before, after = (alone(inner.model, params, episodes.support, x) for x in (queries, changed))
+    alone = inductive(beside_support)
+    before, after = (alone(network, params, episodes.support, x) for x in (queries, changed))
     torch.testing.assert_close(before[:, :-1], after[:, :-1])
-    before, after = (together(inner.model, params, episodes.support, x) for x in (queries, changed))
+    before, after = (transductive(network, params, episodes.support, x) for x in (queries, changed))
     assert not torch.allclose(before[:, :-1], after[:, :-1])
 
 
@@ -421,38 +463,55 @@ def test_an_answer_that_is_not_a_number_is_not_counted_as_right() -> None:
 # -- training
 
 
-def test_training_on_images_learns(image_experiment) -> None:
-    experiment = image_experiment(
+def test_training_on_images_learns(image_method) -> None:
+    method = image_method(
         network={"filters": 16},
         outer={"iterations": 60, "learning_rate": 1e-2},
         evaluation={"tasks": 100},
     )
-    state = experiment.initial_state()
-    before = evaluate(experiment, state.theta).scores[:, 1].mean()
-    *_, (state, metrics) = experiment.train(state)
-    after = evaluate(experiment, state.theta).scores[:, 1].mean()
+    state = method.initial_state()
+    before = method.adaptation_curve(state.theta).scores[:, 1].mean()
+    *_, (state, metrics) = train(method, state)
+    after = method.adaptation_curve(state.theta).scores[:, 1].mean()
     assert before < 60
     assert after > 80
     assert metrics["accuracy/after_1_steps"] > 80
-    assert state.samples == experiment.budget == 60 * 4 * 3 * 3
+    assert state.samples == method.budget == 60 * 4 * 3 * 3
 
 
 @pytest.mark.parametrize("kind", ["pretrained", "nearest_neighbour"])
-def test_baselines_of_images_learn_all_classes_at_once(image_experiment, kind) -> None:
-    experiment = image_experiment(
+def test_baselines_of_images_learn_all_classes_at_once(image_method, kind) -> None:
+    method = image_method(
         method=kind,
         network={"filters": 16},
         outer={"iterations": 40, "learning_rate": 1e-2, "meta_batch": 16},
         evaluation={"tasks": 100},
         baseline={"validation_tasks": 20},
     )
-    state = experiment.initial_state()
+    state = method.initial_state()
     assert state.theta["weight4"].shape[1] == 48  # twelve classes in four rotations
-    *_, (state, metrics) = experiment.train(state)
+    *_, (state, metrics) = train(method, state)
     assert metrics["pretraining/accuracy"] > 60  # chance is 2
-    curve = evaluate(experiment, state.theta)
+    curve = method.adaptation_curve(state.theta)
     assert curve.scores.shape == ((100, 3) if kind == "pretrained" else (100, 1))
     assert curve.scores[:, -1].mean() > 80  # chance is 33
+
+
+@pytest.mark.parametrize("kind", ["pretrained", "random"])
+@pytest.mark.parametrize("learned", ["meta_sgd", "lslr"])
+def test_a_baseline_learns_no_step_sizes_and_is_fine_tuned_all_the_same(kind, learned) -> None:
+    changed = {
+        "method": kind,
+        "inner": {"learned_step_sizes": learned},
+        "evaluation": {"tasks": 3, "steps": 2},
+        "baseline": {"step_sizes": [0.07], "validation_tasks": 2},
+    }
+    method = load_method(validate_config({**SINE, **changed}))
+    theta = method.initial_state().theta
+    assert not split(theta)[1]
+    curve = method.adaptation_curve(theta)
+    assert curve.step_sizes == (0.07, 0.07)
+    assert (curve.scores[:, 1:] != curve.scores[:, :-1]).all()
 
 
 def test_mixed_examples_have_the_labels_of_all_classes() -> None:
@@ -470,9 +529,9 @@ def test_mixed_examples_have_the_labels_of_all_classes() -> None:
 
 def test_a_broken_down_training_says_which_settings_to_lower() -> None:
     config = validate_config({**SINE, "inner": {"step_size": 1e30}})
-    experiment = SupervisedExperiment(config)
+    method = load_method(config)
     with pytest.raises(FloatingPointError, match=r"inner\.step_size"):
-        list(experiment.train(experiment.initial_state()))
+        list(train(method, method.initial_state()))
 
 
 @pytest.mark.parametrize("more", [[], ["--set=inner.learned_step_sizes=lslr"]])
@@ -506,14 +565,20 @@ def test_two_evaluations_of_a_run_say_the_same(tmp_path: Path) -> None:
     assert (out / "evaluation.json").read_bytes() == first
 
 
-def test_waves_are_compared_drawn_and_reported(tmp_path: Path, capsys) -> None:
-    runs = {kind: str(tmp_path / kind) for kind in ("maml", "pretrained", "oracle", "random")}
-    assert main(["train", "sinusoid", *TINY, "--out", runs["maml"]]) == 0
-    for kind in ("pretrained", "oracle", "random"):
-        command = ["baseline", "sinusoid", *TINY, "--kind", kind, "--out", runs[kind]]
-        assert main(command) == 0
+@pytest.fixture(scope="module")
+def wave_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A tiny run on waves of every method that learns them, by name."""
+    folder = tmp_path_factory.mktemp("waves")
+    runs = {kind: str(folder / kind) for kind in ("maml", "pretrained", "oracle", "random")}
+    for kind, out in runs.items():
+        start = ["train"] if kind == "maml" else ["baseline", "--kind", kind]
+        assert main([*start, "sinusoid", *TINY, "--out", out]) == 0
+    return runs
+
+
+def test_waves_are_compared(wave_runs, tmp_path: Path) -> None:
     out = tmp_path / "comparison"
-    assert main(["compare", *runs.values(), "--out", str(out), "--many-steps", "3"]) == 0
+    assert main(["compare", *wave_runs.values(), "--out", str(out), "--many-steps", "3"]) == 0
     table = (out / "comparison.md").read_text()
     assert "| error before | after 1 step |" in table
     assert "Mean squared error on unseen tasks" in table
@@ -521,16 +586,26 @@ def test_waves_are_compared_drawn_and_reported(tmp_path: Path, capsys) -> None:
         colours = picture.convert("RGB").getcolors(picture.width * picture.height)
         assert len(colours) > 1000  # curves and letters with smooth edges, on white
         assert max(colours) == (max(colours)[0], (255, 255, 255))
-    assert main(["render", runs["maml"], "--task", "3", "1"]) == 0
-    assert (tmp_path / "maml" / "fit.png").exists()
+
+
+def test_a_wave_and_its_fits_are_drawn(wave_runs) -> None:
+    assert main(["render", wave_runs["maml"], "--task", "3", "1"]) == 0
+    assert (Path(wave_runs["maml"]) / "fit.png").exists()
+
+
+def test_runs_on_waves_are_reported(wave_runs, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    assert main(["report", runs["maml"], runs["oracle"], "--out", str(page)]) == 0
+    assert main(["report", wave_runs["maml"], wave_runs["oracle"], "--out", str(page)]) == 0
     assert "sinusoid, 5-shot" in page.read_text()
 
 
-def test_images_are_compared_drawn_and_reported(tmp_path, monkeypatch, capsys, complaint) -> None:
-    monkeypatch.setenv("METARL_DATA", str(tmp_path))
-    monkeypatch.setattr("metarl.supervised.experiment.load_images", lambda *_: pictures())
+IMAGES_READ = "metarl.supervised.data.load_images"  # what reads the images of a folder
+
+
+@pytest.fixture(scope="module")
+def image_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A tiny run on the pictures above of several methods, by name."""
+    folder = tmp_path_factory.mktemp("images")
     tiny = [
         "--set=data.ways=3",
         "--set=network.filters=4",
@@ -540,46 +615,93 @@ def test_images_are_compared_drawn_and_reported(tmp_path, monkeypatch, capsys, c
         "--set=evaluation.tasks=6",
         "--set=baseline.validation_tasks=2",
     ]
-    runs = {kind: str(tmp_path / kind) for kind in ("maml", "pretrained", "nearest_neighbour")}
-    assert main(["train", "omniglot_5way_1shot", *tiny, "--out", runs["maml"]]) == 0
-    for kind in ("pretrained", "nearest_neighbour"):
-        command = ["baseline", "omniglot_5way_1shot", *tiny, "--kind", kind, "--out", runs[kind]]
-        assert main(command) == 0
+    runs = {kind: str(folder / kind) for kind in ("maml", "pretrained", "nearest_neighbour")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METARL_DATA", str(folder))
+        patch.setattr(IMAGES_READ, lambda *_: pictures())
+        for kind, out in runs.items():
+            start = ["train"] if kind == "maml" else ["baseline", "--kind", kind]
+            assert main([*start, "omniglot_5way_1shot", *tiny, "--out", out]) == 0
+    return runs
+
+
+@pytest.fixture
+def images_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[ImageSet], None]:
+    """Commands read the pictures above, or what this function is given."""
+
+    def read(images: ImageSet) -> None:
+        monkeypatch.setattr(IMAGES_READ, lambda *_: images)
+
+    monkeypatch.setenv("METARL_DATA", str(tmp_path))
+    read(pictures())
+    return read
+
+
+@pytest.mark.usefixtures("images_read")
+def test_images_are_compared(image_runs, tmp_path: Path) -> None:
     out = tmp_path / "comparison"
-    assert main(["compare", *runs.values(), "--out", str(out)]) == 0
+    assert main(["compare", *image_runs.values(), "--out", str(out)]) == 0
     table = (out / "comparison.md").read_text()
     assert "| accuracy before | after 1 step |" in table
     assert "nearest neighbour" in table
     assert "Accuracy (%) on unseen tasks: mean of 6 tasks" in table
-    rows = (tmp_path / "maml" / "evaluation.csv").read_text().splitlines()
+
+
+def test_the_evaluation_of_images_is_written_task_by_task(image_runs) -> None:
+    rows = (Path(image_runs["maml"]) / "evaluation.csv").read_text().splitlines()
     assert (
         rows[0] == "task,accuracy_after_0_steps,accuracy_after_1_steps,accuracy_after_2_steps,"
         "accuracy_after_3_steps"
     )
     assert rows[1].count("class") == 3
-    assert main(["render", runs["maml"]]) == 0
-    assert (tmp_path / "maml" / "episode.png").exists()
-    assert "leave --task and --steps out" in complaint("render", runs["maml"], "--task", "1")
-    page = tmp_path / "page.html"
-    assert main(["report", *runs.values(), "--out", str(page)]) == 0
-    assert "omniglot, 3-way 1-shot" in page.read_text()
-    alone = ["--set", "evaluation.transductive=false"]
-    assert main(["evaluate", runs["nearest_neighbour"], *alone]) == 0
-    assert "evaluated otherwise" in complaint("compare", runs["maml"], runs["nearest_neighbour"])
 
+
+@pytest.mark.usefixtures("images_read")
+def test_an_episode_of_images_is_drawn(image_runs, complaint) -> None:
+    assert main(["render", image_runs["maml"]]) == 0
+    assert (Path(image_runs["maml"]) / "episode.png").exists()
+    assert "leave --task and --steps out" in complaint("render", image_runs["maml"], "--task", "1")
+
+
+@pytest.mark.usefixtures("images_read")
+def test_runs_on_images_are_reported(image_runs, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert main(["report", *image_runs.values(), "--out", str(page)]) == 0
+    assert "omniglot, 3-way 1-shot" in page.read_text()
+
+
+@pytest.mark.usefixtures("images_read")
+def test_what_was_evaluated_transductively_is_not_compared_with_what_was_not(
+    image_runs, tmp_path: Path, complaint
+) -> None:
+    other = str(shutil.copytree(image_runs["nearest_neighbour"], tmp_path / "alone"))
+    assert main(["evaluate", other, "--set", "evaluation.transductive=false"]) == 0
+    assert "evaluated otherwise" in complaint("compare", image_runs["maml"], other)
+
+
+def test_a_run_refuses_other_data_than_it_was_trained_on(
+    image_runs, images_read, complaint
+) -> None:
     other = pictures()
     other.splits["train"][0] = 23
-    monkeypatch.setattr("metarl.supervised.experiment.load_images", lambda *_: other)
-    assert "was trained on other data: its split_sha256" in complaint("evaluate", runs["maml"])
-    assert "other data" in complaint("train", "--resume", runs["maml"])
+    images_read(other)
+    said = complaint("evaluate", image_runs["maml"])
+    assert "was trained on other data: its split_sha256" in said
+    assert "other data" in complaint("train", "--resume", image_runs["maml"])
 
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({**SINE, "method": "nearest_neighbour"}, "method: nearest_neighbour classifies images"),
-        ({**IMAGES, "method": "oracle"}, "method: there is an oracle for sinusoid alone"),
-        ({**SINE, "network": {"kind": "conv4"}}, "network.kind: a sine wave needs an mlp"),
+        (
+            {**SINE, "method": "nearest_neighbour"},
+            "method: nearest_neighbour is not for regression",
+        ),
+        ({**IMAGES, "method": "oracle"}, "method: oracle is not for classification"),
+        (
+            {**SINE, "network": {"kind": "conv4"}},
+            "network.kind: is for images, not for regression; take an mlp",
+        ),
         ({**SINE, "network": {"kind": "cnn"}}, "network.kind: must be 'mlp' or 'conv4', not 'cnn'"),
         ({**SINE, "data": {"name": "sinus"}}, "data.name: must be 'sinusoid' or 'omniglot' or"),
         ({**SINE, "network": {"kind": "mlp", "nrom": True}}, "network.nrom: there is no such"),
@@ -627,8 +749,9 @@ def test_the_shipped_configs_have_the_papers_protocol() -> None:
 
 def test_several_classifiers_are_summed_up_by_the_plain_mean() -> None:
     scores = [np.array([[100.0], [100.0], [100.0], [60.0]]), np.array([[100.0]] * 4)]
-    assert summarise(scores, ACCURACY.iqm).estimate[0] == 95.0  # the middle half says 100
-    assert summarise(scores[:1], ACCURACY.iqm).estimate[0] == 90.0
+    iqm = CLASSIFICATION.metric.iqm
+    assert summarise(scores, iqm).estimate[0] == 95.0  # the middle half says 100
+    assert summarise(scores[:1], iqm).estimate[0] == 90.0
 
 
 @pytest.fixture
@@ -684,15 +807,14 @@ def test_what_is_drawn_is_the_first_task_of_the_evaluation_with_its_settings(wav
     out = waves("run")
     assert main(["evaluate", out, "--set=evaluation.shots=7", "--set=evaluation.steps=4"]) == 0
     run = Run.open(Path(out))
-    curve, experiment = measured(run)
+    curve, method = measured(run)
     drawn = fit(run, steps=[4])
     assert len(drawn.points) == 7
-    assert drawn.description == experiment.describe(curve.tasks[0])
+    assert drawn.description == method.problem.describe(curve.tasks[0])
 
 
-def test_the_sheet_is_the_first_episode_of_the_evaluation(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("METARL_DATA", str(tmp_path))
-    monkeypatch.setattr("metarl.supervised.experiment.load_images", lambda *_: pictures())
+@pytest.mark.usefixtures("images_read")
+def test_the_sheet_is_the_first_episode_of_the_evaluation(tmp_path: Path) -> None:
     tiny = ["data.ways=3", "network.filters=4", "inner.queries=4", "outer.iterations=2"]
     changed = [f"--set={setting}" for setting in [*tiny, "evaluation.tasks=6"]]
     out = tmp_path / "run"
@@ -709,12 +831,16 @@ def test_an_annealed_run_cannot_be_made_longer(waves, complaint, method) -> None
     assert "outer.iterations: 6 → 8" in said
 
 
-def test_too_few_validation_classes_are_found_before_training() -> None:
-    config = validate_config(
-        {**IMAGES, "method": "random", "data": {"name": "omniglot", "ways": 5}}
-    )
-    with pytest.raises(UserError, match=r"data\.ways=5 is more than the 4 classes for validation"):
-        SupervisedExperiment(config, pictures()).check()
+@pytest.mark.parametrize("method", ["pretrained", "random", "maml", "nearest_neighbour"])
+def test_too_few_validation_classes_are_found_before_training_where_they_are_needed(method) -> None:
+    config = on_pictures({**IMAGES, "method": method, "data": {"name": "omniglot", "ways": 5}})
+    problem = SupervisedProblem(config)
+    if method in ("maml", "nearest_neighbour"):
+        problem.check()
+    else:
+        sentence = r"data\.ways=5 is more than the 4 classes for validation"
+        with pytest.raises(UserError, match=sentence):
+            problem.check()
 
 
 def test_a_diverging_evaluation_says_how_far_it_may_go(tmp_path: Path, capsys) -> None:
@@ -729,8 +855,8 @@ def test_a_diverging_evaluation_says_how_far_it_may_go(tmp_path: Path, capsys) -
 
 def test_the_state_is_known_after_every_iteration_and_metrics_when_they_are_due() -> None:
     config = validate_config({**SINE, "report_every": 3, "outer": {"iterations": 7}})
-    experiment = SupervisedExperiment(config)
-    seen = list(experiment.train(experiment.initial_state()))
+    method = load_method(config)
+    seen = list(train(method, method.initial_state()))
     assert [state.iteration for state, _ in seen] == list(range(1, 8))
     assert [state.iteration for state, metrics in seen if metrics] == [3, 6, 7]
     assert sum(metrics.get("examples", 0) for _, metrics in seen) == seen[-1][0].samples
@@ -743,7 +869,7 @@ def test_what_a_resumed_run_goes_on_with_is_written_at_once(waves, monkeypatch, 
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(SupervisedExperiment, "train", interrupted)
+    monkeypatch.setattr("metarl.cli.train.train", interrupted)
     assert main(["train", "--resume", run, "--set", "outer.iterations=50"]) == 130
     assert "of 50 updates; continue with: metarl train --resume" in " ".join(
         capsys.readouterr().out.split()
@@ -755,6 +881,6 @@ def test_an_interrupted_evaluation_says_what_is_left(tmp_path, monkeypatch, caps
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(SupervisedExperiment, "adaptation_curve", interrupted)
+    monkeypatch.setattr(SupervisedMethod, "adaptation_curve", interrupted)
     assert main(["train", "sinusoid", *TINY, "--out", str(tmp_path / "run")]) == 130
     assert "trained, and not evaluated" in " ".join(capsys.readouterr().out.split())

@@ -12,12 +12,12 @@ from metarl.envs import PointNavigation, TaskFamily
 from metarl.errors import UserError
 from metarl.method import Axis, load_method
 from metarl.params import take
-from metarl.runs.plots import stage_name
 from metarl.randomness import Key, stream
-from metarl.runs.results import measured, steps_to_show
 from metarl.rl.policies import Memory, Policy
 from metarl.rl.problem import PolicyMethod, PolicyProblem
 from metarl.rl.trajectories import Rollouts
+from metarl.runs.plots import stage_name
+from metarl.runs.results import measured, steps_to_show
 from metarl.runs.run import Run
 from metarl.runs.video import Episode, record
 

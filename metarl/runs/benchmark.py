@@ -23,20 +23,19 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from mujoco.batch import Batch
 from torch.func import vmap
 
-from metarl.runs.config import load_config
 from metarl.envs.mujoco_world import MujocoFamily
 from metarl.inner_loop import adapt
-from metarl.params import concatenate, flatten, repeat
-from metarl.processors import processors
 from metarl.method import load_method, train
+from metarl.params import flatten, repeat
+from metarl.processors import processors
 from metarl.randomness import Key, stream
 from metarl.rl.config import Config
-from metarl.rl.losses import reinforce
 from metarl.rl.maml import collect
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import sample
 from metarl.rl.trajectories import Trajectories, tasks_of
+from metarl.runs.config import load_config
 from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.data import Omniglot
 from metarl.supervised.datasets.images import ImageSet
@@ -211,9 +210,7 @@ def _parts(config: Config, repeats: int) -> Figures:
     assert isinstance(outer, TrustRegion)
     inner, horizon = problem.inner, problem.family.horizon
     theta = inner.init(problem.generator())
-    rollouts = collect(
-        inner, theta, problem.envs, problem.sample_tasks(0), horizon, problem.key(0)
-    )
+    rollouts = collect(inner, theta, problem.envs, problem.sample_tasks(0), horizon, problem.key(0))
     problem.close()
     objective = MetaObjective(inner, rollouts)
 

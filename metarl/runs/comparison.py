@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.runs.config import differences
 from metarl.errors import UserError
-from metarl.evaluation import AdaptationCurve
+from metarl.evaluation import AdaptationCurve, Summary, short, summarise
 from metarl.method import Method, Problem
+from metarl.runs.config import differences
 from metarl.runs.plots import plot_adaptation, plot_training, step_name
 from metarl.runs.results import measured
 from metarl.runs.run import Run
-from metarl.evaluation import Summary, short, summarise
 
 # what may differ between runs that are training seeds of one experiment
 SEED = (

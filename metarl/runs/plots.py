@@ -11,10 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from metarl.evaluation import Metric, Summary
 from metarl.method import Axis
-from metarl.evaluation import Metric
-from metarl.method import Axis
-from metarl.evaluation import Summary
 
 Curve = tuple[NDArray[Any], NDArray[Any]]
 

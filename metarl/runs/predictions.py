@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
-from metarl.runs.plots import Classification, Fit
 from metarl.randomness import stream
+from metarl.runs.plots import Classification, Fit
 from metarl.runs.results import measured, steps_to_show
 from metarl.runs.run import Run
 from metarl.supervised.config import SupervisedConfig

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
+from metarl.method import load_method
 from metarl.runs.adapted_policy import adapt_to_task
 from metarl.runs.comparison import Entry, draw, meaning, rows
 from metarl.runs.config import dump_config
-from metarl.method import load_method
 from metarl.runs.plots import plot_classification, plot_fits, plot_paths
 from metarl.runs.predictions import classify, fit, shows_sinusoids
 from metarl.runs.run import Run
-from metarl.supervised.config import SupervisedConfig
 from metarl.runs.video import side_by_side, write_mp4
+from metarl.supervised.config import SupervisedConfig
 
 SVG = "image/svg+xml"
 

@@ -29,10 +29,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from metarl.runs.config import AnyConfig, differences, dump_config, load_config
 from metarl.errors import UserError, did_you_mean
 from metarl.files import write_atomically
 from metarl.method import TrainingState, load_method
+from metarl.runs.config import AnyConfig, differences, dump_config, load_config
 
 # settings that may change on resuming: what was already computed does not depend on them
 RESUMABLE = (
@@ -236,8 +236,8 @@ class Run:
             if data_hashes.get(name) != expected:
                 raise UserError(
                     f"the run in {self.path} was trained on other data: its {name} is "
-                    f"{expected[:12]}…, that of the data at hand {data_hashes.get(name, '')[:12]}…; "
-                    "`metarl data check` tells what you have"
+                    f"{expected[:12]}…, that of the data at hand "
+                    f"{data_hashes.get(name, '')[:12]}…; `metarl data check` tells what you have"
                 )
 
     def weights_sha256(self) -> str:

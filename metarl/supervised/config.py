@@ -105,7 +105,8 @@ class SupervisedConfig(Section):
             raise ValueError(f"method: {self.method.name} is not for {data.kind.name}")
         if data.kind is REGRESSION and network.for_images:
             raise ValueError(
-                f"network.{network.for_images}: is for images, {data.kind.name} is learned without"
+                f"network.{network.for_images}: is for images, not for {data.kind.name}; take an "
+                "mlp, without norm"
             )
         if self.inner.multi_step_iterations and self.inner.steps == 1:
             raise ValueError("inner.multi_step_iterations: needs inner.steps above 1")

@@ -30,13 +30,19 @@ from metarl.supervised.tasks import Episodes, Examples
 
 
 class SupervisedMethod:
-    """Trains on episodes by the config's outer step, and evaluates on unseen ones."""
+    """Trains on episodes by the config's outer step, and evaluates on unseen ones.
+
+    Class attributes, beside those of `metarl.method.Method`:
+        kinds: what it can learn.
+        validates: whether it chooses something on validation tasks.
+    """
 
     role: ClassVar[Role]
     label: ClassVar[str]
     axis: ClassVar[Axis | None]
     Settings: ClassVar[type[MethodSection]]
     kinds: ClassVar[tuple[Kind, ...]] = (REGRESSION, CLASSIFICATION)
+    validates: ClassVar[bool] = False
     distributes: ClassVar[bool] = False
 
     def __init__(self, problem: SupervisedProblem) -> None:

@@ -106,7 +106,8 @@ class SupervisedProblem:
         device_for(self.config.device)
         settings = self.config.inner
         self.tasks("train").check(settings.shots, settings.queries)
-        for split in ("validation", "test"):
+        validates = METHODS.load(self.config.method.name).validates
+        for split in ("validation", "test") if validates else ("test",):
             self.tasks(split).check(self.evaluation_shots, self.evaluation_queries)
 
     def describe(self, task: NDArray[np.float64]) -> str:

@@ -1,0 +1,1 @@
+"""Runs: configs, directories, evaluations, comparisons, plots, videos and reports."""

@@ -1,0 +1,102 @@
+"""One shape for every method: what has to stay so that the next one is one more file."""
+
+import ast
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from metarl.envs import FAMILIES
+from metarl.method import PROBLEMS
+from metarl.networks import NETWORKS
+from metarl.optim import OUTER_STEPS
+from metarl.rl.config import METHODS as RL_METHODS
+from metarl.supervised.config import METHODS as SUPERVISED_METHODS
+from metarl.supervised.data import DATA
+
+ROOT = Path(__file__).parent.parent
+REGISTRIES = [PROBLEMS, RL_METHODS, SUPERVISED_METHODS, OUTER_STEPS, NETWORKS, DATA, FAMILIES]
+METHODS = [
+    pytest.param(registry, name, id=f"{entry.split(':')[0]}-{name}")
+    for registry in (RL_METHODS, SUPERVISED_METHODS)
+    for name, entry in registry.items()
+]
+
+
+def modules() -> dict[str, ast.Module]:
+    """The code of the library, by its path in the repository; other folders are linked into it."""
+    paths = [*ROOT.glob("metarl/**/*.py"), *ROOT.glob("baselines/*.py")]
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in paths}
+
+
+def path_of(entry: str) -> str:
+    """The file of an import string."""
+    path = entry.split(":")[0].replace(".", "/") + ".py"
+    return path.removeprefix("metarl/") if path.startswith("metarl/baselines/") else path
+
+
+def loops(tree: ast.Module) -> Iterator[ast.For | ast.While]:
+    return (node for node in ast.walk(tree) if isinstance(node, (ast.For, ast.While)))
+
+
+def test_no_methods_name_stands_outside_its_own_file_and_the_registries() -> None:
+    own: dict[str, set[str]] = {}
+    for registry in (RL_METHODS, SUPERVISED_METHODS):
+        for name, entry in registry.items():
+            own.setdefault(name, set()).add(path_of(entry))
+    registered = {"metarl/rl/config.py", "metarl/supervised/config.py"}
+    strangers = [
+        f"{path}:{node.lineno}: {node.value!r}"
+        for path, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and node.value in own
+        and path not in own[node.value] | registered
+    ]
+    assert not strangers
+    # the search finds what it looks for
+    found = {path for path, tree in modules().items() if "'maml'" in ast.unparse(tree)}
+    assert found == own["maml"] | registered
+
+
+def test_there_is_one_training_loop() -> None:
+    training = [
+        path
+        for path, tree in modules().items()
+        for loop in loops(tree)
+        if re.search(r"\.step\((\w+\.)?state\b", ast.unparse(loop))
+        or re.search(
+            r"\.(iterations|updates)\b",
+            ast.unparse(loop.test if isinstance(loop, ast.While) else loop.iter),
+        )
+    ]
+    assert training == ["metarl/method.py"]
+
+
+def test_algorithm_3_is_short_enough_to_be_read() -> None:
+    assert len((ROOT / "metarl/rl/maml.py").read_text().splitlines()) < 200
+
+
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)
+def test_whatever_is_registered_can_be_imported(registry) -> None:
+    present = [name for name, entry in registry.items() if find_spec(entry.split(":")[0])]
+    assert present
+    for name in present:
+        assert callable(registry.load(name))
+
+
+@pytest.mark.parametrize(("registry", "name"), METHODS)
+def test_a_method_tells_what_others_need_to_know_of_it(registry, name: str) -> None:
+    if not find_spec(registry[name].split(":")[0]):
+        pytest.skip("its file is not here")
+    method = registry.load(name)
+    assert method.role in ("meta-learner", "baseline")
+    assert method.axis in ("gradient steps", "episodes", None)
+    assert method.label
+    assert method.Settings().name == name
+    for member in ("updates", "budget", "anneals", "distributes"):
+        assert hasattr(method, member)
+    for verb in ("initial_state", "step", "adaptation_curve", "close"):
+        assert callable(getattr(method, verb))

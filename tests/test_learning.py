@@ -1,0 +1,35 @@
+"""The claim of it all: meta-training makes a policy adapt, to goals that it never saw."""
+
+import numpy as np
+import pytest
+
+from metarl.method import load_method, train
+from metarl.runs.config import load_config
+
+SMALL = [
+    "family.settings.horizon=30",
+    "policy.hidden_sizes=[64]",
+    "inner.trajectories=10",
+    "outer.meta_batch=10",
+    "outer.iterations=25",
+    "evaluation.tasks=40",
+    "evaluation.trajectories=10",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("max_kl", "learns"),
+    [(0.01, True), (1e-9, False)],  # steps of no length to speak of teach nothing
+)
+def test_meta_training_improves_the_return_after_a_step_on_unseen_goals(max_kl, learns) -> None:
+    method = load_method(load_config("point_navigation", [*SMALL, f"outer.max_kl={max_kl}"]))
+    state = method.initial_state()
+    before = method.adaptation_curve(state.theta)
+    *_, (state, _) = train(method, state)
+    after = method.adaptation_curve(state.theta)
+    np.testing.assert_array_equal(after.tasks, before.tasks)
+    untrained = before.scores[:, 1].mean()  # returns are negative: the best is 0
+    zero_step, one_step = after.scores[:, 0].mean(), after.scores[:, 1].mean()
+    assert (one_step > 0.6 * untrained) == learns
+    assert (one_step > 0.6 * zero_step) == learns
