@@ -34,7 +34,13 @@ class SectionError(ValueError):
         self.mistakes = mistakes
 
 
-def one_of(registry: Registry, tag: str, default: str, attribute: str = "") -> BeforeValidator:
+def one_of(
+    registry: Registry,
+    tag: str,
+    default: str,
+    attribute: str = "",
+    members: tuple[str, ...] = ("model_validate",),
+) -> BeforeValidator:
     """Validates a section whose schema is that of what it names.
 
     Args:
@@ -42,6 +48,7 @@ def one_of(registry: Registry, tag: str, default: str, attribute: str = "") -> B
         tag: the setting that names, such as `algorithm`; the name alone is a section of defaults.
         default: the name where the section has none.
         attribute: of what is registered, that holds the schema; empty where it is one itself.
+        members: what a class of one's own must have.
     """
 
     def validate(value: Any) -> Any:
@@ -53,8 +60,10 @@ def one_of(registry: Registry, tag: str, default: str, attribute: str = "") -> B
             raise ValueError(f"must be a section with settings of its own, not {value!r}")
         name = value.get(tag, default)
         try:
-            found = registry.load(str(name))
+            found = registry.load(str(name), members)
         except UserError as error:
+            if ":" in str(name):
+                raise ValueError(f"{tag}: {error}") from error
             names = " or ".join(map(repr, registry))
             raise ValueError(f"{tag}: must be {names}, not {name!r}") from error
         schema: type[Section] = getattr(found, attribute) if attribute else found
@@ -99,3 +108,7 @@ class MethodSection(Section):
     """Which method, and what it alone can be told."""
 
     name: str
+
+
+# what a class must have to be a method, see `metarl.method.Method`
+METHOD_MEMBERS = ("Settings", "role", "label", "initial_state", "step", "adaptation_curve")

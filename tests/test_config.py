@@ -129,3 +129,11 @@ def test_differences_name_settings_but_the_ignored_ones() -> None:
     old = validate_config(MINIMAL)
     new = validate_config({**MINIMAL, "seed": 2, "outer": {"algorithm": "trpo", "iterations": 9}})
     assert differences(old, new, ["outer.iterations"]) == ["seed: 1 → 2"]
+
+
+def test_another_outer_step_forgets_what_the_file_gave_to_the_first() -> None:
+    config = load_config("point_navigation", ["outer.algorithm=adam", "outer.learning_rate=1e-2"])
+    assert config.outer.learning_rate == 1e-2
+    assert config.outer.meta_batch == 20  # what both have stays
+    with pytest.raises(UserError, match=r"outer\.max_kl: there is no such setting"):
+        load_config("point_navigation", ["outer.algorithm=adam", "outer.max_kl=0.1"])

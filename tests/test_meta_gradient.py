@@ -12,10 +12,12 @@ from metarl.optim import Adam
 from metarl.params import flatten, unflatten
 from metarl.rl.config import InnerConfig
 from metarl.rl.inner_loop import InnerLoop
-from metarl.rl.losses import mean_kl, surrogate
+from metarl.rl.losses import clipped_surrogate, mean_kl, surrogate
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
-from metarl.rl.trajectories import Rollouts, Samples
+from metarl.rl.promp import ProMPSettings, ProximalObjective
+from metarl.rl.trajectories import Rollouts, Samples, tasks_of
+from metarl.step_sizes import PREFIX, split
 from metarl.trust_region import TrustRegion
 
 POLICIES = {
@@ -65,8 +67,10 @@ def but(inner, **settings):
 def problem(policy, num_tasks=3, **settings):
     """θ, and the objective of rollouts as if sampled at θ and along its adaptation."""
     inner = inner_loop(policy, **settings)
-    theta = double(policy.init(torch.Generator().manual_seed(0)))
-    params = {name: value.expand(num_tasks, *value.shape) for name, value in theta.items()}
+    theta = double(inner.init(torch.Generator().manual_seed(0)))
+    params = {
+        name: value.expand(num_tasks, *value.shape) for name, value in split(theta)[0].items()
+    }
     pre = []
     for step in range(inner.settings.steps):
         pre.append(sampled(policy, params, num_tasks, seed=step))
@@ -102,6 +106,38 @@ def test_meta_gradient_equals_finite_differences(policy, estimator, steps) -> No
     assert value == pytest.approx(objective.evaluate(theta)[0])
     expected = finite_differences(lambda t: objective.evaluate(t)[0], theta)
     torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learned_step_sizes": "meta_sgd"},
+        {"learned_step_sizes": "lslr", "steps": 2},
+        {"adapt": "head"},
+        {"adapt": "head", "learned_step_sizes": "lslr"},
+    ],
+    ids=["Meta-SGD", "LSLR", "ANIL", "ANIL with learned step sizes"],
+)
+def test_the_whole_inner_loop_has_exact_gradients_and_curvature(policy, settings) -> None:
+    theta, objective = problem(policy, **settings)
+    assert any(name.startswith(PREFIX) for name in theta) == ("learned_step_sizes" in settings)
+    gradient, _ = objective.gradient(theta)
+    expected = finite_differences(lambda t: objective.evaluate(t)[0], theta)
+    torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-8)
+    vector = torch.randn(len(gradient), dtype=torch.float64)
+    # along a line through θ the divergence is half its curvature's quadratic form, to second order
+    step = 1e-4
+    _, ahead = objective.evaluate(unflatten(flatten(theta) + step * vector, theta))
+    _, behind = objective.evaluate(unflatten(flatten(theta) - step * vector, theta))
+    quadratic = float(vector @ objective.curvature(theta)(vector))
+    assert quadratic == pytest.approx((ahead + behind) / step**2, rel=1e-3)
+
+
+def test_only_the_head_adapts_where_the_head_alone_is_to(policy) -> None:
+    theta, objective = problem(policy, adapt="head")
+    adapted = objective.inner.adapt(theta, [_task(step, 0) for step in objective.rollouts.pre])
+    moved = {name for name, leaf in adapted.items() if not torch.equal(leaf, theta[name])}
+    assert moved == set(policy.head)
 
 
 def test_first_order_is_the_gradient_at_the_adapted_parameters(policy) -> None:
@@ -310,3 +346,52 @@ def test_likelihood_ratio_is_exact_where_everything_can_be_enumerated() -> None:
     expected = finite_differences(lambda p: float(exact(p["logits"])), {"logits": logits})
     torch.testing.assert_close(meta_gradient("likelihood_ratio"), expected, rtol=1e-6, atol=1e-9)
     assert (meta_gradient("log_likelihood") - expected).norm() > 1e-3
+
+
+def nudged(theta, size):
+    generator = torch.Generator().manual_seed(1)
+    return {
+        name: leaf + size * torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype)
+        for name, leaf in theta.items()
+    }
+
+
+def proximal(plain, **settings):
+    """ProMP's objective of the same rollouts."""
+    return ProximalObjective(plain.inner, plain.rollouts, ProMPSettings(**settings))
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_promps_gradient_equals_finite_differences_away_from_where_it_was_sampled(
+    policy, steps
+) -> None:
+    theta, plain = problem(policy, steps=steps)
+    objective = proximal(plain, clip=0.3, kl_penalty=0.5)
+    elsewhere = nudged(theta, 0.03)
+    gradient, _ = objective.gradient(elsewhere)
+    expected = finite_differences(lambda t: objective.gradient(t)[1], elsewhere)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_promps_first_step_is_that_of_the_plain_surrogate(policy) -> None:
+    theta, plain = problem(policy)
+    # where all ratios are one nothing is clipped, and the divergence has no gradient
+    gradient, _ = proximal(plain, kl_penalty=0.5).gradient(theta)
+    torch.testing.assert_close(gradient, plain.gradient(theta)[0])
+
+
+def test_what_is_beyond_the_clip_gains_no_more(policy) -> None:
+    theta, plain = problem(policy)
+    one = tasks_of(plain.rollouts.post, slice(0, 1))
+    far = {name: leaf.unsqueeze(0) for name, leaf in nudged(theta, 0.5).items()}
+    clipped = vmap(lambda p, s: clipped_surrogate(policy, p, s, 0.1))(far, one)
+    free = vmap(lambda p, s: surrogate(policy, p, s))(far, one)
+    assert float(clipped) < float(free)
+
+
+def test_promps_penalty_is_the_mean_divergence_over_inner_steps(policy) -> None:
+    theta, plain = problem(policy)
+    elsewhere = nudged(theta, 0.05)
+    values = [proximal(plain, kl_penalty=eta).gradient(elsewhere)[1] for eta in (0.0, 1.0)]
+    divergence = vmap(lambda s: mean_kl(policy, elsewhere, s))(plain.rollouts.pre[0]).mean()
+    assert values[0] - values[1] == pytest.approx(float(divergence))

@@ -9,6 +9,7 @@ from metarl.envs import TaskFamily, load_family
 from metarl.optim import OUTER_STEPS
 from metarl.registry import Registry
 from metarl.settings import (
+    METHOD_MEMBERS,
     Fraction,
     InnerSection,
     MethodSection,
@@ -118,7 +119,7 @@ class Config(Section):
     """One experiment in meta-reinforcement learning."""
 
     method: Annotated[
-        SerializeAsAny[MethodSection], one_of(METHODS, "name", "maml", attribute="Settings")
+        SerializeAsAny[MethodSection], one_of(METHODS, "name", "maml", "Settings", METHOD_MEMBERS)
     ] = Field(default="maml", validate_default=True)
     family: FamilyConfig
     policy: PolicyConfig = PolicyConfig()

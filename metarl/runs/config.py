@@ -5,6 +5,7 @@ Everything is checked before any work is spent, and every mistake is reported at
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from metarl.errors import UserError, did_you_mean
+from metarl.networks import NETWORKS
+from metarl.optim import OUTER_STEPS
+from metarl.registry import Registry
 from metarl.rl.config import Config, FamilyConfig
 from metarl.settings import SectionError
 from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.data import DATA
 
 AnyConfig = Config | SupervisedConfig
 
@@ -145,6 +150,19 @@ def _override(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise UserError(f"--set {override!r}: {section!r} is a setting, not a section")
     values[setting] = _parse(text, f"--set {override!r}")
+    if registry := KINDS.get(name):
+        _forget_other_kinds(values, setting, registry)
+
+
+# what says of which kind a section is: with another kind, what the file gave to the old one is void
+KINDS = {"outer.algorithm": OUTER_STEPS, "network.kind": NETWORKS, "data.name": DATA}
+
+
+def _forget_other_kinds(values: dict[str, Any], setting: str, registry: Registry) -> None:
+    with suppress(UserError):  # there is no such kind: validation says so
+        known = registry.load(str(values[setting])).model_fields
+        for name in [name for name in values if name not in known]:
+            del values[name]
 
 
 def _family_problems(values: Mapping[str, Any]) -> list[str]:

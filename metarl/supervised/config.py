@@ -9,6 +9,7 @@ from metarl.networks import NETWORKS, Network
 from metarl.optim import Adam
 from metarl.registry import Registry
 from metarl.settings import (
+    METHOD_MEMBERS,
     InnerSection,
     MethodSection,
     Natural,
@@ -83,7 +84,7 @@ class SupervisedConfig(Section):
     """One experiment in supervised meta-learning."""
 
     method: Annotated[
-        SerializeAsAny[MethodSection], one_of(METHODS, "name", "maml", attribute="Settings")
+        SerializeAsAny[MethodSection], one_of(METHODS, "name", "maml", "Settings", METHOD_MEMBERS)
     ] = Field(default="maml", validate_default=True)
     data: Annotated[SerializeAsAny[Section], one_of(DATA, "name", "")]
     network: Annotated[SerializeAsAny[Section], one_of(NETWORKS, "kind", "")]

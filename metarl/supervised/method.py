@@ -242,8 +242,8 @@ class EpisodeObjective:
         gradients, seen = zip(*over_chunks(some, number, size), strict=True)
         total = torch.cat([torch.stack(gradients).sum(0), torch.stack(seen).sum(0)])
         means = mean_over_tasks(total, number).to(CPU)
-        self.seen = means[-2:].tolist()
-        return -means[:-2], -self.seen[0]
+        self.seen = self.seen or means[-2:].tolist()  # before the first of several steps
+        return -means[:-2], -float(means[-2])
 
     def evaluate(self, theta: Params) -> tuple[float, float]:
         """Not defined: predictions have no divergence from what they were sampled with."""

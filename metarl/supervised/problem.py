@@ -128,7 +128,8 @@ class SupervisedProblem:
         for group, start in enumerate(range(0, number, GROUP)):
             yield tasks.sample(
                 stream(seed, f"{split} tasks", group),
-                min(GROUP, number - start),
+                GROUP,
                 self.evaluation_shots,
                 self.evaluation_queries,
+                slice(min(GROUP, number - start)),
             )
