@@ -14,7 +14,7 @@ from metarl.methods import policy_experiment
 from metarl.params import take
 from metarl.runs.plots import step_name
 from metarl.randomness import stream
-from metarl.runs.results import measured, steps_to_show
+from metarl.runs.results import fitting_state, measured, steps_to_show
 from metarl.rl.evaluation import fine_tune
 from metarl.rl.experiment import PolicyExperiment
 from metarl.rl.maml import Rollouts
@@ -92,7 +92,7 @@ def adapt_to_task(
     policy_experiment(run)
     curve, experiment = measured(run)
     assert isinstance(experiment, PolicyExperiment)
-    state, family, settings = run.load(), experiment.family, experiment.config.evaluation
+    state, family, settings = fitting_state(run, experiment), experiment.family, experiment.config.evaluation
     most = len(curve.step_sizes)
     steps = steps_to_show(run, most, steps, (0, 1, 3), "evaluation.step_sizes=[…]")
     chosen = curve.tasks[0] if task is None else np.array(task, dtype=np.float64)

@@ -10,7 +10,7 @@ from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.runs.plots import Classification, Fit
 from metarl.randomness import stream
-from metarl.runs.results import measured, steps_to_show
+from metarl.runs.results import fitting_state, measured, steps_to_show
 from metarl.runs.run import Run
 from metarl.supervised.config import SinusoidConfig, SupervisedConfig
 from metarl.supervised.experiment import SupervisedExperiment
@@ -42,7 +42,7 @@ def fit(run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | No
     shown = stream(experiment.config.evaluation.seed, "points").uniform(*INPUTS, (shots, 1))
     x = np.concatenate([shown, np.linspace(*INPUTS, GRID)[:, None]])
     episodes = points(wave, x[None], shots, informed=run.config.method == "oracle")
-    outputs = experiment.outputs(run.load().theta, episodes, curve.step_sizes)[0].numpy()
+    outputs = experiment.outputs(fitting_state(run, experiment).theta, episodes, curve.step_sizes)[0].numpy()
     grid = x[shots:]
     return Fit(
         experiment.describe(wave[0]),
@@ -56,7 +56,7 @@ def classify(run: Run) -> Classification:
     """Adapt a run's network to the first episode of its evaluation."""
     curve, experiment = _evaluated(run)
     episodes = next(experiment.episodes("test", len(curve.tasks)))
-    outputs = experiment.outputs(run.load().theta, episodes, curve.step_sizes)
+    outputs = experiment.outputs(fitting_state(run, experiment).theta, episodes, curve.step_sizes)
     (images, shown), (queries, labels) = episodes.support, episodes.query
     first = [int((shown[0] == label).nonzero()[0]) for label in range(int(shown.max()) + 1)]
     return Classification(

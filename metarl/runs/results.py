@@ -4,17 +4,48 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, Field
 
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.experiment import Experiment, evaluate
-from metarl.files import write_atomically
+from metarl.files import read_bounded, storing, write_atomically
 from metarl.methods import LABELS, load_experiment
 from metarl.runs.plots import plot_adaptation
 from metarl.runs.run import Run
+from metarl.settings import Positive
+from metarl.training import TrainingState
 
 NAME = "evaluation.json"
+LARGEST = 2**28  # bytes
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Evaluation(BaseModel):
+    """What evaluation.json says, as far as anybody asks."""
+
+    weights_sha256: str
+    settings: dict[str, Any]
+    step_sizes: tuple[Positive, ...]
+    tasks: list[list[Number]]
+    scores: list[list[Number]]
+
+    @property
+    def curve(self) -> AdaptationCurve:
+        """The scores.
+
+        Raises:
+            ValueError: if they are not one for each task and number of steps.
+        """
+        tasks, scores = np.array(self.tasks), np.array(self.scores)
+        number = len(self.tasks)
+        if number < 2 or tasks.ndim != 2 or scores.shape != (number, len(self.step_sizes) + 1):
+            raise ValueError("there is not one score for each task and number of steps")
+        return AdaptationCurve(tasks, scores, self.step_sizes)
 
 
 def measure(run: Run, experiment: Experiment | None = None) -> AdaptationCurve:
@@ -27,10 +58,10 @@ def measure(run: Run, experiment: Experiment | None = None) -> AdaptationCurve:
     Raises:
         UserError: if the run has no sound checkpoint.
     """
-    state = run.load()
     experiment = experiment or load_experiment(run.config)
     experiment.check()
     run.check_data_hashes(experiment.data_hashes)
+    state = fitting_state(run, experiment)
     curve = evaluate(experiment, state.theta)
     description: dict[str, Any] = {
         "method": run.config.method,
@@ -40,16 +71,49 @@ def measure(run: Run, experiment: Experiment | None = None) -> AdaptationCurve:
         "settings": experiment.evaluation_settings,
         **curve.to_json(),
     }
-    run.results.mkdir(parents=True, exist_ok=True)
-    write_atomically(run.results / NAME, json.dumps(description, indent=2) + "\n")
-    write_atomically(run.results / "evaluation.csv", _csv(experiment, curve))
-    plot_adaptation(
-        {LABELS[run.config.method]: curve.summary},
-        experiment.metric,
-        f"Adaptation: {experiment.title}",
-        run.results / "adaptation.png",
-    )
+    with storing(run.results):
+        run.results.mkdir(parents=True, exist_ok=True)
+        write_atomically(run.results / NAME, json.dumps(description, indent=2) + "\n")
+        write_atomically(run.results / "evaluation.csv", _csv(experiment, curve))
+        plot_adaptation(
+            {LABELS[run.config.method]: curve.summary},
+            experiment.metric,
+            f"Adaptation: {experiment.title}",
+            run.results / "adaptation.png",
+        )
     return curve
+
+
+def fitting_state(run: Run, experiment: Experiment) -> TrainingState:
+    """The state of a run's checkpoint, whose weights are those that its experiment can use.
+
+    Raises:
+        UserError: if there is none, it is damaged, or has other weights.
+    """
+    state, expected = run.load(), experiment.initial_state().theta
+    if list(state.theta) != list(expected):
+        problem = f"they are {', '.join(state.theta)}, and should be {', '.join(expected)}"
+        raise _unfit(run, problem)
+    for name, leaf in expected.items():
+        found = state.theta[name]
+        if (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
+            problem = f"{name} is {_kind(found)}, and should be {_kind(leaf)}"
+            raise _unfit(run, problem)
+    for name, leaf in {**state.theta, **state.optimizer}.items():
+        if not torch.isfinite(leaf).all():
+            raise _unfit(run, f"{name} has numbers that are not finite")
+    return state
+
+
+def _unfit(run: Run, problem: str) -> UserError:
+    return UserError(
+        f"the weights in {run.path} are not those of its config ({problem}); restore them from a "
+        "copy, or train anew"
+    )
+
+
+def _kind(leaf: torch.Tensor) -> str:
+    return f"{str(leaf.dtype).removeprefix('torch.')} of shape {tuple(leaf.shape)}"
 
 
 def measured(run: Run) -> tuple[AdaptationCurve, Experiment]:
@@ -59,16 +123,17 @@ def measured(run: Run) -> tuple[AdaptationCurve, Experiment]:
     """
     for folder in (run.results, run.path):
         try:
-            found = json.loads((folder / NAME).read_text())
-            if found["weights_sha256"] == run.weights_sha256():
-                evaluation = type(run.config.evaluation).model_validate(found["settings"])
+            found = _Evaluation.model_validate_json(read_bounded(folder / NAME, LARGEST))
+            if found.weights_sha256 == run.weights_sha256():
+                evaluation = type(run.config.evaluation).model_validate(found.settings)
                 config = run.config.model_copy(update={"evaluation": evaluation})
-                return AdaptationCurve.from_json(found), load_experiment(config)
+                return found.curve, load_experiment(config)
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
+            problem = " ".join(str(error).split())
             raise UserError(
-                f"{folder / NAME} is damaged, or of another version of metarl ({error}); "
+                f"{folder / NAME} is damaged, or of another version of metarl ({problem}); "
                 f"measure it anew: metarl evaluate {run.path}"
             ) from error
     return measure(run), load_experiment(run.config)
