@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import set_random_seed
 from metarl.baselines.multi_task_env import MultiTaskEnv
 from metarl.baselines.stable_baselines import load_params, policy_keywords, to_params
 from metarl.envs import TaskFamily
+from metarl.errors import UserError
 from metarl.params import Params, flatten
 from metarl.randomness import stream
 from metarl.rl.config import Config
@@ -64,7 +65,13 @@ def pretrain(
         model.set_logger(Logger(folder=None, output_formats=[]))
         load_params(model.policy, state.theta)
         if state.optimizer:
-            _restore(model, state.optimizer)
+            try:
+                _restore(model, state.optimizer)
+            except (RuntimeError, KeyError, ValueError) as error:  # torch names what differs
+                raise UserError(
+                    "the checkpoint's value network, or its optimiser, is not that of the config "
+                    f"({' '.join(str(error).split())}); restore it from a copy, or train anew"
+                ) from error
         rollout = envs.num_envs * family.horizon
         for iteration in range(state.iteration, config.updates):
             started = time.perf_counter()

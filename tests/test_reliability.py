@@ -509,6 +509,7 @@ def described(run: Path, **changes: object) -> None:
     "changes",
     [
         {"iteration": -1},
+        {"iteration": 6},
         {"iteration": 10**400},
         {"iteration": 2.5},
         {"iteration": True},
@@ -601,12 +602,29 @@ def test_weights_of_another_network_are_refused_though_their_checksum_is_right(
     run: Path, complaint, change, named: str
 ) -> None:
     rewritten(run, change)
-    commands = (["evaluate"], ["compare"], ["render"], ["train", "--set=outer.iterations=9", "-r"])
-    for arguments in commands:
-        words = [word.replace("-r", "--resume") if word == "-r" else word for word in arguments]
-        error = complaint(*words, str(run))
+    resume = ["train", "--set=outer.iterations=9", "--resume"]
+    for arguments in (["evaluate"], ["compare"], ["render"], resume):
+        error = complaint(*arguments, str(run))
         assert "are not those of its config" in error
         assert named in error
+
+
+@pytest.mark.parametrize("kind", ["maml", "pretrained"])
+def test_what_an_optimiser_kept_for_another_network_is_refused(
+    tmp_path: Path, complaint, kind: str
+) -> None:
+    path = tmp_path / "run"
+    if kind == "maml":
+        adam = "--set=outer={algorithm: adam, iterations: 2, meta_batch: 2}"
+        assert main([*command(path, 2, adam)[:-2], adam]) == 0
+    else:
+        more = ["--set=baseline.minibatch=10", "--set=baseline.step_sizes=[0.1]"]
+        assert main(["baseline", "--kind", kind, *command(path, 1, *more)[1:]]) == 0
+    state = Run.open(path).load()
+    short = {n: leaf[:-1] if leaf.ndim else leaf for n, leaf in state.optimizer.items()}
+    Run.open(path).save(type(state)(state.iteration, state.theta, short, state.samples))
+    longer = "--set=outer.iterations=9"
+    assert "restore" in complaint("train", "--resume", str(path), longer)
 
 
 @pytest.mark.parametrize("name", ["state.json", "config.yaml", "weights", "evaluation.json"])

@@ -206,7 +206,7 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop, held: Exit
                     run.save(state, experiment.data_hashes)
                     saved, saved_at = state, time.monotonic()
     except KeyboardInterrupt:
-        pass  # within an iteration, which is given up
+        stop.asked = True  # within an iteration, which is given up
     finally:
         # whatever ended it, the last sound state is kept
         try:

@@ -15,6 +15,7 @@ from metarl.evaluation import AdaptationCurve
 from metarl.experiment import Experiment, evaluate
 from metarl.files import read_bounded, storing, write_atomically
 from metarl.methods import LABELS, load_experiment
+from metarl.params import flatten
 from metarl.runs.plots import plot_adaptation
 from metarl.runs.run import Run
 from metarl.settings import Positive
@@ -85,7 +86,7 @@ def measure(run: Run, experiment: Experiment | None = None) -> AdaptationCurve:
 
 
 def fitting_state(run: Run, experiment: Experiment) -> TrainingState:
-    """The state of a run's checkpoint, whose weights are those that its experiment can use.
+    """The state of a run's checkpoint, whose tensors are those that its experiment can use.
 
     Raises:
         UserError: if there is none, it is damaged, or has other weights.
@@ -99,9 +100,12 @@ def fitting_state(run: Run, experiment: Experiment) -> TrainingState:
         if (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
             problem = f"{name} is {_kind(found)}, and should be {_kind(leaf)}"
             raise _unfit(run, problem)
-    for name, leaf in {**state.theta, **state.optimizer}.items():
-        if not torch.isfinite(leaf).all():
+        if not torch.isfinite(found).all():
             raise _unfit(run, f"{name} has numbers that are not finite")
+    size = flatten(state.theta).shape
+    for name in ("exp_avg", "exp_avg_sq"):  # Adam's, where Adam it was
+        if name in state.optimizer and state.optimizer[name].shape != size:
+            raise _unfit(run, f"{name} is {_kind(state.optimizer[name])}, and should have {size}")
     return state
 
 

@@ -85,7 +85,7 @@ class Description(BaseModel):
 
     iteration: Count
     samples: Count
-    weights: Annotated[str, Field(pattern=r"^weights-[0-9]{6,16}\.safetensors$")]
+    weights: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     order: list[Annotated[str, Field(pattern=r"^(theta|optimizer)\..")]]
     provenance: dict[str, str] = {}
@@ -285,7 +285,7 @@ class Run:
         tensors = {f"theta.{name}": value for name, value in state.theta.items()}
         tensors |= {f"optimizer.{name}": value for name, value in state.optimizer.items()}
         weights = save_tensors({name: value.contiguous() for name, value in tensors.items()})
-        file = self.path / f"weights-{state.iteration:06d}.safetensors"
+        file = self.path / _weights(state.iteration)
         # safetensors keep names sorted; parameters are used in the order of their making
         description = {
             "iteration": state.iteration,
@@ -316,9 +316,8 @@ class Run:
         """
         if (self.path / STATE).exists():
             return True
-        first = "weights-000000.safetensors"
         traces = [*self.path.glob(METRICS), *self.path.glob("weights-*.safetensors")]
-        if trained := [file.name for file in traces if file.name != first]:
+        if trained := [file.name for file in traces if file.name != _weights(0)]:
             raise UserError(
                 f"the run in {self.path} has lost its state.json: {trained[0]} shows that it was "
                 "trained; restore it from a copy, or train anew in another directory"
@@ -368,6 +367,8 @@ class Run:
             raise self._damaged(error) from error
 
     def _state(self, description: Description) -> TrainingState:
+        if description.weights != _weights(description.iteration):
+            raise ValueError(f"{description.weights} is not of iteration {description.iteration}")
         weights = read_bounded(self.path / description.weights, LARGEST_WEIGHTS)
         if hashlib.sha256(weights).hexdigest() != description.sha256:
             raise ValueError("its checksum is not the one in state.json")
@@ -433,6 +434,10 @@ class Run:
         return read_metrics(self.path)
 
 
+def _weights(iteration: int) -> str:
+    return f"weights-{iteration:06d}.safetensors"
+
+
 def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write to {path} ({error.strerror}); name another directory")
 
@@ -441,7 +446,7 @@ def _unborn(path: Path) -> Iterator[Path]:
     """What a run leaves that is killed before it has a config."""
     yield path / LOCK
     if not (path / STATE).exists():
-        yield path / "weights-000000.safetensors"
+        yield path / _weights(0)
     yield from leftovers(path)
 
 
