@@ -150,8 +150,9 @@ def test_what_a_killed_process_was_writing_is_removed_when_its_run_goes_on(run: 
 # interrupted
 
 
+@pytest.mark.parametrize(("iterations", "saved"), [(100, 2), (1, 1)])
 def test_signals_while_a_checkpoint_is_written_neither_stop_it_nor_lose_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, saved: int
 ) -> None:
     path, write = tmp_path / "run", train.Run.save
 
@@ -164,9 +165,8 @@ def test_signals_while_a_checkpoint_is_written_neither_stop_it_nor_lose_it(
             write(run, state, *more)
 
     monkeypatch.setattr(train.Run, "save", interrupted)
-    assert main(command(path, 100)) == train.INTERRUPTED
-    assert Run.open(path).load().iteration == 2
-    assert len(read_metrics(path)) == 2
+    assert main(command(path, iterations)) == train.INTERRUPTED
+    assert Run.open(path).load().iteration == saved == len(read_metrics(path))
 
 
 def test_a_second_signal_does_not_stop_what_the_first_one_saves(
@@ -182,6 +182,35 @@ def test_a_second_signal_does_not_stop_what_the_first_one_saves(
 
     monkeypatch.setattr(MetricsLog, "write", interrupted)
     assert main(command(path, 100)) == train.INTERRUPTED
+    assert Run.open(path).load().iteration == 3 == len(read_metrics(path))
+
+
+def test_a_signal_stops_an_iteration_at_once_and_a_second_one_not_its_cleaning_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, load, cleaned = tmp_path / "run", train.load_experiment, []
+
+    def interrupted(config):
+        experiment = load(config)
+        updates = experiment.train
+
+        def training(state):
+            for following in updates(state):
+                yield following
+                if following[0].iteration == 3:
+                    try:
+                        os.kill(os.getpid(), signal.SIGINT)
+                        time.sleep(60.0)
+                    finally:
+                        os.kill(os.getpid(), signal.SIGTERM)
+                        cleaned.append(True)
+
+        object.__setattr__(experiment, "train", training)
+        return experiment
+
+    monkeypatch.setattr(train, "load_experiment", interrupted)
+    assert main(command(path, 100)) == train.INTERRUPTED
+    assert cleaned
     assert Run.open(path).load().iteration == 3 == len(read_metrics(path))
 
 
@@ -656,6 +685,10 @@ def test_a_name_with_a_nul_is_answered_in_a_sentence(complaint) -> None:
         assert "has a NUL character" in complaint(*arguments)
 
 
-def test_a_run_of_the_package_is_not_trained_on_in_its_place(complaint) -> None:
-    error = complaint("train", "--resume", "sinusoid", "--set=outer.iterations=99999")
-    assert "comes with the package" in error
+def test_a_run_of_the_package_is_not_trained_on_in_its_place(
+    run: Path, complaint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metarl.runs.run.trained_runs", lambda: {"mine": run})
+    error = complaint("train", "--resume", "mine", "--set=outer.iterations=6")
+    assert f"comes with the package, and is not to be trained on; copy it from {run}" in error
+    assert Run.open(run).load().iteration == 5
