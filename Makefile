@@ -27,7 +27,7 @@ train: install $(RUNS:%=%/evaluation.json)
 	$(BIN)/metarl compare $(RUNS) --out $(RUN)-comparison
 
 # a run that was interrupted goes on; one that is complete stays
-resume = if [ -e $(@D)/state.json ]; then $(BIN)/metarl $(1) --resume $(@D); \
+resume = if [ -e $(@D)/config.yaml ]; then $(BIN)/metarl $(1) --resume $(@D); \
 	else $(BIN)/metarl $(1) quickstart $(2) --out $(@D); fi
 
 $(RUN)/evaluation.json: | install

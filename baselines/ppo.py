@@ -10,6 +10,7 @@ from stable_baselines3.common.utils import set_random_seed
 
 from metarl.baselines.multi_task_env import MultiTaskEnv
 from metarl.baselines.stable_baselines import load_params, policy_keywords, to_params
+from metarl.errors import UserError
 from metarl.method import Metrics, TrainingState
 from metarl.params import Params, flatten
 from metarl.randomness import stream
@@ -59,7 +60,13 @@ class MultiTaskPPO:
         """
         model, envs, started = self.model, self.envs, time.perf_counter()
         if state.optimizer:
-            _restore(model, state.optimizer)
+            try:
+                _restore(model, state.optimizer)
+            except (RuntimeError, KeyError, ValueError) as error:  # torch names what differs
+                raise UserError(
+                    "the checkpoint's value network, or its optimiser, is not that of the config "
+                    f"({' '.join(str(error).split())}); restore it from a copy, or train anew"
+                ) from error
         load_params(model.policy, state.theta)
         rollout = envs.num_envs * self.horizon
         # stable-baselines3 draws from the global generators: fix them anew for every update

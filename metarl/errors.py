@@ -11,6 +11,13 @@ class UserError(Exception):
     """
 
 
+class StorageError(Exception):
+    """A run's directory could not be written to: a full disk, or a directory that went away.
+
+    The command line prints it without a traceback and exits with status 1.
+    """
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)`, or nothing where no known word is near."""
     close = difflib.get_close_matches(word, list(known), n=1)

@@ -1,7 +1,6 @@
 """Files of strangers: read only if they are files, and only as much as they may sensibly hold."""
 
 import io
-import stat
 import struct
 import zipfile
 import zlib
@@ -9,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from metarl.errors import UserError
+from metarl.files import read_bounded
 
 # bzip2 and lzma, which zip files may have too, unpack without a bound
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -38,16 +38,8 @@ def read_file(path: Path, limit: int) -> bytes:
         UserError: if it is not there, is no regular file, too large, or cannot be read.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path} is not a regular file; put one in its place")
-        if status.st_size > limit:
-            raise UserError(
-                f"{path} has {status.st_size:,} bytes, and more than {limit:,} cannot be what it "
-                "should be; restore it"
-            )
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError where the path holds a null character
+        return read_bounded(path, limit)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
             f"cannot read {path} ({reason}); restore it, or let yourself read it"

@@ -61,6 +61,8 @@ class Registry(Mapping[str, str]):
         if (here := os.getcwd()) not in sys.path:
             sys.path.insert(0, here)
         try:
+            if module_name.startswith("."):
+                raise ImportError("it is relative to nothing")
             module = importlib.import_module(module_name)
         except (ImportError, ValueError) as error:
             raise UserError(

@@ -1,5 +1,6 @@
 """Configs: what is valid, and the sentences for what is not."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,62 @@ def test_a_file_that_is_no_config_is_answered_in_a_sentence(tmp_path, text, sent
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(UserError, match=sentence):
         load_config(str(tmp_path / "bad.yaml"))
+
+
+def nested(levels: int) -> str:
+    return "a: " + "[" * levels + "]" * levels
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("x" * 100_001, "has 100001 bytes"),
+        (nested(30), "nested deeper than 20 levels"),
+        ("[" * 90_000, "nested deeper than 20 levels"),
+        (BOMB, "more than 10000 values"),
+        ("a: &a [*a]", "stands for what it is in"),
+        ("a: " + "9" * 5000, "must have 64 bits at most"),
+        ("a: 9223372036854775808", "must have 64 bits at most"),
+        ("a: !!int abc", "tags such as"),
+        ("a: !!python/object/apply:os.system [true]", "tags such as"),
+        ("a: 2024-99-99", "month must be in 1..12"),
+        ("seed: 1\nseed: 2", "'seed' is given twice"),
+        ("a: \0", "is not valid YAML"),
+        (b"a: \xff", "cannot read the config"),
+        (b"\xef\xbb\xbf[]", "must be a mapping"),
+    ],
+)
+def test_a_file_that_asks_for_too_much_is_answered_in_a_sentence(
+    tmp_path: Path, text: str | bytes, sentence: str
+) -> None:
+    (tmp_path / "bad.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=sentence):
+        load_config(str(tmp_path / "bad.yaml"))
+
+
+def test_aliases_merged_sections_and_large_integers_stay_what_yaml_says(tmp_path: Path) -> None:
+    file = tmp_path / "fine.yaml"
+    file.write_text(
+        "family: {name: point-navigation}\n"
+        "evaluation: &same {seed: 9223372036854775807}\n"
+        "baseline: {validation_tasks: 3}\n"
+        "inner: {<<: {step_size: 3}, step_size: 2}\n"
+    )
+    config = load_config(str(file))
+    assert config.evaluation.seed == 2**63 - 1
+    assert config.inner.step_size == 2.0
+
+
+def test_what_is_no_regular_file_is_no_config(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", tmp_path, Path("/dev/zero")):
+        with pytest.raises(UserError, match="is not a regular file"):
+            load_config(str(path))
 
 
 @pytest.mark.parametrize(

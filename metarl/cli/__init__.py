@@ -11,7 +11,7 @@ from rich.console import Console
 
 from metarl.cli import bench, compare, data, evaluate, export, list, render, report, train
 from metarl.distributed import ProcessLost
-from metarl.errors import UserError
+from metarl.errors import StorageError, UserError
 from metarl.supervised.data import DATA_VARIABLE
 
 DESCRIPTION = """\
@@ -39,15 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit status: 0, 1 where training broke down or another process died, 2 for a mistake of
-        the user's, 130 after an interruption.
+        The exit status: 0, 1 where training broke down, another process died or the disk is full, 2
+        for a mistake of the user's, 130 after an interruption.
     """
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(given)
     console = Console()
     complain = Console(stderr=True)
     if getattr(options, "data", None):
         os.environ[DATA_VARIABLE] = options.data
     try:
+        if strange := [argument for argument in given if "\0" in argument]:
+            raise UserError(f"{strange[0]!r} has a NUL character, which no name of a file has")
         status: int = options.command(options, console)
         return status
     except UserError as error:
@@ -55,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"metarl: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )
         return 2
-    except ProcessLost as error:
+    except (ProcessLost, StorageError) as error:
         complain.print(f"metarl: {error}", style="red", markup=False, soft_wrap=True)
         return 1
     except FloatingPointError as error:

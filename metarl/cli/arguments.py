@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from metarl.runs.run import TRUST_VARIABLE
 from metarl.supervised.data import DATA_VARIABLE
 
 if TYPE_CHECKING:
@@ -51,6 +52,16 @@ def add_set(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
         default=[],
         metavar=metavar,
         help=f"{what}; may be given several times",
+    )
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Whether to import what a run names, as `options.trust_code`."""
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="import what a run's config names that is not of this package, such as a family of "
+        f"one's own: it is executed (or set {TRUST_VARIABLE}=1)",
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from metarl.cli.arguments import Commands, add_data, add_runs, declare
+from metarl.cli.arguments import Commands, add_data, add_runs, add_trust, declare
 from metarl.errors import UserError
 from metarl.files import write_atomically
 from metarl.runs.comparison import (
@@ -44,6 +44,7 @@ def add_command(commands: Commands) -> None:
     summary = "put runs side by side: table and plots"
     parser = declare(commands, "compare", summary, DESCRIPTION, EXAMPLES, _compare)
     add_runs(parser)
+    add_trust(parser)
     add_data(parser)
     parser.add_argument(
         "--many-steps",
@@ -64,7 +65,7 @@ def add_command(commands: Commands) -> None:
 def _compare(options: argparse.Namespace, console: Console) -> int:
     if options.many_steps is not None and options.many_steps < 1:
         raise UserError(f"--many-steps must be at least 1, not {options.many_steps}")
-    runs = [Run.open(path) for path in options.runs]
+    runs = [Run.open(path, trust_code=options.trust_code) for path in options.runs]
     entries = load(runs, console)
     if options.many_steps:
         with console.status("taking many steps ..."):

@@ -5,7 +5,7 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from metarl.cli.arguments import Commands, add_data, add_runs, add_set, declare
+from metarl.cli.arguments import Commands, add_data, add_runs, add_set, add_trust, declare
 from metarl.evaluation import AdaptationCurve, Metric, Summary, short, summarise
 from metarl.method import Method, load_method
 from metarl.runs.comparison import SEED, refuse_twice
@@ -38,12 +38,13 @@ def add_command(commands: Commands) -> None:
     summary = "measure how well trained runs adapt to tasks they never saw"
     parser = declare(commands, "evaluate", summary, DESCRIPTION, EXAMPLES, _evaluate)
     add_runs(parser)
+    add_trust(parser)
     add_data(parser)
     add_set(parser, "evaluation.SETTING=VALUE", "evaluate otherwise than the run's config says")
 
 
 def _evaluate(options: argparse.Namespace, console: Console) -> int:
-    runs = [Run.open(path, tuple(options.set)) for path in options.runs]
+    runs = [Run.open(path, tuple(options.set), options.trust_code) for path in options.runs]
     for run in runs:
         run.load()  # what is damaged is found before any work
     refuse_twice(runs)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.arguments import Commands, add_run, declare
+from metarl.cli.arguments import Commands, add_run, add_trust, declare
 from metarl.errors import UserError
+from metarl.method import load_method
 from metarl.runs.adapted_policy import policy_problem
+from metarl.runs.results import fitting_state
 from metarl.runs.run import Run
 
 DESCRIPTION = """\
@@ -25,6 +27,7 @@ def add_command(commands: Commands) -> None:
     summary = "write a policy as a model of stable-baselines3"
     parser = declare(commands, "export", summary, DESCRIPTION, EXAMPLES, _export)
     add_run(parser)
+    add_trust(parser)
     parser.add_argument("model", type=Path, metavar="ZIP", help="the file to write; it must be new")
 
 
@@ -32,9 +35,9 @@ def _export(options: argparse.Namespace, console: Console) -> int:
     # imported here: stable-baselines3 takes a second, which nobody else should wait for
     from metarl.baselines.stable_baselines import save_model
 
-    run = Run.open(options.run)
+    run = Run.open(options.run, trust_code=options.trust_code)
     problem = policy_problem(run)
-    state = run.load()
+    state = fitting_state(run, load_method(run.config))
     path: Path = options.model
     if path.suffix != ".zip":
         raise UserError(f"{path}: the name of a stable-baselines3 model ends in .zip")

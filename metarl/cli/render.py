@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.arguments import Commands, add_data, add_run, declare
+from metarl.cli.arguments import Commands, add_data, add_run, add_trust, declare
 from metarl.errors import UserError
 from metarl.method import load_method
 from metarl.runs.adapted_policy import adapt_to_task
@@ -43,6 +43,7 @@ def add_command(commands: Commands) -> None:
     summary = "film a policy, or draw what a network says, before and after adaptation"
     parser = declare(commands, "render", summary, DESCRIPTION, EXAMPLES, _render)
     add_run(parser)
+    add_trust(parser)
     add_data(parser)
     parser.add_argument(
         "--task",
@@ -68,7 +69,7 @@ def add_command(commands: Commands) -> None:
 
 
 def _render(options: argparse.Namespace, console: Console) -> int:
-    run = Run.open(options.run)
+    run = Run.open(options.run, trust_code=options.trust_code)
     out: Path = options.out or run.results
     try:
         if isinstance(run.config, SupervisedConfig):

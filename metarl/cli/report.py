@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.arguments import Commands, add_data, add_runs, declare
+from metarl.cli.arguments import Commands, add_data, add_runs, add_trust, declare
 from metarl.cli.compare import load
 from metarl.errors import UserError
 from metarl.files import write_atomically
@@ -28,6 +28,7 @@ def add_command(commands: Commands) -> None:
     summary = "write one HTML page with table, curves, videos and configs"
     parser = declare(commands, "report", summary, DESCRIPTION, EXAMPLES, _report)
     add_runs(parser)
+    add_trust(parser)
     add_data(parser)
     parser.add_argument(
         "--out",
@@ -39,7 +40,8 @@ def add_command(commands: Commands) -> None:
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
-    entries = load([Run.open(path) for path in options.runs], console)
+    runs = [Run.open(path, trust_code=options.trust_code) for path in options.runs]
+    entries = load(runs, console)
     out: Path = options.out
     try:
         with console.status("filming ..."):

@@ -2,7 +2,9 @@
 
 import argparse
 import signal
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -19,18 +21,21 @@ from rich.table import Column
 
 from metarl import distributed
 from metarl.cli import evaluate
-from metarl.cli.arguments import Commands, add_data, add_set, declare
+from metarl.cli.arguments import Commands, add_data, add_set, add_trust, declare
 from metarl.errors import UserError
 from metarl.evaluation import short
 from metarl.method import Method, Metrics, TrainingState, load_method, train
 from metarl.rl.config import METHODS as RL_METHODS
 from metarl.rl.problem import PolicyProblem
 from metarl.runs.config import AnyConfig, load_config, shipped_configs
-from metarl.runs.run import MetricsLog, Run
+from metarl.runs.metrics import MetricsLog
+from metarl.runs.results import fitting_state
+from metarl.runs.run import Run
 from metarl.supervised.config import METHODS as SUPERVISED_METHODS
 
 KINDS = list(dict.fromkeys([*RL_METHODS, *SUPERVISED_METHODS]))
 INTERRUPTED = 130  # what shells report after Ctrl-C
+CHECKPOINT_MINUTES = 5.0  # what a power cut may cost, however seldom iterations are saved
 
 RUNS = """
 A run is a directory with the whole config, the weights (safetensors), metrics (JSON lines and
@@ -106,52 +111,77 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_data(parser)
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in RUN")
+    add_trust(parser)
 
 
 def _train(options: argparse.Namespace, console: Console) -> int:
     stop = _Stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signals.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in signals}
     try:
-        with distributed.process_group():
-            return _lead(options, console, stop) if distributed.rank() == 0 else _follow()
+        with ExitStack() as held:
+            with stop.at_once():
+                held.enter_context(distributed.process_group())
+            if distributed.rank() == 0:
+                return _lead(options, console, stop, held)
+            return _follow(stop)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 class _Stop:
-    """Ctrl-C, or a kind kill.
+    """Ctrl-C, a kind kill, or a terminal that went away.
 
-    The exception alone is not enough: Python ignores it where it strikes within a finaliser or a
-    callback. So it is remembered, and looked at after every iteration.
+    Where nothing can be lost it stops what is going on by KeyboardInterrupt, and once: what cleans
+    up then is left in peace, whatever signals follow. Anywhere else, as while a checkpoint is
+    written, and where Python ignores an exception, as within a finaliser, it is remembered.
     """
 
     asked = False
+    _strikes = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        raise KeyboardInterrupt
+        if self._strikes:
+            self._strikes = False
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Where a signal, or one that came before, is answered by KeyboardInterrupt."""
+        try:
+            self._strikes = True
+            if self.asked:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._strikes = False
 
 
-def _follow() -> int:
+def _follow(stop: _Stop) -> int:
     """Take part in what the first process leads, and write nothing."""
-    start: tuple[AnyConfig, TrainingState] = distributed.broadcast(None)
-    config, state = start
-    for _ in train(load_method(config), state):
-        pass
+    with stop.at_once():
+        start: tuple[AnyConfig, TrainingState] = distributed.broadcast(None)
+        config, state = start
+        for _ in train(load_method(config), state):
+            pass
     return 0
 
 
-def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
-    run, method, state = _prepare(options)
+def _lead(options: argparse.Namespace, console: Console, stop: _Stop, held: ExitStack) -> int:
+    with stop.at_once():
+        run, method, state = _prepare(options, held)
     config = run.config
-    if not (run.path / "state.json").exists():
+    if not run.has_checkpoint():
         run.save(state, method.problem.data_hashes)
-    distributed.broadcast((config, state))
+    with stop.at_once():
+        distributed.broadcast((config, state))
     console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
-    log = MetricsLog(run, state.iteration)
-    saved = state
-    interrupted = False
+    log = MetricsLog(run.path, state.iteration)
+    saved, saved_at = state, time.monotonic()
     try:
         with _progress(console) as progress:
             bar = progress.add_task(
@@ -160,24 +190,31 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
                 completed=state.iteration,
                 score="",
             )
-            for state, metrics in train(method, saved):
+            training = train(method, state)
+            while not stop.asked:
+                with stop.at_once():
+                    following = next(training, None)
+                if following is None:
+                    break
+                state, metrics = following
                 if metrics:
                     log.write(state.iteration, metrics)
                     score = _progress_of(method, metrics)
                     progress.update(bar, completed=state.iteration, score=score)
-                if state.iteration % config.checkpoint_every == 0:
+                late = time.monotonic() - saved_at > 60.0 * CHECKPOINT_MINUTES
+                if late or state.iteration % config.checkpoint_every == 0:
                     run.save(state, method.problem.data_hashes)
-                    saved = state
-                if stop.asked:
-                    raise KeyboardInterrupt
+                    saved, saved_at = state, time.monotonic()
     except KeyboardInterrupt:
-        interrupted = True
+        stop.asked = True  # within an iteration, which is given up
     finally:
         # whatever ended it, the last sound state is kept
-        log.close()
-        if state is not saved:
-            run.save(state, method.problem.data_hashes)
-    if interrupted:
+        try:
+            if state is not saved:
+                run.save(state, method.problem.data_hashes)
+        finally:
+            log.close()
+    if stop.asked and state.iteration < method.updates:
         console.print(
             f"stopped after {state.iteration} of {method.updates} updates; continue with: "
             f"metarl {options.name} --resume {run.path}",
@@ -186,7 +223,8 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
         )
         return INTERRUPTED
     try:
-        evaluate.report(run, method, console)
+        with stop.at_once():
+            evaluate.report(run, method, console)
     except KeyboardInterrupt:
         console.print(
             f"trained, and not evaluated; do that with: metarl {options.name} --resume {run.path}",
@@ -197,10 +235,15 @@ def _lead(options: argparse.Namespace, console: Console, stop: _Stop) -> int:
     return 0
 
 
-def _prepare(options: argparse.Namespace) -> tuple[Run, Method, TrainingState]:
-    """The run to work on, what it is about, and its state: all that can be wrong is found here."""
+def _prepare(options: argparse.Namespace, held: ExitStack) -> tuple[Run, Method, TrainingState]:
+    """The run to work on, what it is about, and its state: all that can be wrong is found here.
+
+    Args:
+        options: of the command line.
+        held: is given the lock on the run, to be held until it ends.
+    """
     if options.resume:
-        return _resume(options)
+        return _resume(options, held)
     if not options.config:
         raise UserError(
             f"name a config: a YAML file, or one of {', '.join(shipped_configs())}; or --resume RUN"
@@ -218,11 +261,14 @@ def _prepare(options: argparse.Namespace) -> tuple[Run, Method, TrainingState]:
     state = _imported(method, model) if model else method.initial_state()
     suffix = f"-{options.kind}" if options.kind else ""
     path = options.out or Path("runs") / (Path(options.config).stem + suffix)
-    if distributed.restarted() and (path / "state.json").exists():
-        run = Run.open(path)
-        run.reconfigure(config)
-        return run, method, run.load()
-    return Run.create(path, config), method, state
+    if distributed.restarted() and (path / "config.yaml").exists():
+        run = Run(path, config)
+        held.enter_context(run.locked())
+        return run, method, _saved(run, method, state)
+    run = Run.create(path, config)
+    held.enter_context(run.locked())
+    run.remove_leftovers()
+    return run, method, state
 
 
 def _check_processes(method: Method) -> None:
@@ -238,22 +284,36 @@ def _check_processes(method: Method) -> None:
         )
 
 
-def _resume(options: argparse.Namespace) -> tuple[Run, Method, TrainingState]:
+def _saved(run: Run, method: Method, initial: TrainingState) -> TrainingState:
+    """Where a run goes on, and what its process left behind when it was killed removed."""
+    run.remove_leftovers()
+    if not run.has_checkpoint():
+        return initial
+    run.check_data_hashes(method.problem.data_hashes)
+    return fitting_state(run, method)
+
+
+def _resume(options: argparse.Namespace, held: ExitStack) -> tuple[Run, Method, TrainingState]:
     for flag in ("out", "kind", "model"):
         if getattr(options, flag):
             raise UserError(
                 f"--{flag} and --resume contradict each other; a resumed run stays what and where "
                 "it is"
             )
-    run = Run.open(options.resume, tuple(options.set))
+    run = Run.open(options.resume, tuple(options.set), options.trust_code)
+    if run.results != run.path:
+        raise UserError(
+            f"{options.resume} comes with the package, and is not to be trained on; copy it from "
+            f"{run.path}, and resume the copy"
+        )
     if options.config:
         config = load_config(options.config, [*options.set, f"method={run.config.method.name}"])
         run.reconfigure(config)
     method = load_method(run.config)
     _check_processes(method)
     method.problem.check()
-    run.check_data_hashes(method.problem.data_hashes)
-    state = run.load()
+    held.enter_context(run.locked())
+    state = _saved(run, method, method.initial_state())
     # a run that was stopped between its last update and its evaluation has that left to do
     if state.iteration >= method.updates and (run.path / "evaluation.json").exists():
         longer = f"; to train for longer add --set outer.iterations={2 * state.iteration}"

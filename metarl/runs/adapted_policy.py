@@ -17,7 +17,7 @@ from metarl.rl.policies import Memory, Policy
 from metarl.rl.problem import PolicyMethod, PolicyProblem
 from metarl.rl.trajectories import Rollouts
 from metarl.runs.plots import stage_name
-from metarl.runs.results import measured, steps_to_show
+from metarl.runs.results import fitting_state, measured, steps_to_show
 from metarl.runs.run import Run
 from metarl.runs.video import Episode, record
 
@@ -100,7 +100,7 @@ def adapt_to_task(
     curve, measured_by = measured(run)
     method = cast(PolicyMethod, measured_by)
     problem: PolicyProblem = method.problem
-    state, family, settings = run.load(), problem.family, problem.config.evaluation
+    state, family, settings = fitting_state(run, method), problem.family, problem.config.evaluation
     most = curve.scores.shape[1] - 1
     steps = steps_to_show(run, most, steps, (0, 1, 3), "evaluation.step_sizes=[…]")
     chosen = curve.tasks[0] if task is None else np.array(task, dtype=np.float64)

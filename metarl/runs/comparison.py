@@ -14,7 +14,7 @@ from metarl.evaluation import AdaptationCurve, Summary, short, summarise
 from metarl.method import Method, Problem
 from metarl.runs.config import differences
 from metarl.runs.plots import plot_adaptation, plot_training, step_name
-from metarl.runs.results import measured
+from metarl.runs.results import fitting_state, measured
 from metarl.runs.run import Run
 
 # what may differ between runs that are training seeds of one experiment
@@ -118,7 +118,8 @@ def with_steps_to_match(entries: Sequence[Entry], most: int) -> list[Entry]:
         if entry.method.role == "baseline" and entry.method.axis == "gradient steps":
             sizes = entry.curves[0].step_sizes
             schedule = (*sizes, *[sizes[-1]] * most)[:most]
-            curve = entry.method.adaptation_curve(entry.runs[0].load().theta, schedule)
+            theta = fitting_state(entry.runs[0], entry.method).theta
+            curve = entry.method.adaptation_curve(theta, schedule)
             reached = np.flatnonzero(sign * curve.scores.mean(axis=0) >= target)
             text = str(reached[0]) if len(reached) else f"more than {most}"
             entry = replace(entry, steps_to_match=text)
@@ -285,10 +286,18 @@ def _training_curves(entry: Entry) -> Mapping[str, list[tuple[NDArray[Any], NDAr
         metrics = run.metrics()
         if not metrics:
             continue
-        samples = np.cumsum([line[metric.samples.replace(" ", "_")] for line in metrics])
+        sampled = metric.samples.replace(" ", "_")
         names = [name for name in metrics[0] if name.startswith(f"{metric.name}/")]
         before = [name for name in names if "/after_0_" in name]
         after = [name for name in names if name not in before][-1:]
-        for when, name in (*(("before", n) for n in before), *(("after", n) for n in after)):
+        wanted = [(name, "before") for name in before] + [(name, "after") for name in after]
+        for number, line in enumerate(metrics, start=1):
+            if lacking := [name for name in (sampled, *dict(wanted)) if name not in line]:
+                raise UserError(
+                    f"line {number} of {run.path / 'metrics.jsonl'} lacks {lacking[0]}: the file "
+                    "is damaged, or of another version of metarl; restore it, or delete it"
+                )
+        samples = np.cumsum([line[sampled] for line in metrics])
+        for name, when in wanted:
             curves[when].append((samples, np.array([line[name] for line in metrics])))
     return curves

@@ -3,6 +3,7 @@
 Everything is checked before any work is spent, and every mistake is reported at once.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from metarl.errors import UserError, did_you_mean
+from metarl.files import read_bounded
 from metarl.networks import NETWORKS
 from metarl.optim import OUTER_STEPS
 from metarl.registry import Registry
@@ -26,10 +28,66 @@ from metarl.supervised.data import DATA
 AnyConfig = Config | SupervisedConfig
 
 
+LARGEST = 100_000  # bytes; PyYAML takes a second for so many
+DEEPEST = 20
+MOST_VALUES = 10_000
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML, in which 1e-2 is a number as everybody expects; PyYAML alone reads a string."""
+    """YAML, in which 1e-2 is a number as everybody expects; PyYAML alone reads a string.
+
+    It is no deeper and no larger than a config may be, where what an alias stands for counts as
+    often as it is used: a few lines of aliases can stand for billions of values.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        self._values = 0
+        self._sizes: dict[yaml.Node, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            node = super().compose_node(parent, index)
+            if node is None or node not in self._sizes:
+                raise self._refusal(f"the alias *{event.anchor} stands for what it is in", event)
+            self._values += self._sizes[node]
+        else:
+            if getattr(event, "tag", None) is not None:
+                raise self._refusal(f"tags such as {event.tag!r} have no meaning here", event)
+            before = self._values
+            self._values += 1
+            self._depth += 1
+            if self._depth > DEEPEST:
+                raise self._refusal(f"it is nested deeper than {DEEPEST} levels", event)
+            node = super().compose_node(parent, index)
+            self._depth -= 1
+            assert node is not None
+            self._sizes[node] = self._values - before
+        if self._values > MOST_VALUES:
+            raise self._refusal(f"it has more than {MOST_VALUES} values", event)
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise self._refusal(f"{twice[0]!r} is given twice", node)
+        return node
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        """An integer of 64 bits."""
+        if len(node.value) > 70 or not -(2**63) <= (value := self.construct_yaml_int(node)) < 2**63:
+            raise self._refusal("an integer must have 64 bits at most", node)
+        return value
+
+    @staticmethod
+    def _refusal(problem: str, where: Any) -> yaml.YAMLError:
+        return yaml.composer.ComposerError(None, None, problem, where.start_mark)
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
 _Loader.yaml_implicit_resolvers = {
     key: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:float"]
     for key, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -57,25 +115,34 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
     Raises:
         UserError: if the file cannot be read, or with one sentence for each mistake in it.
     """
-    path = Path(source)
-    if not path.is_file():
-        known = shipped_configs()
-        if source not in known:
-            raise UserError(
-                f"there is no config file {source!r}{did_you_mean(source, known)}; give a path, or "
-                f"one of the names {', '.join(known)}"
-            )
+    path, known = Path(source), shipped_configs()
+    if not path.is_file() and source in known:
         path = known[source]
+    if not path.exists():
+        raise UserError(
+            f"there is no config file {source!r}{did_you_mean(source, known)}; give a path, or "
+            f"one of the names {', '.join(known)}"
+        )
+    values = read_values(path)
+    for override in overrides:
+        set_value(values, override)
+    return validate_config(values, str(path))
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """What a YAML file says, as plain values that nobody has looked at yet.
+
+    Raises:
+        UserError: if the file cannot be read, or is not a mapping in YAML.
+    """
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bounded(path, LARGEST).decode()
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read the config {str(path)!r}: {error}") from error
     values = _parse(text, f"{str(path)!r}")
     if not isinstance(values, dict):
         raise UserError(f"the config {str(path)!r} must be a mapping of settings")
-    for override in overrides:
-        _override(values, override)
-    return validate_config(values, str(path))
+    return values
 
 
 def validate_config(values: Mapping[str, Any], origin: str = "the config") -> AnyConfig:
@@ -125,6 +192,27 @@ def differences(old: AnyConfig, new: AnyConfig, ignore: Sequence[str] = ()) -> l
     ]
 
 
+def edits(recorded: Mapping[str, Any], config: AnyConfig, ignore: Sequence[str]) -> list[str]:
+    """As `differences`, from a config that was recorded as plain values, maybe by another version.
+
+    Settings that only one of both versions knows are no edits.
+    """
+    before, after = _flat(recorded), _flat(config.model_dump(mode="json"))
+    known = [
+        name
+        for name in {**before, **after}
+        # those of a family are no version's: none may come or go
+        if name.startswith("family.settings.") or (name in before and name in after)
+    ]
+    return [
+        f"{name}: {before.get(name)} → {after.get(name)}"
+        for name in known
+        # as text, in which NaN is equal to itself
+        if json.dumps(before.get(name)) != json.dumps(after.get(name))
+        and not name.startswith(tuple(ignore))
+    ]
+
+
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
@@ -136,11 +224,20 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _parse(text: str, origin: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # a SafeLoader: it constructs plain values alone
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-99-99
         raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _override(values: dict[str, Any], override: str) -> None:
+def set_value(values: dict[str, Any], override: str) -> None:
+    """Change a setting of a config's plain values.
+
+    Args:
+        values: as `read_values` gives them.
+        override: such as `inner.step_size=0.2`.
+
+    Raises:
+        UserError: if it has another form, or names a section that is none.
+    """
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise UserError(f"--set {override!r} must have the form section.setting=value")

@@ -10,7 +10,7 @@ from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.randomness import stream
 from metarl.runs.plots import Classification, Fit
-from metarl.runs.results import measured, steps_to_show
+from metarl.runs.results import fitting_state, measured, steps_to_show
 from metarl.runs.run import Run
 from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.method import SupervisedMethod
@@ -43,7 +43,8 @@ def fit(run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | No
     shown = stream(problem.config.evaluation.seed, "points").uniform(*INPUTS, (shots, 1))
     x = np.concatenate([shown, np.linspace(*INPUTS, GRID)[:, None]])
     episodes = points(wave, x[None], shots, problem.task_conditioned)
-    outputs = method.predictions(run.load().theta, episodes, curve.step_sizes)[0].numpy()
+    theta = fitting_state(run, method).theta
+    outputs = method.predictions(theta, episodes, curve.step_sizes)[0].numpy()
     grid = x[shots:]
     return Fit(
         problem.describe(wave[0]),
@@ -57,7 +58,7 @@ def classify(run: Run) -> Classification:
     """Adapt a run's network to the first episode of its evaluation."""
     curve, method = _evaluated(run)
     episodes = next(method.problem.unseen("test", len(curve.tasks)))
-    outputs = method.predictions(run.load().theta, episodes, curve.step_sizes)
+    outputs = method.predictions(fitting_state(run, method).theta, episodes, curve.step_sizes)
     (images, shown), (queries, labels) = episodes.support, episodes.query
     first = [int((shown[0] == label).nonzero()[0]) for label in range(int(shown.max()) + 1)]
     return Classification(

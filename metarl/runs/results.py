@@ -4,16 +4,47 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, Field
 
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
-from metarl.files import write_atomically
-from metarl.method import Method, Problem, load_method
+from metarl.files import read_bounded, storing, write_atomically
+from metarl.method import Method, Problem, TrainingState, load_method
+from metarl.params import flatten
 from metarl.runs.plots import plot_adaptation
 from metarl.runs.run import Run
+from metarl.settings import Natural, Positive
 
 NAME = "evaluation.json"
+LARGEST = 2**28  # bytes
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Evaluation(BaseModel):
+    """What evaluation.json says, as far as anybody asks."""
+
+    weights_sha256: str
+    settings: dict[str, Any]
+    step_sizes: tuple[Positive, ...]
+    tasks: list[list[Number]]
+    scores: list[list[Number]]
+    episodes: tuple[Natural, ...] = ()
+
+    @property
+    def curve(self) -> AdaptationCurve:
+        """The scores.
+
+        Raises:
+            ValueError: if they are not one for each task and stage.
+        """
+        curve, number = AdaptationCurve.from_json(self.model_dump()), len(self.tasks)
+        stages = len(curve.episodes) or len(self.step_sizes) + 1
+        if number < 2 or curve.tasks.ndim != 2 or curve.scores.shape != (number, stages):
+            raise ValueError("there is not one score for each task and stage")
+        return curve
 
 
 def measure(run: Run, method: Method | None = None) -> AdaptationCurve:
@@ -26,11 +57,11 @@ def measure(run: Run, method: Method | None = None) -> AdaptationCurve:
     Raises:
         UserError: if the run has no sound checkpoint.
     """
-    state = run.load()
     method = method or load_method(run.config)
     problem = method.problem
     problem.check()
     run.check_data_hashes(problem.data_hashes)
+    state = fitting_state(run, method)
     curve = method.adaptation_curve(state.theta)
     description: dict[str, Any] = {
         "method": run.config.method.name,
@@ -40,16 +71,52 @@ def measure(run: Run, method: Method | None = None) -> AdaptationCurve:
         "settings": problem.evaluation_settings,
         **curve.to_json(),
     }
-    run.results.mkdir(parents=True, exist_ok=True)
-    write_atomically(run.results / NAME, json.dumps(description, indent=2) + "\n")
-    write_atomically(run.results / "evaluation.csv", _csv(problem, curve))
-    plot_adaptation(
-        {method.label: curve.summary},
-        problem.metric,
-        f"Adaptation: {problem.title}",
-        run.results / "adaptation.png",
-    )
+    with storing(run.results):
+        run.results.mkdir(parents=True, exist_ok=True)
+        write_atomically(run.results / NAME, json.dumps(description, indent=2) + "\n")
+        write_atomically(run.results / "evaluation.csv", _csv(method.problem, curve))
+        plot_adaptation(
+            {method.label: curve.summary},
+            method.problem.metric,
+            f"Adaptation: {method.problem.title}",
+            run.results / "adaptation.png",
+        )
     return curve
+
+
+def fitting_state(run: Run, method: Method) -> TrainingState:
+    """The state of a run's checkpoint, whose tensors are those that its method can use.
+
+    Raises:
+        UserError: if there is none, it is damaged, or has other weights.
+    """
+    state, expected = run.load(), method.initial_state().theta
+    if list(state.theta) != list(expected):
+        problem = f"they are {', '.join(state.theta)}, and should be {', '.join(expected)}"
+        raise _unfit(run, problem)
+    for name, leaf in expected.items():
+        found = state.theta[name]
+        if (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
+            problem = f"{name} is {_kind(found)}, and should be {_kind(leaf)}"
+            raise _unfit(run, problem)
+        if not torch.isfinite(found).all():
+            raise _unfit(run, f"{name} has numbers that are not finite")
+    size = flatten(state.theta).shape
+    for name in ("exp_avg", "exp_avg_sq"):  # Adam's, where Adam it was
+        if name in state.optimizer and state.optimizer[name].shape != size:
+            raise _unfit(run, f"{name} is {_kind(state.optimizer[name])}, and should have {size}")
+    return state
+
+
+def _unfit(run: Run, problem: str) -> UserError:
+    return UserError(
+        f"the weights in {run.path} are not those of its config ({problem}); restore them from a "
+        "copy, or train anew"
+    )
+
+
+def _kind(leaf: torch.Tensor) -> str:
+    return f"{str(leaf.dtype).removeprefix('torch.')} of shape {tuple(leaf.shape)}"
 
 
 def measured(run: Run) -> tuple[AdaptationCurve, Method]:
@@ -59,16 +126,17 @@ def measured(run: Run) -> tuple[AdaptationCurve, Method]:
     """
     for folder in (run.results, run.path):
         try:
-            found = json.loads((folder / NAME).read_text())
-            if found["weights_sha256"] == run.weights_sha256():
-                evaluation = type(run.config.evaluation).model_validate(found["settings"])
+            found = _Evaluation.model_validate_json(read_bounded(folder / NAME, LARGEST))
+            if found.weights_sha256 == run.weights_sha256():
+                evaluation = type(run.config.evaluation).model_validate(found.settings)
                 config = run.config.model_copy(update={"evaluation": evaluation})
-                return AdaptationCurve.from_json(found), load_method(config)
+                return found.curve, load_method(config)
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
+            problem = " ".join(str(error).split())
             raise UserError(
-                f"{folder / NAME} is damaged, or of another version of metarl ({error}); "
+                f"{folder / NAME} is damaged, or of another version of metarl ({problem}); "
                 f"measure it anew: metarl evaluate {run.path}"
             ) from error
     return measure(run), load_method(run.config)

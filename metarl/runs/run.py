@@ -9,30 +9,48 @@
 
 Every file is written beside its place and then moved there, so that a run that is killed at any
 moment can be resumed. Weights are named by their iteration and `state.json` is what points to them:
-the two cannot disagree.
+the two cannot disagree. A run that has no `state.json` yet is at its beginning.
+
+One process trains a run at a time; any number may read it meanwhile. What is read is not trusted: a
+run may come from somebody else, and may be damaged.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
+import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from metarl.errors import UserError, did_you_mean
-from metarl.files import write_atomically
-from metarl.method import TrainingState, load_method
-from metarl.runs.config import AnyConfig, differences, dump_config, load_config
+from metarl.files import leftovers, read_bounded, storing, write_atomically
+from metarl.method import TrainingState
+from metarl.runs.config import (
+    AnyConfig,
+    differences,
+    dump_config,
+    edits,
+    read_values,
+    set_value,
+    validate_config,
+)
+from metarl.runs.metrics import NAME as METRICS
+from metarl.runs.metrics import read_metrics
 
 # settings that may change on resuming: what was already computed does not depend on them
 RESUMABLE = (
@@ -45,8 +63,50 @@ RESUMABLE = (
     "checkpoint_every",
     "report_every",
 )
-TORN = 2**62
 LIBRARIES = ("metarl-maml", "torch", "numpy", "gymnasium", "mujoco")
+CONFIG, STATE, LOCK = "config.yaml", "state.json", ".lock"
+LARGEST_STATE, LARGEST_WEIGHTS = 10**7, 2**32  # bytes
+TRUST_VARIABLE = "METARL_TRUST_CODE"
+Count = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
+
+
+class Description(BaseModel):
+    """What `state.json` says, as far as anybody asks.
+
+    Attributes:
+        iteration: how many iterations are done.
+        samples: how many samples were learned from.
+        pending: metrics since they were last reported, see `metarl.method.TrainingState`.
+        weights: the file beside it.
+        sha256: its checksum.
+        order: its tensors as they were made: safetensors keep names sorted.
+        provenance: checksums of the data that were learned from.
+        commit: of this package, where it was known.
+        config: that of the training; None in runs of earlier versions.
+    """
+
+    iteration: Count
+    samples: Count
+    pending: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
+    weights: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    order: list[Annotated[str, Field(pattern=r"^(theta|optimizer)\..")]]
+    provenance: dict[str, str] = {}
+    commit: str | None = None
+    config: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state of a run, and what is known of it; all of the same moment.
+
+    Attributes:
+        state: to go on from, or to be measured.
+        description: with the checksum of its weights, which was verified.
+    """
+
+    state: TrainingState
+    description: Description
 
 
 @cache
@@ -83,53 +143,64 @@ class Run:
         self.path = path
         self.config = config
         self.results = results or path
+        self._checkpoint: Checkpoint | None = None
 
     @classmethod
     def create(cls, path: Path, config: AnyConfig) -> "Run":
         """Start a run in a directory that is empty or does not exist yet.
 
+        Its first checkpoint makes it one. What a run left that was killed before counts as empty.
+
         Raises:
             UserError: if something is there already, or the directory cannot be written.
         """
         try:
-            if path.is_dir() and any(path.iterdir()):
-                what = "already holds a run" if (path / "state.json").exists() else "is not empty"
+            if (path / CONFIG).exists():
+                state = "already holds a run"
+                if not (path / STATE).exists():
+                    state += ", which was stopped before its first checkpoint"
                 raise UserError(
-                    f"{path} {what}; continue that one with --resume {path}, or name another "
+                    f"{path} {state}; continue that one with --resume {path}, or name another "
                     "directory with --out"
                 )
+            if path.is_dir() and {*path.iterdir()} - {*_unborn(path)}:
+                raise UserError(f"{path} is not empty; name another directory with --out")
             path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / "config.yaml", dump_config(config))
         except OSError as error:
-            raise UserError(
-                f"cannot write to {path} ({error.strerror}); name another directory with --out"
-            ) from error
+            raise _unwritable(path, error) from error
         return cls(path, config)
 
     @classmethod
-    def open(cls, path: Path, overrides: tuple[str, ...] = ()) -> "Run":
+    def open(cls, path: Path, overrides: tuple[str, ...] = (), trust_code: bool = False) -> "Run":
         """A run that exists, with settings changed that may change.
 
         Args:
             path: its directory, or the name of one that comes with the package.
             overrides: settings such as `evaluation.seed=2`.
+            trust_code: import what its config names that is not of this package; so does the
+                environment variable METARL_TRUST_CODE=1. Runs are exchanged between people, and
+                what is imported is executed.
 
         Raises:
-            UserError: if there is none, its files are damaged, or a setting may not change.
+            UserError: if there is none, its files are damaged, it names code that is not trusted,
+                or a setting may not change.
         """
         results = path
         shipped = trained_runs()
         if not path.exists() and str(path) in shipped:
             path, results = shipped[str(path)], Path("runs") / "trained" / path
-        file = path / "config.yaml"
-        if not file.is_file():
+        file = path / CONFIG
+        if not file.exists():
             raise UserError(
                 f"there is no run in {path}: it has no config.yaml"
                 f"{did_you_mean(str(path), shipped)}; give the directory of a run, or one of the "
                 f"names {', '.join(shipped)}"
             )
+        values = read_values(file)
+        if not (trust_code or os.environ.get(TRUST_VARIABLE) == "1"):
+            _refuse_code(path, values)
         try:
-            config = load_config(str(file))
+            config = validate_config(values, str(file))
         except UserError as error:
             raise UserError(
                 f"the run in {path} was made with other settings than this version of metarl "
@@ -138,8 +209,45 @@ class Run:
             ) from error
         run = cls(path, config, results)
         if overrides:
-            run.reconfigure(load_config(str(file), overrides))
+            for override in overrides:
+                set_value(values, override)
+            run.reconfigure(validate_config(values, str(file)))
         return run
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the one process that trains this run.
+
+        The lock is the process's: it dies with it, though children that it forked may live on.
+
+        Raises:
+            UserError: if another process trains it, or its directory cannot be written.
+        """
+        try:
+            lock = (self.path / LOCK).open("a+")
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        with lock:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock.truncate(0)
+                lock.write(f"process {os.getpid()} on {platform.node()}")
+                lock.flush()
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise _unwritable(self.path, error) from error
+                lock.seek(0)
+                raise UserError(
+                    f"the run in {self.path} is being trained by "
+                    f"{lock.read(200) or 'another process'}; wait until that ends, or stop it"
+                ) from error
+            yield
+
+    def remove_leftovers(self) -> None:
+        """Remove what a process was writing when it was killed; for the one that holds the lock."""
+        with storing(self.path):
+            for file in leftovers(self.path):
+                file.unlink(missing_ok=True)
 
     def reconfigure(self, config: AnyConfig) -> None:
         """Continue with this config instead.
@@ -147,19 +255,23 @@ class Run:
         Raises:
             UserError: if it differs in what already computed iterations depend on.
         """
-        # where steps shrink towards the last iteration, which that is matters from the first
-        fixed = "outer.iterations" if load_method(self.config).anneals else None
-        free = [name for name in RESUMABLE if name != fixed]
-        if changed := differences(self.config, config, free):
+        if changed := differences(self.config, config, self._free()):
             raise UserError(
                 f"the run in {self.path} was started with other settings "
                 f"({'; '.join(changed)}); resume it without changing them, or start a new run"
             )
         self.config = config
 
+    def _free(self) -> list[str]:
+        """The settings that may change."""
+        # where steps shrink towards the last iteration, which that is matters from the first
+        fixed = "outer.iterations" if load_method(self.config).anneals else None
+        return [name for name in RESUMABLE if name != fixed]
+
     def save_config(self) -> None:
         """Write the config that the run continues with."""
-        write_atomically(self.path / "config.yaml", dump_config(self.config))
+        with storing(self.path):
+            write_atomically(self.path / CONFIG, dump_config(self.config))
 
     def save(self, state: TrainingState, data_hashes: Mapping[str, str] | None = None) -> None:
         """Write a checkpoint, and then forget the one before it.
@@ -167,16 +279,19 @@ class Run:
         Args:
             state: what to save.
             data_hashes: of the data that it was trained on.
+
+        Raises:
+            StorageError: if it cannot be written. The checkpoint before it is still there then.
         """
         tensors = {f"theta.{name}": value for name, value in state.theta.items()}
         tensors |= {f"optimizer.{name}": value for name, value in state.optimizer.items()}
         weights = save_tensors({name: value.contiguous() for name, value in tensors.items()})
-        file = self.path / f"weights-{state.iteration:06d}.safetensors"
-        write_atomically(file, weights)
+        file = self.path / _weights(state.iteration)
         # safetensors keep names sorted; parameters are used in the order of their making
         description = {
             "iteration": state.iteration,
             "samples": state.samples,
+            "pending": state.pending,
             "weights": file.name,
             "sha256": hashlib.sha256(weights).hexdigest(),
             "order": list(tensors),
@@ -184,47 +299,115 @@ class Run:
             "commit": package_commit(),
             "versions": {library: version(library) for library in LIBRARIES},
             "python": platform.python_version(),
+            "config": self.config.model_dump(mode="json"),
         }
-        self.save_config()
-        write_atomically(self.path / "state.json", json.dumps(description, indent=2) + "\n")
-        for old in self.path.glob("weights-*.safetensors"):
-            if old != file:
-                old.unlink()
+        self._checkpoint = None
+        with storing(self.path):
+            write_atomically(file, weights)
+            self.save_config()
+            write_atomically(self.path / STATE, json.dumps(description, indent=2) + "\n")
+            for old in self.path.glob("weights-*.safetensors"):
+                if old != file:
+                    old.unlink()
 
-    def load(self) -> TrainingState:
-        """The latest checkpoint.
+    def has_checkpoint(self) -> bool:
+        """Whether it was saved yet: a run that was killed before is at its beginning.
 
         Raises:
-            UserError: if there is none yet, or it is damaged.
+            UserError: if it was, and its state.json is lost.
         """
-        file = self.path / "state.json"
-        if not file.is_file():
+        if (self.path / STATE).exists():
+            return True
+        traces = [*self.path.glob(METRICS), *self.path.glob("weights-*.safetensors")]
+        if trained := [file.name for file in traces if file.name != _weights(0)]:
+            raise UserError(
+                f"the run in {self.path} has lost its state.json: {trained[0]} shows that it was "
+                "trained; restore it from a copy, or train anew in another directory"
+            )
+        return False
+
+    def load(self) -> TrainingState:
+        """The state of `checkpoint`."""
+        return self.checkpoint().state
+
+    def checkpoint(self) -> Checkpoint:
+        """The latest checkpoint, as it was when it was first asked for, or saved last.
+
+        All that is measured of a run is then of the same weights, though it is being trained.
+
+        Raises:
+            UserError: if there is none yet, it is damaged, or config.yaml was edited since.
+        """
+        if self._checkpoint is None:
+            self._checkpoint = self._read()
+            self._refuse_edits(self._checkpoint.description)
+        return self._checkpoint
+
+    def _read(self) -> Checkpoint:
+        description = self._describe()
+        while True:
+            try:
+                return Checkpoint(self._state(description), description)
+            except (OSError, ValueError, SafetensorError) as error:
+                # of a run that is being trained, there may be newer weights by now
+                latest = self._describe()
+                if latest == description:
+                    raise self._damaged(error) from error
+                description = latest
+
+    def _describe(self) -> Description:
+        file = self.path / STATE
+        if not file.exists():
             raise UserError(f"the run in {self.path} has no checkpoint yet (no state.json)")
         try:
-            description = json.loads(file.read_text())
-            weights = (self.path / description["weights"]).read_bytes()
-            if hashlib.sha256(weights).hexdigest() != description["sha256"]:
-                raise ValueError("its checksum is not the one in state.json")
-            tensors = load_tensors(weights)
-            parts: dict[str, dict[str, torch.Tensor]] = {"theta": {}, "optimizer": {}}
-            for name in description["order"]:
-                part, _, leaf = name.partition(".")
-                parts[part][leaf] = tensors[name]
-            return TrainingState(
-                int(description["iteration"]),
-                parts["theta"],
-                parts["optimizer"],
-                int(description["samples"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            return Description.model_validate_json(read_bounded(file, LARGEST_STATE))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join([STATE, *map(str, first["loc"])])
+            raise self._damaged(ValueError(f"{place}: {first['msg']}")) from error
+        except (OSError, ValueError) as error:
+            raise self._damaged(error) from error
+
+    def _state(self, description: Description) -> TrainingState:
+        if description.weights != _weights(description.iteration):
+            raise ValueError(f"{description.weights} is not of iteration {description.iteration}")
+        weights = read_bounded(self.path / description.weights, LARGEST_WEIGHTS)
+        if hashlib.sha256(weights).hexdigest() != description.sha256:
+            raise ValueError("its checksum is not the one in state.json")
+        tensors = load_tensors(weights)
+        if sorted(tensors) != sorted(description.order):
+            raise ValueError("its tensors are not those that state.json names")
+        parts: dict[str, dict[str, torch.Tensor]] = {"theta": {}, "optimizer": {}}
+        for name in description.order:
+            part, _, leaf = name.partition(".")
+            parts[part][leaf] = tensors[name]
+        return TrainingState(
+            description.iteration,
+            parts["theta"],
+            parts["optimizer"],
+            description.samples,
+            description.pending,
+        )
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(
+            f"the checkpoint in {self.path} is damaged, or of another version of metarl "
+            f"({type(error).__name__}: {error}); restore it from a copy, or train anew"
+        )
+
+    def _refuse_edits(self, description: Description) -> None:
+        if description.config is None:
+            return
+        if changed := edits(description.config, self.config, self._free()):
             raise UserError(
-                f"the checkpoint in {self.path} is damaged, or of another version of metarl "
-                f"({type(error).__name__}: {error}); restore it from a copy, or train anew"
-            ) from error
+                f"{self.path / CONFIG} is not what the run was trained with "
+                f"({'; '.join(changed)}); restore these settings, or start a new run: what may "
+                "change is changed with --set, such as --set outer.iterations=500"
+            )
 
     def data_hashes(self) -> dict[str, str]:
-        """Checksums of the data that the latest checkpoint was trained on."""
-        return dict(self._description()["provenance"])
+        """Checksums of the data that the checkpoint was trained on."""
+        return self.checkpoint().description.provenance
 
     def check_data_hashes(self, data_hashes: Mapping[str, str]) -> None:
         """Compare the data at hand with those that the run was trained on.
@@ -241,56 +424,56 @@ class Run:
                 )
 
     def weights_sha256(self) -> str:
-        """The checksum of the latest checkpoint's weights, which `load` has verified."""
-        return str(self._description()["sha256"])
+        """The checksum of the checkpoint's weights."""
+        return self.checkpoint().description.sha256
 
     def commit(self) -> str | None:
-        """The commit of this package that trained the latest checkpoint, where it was known."""
-        return self._description()["commit"]  # type: ignore[no-any-return]
-
-    def _description(self) -> dict[str, Any]:
-        description: dict[str, Any] = json.loads((self.path / "state.json").read_text())
-        return description
+        """The commit of this package that trained the checkpoint, where it was known."""
+        return self.checkpoint().description.commit
 
     def metrics(self) -> list[dict[str, float]]:
-        """What was logged in training, a dictionary for each iteration; empty if nothing was."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_text().splitlines()
-        return [json.loads(line) for line in lines if _iteration(line) < TORN]
+        """What was logged in training, a dictionary for each iteration; empty if nothing was.
+
+        Raises:
+            UserError: if it is damaged.
+        """
+        return read_metrics(self.path)
 
 
-class MetricsLog:
-    """Metrics of every iteration, as JSON lines and for TensorBoard.
-
-    Opened at an iteration, it forgets what a run that was killed had written beyond it.
-    """
-
-    def __init__(self, run: Run, iteration: int) -> None:
-        path = run.path / "metrics.jsonl"
-        if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if _iteration(line) <= iteration]
-            write_atomically(path, "".join(kept))
-        self._file = path.open("a")
-        self._writer = SummaryWriter(str(run.path), purge_step=iteration + 1 if iteration else None)
-
-    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Add one iteration."""
-        self._file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
-        self._file.flush()
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, iteration)
-
-    def close(self) -> None:
-        """Flush and close both."""
-        self._file.close()
-        self._writer.close()
+def _weights(iteration: int) -> str:
+    return f"weights-{iteration:06d}.safetensors"
 
 
-def _iteration(line: str) -> int:
-    try:
-        return int(json.loads(line)["iteration"])
-    except (ValueError, KeyError):
-        return TORN  # the torn last line of a run that was killed while writing it
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write to {path} ({error.strerror}); name another directory")
+
+
+def _unborn(path: Path) -> Iterator[Path]:
+    """What a run leaves that is killed before it has a config."""
+    yield path / LOCK
+    if not (path / STATE).exists():
+        yield path / _weights(0)
+    yield from leftovers(path)
+
+
+def _refuse_code(path: Path, values: Mapping[str, Any]) -> None:
+    """Raise UserError if a config names code that is not of this package: `module:Class`."""
+    for name, value in _texts(values):
+        if ":" in value:
+            raise UserError(
+                f"the run in {path} names code that is not of this package ({name}: {value!r}), "
+                "which would be imported and executed; if you trust it, add --trust-code, or set "
+                f"{TRUST_VARIABLE}=1"
+            )
+
+
+def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every text among plain values, with the name of its setting."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _texts(part, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part, name)
+    elif isinstance(value, str):
+        yield name, value

@@ -1,0 +1,117 @@
+"""What was seen in training: a line of JSON an iteration, and the same for TensorBoard."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from metarl.errors import UserError
+from metarl.files import read_bounded, storing, write_atomically
+
+NAME = "metrics.jsonl"
+LARGEST = 2**30
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """What was logged in a run's directory, a dictionary for each iteration; empty if nothing was.
+
+    A last line that is not whole yet is none: a run is being trained, or was killed.
+
+    Raises:
+        UserError: if something else is not whole.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return []
+    try:
+        return list(_parsed(read_bounded(path, LARGEST)))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}); restore it from a copy, or delete it: the weights do "
+            "not depend on it"
+        ) from error
+
+
+class MetricsLog:
+    """Metrics of every iteration, as JSON lines and for TensorBoard.
+
+    Opened at an iteration, it forgets what a run that was killed had written beyond it.
+
+    Args:
+        folder: a run's directory.
+        iteration: how many iterations are done.
+
+    Raises:
+        UserError: if what is there is damaged.
+        StorageError: if it cannot be written; so do the methods.
+    """
+
+    def __init__(self, folder: Path, iteration: int) -> None:
+        self._folder = folder
+        path = folder / NAME
+        kept = [line for line in read_metrics(folder) if line["iteration"] <= iteration]
+        with storing(folder):
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+            self._lines = path.open("a")
+            # written here and now: the writers that come with TensorBoard do it in a thread, which
+            # cannot tell anybody that the disk is full
+            name = f"events.out.tfevents.{time.time():017.6f}.{platform.node()}.{os.getpid()}"
+            self._events = RecordWriter((folder / name).open("wb"))
+            self._event(file_version="brain.Event:2")
+            # so TensorBoard forgets it as well
+            self._event(step=iteration + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Add one iteration."""
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
+        line = json.dumps({"iteration": iteration, **metrics}) + "\n"
+        with storing(self._folder):
+            self._lines.write(line)
+            self._lines.flush()
+            self._event(step=iteration, summary=Summary(value=values))
+
+    def close(self) -> None:
+        """Close both."""
+        with storing(self._folder):
+            try:
+                self._lines.close()
+            finally:
+                self._events.close()
+
+    def _event(self, **what: object) -> None:
+        self._events.write(Event(wall_time=time.time(), **what).SerializeToString())
+        self._events.flush()
+
+
+def _parsed(content: bytes) -> Iterator[dict[str, float]]:
+    *lines, last = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield _values(line)
+        except (ValueError, RecursionError, OverflowError) as error:
+            raise ValueError(f"line {number}: {error}") from error
+    try:
+        whole = _values(last)
+    except (ValueError, RecursionError, OverflowError):
+        return
+    yield whole
+
+
+def _values(line: bytes) -> dict[str, float]:
+    values = json.loads(line)
+    if not isinstance(values, dict):
+        raise ValueError("it is not a mapping")
+    iteration = values.get("iteration")
+    if type(iteration) is not int or iteration < 0:
+        raise ValueError(f"iteration {iteration!r} is not a natural number")
+    for name, value in values.items():
+        if type(value) not in (int, float):
+            raise ValueError(f"{name} is not a number")
+        float(value)  # an OverflowError, where an integer is beyond every number
+    return values

@@ -1,0 +1,647 @@
+"""`make soak`: the long forms of what the tests promise, on what is installed, in half an hour.
+
+    python tests/soak.py                       everything, about 30 minutes on two cores
+    python tests/soak.py --minutes 3           a tenth of everything
+    python tests/soak.py kills --count 50      one part, so many times
+    python tests/soak.py --seed 7              other chances
+
+Ends with a table of what was done and what failed, and with status 1 if anything did. Parts that
+this machine does not allow (mounting a small disk) are left out with a sentence.
+
+Trainings are forked from this process, which has everything imported and has computed nothing: one
+takes a fraction of a second, and dies by SIGKILL as any other does.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import string
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from killed_at import dying_at
+from metarl.runs.metrics import read_metrics
+
+import metarl
+from metarl.baselines import pretraining  # noqa: F401  imported before anything is forked
+from metarl.cli import main
+from metarl.errors import UserError
+from metarl.runs.config import load_config, shipped_configs
+from metarl.runs.results import measured
+from metarl.runs.run import Run
+
+POLICY = [
+    "family.settings.horizon=5",
+    "outer.meta_batch=2",
+    "outer.anneal=false",
+    "inner.trajectories=3",
+    "evaluation.tasks=3",
+    "evaluation.trajectories=2",
+    "policy.hidden_sizes=[4]",
+    "checkpoint_every=3",
+]
+PPO = ["baseline.value_hidden_sizes=[4]", "baseline.step_sizes=[0.1]", "baseline.minibatch=10"]
+WAVES = ["outer.meta_batch=2", "evaluation.tasks=3", "network.hidden_sizes=[4]"]
+WAVES += ["checkpoint_every=10", "report_every=10"]
+ADAM = "outer={algorithm: adam, meta_batch: 2, iterations: 12}"
+
+
+def _sets(*settings: str) -> list[str]:
+    return [f"--set={setting}" for setting in settings]
+
+
+TRAININGS: dict[str, list[str]] = {
+    "maml (TRPO)": ["train", "quickstart", *_sets(*POLICY, "outer.iterations=12")],
+    "maml (Adam)": ["train", "quickstart", *_sets(*POLICY, ADAM)],
+    "pretrained": [
+        *("baseline", "quickstart", "--kind", "pretrained"),
+        *_sets(*POLICY, *PPO, "outer.iterations=6"),
+    ],
+    "oracle": [
+        *("baseline", "quickstart", "--kind", "oracle"),
+        *_sets(*POLICY, *PPO, "outer.iterations=6"),
+    ],
+    "random": ["baseline", "quickstart", "--kind", "random", *_sets(*POLICY, *PPO)],
+    "sinusoid": ["train", "sinusoid", *_sets(*WAVES, "outer.iterations=60")],
+    "sinusoid, pretrained": [
+        *("baseline", "sinusoid", "--kind", "pretrained"),
+        *_sets(*WAVES, "outer.iterations=60", "baseline.step_sizes=[0.01]"),
+    ],
+}
+
+
+@dataclass
+class Part:
+    """What a part of the soak did.
+
+    Attributes:
+        done: how often.
+        failures: in a sentence each.
+        notes: figures to be told.
+    """
+
+    done: int = 0
+    failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def expect(self, holds: bool, sentence: str) -> None:
+        """Count one thing done, and its failure."""
+        self.done += 1
+        if not holds:
+            self.failures.append(sentence)
+
+
+# processes
+
+
+def start(arguments: list[str], log: Path, prepare: Callable[[], object] = int) -> int:
+    """`metarl ARGUMENTS...` in a process of its own, whose number is returned."""
+    child = os.fork()
+    if child:
+        return child
+    status = 70
+    try:
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        prepare()
+        status = main(arguments)
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:  # noqa: BLE001  whatever it is, it is written down and judged
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def finish(child: int, limit: float = 120.0) -> int:
+    """The exit status of a process, negative where a signal ended it; killed after `limit` s."""
+    deadline = time.monotonic() + limit
+    while True:
+        number, status = os.waitpid(child, os.WNOHANG)
+        if number:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return 124
+        time.sleep(0.002)
+
+
+def continued(path: Path, arguments: list[str]) -> list[str]:
+    """The command that goes on with a run, from wherever it is."""
+    if (path / "config.yaml").exists():
+        return [arguments[0], "--resume", str(path)]
+    return [*arguments, "--out", str(path)]
+
+
+def outcome(path: Path) -> tuple[object, ...]:
+    """All of a run that is promised to be the same, bit for bit."""
+    state = Run.open(path).load()
+    weights = [
+        (name, leaf.numpy().tobytes()) for name, leaf in {**state.theta, **state.optimizer}.items()
+    ]
+    lines = [
+        {name: value for name, value in line.items() if not name.startswith("time/")}
+        for line in read_metrics(path)
+    ]
+    return state.iteration, state.samples, weights, lines, (path / "evaluation.json").read_bytes()
+
+
+def references(folder: Path) -> dict[str, tuple[float, tuple[object, ...]]]:
+    """How long each training takes uninterrupted, in seconds, and its outcome."""
+    found = {}
+    for number, (name, arguments) in enumerate(TRAININGS.items()):
+        path = folder / f"reference-{number}"
+        started = time.monotonic()
+        log = folder / "reference.log"
+        if finish(start([*arguments, "--out", str(path)], log)):
+            sys.exit(f"the uninterrupted training {name!r} failed:\n{log.read_text()}")
+        found[name] = time.monotonic() - started, outcome(path)
+    return found
+
+
+# the parts
+
+
+def kills(folder: Path, count: int, chance: random.Random) -> Part:
+    """SIGKILL at random moments, and at random file operations; then resumed to the end."""
+    part, expected, killed = Part(), references(folder), 0
+    while killed < count:
+        name, arguments = chance.choice(list(TRAININGS.items()))
+        seconds, reference = expected[name]
+        path, log = folder / "killed", folder / "killed.log"
+        shutil.rmtree(path, ignore_errors=True)
+        log.unlink(missing_ok=True)
+        for _ in range(chance.randint(1, 4)):
+            if chance.random() < 0.5:
+                number = chance.randint(1, 40)
+                child = start(continued(path, arguments), log, lambda n=number: dying_at(n))
+            else:
+                child = start(continued(path, arguments), log)
+                time.sleep(chance.uniform(0.0, seconds))
+                os.kill(child, signal.SIGKILL)
+            killed += finish(child) == -signal.SIGKILL
+        status = finish(start(continued(path, arguments), log))
+        complete = status == 2 and "is complete" in " ".join(log.read_text().split())
+        same = (status == 0 or complete) and outcome(path) == reference
+        part.expect(same, f"{name}: another end than without kills (status {status})")
+        left = [file.name for file in path.glob(".*.tmp")]
+        part.expect(complete or not left, f"{name}: left {left}")
+    part.notes.append(f"{killed} kills in {part.done // 2} runs of {len(TRAININGS)} methods")
+    return part
+
+
+def ranks(folder: Path, count: int, chance: random.Random) -> Part:
+    """SIGKILL of a rank, or of all, of two that torchrun started; it restarts them."""
+    part = Part()
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nproc-per-node=2", "--max-restarts=3", "--monitor-interval=0.1"]
+    arguments = ["train", "quickstart", *_sets(*POLICY, "outer.iterations=300")]
+    whole = folder / "two-ranks"
+    command = [*launcher, "-m", "metarl", *arguments, "--out"]
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    for number in range(count):
+        path = folder / f"two-ranks-{number}"
+        process = subprocess.Popen([*command, str(path)], stderr=subprocess.PIPE, text=True)
+        until = chance.choice(["config.yaml", "state.json", "metrics.jsonl"])
+        while not (path / until).exists() and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0.0, 2.0) if until == "metrics.jsonl" else 0.0)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for child in children if chance.random() < 0.3 else children[-2:][:1]:
+            os.kill(int(child), signal.SIGKILL)
+        _, errors = process.communicate()
+        part.expect(process.returncode == 0, f"torchrun ended with {errors[-300:]}")
+        if process.returncode == 0:
+            part.expect(outcome(path) == outcome(whole), "another end than without kills")
+    return part
+
+
+def interruptions(folder: Path, count: int, chance: random.Random) -> Part:
+    """One signal, or two within 30 ms: no iteration that was done is lost."""
+    part = Part()
+    names = ["maml (TRPO)", "sinusoid", "pretrained"]
+    more = _sets("outer.iterations=1000000", "checkpoint_every=1000000")
+    for number in range(count):
+        name = chance.choice(names)
+        path, log = folder / f"interrupted-{number}", folder / f"interrupted-{number}.log"
+        arguments = [a for a in TRAININGS[name] if not a.startswith("--set=outer.iterations")]
+        child = start([*arguments, *more, "--out", str(path)], log)
+        wanted = chance.randint(1, 20)
+        while not (path / "metrics.jsonl").exists() or _lines(path) < wanted:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0.0, 0.05))
+        signals = chance.choices([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], k=number % 2 + 1)
+        for one in signals:
+            os.kill(child, one)
+            time.sleep(chance.uniform(0.0, 0.03))
+        status = finish(child)
+        state, logged = Run.open(path).load(), _lines(path)
+        iterations = [line["iteration"] for line in read_metrics(path)]
+        kept = state.iteration >= iterations[-1] and len(iterations) == logged
+        said = "continue with" in log.read_text()
+        which = "+".join(one.name for one in signals)
+        sentence = f"{name}, {which}: status {status}, {state.iteration} saved of {iterations[-1]}"
+        part.expect(status == 130 and kept and said, sentence)
+        shutil.rmtree(path)
+    return part
+
+
+def _lines(path: Path) -> int:
+    return (path / "metrics.jsonl").read_bytes().count(b"\n")
+
+
+def disks(folder: Path, count: int, chance: random.Random) -> Part:
+    """A disk that is full, after some iterations or at once; then there is room."""
+    part = Part()
+    if os.geteuid() or not _mounts(folder):
+        part.notes.append("left out: only root may mount a small disk")
+        return part
+    expected = references(folder)
+    for _ in range(count):
+        name, arguments = chance.choice(list(TRAININGS.items()))
+        kilobytes = 4 * chance.randint(2, 24)
+        with small_disk(folder / "disk", kilobytes) as disk:
+            path, log = disk / "run", folder / "disk.log"
+            log.unlink(missing_ok=True)
+            status = finish(start([*arguments, "--out", str(path)], log))
+            text = " ".join(log.read_text().split())
+            what = f"{name} in {kilobytes} kB: status {status}"
+            part.expect("Traceback" not in text, f"{what}: {text[-300:]}")
+            full = "No space left on device" in text
+            part.expect(status in ((1, 2) if full else (0,)), f"{what}: {text[-300:]}")
+            subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+            status = finish(start(continued(path, arguments), log))
+            complete = "is complete" in log.read_text()
+            same = (status == 0 or complete) and outcome(path) == expected[name][1]
+            part.expect(same, f"{what}, and another end with room: {log.read_text()[-300:]}")
+    part.notes.append(f"{count} small disks")
+    return part
+
+
+@contextmanager
+def small_disk(place: Path, kilobytes: int) -> Iterator[Path]:
+    """A file system in memory."""
+    place.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(place)]
+    subprocess.run(mount, check=True, capture_output=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def _mounts(folder: Path) -> bool:
+    try:
+        with small_disk(folder / "disk", 64):
+            return True
+    except subprocess.CalledProcessError:
+        return False
+
+
+def configs(folder: Path, count: int, chance: random.Random) -> Part:
+    """Configs that chance wrote: each is valid, or refused in sentences."""
+    part, accepted = Part(), 0
+    texts = [path.read_text() for path in shipped_configs().values()]
+    file = folder / "fuzzed.yaml"
+    slowest = 0.0
+    for _ in range(count):
+        content = fuzzed_config(chance, chance.choice(texts))
+        file.write_bytes(content)
+        started = time.monotonic()
+        try:
+            load_config(str(file))
+            accepted += 1
+            problem = ""
+        except UserError as error:
+            problem = "" if str(error).strip() else "an empty sentence"
+        except Exception as error:  # noqa: BLE001  what is looked for
+            problem = f"{type(error).__name__}: {error}"
+        slowest = max(slowest, time.monotonic() - started)
+        part.expect(not problem, f"{problem} for {content[:300]!r}")
+    part.notes.append(f"{accepted} accepted; the slowest took {slowest:.1f} s")
+    return part
+
+
+VALUES: list[Any] = [None, True, 0, -1, 1, 2, 1e-3, 0.5, 1e308, -1e308, float("inf"), float("nan")]
+VALUES += [2**62, 2**64, 10**30, "", "x", "maml", "adam", "trpo", "ant-goal", "a:b", "\x85", "é"]
+VALUES += [[], [1], [-1], [0.1, "x"], [[1]], {}, {"a": 1}, {"name": "omniglot"}, {1: 2}, "1e3"]
+
+
+def fuzzed_config(chance: random.Random, text: str) -> bytes:
+    """A config with some settings changed, removed, moved, or with some characters changed."""
+    if chance.random() < 0.3:
+        return mutated(chance, text.encode())
+    values = yaml.safe_load(text)
+    sections = [values, *(part for part in values.values() if isinstance(part, dict))]
+    for _ in range(chance.randint(1, 3)):
+        section = chance.choice(sections)
+        match chance.randrange(4):
+            case 0 if section:
+                section[chance.choice(list(section))] = chance.choice(VALUES)
+            case 1 if section:
+                del section[chance.choice(list(section))]
+            case 2:
+                section[_word(chance)] = chance.choice(VALUES)
+            case _:
+                section[chance.choice(SETTINGS)] = chance.choice(VALUES)
+    return yaml.dump(values, allow_unicode=True).encode()
+
+
+SETTINGS = ["method", "family", "data", "network", "inner", "outer", "evaluation", "baseline"]
+SETTINGS += [
+    "seed",
+    "device",
+    "step_size",
+    "steps",
+    "iterations",
+    "tasks",
+    "kind",
+    "name",
+    "settings",
+]
+SETTINGS += ["algorithm", "anneal", "step_sizes", "hidden_sizes", "horizon", "gamma", "damping"]
+
+
+def _word(chance: random.Random) -> str:
+    return "".join(chance.choices(string.ascii_lowercase + "_.:é\n", k=chance.randint(0, 8)))
+
+
+def mutated(chance: random.Random, content: bytes) -> bytes:
+    """Some bytes changed, cut out, doubled, or put in."""
+    data = bytearray(content)
+    for _ in range(chance.randint(1, 4)):
+        place = chance.randrange(len(data) + 1)
+        length = chance.choice([1, 1, 2, 8, 64, len(data)])
+        match chance.randrange(5):
+            case 0 if place < len(data):
+                data[place] ^= 1 << chance.randrange(8)
+            case 1:
+                del data[place : place + length]
+            case 2:
+                data[place:place] = data[place : place + length]
+            case 3:
+                data[place:place] = chance.randbytes(length % 65)
+            case _:
+                odd = [b"[" * 500, b"-", b"9" * 400, b"null", b"NaN", b"1e999", b"\0", b"&a *a"]
+                data[place:place] = chance.choice(odd)
+    return bytes(data)
+
+
+def commands(folder: Path, count: int, chance: random.Random) -> Part:
+    """Command lines that chance wrote; those that are accepted are run, tiny."""
+    part, accepted = Part(), 0
+    run = folder / "sound"
+    log = folder / "commands.log"
+    finish(start([*TRAININGS["maml (TRPO)"], "--out", str(run)], log))
+    for number in range(count):
+        log.unlink(missing_ok=True)
+        out = folder / f"command-{number}"
+        arguments = fuzzed_command(chance, run, out)
+        status = finish(start(arguments, log, lambda: os.chdir(folder)), limit=60.0)
+        text = log.read_text(errors="replace")
+        accepted += status == 0
+        fine = status in (0, 1, 2) and "Traceback" not in text and (status == 0 or text.strip())
+        part.expect(bool(fine), f"status {status} for {arguments}: {text[-400:]}")
+        shutil.rmtree(out, ignore_errors=True)
+    part.notes.append(f"{accepted} accepted and run")
+    return part
+
+
+def fuzzed_command(chance: random.Random, run: Path, out: Path) -> list[str]:
+    """A command with arguments that may belong to it, the tiny sizes last."""
+    name = chance.choice(["train", "train", "baseline", "evaluate", "compare", "export", "trian"])
+    runs = [str(run), str(run), "point_navigation", "absent", "", "/dev/null", ".", "\udcff"]
+    if name in ("train", "baseline"):
+        training = chance.choice(list(TRAININGS.values()))
+        arguments = [name, training[1], *(a for a in training if a.startswith("--set"))]
+        if name == "baseline":
+            kinds = ["pretrained", "random", "oracle", "nearest_neighbour", "best", ""]
+            arguments += ["--kind", chance.choice(kinds)]
+        for _ in range(chance.randint(0, 2)):
+            setting = chance.choice(SETTINGS)
+            if chance.random() < 0.5:
+                setting = f"{chance.choice(SETTINGS)}.{setting}"
+            value = yaml.dump(chance.choice(VALUES), default_flow_style=True).split("\n")[0]
+            arguments.append(f"--set={setting}={value}")
+        arguments += ["--out", str(out)]
+        if chance.random() < 0.1:
+            arguments += ["--resume", chance.choice(runs)]
+    else:
+        arguments = [name, chance.choice(runs)]
+        tiny = ["evaluation.tasks=2", "evaluation.trajectories=1", "evaluation.tasks=-1", "seed=2"]
+        if name == "evaluate":
+            arguments += _sets(*chance.choices(tiny, k=chance.randint(0, 2)))
+        elif name == "compare":
+            arguments += [chance.choice(runs), "--out", str(out)][chance.randrange(2) :]
+        elif name == "export":
+            arguments += [str(out) + chance.choice([".zip", ".pt", ""])]
+    if chance.random() < 0.2:
+        arguments.insert(
+            chance.randint(0, len(arguments)), chance.choice(["--", "-x", "--set", "é"])
+        )
+    # what would train for hours is no fuzz: a second setting of the same name wins
+    short = _sets("outer.iterations=2") if arguments[0] in ("train", "baseline") else []
+    return arguments if "--" in arguments else [*arguments, *short]
+
+
+def files(folder: Path, count: int, chance: random.Random) -> Part:
+    """A file of a run that is damaged: it is refused, or what is read is what was written."""
+    part, refused = Part(), 0
+    sound = {}
+    for name in ("maml (TRPO)", "maml (Adam)", "sinusoid"):
+        path = folder / f"sound-{len(sound)}"
+        finish(start([*TRAININGS[name], "--out", str(path)], folder / "sound.log"))
+        sound[path] = outcome(path)
+    for _ in range(count):
+        whole = chance.choice(list(sound))
+        path = folder / "damaged"
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(whole, path)
+        names = ["state.json", "config.yaml", "weights-*", "metrics.jsonl", "evaluation.json"]
+        file = next(path.glob(chance.choice(names)))
+        before = file.read_bytes()
+        file.write_bytes(mutated(chance, before))
+        what = f"{whole.name}/{file.name}"
+        try:
+            run = Run.open(path)
+            iteration, samples, weights, _, _ = sound[whole]
+            state = run.load()
+            found = {**state.theta, **state.optimizer}
+            same = [(name, leaf.numpy().tobytes()) for name, leaf in found.items()] == weights
+            run.metrics()
+            if json.loads(before) if file.name == "evaluation.json" else True:
+                _evaluation(run)
+            # a number in state.json that is another, and still one, cannot be known to be wrong
+            fits = file.name == "state.json" or (state.iteration, state.samples) == (
+                iteration,
+                samples,
+            )
+            part.expect(same and fits, f"{what}: other weights, silently")
+        except UserError:
+            refused += 1
+            part.done += 1
+        except Exception as error:  # noqa: BLE001  what is looked for
+            part.expect(False, f"{what}: {type(error).__name__}: {error}")
+    part.notes.append(f"{refused} refused, the others sound")
+    return part
+
+
+def _evaluation(run: Run) -> None:
+    """Read an evaluation, where it is of these weights: it is not measured anew here."""
+    text = (run.path / "evaluation.json").read_bytes()
+    if run.weights_sha256().encode() in text:
+        measured(run)
+
+
+def iterations(folder: Path, count: int, chance: random.Random) -> Part:
+    """Many iterations in one process: memory, descriptors and threads stay what they were."""
+    part = Part()
+    for name in ("maml (TRPO)", "sinusoid", "pretrained"):
+        path, log = folder / f"long-{name}", folder / "long.log"
+        arguments = [a for a in TRAININGS[name] if not a.startswith("--set=outer.iterations")]
+        updates = count // 2 if name == "pretrained" else count  # which has two an iteration
+        more = _sets(f"outer.iterations={updates}", "checkpoint_every=100")
+        child = start([*arguments, *more, "--out", str(path)], log)
+        early: tuple[int, int, int] | None = None
+        latest = (0, 0, 0)
+        while (status := os.waitpid(child, os.WNOHANG))[0] == 0:
+            try:
+                done = read_metrics(path)[-1:]
+                if done and done[0]["iteration"] < 0.97 * count:  # the evaluation takes its own
+                    latest = _use(child)
+                if early is None and done and done[0]["iteration"] >= 0.3 * count:
+                    early = latest
+            except (OSError, IndexError, ValueError):
+                pass  # it has just ended
+            time.sleep(0.25)
+        code = os.waitstatus_to_exitcode(status[1])
+        part.expect(code == 0, f"{name}: status {code}: {log.read_text()[-300:]}")
+        early = early or latest
+        grown = (latest[0] - early[0]) / 1024
+        part.expect(grown < 8.0, f"{name}: {grown:.1f} MB more after {count} iterations")
+        part.expect(latest[1:] == early[1:], f"{name}: descriptors, threads {early} → {latest}")
+        part.notes.append(f"{name}: {count} iterations, {latest[0] / 1024:.0f} MB ({grown:+.1f})")
+    return part
+
+
+def _use(process: int) -> tuple[int, int, int]:
+    """Memory in kB, open descriptors, threads."""
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines()
+    )
+    descriptors = len(os.listdir(f"/proc/{process}/fd"))
+    return int(status["VmRSS"].split()[0]), descriptors, int(status["Threads"])
+
+
+def seeds(folder: Path, count: int, chance: random.Random) -> Part:
+    """Every config twice with the same seed, and with 1, 2 and 4 threads: the same outcome."""
+    part = Part()
+    skipped = []
+    for name in list(shipped_configs())[: max(1, count)]:
+        values = yaml.safe_load(shipped_configs()[name].read_text())
+        if values.get("data", {}).get("name") in ("omniglot", "miniimagenet"):
+            if not os.environ.get("METARL_DATA"):
+                skipped.append(name)
+                continue
+            tiny = ["outer.meta_batch=2", "evaluation.tasks=3", "outer.iterations=2"]
+        elif "data" in values:
+            tiny = [*WAVES, "outer.iterations=20"]
+        else:
+            tiny = [*POLICY, "outer.iterations=2"]
+        ends = []
+        for threads in (1, 1, 2, 4):
+            path, log = folder / f"{name}-{len(ends)}", folder / "seeds.log"
+            native = ["family.settings.num_threads=" + str(threads)]
+            mujoco = values.get("family", {}).get("name", "").startswith(("ant", "half"))
+            arguments = [
+                "train",
+                name,
+                "--out",
+                str(path),
+                *_sets(*tiny, *(native if mujoco else [])),
+            ]
+            child = start(arguments, log, lambda n=threads: torch.set_num_threads(n))
+            if status := finish(child):
+                part.expect(False, f"{name}: status {status}: {log.read_text()[-300:]}")
+                break
+            ends.append(outcome(path))
+        part.expect(all(end == ends[0] for end in ends[:2]), f"{name}: the same seed, another end")
+        part.expect(all(end == ends[0] for end in ends[2:]), f"{name}: threads change the end")
+    if skipped:
+        part.notes.append(f"left out without METARL_DATA: {len(skipped)} of images")
+    return part
+
+
+# how often each part is done in thirty minutes
+PARTS: dict[str, tuple[Callable[[Path, int, random.Random], Part], int]] = {
+    "kills": (kills, 400),
+    "ranks": (ranks, 10),
+    "interruptions": (interruptions, 150),
+    "disks": (disks, 60),
+    "configs": (configs, 5000),
+    "commands": (commands, 500),
+    "files": (files, 2000),
+    "iterations": (iterations, 5000),
+    "seeds": (seeds, 17),
+}
+
+
+def soak() -> int:
+    """Do what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--minutes", type=float, default=30.0, help="for all parts (default: 30)")
+    parser.add_argument("--count", type=int, help="how often, instead")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of all chances")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - PARTS.keys():
+        parser.error(f"there is no part {', '.join(sorted(unknown))}")
+    console = Console()
+    console.print(f"metarl from {Path(metarl.__file__).parent}, seed {options.seed}")
+    table = Table("part", "done", "failed", "seconds", "figures", title="soak")
+    failed = 0
+    for name in options.parts or PARTS:
+        part, often = PARTS[name]
+        count = options.count or max(1, round(often * options.minutes / 30.0))
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+            result = part(Path(folder), count, random.Random(f"{options.seed} {name}"))
+        seconds = time.monotonic() - started
+        failed += len(result.failures)
+        for failure in result.failures[:20]:
+            console.print(f"{name}: {failure}", style="red", markup=False, soft_wrap=True)
+        figures = "; ".join(result.notes)
+        row = [name, str(result.done), str(len(result.failures)), f"{seconds:.0f}", figures]
+        console.print(f"{name}: {', '.join(row[1:])}", highlight=False, soft_wrap=True)
+        table.add_row(*row)
+    console.print(table)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit(soak())
