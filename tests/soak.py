@@ -38,13 +38,13 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent))
 
 from killed_at import dying_at
-from metarl.runs.metrics import read_metrics
 
 import metarl
-from metarl.baselines import pretraining  # noqa: F401  imported before anything is forked
+from metarl.baselines import ppo  # noqa: F401  imported before anything is forked
 from metarl.cli import main
 from metarl.errors import UserError
 from metarl.runs.config import load_config, shipped_configs
+from metarl.runs.metrics import read_metrics
 from metarl.runs.results import measured
 from metarl.runs.run import Run
 

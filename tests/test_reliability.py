@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from metarl.runs.metrics import MetricsLog, read_metrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from metarl.cli import main, train
+from metarl.rl.maml import MAML
 from metarl.runs import results
 from metarl.runs.config import dump_config, load_config
+from metarl.runs.metrics import MetricsLog, read_metrics
 from metarl.runs.run import Run
 
 KILLED_AT = str(Path(__file__).parent / "killed_at.py")
@@ -188,27 +189,20 @@ def test_a_second_signal_does_not_stop_what_the_first_one_saves(
 def test_a_signal_stops_an_iteration_at_once_and_a_second_one_not_its_cleaning_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, load, cleaned = tmp_path / "run", train.load_experiment, []
+    path, updates, cleaned = tmp_path / "run", train.train, []
 
-    def interrupted(config):
-        experiment = load(config)
-        updates = experiment.train
+    def training(method, state):
+        for following in updates(method, state):
+            yield following
+            if following[0].iteration == 3:
+                try:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(60.0)
+                finally:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    cleaned.append(True)
 
-        def training(state):
-            for following in updates(state):
-                yield following
-                if following[0].iteration == 3:
-                    try:
-                        os.kill(os.getpid(), signal.SIGINT)
-                        time.sleep(60.0)
-                    finally:
-                        os.kill(os.getpid(), signal.SIGTERM)
-                        cleaned.append(True)
-
-        object.__setattr__(experiment, "train", training)
-        return experiment
-
-    monkeypatch.setattr(train, "load_experiment", interrupted)
+    monkeypatch.setattr(train, "train", training)
     assert main(command(path, 100)) == train.INTERRUPTED
     assert cleaned
     assert Run.open(path).load().iteration == 3 == len(read_metrics(path))
@@ -325,15 +319,15 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(
 def test_an_evaluation_names_the_weights_that_it_measured_though_newer_ones_came(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sha256, evaluate = Run.open(run).weights_sha256(), results.evaluate
+    sha256, evaluate = Run.open(run).weights_sha256(), MAML.adaptation_curve
 
-    def overtaken(experiment, params):
+    def overtaken(method, params):
         writer = Run.open(run)
         state = writer.load()
         writer.save(type(state)(9, {n: v + 1 for n, v in state.theta.items()}, {}, 99))
-        return evaluate(experiment, params)
+        return evaluate(method, params)
 
-    monkeypatch.setattr(results, "evaluate", overtaken)
+    monkeypatch.setattr(MAML, "adaptation_curve", overtaken)
     results.measure(Run.open(run))
     written = json.loads((run / "evaluation.json").read_text())
     assert (written["weights_sha256"], written["iteration"]) == (sha256, 5)

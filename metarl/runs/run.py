@@ -39,7 +39,7 @@ from safetensors.torch import save as save_tensors
 
 from metarl.errors import UserError, did_you_mean
 from metarl.files import leftovers, read_bounded, storing, write_atomically
-from metarl.method import TrainingState
+from metarl.method import TrainingState, load_method
 from metarl.runs.config import (
     AnyConfig,
     differences,
