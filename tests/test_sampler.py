@@ -104,7 +104,7 @@ def test_an_observation_that_is_not_finite_is_never_shown_to_the_policy() -> Non
     params = repeat(policy.init(torch_stream(0, "init")), 1)
     envs = Countdown(2, breaks(0, np.nan, index=1, step=3))
     with pytest.raises(FloatingPointError, match="after 3 steps"):
-        sample(policy, params, envs, np.array([[9.0]]), 6, 0)
+        sample(policy, params, envs, np.array([[9.0]]), 6, Key(0))
     assert len(seen) == 3
     assert all(torch.isfinite(observations).all() for observations in seen)
 
