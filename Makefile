@@ -1,18 +1,21 @@
 # make train   install, meta-train on point navigation, train the baselines, compare them all
 # make test    install, then lint, types, architecture and tests
 # make lint    install, then lint, types and architecture
+# make soak    half an hour of what the tests do for seconds: kills, full disks, fuzz, long runs;
+#              make soak MINUTES=3 for a tenth of it
 # make clean   remove the environment and the caches; runs stay
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+MINUTES ?= 30
 RUN    := runs/quickstart
 RUNS   := $(RUN) $(addprefix $(RUN)-,pretrained random oracle)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train lint test clean
+.PHONY: help install train lint test soak clean
 
 help:
-	@sed -n 's/^# make/make/p' Makefile
+	@sed -n '/^PYTHON/q; s/^# //p' Makefile
 
 install: $(VENV)/.installed
 
@@ -44,6 +47,9 @@ lint: install
 
 test: lint
 	$(BIN)/pytest --durations=5
+
+soak: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -223,7 +223,8 @@ def ranks(folder: Path, count: int, chance: random.Random) -> Part:
     subprocess.run([*command, str(whole)], check=True, capture_output=True)
     for number in range(count):
         path = folder / f"two-ranks-{number}"
-        process = subprocess.Popen([*command, str(path)], stderr=subprocess.PIPE, text=True)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen([*command, str(path)], **quiet)
         until = chance.choice(["config.yaml", "state.json", "metrics.jsonl"])
         while not (path / until).exists() and process.poll() is None:
             time.sleep(0.005)
@@ -596,10 +597,10 @@ def seeds(folder: Path, count: int, chance: random.Random) -> Part:
 
 # how often each part is done in thirty minutes
 PARTS: dict[str, tuple[Callable[[Path, int, random.Random], Part], int]] = {
-    "kills": (kills, 400),
-    "ranks": (ranks, 10),
-    "interruptions": (interruptions, 150),
-    "disks": (disks, 60),
+    "kills": (kills, 200),
+    "ranks": (ranks, 6),
+    "interruptions": (interruptions, 100),
+    "disks": (disks, 40),
     "configs": (configs, 5000),
     "commands": (commands, 500),
     "files": (files, 2000),

@@ -115,6 +115,24 @@ def test_what_a_run_left_that_was_killed_before_its_config_counts_as_an_empty_di
     assert not list(path.glob("*.tmp"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "written"), [(2, []), (8, ["config.yaml"]), (20, ["config.yaml", "state.json"])]
+)
+def test_processes_that_torchrun_restarts_go_on_from_wherever_the_run_is(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, written: list[str]
+) -> None:
+    path = tmp_path / "run"
+    arguments = [sys.executable, KILLED_AT, str(number), *command(path, 5)]
+    killed = subprocess.run(arguments, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    files = {file.name for file in path.iterdir()}
+    assert [name for name in ("config.yaml", "state.json") if name in files] == written
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert main(command(path, 5)) == 0
+    assert outcome(path) == outcome(finished)
+
+
 def test_a_trained_run_that_lost_its_state_is_not_begun_anew(run: Path, complaint) -> None:
     (run / "state.json").unlink()
     assert "has lost its state.json" in complaint("train", "--resume", str(run))
