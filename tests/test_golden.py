@@ -6,9 +6,11 @@ others, whose products round otherwise, nearly so. A first step of Adam keeps a 
 meta-gradient as its first moment: the recorded optimiser is a recorded meta-gradient.
 """
 
+import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from metarl.cli import main
+from metarl.runs.run import trained_runs
 
 FILE = Path(__file__).parent / "golden.safetensors"
 TRPO = "{algorithm: trpo, iterations: 3, meta_batch: 4, max_kl: 0.01, cg_iterations: 10, "
@@ -202,6 +205,26 @@ def test_a_shipped_run_evaluates_as_it_did(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     check(name, evaluation(name, tmp_path))
+
+
+# the weights of shipped runs two iterations on, by the version that had made them (format 1)
+RESUMED = {
+    "half_cheetah_direction": "d2792e8c7cfaf1524d654de9cb4905ac5c1f90ef83326282b014cef490535c41",
+    "sinusoid": "cd00da8659a236655d99d6717c4005254b4120df327c599df47b0c4eefa86622",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_run_of_an_older_version_goes_on_as_it_would_have(name: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_runs()[name], run)
+    iteration = json.loads((run / "state.json").read_text())["iteration"]
+    further = f"--set=outer.iterations={iteration + 2}"
+    assert main(["train", "--resume", str(run), further, "--set=evaluation.tasks=2"]) == 0
+    (weights,) = run.glob("weights-*.safetensors")
+    if bytes(load_file(FILE)["processor"].tolist()).decode() == processor():
+        assert hashlib.sha256(weights.read_bytes()).hexdigest() == RESUMED[name]
 
 
 def record() -> None:

@@ -438,6 +438,16 @@ def test_one_query_tells_nothing_about_another_unless_it_is_transductive() -> No
     assert not torch.allclose(before[:, :-1], after[:, :-1])
 
 
+def test_an_evaluation_on_more_tasks_keeps_the_scores_of_the_first() -> None:
+    def curve(number: int):
+        method = load_method(load_config("sinusoid", ["evaluation.steps=1"]))
+        return method.curve("test", number, method.initial_state().theta, (0.001,))
+
+    few, more = curve(7), curve(60)
+    np.testing.assert_array_equal(few.tasks, more.tasks[:7])
+    np.testing.assert_array_equal(few.scores, more.scores[:7])
+
+
 def test_the_nearest_neighbour_is_the_most_similar_of_each_class() -> None:
     class Given:
         def features(self, params, inputs):
