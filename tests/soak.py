@@ -25,7 +25,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -525,25 +525,25 @@ def iterations(folder: Path, count: int, chance: random.Random) -> Part:
         updates = count // 2 if name == "pretrained" else count  # which has two an iteration
         more = _sets(f"outer.iterations={updates}", "checkpoint_every=100")
         child = start([*arguments, *more, "--out", str(path)], log)
-        early: tuple[int, int, int] | None = None
-        latest = (0, 0, 0)
+        seen: list[tuple[int, tuple[int, int, int]]] = []
         while (status := os.waitpid(child, os.WNOHANG))[0] == 0:
-            try:
-                done = read_metrics(path)[-1:]
-                if done and done[0]["iteration"] < 0.97 * count:  # the evaluation takes its own
-                    latest = _use(child)
-                if early is None and done and done[0]["iteration"] >= 0.3 * count:
-                    early = latest
-            except (OSError, IndexError, ValueError):
-                pass  # it has just ended
-            time.sleep(0.25)
+            with suppress(OSError, LookupError, ValueError):  # it has just begun, or ended
+                seen.append((read_metrics(path)[-1]["iteration"], _use(child)))
+            time.sleep(0.05)
         code = os.waitstatus_to_exitcode(status[1])
         part.expect(code == 0, f"{name}: status {code}: {log.read_text()[-300:]}")
-        early = early or latest
-        grown = (latest[0] - early[0]) / 1024
+        # the beginning and the evaluation take their own
+        early = [use for done, use in seen if 0.1 * count < done <= 0.5 * count]
+        late = [use for done, use in seen if 0.5 * count < done < 0.97 * count]
+        if not early or not late:
+            part.expect(False, f"{name}: too short to be watched")
+            continue
+        grown = (late[-1][0] - early[-1][0]) / 1024
         part.expect(grown < 8.0, f"{name}: {grown:.1f} MB more after {count} iterations")
-        part.expect(latest[1:] == early[1:], f"{name}: descriptors, threads {early} → {latest}")
-        part.notes.append(f"{name}: {count} iterations, {latest[0] / 1024:.0f} MB ({grown:+.1f})")
+        # the fewest: one more is open while a checkpoint is written
+        fewest = [[min(use[which] for use in uses) for which in (1, 2)] for uses in (early, late)]
+        part.expect(fewest[0] == fewest[1], f"{name}: descriptors, threads: {fewest}")
+        part.notes.append(f"{name}: {count} iterations, {late[-1][0] / 1024:.0f} MB ({grown:+.1f})")
     return part
 
 
