@@ -1,1 +1,1 @@
-"""What meta-training is measured against: pretraining with stable-baselines3, and an oracle."""
+"""What MAML is compared with: a file a method, and what trains or translates it."""

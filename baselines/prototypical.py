@@ -12,11 +12,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from metarl.distributed import shard
 from metarl.method import Axis, Role
 from metarl.networks import Network
 from metarl.params import Params, repeat
-from metarl.randomness import stream
 from metarl.settings import MethodSection
 from metarl.supervised.losses import CLASSIFICATION, Kind
 from metarl.supervised.method import SupervisedMethod
@@ -42,8 +40,8 @@ class Prototypical(SupervisedMethod):
     distributes: ClassVar[bool] = True
 
     @property
-    def ways(self) -> int:
-        """How many classes an episode of training has."""
+    def ways(self) -> int | None:
+        """More classes an episode of training than at the test."""
         settings = self.problem.config.method
         assert isinstance(settings, PrototypicalSettings)
         return settings.ways
@@ -52,23 +50,6 @@ class Prototypical(SupervisedMethod):
         """A fresh network."""
         tasks = self.problem.tasks("train")
         return self.problem.network.init(generator, tasks.shape, tasks.outputs)
-
-    def draw(self, iteration: int) -> Episodes:
-        """Episodes of more classes than there are at the test."""
-        config, settings = self.problem.config, self.problem.config.inner
-        return self.problem.tasks("train", self.ways).sample(
-            stream(config.seed, "tasks", iteration),
-            config.outer.meta_batch,
-            settings.shots,
-            settings.queries,
-            shard(config.outer.meta_batch),
-        )
-
-    @property
-    def examples(self) -> int:
-        """How many images an iteration learns from."""
-        settings, batch = self.problem.config.inner, self.problem.config.outer.meta_batch
-        return batch * self.ways * (settings.shots + settings.queries)
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the queries' distances to the class means (algorithm 1)."""

@@ -69,10 +69,15 @@ class SupervisedMethod:
         """
         raise NotImplementedError
 
+    @property
+    def ways(self) -> int | None:
+        """How many classes an episode of training has; as many as at the test where None."""
+        return None
+
     def draw(self, iteration: int) -> Episodes:
         """This process's episodes of an iteration."""
         config, settings = self.problem.config, self.problem.config.inner
-        return self.problem.tasks("train").sample(
+        return self.problem.tasks("train", self.ways).sample(
             stream(config.seed, "tasks", iteration),
             config.outer.meta_batch,
             settings.shots,
@@ -84,7 +89,7 @@ class SupervisedMethod:
     def examples(self) -> int:
         """How many examples an iteration learns from."""
         settings, batch = self.problem.config.inner, self.problem.config.outer.meta_batch
-        each = self.problem.data.examples_per_shot
+        each = self.ways or self.problem.data.examples_per_shot
         return batch * each * (settings.shots + settings.queries)
 
     @property
