@@ -25,6 +25,7 @@ from metarl.cli import main
 from metarl.runs.run import trained_runs
 
 FILE = Path(__file__).parent / "golden.safetensors"
+OLDER = Path(__file__).parent / "older_runs" / "half_cheetah_direction"  # shipped before another
 TRPO = "{algorithm: trpo, iterations: 3, meta_batch: 4, max_kl: 0.01, cg_iterations: 10, "
 POINT = """\
 family: {name: point-navigation, settings: {horizon: 20}}
@@ -149,9 +150,11 @@ def result(case: str, folder: Path) -> dict[str, torch.Tensor]:
 
 def evaluation(name: str, folder: Path) -> dict[str, torch.Tensor]:
     """The evaluation of a shipped run on a few tasks."""
-    command = ["evaluate", name, "--set", "evaluation.tasks=6"]
+    run, shipped = folder / name, trained_runs()
+    shutil.copytree(OLDER if name == OLDER.name else shipped[name], run)
+    command = ["evaluate", str(run), "--set", "evaluation.tasks=6"]
     assert main(command) == 0
-    return {"scores": scores(folder / "runs" / "trained" / name)}
+    return {"scores": scores(run)}
 
 
 def scores(run: Path) -> torch.Tensor:
@@ -218,7 +221,7 @@ RESUMED = {
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_of_an_older_version_goes_on_as_it_would_have(name: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(trained_runs()[name], run)
+    shutil.copytree(OLDER if name == OLDER.name else trained_runs()[name], run)
     iteration = json.loads((run / "state.json").read_text())["iteration"]
     further = f"--set=outer.iterations={iteration + 2}"
     assert main(["train", "--resume", str(run), further, "--set=evaluation.tasks=2"]) == 0
