@@ -1,5 +1,6 @@
 """How a policy adapts to one task: policy gradients on trajectories of it."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -55,6 +56,13 @@ class InnerLoop:
         return adapt(self.loss, theta, pre, sizes, self.settings.first_order)
 
     def over_tasks(self, function: Callable[[slice], Result], samples: Samples) -> list[Result]:
-        """The results of a function of some tasks, of about `chunk_samples` samples a time."""
+        """The results of a function of some tasks, of about `chunk_samples` samples a time.
+
+        Where there are half as many in all, they are two chunks at least, for two processors. What
+        is summed up in which order does not depend on how many there are.
+        """
         num_tasks, per_task = samples.weights.shape
-        return over_chunks(function, num_tasks, max(1, self.chunk_samples // per_task))
+        size = self.chunk_samples // per_task
+        if num_tasks * per_task > self.chunk_samples // 2:
+            size = min(size, math.ceil(num_tasks / 2))
+        return over_chunks(function, num_tasks, max(1, size))

@@ -211,7 +211,7 @@ class EpisodeObjective:
         method: whose loss it is.
         episodes: this process's.
         iteration: whose they are.
-        seen: mean loss and score of the queries, once the gradient was asked for.
+        seen: mean loss, and score of the queries, once the gradient was asked for.
     """
 
     method: SupervisedMethod
@@ -235,11 +235,8 @@ class EpisodeObjective:
             gradient = torch.autograd.grad(
                 loss, list(leaves.values()), allow_unused=True, materialize_grads=True
             )
-            with torch.no_grad():
-                outputs, targets = outputs.detach(), part.query[1]
-                seen = torch.stack(
-                    [kind.loss(outputs, targets), kind.score(outputs, targets).sum()]
-                )
+            score = kind.score(outputs.detach(), part.query[1]).sum()
+            seen = torch.stack([loss.detach(), score])
             return flatten(dict(zip(leaves, gradient, strict=True))), seen
 
         number = len(self.episodes.tasks)
