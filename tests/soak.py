@@ -71,6 +71,11 @@ def _sets(*settings: str) -> list[str]:
 TRAININGS: dict[str, list[str]] = {
     "maml (TRPO)": ["train", "quickstart", *_sets(*POLICY, "outer.iterations=12")],
     "maml (Adam)": ["train", "quickstart", *_sets(*POLICY, ADAM)],
+    "ProMP": ["train", "point_navigation_promp", *_sets(*POLICY, "outer.iterations=12")],
+    "RL²": [
+        *("train", "point_navigation_rl2"),
+        *_sets(*POLICY, "method.hidden_size=4", "outer.iterations=12"),
+    ],
     "pretrained": [
         *("baseline", "quickstart", "--kind", "pretrained"),
         *_sets(*POLICY, *PPO, "outer.iterations=6"),
