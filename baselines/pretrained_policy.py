@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from metarl.evaluation import AdaptationCurve, best_schedule
 from metarl.method import Axis, Metrics, Role, TrainingState
+from metarl.optim import OUTER_STEPS
 from metarl.params import Params
 from metarl.randomness import Key
 from metarl.rl.maml import fine_tune, fine_tuned
@@ -40,6 +41,9 @@ class Pretrained:
     Settings: ClassVar[type[MethodSection]] = PretrainedSettings
     distributes: ClassVar[bool] = False
     anneals: ClassVar[bool] = False
+    outer_steps: ClassVar[tuple[str, ...]] = tuple(
+        OUTER_STEPS
+    )  # whose budget it has; it takes none
 
     def __init__(self, problem: PolicyProblem) -> None:
         self.problem = problem

@@ -166,6 +166,7 @@ class RL2(PolicyLearner):
     label: ClassVar[str] = "RL²"
     axis: ClassVar[Axis | None] = "episodes"
     Settings: ClassVar[type[MethodSection]] = RL2Settings
+    outer_steps: ClassVar[tuple[str, ...]] = ("adam",)
 
     def __init__(self, problem: PolicyProblem) -> None:
         super().__init__(problem)

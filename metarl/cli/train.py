@@ -45,6 +45,11 @@ is bit for bit that of an uninterrupted run."""
 TRAIN = f"""\
 Meta-train a policy or a network from a config: a YAML file, or the name of one that comes with the
 package (`metarl list`). At the end it is evaluated on tasks it never saw.
+
+The config's `method` says how, with its own settings (`method: {{name: …, …}}`):
+  policies     {", ".join(RL_METHODS)}
+  networks     {", ".join(SUPERVISED_METHODS)}
+  your own     package.module:Class, see CONTRIBUTING.md
 {RUNS}"""
 
 TRAIN_EXAMPLES = """\

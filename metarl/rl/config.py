@@ -1,8 +1,8 @@
 """What an experiment in reinforcement learning is."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from metarl.compute import Device
 from metarl.envs import TaskFamily, load_family
@@ -102,6 +102,7 @@ class BaselineConfig(Section):
     chosen_after: Natural = 0
 
 
+MEMBERS = (*METHOD_MEMBERS, "outer_steps")  # what a method of one's own must have
 METHODS = Registry(
     "method of reinforcement learning",
     {
@@ -119,7 +120,8 @@ class Config(Section):
     """One experiment in meta-reinforcement learning."""
 
     method: Annotated[
-        SerializeAsAny[MethodSection], one_of(METHODS, "name", "maml", "Settings", METHOD_MEMBERS)
+        SerializeAsAny[MethodSection],
+        one_of(METHODS, "name", "maml", "Settings", MEMBERS),
     ] = Field(default="maml", validate_default=True)
     family: FamilyConfig
     policy: PolicyConfig = PolicyConfig()
@@ -135,6 +137,16 @@ class Config(Section):
     report_every: PositiveInt = 1
 
     domain: ClassVar[str] = "rl"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        method, algorithm = METHODS.load(self.method.name), self.outer.algorithm
+        if algorithm not in method.outer_steps:
+            known = " or ".join(map(repr, method.outer_steps))
+            raise ValueError(
+                f"outer.algorithm: must be {known} for method {self.method.name}, not {algorithm!r}"
+            )
+        return self
 
     @property
     def evaluation_step_sizes(self) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from metarl.compute import CPU, move
 from metarl.distributed import mean_over_tasks, seconds_waited
 from metarl.evaluation import AdaptationCurve
 from metarl.method import Axis, Metrics, Role, TrainingState
-from metarl.optim import Objective
+from metarl.optim import OUTER_STEPS, Objective
 from metarl.params import flatten
 from metarl.rl.policies import Policy
 from metarl.rl.problem import PolicyProblem
@@ -26,6 +26,7 @@ class PolicyLearner:
 
     role: ClassVar[Role] = "meta-learner"
     distributes: ClassVar[bool] = True
+    outer_steps: ClassVar[tuple[str, ...]] = tuple(OUTER_STEPS)  # those that its objective serves
 
     def __init__(self, problem: PolicyProblem) -> None:
         self.problem = problem

@@ -22,6 +22,7 @@ from metarl.supervised.data import DATA
 from metarl.supervised.losses import REGRESSION
 from metarl.supervised.tasks import Data
 
+MEMBERS = (*METHOD_MEMBERS, "kinds")  # what a method of one's own must have
 METHODS = Registry(
     "method of supervised learning",
     {
@@ -84,7 +85,8 @@ class SupervisedConfig(Section):
     """One experiment in supervised meta-learning."""
 
     method: Annotated[
-        SerializeAsAny[MethodSection], one_of(METHODS, "name", "maml", "Settings", METHOD_MEMBERS)
+        SerializeAsAny[MethodSection],
+        one_of(METHODS, "name", "maml", "Settings", MEMBERS),
     ] = Field(default="maml", validate_default=True)
     data: Annotated[SerializeAsAny[Section], one_of(DATA, "name", "")]
     network: Annotated[SerializeAsAny[Section], one_of(NETWORKS, "kind", "")]
