@@ -514,6 +514,19 @@ def files(folder: Path, count: int, chance: random.Random) -> Part:
     return part
 
 
+def strangers(folder: Path, count: int, chance: random.Random) -> Part:
+    """Data sets, models and pickles of others that are damaged: the tests of them, at length."""
+    part, tests = Part(done=count), Path(__file__).parent / "test_untrusted_files.py"
+    each = str(max(1, count // 8))  # there are eight kinds
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
+    result = subprocess.run(
+        command, env={**os.environ, "METARL_MUTATIONS": each}, capture_output=True, text=True
+    )
+    if result.returncode:
+        part.failures.append(result.stdout[-2000:])
+    return part
+
+
 def _evaluation(run: Run) -> None:
     """Read an evaluation, where it is of these weights: it is not measured anew here."""
     text = (run.path / "evaluation.json").read_bytes()
@@ -609,6 +622,7 @@ PARTS: dict[str, tuple[Callable[[Path, int, random.Random], Part], int]] = {
     "configs": (configs, 5000),
     "commands": (commands, 500),
     "files": (files, 2000),
+    "strangers": (strangers, 2000),
     "iterations": (iterations, 5000),
     "seeds": (seeds, 17),
 }
