@@ -56,7 +56,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise ValueError(
-                f"{path.name} has {size} bytes, more than the {limit} that it may have"
+                f"{path.name} has {size:,} bytes, more than the {limit:,} that it may have"
             )
         return file.read(size)
 

@@ -120,7 +120,9 @@ def soon() -> Iterator[None]:
 def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
-        assert f"{path} is not a regular file" in refusal(lambda path=path: read_file(path, 10**9))
+        assert f"{path.name} is not a regular file" in refusal(
+            lambda path=path: read_file(path, 10**9)
+        )
         assert str(path) in refusal(lambda path=path: load_model(path, POLICY))
         assert str(path) in refusal(lambda path=path: unpickle(path))
 
