@@ -64,8 +64,8 @@ class MAML(PolicyLearner):
     def step(self, state: TrainingState) -> tuple[TrainingState, Metrics]:
         """Lines 3 to 10."""
         problem, iteration = self.problem, state.iteration
-        tasks = problem.sample_tasks(iteration)
-        rollouts = collect(
+        tasks = problem.sample_tasks(iteration)  # line 3
+        rollouts = collect(  # lines 4 to 9
             problem.inner,
             state.theta,
             problem.envs,
@@ -74,7 +74,8 @@ class MAML(PolicyLearner):
             problem.key(iteration),
             first_task=problem.shard.start,
         )
-        return outer_step(problem, state, rollouts, self.objective(rollouts), "gradient steps")
+        objective = self.objective(rollouts)
+        return outer_step(problem, state, rollouts, objective, "gradient steps")  # line 10
 
     def objective(self, rollouts: Rollouts) -> Objective:
         """What line 10 improves."""
