@@ -8,6 +8,8 @@ from torch.func import grad, vmap
 
 import metarl.inner_loop
 from metarl.inner_loop import adapt, reverse
+from metarl.settings import InnerSection
+from metarl.step_sizes import PREFIX, meta_parameters, split, step_sizes
 
 MATRIX = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
 
@@ -141,3 +143,14 @@ def test_plain_reverse_mode_keeps_no_graph_where_nobody_asks_for_one() -> None:
         )
     assert adapted["w"].tolist() == [0.5, 0.5]
     assert not adapted["w"].requires_grad
+
+
+def test_learned_step_sizes_are_those_of_their_step_and_the_last_is_repeated() -> None:
+    theta = {"weight0": torch.zeros(2, 3), "bias0": torch.zeros(3)}
+    settings = InnerSection(step_size=0.5, steps=2, learned_step_sizes="lslr")
+    meta = meta_parameters(settings, theta, ["weight0", "bias0"])
+    meta[f"{PREFIX}weight0"][:] = torch.tensor([0.1, 0.2])
+    sizes = step_sizes(settings, meta, ["weight0", "bias0"], (1.0,) * 4)
+    assert [float(step["weight0"]) for step in sizes] == pytest.approx([0.1, 0.2, 0.2, 0.2])
+    assert [float(step["bias0"]) for step in sizes] == [0.5] * 4
+    assert split(meta)[0].keys() == theta.keys()

@@ -10,9 +10,11 @@ import torch
 
 from metarl.baselines.rl2 import RL2, trial_objective
 from metarl.cli import main
+from metarl.envs import PointNavigation, TaskEnv, vectorise
 from metarl.method import load_method, train
 from metarl.networks.recurrent import init_recurrent, recurrent_sequence, recurrent_step
 from metarl.params import flatten, unflatten
+from metarl.rl.problem import PolicyProblem
 from metarl.runs.config import load_config
 
 TINY = [
@@ -135,3 +137,14 @@ def test_every_command_serves_it(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "RL²" in (tmp_path / "comparison" / "comparison.md").read_text()
     assert main(["render", str(run), "--out", str(tmp_path / "film"), "--task", "0.3", "0.3"]) == 0
     assert list((tmp_path / "film").glob("*.mp4"))
+
+
+def test_an_episode_that_the_horizon_ends_is_told_as_ended() -> None:
+    class Endless(PointNavigation):
+        def make_vec(self, num_envs):
+            return vectorise(lambda: TaskEnv(self), num_envs)  # nobody tells of the horizon
+
+    config = load_config("point_navigation_rl2", TINY)
+    rl2 = RL2(PolicyProblem(config, given=Endless(horizon=5)))
+    _, second = rollouts(rl2, rl2.initial_state().theta).memories
+    assert bool((second[-1] == 1.0).all())
