@@ -226,7 +226,8 @@ def plot_classification(seen: Classification, title: str, *files: Path) -> None:
     panels[0, 0].set_ylabel("support", fontsize=8)
     panels[1, 0].set_ylabel("queries", fontsize=8)
     right = int((seen.answers == seen.labels).sum())
-    note = f"{right} of {len(seen.labels)} right after {seen.steps} gradient steps; mistakes framed"
+    after = f" after {seen.steps} gradient steps" if seen.steps else ""
+    note = f"{right} of {len(seen.labels)} right{after}; mistakes framed"
     figure.suptitle(title, fontsize=10)
     figure.supxlabel(note, fontsize=8, color="0.35")
     _save(figure, files)
