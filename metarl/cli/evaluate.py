@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.cli.arguments import Commands, add_data, add_runs, add_set, add_trust, declare
-from metarl.evaluation import AdaptationCurve, Metric, Summary, short, summarise
+from metarl.evaluation import AdaptationCurve, Summary, short, summarise
 from metarl.method import Method, load_method
 from metarl.runs.comparison import SEED, refuse_twice
 from metarl.runs.config import differences
@@ -20,7 +20,7 @@ and evaluating twice gives the same numbers. Writes evaluation.json, evaluation.
 adaptation.png into each run.
 
 Runs that differ in their seed alone are summed up together: returns by the interquartile mean,
-errors and accuracies by the mean, with stratified bootstrap intervals (Agarwal et al., 2021)."""
+errors and accuracies by the mean, with an interval over runs."""
 
 EXAMPLES = """\
 examples:
@@ -57,9 +57,8 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     settings = [method.problem.evaluation_settings for method in methods]
     seeds = not any(differences(runs[0].config, run.config, SEED) for run in runs[1:])
     if len(runs) > 1 and seeds and all(other == settings[0] for other in settings):
-        metric = methods[0].problem.metric
-        summary = summarise(curves, metric.iqm)
-        console.print(_table(f"all {len(runs)} runs", metric, summary))
+        summary = summarise(curves, methods[0].problem.metric.iqm)
+        console.print(_table(f"all {len(runs)} runs", methods[0], summary))
     return 0
 
 
@@ -68,7 +67,7 @@ def report(run: Run, method: Method, console: Console) -> AdaptationCurve:
     with console.status(f"evaluating {run.path} ..."):
         curve = measure(run, method)
     title = f"{run.path}: {method.label}"
-    console.print(_table(title, method.problem.metric, curve.summary))
+    console.print(_table(title, method, curve.summary))
     if len(curve.step_sizes):
         sizes = ", ".join(f"{size:g}" for size in curve.step_sizes)
         console.print(f"step sizes: {sizes}", highlight=False)
@@ -76,13 +75,14 @@ def report(run: Run, method: Method, console: Console) -> AdaptationCurve:
     return curve
 
 
-def _table(title: str, metric: Metric, summary: Summary) -> Table:
+def _table(title: str, method: Method, summary: Summary) -> Table:
     table = Table(title=title, caption=summary.meaning)
-    table.add_column("gradient steps", justify="right")
-    table.add_column(metric.name, justify="right")
+    by_episodes = method.axis == "episodes"
+    table.add_column("episode" if by_episodes else "gradient steps", justify="right")
+    table.add_column(method.problem.metric.name, justify="right")
     table.add_column("95% interval", justify="right")
     for step, (estimate, low, high) in enumerate(
         zip(summary.estimate, summary.low, summary.high, strict=True)
     ):
-        table.add_row(str(step), short(estimate), f"[{short(low)}, {short(high)}]")
+        table.add_row(str(step + by_episodes), short(estimate), f"[{short(low)}, {short(high)}]")
     return table

@@ -80,6 +80,7 @@ def measure(run: Run, method: Method | None = None) -> AdaptationCurve:
             method.problem.metric,
             f"Adaptation: {method.problem.title}",
             run.results / "adaptation.png",
+            episodes={method.label: curve.episodes} if method.axis == "episodes" else None,
         )
     return curve
 
