@@ -120,7 +120,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("x" * 100_001, "has 100001 bytes"),
+        ("x" * 100_001, "has 100,001 bytes"),
         (nested(30), "nested deeper than 20 levels"),
         ("[" * 90_000, "nested deeper than 20 levels"),
         (BOMB, "more than 10000 values"),
