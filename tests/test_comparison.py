@@ -246,7 +246,9 @@ def test_the_report_is_one_page_that_needs_nothing_else(runs, tmp_path) -> None:
     assert text.count("data:video/mp4") == 4
 
 
-@pytest.mark.parametrize("name", ["point_navigation", "half_cheetah_direction", "sinusoid"])
+@pytest.mark.parametrize(
+    "name", ["point_navigation", "point_navigation_rl2", "half_cheetah_direction", "sinusoid"]
+)
 def test_a_policy_comes_with_the_package_and_says_where_it_is_from(
     name, tmp_path, monkeypatch
 ) -> None:
