@@ -73,13 +73,13 @@ class Adapted:
         """Whether observations are positions in the plane, so that paths can be drawn."""
         return isinstance(self.family, PointNavigation)
 
-    def paths(self, most: int = 3) -> dict[int, NDArray[Any]]:
-        """Positions (B, H, 2) after each number of steps, NaN after an episode's end."""
+    def paths(self, most: int = 3) -> dict[str, NDArray[Any]]:
+        """Positions (B, H, 2) of each stage, by its name; NaN after an episode's end."""
         paths = {}
         for step in self.steps:
             gathered = self.rollouts.trajectories[step]
             positions = torch.where(gathered.mask[..., None], gathered.observations, torch.nan)
-            paths[step] = positions[0, :most, :, :2].numpy()
+            paths[stage_name(step, self.axis)] = positions[0, :most, :, :2].numpy()
         return paths
 
 

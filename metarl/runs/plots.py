@@ -142,20 +142,19 @@ def plot_training(
 
 
 def plot_paths(
-    paths_by_step: Mapping[int, NDArray[Any]], goal: NDArray[Any], title: str, *files: Path
+    paths_by_stage: Mapping[str, NDArray[Any]], goal: NDArray[Any], title: str, *files: Path
 ) -> None:
     """Paths of a point before and after adaptation, as in Finn et al. (2017), figure 4.
 
     Args:
-        paths_by_step: for each number of gradient steps, positions (B, H, 2), NaN after the end.
+        paths_by_stage: positions (B, H, 2), NaN after the end, by the name of the stage.
         goal: (2,).
         title: above the plot.
         files: where to write; the ending decides the format.
     """
     figure, axes = _figure(title)
-    styles = zip(paths_by_step.items(), _styles(paths_by_step), strict=True)
-    for (step, paths), (colour, marker) in styles:
-        label = step_name(step)
+    styles = zip(paths_by_stage.items(), _styles(paths_by_stage), strict=True)
+    for (label, paths), (colour, marker) in styles:
         for number, path in enumerate(paths):
             name = label if number == 0 else None
             axes.plot(*path.T, color=colour, linewidth=1.2, alpha=0.7, label=name)
