@@ -123,6 +123,7 @@ def start(arguments: list[str], log: Path, prepare: Callable[[], object] = int) 
     if child:
         return child
     status = 70
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the soak itself may run under nohup
     try:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)

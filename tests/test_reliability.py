@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,14 @@ def points(path: Path, tag: str = "return/after_0_steps") -> list[int]:
     events = EventAccumulator(str(path))
     events.Reload()
     return [point.step for point in events.Scalars(tag)]
+
+
+@pytest.fixture(autouse=True)
+def hangups() -> Iterator[None]:
+    """SIGHUP strikes, though the tests themselves may run under nohup, which trainings respect."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def running(path: Path, *more: str, lines: int = 3) -> "subprocess.Popen[str]":
