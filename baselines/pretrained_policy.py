@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from metarl.evaluation import AdaptationCurve, best_schedule
 from metarl.method import Axis, Metrics, Role, TrainingState
-from metarl.optim import OUTER_STEPS
 from metarl.params import Params
 from metarl.randomness import Key
 from metarl.rl.maml import fine_tune, fine_tuned
-from metarl.rl.policies import Policy
 from metarl.rl.problem import PolicyProblem
+from metarl.rl.training import PolicyLearner
 from metarl.rl.trajectories import Rollouts
 from metarl.settings import MethodSection
 
@@ -32,7 +31,7 @@ class PretrainedSettings(MethodSection):
     name: Literal["pretrained"] = "pretrained"
 
 
-class Pretrained:
+class Pretrained(PolicyLearner):
     """PPO on all tasks mixed, fine-tuned on a new one by plain policy gradients."""
 
     role: ClassVar[Role] = "baseline"
@@ -41,29 +40,17 @@ class Pretrained:
     Settings: ClassVar[type[MethodSection]] = PretrainedSettings
     distributes: ClassVar[bool] = False
     anneals: ClassVar[bool] = False
-    outer_steps: ClassVar[tuple[str, ...]] = tuple(
-        OUTER_STEPS
-    )  # whose budget it has; it takes none
+    stages: ClassVar[int] = 1
 
     def __init__(self, problem: PolicyProblem) -> None:
-        self.problem = problem
+        super().__init__(problem)
         self._ppo: MultiTaskPPO | None = None
-
-    @property
-    def policy(self) -> Policy:
-        """What acts."""
-        return self.problem.policy
 
     @property
     def updates(self) -> int:
         """One for every time that meta-training would have sampled: the same environment steps."""
         config = self.problem.config
         return config.outer.iterations * (config.inner.steps + 1)
-
-    @property
-    def budget(self) -> int:
-        """The most environment steps."""
-        return self.updates * self.problem.steps_per_stage
 
     def initial_state(self) -> TrainingState:
         """The very policy that meta-training begins with."""

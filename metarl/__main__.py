@@ -1,7 +1,5 @@
 """`python -m metarl` is `metarl`."""
 
-import sys
+from metarl.cli import run
 
-from metarl.cli import main
-
-sys.exit(main())
+run()

@@ -199,5 +199,7 @@ def test_another_outer_step_forgets_what_the_file_gave_to_the_first() -> None:
 def test_a_method_names_the_outer_steps_that_serve_it() -> None:
     with pytest.raises(UserError, match=r"outer\.algorithm: must be 'adam' for method rl2"):
         load_config("point_navigation", ["method=rl2"])
+    with pytest.raises(UserError, match=r"outer\.algorithm: must be 'adam' for method promp"):
+        load_config("point_navigation", ["method=promp"])
     with pytest.raises(UserError, match=r"method\.name: 'fractions:Fraction' is not a method"):
         load_config("point_navigation", ["method=fractions:Fraction"])

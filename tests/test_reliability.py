@@ -249,8 +249,7 @@ def test_no_signal_loses_an_iteration(tmp_path: Path, numbers, pause: float) -> 
         process.send_signal(number)
         time.sleep(pause)
     output, _ = process.communicate(timeout=60)
-    # a signal that comes when all is saved, and nobody listens any more, kills as ever
-    assert process.returncode in (train.INTERRUPTED, *(-number for number in numbers))
+    assert process.returncode == train.INTERRUPTED
     assert "metarl train --resume" in output
     assert 3 <= Run.open(tmp_path / "run").load().iteration == len(read_metrics(tmp_path / "run"))
 

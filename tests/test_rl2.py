@@ -148,3 +148,8 @@ def test_an_episode_that_the_horizon_ends_is_told_as_ended() -> None:
     rl2 = RL2(PolicyProblem(config, given=Endless(horizon=5)))
     _, second = rollouts(rl2, rl2.initial_state().theta).memories
     assert bool((second[-1] == 1.0).all())
+
+
+def test_a_policy_with_a_memory_is_not_exported_to_one_without(tmp_path: Path, complaint) -> None:
+    said = complaint("export", "point_navigation_rl2", str(tmp_path / "policy.zip"))
+    assert "has a policy with a memory" in said

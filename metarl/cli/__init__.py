@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -80,6 +81,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return train.INTERRUPTED
 
 
+def run() -> NoReturn:
+    """The process of the command line: `main`, and its exit status.
+
+    After an interruption everything is saved: a signal that comes while Python winds down, which
+    takes longer than two signals of one Ctrl-C are apart, must not turn the status into a kill.
+    """
+    status = main()
+    if status == train.INTERRUPTED:
+        for number in train.STOPPING:
+            signal.signal(number, signal.SIG_IGN)
+    sys.exit(status)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"metarl: {message}; see {self.prog} --help\n")
@@ -101,4 +115,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from metarl.cli.arguments import Commands, add_run, add_trust, declare
 from metarl.errors import UserError
-from metarl.method import load_method
-from metarl.runs.adapted_policy import policy_problem
+from metarl.rl.policies import Memoryless
+from metarl.runs.adapted_policy import policy_method
 from metarl.runs.results import fitting_state
 from metarl.runs.run import Run
 
@@ -36,16 +36,21 @@ def _export(options: argparse.Namespace, console: Console) -> int:
     from metarl.baselines.stable_baselines import save_model
 
     run = Run.open(options.run, trust_code=options.trust_code)
-    problem = policy_problem(run)
-    state = fitting_state(run, load_method(run.config))
+    method = policy_method(run)
+    if not isinstance(method.policy, Memoryless):
+        raise UserError(
+            f"{run.path} has a policy with a memory, which PPO of stable-baselines3 has not: "
+            "film it or evaluate it here"
+        )
+    state = fitting_state(run, method)
     path: Path = options.model
     if path.suffix != ".zip":
         raise UserError(f"{path}: the name of a stable-baselines3 model ends in .zip")
     if path.exists():
         raise UserError(f"{path} exists already; name another file")
-    env = problem.family.make()
+    env = method.problem.family.make()
     try:
-        save_model(path, problem.policy, state.theta, env)
+        save_model(path, method.policy, state.theta, env)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror})") from error
     finally:

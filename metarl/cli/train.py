@@ -35,6 +35,7 @@ from metarl.supervised.config import METHODS as SUPERVISED_METHODS
 
 KINDS = list(dict.fromkeys([*RL_METHODS, *SUPERVISED_METHODS]))
 INTERRUPTED = 130  # what shells report after Ctrl-C
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CHECKPOINT_MINUTES = 5.0  # what a power cut may cost, however seldom iterations are saved
 
 RUNS = """

@@ -60,6 +60,7 @@ class ProMP(MAML):
 
     label: ClassVar[str] = "ProMP"
     Settings: ClassVar[type[MethodSection]] = ProMPSettings
+    outer_steps: ClassVar[tuple[str, ...]] = ("adam",)  # clipped: no line search measures that
 
     def objective(self, rollouts: Rollouts) -> Objective:
         """What the outer step improves."""

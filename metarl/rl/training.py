@@ -22,7 +22,7 @@ STAGES: dict[Axis, str] = {"gradient steps": "after_{}_steps", "episodes": "afte
 
 
 class PolicyLearner:
-    """What all meta-learners of policies have in common; see `metarl.method.Method`."""
+    """What methods that learn policies have in common; see `metarl.method.Method`."""
 
     role: ClassVar[Role] = "meta-learner"
     distributes: ClassVar[bool] = True

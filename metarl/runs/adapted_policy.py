@@ -96,7 +96,7 @@ def adapt_to_task(
     Raises:
         UserError: if the task or the steps make no sense for the run.
     """
-    policy_problem(run)
+    policy_method(run)  # what is about something else is found before any work
     curve, measured_by = measured(run)
     method = cast(PolicyMethod, measured_by)
     problem: PolicyProblem = method.problem
@@ -114,15 +114,15 @@ def adapt_to_task(
     return Adapted(family, method.policy, chosen, steps, method.axis, rollouts, seed)
 
 
-def policy_problem(run: Run) -> PolicyProblem:
-    """The problem of a run that is about policies, as its method sees it.
+def policy_method(run: Run) -> PolicyMethod:
+    """The method of a run that is about policies.
 
     Raises:
         UserError: if it is about something else.
     """
-    problem = load_method(run.config).problem
-    if not isinstance(problem, PolicyProblem):
+    method = load_method(run.config)
+    if not isinstance(method.problem, PolicyProblem):
         raise UserError(
-            f"{run.path} is about {problem.title}: there is no policy to film or to export"
+            f"{run.path} is about {method.problem.title}: there is no policy to film or to export"
         )
-    return problem
+    return cast(PolicyMethod, method)
