@@ -11,7 +11,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from metarl.cli import bench, compare, data, evaluate, export, list, render, report, train
-from metarl.distributed import ProcessLost
+from metarl.distributed import ProcessLost, under_torchrun
 from metarl.errors import StorageError, UserError
 from metarl.supervised.data import DATA_VARIABLE
 
@@ -91,6 +91,13 @@ def run() -> NoReturn:
     if status == train.INTERRUPTED:
         for number in train.STOPPING:
             signal.signal(number, signal.SIG_IGN)
+    if under_torchrun():
+        # all is written and closed; torch's own threads now and then abort a process that winds
+        # down ("terminate called without an active exception"), and torchrun calls the training
+        # failed
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)
 
 
