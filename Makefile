@@ -1,5 +1,6 @@
 # make train   install, meta-train on point navigation, train the baselines, compare them all
 # make test    install, then lint, types, architecture and tests
+# make quick   install, then the tests that take less than a second each
 # make lint    install, then lint, types and architecture
 # make soak    half an hour of what the tests do for seconds: kills, full disks, fuzz, long runs;
 #              make soak MINUTES=3 for a tenth of it
@@ -8,11 +9,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 MINUTES ?= 30
+# a test is a process with one thread: threads of torch's that wait for a core burn it
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --maxprocesses=8
 RUN    := runs/quickstart
 RUNS   := $(RUN) $(addprefix $(RUN)-,pretrained random oracle)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train lint test soak clean
+.PHONY: help install train lint test quick soak clean
 
 help:
 	@sed -n '/^PYTHON/q; s/^# //p' Makefile
@@ -46,7 +49,10 @@ lint: install
 	$(BIN)/lint-imports --no-logo
 
 test: lint
-	$(BIN)/pytest --durations=5
+	$(PYTEST) --durations=5
+
+quick: install
+	$(PYTEST) -m "not slow"
 
 soak: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --minutes $(MINUTES)

@@ -41,6 +41,7 @@ def loops(tree: ast.Module) -> Iterator[ast.For | ast.While]:
     return (node for node in ast.walk(tree) if isinstance(node, (ast.For, ast.While)))
 
 
+@pytest.mark.slow
 def test_no_methods_name_stands_outside_its_own_file_and_the_registries() -> None:
     own: dict[str, set[str]] = {}
     for registry in (RL_METHODS, SUPERVISED_METHODS):

@@ -12,6 +12,7 @@ from metarl.runs.benchmark import SUPERVISED, alone, iteration, sampling, superv
 TINY = ("outer.meta_batch=2", "inner.trajectories=3", "family.settings.horizon=5")
 
 
+@pytest.mark.slow
 def test_the_parts_of_an_iteration_are_measured_in_a_process_of_its_own() -> None:
     figures = alone(iteration, "point_navigation", TINY, 1)
     parts = {"sampling", "learning", "adapt", "gradient", "curvature", "line search"}
@@ -34,6 +35,7 @@ def test_sampling_is_measured_beside_physics_and_gymnasiums_own(monkeypatch) -> 
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", SUPERVISED)
 def test_supervised_learning_is_measured_without_any_data(question, monkeypatch) -> None:
     monkeypatch.delenv("METARL_DATA", raising=False)

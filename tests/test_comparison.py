@@ -67,6 +67,7 @@ def test_several_runs_are_summed_up_by_the_interquartile_mean() -> None:
     np.testing.assert_allclose(same.estimate, trim_mean(returns[0], 0.25), atol=0.05)
 
 
+@pytest.mark.slow
 def test_runs_that_differ_in_their_seed_count_as_one_experiment(runs) -> None:
     entries = compare([Run.open(Path(path)) for path in runs.values()])
     labels = [entry.label for entry in entries]
@@ -89,6 +90,7 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
     assert lines[2].startswith("| MAML | 1, 2 |")
 
 
+@pytest.mark.slow
 def test_compare_says_how_many_steps_others_need_to_catch_up(runs, tmp_path, complaint) -> None:
     out = tmp_path / "out"
     chosen = [runs[name] for name in ("maml", "random", "oracle")]
@@ -125,6 +127,7 @@ def test_runs_that_were_evaluated_otherwise_are_refused_with_the_command_that_he
     assert f"metarl evaluate {copy} --set evaluation.seed=" in error
 
 
+@pytest.mark.slow
 def test_evaluations_agree_to_the_byte_and_come_as_csv_too(runs) -> None:
     for name in ("maml", "pretrained", "random", "oracle"):
         path = Path(runs[name])
@@ -137,6 +140,7 @@ def test_evaluations_agree_to_the_byte_and_come_as_csv_too(runs) -> None:
     assert lines[0].endswith("return_after_3_steps")
 
 
+@pytest.mark.slow
 def test_several_seeds_are_evaluated_together(runs, capsys) -> None:
     assert main(["evaluate", runs["maml"], runs["maml-2"]]) == 0
     assert "all 2 runs" in capsys.readouterr().out
@@ -153,6 +157,7 @@ def test_a_run_whose_weights_changed_is_measured_anew(runs, tmp_path) -> None:
     assert not np.array_equal(old.scores, new.scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pretrained", "oracle"])
 def test_a_resumed_baseline_is_bit_identical_to_an_uninterrupted_one(tmp_path, kind) -> None:
     command = ["baseline", "quickstart", "--kind", kind, *TINY]
@@ -166,6 +171,7 @@ def test_a_resumed_baseline_is_bit_identical_to_an_uninterrupted_one(tmp_path, k
     assert one == other
 
 
+@pytest.mark.slow
 def test_mistakes_are_answered_in_a_sentence(runs, tmp_path, complaint) -> None:
     run, out = runs["maml"], str(tmp_path / "out")
     assert "say which baseline" in complaint("baseline", "quickstart")
@@ -208,6 +214,7 @@ def test_an_evaluation_of_another_version_is_answered_in_a_sentence(
     assert "measure it anew" in complaint("compare", str(path))
 
 
+@pytest.mark.slow
 def test_render_films_before_and_after_and_draws_the_paths(runs, tmp_path) -> None:
     out = tmp_path / "films"
     arguments = ["render", runs["maml"], "--task", "0.3", "-0.4", "--steps", "0", "1"]
@@ -221,6 +228,7 @@ def test_render_films_before_and_after_and_draws_the_paths(runs, tmp_path) -> No
     assert (before != after).any()
 
 
+@pytest.mark.slow
 def test_render_films_a_robot_without_any_setting(tmp_path, monkeypatch) -> None:
     out = tmp_path / "run"
     tiny = [setting for setting in TINY if "hidden" not in setting]
@@ -236,6 +244,7 @@ def test_a_window_without_a_display_is_refused_in_a_sentence(runs, complaint, mo
     assert "needs a display" in complaint("render", runs["maml"], "--live")
 
 
+@pytest.mark.slow
 def test_the_report_is_one_page_that_needs_nothing_else(runs, tmp_path) -> None:
     page = tmp_path / "report.html"
     assert main(["report", *runs.values(), "--out", str(page)]) == 0
@@ -246,6 +255,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(runs, tmp_path) -> None:
     assert text.count("data:video/mp4") == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["point_navigation", "point_navigation_rl2", "half_cheetah_direction", "sinusoid"]
 )

@@ -265,6 +265,7 @@ def test_every_form_of_miniimagenet_gives_the_same_bytes(
     assert splits == {"train": [0, 3], "validation": [2], "test": [1]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_training_on_every_form_of_miniimagenet_learns(
     form: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -858,6 +859,7 @@ def test_data_check_fails_where_one_of_two_is_damaged(few: Path, cache: Path) ->
 # the real one
 
 
+@pytest.mark.slow
 def test_the_real_omniglot_is_whole_and_its_split_is_always_the_same() -> None:
     if not (folder := os.environ.get("METARL_DATA")):
         pytest.skip("METARL_DATA is not set to a folder with Omniglot")

@@ -40,6 +40,7 @@ def train(processes: int, out: Path, iterations: int = 3) -> Run:
     return Run.open(out)
 
 
+@pytest.mark.slow
 def test_one_two_and_four_processes_end_with_the_same_policy(tmp_path: Path) -> None:
     one, *others = (train(processes, tmp_path / str(processes)) for processes in (1, 2, 4))
     expected = one.load()
@@ -56,6 +57,7 @@ def test_one_two_and_four_processes_end_with_the_same_policy(tmp_path: Path) -> 
             )
 
 
+@pytest.mark.slow
 def test_two_processes_learn_waves_as_one_does(tmp_path: Path) -> None:
     tiny = ["--set=outer.iterations=20", "--set=outer.meta_batch=5", "--set=evaluation.tasks=5"]
     states = []
@@ -70,6 +72,7 @@ def test_two_processes_learn_waves_as_one_does(tmp_path: Path) -> None:
         torch.testing.assert_close(two.theta[name], leaf, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_more_processes_than_tasks_are_refused_in_a_sentence(tmp_path: Path) -> None:
     command = [
         "train",
@@ -85,6 +88,7 @@ def test_more_processes_than_tasks_are_refused_in_a_sentence(tmp_path: Path) -> 
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_replaced_and_training_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = torchrun(2, "train", "quickstart", *TINY, "--set=outer.iterations=400")
@@ -92,7 +96,7 @@ def test_a_process_that_dies_is_replaced_and_training_goes_on(tmp_path: Path) ->
     command[restarts:restarts] = ["--max-restarts=3", "--monitor-interval=0.2"]
     process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True)
     metrics = out / "metrics.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # a busy machine starts slowly
     while not (metrics.exists() and metrics.read_text().count("\n") >= 5):
         assert time.monotonic() < deadline
         time.sleep(0.05)

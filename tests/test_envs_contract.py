@@ -39,6 +39,7 @@ def test_family_keeps_its_own_contract(name: str, settings: dict[str, str]) -> N
     check_family(load_family(name, {**settings, "horizon": 30}))
 
 
+@pytest.mark.slow
 @every_id
 def test_checkers_of_gymnasium_and_stable_baselines3_pass(env_id: str) -> None:
     with warnings.catch_warnings(record=True) as caught:

@@ -236,6 +236,7 @@ def test_an_ant_that_is_faster_than_any_robot_has_died_for_nothing(
     assert fresh[1].any()
 
 
+@pytest.mark.slow
 def test_the_wildest_controls_are_far_from_what_counts_as_broken_down() -> None:
     rng = np.random.default_rng(0)
     for family in (metarl.envs.half_cheetah_direction, metarl.envs.ant_direction):

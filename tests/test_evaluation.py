@@ -9,6 +9,7 @@ from metarl.evaluation import mean_over_runs
 TASKS, REPEATS = 40, 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iqm", [False, True], ids=["mean", "iqm"])
 @pytest.mark.parametrize("runs", [3, 5])
 @pytest.mark.parametrize("effect", [0.0, 0.25, 0.5, 1.0])

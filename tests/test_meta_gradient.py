@@ -361,6 +361,7 @@ def proximal(plain, **settings):
     return ProximalObjective(plain.inner, plain.rollouts, ProMPSettings(**settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 2])
 def test_promps_gradient_equals_finite_differences_away_from_where_it_was_sampled(
     policy, steps

@@ -22,6 +22,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_siblings_as_subpackages_and_nothing_at_the_top(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {
@@ -40,6 +41,7 @@ def test_the_wheel_holds_the_siblings_as_subpackages_and_nothing_at_the_top(whee
         assert expected in names
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_trains_from_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     # the libraries are taken from here: what is tested is our wheel, not theirs
     venv.create(tmp_path / "venv", with_pip=False)

@@ -31,6 +31,7 @@ def test_the_snippet_on_the_inner_loop_learns() -> None:
     assert loss(INNER_LOOP) < 0.8 * loss(INNER_LOOP.replace("adam.step()", "pass"))
 
 
+@pytest.mark.slow
 def test_the_snippet_with_an_environment_of_ones_own_trains(capsys) -> None:
     run(OWN_ENVIRONMENT)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -97,6 +97,7 @@ def await_lines(path: Path, lines: int) -> None:
 # killed
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_its_first_state_begins_where_it_is_resumed(
     finished: Path, tmp_path: Path, complaint
 ) -> None:
@@ -424,6 +425,7 @@ def test_what_may_change_may_be_edited_and_old_runs_recorded_nothing(run: Path) 
 # a disk that is full, a directory that is gone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["weights", "state.json", "metrics.jsonl", "evaluation.json"])
 def test_a_full_disk_is_one_sentence_and_with_room_the_run_goes_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, file: str

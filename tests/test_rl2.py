@@ -117,12 +117,14 @@ def test_minibatches_are_a_partition_of_the_trials() -> None:
     assert sum(float(part.weights.sum()) for part in parts) == pytest.approx(12.0)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_is_the_uninterrupted_one() -> None:
     whole = list(train(method("outer.iterations=3"), method().initial_state()))
     again = list(train(method("outer.iterations=3"), whole[0][0]))
     assert torch.equal(flatten(whole[-1][0].theta), flatten(again[-1][0].theta))
 
 
+@pytest.mark.slow
 def test_every_command_serves_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, other = tmp_path / "rl2", tmp_path / "maml"
     sets = [f"--set={setting}" for setting in TINY]

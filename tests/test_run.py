@@ -54,6 +54,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_holds_config_weights_state_metrics_events_and_evaluation(finished: Path) -> None:
     names = {path.name.split(".")[0].split("-")[0] for path in finished.iterdir()}
     assert names >= {"config", "state", "weights", "metrics", "events", "evaluation", "adaptation"}
@@ -76,6 +77,7 @@ def test_a_run_holds_config_weights_state_metrics_events_and_evaluation(finished
     assert yaml.safe_load((finished / "config.yaml").read_text())["inner"]["gamma"] == 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "outer", [(), ("--set=outer={algorithm: adam, meta_batch: 3, iterations: 5}",)]
 )
@@ -99,6 +101,7 @@ def test_two_evaluations_are_identical(finished: Path) -> None:
     assert (finished / "evaluation.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_saves_and_says_how_to_continue(tmp_path: Path) -> None:
     path = tmp_path / "run"
     command = [sys.executable, "-m", "metarl", "train", "quickstart", "--out", str(path), *TINY]
@@ -118,6 +121,7 @@ def test_an_interrupted_run_saves_and_says_how_to_continue(tmp_path: Path) -> No
     assert 3 <= state.iteration == metrics.read_text().count("\n")
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_wrote_beyond_its_checkpoint_is_forgotten(
     finished: Path, tmp_path: Path
 ) -> None:

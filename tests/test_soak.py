@@ -18,6 +18,7 @@ def test_a_hundredth_of_the_soak_finds_nothing() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_the_soak_ends_with_a_table_and_knows_its_parts() -> None:
     asked = [sys.executable, SOAK, "configs", "--count=3", "--seed=1"]
     result = subprocess.run(asked, capture_output=True, text=True, check=False)

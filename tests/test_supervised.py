@@ -473,6 +473,7 @@ def test_an_answer_that_is_not_a_number_is_not_counted_as_right() -> None:
 # -- training
 
 
+@pytest.mark.slow
 def test_training_on_images_learns(image_method) -> None:
     method = image_method(
         network={"filters": 16},
@@ -489,6 +490,7 @@ def test_training_on_images_learns(image_method) -> None:
     assert state.samples == method.budget == 60 * 4 * 3 * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pretrained", "nearest_neighbour"])
 def test_baselines_of_images_learn_all_classes_at_once(image_method, kind) -> None:
     method = image_method(
@@ -544,6 +546,7 @@ def test_a_broken_down_training_says_which_settings_to_lower() -> None:
         list(train(method, method.initial_state()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--set=inner.learned_step_sizes=lslr"]])
 def test_a_resumed_run_ends_with_the_very_weights_of_one_that_went_through(
     tmp_path: Path, more
@@ -586,6 +589,7 @@ def wave_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return runs
 
 
+@pytest.mark.slow
 def test_waves_are_compared(wave_runs, tmp_path: Path) -> None:
     out = tmp_path / "comparison"
     assert main(["compare", *wave_runs.values(), "--out", str(out), "--many-steps", "3"]) == 0
@@ -603,6 +607,7 @@ def test_a_wave_and_its_fits_are_drawn(wave_runs) -> None:
     assert (Path(wave_runs["maml"]) / "fit.png").exists()
 
 
+@pytest.mark.slow
 def test_runs_on_waves_are_reported(wave_runs, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     assert main(["report", wave_runs["maml"], wave_runs["oracle"], "--out", str(page)]) == 0
@@ -647,6 +652,7 @@ def images_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Im
     return read
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("images_read")
 def test_images_are_compared(image_runs, tmp_path: Path) -> None:
     out = tmp_path / "comparison"
@@ -673,6 +679,7 @@ def test_an_episode_of_images_is_drawn(image_runs, complaint) -> None:
     assert "leave --task and --steps out" in complaint("render", image_runs["maml"], "--task", "1")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("images_read")
 def test_runs_on_images_are_reported(image_runs, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
@@ -777,6 +784,7 @@ def waves(tmp_path: Path) -> Callable[..., str]:
     return run
 
 
+@pytest.mark.slow
 def test_evaluations_with_other_shots_are_not_compared(waves, complaint) -> None:
     five = waves("five", "inner.shots=5", "evaluation.shots=null")
     ten = waves("ten", "inner.shots=10", "evaluation.shots=null")
@@ -786,6 +794,7 @@ def test_evaluations_with_other_shots_are_not_compared(waves, complaint) -> None
     assert main(["compare", five, same, "--out", out]) == 0
 
 
+@pytest.mark.slow
 def test_seeds_that_were_evaluated_otherwise_are_not_summed_up(waves, capsys) -> None:
     runs = [
         waves("one", "evaluation.tasks=3"),

@@ -202,6 +202,7 @@ def test_an_archive_with_two_members_of_one_name_is_refused(tmp_path: Path) -> N
         read_zip(file, lambda name: True, 2**20)
 
 
+@pytest.mark.slow
 def test_members_that_nobody_needs_are_not_unpacked(few: Path, model, tmp_path: Path) -> None:
     (few / "images_background.zip").write_bytes((few / "images_background.zip").read_bytes())
     with zipfile.ZipFile(few / "images_background.zip", "a", zipfile.ZIP_LZMA) as archive:
