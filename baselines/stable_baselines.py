@@ -3,7 +3,7 @@
 import io
 import json
 import pickletools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,9 @@ def _actor_layers(weights: Mapping[str, Tensor]) -> list[str]:
     return [*(f"{prefix}{index}" for index in sorted(hidden)), "action_net"]
 
 
-def load_model(path: Path, policy: Policy) -> tuple[Params, int]:
+def load_model(
+    path: Path, policy: Policy, scale: Sequence[float] | None = None
+) -> tuple[Params, int]:
     """The policy in a model that stable-baselines3 saved, and the steps that it was trained for.
 
     Nothing of the file is unpickled, so that a stranger's model runs no code.
@@ -90,6 +92,7 @@ def load_model(path: Path, policy: Policy) -> tuple[Params, int]:
     Args:
         path: a .zip of PPO or A2C with an "MlpPolicy".
         policy: what it must be, but for its sizes and activation, which are the file's.
+        scale: factors (S,) by which our policy sees observations multiplied; the model's does not.
 
     Raises:
         UserError: if it is none, or doesn't fit the policy.
@@ -119,6 +122,8 @@ def load_model(path: Path, policy: Policy) -> tuple[Params, int]:
             f"activation differ, add --set policy.hidden_sizes={hidden} "
             f"--set policy.activation={activation}"
         )
+    if scale is not None:
+        params["weight0"] = params["weight0"] / torch.tensor(scale).unsqueeze(-1)
     return params, data["num_timesteps"]
 
 
@@ -184,18 +189,29 @@ def _ends(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return f"{weights[0][0]} → {weights[-1][1]}"
 
 
-def save_model(path: Path, policy: Policy, params: Params, env: gym.Env[Any, Any]) -> None:
+def save_model(
+    path: Path,
+    policy: Policy,
+    params: Params,
+    env: gym.Env[Any, Any],
+    scale: Sequence[float] | None = None,
+) -> None:
     """Write our policy as a model that `PPO.load` reads and `evaluate_policy` runs.
+
+    Where ours sees scaled observations, the model's first layer scales them.
 
     Args:
         path: where to write the .zip.
         policy: ours.
         params: its parameters.
         env: an environment with the spaces that it is for.
+        scale: factors (S,) by which our policy sees observations multiplied.
     """
     model = PPO("MlpPolicy", env, policy_kwargs=policy_keywords(policy, (64, 64)), device="cpu")
     if isinstance(policy, GaussianPolicy):
         floor = torch.tensor(policy.min_std).log()
         params = {**params, "log_std": params["log_std"].clamp(min=floor)}
+    if scale is not None:
+        params = {**params, "weight0": params["weight0"] * torch.tensor(scale).unsqueeze(-1)}
     load_params(model.policy, params)
     model.save(path)

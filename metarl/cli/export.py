@@ -48,9 +48,10 @@ def _export(options: argparse.Namespace, console: Console) -> int:
         raise UserError(f"{path}: the name of a stable-baselines3 model ends in .zip")
     if path.exists():
         raise UserError(f"{path} exists already; name another file")
-    env = method.problem.family.make()
+    family, scale = method.problem.observed
+    env = family.make()
     try:
-        save_model(path, method.policy, state.theta, env)
+        save_model(path, method.policy, state.theta, env, scale)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror})") from error
     finally:

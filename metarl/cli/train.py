@@ -261,6 +261,7 @@ def _prepare(options: argparse.Namespace, held: ExitStack) -> tuple[Run, Method,
         overrides = [*overrides, f"method={options.kind}"]
     config = load_config(options.config, overrides)
     method = load_method(config)
+    config = method.problem.config
     _check_processes(method)
     method.problem.check()
     model: Path | None = options.model
@@ -338,7 +339,8 @@ def _imported(method: Method, path: Path) -> TrainingState:
     # imported here: stable-baselines3 takes a second, which nobody else should wait for
     from metarl.baselines.stable_baselines import load_model
 
-    params, steps = load_model(path, method.problem.policy)
+    _, scale = method.problem.observed
+    params, steps = load_model(path, method.problem.policy, scale)
     return TrainingState(method.updates, params, samples=steps)
 
 

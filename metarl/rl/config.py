@@ -42,8 +42,14 @@ class PolicyConfig(Section):
     `output_scale` is a factor on the last layer's weights at initialisation. Xavier's (1) saturates
     the actuators of a robot whose velocities are tens, for some seeds: then nothing is learned for
     a long time.
+
+    `observation_scale` has a factor for each number that is observed, by which the policy, and
+    every baseline's, sees it multiplied; `measured`, which becomes these factors when a training
+    begins, is one over the standard deviation under random actions, at most 5
+    (`metarl.envs.scaling`). It is worth the more the more units an observation has.
     """
 
+    observation_scale: Literal["measured"] | tuple[Positive, ...] | None = None
     hidden_sizes: Widths = (100, 100)
     activation: Literal["relu", "tanh"] = "relu"
     output_scale: Positive = 1.0

@@ -12,6 +12,7 @@ from metarl.compute import device_for
 from metarl.distributed import shard
 from metarl.envs import TaskConditioned, TaskFamily
 from metarl.envs.family import check_members, checked_tasks
+from metarl.envs.scaling import ScaledObservations, measure_scale
 from metarl.evaluation import AdaptationCurve, Metric
 from metarl.method import Method
 from metarl.params import Params
@@ -30,7 +31,7 @@ class PolicyProblem:
     """What a config describes; see `metarl.method.Problem`.
 
     Attributes:
-        config: the experiment.
+        config: the experiment, with everything in it that had to be measured.
         given: a family to take instead of the one that the config names.
         task_conditioned: whether observations tell the task, as an oracle wants it.
     """
@@ -42,20 +43,46 @@ class PolicyProblem:
     metric = RETURN
     methods = METHODS
 
+    def __post_init__(self) -> None:
+        policy = self.config.policy
+        if policy.observation_scale == "measured":
+            scale = measure_scale(self._family)
+            policy = policy.model_copy(update={"observation_scale": scale})
+            # frozen for everybody else
+            object.__setattr__(self, "config", self.config.model_copy(update={"policy": policy}))
+
+    @cached_property
+    def _family(self) -> TaskFamily:
+        family = self.given or self.config.family.load()
+        check_members(family, self.title)
+        return family
+
     @cached_property
     def family(self) -> TaskFamily:
         """The family as the method sees it."""
-        family = self.given or self.config.family.load()
-        check_members(family, self.title)
-        return TaskConditioned(family) if self.task_conditioned else family
+        family, scale = self._family, self.config.policy.observation_scale
+        if self.task_conditioned:
+            family = TaskConditioned(family)
+        if scale is None:
+            return family
+        assert scale != "measured"
+        told = (1.0,) * family.task_size if self.task_conditioned else ()
+        return ScaledObservations(family, (*scale, *told))
+
+    @property
+    def observed(self) -> tuple[TaskFamily, tuple[float, ...] | None]:
+        """The family before observations are scaled, and the factors where they are."""
+        if isinstance(self.family, ScaledObservations):
+            return self.family.family, self.family.scale
+        return self.family, None
 
     @cached_property
     def policy(self) -> Policy:
         """The policy that fits the family's environments."""
-        settings = self.config.policy
+        settings = self.config.policy.model_dump(exclude={"observation_scale"})
         env = self.family.make()
         try:
-            return policy_for(env.observation_space, env.action_space, **settings.model_dump())
+            return policy_for(env.observation_space, env.action_space, **settings)
         finally:
             env.close()
 

@@ -255,6 +255,7 @@ class Run:
         Raises:
             UserError: if it differs in what already computed iterations depend on.
         """
+        config = load_method(config).problem.config  # with what is measured, as the run's own is
         if changed := differences(self.config, config, self._free()):
             raise UserError(
                 f"the run in {self.path} was started with other settings "

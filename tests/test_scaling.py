@@ -1,0 +1,129 @@
+"""Scaled observations: measured once, written down, and the same for whoever learns or acts."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+
+from metarl.baselines.rl2 import RL2
+from metarl.baselines.stable_baselines import load_model
+from metarl.cli import main
+from metarl.envs import half_cheetah_direction
+from metarl.envs.scaling import measure_scale
+from metarl.method import load_method
+from metarl.runs.config import load_config
+from metarl.runs.run import Run
+
+TINY = [
+    "family.settings.horizon=10",
+    "outer.meta_batch=2",
+    "outer.iterations=2",
+    "outer.anneal=false",
+    "inner.trajectories=2",
+    "evaluation.tasks=3",
+    "evaluation.trajectories=2",
+    "policy.hidden_sizes=[8]",
+    "baseline.value_hidden_sizes=[4]",
+    "baseline.step_sizes=[0.1]",
+    "baseline.minibatch=10",
+]
+SCALE = [2.0 + 0.1 * i for i in range(20)]
+
+
+def run(command: str, out: Path, *more: str) -> Run:
+    settings = [f"--set={setting}" for setting in TINY]
+    arguments = [*command.split(), "half_cheetah_direction", "--out", str(out), *settings]
+    assert main([*arguments, *more]) == 0
+    return Run.open(out)
+
+
+def test_velocities_are_scaled_down_and_angles_up_and_never_more_than_five_times() -> None:
+    family = half_cheetah_direction()
+    scale = np.array(measure_scale(family))
+    assert scale.shape == (20,)
+    assert (scale[:8] == 5.0).all()
+    assert (scale[11:17] < 0.5).all()
+    assert measure_scale(family) == tuple(scale)
+
+
+def test_scaled_observations_are_the_families_own_times_the_factors() -> None:
+    problem = load_method(
+        load_config("half_cheetah_direction", [f"policy.observation_scale={SCALE}"])
+    ).problem
+    family, scale = problem.observed
+    assert scale == tuple(SCALE)
+    tasks = np.ones((3, 1))
+    seen = []
+    for each in (family, problem.family):
+        envs = each.make_vec(3)
+        first, _ = envs.reset(seed=5, options={"task": tasks})
+        second, *_ = envs.step(np.full((3, 6), 0.3))
+        single, _ = each.make().reset(seed=5, options={"task": tasks[0]})
+        seen.append((first, second, single))
+    for raw, scaled in zip(*seen, strict=True):
+        np.testing.assert_array_equal(scaled, raw * np.array(SCALE))
+
+
+@pytest.mark.slow
+def test_what_was_measured_is_written_into_the_run_and_is_the_baselines_too(
+    tmp_path: Path,
+) -> None:
+    measured = "--set=policy.observation_scale=measured"
+    mine = run("train", tmp_path / "maml", measured)
+    theirs = run("baseline --kind pretrained", tmp_path / "pretrained", measured, "--set=seed=7")
+    scale = mine.config.policy.observation_scale
+    assert scale == measure_scale(half_cheetah_direction(horizon=10))
+    assert theirs.config.policy.observation_scale == scale
+    assert "measured" not in (tmp_path / "maml" / "config.yaml").read_text()
+    longer = ["--set=outer.iterations=3", measured, *(f"--set={each}" for each in TINY[:2])]
+    longer += [f"--set={each}" for each in TINY[3:]]
+    again = ["train", "half_cheetah_direction", "--resume", str(mine.path), *longer]
+    assert main(again) == 0
+    assert Run.open(mine.path).load().iteration == 3
+
+
+def test_an_oracle_is_told_the_task_as_it_is() -> None:
+    settings = [f"policy.observation_scale={SCALE}", "method=oracle"]
+    problem = load_method(load_config("half_cheetah_direction", settings)).problem
+    _, scale = problem.observed
+    assert scale == (*SCALE, 1.0)
+
+
+def test_a_recurrent_rival_sees_them_too() -> None:
+    settings = [f"policy.observation_scale={SCALE}"]
+    method = load_method(load_config("half_cheetah_direction_rl2", settings))
+    assert isinstance(method, RL2)
+    assert method.problem.observed[1] == tuple(SCALE)
+
+
+def test_an_exported_policy_acts_alike_on_observations_as_they_are(tmp_path: Path) -> None:
+    mine = run("train", tmp_path / "run", f"--set=policy.observation_scale={SCALE}")
+    model_file = tmp_path / "model.zip"
+    assert main(["export", str(mine.path), str(model_file)]) == 0
+    method = load_method(mine.config)
+    params = mine.load().theta
+    env = half_cheetah_direction(horizon=10).make()
+    observation, _ = env.reset(seed=1, options={"task": np.ones(1)})
+    model = PPO.load(model_file, env=env)
+    action, _ = model.predict(observation.astype(np.float32), deterministic=True)
+    scaled = torch.tensor(observation * np.array(SCALE)).float().unsqueeze(0)
+    expected = method.policy.distribution(params, scaled)["mean"][0].clamp(-1, 1)
+    np.testing.assert_allclose(action, expected.numpy(), atol=1e-5)
+    back, _ = load_model(model_file, method.policy, SCALE)
+    torch.testing.assert_close(back["weight0"], params["weight0"])
+
+
+def test_a_scale_of_another_length_is_refused_in_a_sentence(complaint, tmp_path: Path) -> None:
+    more = ["--set=policy.observation_scale=[1.0, 2.0]", "--out", str(tmp_path / "run")]
+    said = complaint("train", "half_cheetah_direction", *more)
+    assert "policy.observation_scale has 2 numbers, and an observation 20" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", ["sometimes", "[0.0]", "[.nan]", "-1"])
+def test_what_is_no_scale_is_refused_in_a_sentence(complaint, value: str) -> None:
+    said = complaint("train", "half_cheetah_direction", f"--set=policy.observation_scale={value}")
+    assert re.search("policy.observation_scale", said)
