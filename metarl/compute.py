@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch.utils import _pytree as pytree
 
 from metarl.errors import UserError
 from metarl.processors import processors
+from metarl.settings import Device
 
-Device = Literal["auto", "cpu", "cuda"]
 Tree = TypeVar("Tree")
 Result = TypeVar("Result")
 CPU = torch.device("cpu")

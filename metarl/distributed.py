@@ -18,22 +18,14 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from metarl.processors import processors
+from metarl.errors import ProcessLost
+from metarl.processors import processors, under_torchrun
 
 Value = TypeVar("Value")
 
 TIMEOUT = timedelta(minutes=30)  # as long as the first process may evaluate, and the others wait
 
 _waited: list[float] = []
-
-
-class ProcessLost(Exception):
-    """Another process died, so that this one cannot go on."""
-
-
-def under_torchrun() -> bool:
-    """Whether torchrun (or torch.distributed.run) started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
 def restarted() -> bool:

@@ -18,6 +18,13 @@ class StorageError(Exception):
     """
 
 
+class ProcessLost(Exception):
+    """Another process that shares this training died, so that this one cannot go on.
+
+    The command line prints it without a traceback and exits with status 1.
+    """
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)`, or nothing where no known word is near."""
     close = difflib.get_close_matches(word, list(known), n=1)

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
-from scipy.stats import trim_mean
 
 Floats = NDArray[np.float64]
 
@@ -128,6 +126,10 @@ def mean_over_runs(scores: Sequence[Floats], iqm: bool) -> Summary:
         iqm: take the middle half of all scores alone, which no outlier moves; not for scores that
             have a bound and are near it, where the middle half is better than all.
     """
+    # imported here: it takes half a second, which who sums up one run need not wait for
+    from scipy.stats import t as student_t
+    from scipy.stats import trim_mean
+
     every = np.stack(scores)  # (runs, N, K + 1)
     runs, tasks, _ = every.shape
     cut = 0.25 if iqm else 0.0

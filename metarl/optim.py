@@ -1,18 +1,21 @@
 """Outer steps: how meta-parameters follow an objective. They know of no domain.
 
 An optimiser is a section of the config with one verb, `step`, a pure function of the parameters and
-of the optimiser's own state. `Adam` is here, the trust region in `metarl.trust_region`.
+of the optimiser's own state. `Adam` is here, the trust region in `metarl.trust_region`. As parts of
+a config they are imported before torch, which takes a second: tensors are known by their verbs.
 """
 
-from collections.abc import Callable
-from typing import Literal, Protocol
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from metarl.params import Params, flatten, unflatten
 from metarl.registry import Registry
 from metarl.settings import OuterSection, Positive, PositiveInt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -24,7 +27,7 @@ OUTER_STEPS = Registry(
 class Objective(Protocol):
     """What is to grow, at any parameters. Adam asks for the gradient alone."""
 
-    def minibatches(self) -> list["Objective"]:
+    def minibatches(self) -> list[Objective]:
         """The same on parts of the data, one after the other; itself where it is not divided."""
 
     def gradient(self, theta: Params) -> tuple[Tensor, float]:
@@ -84,7 +87,7 @@ def check_gradient(gradient: Tensor) -> None:
     Raises:
         FloatingPointError: if the gradient is not finite.
     """
-    if not torch.isfinite(gradient).all():
+    if not gradient.isfinite().all():
         raise FloatingPointError(
             "the meta-gradient is not finite; lower the inner step size (inner.step_size) or the "
             "outer one (outer.learning_rate, outer.max_kl)"
@@ -109,12 +112,12 @@ def adam_step(
         The new parameters, and the new state: `step`, and the moments `exp_avg` and `exp_avg_sq`
         (P,), as torch calls them.
     """
-    zero = torch.zeros_like(gradient)
-    step = state.get("step", torch.tensor(0.0)) + 1.0
-    first = torch.lerp(state.get("exp_avg", zero), gradient, 1.0 - BETA1)
-    second = torch.lerp(state.get("exp_avg_sq", zero), gradient * gradient, 1.0 - BETA2)
+    zero = gradient.new_zeros(gradient.shape)
+    step = state.get("step", gradient.new_zeros(())) + 1.0
+    first = state.get("exp_avg", zero).lerp(gradient, 1.0 - BETA1)
+    second = state.get("exp_avg_sq", zero).lerp(gradient * gradient, 1.0 - BETA2)
     count = float(step)
     size = learning_rate / (1.0 - BETA1**count)
     scale = second.sqrt().div_((1.0 - BETA2**count) ** 0.5).add_(EPSILON)
-    vector = torch.addcdiv(flatten(params), first, scale, value=-size)
+    vector = flatten(params).addcdiv(first, scale, value=-size)
     return unflatten(vector, params), {"step": step, "exp_avg": first, "exp_avg_sq": second}

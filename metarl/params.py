@@ -1,20 +1,28 @@
 """Parameters are plain dictionaries of tensors; these are the few things one does with them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Params = dict[str, Tensor]
+# torch is imported where it is needed, which takes a second: whatever a config names knows these
+Params = dict[str, "Tensor"]
 
 
 def flatten(params: Mapping[str, Tensor]) -> Tensor:
     """All parameters as one vector (P,), in the dictionary's order."""
+    import torch
+
     return torch.cat([value.reshape(-1) for value in params.values()])
 
 
 def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> Params:
     """The inverse of `flatten`: a vector (P,) with the names and shapes of `like`."""
+    import torch
+
     pieces = torch.split(vector, [value.numel() for value in like.values()])
     return {
         name: piece.view(value.shape)
@@ -34,5 +42,7 @@ def take(params: Mapping[str, Tensor], task: int) -> Params:
 
 def concatenate(chunks: Iterable[Mapping[str, Tensor]]) -> Params:
     """Stacked parameters of several groups of tasks, joined along the task axis."""
+    import torch
+
     chunks = list(chunks)
     return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}

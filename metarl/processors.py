@@ -1,12 +1,33 @@
-"""How many threads this process may keep busy."""
+"""Which share of the machine is this process's."""
 
 import os
 
+from metarl.errors import UserError
+
+# how many threads a process may keep busy, whatever there are; for those that are started together
+THREADS_VARIABLE = "METARL_THREADS"
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun (or torch.distributed.run) started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
+
 
 def processors() -> int:
-    """This process's share of the processors, among those that torchrun started beside it."""
+    """How many threads this process may keep busy.
+
+    The processors, divided among those that torchrun started beside it, but no more than the
+    environment variable METARL_THREADS says.
+
+    Raises:
+        UserError: if that is no such number.
+    """
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         available = len(os.sched_getaffinity(0))
     else:
         available = os.cpu_count() or 1
-    return max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    share = max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    limit = os.environ.get(THREADS_VARIABLE, str(share))
+    if not limit.isdecimal() or int(limit) < 1:
+        raise UserError(f"{THREADS_VARIABLE} must be a whole number of at least 1, not {limit!r}")
+    return min(share, int(limit))

@@ -4,7 +4,15 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from metarl.errors import UserError
 from metarl.registry import Registry
@@ -16,7 +24,11 @@ Bounded = Annotated[float, Field(ge=0.0, le=1e30)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+Device = Literal["auto", "cpu", "cuda"]
 LearnedStepSizes = Literal["none", "meta_sgd", "lslr"]
+
+
+NAMES_ALONE = "names alone"  # a context of validation, see `one_of`
 
 
 class Section(BaseModel):
@@ -40,8 +52,11 @@ def one_of(
     default: str,
     attribute: str = "",
     members: tuple[str, ...] = ("model_validate",),
-) -> BeforeValidator:
+) -> WrapValidator:
     """Validates a section whose schema is that of what it names.
+
+    In the context `NAMES_ALONE` a section that says nothing but a registered name is left as it is:
+    there can be no mistake in it, and what it names may take long to import.
 
     Args:
         registry: where the names stand.
@@ -51,14 +66,16 @@ def one_of(
         members: what a class of one's own must have.
     """
 
-    def validate(value: Any) -> Any:
+    def validate(value: Any, as_section: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
         if isinstance(value, str):
             value = {tag: value}
         if not isinstance(value, Mapping):
             if isinstance(value, Section):
-                return value
+                return as_section(value)
             raise ValueError(f"must be a section with settings of its own, not {value!r}")
         name = value.get(tag, default)
+        if info.context == NAMES_ALONE and name in registry and not value.keys() - {tag}:
+            return value
         try:
             found = registry.load(str(name), members)
         except UserError as error:
@@ -68,11 +85,12 @@ def one_of(
             raise ValueError(f"{tag}: must be {names}, not {name!r}") from error
         schema: type[Section] = getattr(found, attribute) if attribute else found
         try:
-            return schema.model_validate({tag: name, **value})
+            section = schema.model_validate({tag: name, **value})
         except ValidationError as error:
             raise SectionError(schema, error) from error
+        return as_section(section)
 
-    return BeforeValidator(validate)
+    return WrapValidator(validate)
 
 
 class OuterSection(Section):

@@ -4,18 +4,21 @@ It is told nothing of tasks or of adaptation: it sees a gradient, curvature prod
 that evaluates the objective and the divergence at a candidate.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from metarl.optim import Objective, check_gradient
 from metarl.params import Params, flatten, unflatten
 from metarl.settings import Bounded, Fraction, OuterSection, Positive, PositiveInt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class TrustRegion(OuterSection):
@@ -93,7 +96,7 @@ def conjugate_gradient(
         iterations: at most this many.
         tolerance: stop once the squared residual is below this.
     """
-    solution = torch.zeros_like(target)
+    solution = target.new_zeros(target.shape)
     residual = target.clone()
     direction = target.clone()
     squared = residual @ residual

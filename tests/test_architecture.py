@@ -13,8 +13,8 @@ from metarl.method import PROBLEMS
 from metarl.networks import NETWORKS
 from metarl.optim import OUTER_STEPS
 from metarl.rl.config import METHODS as RL_METHODS
+from metarl.supervised.config import DATA
 from metarl.supervised.config import METHODS as SUPERVISED_METHODS
-from metarl.supervised.data import DATA
 
 ROOT = Path(__file__).parent.parent
 REGISTRIES = [PROBLEMS, RL_METHODS, SUPERVISED_METHODS, OUTER_STEPS, NETWORKS, DATA, FAMILIES]

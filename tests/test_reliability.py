@@ -14,7 +14,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from metarl.cli import main, train
+from metarl.cli import main, training
+from metarl.cli.stopping import INTERRUPTED
+from metarl.errors import UserError
 from metarl.rl.maml import MAML
 from metarl.runs import results
 from metarl.runs.config import dump_config, load_config
@@ -182,7 +184,7 @@ def test_what_a_killed_process_was_writing_is_removed_when_its_run_goes_on(run: 
 def test_signals_while_a_checkpoint_is_written_neither_stop_it_nor_lose_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, saved: int
 ) -> None:
-    path, write = tmp_path / "run", train.Run.save
+    path, write = tmp_path / "run", training.Run.save
 
     def interrupted(run: Run, state, *more) -> None:
         if state.iteration:
@@ -192,8 +194,8 @@ def test_signals_while_a_checkpoint_is_written_neither_stop_it_nor_lose_it(
         else:
             write(run, state, *more)
 
-    monkeypatch.setattr(train.Run, "save", interrupted)
-    assert main(command(path, iterations)) == train.INTERRUPTED
+    monkeypatch.setattr(training.Run, "save", interrupted)
+    assert main(command(path, iterations)) == INTERRUPTED
     assert Run.open(path).load().iteration == saved == len(read_metrics(path))
 
 
@@ -209,16 +211,16 @@ def test_a_second_signal_does_not_stop_what_the_first_one_saves(
                 os.kill(os.getpid(), number)
 
     monkeypatch.setattr(MetricsLog, "write", interrupted)
-    assert main(command(path, 100)) == train.INTERRUPTED
+    assert main(command(path, 100)) == INTERRUPTED
     assert Run.open(path).load().iteration == 3 == len(read_metrics(path))
 
 
 def test_a_signal_stops_an_iteration_at_once_and_a_second_one_not_its_cleaning_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, updates, cleaned = tmp_path / "run", train.train, []
+    path, updates, cleaned = tmp_path / "run", training.train, []
 
-    def training(method, state):
+    def interrupted(method, state):
         for following in updates(method, state):
             yield following
             if following[0].iteration == 3:
@@ -229,8 +231,8 @@ def test_a_signal_stops_an_iteration_at_once_and_a_second_one_not_its_cleaning_u
                     os.kill(os.getpid(), signal.SIGTERM)
                     cleaned.append(True)
 
-    monkeypatch.setattr(train, "train", training)
-    assert main(command(path, 100)) == train.INTERRUPTED
+    monkeypatch.setattr(training, "train", interrupted)
+    assert main(command(path, 100)) == INTERRUPTED
     assert cleaned
     assert Run.open(path).load().iteration == 3 == len(read_metrics(path))
 
@@ -250,7 +252,7 @@ def test_no_signal_loses_an_iteration(tmp_path: Path, numbers, pause: float) -> 
         process.send_signal(number)
         time.sleep(pause)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == train.INTERRUPTED
+    assert process.returncode == INTERRUPTED
     assert "metarl train --resume" in output
     assert 3 <= Run.open(tmp_path / "run").load().iteration == len(read_metrics(tmp_path / "run"))
 
@@ -272,7 +274,7 @@ def test_a_checkpoint_is_due_after_some_minutes_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved, save = [], Run.save
-    monkeypatch.setattr(train, "CHECKPOINT_MINUTES", 0.0)
+    monkeypatch.setattr(training, "CHECKPOINT_MINUTES", 0.0)
     monkeypatch.setattr(Run, "save", lambda run, state, *a: saved.append(state.iteration))
     monkeypatch.setattr(Run, "checkpoint", lambda run: pytest.fail("nothing was saved"))
     with pytest.raises(pytest.fail.Exception):
@@ -316,7 +318,7 @@ def test_the_lock_dies_with_its_process_though_a_child_of_it_lives(run: Path) ->
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     child = int(process.stdout.readline())
     try:
-        with pytest.raises(train.UserError, match="is being trained"), Run.open(run).locked():
+        with pytest.raises(UserError, match="is being trained"), Run.open(run).locked():
             pass
         process.kill()
         process.communicate()

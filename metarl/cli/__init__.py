@@ -1,19 +1,23 @@
-"""The command line."""
+"""The command line: a module a command, which is imported once its command is chosen.
+
+What a command needs takes seconds to import; its help, or a mistake in its arguments, should not.
+"""
 
 import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from typing import NoReturn
 
 from rich.console import Console
 
-from metarl.cli import bench, compare, data, evaluate, export, list, render, report, train
-from metarl.distributed import ProcessLost, under_torchrun
-from metarl.errors import StorageError, UserError
-from metarl.supervised.data import DATA_VARIABLE
+from metarl.cli.stopping import INTERRUPTED, STOPPING
+from metarl.errors import ProcessLost, StorageError, UserError
+from metarl.processors import under_torchrun
+from metarl.supervised.config import DATA_VARIABLE
 
 DESCRIPTION = """\
 Meta-learning with MAML (Finn et al., 2017): train a policy, a regression or a classifier that
@@ -36,6 +40,23 @@ examples:
 """
 
 
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "train": ("train:declare_train", "meta-train from a config"),
+    "baseline": ("train:declare_baseline", "train what meta-learning is compared with"),
+    "evaluate": ("evaluate:declare", "measure how well trained runs adapt to tasks they never saw"),
+    "compare": ("compare:declare", "put runs side by side: table and plots"),
+    "render": (
+        "render:declare",
+        "film a policy, or draw what a network says, before and after adaptation",
+    ),
+    "report": ("report:declare", "write one HTML page with table, curves, videos and configs"),
+    "export": ("export:declare", "write a policy as a model of stable-baselines3"),
+    "list": ("list:declare", "list the configs and the trained runs that come with the package"),
+    "data": ("data:declare", "look after the images for few-shot classification"),
+    "bench": ("bench:declare", "measure speed and memory"),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -44,12 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for a mistake of the user's, 130 after an interruption.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(given)
     console = Console()
     complain = Console(stderr=True)
-    if getattr(options, "data", None):
-        os.environ[DATA_VARIABLE] = options.data
     try:
+        options = _parser(given).parse_args(given)
+        if getattr(options, "data", None):
+            os.environ[DATA_VARIABLE] = options.data
         if strange := [argument for argument in given if "\0" in argument]:
             raise UserError(f"{strange[0]!r} has a NUL character, which no name of a file has")
         status: int = options.command(options, console)
@@ -78,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        return train.INTERRUPTED
+        return INTERRUPTED
 
 
 def run() -> NoReturn:
@@ -88,8 +109,8 @@ def run() -> NoReturn:
     takes longer than two signals of one Ctrl-C are apart, must not turn the status into a kill.
     """
     status = main()
-    if status == train.INTERRUPTED:
-        for number in train.STOPPING:
+    if status == INTERRUPTED:
+        for number in STOPPING:
             signal.signal(number, signal.SIG_IGN)
     if under_torchrun():
         # all is written and closed; torch's own threads now and then abort a process that winds
@@ -106,7 +127,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"metarl: {message}; see {self.prog} --help\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of all commands, of which the one that is given has its arguments."""
     parser = _Parser(
         prog="metarl",
         description=DESCRIPTION,
@@ -115,9 +137,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"metarl {version('metarl-maml')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    train.add_commands(commands)
-    for command in (evaluate, compare, render, report, export, list, data, bench):
-        command.add_command(commands)
+    chosen = next((argument for argument in given if not argument.startswith("-")), None)
+    for name, (where, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary)
+        if name == chosen:
+            module, _, function = where.partition(":")
+            declare: Callable[[argparse.ArgumentParser], None]
+            declare = getattr(import_module(f"metarl.cli.{module}"), function)
+            declare(command)
     return parser
 
 

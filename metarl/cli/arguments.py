@@ -1,37 +1,25 @@
-"""The commands of `metarl`, one module each: its arguments, its help, and what it prints."""
+"""What the arguments of several commands have in common."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from metarl.runs.run import TRUST_VARIABLE
-from metarl.supervised.data import DATA_VARIABLE
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[Any]
-else:
-    Commands = argparse._SubParsersAction  # argparse makes it generic for type checkers alone
+from metarl.runs.config import TRUST_VARIABLE
+from metarl.supervised.config import DATA_VARIABLE
 
 Command = Callable[[argparse.Namespace, Console], int]
 RUN = "a run's directory, or the name of a trained one from `metarl list`"
 
 
-def declare(
-    commands: Commands, name: str, summary: str, description: str, examples: str, command: Command
-) -> argparse.ArgumentParser:
-    """A parser for a command, whose help is set as it was written."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(command=command, name=name)
-    return parser
+def describe(
+    parser: argparse.ArgumentParser, description: str, examples: str, command: Command
+) -> None:
+    """Give a command's parser its help, set as it was written, and what it runs."""
+    parser.description, parser.epilog = description, examples
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.set_defaults(command=command)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from metarl.cli.arguments import Commands, declare
+from metarl.cli.arguments import describe
 from metarl.errors import UserError
 from metarl.files import write_atomically
 from metarl.processors import processors
+from metarl.progress import working
 from metarl.runs.benchmark import (
     GROWTH,
     ITERATED,
@@ -54,10 +55,9 @@ PARTS: Mapping[str, tuple[Callable[..., Figures], Mapping[str, Question]]] = {
 }
 
 
-def add_command(commands: Commands) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
-    summary = "measure speed and memory"
-    parser = declare(commands, "bench", summary, DESCRIPTION, EXAMPLES, _bench)
+    describe(parser, DESCRIPTION, EXAMPLES, _bench)
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all of them)"
     )
@@ -85,8 +85,8 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
     for part in options.parts or PARTS:
         figures: dict[str, Figures] = {}
         measure, questions = PARTS[part]
-        with console.status(f"measuring {part} ..."):
-            for name, (config, overrides) in questions.items():
+        for number, (name, (config, overrides)) in enumerate(questions.items(), start=1):
+            with working(console, f"measuring {part}: {name} ({number} of {len(questions)})"):
                 figures[name] = alone(measure, config, overrides, options.repeats)
         results[part] = figures
         console.print(_table(part, figures))

@@ -7,20 +7,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from metarl.cli.arguments import Commands, add_data, add_runs, add_trust, declare
+from metarl.cli.arguments import add_data, add_runs, add_trust, describe
 from metarl.errors import UserError
 from metarl.files import write_atomically
+from metarl.progress import working
 from metarl.runs.comparison import (
     Entry,
     compare,
     draw,
     markdown,
     meaning,
+    refuse_twice,
     rows,
     with_steps_to_match,
 )
 from metarl.runs.plots import plot_fits
 from metarl.runs.predictions import fit, shows_sinusoids
+from metarl.runs.results import measured
 from metarl.runs.run import Run
 
 DESCRIPTION = """\
@@ -39,10 +42,9 @@ examples:
 """
 
 
-def add_command(commands: Commands) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
-    summary = "put runs side by side: table and plots"
-    parser = declare(commands, "compare", summary, DESCRIPTION, EXAMPLES, _compare)
+    describe(parser, DESCRIPTION, EXAMPLES, _compare)
     add_runs(parser)
     add_trust(parser)
     add_data(parser)
@@ -68,7 +70,7 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
     runs = [Run.open(path, trust_code=options.trust_code) for path in options.runs]
     entries = load(runs, console)
     if options.many_steps:
-        with console.status("taking many steps ..."):
+        with working(console, "taking many steps"):
             entries = with_steps_to_match(entries, options.many_steps)
     out: Path = options.out
     try:
@@ -103,8 +105,11 @@ def load(runs: Sequence[Run], console: Console) -> list[Entry]:
     """The comparison of these runs; what was not evaluated yet is evaluated."""
     for run in runs:
         run.load()  # what is damaged is found before any work
-    with console.status("evaluating ..."):
-        return compare(runs)
+    refuse_twice(runs)
+    for number, run in enumerate(runs, start=1):
+        with working(console, f"evaluating {run.path} ({number} of {len(runs)})"):
+            measured(run)
+    return compare(runs)
 
 
 def _fits(entries: Sequence[Entry], out: Path) -> list[Path]:

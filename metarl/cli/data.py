@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from metarl.cli.arguments import Commands, declare
+from metarl.cli.arguments import describe
 from metarl.errors import UserError
+from metarl.progress import Progress
 from metarl.supervised.datasets import miniimagenet
 from metarl.supervised.datasets.cache import cache_folder
 from metarl.supervised.datasets.images import MISSING, ImageSet, Name, find_source, load_images
 from metarl.supervised.datasets.source import SPLITS, Source
 
-SUMMARY = "look after the images for few-shot classification"
+SUMMARY = "Look after the images for few-shot classification."
 
 DESCRIPTION = """\
 Look for Omniglot and MiniImagenet in a folder, convert what is there (once, into METARL_CACHE or
@@ -39,12 +39,13 @@ where to put what, in the folder or in its subfolder of this name:
 """
 
 
-def add_command(commands: Commands) -> None:
+def declare(data: argparse.ArgumentParser) -> None:
     """Declare the command."""
-    data = commands.add_parser("data", help=SUMMARY, description=f"{SUMMARY.capitalize()}.")
+    data.description = SUMMARY
     actions = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
     summary = "say what image data a folder has, and whether it is whole"
-    parser = declare(actions, "check", summary, DESCRIPTION, EXAMPLES, _check)
+    parser = actions.add_parser("check", help=summary)
+    describe(parser, DESCRIPTION, EXAMPLES, _check)
     parser.add_argument("path", type=Path, metavar="PATH", help="the folder that has the data")
     parser.add_argument("--only", choices=list(MISSING), help="look for this data set alone")
 
@@ -78,7 +79,7 @@ def _check(options: argparse.Namespace, console: Console) -> int:
 
 
 def _report(name: Name, source: Source, folder: Path, console: Console) -> None:
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console, transient=True) as progress:
         images = load_images(name, folder, progress=progress, verify=True)
     console.print(name, style="bold")
     table = Table.grid(padding=(0, 2, 0, 0))  # narrow enough for a checksum on 80 columns

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.arguments import Commands, add_run, add_trust, declare
+from metarl.cli.arguments import add_run, add_trust, describe
 from metarl.errors import UserError
 from metarl.rl.policies import Memoryless
 from metarl.runs.adapted_policy import policy_method
@@ -22,10 +22,9 @@ examples:
 """
 
 
-def add_command(commands: Commands) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
-    summary = "write a policy as a model of stable-baselines3"
-    parser = declare(commands, "export", summary, DESCRIPTION, EXAMPLES, _export)
+    describe(parser, DESCRIPTION, EXAMPLES, _export)
     add_run(parser)
     add_trust(parser)
     parser.add_argument("model", type=Path, metavar="ZIP", help="the file to write; it must be new")

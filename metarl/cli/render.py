@@ -9,9 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.arguments import Commands, add_data, add_run, add_trust, declare
+from metarl.cli.arguments import add_data, add_run, add_trust, describe
 from metarl.errors import UserError
 from metarl.method import load_method
+from metarl.progress import working
 from metarl.runs.adapted_policy import adapt_to_task
 from metarl.runs.plots import plot_classification, plot_fits, plot_paths
 from metarl.runs.predictions import classify, fit, shows_sinusoids
@@ -38,10 +39,9 @@ examples:
 """
 
 
-def add_command(commands: Commands) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
-    summary = "film a policy, or draw what a network says, before and after adaptation"
-    parser = declare(commands, "render", summary, DESCRIPTION, EXAMPLES, _render)
+    describe(parser, DESCRIPTION, EXAMPLES, _render)
     add_run(parser)
     add_trust(parser)
     add_data(parser)
@@ -73,7 +73,8 @@ def _render(options: argparse.Namespace, console: Console) -> int:
     out: Path = options.out or run.results
     try:
         if isinstance(run.config, SupervisedConfig):
-            files = _draw(run, options, out)
+            with working(console, "adapting and drawing"):
+                files = _draw(run, options, out)
         else:
             files = _film(run, options, out, console)
     except OSError as error:
@@ -88,7 +89,7 @@ def _render(options: argparse.Namespace, console: Console) -> int:
 def _film(run: Run, options: argparse.Namespace, out: Path, console: Console) -> list[Path]:
     if options.live:
         _check_display()
-    with console.status("adapting and filming ..."):
+    with working(console, "adapting and filming"):
         adapted = adapt_to_task(run, options.task, options.steps)
         title = f"{_title(run)}: {adapted.description}"
         try:

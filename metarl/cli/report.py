@@ -5,10 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.arguments import Commands, add_data, add_runs, add_trust, declare
+from metarl.cli.arguments import add_data, add_runs, add_trust, describe
 from metarl.cli.compare import load
 from metarl.errors import UserError
 from metarl.files import write_atomically
+from metarl.progress import working
 from metarl.runs.report import report
 from metarl.runs.run import Run
 
@@ -23,10 +24,9 @@ examples:
 """
 
 
-def add_command(commands: Commands) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
-    summary = "write one HTML page with table, curves, videos and configs"
-    parser = declare(commands, "report", summary, DESCRIPTION, EXAMPLES, _report)
+    describe(parser, DESCRIPTION, EXAMPLES, _report)
     add_runs(parser)
     add_trust(parser)
     add_data(parser)
@@ -44,7 +44,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     entries = load(runs, console)
     out: Path = options.out
     try:
-        with console.status("filming ..."):
+        with working(console, "filming"):
             page = report(entries)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, page)

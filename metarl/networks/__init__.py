@@ -4,14 +4,17 @@ Every network serves one task or many. Where its parameters are stacked over tas
 its inputs, and each task has weights of its own: one call a layer for all of them.
 """
 
-from collections.abc import Mapping
-from typing import Protocol
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from metarl.params import Params
 from metarl.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 NETWORKS = Registry(
     "network", {"mlp": "metarl.networks.mlp:MLP", "conv4": "metarl.networks.conv4:Conv4"}

@@ -1,15 +1,15 @@
 """What an experiment in reinforcement learning is."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, model_validator
 
-from metarl.compute import Device
-from metarl.envs import TaskFamily, load_family
 from metarl.optim import OUTER_STEPS
 from metarl.registry import Registry
 from metarl.settings import (
     METHOD_MEMBERS,
+    NAMES_ALONE,
+    Device,
     Fraction,
     InnerSection,
     MethodSection,
@@ -24,6 +24,9 @@ from metarl.settings import (
 )
 from metarl.trust_region import TrustRegion
 
+if TYPE_CHECKING:
+    from metarl.envs import TaskFamily
+
 
 class FamilyConfig(Section):
     """The tasks: a family of this package or `package.module:Class`, and its settings."""
@@ -31,8 +34,11 @@ class FamilyConfig(Section):
     name: str
     settings: dict[str, Any] = Field(default_factory=dict)
 
-    def load(self) -> TaskFamily:
+    def load(self) -> "TaskFamily":
         """The family itself."""
+        # imported here: with it come MuJoCo and gymnasium, which a config alone does not need
+        from metarl.envs import load_family
+
         return load_family(self.name, self.settings)
 
 
@@ -145,7 +151,9 @@ class Config(Section):
     domain: ClassVar[str] = "rl"
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self, info: ValidationInfo) -> Self:
+        if info.context == NAMES_ALONE:
+            return self
         method, algorithm = METHODS.load(self.method.name), self.outer.algorithm
         if algorithm not in method.outer_steps:
             known = " or ".join(map(repr, method.outer_steps))

@@ -21,12 +21,11 @@ from metarl.networks import NETWORKS
 from metarl.optim import OUTER_STEPS
 from metarl.registry import Registry
 from metarl.rl.config import Config, FamilyConfig
-from metarl.settings import SectionError
-from metarl.supervised.config import SupervisedConfig
-from metarl.supervised.data import DATA
+from metarl.settings import NAMES_ALONE, SectionError
+from metarl.supervised.config import DATA, SupervisedConfig
 
 AnyConfig = Config | SupervisedConfig
-
+TRUST_VARIABLE = "METARL_TRUST_CODE"
 
 LARGEST = 100_000  # bytes; PyYAML takes a second for so many
 DEEPEST = 20
@@ -105,6 +104,12 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+def trained_runs() -> dict[str, Path]:
+    """The runs that come with the package, by name."""
+    folder = Path(str(resources.files("metarl.configs"))) / "trained"
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/state.json"))}
+
+
 def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
     """Read and validate an experiment.
 
@@ -162,6 +167,8 @@ def validate_config(values: Mapping[str, Any], origin: str = "the config") -> An
         )
     schema: type[AnyConfig] = SupervisedConfig if "data" in values else Config
     try:
+        # what takes long to import is imported once everything else is right
+        schema.model_validate(values, context=NAMES_ALONE)
         config = schema.model_validate(values)
     except ValidationError as error:
         problems = _sentences(schema, error)

@@ -14,7 +14,6 @@ from metarl.evaluation import AdaptationCurve
 from metarl.files import read_bounded, storing, write_atomically
 from metarl.method import Method, Problem, TrainingState, load_method
 from metarl.params import flatten
-from metarl.runs.plots import plot_adaptation
 from metarl.runs.run import Run
 from metarl.settings import Natural, Positive
 
@@ -57,6 +56,9 @@ def measure(run: Run, method: Method | None = None) -> AdaptationCurve:
     Raises:
         UserError: if the run has no sound checkpoint.
     """
+    # imported here: matplotlib takes half a second, which a training should not wait for
+    from metarl.runs.plots import plot_adaptation
+
     method = method or load_method(run.config)
     problem = method.problem
     problem.check()

@@ -26,7 +26,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,12 +40,14 @@ from metarl.errors import UserError, did_you_mean
 from metarl.files import leftovers, read_bounded, storing, write_atomically
 from metarl.method import TrainingState, load_method
 from metarl.runs.config import (
+    TRUST_VARIABLE,
     AnyConfig,
     differences,
     dump_config,
     edits,
     read_values,
     set_value,
+    trained_runs,
     validate_config,
 )
 from metarl.runs.metrics import NAME as METRICS
@@ -66,7 +67,6 @@ RESUMABLE = (
 LIBRARIES = ("metarl-maml", "torch", "numpy", "gymnasium", "mujoco")
 CONFIG, STATE, LOCK = "config.yaml", "state.json", ".lock"
 LARGEST_STATE, LARGEST_WEIGHTS = 10**7, 2**32  # bytes
-TRUST_VARIABLE = "METARL_TRUST_CODE"
 Count = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 
 
@@ -123,12 +123,6 @@ def package_commit() -> str | None:
     return result.stdout.strip()
 
 
-def trained_runs() -> dict[str, Path]:
-    """The runs that come with the package, by name."""
-    folder = Path(str(resources.files("metarl.configs"))) / "trained"
-    return {path.parent.name: path.parent for path in sorted(folder.glob("*/state.json"))}
-
-
 class Run:
     """A run directory. Make one with `create`, or find one with `open`.
 
@@ -150,10 +144,12 @@ class Run:
         """Start a run in a directory that is empty or does not exist yet.
 
         Its first checkpoint makes it one. What a run left that was killed before counts as empty.
+        What the config wants measured is measured now, and is the same from then on.
 
         Raises:
             UserError: if something is there already, or the directory cannot be written.
         """
+        config = load_method(config).problem.config
         try:
             if (path / CONFIG).exists():
                 state = "already holds a run"

@@ -1,15 +1,16 @@
 """What an experiment in few-shot regression or classification is."""
 
-from typing import Annotated, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, cast
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, model_validator
 
-from metarl.compute import Device
 from metarl.networks import NETWORKS, Network
 from metarl.optim import Adam
 from metarl.registry import Registry
 from metarl.settings import (
     METHOD_MEMBERS,
+    NAMES_ALONE,
+    Device,
     InnerSection,
     MethodSection,
     Natural,
@@ -18,10 +19,19 @@ from metarl.settings import (
     Section,
     one_of,
 )
-from metarl.supervised.data import DATA
-from metarl.supervised.losses import REGRESSION
-from metarl.supervised.tasks import Data
 
+if TYPE_CHECKING:
+    from metarl.supervised.tasks import Data
+
+DATA_VARIABLE = "METARL_DATA"  # the folder of the images
+DATA = Registry(
+    "data set",
+    {
+        "sinusoid": "metarl.supervised.sinusoid:Sinusoid",
+        "omniglot": "metarl.supervised.data:Omniglot",
+        "miniimagenet": "metarl.supervised.data:MiniImagenet",
+    },
+)
 MEMBERS = (*METHOD_MEMBERS, "kinds")  # what a method of one's own must have
 METHODS = Registry(
     "method of supervised learning",
@@ -102,8 +112,13 @@ class SupervisedConfig(Section):
     domain: ClassVar[Literal["supervised"]] = "supervised"
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        data, network = cast(Data, self.data), cast(Network, self.network)
+    def _check(self, info: ValidationInfo) -> Self:
+        if info.context == NAMES_ALONE:
+            return self
+        # imported here: with it comes torch, which a config with a mistake does not need
+        from metarl.supervised.losses import REGRESSION
+
+        data, network = cast("Data", self.data), cast(Network, self.network)
         if data.kind not in METHODS.load(self.method.name).kinds:
             raise ValueError(f"method: {self.method.name} is not for {data.kind.name}")
         if data.kind is REGRESSION and network.for_images:

@@ -7,25 +7,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from rich.console import Console
-from rich.progress import Progress
 
 from metarl.errors import UserError
-from metarl.registry import Registry
+from metarl.progress import Progress
 from metarl.settings import Natural, Section
+from metarl.supervised.config import DATA_VARIABLE
 from metarl.supervised.datasets.images import ImageSet, load_images
 from metarl.supervised.episodes import ImageTasks
 from metarl.supervised.losses import CLASSIFICATION, Kind
-
-DATA_VARIABLE = "METARL_DATA"
-
-DATA = Registry(
-    "data set",
-    {
-        "sinusoid": "metarl.supervised.sinusoid:Sinusoid",
-        "omniglot": "metarl.supervised.data:Omniglot",
-        "miniimagenet": "metarl.supervised.data:MiniImagenet",
-    },
-)
 
 
 class Omniglot(Section):
@@ -64,7 +53,7 @@ class Omniglot(Section):
                 f"environment variable {DATA_VARIABLE}"
             )
         # seen only when the images are converted, once
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        with Progress(Console(stderr=True), transient=True) as progress:
             return load_images(self.name, Path(folder), self.split_seed, progress)
 
     @property

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import Progress
 
 from metarl.errors import UserError
 from metarl.files import replacing, write_atomically
+from metarl.progress import Progress
 from metarl.supervised.datasets.source import Contents, Source
 
 VERSION = 1  # of the conversion: one more wherever the same source is to give other bytes
@@ -151,12 +151,12 @@ def _decoded(
 ) -> Iterator[NDArray[np.uint8]]:
     """All images in order, each contiguous in memory."""
     total = sum(len(pictures) for pictures in contents.classes.values())
-    task = progress.add_task(description, total=total) if progress else None
+    task = progress.add(description, total, unit="image") if progress else None
     for pictures in contents.classes.values():
         for picture in pictures:
             yield np.ascontiguousarray(picture())
-        if progress and task is not None:
-            progress.advance(task, len(pictures))
+        if task:
+            task.update(task.done + len(pictures))
 
 
 def _finished(digest: "hashlib._Hash", starts: NDArray[np.int64], classes: tuple[str, ...]) -> str:

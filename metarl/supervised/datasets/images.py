@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import Progress
 
 from metarl.errors import UserError
+from metarl.progress import Progress
 from metarl.supervised.datasets import miniimagenet, omniglot
 from metarl.supervised.datasets.cache import converted
 from metarl.supervised.datasets.source import Source

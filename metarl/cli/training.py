@@ -1,0 +1,221 @@
+"""A training, from the first iteration or from where it stopped to its evaluation."""
+
+import argparse
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from metarl import distributed
+from metarl.cli.adaptation import evaluate
+from metarl.cli.stopping import INTERRUPTED, Stop, stopping
+from metarl.errors import UserError
+from metarl.evaluation import short
+from metarl.method import Method, Metrics, TrainingState, load_method, train
+from metarl.progress import Progress
+from metarl.rl.problem import PolicyProblem
+from metarl.runs.config import AnyConfig, load_config
+from metarl.runs.metrics import MetricsLog
+from metarl.runs.results import fitting_state
+from metarl.runs.run import Run
+
+CHECKPOINT_MINUTES = 5.0  # what a power cut may cost, however seldom iterations are saved
+
+
+def train_one(options: argparse.Namespace, config: AnyConfig | None, console: Console) -> int:
+    """Train one run, or take part in it where torchrun started several processes.
+
+    Args:
+        options: of the command line.
+        config: what to train; None where a run is resumed, or another process leads.
+        console: where to tell of it.
+
+    Returns:
+        The exit status.
+    """
+    with stopping() as stop, ExitStack() as held:
+        with stop.at_once():
+            held.enter_context(distributed.process_group())
+        if distributed.rank() == 0:
+            return _lead(options, config, console, stop, held)
+        return _follow(stop)
+
+
+def _follow(stop: Stop) -> int:
+    """Take part in what the first process leads, and write nothing."""
+    with stop.at_once():
+        start: tuple[AnyConfig, TrainingState] = distributed.broadcast(None)
+        config, state = start
+        for _ in train(load_method(config), state):
+            pass
+    return 0
+
+
+def _lead(
+    options: argparse.Namespace,
+    given: AnyConfig | None,
+    console: Console,
+    stop: Stop,
+    held: ExitStack,
+) -> int:
+    with stop.at_once():
+        run, method, state = _prepare(options, given, held)
+    config = run.config
+    if not run.has_checkpoint():
+        run.save(state, method.problem.data_hashes)
+    with stop.at_once():
+        distributed.broadcast((config, state))
+    console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
+    log = MetricsLog(run.path, state.iteration)
+    saved, saved_at = state, time.monotonic()
+    try:
+        with Progress(console) as progress:
+            task = progress.add(method.label, method.updates, state.iteration)
+            training = train(method, state)
+            while not stop.asked:
+                with stop.at_once():
+                    following = next(training, None)
+                if following is None:
+                    break
+                state, metrics = following
+                if metrics:
+                    log.write(state.iteration, metrics)
+                    task.update(state.iteration, seen_in_training(method, metrics))
+                late = time.monotonic() - saved_at > 60.0 * CHECKPOINT_MINUTES
+                if late or state.iteration % config.checkpoint_every == 0:
+                    run.save(state, method.problem.data_hashes)
+                    saved, saved_at = state, time.monotonic()
+    except KeyboardInterrupt:
+        stop.asked = True  # within an iteration, which is given up
+    finally:
+        # whatever ended it, the last sound state is kept
+        try:
+            if state is not saved:
+                run.save(state, method.problem.data_hashes)
+        finally:
+            log.close()
+    if stop.asked and state.iteration < method.updates:
+        console.print(
+            f"stopped after {state.iteration} of {method.updates} updates; continue with: "
+            f"metarl {options.name} --resume {run.path}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return INTERRUPTED
+    try:
+        with stop.at_once():
+            evaluate(run, method, console)
+    except KeyboardInterrupt:
+        console.print(
+            f"trained, and not evaluated; do that with: metarl {options.name} --resume {run.path}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return INTERRUPTED
+    return 0
+
+
+def _prepare(
+    options: argparse.Namespace, config: AnyConfig | None, held: ExitStack
+) -> tuple[Run, Method, TrainingState]:
+    """The run to work on, what it is about, and its state: all that can be wrong is found here.
+
+    Args:
+        options: of the command line.
+        config: what to train; None where a run is resumed.
+        held: is given the lock on the run, to be held until it ends.
+    """
+    if config is None:
+        return _resume(options, held)
+    method = load_method(config)
+    _check_processes(method)
+    method.problem.check()
+    model: Path | None = options.model
+    state = _imported(method, model) if model else method.initial_state()
+    path: Path = options.out
+    if distributed.restarted() and (path / "config.yaml").exists():
+        run = Run(path, config)
+        held.enter_context(run.locked())
+        return run, method, _saved(run, method, state)
+    run = Run.create(path, config)
+    held.enter_context(run.locked())
+    run.remove_leftovers()
+    return run, method, state
+
+
+def _check_processes(method: Method) -> None:
+    """Refuse more processes than a training can use."""
+    processes = distributed.world_size()
+    meta_batch = method.problem.config.outer.meta_batch
+    if processes > 1 and not method.distributes:
+        raise UserError(f"{method.label} trains in one process; start it without torchrun")
+    if processes > meta_batch:
+        raise UserError(
+            f"{processes} processes cannot share outer.meta_batch={meta_batch} tasks; "
+            "raise it, or start fewer processes"
+        )
+
+
+def _saved(run: Run, method: Method, initial: TrainingState) -> TrainingState:
+    """Where a run goes on, and what its process left behind when it was killed removed."""
+    run.remove_leftovers()
+    if not run.has_checkpoint():
+        return initial
+    run.check_data_hashes(method.problem.data_hashes)
+    return fitting_state(run, method)
+
+
+def _resume(options: argparse.Namespace, held: ExitStack) -> tuple[Run, Method, TrainingState]:
+    for flag in ("out", "kind", "model"):
+        if getattr(options, flag):
+            raise UserError(
+                f"--{flag} and --resume contradict each other; a resumed run stays what and where "
+                "it is"
+            )
+    run = Run.open(options.resume, tuple(options.set), options.trust_code)
+    if run.results != run.path:
+        raise UserError(
+            f"{options.resume} comes with the package, and is not to be trained on; copy it from "
+            f"{run.path}, and resume the copy"
+        )
+    if options.config:
+        config = load_config(options.config, [*options.set, f"method={run.config.method.name}"])
+        run.reconfigure(config)
+    method = load_method(run.config)
+    _check_processes(method)
+    method.problem.check()
+    held.enter_context(run.locked())
+    state = _saved(run, method, method.initial_state())
+    # a run that was stopped between its last update and its evaluation has that left to do
+    if state.iteration >= method.updates and (run.path / "evaluation.json").exists():
+        longer = f"; to train for longer add --set outer.iterations={2 * state.iteration}"
+        raise UserError(
+            f"the run in {run.path} is complete ({state.iteration} updates)"
+            f"{longer if method.updates else ''}"
+        )
+    run.save_config()
+    return run, method, state
+
+
+def _imported(method: Method, path: Path) -> TrainingState:
+    """The state of a run that somebody else's model is the end of."""
+    if not isinstance(method.problem, PolicyProblem) or not method.updates:
+        raise UserError("--model is for a policy that is trained, such as --kind pretrained")
+    # imported here: stable-baselines3 takes a second, which nobody else should wait for
+    from metarl.baselines.stable_baselines import load_model
+
+    _, scale = method.problem.observed
+    params, steps = load_model(path, method.problem.policy, scale)
+    return TrainingState(method.updates, params, samples=steps)
+
+
+def seen_in_training(method: Method, metrics: Metrics) -> str:
+    """The loss where there is one, and the scores before and after adaptation."""
+    metric = method.problem.metric.name
+    said = [f"loss {metrics['loss']:.3g}"] if "loss" in metrics else []
+    scores = [value for name, value in metrics.items() if name.startswith(f"{metric}/")]
+    if scores:
+        ends = scores[:1] + scores[1:][-1:]
+        said.append(f"{metric} {' → adapted '.join(short(score) for score in ends)}")
+    return ", ".join(said)

@@ -1,0 +1,48 @@
+"""What a command imports: what takes seconds is imported by those that need it, and then alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"torch", "scipy", "matplotlib", "mujoco", "gymnasium", "stable_baselines3", "tensorboard"}
+HEAVY |= {"imageio", "jinja2", "safetensors"}
+WATCH = """
+import atexit, json, sys
+from metarl.cli import main
+atexit.register(lambda: print(json.dumps(sorted(set(HEAVY) & sys.modules.keys()))))
+main(sys.argv[1:])
+"""
+TINY = ("--set=outer.iterations=1", "--set=outer.meta_batch=2", "--set=inner.trajectories=2")
+
+
+def imported(*arguments: str, cwd: Path | None = None, first: str = "") -> set[str]:
+    """Which of the heavy packages a command imports, in a process of its own."""
+    script = first + WATCH.replace("HEAVY", repr(HEAVY))
+    command = [sys.executable, "-c", script, *arguments]
+    output = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False).stdout
+    return set(json.loads(output.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list"], ["train", "--help"]])
+def test_who_asks_what_there_is_waits_for_no_heavy_package(arguments: list[str]) -> None:
+    assert imported(*arguments) == set()
+
+
+@pytest.mark.parametrize(
+    "setting", ["outer.iteratons=3", "outer.max_kl=-1", "inner.step_size=far", "method=mmal"]
+)
+def test_a_mistake_in_a_config_is_told_before_torch_is_imported(setting: str) -> None:
+    # the family says itself whether its settings are right
+    assert imported("train", "quickstart", "--set", setting) <= {"gymnasium", "mujoco"}
+
+
+@pytest.mark.slow
+def test_a_training_imports_neither_plots_nor_another_trainer(tmp_path: Path) -> None:
+    # as far as its evaluation, which draws a plot
+    without = "import metarl.cli.training as training\ntraining.evaluate = lambda *_: None\n"
+    seen = imported("train", "quickstart", *TINY, cwd=tmp_path, first=without)
+    assert {"torch", "tensorboard"} <= seen
+    assert not seen & {"matplotlib", "scipy", "stable_baselines3", "imageio", "jinja2"}
