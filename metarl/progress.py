@@ -39,6 +39,7 @@ class Task:
         self._said = ""
         self._began = time.monotonic()
         self._told = -1 if done < total else done  # of what was complete before, nothing is said
+        self._ended = False
         self._bars = bars
         if bars is not None:
             self._bar = bars.add_task(what, total=total, completed=done, said="")
@@ -49,12 +50,18 @@ class Task:
         if self._bars is not None:
             self._bars.update(self._bar, completed=done, said=said)
 
+    def end(self) -> None:
+        """Nothing more comes, whether or not all is done."""
+        self._ended = True
+        if self._bars is not None:
+            self._bars.stop_task(self._bar)
+
     def line(self, at_the_end: bool = False) -> str | None:
         """Such as `MAML: iteration 120/500, return -20 → adapted -9, 2:10 elapsed, ETA 6:51`.
 
-        None where it was said already: of what is complete, and at the end of what did not move.
+        None where it was said already: of what is over, and at the end of all the rest.
         """
-        if self._told == self.done and (at_the_end or self.done == self._total):
+        if self._told == self.done and (at_the_end or self._ended or self.done == self._total):
             return None
         self._told = self.done
         elapsed = time.monotonic() - self._began

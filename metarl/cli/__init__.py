@@ -28,6 +28,8 @@ examples:
   metarl list                                    the configs and trained runs of the package
   metarl train quickstart                        a few minutes, into runs/quickstart
   metarl train my.yaml --set inner.step_size=0.2 --out runs/mine
+  metarl train quickstart --seeds 5              five seeds side by side, and their table
+  metarl sweep quickstart --set inner.step_size=0.1,0.5 --seeds 3
   metarl train --resume runs/mine                continue exactly where it stopped
   metarl baseline my.yaml --kind pretrained      PPO on all tasks, with the same budget
   metarl evaluate runs/mine                      scores after 0, 1, 2, ... gradient steps
@@ -43,6 +45,7 @@ examples:
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "train": ("train:declare_train", "meta-train from a config"),
     "baseline": ("train:declare_baseline", "train what meta-learning is compared with"),
+    "sweep": ("sweep:declare", "train every combination of settings and seeds, and rank them"),
     "evaluate": ("evaluate:declare", "measure how well trained runs adapt to tasks they never saw"),
     "compare": ("compare:declare", "put runs side by side: table and plots"),
     "render": (

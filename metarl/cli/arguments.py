@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from metarl.errors import UserError
 from metarl.runs.config import TRUST_VARIABLE
 from metarl.supervised.config import DATA_VARIABLE
 
@@ -41,6 +42,31 @@ def add_set(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
         metavar=metavar,
         help=f"{what}; may be given several times",
     )
+
+
+def add_seeds(parser: argparse.ArgumentParser) -> None:
+    """Several seeds, for `seeds_of`."""
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="train with several seeds side by side: 3 for the seeds 1, 2 and 3, or 4 8 for these",
+    )
+
+
+def seeds_of(options: argparse.Namespace) -> list[int]:
+    """The seeds that `options.seeds` stands for; empty where there are none."""
+    given: list[int] = options.seeds or []
+    if len(given) == 1:
+        if given[0] < 1:
+            raise UserError(f"--seeds {given[0]}: one number is how many seeds, at least 1")
+        return list(range(1, given[0] + 1))
+    if negative := [seed for seed in given if seed < 0]:
+        raise UserError(f"--seeds: a seed is a natural number, not {negative[0]}")
+    if len({*given}) < len(given):
+        raise UserError("--seeds: a seed is given twice; once is enough")
+    return given
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:

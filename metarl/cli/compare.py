@@ -82,13 +82,13 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
         raise UserError(
             f"cannot write to {out} ({error.strerror}); name another directory with --out"
         ) from error
-    console.print(_table(entries[0].method.problem.title, entries))
+    console.print(table(entries[0].method.problem.title, entries))
     for plot in plots:
         console.print(f"plot: {plot}", highlight=False, soft_wrap=True)
     return 0
 
 
-def _table(title: str, entries: Sequence[Entry]) -> Table:
+def table(title: str, entries: Sequence[Entry]) -> Table:
     """A column for each entry, so that it fits a terminal of 80 columns."""
     table = Table(title=title, caption=meaning(entries))
     labels, *quantities = zip(*(row.items() for row in rows(entries)), strict=True)

@@ -8,8 +8,8 @@ from metarl.cli.adaptation import evaluate, table
 from metarl.cli.arguments import add_data, add_runs, add_set, add_trust, describe
 from metarl.evaluation import summarise
 from metarl.method import load_method
-from metarl.runs.comparison import SEED, refuse_twice
-from metarl.runs.config import differences
+from metarl.runs.comparison import refuse_twice
+from metarl.runs.config import SEED, differences
 from metarl.runs.run import Run
 
 DESCRIPTION = """\

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.arguments import add_data, add_set, add_trust, describe
+from metarl.cli.arguments import add_data, add_seeds, add_set, add_trust, describe, seeds_of
 from metarl.errors import UserError
 from metarl.processors import under_torchrun
 from metarl.rl.config import METHODS as RL_METHODS
-from metarl.runs.config import AnyConfig, load_config, shipped_configs
+from metarl.runs.config import CONFIG, AnyConfig, load_config, shipped_configs
 from metarl.supervised.config import METHODS as SUPERVISED_METHODS
 
 KINDS = list(dict.fromkeys([*RL_METHODS, *SUPERVISED_METHODS]))
@@ -34,7 +34,9 @@ The config's `method` says how, with its own settings (`method: {{name: …, …
 TRAIN_EXAMPLES = """\
 examples:
   metarl train quickstart
-  metarl train point_navigation --set seed=2 --out runs/point-2
+  metarl train point_navigation --seed 2 --out runs/point-2
+  metarl train point_navigation --seeds 5      1 to 5 side by side, runs/point_navigation/seed-1 …
+  metarl train --resume runs/point_navigation  go on with those that are unfinished
   metarl train omniglot_5way_1shot --data data
   metarl train half_cheetah_direction --set family.settings.dynamics=gymnasium
   metarl train --resume runs/point-2
@@ -60,7 +62,8 @@ config, the seed and the settings of the run that is to be compared.
 BASELINE_EXAMPLES = """\
 examples:
   metarl baseline quickstart --kind pretrained
-  metarl baseline point_navigation --kind oracle --set seed=2 --out runs/oracle-2
+  metarl baseline point_navigation --kind oracle --seed 2 --out runs/oracle-2
+  metarl baseline quickstart --kind random --seeds 5
   metarl baseline half_cheetah_direction --kind pretrained --model my_ppo.zip
   metarl baseline omniglot_5way_1shot --kind nearest_neighbour --data data
   metarl baseline --resume runs/oracle-2
@@ -93,20 +96,51 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "config", nargs="?", metavar="CONFIG", help="a YAML file, or a name from `metarl list`"
     )
     add_set(parser, "SECTION.SETTING=VALUE", "change a setting of the config")
+    parser.add_argument("--seed", type=int, metavar="N", help="the same as --set seed=N")
+    add_seeds(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="RUN", help="directory of the run (default: runs/NAME)"
+        "--out",
+        type=Path,
+        metavar="RUN",
+        help="directory of the run (default: runs/NAME); of several seeds, RUN/seed-N is one's",
     )
     add_data(parser)
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in RUN")
+    parser.add_argument(
+        "--resume", type=Path, metavar="RUN", help="continue the run in RUN, or those of its seeds"
+    )
     add_trust(parser)
 
 
 def _train(options: argparse.Namespace, console: Console) -> int:
-    config = None if options.resume or not _leads() else _config(options)
+    if options.seed is not None:
+        if options.seeds:
+            raise UserError("--seed and --seeds contradict each other; give one of them")
+        options.set.append(f"seed={options.seed}")
+    if options.seeds or (options.resume and _holds_several(options.resume)):
+        return _train_several(options, console)
+    config = None if options.resume or not _leads() else _config(options, options.set)
     # imported here: torch takes a second, which a mistake in the config should not wait for
     from metarl.cli.training import train_one
 
     return train_one(options, config, console)
+
+
+def _train_several(options: argparse.Namespace, console: Console) -> int:
+    if options.model:
+        raise UserError("--model is one run; leave --seeds out")
+    planned = {
+        Path(f"seed-{seed}"): _config(options, [*options.set, f"seed={seed}"])
+        for seed in seeds_of(options)
+    }
+    # imported here: torch takes a second, which a mistake in the config should not wait for
+    from metarl.cli.several import show_together, train_several
+
+    return train_several(options, planned, console, show_together)
+
+
+def _holds_several(folder: Path) -> bool:
+    """Whether a directory is that of several runs, and of none itself."""
+    return not (folder / CONFIG).exists() and any(folder.glob(f"*/{CONFIG}"))
 
 
 def _leads() -> bool:
@@ -114,17 +148,19 @@ def _leads() -> bool:
     return not under_torchrun() or os.environ["RANK"] == "0"
 
 
-def _config(options: argparse.Namespace) -> AnyConfig:
+def _config(options: argparse.Namespace, overrides: Sequence[str]) -> AnyConfig:
     """What to train, and as `options.out` where to keep it."""
     if not options.config:
+        if options.resume:
+            raise UserError(f"name the config of {options.resume} as well, to add seeds to it")
         raise UserError(
             f"name a config: a YAML file, or one of {', '.join(shipped_configs())}; or --resume RUN"
         )
-    overrides: Sequence[str] = options.set
     if options.name == "baseline":
         if options.kind is None:
             raise UserError(f"say which baseline: --kind {', --kind '.join(KINDS)}")
         overrides = [*overrides, f"method={options.kind}"]
     suffix = f"-{options.kind}" if options.kind else ""
-    options.out = options.out or Path("runs") / (Path(options.config).stem + suffix)
+    if not options.resume:
+        options.out = options.out or Path("runs") / (Path(options.config).stem + suffix)
     return load_config(options.config, overrides)

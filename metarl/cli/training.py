@@ -11,13 +11,12 @@ from metarl import distributed
 from metarl.cli.adaptation import evaluate
 from metarl.cli.stopping import INTERRUPTED, Stop, stopping
 from metarl.errors import UserError
-from metarl.evaluation import short
-from metarl.method import Method, Metrics, TrainingState, load_method, train
+from metarl.method import Method, TrainingState, load_method, train
 from metarl.progress import Progress
 from metarl.rl.problem import PolicyProblem
 from metarl.runs.config import AnyConfig, load_config
-from metarl.runs.metrics import MetricsLog
-from metarl.runs.results import fitting_state
+from metarl.runs.metrics import MetricsLog, in_words
+from metarl.runs.results import complete, fitting_state
 from metarl.runs.run import Run
 
 CHECKPOINT_MINUTES = 5.0  # what a power cut may cost, however seldom iterations are saved
@@ -81,7 +80,7 @@ def _lead(
                 state, metrics = following
                 if metrics:
                     log.write(state.iteration, metrics)
-                    task.update(state.iteration, seen_in_training(method, metrics))
+                    task.update(state.iteration, in_words(metrics, method.problem.metric.name))
                 late = time.monotonic() - saved_at > 60.0 * CHECKPOINT_MINUTES
                 if late or state.iteration % config.checkpoint_every == 0:
                     run.save(state, method.problem.data_hashes)
@@ -187,8 +186,7 @@ def _resume(options: argparse.Namespace, held: ExitStack) -> tuple[Run, Method, 
     method.problem.check()
     held.enter_context(run.locked())
     state = _saved(run, method, method.initial_state())
-    # a run that was stopped between its last update and its evaluation has that left to do
-    if state.iteration >= method.updates and (run.path / "evaluation.json").exists():
+    if complete(run, method):
         longer = f"; to train for longer add --set outer.iterations={2 * state.iteration}"
         raise UserError(
             f"the run in {run.path} is complete ({state.iteration} updates)"
@@ -208,14 +206,3 @@ def _imported(method: Method, path: Path) -> TrainingState:
     _, scale = method.problem.observed
     params, steps = load_model(path, method.problem.policy, scale)
     return TrainingState(method.updates, params, samples=steps)
-
-
-def seen_in_training(method: Method, metrics: Metrics) -> str:
-    """The loss where there is one, and the scores before and after adaptation."""
-    metric = method.problem.metric.name
-    said = [f"loss {metrics['loss']:.3g}"] if "loss" in metrics else []
-    scores = [value for name, value in metrics.items() if name.startswith(f"{metric}/")]
-    if scores:
-        ends = scores[:1] + scores[1:][-1:]
-        said.append(f"{metric} {' → adapted '.join(short(score) for score in ends)}")
-    return ", ".join(said)

@@ -12,21 +12,10 @@ from numpy.typing import NDArray
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, Summary, short, summarise
 from metarl.method import Method, Problem
-from metarl.runs.config import differences
+from metarl.runs.config import SEED, differences
 from metarl.runs.plots import plot_adaptation, plot_training, step_name
 from metarl.runs.results import fitting_state, measured
 from metarl.runs.run import Run
-
-# what may differ between runs that are training seeds of one experiment
-SEED = (
-    "seed",
-    "device",
-    "checkpoint_every",
-    "report_every",
-    "evaluation.",
-    "family.settings.num_threads",
-)
-
 
 # how a method adapts is its own business; the table tells it
 OWN = ("step_sizes", "steps")

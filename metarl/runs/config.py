@@ -26,6 +26,17 @@ from metarl.supervised.config import DATA, SupervisedConfig
 
 AnyConfig = Config | SupervisedConfig
 TRUST_VARIABLE = "METARL_TRUST_CODE"
+CONFIG = "config.yaml"  # in a run's directory
+
+# what may differ between runs that are training seeds of one experiment
+SEED = (
+    "seed",
+    "device",
+    "checkpoint_every",
+    "report_every",
+    "evaluation.",
+    "family.settings.num_threads",
+)
 
 LARGEST = 100_000  # bytes; PyYAML takes a second for so many
 DEEPEST = 20
@@ -191,7 +202,7 @@ def dump_config(config: AnyConfig) -> str:
 
 def differences(old: AnyConfig, new: AnyConfig, ignore: Sequence[str] = ()) -> list[str]:
     """Which settings differ, as `name: old → new`, but for those whose names start as ignored."""
-    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    before, after = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
     return [
         f"{name}: {before.get(name)} → {after.get(name)}"
         for name in {**before, **after}
@@ -204,7 +215,7 @@ def edits(recorded: Mapping[str, Any], config: AnyConfig, ignore: Sequence[str])
 
     Settings that only one of both versions knows are no edits.
     """
-    before, after = _flat(recorded), _flat(config.model_dump(mode="json"))
+    before, after = flat(recorded), flat(config.model_dump(mode="json"))
     known = [
         name
         for name in {**before, **after}
@@ -220,12 +231,13 @@ def edits(recorded: Mapping[str, Any], config: AnyConfig, ignore: Sequence[str])
     ]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their whole names, such as `inner.step_size`."""
+    settings: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
+        settings |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return settings
 
 
 def _parse(text: str, origin: str) -> Any:

@@ -12,10 +12,12 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from metarl.errors import UserError
+from metarl.evaluation import short
 from metarl.files import read_bounded, storing, write_atomically
 
 NAME = "metrics.jsonl"
 LARGEST = 2**30
+LONGEST = 2**16  # bytes, of a line
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -36,6 +38,27 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
             f"{path} is damaged ({error}); restore it from a copy, or delete it: the weights do "
             "not depend on it"
         ) from error
+
+
+def last_metrics(folder: Path) -> dict[str, float] | None:
+    """The last whole line of what was logged in a run's directory; None if there is none."""
+    try:
+        with (folder / NAME).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST))
+            *_, last, _ = [b"", b"", *file.read().split(b"\n")]
+        return _values(last) if last else None
+    except FileNotFoundError:
+        return None
+
+
+def in_words(metrics: Mapping[str, float], metric: str) -> str:
+    """The loss where there is one, and the scores of this name before and after adaptation."""
+    said = [f"loss {metrics['loss']:.3g}"] if "loss" in metrics else []
+    scores = [value for name, value in metrics.items() if name.startswith(f"{metric}/")]
+    if scores:
+        ends = scores[:1] + scores[1:][-1:]
+        said.append(f"{metric} {' → adapted '.join(short(score) for score in ends)}")
+    return ", ".join(said)
 
 
 class MetricsLog:

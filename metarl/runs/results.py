@@ -87,6 +87,16 @@ def measure(run: Run, method: Method | None = None) -> AdaptationCurve:
     return curve
 
 
+def complete(run: Run, method: Method) -> bool:
+    """Whether nothing is left to do.
+
+    A run that was stopped between its last update and its evaluation has that left.
+    """
+    if not run.has_checkpoint() or run.load().iteration < method.updates:
+        return False
+    return (run.path / NAME).exists()
+
+
 def fitting_state(run: Run, method: Method) -> TrainingState:
     """The state of a run's checkpoint, whose tensors are those that its method can use.
 

@@ -40,6 +40,7 @@ from metarl.errors import UserError, did_you_mean
 from metarl.files import leftovers, read_bounded, storing, write_atomically
 from metarl.method import TrainingState, load_method
 from metarl.runs.config import (
+    CONFIG,
     TRUST_VARIABLE,
     AnyConfig,
     differences,
@@ -65,7 +66,7 @@ RESUMABLE = (
     "report_every",
 )
 LIBRARIES = ("metarl-maml", "torch", "numpy", "gymnasium", "mujoco")
-CONFIG, STATE, LOCK = "config.yaml", "state.json", ".lock"
+STATE, LOCK = "state.json", ".lock"
 LARGEST_STATE, LARGEST_WEIGHTS = 10**7, 2**32  # bytes
 Count = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 

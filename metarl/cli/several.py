@@ -1,0 +1,109 @@
+"""Several runs in one directory: trained side by side, and summed up together."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from metarl.cli.compare import load, table
+from metarl.cli.stopping import INTERRUPTED, stopping
+from metarl.errors import UserError
+from metarl.method import load_method
+from metarl.processors import processors, under_torchrun
+from metarl.progress import Progress
+from metarl.runs.comparison import Entry
+from metarl.runs.config import AnyConfig
+from metarl.runs.results import complete
+from metarl.runs.run import Run
+from metarl.runs.scheduler import Job, side_by_side
+from metarl.runs.sweep import gather
+
+Summary = Callable[[Path, Sequence[Entry], Console], None]
+
+
+def train_several(
+    options: argparse.Namespace,
+    planned: Mapping[Path, AnyConfig],
+    console: Console,
+    summary: Summary,
+) -> int:
+    """Train runs side by side, and sum up those that came to their end.
+
+    Args:
+        options: of the command line; `resume` or else `out` is their directory.
+        planned: configs by their place in it; empty for whatever is there.
+        console: where to tell of it.
+        summary: prints, and writes into the directory, what came of them.
+
+    Returns:
+        The exit status: 1 if one of them failed.
+    """
+    if under_torchrun():
+        raise UserError("several runs share the processors by themselves; start without torchrun")
+    if options.resume and options.out:
+        raise UserError("--out and --resume contradict each other; runs stay where they are")
+    out: Path = options.resume or options.out
+    for config in planned.values():  # whatever can be wrong is found before any directory is made
+        load_method(config).problem.check()
+    runs = gather(out, planned, bool(options.resume), tuple(options.set), options.trust_code)
+    jobs = _jobs(out, runs, options)
+    at_once = min(processors(), max(1, len(jobs)))
+    _say(console, f"{len(runs)} runs in {out}, {len(runs) - len(jobs)} of them complete")
+    if jobs:
+        _say(console, f"training {at_once} at a time, with one thread each; their logs: {out}")
+    failures: list[Job] = []
+
+    def failed(job: Job, words: str) -> None:
+        failures.append(job)
+        _say(console, f"{job.name} failed: {words} (all it said: {job.log})")
+
+    with stopping() as stop:
+        with Progress(console) as progress:
+            side_by_side(jobs, lambda: stop.asked, failed, progress)
+        if stop.asked:
+            _say(console, f"stopped; continue with: metarl {options.name} --resume {out}")
+            return INTERRUPTED
+    # as they are now, after others trained them
+    done = [run for run in (Run(run.path, run.config) for run in runs) if not _unfinished(run)]
+    if done:
+        summary(out, load(done, console), console)
+    if failures:
+        names = ", ".join(job.name for job in failures)
+        _say(
+            console,
+            f"{len(failures)} of {len(runs)} runs failed ({names}); mend that, and go on with: "
+            f"metarl {options.name} --resume {out}",
+        )
+    return 1 if failures else 0
+
+
+def show_together(out: Path, entries: Sequence[Entry], console: Console) -> None:
+    """The table of runs that differ in their seed."""
+    console.print(table(entries[0].method.problem.title, entries))
+
+
+def _jobs(out: Path, runs: Sequence[Run], options: argparse.Namespace) -> list[Job]:
+    """What is left to do."""
+    jobs = []
+    for run in runs:
+        if _unfinished(run):
+            method = load_method(run.config)
+            name = str(run.path.relative_to(out))
+            # trusted: it was planned here, or its config was looked at when it was opened
+            arguments = ["--resume", str(run.path), "--trust-code"]
+            metric = method.problem.metric.name
+            jobs.append(Job(name, run.path, method.updates, metric, tuple(arguments)))
+    return jobs
+
+
+def _unfinished(run: Run) -> bool:
+    try:
+        return not complete(run, load_method(run.config))
+    except UserError:
+        return True  # it is damaged: its own process says so, and the others go on
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.file.flush()

@@ -1,0 +1,110 @@
+"""`metarl sweep`."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from metarl.cli.arguments import add_data, add_seeds, add_set, add_trust, describe, seeds_of
+from metarl.errors import UserError
+from metarl.runs.config import AnyConfig, load_config, shipped_configs
+from metarl.runs.grid import variants
+
+if TYPE_CHECKING:
+    from metarl.runs.comparison import Entry
+
+DESCRIPTION = """\
+Train every combination of the values that settings are given, each with the same seeds: side by
+side, a process and a thread each, as many at once as there are processors. A setting with one value
+is the same for all.
+
+Every run is a directory of its own, OUT/SETTING=VALUE/seed-1, so that `compare`, `report` and
+TensorBoard take them like any others. Ctrl-C stops all of them, and each saves what it has;
+--resume OUT goes on with what is unfinished, and with more seeds or values where CONFIG, --set and
+--seeds say so anew. At the end a table tells how well each combination adapts, the best first, as
+the mean over its seeds with an interval; OUT/sweep.csv holds all of its numbers."""
+
+EXAMPLES = """\
+examples:
+  metarl sweep quickstart --set inner.step_size=0.05,0.1,0.2 --seeds 3
+  metarl sweep my.yaml --set outer.max_kl=0.01,0.02 --set inner.steps=1,2 --seeds 1 2 --out runs/try
+  metarl sweep my.yaml --set policy.hidden_sizes=[64,64],[100,100] --set outer.iterations=50
+  metarl sweep --resume runs/try
+  metarl sweep quickstart --set inner.step_size=0.1,0.2 --seeds 5 --resume runs/quickstart-sweep
+"""
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the command."""
+    describe(parser, DESCRIPTION, EXAMPLES, _sweep)
+    parser.set_defaults(name="sweep")
+    parser.add_argument(
+        "config", nargs="?", metavar="CONFIG", help="a YAML file, or a name from `metarl list`"
+    )
+    add_set(parser, "SECTION.SETTING=VALUE[,VALUE...]", "the values of a setting")
+    add_seeds(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="OUT", help="directory of the runs (default: runs/NAME-sweep)"
+    )
+    add_data(parser)
+    parser.add_argument("--resume", type=Path, metavar="OUT", help="continue the sweep in OUT")
+    add_trust(parser)
+
+
+def _sweep(options: argparse.Namespace, console: Console) -> int:
+    # imported here, as what follows is: a mistake in the config should not wait for torch
+    planned = _planned(options)
+    from metarl.cli.several import train_several
+
+    return train_several(options, planned, console, _show)
+
+
+def _planned(options: argparse.Namespace) -> Mapping[Path, AnyConfig]:
+    if not options.config:
+        if options.resume and not options.seeds:
+            return {}
+        raise UserError(
+            f"name a config: a YAML file, or one of {', '.join(shipped_configs())}; or --resume OUT"
+        )
+    options.out = options.out or (
+        None if options.resume else Path("runs") / f"{Path(options.config).stem}-sweep"
+    )
+    return {
+        variant.path: load_config(options.config, variant.overrides)
+        for variant in variants(options.set, seeds_of(options) or [1])
+    }
+
+
+def _show(out: Path, entries: Sequence["Entry"], console: Console) -> None:
+    """A table, the best first, and the same as CSV."""
+    from metarl.evaluation import short
+    from metarl.files import storing, write_atomically
+    from metarl.runs.comparison import meaning
+    from metarl.runs.sweep import as_csv, ranked, settings_of, varied
+
+    entries, names = ranked(entries), varied(entries)
+    metric = entries[0].method.problem.metric.name
+    table = Table(title=entries[0].method.problem.title, caption=meaning(entries))
+    for name in names:
+        last = name.rpartition(".")[2]  # 80 columns have no place for all of it
+        alone = sum(other.rpartition(".")[2] == last for other in names) == 1
+        table.add_column(last if alone else name, overflow="fold")
+    table.add_column("seeds", overflow="fold")
+    for column in (f"{metric} before", "adapted", "95% interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for entry in entries:
+        summary = entry.summary
+        table.add_row(
+            *settings_of(entry, names),
+            ", ".join(str(run.config.seed) for run in entry.runs),
+            short(summary.estimate[0]),
+            short(summary.estimate[-1]),
+            f"[{short(summary.low[-1])}, {short(summary.high[-1])}]",
+        )
+    console.print(table)
+    with storing(out):
+        write_atomically(out / "sweep.csv", as_csv(entries))
+    console.print(f"numbers: {out / 'sweep.csv'}", highlight=False, soft_wrap=True)

@@ -1,0 +1,276 @@
+"""Several runs in one directory: seeds and sweeps, side by side."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from safetensors.torch import load_file
+
+from metarl.cli import main
+from metarl.errors import UserError
+from metarl.progress import Progress
+from metarl.runs import scheduler
+from metarl.runs.grid import variants
+from metarl.runs.scheduler import Job, side_by_side
+from metarl.runs.sweep import members
+
+CONFIG = """
+data: sinusoid
+network: {kind: mlp, hidden_sizes: [8]}
+inner: {step_size: 0.01, shots: 2, queries: 2}
+outer: {iterations: 3, meta_batch: 2}
+evaluation: {tasks: 5, steps: 1}
+"""
+
+# a training's stand-in: says when it began and ended, and does as it is told
+STAND_IN = """
+import json, signal, sys, time
+folder, does = sys.argv[1:]
+def say(what):
+    with open(folder + "/said", "a") as file:
+        print(what, time.monotonic(), file=file)
+def stop(*_):
+    say("saved")
+    sys.exit(130)
+signal.signal(signal.SIGTERM, stop)
+say("began")
+with open(folder + "/metrics.jsonl", "w") as file:
+    print(json.dumps({"iteration": 7, "return/after_0_steps": -2.5}), file=file)
+if does == "fail":
+    print("much\\nmetarl: the disk is full;\\nmend that")
+    sys.exit(2)
+time.sleep({"work": 0.4, "wait": 60.0}[does])
+say("ended")
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Job]:
+    """Makes a job whose process is a stand-in; there are two processors."""
+    monkeypatch.setattr(scheduler, "TRAIN", (sys.executable, "-c", STAND_IN))
+    monkeypatch.setattr(scheduler, "PAUSE", 0.02)
+    monkeypatch.setattr(scheduler, "processors", lambda: 2)
+
+    def make(name: str, does: str) -> Job:
+        path = tmp_path / name
+        path.mkdir()
+        return Job(name, path, 10, "return", (str(path), does))
+
+    return make
+
+
+def said(job: Job) -> dict[str, float]:
+    file = job.run / "said"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {what: float(when) for what, when in map(str.split, lines)}
+
+
+def run(jobs: list[Job], stop: Callable[[], bool] = lambda: False):
+    """The statuses, the failures, and the log."""
+    log, failures = io.StringIO(), []
+    with Progress(Console(file=log)) as progress:
+        statuses = side_by_side(jobs, stop, lambda *told: failures.append(told), progress)
+    return statuses, failures, log.getvalue()
+
+
+# side by side
+
+
+def test_as_many_runs_as_there_are_processors_are_trained_at_once(job) -> None:
+    jobs = [job(f"seed-{seed}", "work") for seed in range(4)]
+    statuses, failures, log = run(jobs)
+    assert list(statuses.values()) == [0, 0, 0, 0]
+    assert not failures
+    spans = [said(job) for job in jobs]
+    together = [
+        sum(other["began"] <= span["began"] < other["ended"] for other in spans) for span in spans
+    ]
+    assert max(together) == 2
+    assert "seed-3: iteration 7/10, return -2.50" in log
+
+
+def test_one_that_fails_is_told_in_a_sentence_and_the_others_go_on(job) -> None:
+    jobs = [job("seed-1", "fail"), job("seed-2", "work"), job("seed-3", "work")]
+    statuses, failures, _ = run(jobs)
+    assert [statuses[job] for job in jobs] == [2, 0, 0]
+    assert failures == [(jobs[0], "the disk is full; mend that")]
+    assert "much" in jobs[0].log.read_text()
+
+
+def test_all_are_stopped_together_once_and_none_begins_then(job) -> None:
+    jobs = [job("seed-1", "wait"), job("seed-2", "wait"), job("seed-3", "work")]
+    statuses, failures, _ = run(jobs, lambda: "began" in said(jobs[0]) and "began" in said(jobs[1]))
+    assert statuses == {jobs[0]: 130, jobs[1]: 130}
+    assert not failures
+    for stopped in jobs[:2]:
+        assert (stopped.run / "said").read_text().count("saved") == 1
+    assert not said(jobs[2])
+
+
+def test_nothing_trains_on_where_the_scheduler_itself_breaks_down(job) -> None:
+    jobs = [job("seed-1", "wait")]
+
+    def broken() -> bool:
+        if "began" in said(jobs[0]):
+            raise OSError("no more")
+        return False
+
+    with pytest.raises(OSError, match="no more"):
+        run(jobs, broken)
+    assert "saved" in said(jobs[0])
+
+
+# which runs
+
+
+def test_a_sweep_is_the_product_of_the_values_that_vary_with_every_seed() -> None:
+    found = variants(
+        ["inner.step_size=0.1, 0.2", "outer.iterations=5", "outer.anneal=true, no"], [4]
+    )
+    assert [str(variant.path) for variant in found] == [
+        "inner.step_size=0.1,outer.anneal=true/seed-4",
+        "inner.step_size=0.1,outer.anneal=no/seed-4",
+        "inner.step_size=0.2,outer.anneal=true/seed-4",
+        "inner.step_size=0.2,outer.anneal=no/seed-4",
+    ]
+    assert found[3].overrides == (
+        "inner.step_size=0.2",
+        "outer.iterations=5",
+        "outer.anneal=no",
+        "seed=4",
+    )
+
+
+def test_commas_within_a_value_do_not_divide_it() -> None:
+    lists = variants(["policy.hidden_sizes=[64,64],[100,100]"], [1, 2])
+    assert [v.overrides[0] for v in lists] == ["policy.hidden_sizes=[64,64]"] * 2 + [
+        "policy.hidden_sizes=[100,100]"
+    ] * 2
+    assert len(variants(["method={name: promp, steps: 3}"], [1])) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["seed=1,2"], "give --seeds"),
+        (["family.settings.horizon=5,10"], "make a sweep for each value"),
+        (["evaluation.tasks=5,10"], "make a sweep for each value"),
+        (["inner.step_size=0.1,,0.2"], "has an empty value"),
+        (["inner.step_size"], "must have the form"),
+        (["inner.step_size=0.1,0.1"], "given twice"),
+        (["inner.steps=1,2", "inner.steps=3"], "given twice"),
+    ],
+)
+def test_what_cannot_be_a_sweep_is_told_in_a_sentence(settings: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        variants(settings, [1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--seeds", "0"], "at least 1"),
+        (["--seeds", "2", "2"], "given twice"),
+        (["--seeds", "2", "--seed", "3"], "contradict"),
+        (["--seeds", "2", "--set", "inner.stps=3"], "did you mean 'steps'"),
+    ],
+)
+def test_a_mistake_about_seeds_is_told_before_any_directory_is_made(
+    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch, complaint
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sentence in complaint("train", "sinusoid", *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_are_found_in_the_order_of_the_numbers_in_their_names(tmp_path: Path) -> None:
+    for name in ("a=0.5/seed-10", "a=0.5/seed-9", "a=0.05/seed-1", "seed-2"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").touch()
+    found = [str(path.relative_to(tmp_path)) for path in members(tmp_path)]
+    assert found == ["a=0.05/seed-1", "a=0.5/seed-9", "a=0.5/seed-10", "seed-2"]
+
+
+def test_a_seed_has_an_option_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    out = tmp_path / "run"
+    assert main(["train", str(tmp_path / "tiny.yaml"), "--seed", "7", "--out", str(out)]) == 0
+    assert "seed: 7" in (out / "config.yaml").read_text()
+
+
+# whole
+
+
+@pytest.mark.slow
+def test_seeds_end_as_if_each_was_trained_alone_and_more_may_follow(tmp_path: Path, capsys) -> None:
+    config, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    config.write_text(CONFIG)
+    assert main(["train", str(config), "--seed", "2", "--out", str(tmp_path / "alone")]) == 0
+    assert main(["train", str(config), "--seeds", "1", "2", "--out", str(out)]) == 0
+    assert re.search(r"│ seeds +│ +1, 2 │", capsys.readouterr().out)
+    weights = [next(path.glob("*.safetensors")) for path in (tmp_path / "alone", out / "seed-2")]
+    alone, beside = map(load_file, weights)
+    assert all((alone[name] == beside[name]).all() for name in alone)
+
+    before = (out / "seed-1" / "state.json").stat().st_mtime_ns
+    (out / "seed-2" / "evaluation.json").unlink()  # as if it was stopped before
+    assert main(["train", str(config), "--seeds", "3", "--resume", str(out)]) == 0
+    assert "3 runs in" in (shown := capsys.readouterr().out)
+    assert "1 of them complete" in shown
+    assert (out / "seed-2" / "evaluation.json").exists()
+    assert (out / "seed-1" / "state.json").stat().st_mtime_ns == before
+    assert [path.name for path in members(out)] == ["seed-1", "seed-2", "seed-3"]
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_with_a_table_of_which_the_best_is_first(tmp_path: Path, capsys) -> None:
+    config, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    config.write_text(CONFIG)
+    swept = ["--set", "inner.step_size=0.01,1e-5", "--set", "outer.iterations=1", "--seeds", "2"]
+    assert main(["sweep", str(config), *swept, "--out", str(out)]) == 0
+    rows = list(csv.DictReader((out / "sweep.csv").open()))
+    assert [row["seeds"] for row in rows] == ["1 2", "1 2"]
+    errors = [float(row["error_after_1_steps"]) for row in rows]
+    assert errors == sorted(errors)
+    measured = [
+        json.loads((path / "evaluation.json").read_text())["mean"][1]
+        for path in members(out)
+        if f"={rows[0]['inner.step_size']}/" in str(path)
+    ]
+    assert sum(measured) / 2 == pytest.approx(errors[0])
+    shown = capsys.readouterr().out
+    assert shown.index(f"│ {rows[0]['inner.step_size']} ") < shown.index(
+        f"│ {rows[1]['inner.step_size']} "
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_all_seeds_and_each_saves_what_it_has(tmp_path: Path, monkeypatch) -> None:
+    config, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    config.write_text(CONFIG)
+
+    def interrupt() -> None:
+        while not all((out / f"seed-{seed}" / "metrics.jsonl").exists() for seed in (1, 2)):
+            time.sleep(0.1)
+        time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(scheduler, "processors", lambda: 2)
+    threading.Thread(target=interrupt, daemon=True).start()
+    arguments = ["--seeds", "3", "--set", "outer.iterations=1000000", "--out", str(out)]
+    assert main(["train", str(config), *arguments]) == 130
+    for seed in (1, 2):
+        state = json.loads((out / f"seed-{seed}" / "state.json").read_text())
+        assert state["iteration"] > 0
+        assert "stopped after" in (out / f"seed-{seed}.log").read_text()
+    assert not (out / "seed-3" / "state.json").exists()
