@@ -13,6 +13,11 @@ def under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
+def leads() -> bool:
+    """Whether this process is the one that writes and speaks, of those that torchrun started."""
+    return not under_torchrun() or os.environ["RANK"] == "0"
+
+
 def processors() -> int:
     """How many threads this process may keep busy.
 

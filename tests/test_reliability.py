@@ -66,7 +66,7 @@ def outcome(path: Path) -> tuple[object, ...]:
     return state.iteration, state.samples, weights, lines, (path / "evaluation.json").read_bytes()
 
 
-def points(path: Path, tag: str = "return/after_0_steps") -> list[int]:
+def points(path: Path, tag: str = "Return/after_0_steps") -> list[int]:
     """The steps that TensorBoard shows."""
     events = EventAccumulator(str(path))
     events.Reload()
@@ -370,7 +370,7 @@ def test_tensorboard_shows_an_iteration_once_however_often_a_run_was_resumed(
     tmp_path: Path,
 ) -> None:
     for iteration in (0, 0, 2):
-        log = MetricsLog(tmp_path, iteration)
+        log = MetricsLog(tmp_path, iteration, "return", "seed: 1")
         for number in range(iteration + 1, iteration + 4):
             log.write(number, {"score": 1.0})
         log.close()
@@ -380,7 +380,7 @@ def test_tensorboard_shows_an_iteration_once_however_often_a_run_was_resumed(
 
 def test_a_last_line_without_its_end_loses_no_iteration(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"iteration": 1}\n{"iteration": 2}')
-    log = MetricsLog(tmp_path, 2)
+    log = MetricsLog(tmp_path, 2, "return", "seed: 1")
     log.write(3, {})
     log.close()
     assert [line["iteration"] for line in read_metrics(tmp_path)] == [1, 2, 3]

@@ -44,6 +44,15 @@ def add_set(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
     )
 
 
+def add_wandb(parser: argparse.ArgumentParser) -> None:
+    """A project of Weights & Biases, as `options.wandb`."""
+    parser.add_argument(
+        "--wandb",
+        metavar="PROJECT",
+        help="log to this project of Weights & Biases too (pip install 'metarl-maml[wandb]')",
+    )
+
+
 def add_seeds(parser: argparse.ArgumentParser) -> None:
     """Several seeds, for `seeds_of`."""
     parser.add_argument(

@@ -10,7 +10,7 @@ from metarl.cli.compare import load, table
 from metarl.cli.stopping import INTERRUPTED, stopping
 from metarl.errors import UserError
 from metarl.method import load_method
-from metarl.processors import processors, under_torchrun
+from metarl.processors import leads, processors, under_torchrun
 from metarl.progress import Progress
 from metarl.runs.comparison import Entry
 from metarl.runs.config import AnyConfig
@@ -40,6 +40,8 @@ def train_several(
         The exit status: 1 if one of them failed.
     """
     if under_torchrun():
+        if not leads():
+            return 2  # the first process says so
         raise UserError("several runs share the processors by themselves; start without torchrun")
     if options.resume and options.out:
         raise UserError("--out and --resume contradict each other; runs stay where they are")
@@ -92,6 +94,8 @@ def _jobs(out: Path, runs: Sequence[Run], options: argparse.Namespace) -> list[J
             name = str(run.path.relative_to(out))
             # trusted: it was planned here, or its config was looked at when it was opened
             arguments = ["--resume", str(run.path), "--trust-code"]
+            if options.wandb:
+                arguments += ["--wandb", options.wandb]
             metric = method.problem.metric.name
             jobs.append(Job(name, run.path, method.updates, metric, tuple(arguments)))
     return jobs

@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from metarl.cli.arguments import add_data, add_seeds, add_set, add_trust, describe, seeds_of
+from metarl.cli.arguments import (
+    add_data,
+    add_seeds,
+    add_set,
+    add_trust,
+    add_wandb,
+    describe,
+    seeds_of,
+)
 from metarl.errors import UserError
 from metarl.runs.config import AnyConfig, load_config, shipped_configs
 from metarl.runs.grid import variants
+from metarl.runs.weights_and_biases import require_wandb
 
 if TYPE_CHECKING:
     from metarl.runs.comparison import Entry
@@ -51,10 +60,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     add_data(parser)
     parser.add_argument("--resume", type=Path, metavar="OUT", help="continue the sweep in OUT")
+    add_wandb(parser)
     add_trust(parser)
 
 
 def _sweep(options: argparse.Namespace, console: Console) -> int:
+    if options.wandb:
+        require_wandb()
     # imported here, as what follows is: a mistake in the config should not wait for torch
     planned = _planned(options)
     from metarl.cli.several import train_several

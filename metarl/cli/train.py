@@ -1,17 +1,25 @@
 """`metarl train` and `metarl baseline`: what to train, all of it valid before any work is spent."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.arguments import add_data, add_seeds, add_set, add_trust, describe, seeds_of
+from metarl.cli.arguments import (
+    add_data,
+    add_seeds,
+    add_set,
+    add_trust,
+    add_wandb,
+    describe,
+    seeds_of,
+)
 from metarl.errors import UserError
-from metarl.processors import under_torchrun
+from metarl.processors import leads
 from metarl.rl.config import METHODS as RL_METHODS
 from metarl.runs.config import CONFIG, AnyConfig, load_config, shipped_configs
+from metarl.runs.weights_and_biases import require_wandb
 from metarl.supervised.config import METHODS as SUPERVISED_METHODS
 
 KINDS = list(dict.fromkeys([*RL_METHODS, *SUPERVISED_METHODS]))
@@ -108,17 +116,20 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", type=Path, metavar="RUN", help="continue the run in RUN, or those of its seeds"
     )
+    add_wandb(parser)
     add_trust(parser)
 
 
 def _train(options: argparse.Namespace, console: Console) -> int:
+    if options.wandb:
+        require_wandb()
     if options.seed is not None:
         if options.seeds:
             raise UserError("--seed and --seeds contradict each other; give one of them")
         options.set.append(f"seed={options.seed}")
     if options.seeds or (options.resume and _holds_several(options.resume)):
         return _train_several(options, console)
-    config = None if options.resume or not _leads() else _config(options, options.set)
+    config = None if options.resume or not leads() else _config(options, options.set)
     # imported here: torch takes a second, which a mistake in the config should not wait for
     from metarl.cli.training import train_one
 
@@ -141,11 +152,6 @@ def _train_several(options: argparse.Namespace, console: Console) -> int:
 def _holds_several(folder: Path) -> bool:
     """Whether a directory is that of several runs, and of none itself."""
     return not (folder / CONFIG).exists() and any(folder.glob(f"*/{CONFIG}"))
-
-
-def _leads() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    return not under_torchrun() or os.environ["RANK"] == "0"
 
 
 def _config(options: argparse.Namespace, overrides: Sequence[str]) -> AnyConfig:

@@ -14,10 +14,11 @@ from metarl.errors import UserError
 from metarl.method import Method, TrainingState, load_method, train
 from metarl.progress import Progress
 from metarl.rl.problem import PolicyProblem
-from metarl.runs.config import AnyConfig, load_config
-from metarl.runs.metrics import MetricsLog, in_words
+from metarl.runs.config import AnyConfig, dump_config, load_config
+from metarl.runs.metrics import Log, MetricsLog, in_words
 from metarl.runs.results import complete, fitting_state
 from metarl.runs.run import Run
+from metarl.runs.weights_and_biases import WandbLog
 
 CHECKPOINT_MINUTES = 5.0  # what a power cut may cost, however seldom iterations are saved
 
@@ -60,13 +61,14 @@ def _lead(
 ) -> int:
     with stop.at_once():
         run, method, state = _prepare(options, given, held)
-    config = run.config
+        config, metric = run.config, method.problem.metric.name
+        logs: list[Log] = [WandbLog(options.wandb, run)] if options.wandb else []
     if not run.has_checkpoint():
         run.save(state, method.problem.data_hashes)
     with stop.at_once():
         distributed.broadcast((config, state))
     console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
-    log = MetricsLog(run.path, state.iteration)
+    logs.insert(0, MetricsLog(run.path, state.iteration, metric, dump_config(config)))
     saved, saved_at = state, time.monotonic()
     try:
         with Progress(console) as progress:
@@ -79,8 +81,9 @@ def _lead(
                     break
                 state, metrics = following
                 if metrics:
-                    log.write(state.iteration, metrics)
-                    task.update(state.iteration, in_words(metrics, method.problem.metric.name))
+                    for log in logs:
+                        log.write(state.iteration, metrics)
+                    task.update(state.iteration, in_words(metrics, metric))
                 late = time.monotonic() - saved_at > 60.0 * CHECKPOINT_MINUTES
                 if late or state.iteration % config.checkpoint_every == 0:
                     run.save(state, method.problem.data_hashes)
@@ -93,7 +96,8 @@ def _lead(
             if state is not saved:
                 run.save(state, method.problem.data_hashes)
         finally:
-            log.close()
+            for log in logs:
+                log.close()
     if stop.asked and state.iteration < method.updates:
         console.print(
             f"stopped after {state.iteration} of {method.updates} updates; continue with: "

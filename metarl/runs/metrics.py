@@ -1,4 +1,8 @@
-"""What was seen in training: a line of JSON an iteration, and the same for TensorBoard."""
+"""What was seen in training: a line of JSON an iteration, and the same for TensorBoard.
+
+TensorBoard sorts by name, capitals first: there the scores are `Return/…`, `Error/…` or
+`Accuracy/…`, so that they are what one sees first.
+"""
 
 import json
 import os
@@ -6,9 +10,13 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from metarl.errors import UserError
@@ -61,6 +69,16 @@ def in_words(metrics: Mapping[str, float], metric: str) -> str:
     return ", ".join(said)
 
 
+class Log(Protocol):
+    """Where metrics go."""
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Add one iteration."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
 class MetricsLog:
     """Metrics of every iteration, as JSON lines and for TensorBoard.
 
@@ -69,14 +87,16 @@ class MetricsLog:
     Args:
         folder: a run's directory.
         iteration: how many iterations are done.
+        metric: the name of the scores, which TensorBoard is to show first.
+        config: the experiment in YAML, which TensorBoard shows as text.
 
     Raises:
         UserError: if what is there is damaged.
         StorageError: if it cannot be written; so do the methods.
     """
 
-    def __init__(self, folder: Path, iteration: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, iteration: int, metric: str, config: str) -> None:
+        self._folder, self._metric = folder, metric
         path = folder / NAME
         kept = [line for line in read_metrics(folder) if line["iteration"] <= iteration]
         with storing(folder):
@@ -89,10 +109,14 @@ class MetricsLog:
             self._event(file_version="brain.Event:2")
             # so TensorBoard forgets it as well
             self._event(step=iteration + 1, session_log=SessionLog(status=SessionLog.START))
+            self._event(step=iteration, summary=Summary(value=[_text("config", config)]))
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Add one iteration."""
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
+        values = [
+            Summary.Value(tag=self._tag(name), simple_value=value)
+            for name, value in metrics.items()
+        ]
         line = json.dumps({"iteration": iteration, **metrics}) + "\n"
         with storing(self._folder):
             self._lines.write(line)
@@ -107,9 +131,17 @@ class MetricsLog:
             finally:
                 self._events.close()
 
+    def _tag(self, name: str) -> str:
+        return name.capitalize() if name.startswith(f"{self._metric}/") else name
+
     def _event(self, **what: object) -> None:
         self._events.write(Event(wall_time=time.time(), **what).SerializeToString())
         self._events.flush()
+
+
+def _text(tag: str, yaml: str) -> Summary.Value:
+    shown = TensorProto(dtype=DT_STRING, string_val=[f"```\n{yaml}```".encode()])
+    return Summary.Value(tag=tag, metadata=create_summary_metadata(tag, ""), tensor=shown)
 
 
 def _parsed(content: bytes) -> Iterator[dict[str, float]]:
