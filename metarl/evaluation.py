@@ -7,10 +7,15 @@ the same tasks and with the same randomness where the seed is the same.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from metarl.frames import frame
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Floats = NDArray[np.float64]
 
@@ -82,6 +87,22 @@ class AdaptationCurve:
             episodes=self.episodes[: steps + 1],
         )
 
+    def to_frame(self) -> "DataFrame":
+        """A pandas frame with a row for each task and step: `task`, `step`, `score`, `episodes`.
+
+        `task` is the number of the task, whose row in `tasks` says what it is; `episodes`, how many
+        of the task were used before, is there where the measure is a return.
+
+        Raises:
+            UserError: if pandas is not installed.
+        """
+        return frame(
+            {"task": task, "step": step, "score": score}
+            | ({"episodes": self.episodes[step]} if self.episodes else {})
+            for task, scores in enumerate(self.scores.tolist())
+            for step, score in enumerate(scores)
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain values."""
         summary = self.summary
@@ -99,7 +120,8 @@ class AdaptationCurve:
         """The inverse of `to_json`; episodes of older evaluations follow from their settings."""
         scores, step_sizes = np.array(value["scores"]), tuple(value["step_sizes"])
         each = value.get("settings", {}).get("trajectories")
-        episodes = value.get("episodes", [each * k for k in range(scores.shape[1])] if each else [])
+        counted = [each * k for k in range(scores.shape[1])] if each else []
+        episodes = value.get("episodes") or counted
         return cls(np.array(value["tasks"]), scores, step_sizes, tuple(episodes))
 
 

@@ -4,18 +4,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, Summary, short, summarise
+from metarl.frames import frame
 from metarl.method import Method, Problem
 from metarl.runs.config import SEED, differences
 from metarl.runs.plots import plot_adaptation, plot_training, step_name
 from metarl.runs.results import fitting_state, measured
 from metarl.runs.run import Run
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 # how a method adapts is its own business; the table tells it
 OWN = ("step_sizes", "steps")
@@ -83,6 +87,39 @@ def compare(runs: Sequence[Run]) -> list[Entry]:
     present = [entry.runs[0].config.method.name for entry in entries]
     order += [name for name in present if name not in order]
     return sorted(entries, key=lambda entry: order.index(entry.runs[0].config.method.name))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison to look at: `print` shows a table.
+
+    Attributes:
+        entries: an experiment each.
+    """
+
+    entries: Sequence[Entry]
+
+    def __str__(self) -> str:
+        return markdown(self.entries)
+
+    def to_frame(self) -> "DataFrame":
+        """A pandas frame with a row for each method and step: `estimate`, `low`, `high` and so on.
+
+        Raises:
+            UserError: if pandas is not installed.
+        """
+        return frame(
+            {
+                "method": entry.label,
+                "step": step,
+                "estimate": float(entry.summary.estimate[step]),
+                "low": float(entry.summary.low[step]),
+                "high": float(entry.summary.high[step]),
+                "runs": len(entry.runs),
+            }
+            for entry in self.entries
+            for step in range(len(entry.summary.estimate))
+        )
 
 
 def with_steps_to_match(entries: Sequence[Entry], most: int) -> list[Entry]:

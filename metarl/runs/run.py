@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
@@ -38,6 +38,7 @@ from safetensors.torch import save as save_tensors
 
 from metarl.errors import UserError, did_you_mean
 from metarl.files import leftovers, read_bounded, storing, write_atomically
+from metarl.frames import frame
 from metarl.method import TrainingState, load_method
 from metarl.runs.config import (
     CONFIG,
@@ -53,6 +54,9 @@ from metarl.runs.config import (
 )
 from metarl.runs.metrics import NAME as METRICS
 from metarl.runs.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 # settings that may change on resuming: what was already computed does not depend on them
 RESUMABLE = (
@@ -436,6 +440,14 @@ class Run:
             UserError: if it is damaged.
         """
         return read_metrics(self.path)
+
+    def to_frame(self) -> "DataFrame":
+        """What was logged in training as a pandas frame, a row for each iteration.
+
+        Raises:
+            UserError: if it is damaged, or pandas is not installed.
+        """
+        return frame(self.metrics())
 
 
 def _weights(iteration: int) -> str:

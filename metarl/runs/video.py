@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import imageio.v2 as imageio
 import numpy as np
 import torch
@@ -39,7 +41,6 @@ class Episode:
     fps: float
 
 
-@torch.no_grad()
 def record(
     policy: Policy,
     params: Params,
@@ -62,26 +63,41 @@ def record(
         RuntimeError: if nothing can be rendered, with what to install.
     """
     env = family.make(render_mode="rgb_array")
-    rng = stream(seed, "video")
-    noise = torch.from_numpy(policy.noise(rng, (family.horizon, 1)))
     try:
-        observation, _ = env.reset(seed=int(rng.integers(2**31)), options={"task": task})
-        frames, returns = [_picture(env.render())], [0.0]
-        for t in range(family.horizon):
-            seen = torch.from_numpy(np.asarray(observation, dtype=np.float32))[None]
-            distribution, memory = policy.step(params, memory, seen)
-            action = policy.act(distribution, noise[t])
-            observation, reward, terminated, truncated, _ = env.step(action[0].numpy())
-            memory = policy.remember(
-                memory, action, torch.tensor([float(reward)]), torch.tensor([terminated])
-            )
-            frames.append(_picture(env.render()))
-            returns.append(returns[-1] + float(reward))
-            if terminated or truncated:
-                break
-        return Episode(frames, returns, float(env.metadata.get("render_fps", MAX_FPS)))
+        return film(policy, params, env, family.horizon, task, seed, memory)
     finally:
         env.close()
+
+
+@torch.no_grad()
+def film(
+    policy: Policy,
+    params: Params,
+    env: gym.Env[Any, Any],
+    horizon: int,
+    task: NDArray[np.float64] | None,
+    seed: int,
+    memory: Memory = (),
+) -> Episode:
+    """As `record`, in an environment that exists and stays open; it is told no task where None."""
+    rng = stream(seed, "video")
+    noise = torch.from_numpy(policy.noise(rng, (horizon, 1)))
+    options = None if task is None else {"task": task}
+    observation, _ = env.reset(seed=int(rng.integers(2**31)), options=options)
+    frames, returns = [_picture(env.render())], [0.0]
+    for t in range(horizon):
+        seen = torch.from_numpy(np.asarray(observation, dtype=np.float32))[None]
+        distribution, memory = policy.step(params, memory, seen)
+        action = policy.act(distribution, noise[t])
+        observation, reward, terminated, truncated, _ = env.step(action[0].numpy())
+        memory = policy.remember(
+            memory, action, torch.tensor([float(reward)]), torch.tensor([terminated])
+        )
+        frames.append(_picture(env.render()))
+        returns.append(returns[-1] + float(reward))
+        if terminated or truncated:
+            break
+    return Episode(frames, returns, float(env.metadata.get("render_fps", MAX_FPS)))
 
 
 def _picture(frame: object) -> Frame:

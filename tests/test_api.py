@@ -1,0 +1,263 @@
+"""What `import metarl` offers: policies and networks to use, trainings and comparisons to make."""
+
+import pydoc
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import metarl
+from metarl.envs import PointNavigation
+from metarl.errors import UserError
+from metarl.randomness import Key
+from metarl.rl.maml import collect
+from metarl.runs.run import Run
+
+TASK = [0.3, -0.3]
+TINY = {
+    "family": {"name": "point-navigation", "settings": {"horizon": 5}},
+    "policy": {"hidden_sizes": [4]},
+    "inner": {"trajectories": 3},
+    "outer": {"algorithm": "trpo", "iterations": 2, "meta_batch": 2},
+    "evaluation": {"tasks": 3, "trajectories": 2},
+}
+
+
+@pytest.fixture
+def policy() -> metarl.AdaptivePolicy:
+    return metarl.load("point_navigation")
+
+
+@pytest.fixture
+def env() -> gym.Env:
+    return PointNavigation().make()
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    heavy = "{'torch', 'numpy', 'gymnasium', 'pydantic'}"
+    code = f"import metarl, sys; print({heavy} & sys.modules.keys()); metarl.UserError"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"
+
+
+def test_help_shows_every_name_and_all_names_are_there() -> None:
+    shown = pydoc.plain(pydoc.render_doc(metarl))
+    for name in metarl.__all__:
+        assert name in dir(metarl)
+        assert name in shown
+        assert getattr(metarl, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        metarl.laod  # noqa: B018
+
+
+def test_a_shipped_policy_adapts_in_somebodys_own_environment(policy, env) -> None:
+    adapted = policy.adapt(env, task=TASK, episodes=20)
+    before, after = (
+        np.mean([episode.total for episode in one.play(env, TASK, episodes=5)])
+        for one in (policy, adapted)
+    )
+    assert after > before + 10.0
+    assert (policy.steps, adapted.steps) == (0, 1)
+    assert adapted.returns == pytest.approx([before], abs=10.0)
+    observation, _ = env.reset(options={"task": TASK})
+    assert env.action_space.shape == adapted.act(observation).shape
+
+
+def test_one_step_is_that_of_the_runs_own_evaluation(policy) -> None:
+    problem = policy.method.problem
+    tasks = np.array([TASK])
+    with_learned = problem.config.evaluation_step_sizes[:1]
+    expected = collect(
+        problem.inner,
+        policy.params,
+        PointNavigation().make_vec(6),
+        tasks,
+        100,
+        Key(0),
+        with_learned,
+    )
+    adapted = policy.adapt(PointNavigation().make_vec(6), task=TASK, episodes=6)
+    for name, leaf in expected.params[1].items():
+        torch.testing.assert_close(adapted.params[name], leaf[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_single_environment_gives_as_good_a_step_as_many_side_by_side(policy, env) -> None:
+    # the point world draws nothing, and each round's noise is that of its number
+    alone = policy.adapt(env, task=TASK, episodes=4, horizon=10)
+    again = policy.adapt(env, task=TASK, episodes=4, horizon=10)
+    pairs = policy.adapt(PointNavigation().make_vec(2), TASK, episodes=4, horizon=10)
+    assert torch.equal(alone.params["log_std"], again.params["log_std"])
+    assert alone.returns == pytest.approx(pairs.returns, rel=0.2)
+    assert not torch.equal(alone.params["log_std"], policy.params["log_std"])
+
+
+def test_episodes_that_were_gathered_teach_what_the_environment_would_have(policy, env) -> None:
+    episodes = policy.play(env, TASK, episodes=5, horizon=20)
+    gathered = policy.adapt(episodes)
+    plain = policy.adapt([tuple(np.asarray(part).tolist() for part in one) for one in episodes])
+    for name, leaf in gathered.params.items():
+        torch.testing.assert_close(plain.params[name], leaf)
+    assert gathered.returns == pytest.approx([np.mean([one.total for one in episodes])])
+    assert gathered.adapt(gathered.play(env, TASK, episodes=2)).steps == 2
+
+
+def test_each_further_step_has_the_evaluations_next_step_size(policy, env, monkeypatch) -> None:
+    sizes = []
+
+    def spied(self, meta, given=None):
+        found = spied.original(self, meta, given)
+        sizes.append(found[-1]["weight0"])
+        return found
+
+    inner = type(policy.method.problem.inner)
+    spied.original = inner.step_sizes
+    monkeypatch.setattr(inner, "step_sizes", spied)
+    assert policy.adapt(env, TASK, steps=3, episodes=2, horizon=5).steps == 3
+    assert tuple(sizes) == policy.method.problem.config.evaluation_step_sizes
+    policy.adapt(env, TASK, step_size=0.7, episodes=2, horizon=5)
+    assert sizes[-1] == 0.7
+
+
+class Constant(gym.Env):
+    """Pays for the first action, and knows nothing of tasks."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gym.spaces.Box(-1.0, 1.0, (2,))
+
+    def reset(self, *, seed=None, options=None):
+        assert not options
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), float(action[0]), False, False, {}
+
+
+def test_an_environment_that_knows_nothing_of_tasks_is_told_nothing(policy) -> None:
+    adapted = policy.adapt(Constant(), episodes=10, horizon=10)
+    means = [one.act(np.zeros(2), deterministic=True)[0] for one in (policy, adapted)]
+    assert means[1] > means[0]
+
+
+def wide() -> gym.Env:
+    return gym.wrappers.TransformObservation(
+        Constant(), lambda o: o, gym.spaces.Box(-1.0, 1.0, (3,))
+    )
+
+
+def discrete() -> gym.Env:
+    env = Constant()
+    env.action_space = gym.spaces.Discrete(3)
+    return env
+
+
+H = np.zeros((4, 2)), np.zeros((4, 2)), np.zeros(4)
+MISTAKES = {
+    "other observations": (lambda p: p.adapt(wide()), "sees observations of 2 numbers, but"),
+    "other actions": (lambda p: p.adapt(discrete()), "chooses actions of 2 real numbers, but"),
+    "no environment": (lambda p: p.adapt(3), "a gymnasium environment, or to a list of episodes"),
+    "no episode": (lambda p: p.adapt([]), "no episode to adapt to"),
+    "half an episode": (lambda p: p.adapt([H[:2]]), r"must be \(observations, actions, rewards\)"),
+    "other lengths": (lambda p: p.adapt([(H[0], H[1], H[2][:3])]), r"shape \(3, 2\), not \(4, 2\)"),
+    "not a number": (lambda p: p.adapt([(H[0] + np.nan, *H[1:])]), "must be finite numbers"),
+    "old episodes": (lambda p: p.adapt([H], steps=2), "good for one step"),
+    "no steps": (lambda p: p.adapt(Constant(), steps=0), "steps must be a whole number"),
+    "a word as task": (lambda p: p.adapt(Constant(), task="left"), "a task must be a row of"),
+    "another observation": (lambda p: p.act([0.0]), r"has shape \(2,\), or \(num_envs, 2\)"),
+    "a film of another kind": (lambda p: p.render("film.avi"), "ends in .mp4 or .gif"),
+    "another task": (lambda p: p.render(task=[1.0]), "has 2 numbers, not 1"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_answered_in_a_sentence(policy, mistake: str) -> None:
+    call, sentence = MISTAKES[mistake]
+    with pytest.raises(UserError, match=sentence):
+        call(policy)
+
+
+def test_what_is_no_gradient_policy_says_what_to_do_instead(env) -> None:
+    with pytest.raises(UserError, match=r"metarl\.load_network\('sinusoid'\)|no policy"):
+        metarl.load("sinusoid")
+    with pytest.raises(UserError, match=r"has a policy: metarl\.load"):
+        metarl.load_network("point_navigation")
+    recurrent = metarl.load("point_navigation_rl2")
+    with pytest.raises(UserError, match="adapts by its memory"):
+        recurrent.adapt(env)
+    with pytest.raises(UserError, match="has a memory"):
+        recurrent.act([0.0, 0.0])
+
+
+def test_a_film_is_written_of_ones_own_environment_and_of_the_familys(
+    policy, tmp_path: Path
+) -> None:
+    own = PointNavigation(horizon=3).make(render_mode="rgb_array")
+    film = policy.render(tmp_path / "film.gif", task=TASK, env=own)
+    assert len(film.frames) >= 4
+    assert (tmp_path / "film.gif").stat().st_size > 1000
+
+
+def test_a_network_adapts_to_the_users_examples_and_predicts() -> None:
+    network = metarl.load_network("sinusoid")
+    x = np.linspace(-4.0, 4.0, 10)
+    wave = network.adapt(x, 3.0 * np.sin(x - 1.0))
+    grid = np.linspace(-3.0, 3.0, 20)
+    error = np.mean((wave.predict(grid)[:, 0] - 3.0 * np.sin(grid - 1.0)) ** 2)
+    unadapted = network.adapt(x, 3.0 * np.sin(x - 1.0), steps=0)
+    assert error < 0.3 < np.mean((unadapted.predict(grid)[:, 0] - 3.0 * np.sin(grid - 1.0)) ** 2)
+    for call, sentence in (
+        (lambda: network.predict(x), "was not adapted yet"),
+        (lambda: network.adapt(x, x[:3]), "give each one"),
+        (lambda: network.adapt(x[:, None, None], x), r"of shape \(examples, 1\)"),
+        (lambda: network.adapt(x, x, steps=99), "steps must be a whole number from 0 to"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            call()
+
+
+def test_training_from_python_is_a_run_that_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    seen = []
+
+    def stop(iteration, metrics):
+        seen.append(iteration)
+        if iteration == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        metarl.train(TINY, tmp_path / "run", report=stop)
+    with pytest.raises(UserError, match="give resume=True"):
+        metarl.train(TINY, tmp_path / "run")
+    run = metarl.train(TINY, tmp_path / "run", resume=True, report=stop)
+    whole = metarl.train(metarl.Config(**TINY), tmp_path / "whole")
+    assert seen == [1, 2]
+    assert run.weights_sha256() == whole.weights_sha256()
+    assert [line["iteration"] for line in Run.open(run.path).metrics()] == [1, 2]
+    assert metarl.load(run).evaluate().scores.shape == (3, 4)
+    assert len(metarl.evaluate(run, tasks=4).scores) == 4
+    with pytest.raises(UserError, match="no such setting"):
+        metarl.evaluate(run, taks=4)
+
+
+def test_curves_metrics_and_comparisons_are_frames_where_pandas_is_there(
+    policy, tmp_path: Path
+) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = policy.evaluate().to_frame()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame) == ["task", "step", "score", "episodes"]
+    means = frame.groupby("step").score.mean()
+    assert means.to_numpy() == pytest.approx(policy.evaluate().summary.estimate)
+    runs = [metarl.train({**TINY, "method": name}, tmp_path / name) for name in ("maml", "random")]
+    assert len(runs[0].to_frame()) == 2
+    compared = metarl.compare(*runs)
+    assert "| MAML |" in str(compared)
+    assert {*compared.to_frame().method} == {"MAML", "random"}
+
+
+def test_without_pandas_the_sentence_names_it(policy, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match="pip install pandas"):
+        policy.evaluate().to_frame()
