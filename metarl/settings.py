@@ -29,6 +29,15 @@ LearnedStepSizes = Literal["none", "meta_sgd", "lslr"]
 
 
 NAMES_ALONE = "names alone"  # a context of validation, see `one_of`
+Plain = Mapping[str, Any]  # a section as YAML would have it
+
+
+def import_string(value: Any) -> Any:
+    """`module:Class` of a class; everything else as it is."""
+    return f"{value.__module__}:{value.__qualname__}" if isinstance(value, type) else value
+
+
+Name = Annotated[str, BeforeValidator(import_string)]  # from Python, a class names itself
 
 
 class Section(BaseModel):
@@ -67,15 +76,16 @@ def one_of(
     """
 
     def validate(value: Any, as_section: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-        if isinstance(value, str):
+        if isinstance(value, str | type):
             value = {tag: value}
         if not isinstance(value, Mapping):
             if isinstance(value, Section):
                 return as_section(value)
             raise ValueError(f"must be a section with settings of its own, not {value!r}")
-        name = value.get(tag, default)
+        name = import_string(value.get(tag, default))
         if info.context == NAMES_ALONE and name in registry and not value.keys() - {tag}:
             return value
+        value = {**value, tag: name}
         try:
             found = registry.load(str(name), members)
         except UserError as error:
@@ -85,7 +95,7 @@ def one_of(
             raise ValueError(f"{tag}: must be {names}, not {name!r}") from error
         schema: type[Section] = getattr(found, attribute) if attribute else found
         try:
-            section = schema.model_validate({tag: name, **value})
+            section = schema.model_validate(value)
         except ValidationError as error:
             raise SectionError(schema, error) from error
         return as_section(section)

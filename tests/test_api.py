@@ -261,3 +261,43 @@ def test_without_pandas_the_sentence_names_it(policy, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(UserError, match="pip install pandas"):
         policy.evaluate().to_frame()
+
+
+TYPED = """
+import gymnasium, metarl
+from metarl.rl import Config
+
+class Poles:
+    pass
+
+metarl.train(Config(family={"name": "poles"}, outer={"iterations": 3, "meta_batch": 5}), "out")
+metarl.Config(family={"name": Poles}, method="promp", seed=2)
+metarl.SupervisedConfig(data="sinusoid", network={"kind": "mlp"}, inner={"shots": 5})
+policy = metarl.load("point_navigation")
+env = gymnasium.make("metarl/PointNavigation-v0")
+total: float = policy.adapt(env, task=[0.1, 0.2]).play(env)[0].total
+steps: int = policy.adapt([([[0.0, 0.0]], [[0.0, 0.0]], [0.0])]).steps
+scores = policy.evaluate().scores.mean()
+"""
+
+
+@pytest.mark.slow
+def test_the_public_names_are_typed_strictly_for_those_who_use_them(tmp_path: Path) -> None:
+    from mypy import api
+
+    (tmp_path / "mypy.ini").write_text("[mypy]\nstrict = True\n")
+    for text, expected in (
+        (TYPED, 0),
+        ('import metarl\nmetarl.Config(famly={"name": "poles"})\n', 1),
+        ("import metarl\nmetarl.load(3)\n", 1),
+    ):
+        (tmp_path / "snippet.py").write_text(text)
+        options = ["--config-file", str(tmp_path / "mypy.ini"), str(tmp_path / "snippet.py")]
+        said, _, status = api.run(options)
+        assert status == expected, said
+
+
+def test_a_class_names_itself_in_a_config() -> None:
+    config = metarl.Config(family={"name": PointNavigation}, seed=3)
+    assert config.family.name == "metarl.envs.point_navigation:PointNavigation"
+    assert config.seed == 3

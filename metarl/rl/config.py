@@ -13,8 +13,10 @@ from metarl.settings import (
     Fraction,
     InnerSection,
     MethodSection,
+    Name,
     Natural,
     OuterSection,
+    Plain,
     Positive,
     PositiveInt,
     Section,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 class FamilyConfig(Section):
     """The tasks: a family of this package or `package.module:Class`, and its settings."""
 
-    name: str
+    name: Name
     settings: dict[str, Any] = Field(default_factory=dict)
 
     def load(self) -> "TaskFamily":
@@ -129,7 +131,18 @@ METHODS = Registry(
 
 
 class Config(Section):
-    """One experiment in meta-reinforcement learning."""
+    """One experiment in meta-reinforcement learning.
+
+    From Python, sections are plain values, as YAML has them, or objects; what is left out has its
+    default, and where YAML names `package.module:Class`, the class itself may stand:
+
+        Config(family={"name": "ant-goal"}, inner={"step_size": 0.2}, seed=2)
+        Config(family={"name": Poles}, outer={"algorithm": "trpo", "iterations": 100})
+
+    Raises:
+        pydantic.ValidationError: with every mistake; `metarl.train` takes plain values as a whole
+            as well, and says mistakes in sentences.
+    """
 
     method: Annotated[
         SerializeAsAny[MethodSection],
@@ -149,6 +162,24 @@ class Config(Section):
     report_every: PositiveInt = 1
 
     domain: ClassVar[str] = "rl"
+
+    if TYPE_CHECKING:  # what pydantic takes, which is more than what it keeps
+
+        def __init__(
+            self,
+            *,
+            family: FamilyConfig | Plain,
+            method: MethodSection | Plain | str | type = ...,
+            policy: PolicyConfig | Plain = ...,
+            inner: InnerConfig | Plain = ...,
+            outer: OuterSection | Plain | str = ...,
+            evaluation: EvaluationConfig | Plain = ...,
+            baseline: BaselineConfig | Plain = ...,
+            seed: int = ...,
+            device: Device = ...,
+            checkpoint_every: int = ...,
+            report_every: int = ...,
+        ) -> None: ...
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:

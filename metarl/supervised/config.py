@@ -14,6 +14,7 @@ from metarl.settings import (
     InnerSection,
     MethodSection,
     Natural,
+    Plain,
     Positive,
     PositiveInt,
     Section,
@@ -92,7 +93,10 @@ class BaselineConfig(Section):
 
 
 class SupervisedConfig(Section):
-    """One experiment in supervised meta-learning."""
+    """One experiment in supervised meta-learning; from Python as `metarl.Config`.
+
+    SupervisedConfig(data={"name": "sinusoid"}, network={"kind": "mlp"}, seed=2)
+    """
 
     method: Annotated[
         SerializeAsAny[MethodSection],
@@ -110,6 +114,24 @@ class SupervisedConfig(Section):
     report_every: PositiveInt = 10
 
     domain: ClassVar[Literal["supervised"]] = "supervised"
+
+    if TYPE_CHECKING:  # what pydantic takes, which is more than what it keeps
+
+        def __init__(
+            self,
+            *,
+            data: Section | Plain | str | type,
+            network: Section | Plain | str | type,
+            method: MethodSection | Plain | str | type = ...,
+            inner: InnerConfig | Plain = ...,
+            outer: Adam | Plain = ...,
+            evaluation: EvaluationConfig | Plain = ...,
+            baseline: BaselineConfig | Plain = ...,
+            seed: int = ...,
+            device: Device = ...,
+            checkpoint_every: int = ...,
+            report_every: int = ...,
+        ) -> None: ...
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:
