@@ -13,7 +13,6 @@ from torch import Tensor
 
 from metarl.evaluation import AdaptationCurve, best_schedule
 from metarl.method import Metrics, Role
-from metarl.networks.layers import head
 from metarl.params import Params, repeat
 from metarl.settings import MethodSection
 from metarl.supervised.losses import CLASSIFICATION, REGRESSION, Kind
@@ -64,13 +63,8 @@ class Pretrained(MAML):
     ) -> Iterator[Tensor]:
         """Before and after fine-tuning; a classifier starts with a last layer of zeros."""
         if self.problem.kind is CLASSIFICATION:
-            weight, bias = head(params)
             ways = self.problem.tasks("test").outputs
-            device = params[bias].device
-            params = params | {
-                weight: torch.zeros(len(params[weight]), ways, device=device),
-                bias: torch.zeros(ways, device=device),
-            }
+            params = self.problem.network.new_head(params, ways)
         return super().outputs(params, support, inputs, step_sizes)
 
     def adaptation_curve(

@@ -54,6 +54,11 @@ class Pretrained(PolicyLearner):
 
     def initial_state(self) -> TrainingState:
         """The very policy that meta-training begins with."""
+        if self.updates:
+            # imported here: stable-baselines3 takes a second, which nobody else should wait for
+            from metarl.baselines.stable_baselines import check_perceptron
+
+            check_perceptron(self.problem.policy)
         return TrainingState(0, self.problem.policy.init(self.problem.generator()))
 
     def step(self, state: TrainingState) -> tuple[TrainingState, Metrics]:

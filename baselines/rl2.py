@@ -20,6 +20,7 @@ from torch import Tensor
 
 from metarl.compute import over_chunks
 from metarl.distributed import mean_over_tasks
+from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.method import Axis, Metrics, TrainingState
 from metarl.networks.layers import uniform
@@ -176,9 +177,14 @@ class RL2(PolicyLearner):
     @cached_property
     def policy(self) -> RecurrentPolicy:
         """For the family's environments."""
+        if name := self.problem.config.policy.network:
+            raise UserError(
+                f"policy.network: {name} is not for method {self.settings.name}, which has a "
+                "recurrent network of its own; leave it out"
+            )
         flat, hidden = self.problem.policy, self.settings.hidden_size
         assert isinstance(flat, GaussianPolicy | CategoricalPolicy)
-        head = replace(flat, observation_size=hidden, hidden_sizes=())
+        head = replace(flat, observation_size=hidden, hidden_sizes=(), network=None)
         return RecurrentPolicy(head, flat.observation_size)
 
     @property

@@ -39,12 +39,23 @@ def policy_keywords(policy: Policy, value_hidden_sizes: tuple[int, ...]) -> dict
         policy: ours.
         value_hidden_sizes: of the value network, which we have no counterpart of.
     """
+    check_perceptron(policy)
     sizes, activation = policy.hidden_sizes, policy.activation  # type: ignore[attr-defined]
     return {
         "net_arch": {"pi": list(sizes), "vf": list(value_hidden_sizes)},
         "activation_fn": MODULES[activation],
         "ortho_init": False,
     }
+
+
+def check_perceptron(policy: Policy) -> None:
+    """Refuse a policy whose network is not a multilayer perceptron."""
+    if getattr(policy, "network", None) is not None:
+        raise UserError(
+            f"the network of this policy is {policy.network.name}, which stable-baselines3's "  # type: ignore[attr-defined]
+            "MlpPolicy has no counterpart of: take one with hidden_sizes and activation alone for "
+            "what goes through PPO (the baselines pretrained and oracle, and export)"
+        )
 
 
 def to_params(weights: Mapping[str, Tensor]) -> Params:

@@ -1,6 +1,5 @@
 """What a task family is, the families of this package, and how a config names one."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.envs.world import NativeFamily
-from metarl.errors import UserError, did_you_mean
-from metarl.registry import Registry
+from metarl.errors import UserError
+from metarl.registry import Registry, make
 
 
 @runtime_checkable
@@ -72,28 +71,8 @@ def load_family(name: str, settings: Mapping[str, Any] | None = None) -> TaskFam
         UserError: if there is no such family or setting, what is named is no class with a family's
             methods, or it cannot be made with these settings.
     """
-    settings = dict(settings or {})
     factory = FAMILIES.load(name, METHODS)
-    try:
-        parameters = inspect.signature(factory).parameters
-    except ValueError as error:
-        raise UserError(f"task family {name!r} is not a Python class: {error}") from error
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for setting in settings:
-        if setting not in parameters and not takes_any:
-            raise UserError(
-                f"task family {name!r} has no setting {setting!r}"
-                f"{did_you_mean(setting, parameters)}; it has {', '.join(parameters) or 'none'}"
-            )
-    try:
-        family: TaskFamily = factory(**settings)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"task family {name!r} does not accept its settings: {error}") from error
-    except (Exception, SystemExit) as error:
-        raise UserError(
-            f"task family {name!r} cannot be made: its constructor raised "
-            f"{type(error).__name__} ({error})"
-        ) from error
+    family: TaskFamily = make(FAMILIES.kind, name, factory, settings or {})
     check_members(family, name)
     return family
 

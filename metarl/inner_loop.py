@@ -20,7 +20,7 @@ Gradient = Callable[[Scalar], Callable[[Params], Params]]
 
 def adapt(
     loss: Callable[[Params, Batch], Tensor],
-    params: Params,
+    params: Params | torch.nn.Module,
     batches: Sequence[Batch],
     step_sizes: StepSize | Sequence[StepSize],
     first_order: bool = False,
@@ -37,7 +37,9 @@ def adapt(
 
     Args:
         loss: a scalar function of the parameters and of one batch.
-        params: the parameters θ from which adaptation starts. They are not modified.
+        params: the parameters θ from which adaptation starts, or a module that has them. They are
+            not modified. The loss is given a dictionary of them in either case, and a module's
+            outputs with these are `torch.func.functional_call(module, params, inputs)`.
         batches: the data of each step, in order; its length is the number of steps. Repeat the
             support set for several steps on the same data.
         step_sizes: α. One number or tensor for all steps, or a mapping from parameter names for
@@ -54,6 +56,7 @@ def adapt(
     Raises:
         ValueError: if there is one step size a step, but not as many as batches.
         KeyError: if a mapping of step sizes names a parameter that does not exist.
+        TypeError: if `params` are neither a dictionary of tensors nor a module.
 
     Example:
         >>> import torch
@@ -64,6 +67,7 @@ def adapt(
         >>> adapt(loss, {"w": torch.tensor(0.0)}, [support], 0.1)
         {'w': tensor(1.)}
     """
+    params = _dictionary(params)
     if not isinstance(step_sizes, Sequence):
         step_sizes = [step_sizes] * len(batches)
     if len(step_sizes) != len(batches):
@@ -74,6 +78,17 @@ def adapt(
     for batch, step_size in zip(batches, step_sizes, strict=True):
         params = _step(loss, params, batch, step_size, first_order, gradient)
     return params
+
+
+def _dictionary(params: Mapping[str, Tensor] | torch.nn.Module) -> Params:
+    if isinstance(params, torch.nn.Module):
+        return {name: leaf for name, leaf in params.named_parameters() if leaf.requires_grad}
+    if not isinstance(params, Mapping) or not all(isinstance(p, Tensor) for p in params.values()):
+        raise TypeError(
+            "params must be a dictionary of tensors, such as dict(module.named_parameters()), or a "
+            f"torch.nn.Module, not {type(params).__name__}"
+        )
+    return dict(params)
 
 
 def reverse(function: Scalar) -> Callable[[Params], Params]:

@@ -5,9 +5,10 @@ packages need to import each other to be known to both.
 """
 
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from metarl.errors import UserError, did_you_mean
@@ -84,3 +85,45 @@ class Registry(Mapping[str, str]):
         if lacking := [member for member in members if not hasattr(found, member)]:
             raise UserError(f"{name!r} is not a {self.kind}: it lacks {', '.join(lacking)}")
         return found
+
+
+def make(
+    kind: str,
+    name: str,
+    factory: Callable[..., Any],
+    settings: Mapping[str, Any],
+    offered: Mapping[str, Any] | None = None,
+) -> Any:
+    """What a name stands for, made with its settings.
+
+    Args:
+        kind: what it is, in a word or two, for messages.
+        name: as the user gave it.
+        factory: the class, or a function.
+        settings: keyword arguments.
+        offered: more of them, each given only where the factory takes it and no setting does.
+
+    Raises:
+        UserError: if there is no such setting, or it cannot be made with these.
+    """
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError as error:
+        raise UserError(f"{kind} {name!r} is not a Python class: {error}") from error
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for setting in settings:
+        if setting not in parameters and not takes_any:
+            raise UserError(
+                f"{kind} {name!r} has no setting {setting!r}"
+                f"{did_you_mean(setting, parameters)}; it has {', '.join(parameters) or 'none'}"
+            )
+    taken = {word: value for word, value in (offered or {}).items() if word in parameters}
+    try:
+        return factory(**{**taken, **settings})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{kind} {name!r} does not accept its settings: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(
+            f"{kind} {name!r} cannot be made: its constructor raised "
+            f"{type(error).__name__} ({error})"
+        ) from error

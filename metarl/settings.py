@@ -1,5 +1,6 @@
 """What all experiments' settings are made of."""
 
+import importlib
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -61,6 +62,7 @@ def one_of(
     default: str,
     attribute: str = "",
     members: tuple[str, ...] = ("model_validate",),
+    own: str = "",
 ) -> WrapValidator:
     """Validates a section whose schema is that of what it names.
 
@@ -73,6 +75,7 @@ def one_of(
         default: the name where the section has none.
         attribute: of what is registered, that holds the schema; empty where it is one itself.
         members: what a class of one's own must have.
+        own: the import string of the section for classes of one's own that are no sections.
     """
 
     def validate(value: Any, as_section: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
@@ -87,12 +90,15 @@ def one_of(
             return value
         value = {**value, tag: name}
         try:
-            found = registry.load(str(name), members)
+            found = registry.load(str(name), () if own else members)
         except UserError as error:
             if ":" in str(name):
                 raise ValueError(f"{tag}: {error}") from error
             names = " or ".join(map(repr, registry))
             raise ValueError(f"{tag}: must be {names}, not {name!r}") from error
+        if own and not issubclass(found, Section):
+            module, _, attribute_of_own = own.partition(":")
+            found = getattr(importlib.import_module(module), attribute_of_own)
         schema: type[Section] = getattr(found, attribute) if attribute else found
         try:
             section = schema.model_validate(value)

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.func import hessian, vmap
 from torch.utils import _pytree as pytree
 
+from metarl.networks.module import Stateless
 from metarl.optim import Adam
 from metarl.params import flatten, unflatten
 from metarl.rl.config import InnerConfig
@@ -24,6 +26,13 @@ POLICIES = {
     # tanh: finite differences want a smooth network
     "gaussian": GaussianPolicy(2, 2, (5,), "tanh", init_std=0.5),
     "categorical": CategoricalPolicy(2, 3, (5,), "tanh"),
+    "a module": GaussianPolicy(
+        2,
+        2,
+        network=Stateless(
+            "it", lambda: nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)), (2,), 2
+        ),
+    ),
 }
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from metarl.networks.normalisation import BatchNorm as BatchNorm
+from metarl.networks.normalisation import LayerNorm as LayerNorm
 from metarl.params import Params
 from metarl.registry import Registry
 
@@ -40,3 +42,9 @@ class Network(Protocol):
 
     def features(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """What the last layer sees, (N, M, F)."""
+
+    def head(self, params: Mapping[str, Tensor]) -> list[str]:
+        """The names of the last layer's parameters."""
+
+    def new_head(self, params: Params, outputs: int) -> Params:
+        """The same parameters, with a last layer of zeros and another number of outputs."""

@@ -21,6 +21,13 @@ def head(params: Mapping[str, Tensor]) -> list[str]:
     return last_layer(depth(params) - 1)
 
 
+def new_head(params: Params, outputs: int) -> Params:
+    """The same parameters, with a last layer of zeros and another number of outputs."""
+    weight, bias = head(params)
+    zeros = params[weight].new_zeros
+    return params | {weight: zeros(len(params[weight]), outputs), bias: zeros(outputs)}
+
+
 def depth(params: Mapping[str, Tensor]) -> int:
     """How many layers there are."""
     return sum(name.startswith("weight") for name in params)

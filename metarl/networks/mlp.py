@@ -11,7 +11,9 @@ from torch import Tensor
 from metarl.networks.layers import (
     affine,
     depth,
+    head,
     init_norm,
+    new_head,
     scale_and_shift,
     tasks_as_axis,
     tasks_as_channels,
@@ -45,6 +47,14 @@ class MLP(Section):
     def features(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """What the last layer sees, (N, M, F)."""
         return mlp_features(params, inputs.flatten(2), torch.relu)
+
+    def head(self, params: Mapping[str, Tensor]) -> list[str]:
+        """The names of the last layer's parameters."""
+        return head(params)
+
+    def new_head(self, params: Params, outputs: int) -> Params:
+        """The same parameters, with a last layer of zeros and another number of outputs."""
+        return new_head(params, outputs)
 
 
 def init_mlp(

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, model_validator
 
+from metarl.errors import UserError
 from metarl.optim import OUTER_STEPS
 from metarl.registry import Registry
 from metarl.settings import (
@@ -28,6 +29,8 @@ from metarl.trust_region import TrustRegion
 
 if TYPE_CHECKING:
     from metarl.envs import TaskFamily
+
+POLICY_NETWORKS = Registry("policy network", {})
 
 
 class FamilyConfig(Section):
@@ -55,6 +58,9 @@ class PolicyConfig(Section):
     every baseline's, sees it multiplied; `measured`, which becomes these factors when a training
     begins, is one over the standard deviation under random actions, at most 5
     (`metarl.envs.scaling`). It is worth the more the more units an observation has.
+
+    `network` names a `torch.nn.Module` of one's own in place of these layers, `module:Class`, and
+    `settings` what its constructor is told; see docs/own_networks.md.
     """
 
     observation_scale: Literal["measured"] | tuple[Positive, ...] | None = None
@@ -63,6 +69,29 @@ class PolicyConfig(Section):
     output_scale: Positive = 1.0
     init_std: Positive = 1.0
     min_std: Positive = 1e-6
+    network: Name | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.network is None:
+            if self.settings:
+                raise ValueError("settings: are those of a network of one's own; name it too")
+            return self
+        # imported here: torch takes a second, which only a network of one's own should cost
+        from metarl.networks.module import load_module
+
+        try:
+            load_module(POLICY_NETWORKS, self.network)
+        except UserError as error:
+            raise ValueError(f"network: {error}") from error
+        for name in ("hidden_sizes", "activation", "output_scale"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name}: is the multilayer perceptron's; what {self.network} is to be told "
+                    "stands in policy.settings"
+                )
+        return self
 
 
 class InnerConfig(InnerSection):

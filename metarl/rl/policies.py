@@ -7,7 +7,7 @@ parameter dictionary with inputs (M, S), or on parameters stacked over tasks wit
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +17,9 @@ from torch import Tensor
 from metarl.envs.family import check_spaces
 from metarl.networks.layers import ACTIVATIONS, last_layer
 from metarl.networks.mlp import init_mlp, mlp
+from metarl.networks.module import Stateless, stateless
 from metarl.params import Params
+from metarl.rl.config import POLICY_NETWORKS
 from metarl.rl.trajectories import Distribution
 
 Memory = tuple[Tensor, ...]
@@ -82,6 +84,32 @@ class Policy(Protocol):
 class Memoryless:
     """A policy that sees the present observation alone."""
 
+    observation_size: int
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    output_scale: float
+    network: Stateless | None
+
+    def init_network(self, generator: torch.Generator, outputs: int) -> Params:
+        """Fresh parameters of the network: Xavier weights and zero biases, or a module's own."""
+        if self.network is not None:
+            return self.network.init(generator)
+        sizes = (self.observation_size, *self.hidden_sizes, outputs)
+        return init_mlp(generator, sizes, output_scale=self.output_scale)
+
+    def outputs(self, params: Mapping[str, Tensor], observations: Tensor) -> Tensor:
+        """What the network says at observations (..., M, S): (..., M, O)."""
+        if self.network is not None:
+            return self.network(params, observations)
+        return mlp(params, observations, ACTIVATIONS[self.activation])
+
+    @property
+    def last_layer(self) -> list[str]:
+        """The names of its last layer's parameters."""
+        if self.network is not None:
+            return self.network.head
+        return last_layer(len(self.hidden_sizes))
+
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
         """Parameters of the action distribution at observations (..., M, S)."""
         raise NotImplementedError
@@ -117,6 +145,7 @@ class GaussianPolicy(Memoryless):
         init_std: standard deviation at initialisation.
         min_std: lower bound that the standard deviation is clamped to.
         output_scale: factor on the last layer's weights at initialisation.
+        network: in place of the multilayer perceptron, which the three before describe.
     """
 
     observation_size: int
@@ -126,6 +155,7 @@ class GaussianPolicy(Memoryless):
     init_std: float = 1.0
     min_std: float = 1e-6
     output_scale: float = 1.0
+    network: Stateless | None = None
 
     action_dtype = torch.float32
 
@@ -137,18 +167,17 @@ class GaussianPolicy(Memoryless):
     @property
     def head(self) -> list[str]:
         """The last layer, and the standard deviation beside it."""
-        return [*last_layer(len(self.hidden_sizes)), "log_std"]
+        return [*self.last_layer, "log_std"]
 
     def init(self, generator: torch.Generator) -> Params:
-        """Xavier weights, zero biases, and `log_std` (A,)."""
-        sizes = (self.observation_size, *self.hidden_sizes, self.action_size)
-        params = init_mlp(generator, sizes, output_scale=self.output_scale)
+        """Those of the network, and `log_std` (A,)."""
+        params = self.init_network(generator, self.action_size)
         params["log_std"] = torch.full((self.action_size,), math.log(self.init_std))
         return params
 
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
         """`mean` (..., M, A) and `log_std` (..., 1, A)."""
-        mean = mlp(params, observations, ACTIVATIONS[self.activation])
+        mean = self.outputs(params, observations)
         log_std = params["log_std"].clamp(min=math.log(self.min_std)).unsqueeze(-2)
         return {"mean": mean, "log_std": log_std}
 
@@ -199,6 +228,7 @@ class CategoricalPolicy(Memoryless):
         hidden_sizes: widths of the hidden layers.
         activation: `relu` or `tanh`.
         output_scale: factor on the last layer's weights at initialisation.
+        network: in place of the multilayer perceptron, which the three before describe.
     """
 
     observation_size: int
@@ -206,6 +236,7 @@ class CategoricalPolicy(Memoryless):
     hidden_sizes: tuple[int, ...] = (100, 100)
     activation: str = "relu"
     output_scale: float = 1.0
+    network: Stateless | None = None
 
     action_shape = ()
     action_dtype = torch.int64
@@ -213,16 +244,15 @@ class CategoricalPolicy(Memoryless):
     @property
     def head(self) -> list[str]:
         """The last layer."""
-        return last_layer(len(self.hidden_sizes))
+        return self.last_layer
 
     def init(self, generator: torch.Generator) -> Params:
-        """Xavier weights and zero biases."""
-        sizes = (self.observation_size, *self.hidden_sizes, self.num_actions)
-        return init_mlp(generator, sizes, output_scale=self.output_scale)
+        """Those of the network."""
+        return self.init_network(generator, self.num_actions)
 
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
         """`logits` (..., M, K), normalised: log-probabilities."""
-        logits = mlp(params, observations, ACTIVATIONS[self.activation])
+        logits = self.outputs(params, observations)
         return {"logits": logits.log_softmax(-1)}
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Noise:
@@ -261,6 +291,8 @@ def policy_for(
     init_std: float = 1.0,
     min_std: float = 1e-6,
     output_scale: float = 1.0,
+    network: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> GaussianPolicy | CategoricalPolicy:
     """The policy that fits an environment's spaces: Gaussian for a Box, categorical for Discrete.
 
@@ -272,15 +304,19 @@ def policy_for(
         init_std: initial standard deviation, for a Box.
         min_std: lower bound of the standard deviation, for a Box.
         output_scale: factor on the last layer's weights at initialisation.
+        network: `module:Class` of a `torch.nn.Module`; a multilayer perceptron where None.
+        settings: of its constructor.
 
     Raises:
         UserError: for other spaces; see `metarl.envs.family.check_spaces`.
     """
     check_spaces(observation_space, action_space)
     (size,) = observation_space.shape  # type: ignore[misc] # of a flat Box
-    if isinstance(action_space, gym.spaces.Discrete):
-        return CategoricalPolicy(size, int(action_space.n), hidden_sizes, activation, output_scale)
-    (action_size,) = action_space.shape  # type: ignore[misc]
+    discrete = isinstance(action_space, gym.spaces.Discrete)
+    count = int(action_space.n) if discrete else action_space.shape[0]  # type: ignore[attr-defined, index]
+    own = stateless(POLICY_NETWORKS, network, settings or {}, (size,), count) if network else None
+    if discrete:
+        return CategoricalPolicy(size, count, hidden_sizes, activation, output_scale, own)
     return GaussianPolicy(
-        size, action_size, hidden_sizes, activation, init_std, min_std, output_scale
+        size, count, hidden_sizes, activation, init_std, min_std, output_scale, own
     )

@@ -22,10 +22,10 @@ def train(config: AnyConfig, path: Path, resume: bool = False, report: Report | 
     there = (path / "config.yaml").exists()
     if there and not resume:
         raise UserError(f"{path} already holds a run; give resume=True to go on with it")
+    state = method.initial_state()  # what is wrong is found before anything is written
     run = Run(path, config) if there else Run.create(path, config)
     with run.locked():
         run.remove_leftovers()
-        state = method.initial_state()
         if run.has_checkpoint():
             run.check_data_hashes(method.problem.data_hashes)
             state = fitting_state(run, method)

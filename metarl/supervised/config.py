@@ -1,8 +1,9 @@
 """What an experiment in few-shot regression or classification is."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import Field, SerializeAsAny, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
 
 from metarl.networks import NETWORKS, Network
 from metarl.optim import Adam
@@ -45,6 +46,9 @@ METHODS = Registry(
         "nearest_neighbour": "metarl.baselines.nearest_neighbour:NearestNeighbour",
     },
 )
+
+
+OWN_NETWORK = "metarl.networks.module:ModuleNetwork"  # of a torch.nn.Module
 
 
 class InnerConfig(InnerSection):
@@ -92,6 +96,13 @@ class BaselineConfig(Section):
     chosen_after: Natural = 0
 
 
+def _named(network: Any) -> Any:
+    """`name` says the kind of a network as well: that is what it is called elsewhere."""
+    if isinstance(network, Mapping) and "name" in network and "kind" not in network:
+        return {"kind" if key == "name" else key: value for key, value in network.items()}
+    return network
+
+
 class SupervisedConfig(Section):
     """One experiment in supervised meta-learning; from Python as `metarl.Config`.
 
@@ -103,7 +114,11 @@ class SupervisedConfig(Section):
         one_of(METHODS, "name", "maml", "Settings", MEMBERS),
     ] = Field(default="maml", validate_default=True)
     data: Annotated[SerializeAsAny[Section], one_of(DATA, "name", "")]
-    network: Annotated[SerializeAsAny[Section], one_of(NETWORKS, "kind", "")]
+    network: Annotated[
+        SerializeAsAny[Section],
+        one_of(NETWORKS, "kind", "", own=OWN_NETWORK),
+        BeforeValidator(_named),
+    ]
     inner: InnerConfig = InnerConfig()
     outer: Adam = Adam()
     evaluation: EvaluationConfig = EvaluationConfig()

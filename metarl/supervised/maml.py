@@ -24,7 +24,6 @@ from torch import Tensor
 
 from metarl.inner_loop import adapt, reverse
 from metarl.method import Axis, Role
-from metarl.networks.layers import head
 from metarl.params import Params, repeat
 from metarl.settings import MethodSection
 from metarl.step_sizes import StepSizes, mean_step_sizes, meta_parameters, split, step_sizes
@@ -52,7 +51,7 @@ class MAML(SupervisedMethod):
         """Line 1: θ, and step sizes where they are learned."""
         tasks = self.problem.tasks("train")
         theta = self.problem.network.init(generator, tasks.shape, tasks.outputs)
-        return meta_parameters(self.problem.config.inner, theta, head(theta))
+        return meta_parameters(self.problem.config.inner, theta, self.problem.network.head(theta))
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
         """Lines 4 to 9: the loss after the last step; other steps' where they have a weight."""
@@ -97,7 +96,8 @@ class MAML(SupervisedMethod):
 
     def step_sizes(self, params: Params, given: Sequence[float]) -> list[StepSizes]:
         """α of each step: these, or the learned ones in their place."""
-        return step_sizes(self.problem.config.inner, params, head(split(params)[0]), given)
+        head = self.problem.network.head(split(params)[0])
+        return step_sizes(self.problem.config.inner, params, head, given)
 
     @property
     def schedule(self) -> tuple[float, ...]:

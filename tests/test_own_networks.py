@@ -1,0 +1,268 @@
+"""Networks of one's own: any module that adaptation is differentiable through, or a sentence."""
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, vmap
+
+import metarl
+from metarl.cli import main
+from metarl.errors import UserError
+from metarl.inner_loop import adapt
+from metarl.method import load_method
+from metarl.networks import BatchNorm
+from metarl.networks.module import Stateless, check_module
+from metarl.runs.config import validate_config
+from metarl.runs.run import Run
+
+HERE = Path(__file__).parent
+spec = importlib.util.spec_from_file_location("my_networks", HERE / "my_networks.py")
+my_networks = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(my_networks)
+POINT = {
+    "family": {"name": "point-navigation", "settings": {"horizon": 5}},
+    "policy": {"network": "my_networks:Net", "settings": {"width": 3}},
+    "inner": {"trajectories": 10},
+    "outer": {"algorithm": "trpo", "iterations": 2, "meta_batch": 3},
+    "evaluation": {"tasks": 3, "trajectories": 2},
+}
+SINE = {
+    "data": {"name": "sinusoid"},
+    "network": {"name": "my_networks:Net", "settings": {"width": 3}},
+    "outer": {"iterations": 2, "meta_batch": 3},
+    "evaluation": {"tasks": 3},
+}
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a module of the user's networks."""
+    shutil.copy(HERE / "my_networks.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_networks", raising=False)
+    return tmp_path
+
+
+def wrapped(module: nn.Module, shape=(2,), outputs=3) -> Stateless:
+    return Stateless("it", lambda: module, shape, outputs)
+
+
+NETS = {
+    "vectors": (lambda: my_networks.Net(2, 3), (2,)),
+    "pictures": (lambda: my_networks.Pictures((1, 8, 8), 3), (1, 8, 8)),
+    "normalised by the batch": (lambda: my_networks.around(BatchNorm(4))(2, 3), (2,)),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_meta_gradient_is_that_of_finite_differences_stacked_or_not(name: str) -> None:
+    torch.manual_seed(0)
+    make, shape = NETS[name]
+    network = wrapped(make().double(), shape)
+    theta = network.init(torch.Generator().manual_seed(0))
+    x, y = torch.rand(3, 6, *shape).double(), torch.randn(3, 6, 3).double()
+
+    def loss(params, batch):
+        return (network(params, batch[0]) - batch[1]).square().mean((-1, -2)).sum()
+
+    def stacked(theta):
+        many = {name: leaf.expand(3, *leaf.shape) for name, leaf in theta.items()}
+        return loss(adapt(loss, many, [(x, y)], 0.3), (x, y))
+
+    def side_by_side(theta):
+        one = lambda x, y: loss(adapt(loss, theta, [(x, y)], 0.3), (x, y))  # noqa: E731
+        return vmap(one)(x, y).sum()
+
+    def one_by_one(theta):
+        return sum(loss(adapt(loss, theta, [pair], 0.3), pair) for pair in zip(x, y, strict=True))
+
+    direction = {name: torch.randn_like(leaf) for name, leaf in theta.items()}
+
+    def along(size):
+        return float(one_by_one({n: leaf + size * direction[n] for n, leaf in theta.items()}))
+
+    expected = (along(1e-6) - along(-1e-6)) / 2e-6
+    for objective in (stacked, side_by_side, one_by_one):
+        leaves = {name: leaf.clone().requires_grad_() for name, leaf in theta.items()}
+        slopes = torch.autograd.grad(objective(leaves), list(leaves.values()))
+        slope = sum((g * d).sum() for g, d in zip(slopes, direction.values(), strict=True))
+        assert float(slope) == pytest.approx(expected, rel=1e-5)
+
+
+class Tuple(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.layer(x), None
+
+
+class Counts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1.0
+        return self.layer(x) * self.calls
+
+
+class Noisy(Tuple):
+    def forward(self, x):
+        return self.layer(x) + torch.randn(3)
+
+
+class Clashing(Tuple):
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_std = nn.Parameter(torch.zeros(3))
+
+
+around = my_networks.around
+UNFIT = {
+    "dropout": (around(nn.Dropout(0.5)), r"'between' \(Dropout\) draws .* set p=0"),
+    "batch norm": (around(nn.BatchNorm1d(4)), r"\(BatchNorm1d\) keeps .* metarl.networks.BatchN"),
+    "affine": (around(nn.BatchNorm1d(4, track_running_stats=False)), "metarl.networks.BatchNorm"),
+    "layer norm": (around(nn.LayerNorm(4)), "take metarl.networks.LayerNorm in its place"),
+    "instance norm": (around(nn.InstanceNorm1d(4, affine=True)), "or affine=False"),
+    "lstm": (around(nn.LSTM(4, 4)), r"\(LSTM\) has no vmap .* method rl2"),
+    "gru cell": (around(nn.GRUCell(4, 4)), r"\(GRUCell\) has no vmap"),
+    "a tuple": (lambda i, o: Tuple(), r"outputs of shape \(3, 3\), not tuple"),
+    "other outputs": (lambda i, o: nn.Linear(2, 4), r"not \(3, 4\)"),
+    "other inputs": (lambda i, o: nn.Linear(5, 3), "raised RuntimeError on inputs of shape"),
+    "noise": (lambda i, o: Noisy(), "draws, or remembers"),
+    "memory": (lambda i, o: Counts(), "draws, or remembers"),
+    "nothing": (lambda i, o: nn.Identity(), "no parameters"),
+    "a name": (lambda i, o: Clashing(), "'log_std', whose name means something else"),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_does_not_work_is_said_with_the_way_out_before_training(name: str) -> None:
+    make, sentence = UNFIT[name]
+    with pytest.raises(UserError, match=sentence):
+        wrapped(make(2, 3)).init(torch.Generator())
+
+
+def test_dropout_without_probability_and_plain_batch_norm_are_fine() -> None:
+    for layer in (nn.Dropout(0.0), nn.BatchNorm1d(4, affine=False, track_running_stats=False)):
+        check_module("it", around(layer)(2, 3), (2,), 3)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm1d(4, track_running_stats=False), nn.LayerNorm(4)], ids=["batch", "layer"]
+)
+def test_torchs_wrong_derivatives_are_found_by_trying(monkeypatch, layer: nn.Module) -> None:
+    monkeypatch.setattr("metarl.networks.module._unfit", lambda layer: "")
+    with pytest.raises(UserError, match="a wrong meta-gradient of"):
+        check_module("it", around(layer)(2, 3), (2,), 3)
+
+
+def test_equal_seeds_make_equal_networks_buffers_included(mine: Path) -> None:
+    config = validate_config(SINE)
+    theta, shifts = [], []
+    for _ in range(2):
+        method = load_method(config)
+        theta.append(method.initial_state().theta)
+        shifts.append(method.problem.network.stateless.module.shift)
+    assert torch.equal(shifts[0], shifts[1])
+    assert all(torch.equal(theta[0][name], theta[1][name]) for name in theta[0])
+    assert theta[0]["first.weight"].shape == (3, 1)
+    assert method.problem.network.head(theta[0]) == ["last.weight", "last.bias"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"adapt": "head"}, {"learned_step_sizes": "meta_sgd"}])
+@pytest.mark.parametrize("values", [POINT, SINE], ids=["policy", "regression"])
+def test_a_network_of_ones_own_is_trained_evaluated_and_loaded(
+    mine: Path, values, settings
+) -> None:
+    inner = {**values.get("inner", {}), **settings}
+    run = metarl.train({**values, "inner": inner}, "run")
+    load = metarl.load if "family" in values else metarl.load_network
+    before = load_method(run.config).initial_state().theta
+    params = load("run", trust_code=True).params
+    assert not torch.equal(params["first.weight"], before["first.weight"])
+    with pytest.raises(UserError, match="names code that is not of this package"):
+        Run.open(Path("run"))
+
+
+def test_promp_and_the_random_baseline_take_it_and_what_goes_through_ppo_says_no(
+    mine: Path, complaint
+) -> None:
+    adam = {"algorithm": "adam", "iterations": 1, "meta_batch": 2}
+    metarl.train({**POINT, "method": "promp", "outer": adam}, "promp")
+    metarl.train({**POINT, "method": "random"}, "random")
+    with pytest.raises(UserError, match=r"is my_networks:Net, which .* no counterpart"):
+        metarl.train({**POINT, "method": "pretrained"}, "pretrained")
+    with pytest.raises(UserError, match="has a recurrent network of its own"):
+        metarl.train({**POINT, "method": "rl2", "outer": adam}, "rl2")
+    assert not Path("pretrained").exists()
+    assert "no counterpart" in complaint("export", "promp", "model.zip", "--trust-code")
+
+
+def test_the_baselines_of_supervised_learning_take_it(mine: Path) -> None:
+    for kind in ("pretrained", "random", "oracle"):
+        run = metarl.train({**SINE, "method": kind, "baseline": {"step_sizes": [0.01]}}, kind)
+        assert metarl.evaluate(run).scores.shape[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({**POINT, "policy": {"network": "my_networks:Nett"}}, "has no class 'Nett'"),
+        ({**POINT, "policy": {"network": "fractions:Fraction"}}, "must be a torch.nn.Module"),
+        ({**POINT, "policy": {"settings": {"width": 1}}}, "policy.settings: are those of"),
+        (
+            {**POINT, "policy": {"network": "my_networks:Net", "hidden_sizes": [3]}},
+            "policy.hidden_sizes: is the multilayer perceptron's",
+        ),
+        ({**SINE, "network": {"name": "fractions:Fraction"}}, "must be a torch.nn.Module"),
+        ({**SINE, "network": {"name": "my_networks:Net", "width": 3}}, "width: there is no such"),
+    ],
+)
+def test_mistakes_in_a_config_are_answered_in_sentences(mine: Path, values, sentence) -> None:
+    with pytest.raises(UserError, match=sentence):
+        validate_config(values)
+
+
+def test_a_setting_that_the_constructor_does_not_take_is_named(mine: Path, complaint) -> None:
+    Path("my.yaml").write_text(
+        "data: {name: sinusoid}\nnetwork: {name: 'my_networks:Net', settings: {widht: 3}}\n"
+    )
+    assert "no setting 'widht' (did you mean 'width'?)" in complaint("train", "my.yaml")
+    assert (
+        main(
+            [
+                "train",
+                "my.yaml",
+                "--set=network.settings={width: 3}",
+                "--set=outer.iterations=1",
+                "--set=evaluation.tasks=2",
+            ]
+        )
+        == 0
+    )
+
+
+def test_the_inner_loop_takes_a_module_or_says_what_it_wants() -> None:
+    net = nn.Linear(1, 1)
+
+    def loss(params, batch):
+        return functional_call(net, params, batch).square().mean()
+
+    x = torch.ones(3, 1)
+    adapted = adapt(loss, net, [x], 0.1)
+    expected = adapt(loss, dict(net.named_parameters()), [x], 0.1)
+    assert torch.equal(adapted["weight"], expected["weight"])
+    with pytest.raises(
+        TypeError, match=r"a dictionary of tensors.* or a torch.nn.Module, not list"
+    ):
+        adapt(loss, list(net.parameters()), [x], 0.1)
