@@ -83,19 +83,27 @@ class ScaledObservations:
 
     def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """A single environment."""
-        env = self.family.make(render_mode)
-        space = _scaled_space(env.observation_space, self.scale)
-        scale = np.array(self.scale)
-        return gym.wrappers.TransformObservation(env, lambda seen: seen * scale, space)
+        return scale_observations(self.family.make(render_mode), self.scale)
 
     def make_vec(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
         """A vector environment."""
-        envs = self.family.make_vec(num_envs)
-        space = _scaled_space(envs.single_observation_space, self.scale)
-        scale = np.array(self.scale)
-        return gym.wrappers.vector.TransformObservation(
-            envs, lambda seen: seen * scale, single_observation_space=space
-        )
+        return scale_vector_observations(self.family.make_vec(num_envs), self.scale)
+
+
+def scale_observations(env: gym.Env[Any, Any], scale: Sequence[float]) -> gym.Env[Any, Any]:
+    """An environment whose observations are multiplied by factors (S,)."""
+    factors, space = np.array(scale), _scaled_space(env.observation_space, scale)
+    return gym.wrappers.TransformObservation(env, lambda seen: seen * factors, space)
+
+
+def scale_vector_observations(
+    envs: VectorEnv[Any, Any, Any], scale: Sequence[float]
+) -> VectorEnv[Any, Any, Any]:
+    """A vector environment whose observations are multiplied by factors (S,)."""
+    factors, space = np.array(scale), _scaled_space(envs.single_observation_space, scale)
+    return gym.wrappers.vector.TransformObservation(
+        envs, lambda seen: seen * factors, single_observation_space=space
+    )
 
 
 def _scaled_space(space: gym.Space[Any], scale: Sequence[float]) -> gym.spaces.Box:

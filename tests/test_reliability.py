@@ -14,11 +14,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from metarl.cli import main, training
+from metarl.cli import main
 from metarl.cli.stopping import INTERRUPTED
 from metarl.errors import UserError
 from metarl.rl.maml import MAML
-from metarl.runs import results
+from metarl.runs import results, training
 from metarl.runs.config import dump_config, load_config
 from metarl.runs.metrics import MetricsLog, read_metrics
 from metarl.runs.run import Run
@@ -184,7 +184,7 @@ def test_what_a_killed_process_was_writing_is_removed_when_its_run_goes_on(run: 
 def test_signals_while_a_checkpoint_is_written_neither_stop_it_nor_lose_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, saved: int
 ) -> None:
-    path, write = tmp_path / "run", training.Run.save
+    path, write = tmp_path / "run", Run.save
 
     def interrupted(run: Run, state, *more) -> None:
         if state.iteration:
@@ -194,7 +194,7 @@ def test_signals_while_a_checkpoint_is_written_neither_stop_it_nor_lose_it(
         else:
             write(run, state, *more)
 
-    monkeypatch.setattr(training.Run, "save", interrupted)
+    monkeypatch.setattr(Run, "save", interrupted)
     assert main(command(path, iterations)) == INTERRUPTED
     assert Run.open(path).load().iteration == saved == len(read_metrics(path))
 
@@ -218,7 +218,7 @@ def test_a_second_signal_does_not_stop_what_the_first_one_saves(
 def test_a_signal_stops_an_iteration_at_once_and_a_second_one_not_its_cleaning_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, updates, cleaned = tmp_path / "run", training.train, []
+    path, updates, cleaned = tmp_path / "run", training.iterations, []
 
     def interrupted(method, state):
         for following in updates(method, state):
@@ -231,7 +231,7 @@ def test_a_signal_stops_an_iteration_at_once_and_a_second_one_not_its_cleaning_u
                     os.kill(os.getpid(), signal.SIGTERM)
                     cleaned.append(True)
 
-    monkeypatch.setattr(training, "train", interrupted)
+    monkeypatch.setattr(training, "iterations", interrupted)
     assert main(command(path, 100)) == INTERRUPTED
     assert cleaned
     assert Run.open(path).load().iteration == 3 == len(read_metrics(path))

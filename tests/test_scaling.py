@@ -8,12 +8,14 @@ import pytest
 import torch
 from stable_baselines3 import PPO
 
+import metarl
 from metarl.baselines.rl2 import RL2
 from metarl.baselines.stable_baselines import load_model
 from metarl.cli import main
 from metarl.envs import half_cheetah_direction
 from metarl.envs.scaling import measure_scale
 from metarl.method import load_method
+from metarl.rl.online import given
 from metarl.runs.config import load_config
 from metarl.runs.run import Run
 
@@ -127,3 +129,23 @@ def test_a_scale_of_another_length_is_refused_in_a_sentence(complaint, tmp_path:
 def test_what_is_no_scale_is_refused_in_a_sentence(complaint, value: str) -> None:
     said = complaint("train", "half_cheetah_direction", f"--set=policy.observation_scale={value}")
     assert re.search("policy.observation_scale", said)
+
+
+def test_from_python_a_policy_sees_them_scaled_in_anybodys_environment(tmp_path: Path) -> None:
+    mine = run("train", tmp_path / "run", f"--set=policy.observation_scale={SCALE}")
+    policy = metarl.load(mine.path)
+    env = half_cheetah_direction(horizon=10).make()
+    observation, _ = env.reset(seed=1, options={"task": np.ones(1)})
+    scaled = torch.tensor(observation * np.array(SCALE)).float().unsqueeze(0)
+    expected = policy.method.policy.distribution(policy.params, scaled)["mean"][0]
+    action = policy.act(observation, deterministic=True)
+    np.testing.assert_allclose(action, expected.numpy(), atol=1e-5)
+    # the episodes that are played are told as they were seen, and adapted to as when played
+    played = policy.play(env, task=[1.0], episodes=2)
+    assert abs(np.asarray(played[0].observations)[0, 0]) < 0.1
+    seen = given(policy.method.policy, policy.params, played, SCALE)
+    assert torch.allclose(
+        seen.observations[0, 0], torch.tensor(played[0].observations) * torch.tensor(SCALE)
+    )
+    adapted = policy.adapt(played)
+    assert not torch.equal(adapted.params["weight0"], policy.params["weight0"])

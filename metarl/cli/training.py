@@ -1,7 +1,6 @@
 """A training, from the first iteration or from where it stopped to its evaluation."""
 
 import argparse
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,16 +10,15 @@ from metarl import distributed
 from metarl.cli.adaptation import evaluate
 from metarl.cli.stopping import INTERRUPTED, Stop, stopping
 from metarl.errors import UserError
-from metarl.method import Method, TrainingState, load_method, train
+from metarl.method import Method, Metrics, TrainingState, load_method, train
 from metarl.progress import Progress
 from metarl.rl.problem import PolicyProblem
-from metarl.runs.config import AnyConfig, dump_config, load_config
-from metarl.runs.metrics import Log, MetricsLog, in_words
+from metarl.runs.config import AnyConfig, load_config
+from metarl.runs.metrics import Log, in_words
 from metarl.runs.results import complete, fitting_state
 from metarl.runs.run import Run
+from metarl.runs.training import keep_training
 from metarl.runs.weights_and_biases import WandbLog
-
-CHECKPOINT_MINUTES = 5.0  # what a power cut may cost, however seldom iterations are saved
 
 
 def train_one(options: argparse.Namespace, config: AnyConfig | None, console: Console) -> int:
@@ -68,36 +66,17 @@ def _lead(
     with stop.at_once():
         distributed.broadcast((config, state))
     console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
-    logs.insert(0, MetricsLog(run.path, state.iteration, metric, dump_config(config)))
-    saved, saved_at = state, time.monotonic()
     try:
         with Progress(console) as progress:
             task = progress.add(method.label, method.updates, state.iteration)
-            training = train(method, state)
-            while not stop.asked:
-                with stop.at_once():
-                    following = next(training, None)
-                if following is None:
-                    break
-                state, metrics = following
-                if metrics:
-                    for log in logs:
-                        log.write(state.iteration, metrics)
-                    task.update(state.iteration, in_words(metrics, metric))
-                late = time.monotonic() - saved_at > 60.0 * CHECKPOINT_MINUTES
-                if late or state.iteration % config.checkpoint_every == 0:
-                    run.save(state, method.problem.data_hashes)
-                    saved, saved_at = state, time.monotonic()
+
+            def report(iteration: int, metrics: Metrics) -> None:
+                task.update(iteration, in_words(metrics, metric))
+
+            state = keep_training(run, method, state, report, logs, stop)
     except KeyboardInterrupt:
         stop.asked = True  # within an iteration, which is given up
-    finally:
-        # whatever ended it, the last sound state is kept
-        try:
-            if state is not saved:
-                run.save(state, method.problem.data_hashes)
-        finally:
-            for log in logs:
-                log.close()
+        state = run.load()
     if stop.asked and state.iteration < method.updates:
         console.print(
             f"stopped after {state.iteration} of {method.updates} updates; continue with: "

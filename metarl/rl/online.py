@@ -166,8 +166,12 @@ def _joined(rounds: Sequence[Trajectories], episodes: int) -> Trajectories:
 
 
 @torch.no_grad()
-def given(policy: Policy, params: Params, episodes: Gathered) -> Trajectories:
+def given(
+    policy: Policy, params: Params, episodes: Gathered, scale: Sequence[float] | None = None
+) -> Trajectories:
     """Episodes that somebody gathered with this very policy, padded: (1, B, H, ·).
+
+    Where there is a scale, factors (S,), the policy sees observations multiplied by it.
 
     Raises:
         UserError: if one has other shapes than it must, or numbers that are not finite.
@@ -187,6 +191,8 @@ def given(policy: Policy, params: Params, episodes: Gathered) -> Trajectories:
         actions[0, number, :steps] = torch.from_numpy(done).to(policy.action_dtype)
         rewards[0, number, :steps] = torch.from_numpy(paid)
         mask[0, number, :steps] = True
+    if scale is not None:
+        observations *= torch.tensor(scale)
     rows = policy.distribution(params, observations.view(-1, size))
     distribution = {
         # one row for all observations, such as a standard deviation, stays one

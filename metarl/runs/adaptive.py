@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metarl.compute import one_thread
+from metarl.envs.scaling import scale_observations, scale_vector_observations
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.inner_loop import adapt
@@ -116,6 +117,8 @@ class AdaptivePolicy:
             )
         if not np.isfinite(rows).all():
             raise UserError("the observation has numbers that are not finite")
+        if self._scale is not None:
+            rows = rows * np.array(self._scale, dtype=np.float32)
         noise = torch.from_numpy(policy.noise(self._rng, (len(rows),)))
         theta, _ = split(self.params)
         distribution = policy.distribution(theta, torch.from_numpy(rows))
@@ -176,7 +179,8 @@ class AdaptivePolicy:
         policy = self
         for _ in range(steps):
             if isinstance(experience, Sequence):
-                seen = given(self.method.policy, split(policy.params)[0], experience)
+                params = split(policy.params)[0]
+                seen = given(self.method.policy, params, experience, self._scale)
             else:
                 seen = policy._play(experience, as_task(task), episodes, horizon, 0)
             policy = policy._stepped(seen, step_size)
@@ -202,6 +206,8 @@ class AdaptivePolicy:
             _check_count(name, value)
         self._refuse_memory("play")
         seen = self._play(env, as_task(task), episodes, horizon, 1)
+        if self._scale is not None:  # as the environment told them
+            seen = replace(seen, observations=seen.observations / torch.tensor(self._scale))
         return [
             Trajectory(*(leaf[0, number, : int(length)].numpy() for leaf in leaves))
             for leaves in [(seen.observations, seen.actions, seen.rewards)]
@@ -256,8 +262,7 @@ class AdaptivePolicy:
                     )
                 seen = record(policy, theta, problem.family, row, seed, memory)
             else:
-                check_fits(policy, env)
-                seen = film(policy, theta, env, self.horizon, row, seed, memory)
+                seen = film(policy, theta, self._seen(env), self.horizon, row, seed, memory)
         except RuntimeError as error:
             raise UserError(str(error)) from error
         if path:
@@ -293,7 +298,22 @@ class AdaptivePolicy:
         # as an evaluation draws: the k-th stage, and another stream for what is not learned from
         key = Key(self.seed).fold(self.steps, role) if role else Key(self.seed).fold(self.steps)
         theta, _ = split(self.params)
-        return gather(self.method.policy, theta, env, number, horizon or self.horizon, key, task)
+        seen = self._seen(env)
+        return gather(self.method.policy, theta, seen, number, horizon or self.horizon, key, task)
+
+    @property
+    def _scale(self) -> Sequence[float] | None:
+        problem: PolicyProblem = self.method.problem
+        return problem.observed[1]
+
+    def _seen(self, env: AnyEnv) -> Any:
+        """An environment of somebody's as the policy sees it."""
+        check_fits(self.method.policy, env)
+        if self._scale is None:
+            return env
+        if isinstance(env, gym.Env):
+            return scale_observations(env, self._scale)
+        return scale_vector_observations(env, self._scale)
 
     def _stepped(self, seen: Trajectories, step_size: float | None) -> "AdaptivePolicy":
         theta, _ = split(self.params)
