@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from metarl.runs.adaptive import AdaptivePolicy as AdaptivePolicy
     from metarl.runs.run import Run as Run
     from metarl.supervised.config import SupervisedConfig as SupervisedConfig
+    from metarl.supervised.data import Dataset as Dataset
 
 _HOMES = {
     "load": "api",
@@ -66,6 +67,7 @@ _HOMES = {
     "vectorise": "envs.wrappers",
     "Config": "rl.config",
     "SupervisedConfig": "supervised.config",
+    "Dataset": "supervised.data",
     "AdaptivePolicy": "runs.adaptive",
     "AdaptiveNetwork": "runs.adaptive",
     "AdaptationCurve": "evaluation",

@@ -12,6 +12,7 @@ from metarl.runs.comparison import Comparison
 from metarl.runs.config import AnyConfig, load_config, validate_config
 from metarl.runs.run import Run
 from metarl.runs.training import Report
+from metarl.settings import Section
 
 RunLike = str | Path | Run
 
@@ -39,12 +40,15 @@ def load(run: RunLike, *, trust_code: bool = False, seed: int = 0) -> AdaptivePo
     return AdaptivePolicy.of(_opened(run, trust_code), seed)
 
 
-def load_network(run: RunLike, *, trust_code: bool = False) -> AdaptiveNetwork:
+def load_network(
+    run: RunLike, *, trust_code: bool = False, data: Section | None = None
+) -> AdaptiveNetwork:
     """A network that was trained for few-shot learning: `adapt`, `predict`, `evaluate`.
 
     Args:
         run: as for `load`.
         trust_code: as for `load`.
+        data: a data set that the run was given in Python, `Dataset.of(...)`.
 
     Raises:
         UserError: as `load`; and if its data are not there.
@@ -55,7 +59,11 @@ def load_network(run: RunLike, *, trust_code: bool = False) -> AdaptiveNetwork:
         >>> wave.predict([0.5, 1.5]).shape
         (2, 1)
     """
-    return AdaptiveNetwork.of(_opened(run, trust_code))
+    opened = _opened(run, trust_code)
+    if data is not None:
+        changed = opened.config.model_copy(update={"data": data})
+        opened = Run(opened.path, changed, opened.results)
+    return AdaptiveNetwork.of(opened)
 
 
 def train(

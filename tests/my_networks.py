@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from metarl.networks import BatchNorm, LayerNorm
+from metarl.networks.normalisation import BatchNorm, LayerNorm
 
 
 class Net(nn.Module):

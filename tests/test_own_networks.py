@@ -15,8 +15,8 @@ from metarl.cli import main
 from metarl.errors import UserError
 from metarl.inner_loop import adapt
 from metarl.method import load_method
-from metarl.networks import BatchNorm
 from metarl.networks.module import Stateless, check_module
+from metarl.networks.normalisation import BatchNorm
 from metarl.runs.config import validate_config
 from metarl.runs.run import Run
 
@@ -130,8 +130,14 @@ around = my_networks.around
 UNFIT = {
     "dropout": (around(nn.Dropout(0.5)), r"'between' \(Dropout\) draws .* set p=0"),
     "batch norm": (around(nn.BatchNorm1d(4)), r"\(BatchNorm1d\) keeps .* metarl.networks.BatchN"),
-    "affine": (around(nn.BatchNorm1d(4, track_running_stats=False)), "metarl.networks.BatchNorm"),
-    "layer norm": (around(nn.LayerNorm(4)), "take metarl.networks.LayerNorm in its place"),
+    "affine": (
+        around(nn.BatchNorm1d(4, track_running_stats=False)),
+        "metarl.networks.normalisation.BatchNorm",
+    ),
+    "layer norm": (
+        around(nn.LayerNorm(4)),
+        "take metarl.networks.normalisation.LayerNorm in its place",
+    ),
     "instance norm": (around(nn.InstanceNorm1d(4, affine=True)), "or affine=False"),
     "lstm": (around(nn.LSTM(4, 4)), r"\(LSTM\) has no vmap .* method rl2"),
     "gru cell": (around(nn.GRUCell(4, 4)), r"\(GRUCell\) has no vmap"),

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from metarl.networks.normalisation import BatchNorm as BatchNorm
-from metarl.networks.normalisation import LayerNorm as LayerNorm
 from metarl.params import Params
 from metarl.registry import Registry
 

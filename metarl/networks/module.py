@@ -307,12 +307,12 @@ def _unfit(layer: nn.Module) -> str:
     ):
         return (
             f"({kind}) keeps statistics that tasks side by side cannot share, and torch's vmap "
-            "derives its scale wrongly; take metarl.networks.BatchNorm in its place, or GroupNorm"
+            "derives its scale wrongly; take metarl.networks.normalisation.BatchNorm in its place, or GroupNorm"
         )
     if type(layer) is nn.LayerNorm and layer.elementwise_affine:
         return (
             "(LayerNorm) has a wrong meta-gradient under torch's vmap, without a word; take "
-            "metarl.networks.LayerNorm in its place"
+            "metarl.networks.normalisation.LayerNorm in its place"
         )
     if isinstance(layer, nn.modules.instancenorm._InstanceNorm) and (
         layer.track_running_stats or layer.affine

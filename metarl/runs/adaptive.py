@@ -379,6 +379,7 @@ class AdaptiveNetwork:
         method = measured(run)[1]
         if not isinstance(method, SupervisedMethod):
             raise UserError(f"{run.path} has a policy: metarl.load({str(run.path)!r}) loads it")
+        run.check_data_hashes(method.problem.data_hashes)
         return cls(run, method, fitting_state(run, method).theta)
 
     def __repr__(self) -> str:

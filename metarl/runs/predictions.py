@@ -13,6 +13,7 @@ from metarl.runs.plots import Classification, Fit
 from metarl.runs.results import fitting_state, measured, steps_to_show
 from metarl.runs.run import Run
 from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.losses import CLASSIFICATION
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.sinusoid import INPUTS, Sinusoid, points
 
@@ -57,6 +58,12 @@ def fit(run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | No
 def classify(run: Run) -> Classification:
     """Adapt a run's network to the first episode of its evaluation."""
     curve, method = _evaluated(run)
+    shape = method.problem.tasks("test").shape
+    if method.problem.kind is not CLASSIFICATION or len(shape) != 3 or shape[0] not in (1, 3):
+        raise UserError(
+            f"{run.path} is about {method.problem.title}, which no picture is drawn of; "
+            "metarl.load_network predicts in Python"
+        )
     episodes = next(method.problem.unseen("test", len(curve.tasks)))
     outputs = method.predictions(fitting_state(run, method).theta, episodes, curve.step_sizes)
     (images, shown), (queries, labels) = episodes.support, episodes.query

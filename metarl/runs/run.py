@@ -66,6 +66,7 @@ RESUMABLE = (
     "baseline.validation_tasks",
     "baseline.chosen_after",
     "device",
+    "data.path",  # what is there is told by its checksum
     "checkpoint_every",
     "report_every",
 )

@@ -32,6 +32,8 @@ DATA = Registry(
         "sinusoid": "metarl.supervised.sinusoid:Sinusoid",
         "omniglot": "metarl.supervised.data:Omniglot",
         "miniimagenet": "metarl.supervised.data:MiniImagenet",
+        "folder": "metarl.supervised.data:Folder",
+        "dataset": "metarl.supervised.data:Dataset",
     },
 )
 MEMBERS = (*METHOD_MEMBERS, "kinds")  # what a method of one's own must have
@@ -48,6 +50,7 @@ METHODS = Registry(
 )
 
 
+OWN_TASKS = "metarl.supervised.own:OwnTasks"
 OWN_NETWORK = "metarl.networks.module:ModuleNetwork"  # of a torch.nn.Module
 
 
@@ -113,7 +116,7 @@ class SupervisedConfig(Section):
         SerializeAsAny[MethodSection],
         one_of(METHODS, "name", "maml", "Settings", MEMBERS),
     ] = Field(default="maml", validate_default=True)
-    data: Annotated[SerializeAsAny[Section], one_of(DATA, "name", "")]
+    data: Annotated[SerializeAsAny[Section], one_of(DATA, "name", "", own=OWN_TASKS)]
     network: Annotated[
         SerializeAsAny[Section],
         one_of(NETWORKS, "kind", "", own=OWN_NETWORK),

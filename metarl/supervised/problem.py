@@ -105,10 +105,12 @@ class SupervisedProblem:
         """Raise UserError if there is no such device, or not the data that it takes."""
         device_for(self.config.device)
         settings = self.config.inner
-        self.tasks("train").check(settings.shots, settings.queries)
+        ways = getattr(self.config.method, "ways", None)  # of a method that trains on others
+        self.tasks("train", ways).check(settings.shots, settings.queries)
         validates = METHODS.load(self.config.method.name).validates
         for split in ("validation", "test") if validates else ("test",):
-            self.tasks(split).check(self.evaluation_shots, self.evaluation_queries)
+            tasks = self.tasks(split, self.config.evaluation.ways)
+            tasks.check(self.evaluation_shots, self.evaluation_queries)
 
     def describe(self, task: NDArray[np.float64]) -> str:
         """A task of the test in words."""

@@ -66,9 +66,13 @@ class Converted:
         Raises:
             UserError: if they differ.
         """
-        digest = hashlib.sha256(self.images.data)
-        if _finished(digest, self.starts, self.classes) != self.checksum:
+        if checksum(self.images, self.starts, self.classes) != self.checksum:
             raise _damaged(self.file, "its checksum is not the one it was written with")
+
+
+def checksum(images: NDArray[np.uint8], starts: NDArray[np.int64], classes: tuple[str, ...]) -> str:
+    """Sha256 of images (I, H, W, C), of where each class starts, and of the names of classes."""
+    return _finished(hashlib.sha256(images.data), starts, classes)
 
 
 def cache_folder() -> Path:

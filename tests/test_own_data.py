@@ -1,0 +1,265 @@
+"""Data of one's own: class folders, data sets of (image, label), and plain classes of tasks."""
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import metarl
+from metarl.cli import main
+from metarl.errors import UserError
+from metarl.method import load_method, train
+from metarl.runs.config import validate_config
+from metarl.supervised.datasets.folder import collected, split
+
+HERE = Path(__file__).parent
+spec = importlib.util.spec_from_file_location("my_data", HERE / "my_data.py")
+my_data = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(my_data)
+MLP = {"kind": "mlp", "hidden_sizes": [8]}
+SHORT = {
+    "network": MLP,
+    "inner": {"step_size": 0.1, "shots": 2, "queries": 2},
+    "outer": {"iterations": 2, "meta_batch": 3},
+    "evaluation": {"tasks": 3},
+    "baseline": {"step_sizes": [0.1], "validation_tasks": 3},
+}
+LINES = {"data": {"name": "my_data:Lines", "settings": {"spread": 2.0}}, **SHORT}
+BLOBS = {"data": {"name": "my_data:Blobs"}, **SHORT}
+SHAPES = {
+    "data": {"name": "dataset", "dataset": "my_data:Shapes", "size": 8, "channels": 1, "ways": 2},
+    **SHORT,
+}
+FOLDER = {"data": {"name": "folder", "path": "pictures", "size": 8, "ways": 2}, **SHORT}
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a module of the user's, and ten class folders of pictures."""
+    shutil.copy(HERE / "my_data.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METARL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_data", raising=False)
+    shapes = my_data.Shapes()
+    for index in range(len(shapes)):
+        picture, label = shapes[index]
+        place = tmp_path / "pictures" / f"kind {label}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 * picture[0]).astype(np.uint8)).save(place / f"{index}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("values", [LINES, BLOBS, SHAPES, FOLDER], ids=lambda v: v["data"]["name"])
+def test_data_of_ones_own_is_trained_on_evaluated_and_loaded(mine: Path, values) -> None:
+    run = metarl.train(values, "run")
+    assert metarl.evaluate(run).scores.shape[0] == 3
+    network = metarl.load_network("run", trust_code=True)
+    problem = network.method.problem
+    episodes = next(problem.unseen("test", 1))
+    (x, y), (queries, _) = episodes.support, episodes.query
+    predicted = network.adapt(x[0].numpy(), y[0].numpy()).predict(queries[0].numpy())
+    assert predicted.shape == (queries.shape[1], problem.tasks("test").outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [
+        (LINES, ["pretrained", "random", "oracle"]),
+        (BLOBS, ["pretrained", "random", "nearest_neighbour"]),
+        (FOLDER, ["pretrained", "random", "nearest_neighbour"]),
+    ],
+    ids=["regression", "classification", "images"],
+)
+def test_all_baselines_serve_it_too(mine: Path, values, kinds) -> None:
+    for kind in kinds:
+        run = metarl.train({**values, "method": kind}, kind)
+        assert np.isfinite(metarl.evaluate(run).scores).all()
+
+
+def test_prototypical_networks_take_as_many_classes_as_the_tasks_have(mine: Path) -> None:
+    metarl.train({**BLOBS, "method": {"name": "prototypical", "ways": 3}}, "fits")
+    with pytest.raises(UserError, match=r"has 3 classes, not 60; set method\.ways"):
+        metarl.train({**BLOBS, "method": "prototypical"}, "other")
+    assert not Path("other").exists()
+
+
+def test_maml_learns_lines_of_the_users(mine: Path) -> None:
+    config = validate_config(
+        {
+            "data": {"name": "my_data:Lines"},
+            "network": {"kind": "mlp", "hidden_sizes": [16]},
+            "inner": {"step_size": 0.1, "shots": 5},
+            "outer": {"iterations": 150, "meta_batch": 10, "learning_rate": 1e-2},
+            "evaluation": {"tasks": 20, "steps": 2},
+        }
+    )
+    method = load_method(config)
+    *_, (state, _) = train(method)
+    before, after = method.adaptation_curve(state.theta).summary.estimate[[0, 2]]
+    assert after < 0.3 * before
+
+
+@pytest.mark.slow
+def test_commands_work_on_it_as_on_any_data(mine: Path, complaint) -> None:
+    assert main(["train", *config_of(FOLDER), "--out", "run"]) == 0
+    assert main(["evaluate", "run", "--set", "evaluation.tasks=4"]) == 0
+    assert main(["render", "run"]) == 0
+    assert Path("run/episode.png").exists()
+    assert main(["train", *config_of(LINES), "--out", "lines"]) == 0
+    assert main(["baseline", *config_of(LINES), "--kind", "random", "--out", "random"]) == 0
+    assert main(["compare", "lines", "random", "--out", "compared", "--trust-code"]) == 0
+    assert "no picture is drawn of" in complaint("render", "lines", "--trust-code")
+    assert "names code that is not of this package" in complaint("evaluate", "lines")
+
+
+def config_of(values) -> list[str]:
+    Path("my.yaml").write_text(yaml.safe_dump(values))
+    return ["my.yaml"]
+
+
+def test_a_run_remembers_its_pictures_wherever_they_are_and_refuses_others(
+    mine: Path, complaint
+) -> None:
+    metarl.train(FOLDER, "run")
+    shutil.move("pictures", "elsewhere")
+    assert "there is no folder pictures" in complaint("evaluate", "run")
+    assert main(["evaluate", "run", "--set", "data.path=elsewhere"]) == 0
+    next(Path("elsewhere").glob("*/*.png")).unlink()
+    said = complaint("evaluate", "run", "--set", "data.path=elsewhere")
+    assert "was trained on other data" in said
+
+
+def test_a_data_set_that_exists_serves_from_python(mine: Path) -> None:
+    data = metarl.Dataset.of(my_data.Shapes(), size=8, channels=1, ways=2)
+    config = metarl.SupervisedConfig(data=data, **SHORT)
+    run = metarl.train(config, "run")
+    with pytest.raises(UserError, match="give it again"):
+        metarl.load_network("run")
+    again = metarl.Dataset.of(my_data.Shapes(), size=8, channels=1, ways=2)
+    assert metarl.load_network("run", data=again).evaluate().scores.shape[0] == 3
+    assert run.data_hashes().keys() == {"data_sha256", "split_sha256"}
+    other = metarl.Dataset.of(my_data.Shapes(7), size=8, channels=1, ways=2)
+    with pytest.raises(UserError, match="was trained on other data"):
+        metarl.load_network("run", data=other)
+
+
+def test_images_are_the_same_in_whatever_form_they_come() -> None:
+    bytes_ = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    floats = np.float32(bytes_) / 255.0
+    forms = [
+        Image.fromarray(bytes_),
+        bytes_,
+        floats,
+        torch.from_numpy(floats).movedim(-1, 0),
+    ]
+    for form in forms:
+        images, starts, names, _ = collected([(form, 3), (form, 12)], 6, 3)
+        np.testing.assert_array_equal(images, [bytes_, bytes_])
+        assert (starts.tolist(), names) == ([0, 1, 2], ("03", "12"))
+
+
+@pytest.mark.parametrize("count", [3, 4, 7, 100])
+def test_the_split_is_drawn_by_its_seed_and_leaves_no_part_empty(count: int) -> None:
+    names = [str(number) for number in range(count)]
+    parts = split(names, 0, (0.64, 0.16, 0.2))
+    assert sorted(np.concatenate([*parts.values()])) == list(range(count))
+    assert all(len(part) for part in parts.values())
+    again, other = split(names, 0, (0.64, 0.16, 0.2)), split(names, 1, (0.64, 0.16, 0.2))
+    assert all(np.array_equal(parts[name], again[name]) for name in parts)
+    assert count < 7 or any(not np.array_equal(parts[name], other[name]) for name in parts)
+
+
+def lines(**members):
+    return type("Lines", (my_data.Lines,), members)
+
+
+WRONG_TASKS = {
+    "kind": (lines(kind="clustering"), "must be regression or classification, not 'clustering'"),
+    "no count": (lines(kind="classification"), "must say as `classes` how many"),
+    "one axis": (lines(sample_tasks=lambda s, r, n, split: r.normal(size=n)), "a row for each"),
+    "no pair": (lines(sample=lambda s, r, t, k: np.zeros((len(t), k, 1))), "must return a pair"),
+    "flat": (
+        lines(sample=lambda s, r, t, k: (np.zeros((len(t), k, 1)), np.zeros((len(t), k)))),
+        r"targets \(\d, \d, outputs\)",
+    ),
+    "not finite": (
+        lines(sample=lambda s, r, t, k: (np.full((len(t), k, 1), np.nan), np.zeros((1, 1, 1)))),
+        "must return finite numbers",
+    ),
+    "other draws": (
+        lines(sample_tasks=lambda s, r, n, split: np.random.default_rng().normal(size=(n, 2))),
+        "draw from the passed generator alone",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TASKS)
+def test_tasks_that_are_not_as_they_must_be_are_refused_before_any_work(
+    name: str, mine: Path, monkeypatch
+) -> None:
+    made, sentence = WRONG_TASKS[name]
+    monkeypatch.setattr(importlib.import_module("my_data"), "Lines", made)
+    with pytest.raises(UserError, match=sentence):
+        metarl.train(LINES, "run")
+    assert not Path("run").exists()
+
+
+def broken_picture(folder: Path) -> None:
+    next((folder / "pictures" / "kind 3").glob("*.png")).write_bytes(b"GIF89a")
+
+
+WRONG_FOLDERS = {
+    "no folder": (lambda f: shutil.rmtree(f / "pictures"), {}, "there is no folder pictures"),
+    "no class": (
+        lambda f: [shutil.rmtree(place) for place in (f / "pictures").iterdir()],
+        {},
+        "has no class folders",
+    ),
+    "an empty class": (
+        lambda f: (f / "pictures/none").mkdir(),
+        {},
+        "class none in pictures has no",
+    ),
+    "two classes": (
+        lambda f: [shutil.rmtree(f / f"pictures/kind {number}") for number in range(2, 10)],
+        {},
+        "there are 2 classes, and training",
+    ),
+    "a damaged image": (broken_picture, {}, "is damaged, or is no PNG or JPEG"),
+    "too many ways": (lambda f: None, {"ways": 5}, "more than the 2 classes for test"),
+    "shares": (lambda f: None, {"shares": [0.5, 0.1, 0.1]}, "must be 1 in sum, not 0.7"),
+    "a size": (lambda f: None, {"size": 2}, "data.size: must be greater than or equal to 4"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_FOLDERS)
+def test_bad_folders_are_answered_in_a_sentence(name: str, mine: Path) -> None:
+    spoil, settings, sentence = WRONG_FOLDERS[name]
+    spoil(mine)
+    with pytest.raises(UserError, match=sentence):
+        metarl.train({**FOLDER, "data": {**FOLDER["data"], **settings}}, "run")
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("elements", "sentence"),
+    [
+        ([3], "must be a pair"),
+        ([(np.zeros((4, 4, 2)), 0)], "must be one of PIL, or an array"),
+        ([(np.full((4, 4), -1.0), 0)], "before any normalisation"),
+        ([(np.zeros((4, 4)), 0.5)], "a whole number or a name"),
+        ([(np.zeros((4, 4)), 0), (np.zeros((4, 4)), "a")], "all numbers, or all names"),
+        ([], "is empty"),
+    ],
+)
+def test_a_bad_data_set_is_answered_in_a_sentence(elements, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        collected(elements, 4, 1)
