@@ -87,7 +87,7 @@ class TrustRegionStep:
 
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], target: Tensor, iterations: int, tolerance: float = 1e-10
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Solve A x = target for a positive definite A that is known by its products.
 
     Args:
@@ -95,6 +95,9 @@ def conjugate_gradient(
         target: (P,).
         iterations: at most this many.
         tolerance: stop once the squared residual is below this.
+
+    Returns:
+        x (P,), and A x (P,), which is known without another product.
     """
     solution = target.new_zeros(target.shape)
     residual = target.clone()
@@ -109,7 +112,7 @@ def conjugate_gradient(
         residual -= step * image
         previous, squared = squared, residual @ residual
         direction = residual + (squared / previous) * direction
-    return solution
+    return solution, target - residual
 
 
 def trust_region_step(
@@ -139,8 +142,8 @@ def trust_region_step(
     def damped(vector: Tensor) -> Tensor:
         return curvature(vector) + settings.damping * vector
 
-    direction = conjugate_gradient(damped, gradient, settings.cg_iterations)
-    quadratic = float(direction @ damped(direction))
+    direction, image = conjugate_gradient(damped, gradient, settings.cg_iterations)
+    quadratic = float(direction @ image)
     if not math.isfinite(quadratic) or quadratic <= 0.0:
         return rejected  # a zero gradient, or a curvature estimate that is none
     step = math.sqrt(2.0 * settings.max_kl / quadratic) * direction

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from metarl.networks.module import Stateless
 from metarl.optim import Adam
 from metarl.params import flatten, unflatten
+from metarl.rl import derivatives
 from metarl.rl.config import InnerConfig
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import clipped_surrogate, mean_kl, surrogate
@@ -89,8 +90,16 @@ def problem(policy, num_tasks=3, **settings):
 
 
 def rollouts_of(pre, post):
-    """What the objective needs of rollouts: the samples alone."""
-    return Rollouts([], [*pre, post], [])
+    """What the objective needs of rollouts: the samples, and for a part of them the horizon."""
+    return SampledAlone([], [*pre, post], [])
+
+
+class SampledAlone(Rollouts):
+    """All samples as two trajectories a task."""
+
+    @property
+    def horizon(self):
+        return self.post.weights.shape[1] // 2
 
 
 def finite_differences(function, theta, epsilon=1e-5):
@@ -405,3 +414,56 @@ def test_promps_penalty_is_the_mean_divergence_over_inner_steps(policy) -> None:
     values = [proximal(plain, kl_penalty=eta).gradient(elsewhere)[1] for eta in (0.0, 1.0)]
     divergence = vmap(lambda s: mean_kl(policy, elsewhere, s))(plain.rollouts.pre[0]).mean()
     assert values[0] - values[1] == pytest.approx(float(divergence))
+
+
+class OwnGaussian(GaussianPolicy):
+    """Whose network may be any: autograd differentiates it."""
+
+
+class OwnCategorical(CategoricalPolicy):
+    """The same for discrete actions."""
+
+
+PAIRS = {  # hidden layers in odd numbers; the same policy, by hand and by autograd
+    "relu": (
+        GaussianPolicy(2, 2, (5, 4, 3), min_std=0.9),
+        OwnGaussian(2, 2, (5, 4, 3), min_std=0.9),
+    ),
+    "tanh": (GaussianPolicy(2, 2, (5, 4), "tanh"), OwnGaussian(2, 2, (5, 4), "tanh")),
+    "linear": (GaussianPolicy(2, 1, ()), OwnGaussian(2, 1, ())),
+    "categorical": (CategoricalPolicy(2, 3, (5, 4)), OwnCategorical(2, 3, (5, 4))),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"steps": 3, "estimator": "log_likelihood"},
+        {"steps": 2, "first_order": True},
+        {"steps": 2, "learned_step_sizes": "meta_sgd"},
+        {"steps": 2, "learned_step_sizes": "lslr", "first_order": True},
+        {"steps": 2, "learned_step_sizes": "lslr", "adapt": "head"},
+    ],
+    ids=["one step", "three steps", "first order", "Meta-SGD", "LSLR", "LSLR of the head"],
+)
+def test_derivatives_by_hand_are_those_of_autograd(pair, settings, monkeypatch) -> None:
+    policy, own = PAIRS[pair]
+    monkeypatch.setattr(derivatives, "PIECE", 11)  # samples are divided, and not evenly
+    theta, by_hand = problem(policy, **settings)
+    autograd = replace(by_hand, inner=replace(by_hand.inner, policy=own))
+    assert derivatives.serves(policy)
+    assert not derivatives.serves(own)
+    elsewhere = nudged(theta, 0.05)
+    exactly = {"rtol": 0.0, "atol": 1e-10}
+    for at in (theta, elsewhere):
+        for name in ("gradient", "evaluate"):
+            ours, theirs = (getattr(one, name)(at) for one in (by_hand, autograd))
+            torch.testing.assert_close(ours, theirs, **exactly)
+        ours, theirs = (proximal(one, kl_penalty=0.5).gradient(at) for one in (by_hand, autograd))
+        torch.testing.assert_close(ours, theirs, **exactly)
+        vector = torch.randn(len(flatten(theta)), dtype=torch.float64)
+        for fraction in (1.0, 0.5):
+            ours, theirs = (one.curvature(at, fraction)(vector) for one in (by_hand, autograd))
+            torch.testing.assert_close(ours, theirs, **exactly)

@@ -18,7 +18,8 @@ def positive_definite(size=12, seed=0):
 @pytest.mark.parametrize("iterations", [1, 3, 50])
 def test_conjugate_gradient_equals_scipys(iterations: int) -> None:
     matrix, target = positive_definite(), torch.arange(12, dtype=torch.float64)
-    ours = conjugate_gradient(lambda v: matrix @ v, target, iterations)
+    ours, image = conjugate_gradient(lambda v: matrix @ v, target, iterations)
+    torch.testing.assert_close(image, matrix @ ours)
     expected, _ = scipy.sparse.linalg.cg(
         matrix.numpy(), target.numpy(), rtol=0, atol=1e-5, maxiter=iterations
     )

@@ -24,14 +24,14 @@ class InnerLoop:
         policy: what adapts.
         settings: step sizes, estimator, what of the policy adapts.
         chunk_samples: how many samples, in whole tasks, are differentiated together. It changes no
-            result, only the time: temporaries of a few tasks stay in the processor's cache, those
-            of forty do not, and one by one they are too small to keep it busy.
+            result, only the time: temporaries of a task or a few small ones stay in the processor's
+            cache, those of forty do not.
         device: where gradients are computed, and where samples lie.
     """
 
     policy: Policy
     settings: InnerConfig = field(default_factory=InnerConfig)
-    chunk_samples: int = 8000
+    chunk_samples: int = 2000
     device: torch.device = CPU
 
     @property

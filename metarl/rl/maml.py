@@ -28,6 +28,7 @@ from metarl.method import Axis, Metrics, TrainingState
 from metarl.optim import Objective
 from metarl.params import Params, concatenate, repeat
 from metarl.randomness import Key
+from metarl.rl import derivatives
 from metarl.rl.advantages import with_advantages
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.meta_objective import MetaObjective
@@ -147,13 +148,19 @@ def _adapt(
     inner: InnerLoop, params: Params, samples: Samples, alpha: StepSizes
 ) -> Callable[[slice], Params]:
     """Line 7, of some of the tasks at a time."""
+    if derivatives.serves(inner.policy):
+        return lambda chunk: derivatives.adapted_once(
+            inner, _of(params, chunk), tasks_of(samples, chunk), alpha
+        )[0]
 
     def one(params: Params, samples: Samples) -> Params:
         return adapt(inner.loss, params, [samples], [alpha])
 
-    return lambda chunk: vmap(one)(
-        {name: leaf[chunk] for name, leaf in params.items()}, tasks_of(samples, chunk)
-    )
+    return lambda chunk: vmap(one)(_of(params, chunk), tasks_of(samples, chunk))
+
+
+def _of(params: Params, chunk: slice) -> Params:
+    return {name: leaf[chunk] for name, leaf in params.items()}
 
 
 def fine_tune(

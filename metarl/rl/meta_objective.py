@@ -4,11 +4,13 @@
     evaluate    the same at a candidate, which re-adapts from the stored trajectories, and its KL
     curvature   products with the Hessian of the mean KL at the θ that was sampled from
 
-All three work in chunks of tasks; sums over tasks go through `metarl.distributed`.
+All three work in chunks of tasks; sums over tasks go through `metarl.distributed`. Multilayer
+perceptrons are differentiated by `metarl.rl.derivatives`, all other policies by autograd.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,11 +18,16 @@ from torch.func import grad_and_value, vmap
 
 from metarl.compute import CPU, Result, move, over_chunks
 from metarl.distributed import mean_over_tasks
+from metarl.inner_loop import adapt
 from metarl.optim import Objective
 from metarl.params import Params, flatten, unflatten
+from metarl.rl import derivatives
+from metarl.rl.gauss_newton import fisher_metric, gauss_newton
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import mean_kl, surrogate
-from metarl.rl.trajectories import Rollouts, Samples, subsample, tasks_of
+from metarl.rl.policies import Densities
+from metarl.rl.trajectories import Distribution, Rollouts, Samples, subsample, tasks_of
+from metarl.step_sizes import split
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,26 @@ class MetaObjective:
     inner: InnerLoop
     rollouts: Rollouts
 
+    costs: ClassVar[bool] = False  # whether the way to the adapted policy has a cost as well
+
+    def reached(self, policy: Densities, params: Params, post: Samples) -> Tensor:
+        """What is to grow, of the adapted policy: its surrogate."""
+        return surrogate(policy, params, post)
+
+    def cost(self, policy: Densities, params: Params, pre: Samples) -> Tensor:
+        """What is subtracted for the policy that an inner step starts from, where `costs`."""
+        raise NotImplementedError
+
     def of_task(self, theta: Params, pre: list[Samples], post: Samples) -> Tensor:
-        """The objective of one task: the surrogate of its adapted policy."""
-        return surrogate(self.inner.policy, self.inner.adapt(theta, pre), post)
+        """The objective of one task."""
+        policy, inner = self.inner.policy, self.inner
+        params, _ = split(theta)
+        spent = post.weights.new_zeros(())
+        for samples, size in zip(pre, inner.step_sizes(theta), strict=True):
+            if self.costs:
+                spent = spent + self.cost(policy, params, samples)
+            params = adapt(inner.loss, params, [samples], [size], inner.settings.first_order)
+        return self.reached(policy, params, post) - spent
 
     def minibatches(self) -> list[Objective]:
         """Itself: the meta-gradient is noisy enough with all samples."""
@@ -51,6 +75,9 @@ class MetaObjective:
             return vmap(self.of_task, in_dims=(None, 0, 0))(theta, pre, post).sum()
 
         def summed(pre: list[Samples], post: Samples) -> Tensor:
+            if derivatives.serves(self.inner.policy):
+                cost = self.cost if self.costs else None
+                return derivatives.gradient(self.inner, theta, pre, post, self.reached, cost)
             gradient, value = grad_and_value(total)(theta, pre, post)
             return torch.cat([flatten(gradient), value.view(1)])
 
@@ -68,10 +95,12 @@ class MetaObjective:
         def both(theta: Params, pre: list[Samples], post: Samples) -> tuple[Tensor, Tensor]:
             adapted = self.inner.adapt(theta, pre)
             policy = self.inner.policy
-            return surrogate(policy, adapted, post), mean_kl(policy, adapted, post)
+            return self.reached(policy, adapted, post), mean_kl(policy, adapted, post)
 
         @torch.no_grad()  # here, because every thread has a mode of its own
         def summed(pre: list[Samples], post: Samples) -> Tensor:
+            if derivatives.serves(self.inner.policy):
+                return derivatives.evaluate(self.inner, theta, pre, post, self.reached)
             values = vmap(both, in_dims=(None, 0, 0))(theta, pre, post)
             return torch.stack(values).sum(dim=1).double()
 
@@ -101,18 +130,18 @@ class MetaObjective:
             post = subsample(post, horizon, stride)
         policy = self.inner.policy
 
-        def outputs(theta: Params, pre: list[Samples], post: Samples) -> dict[str, Tensor]:
+        def outputs(theta: Params, pre: list[Samples], post: Samples) -> Distribution:
             return policy.distribution(self.inner.adapt(theta, pre), post.observations)
 
         def linearised(pre: list[Samples], post: Samples) -> Callable[[Tensor], Tensor]:
-            return _gauss_newton(
+            if derivatives.serves(policy):
+                return derivatives.curvature(self.inner, theta, pre, post)
+            weighted = gauss_newton(
                 lambda theta: vmap(outputs, in_dims=(None, 0, 0))(theta, pre, post),
                 theta,
-                lambda distribution, change: {
-                    name: _reduce_to(post.weights.unsqueeze(-1) * leaf, distribution[name])
-                    for name, leaf in policy.fisher(distribution, change).items()
-                },
+                fisher_metric(policy, post.weights),
             )
+            return lambda vector: flatten(weighted(unflatten(vector, theta)))
 
         products = self._over_tasks(linearised, pre, post)
 
@@ -137,50 +166,3 @@ class MetaObjective:
             lambda chunk: function([tasks_of(step, chunk) for step in pre], tasks_of(post, chunk)),
             post,
         )
-
-
-def _gauss_newton(
-    outputs: Callable[[Params], dict[str, Tensor]],
-    theta: Params,
-    metric: Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Tensor]],
-) -> Callable[[Tensor], Tensor]:
-    """v to Jᵀ M J v, J the derivative of the outputs at θ, M v = metric(outputs, v).
-
-    The graph of u ↦ Jᵀ u is built once and kept. It is linear in u, so that its own derivative is
-    the product with J, and neither product computes the outputs again.
-    """
-    leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
-    values = outputs(leaves)
-    fixed = {name: leaf.detach() for name, leaf in values.items()}
-    # any u does, since the graph is linear in it; zeros are as good as others
-    cotangent = {name: torch.zeros_like(leaf, requires_grad=True) for name, leaf in values.items()}
-
-    def backward(
-        out: Iterable[Tensor], into: Iterable[Tensor], along: Iterable[Tensor], again: bool = False
-    ) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(
-            tuple(out),
-            tuple(into),
-            tuple(along),
-            retain_graph=True,
-            create_graph=again,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-
-    pulled = backward(values.values(), leaves.values(), cotangent.values(), again=True)
-
-    def product(vector: Tensor) -> Tensor:
-        tangent = unflatten(vector, theta)
-        # J v: the derivative of u ↦ Jᵀ u, applied to v, is the transpose of a transpose
-        change = backward(pulled, cotangent.values(), tangent.values())
-        weighted = metric(fixed, dict(zip(values, change, strict=True)))
-        pushed = backward(values.values(), leaves.values(), (weighted[name] for name in values))
-        return torch.cat([leaf.reshape(-1) for leaf in pushed])
-
-    return product
-
-
-def _reduce_to(leaf: Tensor, like: Tensor) -> Tensor:
-    """Sum over the samples (axis 1) where the distribution has one row for all of them."""
-    return leaf if leaf.shape == like.shape else leaf.sum(1, keepdim=True)

@@ -26,7 +26,23 @@ Memory = tuple[Tensor, ...]
 Noise = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
-class Policy(Protocol):
+class Densities(Protocol):
+    """What the losses need of a policy."""
+
+    def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
+        """Parameters of the action distribution at observations (..., M, S)."""
+
+    def log_prob(self, distribution: Distribution, actions: Tensor) -> Tensor:
+        """Log-probability of each action, (..., M)."""
+
+    def kl(self, old: Distribution, new: Distribution) -> Tensor:
+        """KL(old ‖ new) at each observation, (..., M)."""
+
+    def fisher(self, distribution: Distribution, tangent: Distribution) -> Distribution:
+        """The Fisher matrix of the distribution's own parameters, times a tangent of them."""
+
+
+class Policy(Densities, Protocol):
     """What the sampler and the losses need of a policy."""
 
     @property
@@ -48,9 +64,6 @@ class Policy(Protocol):
     def init(self, generator: torch.Generator) -> Params:
         """Fresh parameters."""
 
-    def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
-        """Parameters of the action distribution at observations (..., M, S)."""
-
     def initial_memory(self, shape: tuple[int, ...]) -> Memory:
         """What `shape` policies remember before anything happened; () without recurrence."""
 
@@ -68,17 +81,8 @@ class Policy(Protocol):
     def act(self, distribution: Distribution, noise: Tensor) -> Tensor:
         """Actions: a deterministic function of the distribution and the noise."""
 
-    def log_prob(self, distribution: Distribution, actions: Tensor) -> Tensor:
-        """Log-probability of each action, (..., M)."""
-
     def entropy(self, distribution: Distribution) -> Tensor:
         """Entropy of each action distribution, (..., M) or broadcastable to it."""
-
-    def kl(self, old: Distribution, new: Distribution) -> Tensor:
-        """KL(old ‖ new) at each observation, (..., M)."""
-
-    def fisher(self, distribution: Distribution, tangent: Distribution) -> Distribution:
-        """The Fisher matrix of the distribution's own parameters, times a tangent of them."""
 
 
 class Memoryless:
@@ -177,7 +181,10 @@ class GaussianPolicy(Memoryless):
 
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
         """`mean` (..., M, A) and `log_std` (..., 1, A)."""
-        mean = self.outputs(params, observations)
+        return self.from_outputs(params, self.outputs(params, observations))
+
+    def from_outputs(self, params: Mapping[str, Tensor], mean: Tensor) -> Distribution:
+        """The distribution with the network's outputs (..., M, A)."""
         log_std = params["log_std"].clamp(min=math.log(self.min_std)).unsqueeze(-2)
         return {"mean": mean, "log_std": log_std}
 
@@ -252,7 +259,10 @@ class CategoricalPolicy(Memoryless):
 
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
         """`logits` (..., M, K), normalised: log-probabilities."""
-        logits = self.outputs(params, observations)
+        return self.from_outputs(params, self.outputs(params, observations))
+
+    def from_outputs(self, params: Mapping[str, Tensor], logits: Tensor) -> Distribution:
+        """The distribution with the network's outputs (..., M, K)."""
         return {"logits": logits.log_softmax(-1)}
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Noise:
@@ -281,6 +291,29 @@ class CategoricalPolicy(Memoryless):
         probabilities = distribution["logits"].exp()
         weighted = probabilities * tangent["logits"]
         return {"logits": weighted - probabilities * weighted.sum(-1, keepdim=True)}
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What a policy makes of its network's outputs, which it sees in place of observations."""
+
+    policy: GaussianPolicy | CategoricalPolicy
+
+    def distribution(self, params: Mapping[str, Tensor], outputs: Tensor) -> Distribution:
+        """With the network's outputs (..., M, O)."""
+        return self.policy.from_outputs(params, outputs)
+
+    def log_prob(self, distribution: Distribution, actions: Tensor) -> Tensor:
+        """As the policy has it."""
+        return self.policy.log_prob(distribution, actions)
+
+    def kl(self, old: Distribution, new: Distribution) -> Tensor:
+        """As the policy has it."""
+        return self.policy.kl(old, new)
+
+    def fisher(self, distribution: Distribution, tangent: Distribution) -> Distribution:
+        """As the policy has it."""
+        return self.policy.fisher(distribution, tangent)
 
 
 def policy_for(

@@ -10,15 +10,14 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from metarl.inner_loop import adapt
 from metarl.optim import Objective
 from metarl.params import Params
 from metarl.rl.losses import clipped_surrogate, mean_kl
 from metarl.rl.maml import MAML
 from metarl.rl.meta_objective import MetaObjective
+from metarl.rl.policies import Densities
 from metarl.rl.trajectories import Rollouts, Samples
 from metarl.settings import Bounded, Fraction, MethodSection
-from metarl.step_sizes import split
 
 
 class ProMPSettings(MethodSection):
@@ -43,16 +42,16 @@ class ProximalObjective(MetaObjective):
 
     settings: ProMPSettings
 
-    def of_task(self, theta: Params, pre: list[Samples], post: Samples) -> Tensor:
-        """The objective of one task (equation 14)."""
-        policy, inner = self.inner.policy, self.inner
-        params, _ = split(theta)
-        divergence = post.weights.new_zeros(())
-        for samples, size in zip(pre, inner.step_sizes(theta), strict=True):
-            divergence = divergence + mean_kl(policy, params, samples)
-            params = adapt(inner.loss, params, [samples], [size], inner.settings.first_order)
-        reached = clipped_surrogate(policy, params, post, self.settings.clip)
-        return reached - self.settings.kl_penalty * divergence / len(pre)
+    costs: ClassVar[bool] = True
+
+    def reached(self, policy: Densities, params: Params, post: Samples) -> Tensor:
+        """The clipped surrogate (equation 14)."""
+        return clipped_surrogate(policy, params, post, self.settings.clip)
+
+    def cost(self, policy: Densities, params: Params, pre: Samples) -> Tensor:
+        """The penalised divergence; of several inner steps, each one's share of the mean."""
+        penalty = self.settings.kl_penalty / len(self.rollouts.pre)
+        return penalty * mean_kl(policy, params, pre)
 
 
 class ProMP(MAML):
