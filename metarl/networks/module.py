@@ -307,7 +307,8 @@ def _unfit(layer: nn.Module) -> str:
     ):
         return (
             f"({kind}) keeps statistics that tasks side by side cannot share, and torch's vmap "
-            "derives its scale wrongly; take metarl.networks.normalisation.BatchNorm in its place, or GroupNorm"
+            "derives its scale wrongly; take metarl.networks.normalisation.BatchNorm in its place, "
+            "or GroupNorm"
         )
     if type(layer) is nn.LayerNorm and layer.elementwise_affine:
         return (
