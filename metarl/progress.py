@@ -51,17 +51,20 @@ class Task:
             self._bars.update(self._bar, completed=done, said=said)
 
     def end(self) -> None:
-        """Nothing more comes, whether or not all is done."""
+        """Nothing more comes, whether or not all is done: of a bar a line is what stays."""
         self._ended = True
         if self._bars is not None:
-            self._bars.stop_task(self._bar)
+            self._bars.update(self._bar, visible=False)
+            if line := self.line():
+                _say(self._bars.console, line)
 
     def line(self, at_the_end: bool = False) -> str | None:
         """Such as `MAML: iteration 120/500, return -20 → adapted -9, 2:10 elapsed, ETA 6:51`.
 
         None where it was said already: of what is over, and at the end of all the rest.
         """
-        if self._told == self.done and (at_the_end or self._ended or self.done == self._total):
+        over = at_the_end or self._ended or self.done == self._total
+        if self._told == self.done and over:
             return None
         self._told = self.done
         elapsed = time.monotonic() - self._began

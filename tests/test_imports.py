@@ -26,9 +26,16 @@ def imported(*arguments: str, cwd: Path | None = None, first: str = "") -> set[s
     return set(json.loads(output.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["list"], ["train", "--help"], ["sweep", "--help"]]
+)
 def test_who_asks_what_there_is_waits_for_no_heavy_package(arguments: list[str]) -> None:
     assert imported(*arguments) == set()
+
+
+def test_a_mistake_in_a_sweep_is_told_before_torch_is_imported() -> None:
+    swept = ["--set", "inner.step_size=0.1,0.2", "--set", "inner.stps=2"]
+    assert imported("sweep", "quickstart", *swept) <= {"gymnasium", "mujoco"}
 
 
 @pytest.mark.parametrize(

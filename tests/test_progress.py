@@ -33,9 +33,10 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
 
 
 def test_a_log_gets_plain_lines_while_work_goes_on_flushed_at_once(log: Log) -> None:
-    with Progress(Console(file=log)) as shown:
-        task = shown.add("MAML", total=500, done=100)
-        task.update(120, "return -20.1 → adapted -9.3")
+    shown = Progress(Console(file=log))
+    task = shown.add("MAML", total=500, done=100)
+    task.update(120, "return -20.1 → adapted -9.3")
+    with shown:
         assert log.told.wait(10.0)
         line = log.getvalue().splitlines()[0]
         task.update(500, "return -12.0 → adapted -4.1")
@@ -68,3 +69,14 @@ def test_a_terminal_has_a_bar_and_no_lines(log: Log) -> None:
     assert "3/4" in log.getvalue()
     assert "return -2" in log.getvalue()
     assert "elapsed" not in log.getvalue()
+
+
+def test_a_bar_that_ended_leaves_a_line_and_its_place_to_others() -> None:
+    screen = io.StringIO()
+    with Progress(Console(file=screen, force_terminal=True, width=100)) as shown:
+        task = shown.add("seed-1", total=4)
+        task.update(4, "return -2")
+        task.end()
+        shown.add("seed-2", total=4)
+    assert "seed-1: iteration 4/4, return -2, 0:00 elapsed" in screen.getvalue()
+    assert "seed-1" not in screen.getvalue().rpartition("seed-2")[0].splitlines()[-1]

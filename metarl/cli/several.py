@@ -39,9 +39,23 @@ def train_several(
     Returns:
         The exit status: 1 if one of them failed.
     """
+    status, done = train_all(options, planned, console)
+    if done and status != INTERRUPTED:
+        summary(options.resume or options.out, load(done, console), console)
+    return status
+
+
+def train_all(
+    options: argparse.Namespace, planned: Mapping[Path, AnyConfig], console: Console
+) -> tuple[int, list[Run]]:
+    """As `train_several`, without a summary.
+
+    Returns:
+        The exit status, and the runs that came to their end.
+    """
     if under_torchrun():
         if not leads():
-            return 2  # the first process says so
+            return 2, []  # the first process says so
         raise UserError("several runs share the processors by themselves; start without torchrun")
     if options.resume and options.out:
         raise UserError("--out and --resume contradict each other; runs stay where they are")
@@ -65,11 +79,9 @@ def train_several(
             side_by_side(jobs, lambda: stop.asked, failed, progress)
         if stop.asked:
             _say(console, f"stopped; continue with: metarl {options.name} --resume {out}")
-            return INTERRUPTED
+            return INTERRUPTED, []
     # as they are now, after others trained them
     done = [run for run in (Run(run.path, run.config) for run in runs) if not _unfinished(run)]
-    if done:
-        summary(out, load(done, console), console)
     if failures:
         names = ", ".join(job.name for job in failures)
         _say(
@@ -77,7 +89,7 @@ def train_several(
             f"{len(failures)} of {len(runs)} runs failed ({names}); mend that, and go on with: "
             f"metarl {options.name} --resume {out}",
         )
-    return 1 if failures else 0
+    return (1 if failures else 0), done
 
 
 def show_together(out: Path, entries: Sequence[Entry], console: Console) -> None:

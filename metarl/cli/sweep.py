@@ -17,9 +17,12 @@ from metarl.cli.arguments import (
     describe,
     seeds_of,
 )
+from metarl.cli.stopping import INTERRUPTED
 from metarl.errors import UserError
+from metarl.processors import processors
 from metarl.runs.config import AnyConfig, load_config, shipped_configs
-from metarl.runs.grid import variants
+from metarl.runs.grid import folder_of, variants
+from metarl.runs.search import propose, ranges_of, require_optuna
 from metarl.runs.weights_and_biases import require_wandb
 
 if TYPE_CHECKING:
@@ -34,7 +37,10 @@ Every run is a directory of its own, OUT/SETTING=VALUE/seed-1, so that `compare`
 TensorBoard take them like any others. Ctrl-C stops all of them, and each saves what it has;
 --resume OUT goes on with what is unfinished, and with more seeds or values where CONFIG, --set and
 --seeds say so anew. At the end a table tells how well each combination adapts, the best first, as
-the mean over its seeds with an interval; OUT/sweep.csv holds all of its numbers."""
+the mean over its seeds with an interval; OUT/sweep.csv holds all of its numbers.
+
+With --search N settings have ranges, SETTING=LOW..HIGH, and N combinations are tried, more often
+where those before did well (the extra `search`: pip install 'metarl-maml[search]')."""
 
 EXAMPLES = """\
 examples:
@@ -42,6 +48,7 @@ examples:
   metarl sweep my.yaml --set outer.max_kl=0.01,0.02 --set inner.steps=1,2 --seeds 1 2 --out runs/try
   metarl sweep my.yaml --set policy.hidden_sizes=[64,64],[100,100] --set outer.iterations=50
   metarl sweep --resume runs/try
+  metarl sweep quickstart --set inner.step_size=0.01..0.5 --seeds 2 --search 20
   metarl sweep quickstart --set inner.step_size=0.1,0.2 --seeds 5 --resume runs/quickstart-sweep
 """
 
@@ -58,6 +65,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="OUT", help="directory of the runs (default: runs/NAME-sweep)"
     )
+    parser.add_argument(
+        "--search",
+        type=int,
+        metavar="N",
+        help="try N combinations from the ranges of settings, such as 0.01..0.5",
+    )
     add_data(parser)
     parser.add_argument("--resume", type=Path, metavar="OUT", help="continue the sweep in OUT")
     add_wandb(parser)
@@ -67,27 +80,85 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def _sweep(options: argparse.Namespace, console: Console) -> int:
     if options.wandb:
         require_wandb()
-    # imported here, as what follows is: a mistake in the config should not wait for torch
+    if options.search is not None:
+        return _search(options, console)
     planned = _planned(options)
+    # imported here: torch takes a second, which a mistake in the config should not wait for
     from metarl.cli.several import train_several
 
     return train_several(options, planned, console, _show)
 
 
 def _planned(options: argparse.Namespace) -> Mapping[Path, AnyConfig]:
-    if not options.config:
-        if options.resume and not options.seeds:
-            return {}
-        raise UserError(
-            f"name a config: a YAML file, or one of {', '.join(shipped_configs())}; or --resume OUT"
-        )
-    options.out = options.out or (
-        None if options.resume else Path("runs") / f"{Path(options.config).stem}-sweep"
-    )
+    if not options.config and options.resume and not options.seeds:
+        return {}
+    _place(options)
     return {
         variant.path: load_config(options.config, variant.overrides)
         for variant in variants(options.set, seeds_of(options) or [1])
     }
+
+
+def _place(options: argparse.Namespace) -> None:
+    """Make sure that there is a config, and as `options.out` a directory."""
+    if not options.config:
+        raise UserError(
+            f"name a config: a YAML file, or one of {', '.join(shipped_configs())}; or --resume OUT"
+        )
+    if not options.resume:
+        options.out = options.out or Path("runs") / f"{Path(options.config).stem}-sweep"
+
+
+def _search(options: argparse.Namespace, console: Console) -> int:
+    """Batches of combinations, each chosen by what came of those before."""
+    if options.search < 1:
+        raise UserError(f"--search must be at least 1, not {options.search}")
+    _place(options)
+    require_optuna()
+    fixed, ranges = ranges_of(options.set)
+    seeds = seeds_of(options) or [1]
+    options.set = fixed
+
+    def planned(overrides: Sequence[str]) -> dict[Path, AnyConfig]:
+        return {
+            folder_of(overrides) / f"seed-{seed}": load_config(
+                options.config, [*fixed, *overrides, f"seed={seed}"]
+            )
+            for seed in seeds
+        }
+
+    lowest = planned([f"{name}={between.low:g}" for name, between in ranges.items()])
+    planned([f"{name}={between.high:g}" for name, between in ranges.items()])
+    # imported here: torch takes a second, which a mistake in the config should not wait for
+    from metarl.cli.compare import load
+    from metarl.cli.several import train_all
+    from metarl.method import load_method
+    from metarl.runs.sweep import members
+
+    metric = load_method(next(iter(lowest.values()))).problem.metric
+    status, done = train_all(options, {}, console) if options.resume else (0, [])
+    while status != INTERRUPTED:
+        out: Path = options.resume or options.out
+        tried = {path.parent.name for path in members(out)}
+        number = min(options.search - len(tried), max(1, processors() // len(seeds)))
+        if number < 1:
+            break
+        entries = load(done, console) if done else []
+        proposals = propose(ranges, entries, len(tried), number, metric.higher_is_better)
+        batch: dict[Path, AnyConfig] = {}
+        for values in proposals:
+            overrides = [f"{name}={value}" for name, value in values.items()]
+            if folder_of(overrides).name not in tried:
+                batch |= planned(overrides)
+        if not batch:
+            console.print("what the search would try next was tried already: it ends here")
+            break
+        failed, more = train_all(options, batch, console)
+        status, done = max(status, failed), [*done, *more]
+        options.resume, options.out = out, None
+    if done and status != INTERRUPTED:
+        _show(options.resume or options.out, load(done, console), console)
+    return status
 
 
 def _show(out: Path, entries: Sequence["Entry"], console: Console) -> None:

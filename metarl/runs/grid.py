@@ -40,20 +40,32 @@ def variants(settings: Sequence[str], seeds: Sequence[int]) -> list[Variant]:
     given = [_values(setting) for setting in settings]
     names = [overrides[0].partition("=")[0] for overrides in given]
     for name, overrides in zip(names, given, strict=True):
-        if len(overrides) > 1 and (f"{name}.".startswith(FIXED) or name.startswith(FIXED)):
-            fix = "give --seeds" if name == "seed" else "make a sweep for each value"
-            raise UserError(
-                f"--set {name}: runs that differ in it are not to be compared in one sweep; {fix}"
-            )
+        if len(overrides) > 1:
+            check_varied(name)
     found = []
     for combination in product(*given):
         several = [o for o, values in zip(combination, given, strict=True) if len(values) > 1]
-        folder = Path(",".join(map(_as_name, several)))
+        folder = folder_of(several)
         for seed in seeds:
             found.append(Variant(folder / f"seed-{seed}", (*combination, f"seed={seed}")))
     if len({variant.path for variant in found}) < len(found) or len({*names}) < len(names):
         raise UserError("a setting, one of its values, or a seed is given twice; once is enough")
     return found
+
+
+def check_varied(name: str) -> None:
+    """Raise UserError if runs that differ in a setting cannot be compared."""
+    if f"{name}.".startswith(FIXED) or name.startswith(FIXED):
+        fix = "give --seeds" if name == "seed" else "make a sweep for each value"
+        raise UserError(
+            f"--set {name}: runs that differ in it are not to be compared in one sweep; {fix}"
+        )
+
+
+def folder_of(overrides: Sequence[str]) -> Path:
+    """Where the runs with these values are, in the directory of the sweep."""
+    names = [re.sub(r"[^A-Za-z0-9._=+-]+", "_", override) for override in overrides]
+    return Path(",".join(names))
 
 
 def _values(setting: str) -> list[str]:
@@ -76,7 +88,3 @@ def _values(setting: str) -> list[str]:
     if "" in (stripped := [value.strip() for value in values]):
         raise UserError(f"--set {setting!r} has an empty value; write section.setting=value,value")
     return [f"{name}={value}" for value in stripped]
-
-
-def _as_name(override: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", override)

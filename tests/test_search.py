@@ -1,0 +1,107 @@
+"""Searches: what they try next."""
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from metarl.cli import main
+from metarl.errors import UserError
+from metarl.runs import search
+from metarl.runs.search import propose, ranges_of
+from metarl.runs.sweep import members
+
+CONFIG = """
+data: sinusoid
+network: {kind: mlp, hidden_sizes: [8]}
+inner: {step_size: 0.01, shots: 2, queries: 2}
+outer: {iterations: 1, meta_batch: 2}
+evaluation: {tasks: 5, steps: 1}
+"""
+
+
+def entry(value: float, score: float) -> SimpleNamespace:
+    """An experiment with a step size, as far as it is looked at."""
+    config = SimpleNamespace(model_dump=lambda mode: {"inner": {"step_size": value}})
+    summary = SimpleNamespace(estimate=np.array([0.0, score]))
+    return SimpleNamespace(runs=[SimpleNamespace(config=config)], summary=summary)
+
+
+def tried(low: float, high: float, best: float, number: int = 30) -> list[SimpleNamespace]:
+    values = np.geomspace(low, high, number)
+    return [entry(value, -abs(float(np.log(value / best)))) for value in values]
+
+
+def proposed(higher_is_better: bool, entries: list[SimpleNamespace]) -> list[float]:
+    pytest.importorskip("optuna", reason="the extra search is not installed")
+    _, ranges = ranges_of(["inner.step_size=0.001..1.0"])
+    found = propose(ranges, entries, len(entries), 8, higher_is_better)
+    return [float(values["inner.step_size"]) for values in found]
+
+
+def test_a_search_goes_where_scores_were_good() -> None:
+    entries = tried(0.001, 1.0, best=0.01)
+    near = [abs(np.log10(value / 0.01)) < 0.7 for value in proposed(True, entries)]
+    assert sum(near) >= 6
+    far = [abs(np.log10(value / 0.01)) < 0.7 for value in proposed(False, entries)]
+    assert sum(far) <= 2
+
+
+def test_a_search_that_goes_on_proposes_what_it_would_have_proposed() -> None:
+    entries = tried(0.001, 1.0, best=0.01)
+    assert proposed(True, entries) == proposed(True, entries)
+    assert proposed(True, entries) != proposed(True, entries[:-1])
+
+
+def test_what_is_out_of_the_range_is_no_hindrance() -> None:
+    values = proposed(True, [entry(5.0, 1.0), *tried(0.001, 1.0, 0.1)])
+    assert all(0.001 <= value <= 1.0 for value in values)
+
+
+def test_ranges_tell_whole_numbers_and_magnitudes_from_others() -> None:
+    fixed, ranges = ranges_of(["inner.steps=1..3", "outer.iterations=5", "inner.step_size=1e-3..1"])
+    assert fixed == ["outer.iterations=5"]
+    assert ranges["inner.steps"].whole
+    assert not ranges["inner.steps"].by_magnitude
+    assert ranges["inner.step_size"].by_magnitude
+    assert not ranges["inner.step_size"].whole
+    assert ranges["inner.step_size"].clipped(0.0012345) == 0.00123
+    assert ranges["inner.step_size"].clipped(0.0009999) == 0.001
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("inner.step_size=0.1,0.2", "needs a range"),
+        ("inner.step_size=0.5..0.1", "begins below its end"),
+        ("inner.step_size=low..high", "has the form 0.01..0.5"),
+        ("seed=1..9", "give --seeds"),
+    ],
+)
+def test_what_is_no_range_is_told_in_a_sentence(setting: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        ranges_of([setting])
+
+
+def test_without_the_package_the_sentence_names_the_extra(monkeypatch, complaint) -> None:
+    monkeypatch.setattr(search, "find_spec", lambda name: None)
+    arguments = ["--set", "inner.step_size=0.1..0.5", "--search", "3"]
+    assert "metarl-maml[search]" in complaint("sweep", "quickstart", *arguments)
+
+
+@pytest.mark.slow
+def test_a_search_is_a_sweep_that_goes_on_from_its_directory(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="the extra search is not installed")
+    config, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    config.write_text(CONFIG)
+    command = ["sweep", str(config), "--set", "inner.step_size=0.001..0.1", "--search"]
+    assert main([*command, "2", "--out", str(out)]) == 0
+    first = members(out)
+    assert len(first) == 2
+    assert main([*command, "3", "--resume", str(out)]) == 0
+    assert {*first} < {*members(out)}
+    rows = list(csv.DictReader((out / "sweep.csv").open()))
+    assert len(rows) == len(members(out)) == 3
+    assert all(0.001 <= float(row["inner.step_size"]) <= 0.1 for row in rows)
