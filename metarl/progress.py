@@ -111,7 +111,6 @@ class Progress:
         if self._bars is not None:
             self._bars.start()
         else:
-            self._console.file.flush()  # whoever waits reads what was said before
             self._lines.start()
         return self
 
@@ -135,7 +134,6 @@ def working(console: Console, what: str) -> Iterator[None]:
         with console.status(f"{what} ..."):
             yield
         return
-    console.file.flush()
     began = time.monotonic()
     lines = _Lines(lambda: _say(console, f"{what}, {_clock(time.monotonic() - began)} elapsed"))
     lines.start()
@@ -168,8 +166,7 @@ class _Lines:
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.file.flush()
+    console.print(line, highlight=False, markup=False, soft_wrap=True)  # and it flushes
 
 
 def _clock(seconds: float) -> str:

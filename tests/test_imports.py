@@ -27,10 +27,10 @@ def imported(*arguments: str, cwd: Path | None = None, first: str = "") -> set[s
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["list"], ["train", "--help"], ["sweep", "--help"]]
+    "arguments", ["--help", "--version", "list", "train --help", "sweep --help"]
 )
-def test_who_asks_what_there_is_waits_for_no_heavy_package(arguments: list[str]) -> None:
-    assert imported(*arguments) == set()
+def test_who_asks_what_there_is_waits_for_no_heavy_package(arguments: str) -> None:
+    assert imported(*arguments.split()) == set()
 
 
 def test_a_mistake_in_a_sweep_is_told_before_torch_is_imported() -> None:

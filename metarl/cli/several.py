@@ -122,4 +122,3 @@ def _unfinished(run: Run) -> bool:
 
 def _say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-    console.file.flush()
