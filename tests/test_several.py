@@ -193,6 +193,16 @@ def test_a_mistake_about_seeds_is_told_before_any_directory_is_made(
     assert not list(tmp_path.iterdir())
 
 
+def test_runs_that_could_not_be_compared_in_the_end_are_not_begun(
+    tmp_path: Path, complaint
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    swept = ["--set", "inner.shots=2,3", "--out", str(tmp_path / "out")]
+    sentence = complaint("sweep", str(tmp_path / "tiny.yaml"), *swept)
+    assert "add --set evaluation.shots=…" in sentence
+    assert not (tmp_path / "out").exists()
+
+
 def test_runs_are_found_in_the_order_of_the_numbers_in_their_names(tmp_path: Path) -> None:
     for name in ("a=0.5/seed-10", "a=0.5/seed-9", "a=0.05/seed-1", "seed-2"):
         (tmp_path / name).mkdir(parents=True)

@@ -12,7 +12,7 @@ from metarl.errors import UserError
 from metarl.method import load_method
 from metarl.processors import leads, processors, under_torchrun
 from metarl.progress import Progress
-from metarl.runs.comparison import Entry
+from metarl.runs.comparison import Entry, other_evaluation
 from metarl.runs.config import AnyConfig
 from metarl.runs.results import complete
 from metarl.runs.run import Run
@@ -60,8 +60,16 @@ def train_all(
     if options.resume and options.out:
         raise UserError("--out and --resume contradict each other; runs stay where they are")
     out: Path = options.resume or options.out
-    for config in planned.values():  # whatever can be wrong is found before any directory is made
-        load_method(config).problem.check()
+    # whatever can be wrong is found before any directory is made
+    problems = [load_method(config).problem for config in planned.values()]
+    for problem in problems:
+        problem.check()
+        if changed := other_evaluation(problems[0], problem):
+            fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
+            raise UserError(
+                f"these runs would not be evaluated alike ({'; '.join(changed.values())}), and "
+                f"could not be compared; add {fix}"
+            )
     runs = gather(out, planned, bool(options.resume), tuple(options.set), options.trust_code)
     jobs = _jobs(out, runs, options)
     at_once = min(processors(), max(1, len(jobs)))

@@ -176,15 +176,19 @@ def _check_tasks(runs: Sequence[Run]) -> None:
             )
 
 
+def other_evaluation(first: Problem, other: Problem) -> dict[str, str]:
+    """By name, the settings because of which scores of two problems cannot be compared."""
+    before = first.evaluation_settings
+    return {
+        name: f"evaluation.{name}: {before.get(name)} → {value}"
+        for name, value in other.evaluation_settings.items()
+        if value != before.get(name) and name not in OWN
+    }
+
+
 def _check_evaluations(runs: Sequence[Run], problems: Sequence[Problem]) -> None:
-    settings = [problem.evaluation_settings for problem in problems]
-    for run, evaluation in zip(runs[1:], settings[1:], strict=True):
-        changed = {
-            name: f"evaluation.{name}: {settings[0].get(name)} → {value}"
-            for name, value in evaluation.items()
-            if value != settings[0].get(name) and name not in OWN
-        }
-        if changed:
+    for run, problem in zip(runs[1:], problems[1:], strict=True):
+        if changed := other_evaluation(problems[0], problem):
             fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
             raise UserError(
                 f"{run.path} was evaluated otherwise than {runs[0].path} "

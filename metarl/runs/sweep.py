@@ -8,6 +8,7 @@ The directory is what is known of a sweep: a run that is there belongs to it.
 
 import csv
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,7 +101,9 @@ def settings_of(entry: Entry, names: Sequence[str]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, str):
+        return value
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
 def as_csv(entries: Sequence[Entry]) -> str:
