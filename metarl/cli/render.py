@@ -102,8 +102,9 @@ def _film(run: Run, options: argparse.Namespace, out: Path, console: Console) ->
     name = re.sub(r"[^a-z0-9.+-]+", "-", adapted.description.lower()).strip("-")
     files = [out / f"{name}.mp4", out / f"{name}.gif"]
     out.mkdir(parents=True, exist_ok=True)
-    write_mp4(files[0], frames, fps)
-    write_gif(files[1], frames, fps)
+    with working(console, "writing the videos"):
+        write_mp4(files[0], frames, fps)
+        write_gif(files[1], frames, fps)
     if adapted.shows_paths:
         files.append(out / f"{name}.png")
         plot_paths(adapted.paths(), adapted.task, title, files[-1])
