@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from metarl.envs.world import Floats, Frame
 
@@ -13,7 +14,7 @@ GOAL, TRAIL, POINT, ORIGIN = (0, 158, 115), (86, 180, 233), (0, 114, 178), (120,
 
 
 def draw_point_world(trail: Floats, goal: Floats, half_width: float) -> Frame:
-    """The path so far, its end, the origin, and the goal.
+    """The path so far, its end, the origin, and the goal, both with their names.
 
     Args:
         trail: (steps, 2), positions from the first to the present.
@@ -53,4 +54,13 @@ def draw_point_world(trail: Floats, goal: Floats, half_width: float) -> Frame:
             if 1 <= column < SIZE - 1 and 1 <= row < SIZE - 1:
                 canvas[row - 1 : row + 2, column - 1 : column + 2] = TRAIL
     paint(disc(trail[-1], 3 * pixel), POINT)
-    return canvas
+    picture = Image.fromarray(canvas)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(18)
+    asked = f"goal ({goal[0]:+.2f}, {goal[1]:+.2f})"
+    for place, words, colour in ((origin, "start", ORIGIN), (goal, asked, GOAL)):
+        # towards the middle, where there is room; above or below, off the marker
+        across = "l" if place[0] < 0.0 else "r"
+        anchor, away = (f"{across}a", 14) if place[1] > 0.0 else (f"{across}d", -14)
+        at = ((place[0] + extent) / unit, (extent - place[1]) / unit + away)
+        draw.text(at, words, colour, font, anchor, stroke_width=3, stroke_fill=(255, 255, 255))
+    return np.asarray(picture).copy()

@@ -154,7 +154,9 @@ class MujocoWorld:
         if self._renderer is None:
             self._renderer = SceneRenderer(self.batch.model)
         data = self.batch.get_data(index)
-        return self._renderer.frame(data, self.objective.marker, self.tasks[index])
+        task = self.tasks[index]
+        words = self.objective.describe(task)
+        return self._renderer.frame(data, self.objective.marker, task, words)
 
     def close(self) -> None:
         """Release the renderer's graphics context."""

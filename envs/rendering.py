@@ -70,42 +70,44 @@ class SceneRenderer:
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
 
-    def frame(self, data: mujoco.MjData, marker: Marker, task: Floats) -> Frame:
+    def frame(self, data: mujoco.MjData, marker: Marker, task: Floats, words: str) -> Frame:
         """A picture of one simulation: the robot, where it started, and its task.
 
         A goal is a pole on a disc. A velocity is a pole that travels at it, level with which the
         robot should keep; where it has left the picture, an arrow says to which side. A direction
-        is an arrow.
+        is an arrow. What is asked for is written beside it.
 
         Args:
             data: its state; derived fields are computed here.
             marker: how to show the task.
             task: (T,).
+            words: the same.
         """
         mujoco.mj_forward(self._model, data)
         body = data.body("torso").xpos
         self._camera.lookat[:] = (body[0], body[1], 0.4)
         self._renderer.update_scene(data, self._camera)
         if marker == "goal":
-            self._pole((0.0, 0.0), START)
-            self._pole((task[0], task[1]), TASK)
+            self._pole((0.0, 0.0), START, "start")
+            self._pole((task[0], task[1]), TASK, words)
             self._geom("CYLINDER", (0.3, 0.01, 0.0), np.array([task[0], task[1], 0.01]), TASK)
         else:
             side = body[1] + 0.8
-            self._pole((0.0, side), START)
+            self._pole((0.0, side), START, "start")
             ahead = task[0] * data.time - body[0]
             if marker == "arrow":
-                self._arrow(np.array([body[0], side, 1.6]), task[0])
+                self._arrow(np.array([body[0], side, 1.6]), task[0], words)
             elif abs(ahead) < REACH:
-                self._pole((body[0] + ahead, side), TASK)
+                self._pole((body[0] + ahead, side), TASK, words)
             else:
-                self._arrow(np.array([body[0] + np.sign(ahead) * REACH, side, 1.3]), ahead)
+                place = np.array([body[0] + np.sign(ahead) * REACH, side, 1.3])
+                self._arrow(place, ahead, words)
         picture: Frame = self._renderer.render().copy()
         return picture
 
-    def _pole(self, place: tuple[float, float], colour: NDArray[np.float32]) -> None:
+    def _pole(self, place: tuple[float, float], colour: NDArray[np.float32], label: str) -> None:
         self._geom("CYLINDER", (0.03, 0.6, 0.0), np.array([*place, 0.6]), colour)
-        self._geom("SPHERE", (0.1, 0.1, 0.1), np.array([*place, 1.25]), colour)
+        self._geom("SPHERE", (0.1, 0.1, 0.1), np.array([*place, 1.25]), colour, label)
 
     def _geom(
         self,
@@ -113,21 +115,24 @@ class SceneRenderer:
         size: tuple[float, float, float],
         position: Floats,
         colour: NDArray[np.float32],
+        label: str = "",
     ) -> None:
         scene = self._renderer.scene
+        geom = scene.geoms[scene.ngeom]
         mujoco.mjv_initGeom(
-            scene.geoms[scene.ngeom],
+            geom,
             getattr(mujoco.mjtGeom, f"mjGEOM_{kind}"),
             np.array(size),
             position,
             np.eye(3).ravel(),
             colour,
         )
+        geom.label = label
         scene.ngeom += 1
 
-    def _arrow(self, start: Floats, direction: float) -> None:
+    def _arrow(self, start: Floats, direction: float, label: str) -> None:
         end = start + np.array([0.8 * np.sign(direction), 0.0, 0.0])
-        self._geom("ARROW", (0.05, 0.05, 1.0), start, TASK)
+        self._geom("ARROW", (0.05, 0.05, 1.0), start, TASK, label)
         geom = self._renderer.scene.geoms[self._renderer.scene.ngeom - 1]
         mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_ARROW, 0.08, start, end)
 

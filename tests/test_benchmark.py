@@ -1,10 +1,13 @@
 """The benchmark measures what it says; the figures themselves are the machine's."""
 
+from collections import defaultdict
 from itertools import count
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
+from metarl.cli.bench import PARTS, _table
 from metarl.processors import processors
 from metarl.runs import benchmark
 from metarl.runs.benchmark import SUPERVISED, alone, iteration, sampling, supervised
@@ -48,3 +51,16 @@ def test_supervised_learning_is_measured_without_any_data(question, monkeypatch)
 def test_what_cannot_be_measured_is_answered_in_a_sentence(complaint) -> None:
     assert "there is no part 'smapling'" in complaint("bench", "smapling")
     assert "at least 1" in complaint("bench", "--repeats", "0")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_terminal_of_80_columns_cuts_no_heading(part: str) -> None:
+    _, questions = PARTS[part]
+    figures = {name: defaultdict(lambda: 12.345) for name in questions}
+    table, console = _table(part, figures), Console(width=80)
+    with console.capture() as captured:
+        console.print(table)
+    assert "…" not in captured.get()
+    assert {word for c in table.columns for word in str(c.header).split()} <= {
+        *captured.get().split()
+    }

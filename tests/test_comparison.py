@@ -13,7 +13,8 @@ from stable_baselines3 import PPO
 
 from metarl.cli import main
 from metarl.evaluation import mean_over_runs, mean_over_tasks, short
-from metarl.runs.comparison import compare
+from metarl.runs.comparison import compare, short_names
+from metarl.runs.plots import meanings
 from metarl.runs.results import measured
 from metarl.runs.run import Run
 
@@ -86,8 +87,9 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
     plots = {f"{plot}.{kind}" for plot in ("adaptation", "training") for kind in ("png", "svg")}
     assert written == {"comparison.md", *plots}
     lines = (tmp_path / "out" / "comparison.md").read_text().splitlines()
-    assert lines[0].startswith("| method | seeds | environment steps | budget |")
-    assert lines[2].startswith("| MAML | 1, 2 |")
+    assert lines[0].startswith("| method | return before | after 1 step | after 2 steps |")
+    assert lines[0].endswith("| step size | seeds | environment steps | budget |")
+    assert " | 1, 2 | " in lines[2]
 
 
 @pytest.mark.slow
@@ -250,9 +252,34 @@ def test_the_report_is_one_page_that_needs_nothing_else(runs, tmp_path) -> None:
     assert main(["report", *runs.values(), "--out", str(page)]) == 0
     text = page.read_text()
     for label in ("MAML", "pretrained", "random", "oracle"):
-        assert f"<h2>{label}</h2>" in text
+        assert f"<h3>{label}</h3>" in text
     assert set(re.findall(r'(?:src|href)="(.{5})', text)) == {"data:"}
-    assert text.count("data:video/mp4") == 4
+    assert text.count("data:video/mp4") == 3 * 3 + 1  # a stage each, of which the oracle has one
+    assert str(Path(runs["maml"]).parent) not in text  # runs have short names
+    assert "the policy plays 3 episodes of a task that it never saw" in text
+    assert "oracle does not adapt" in text
+
+
+def test_the_report_has_a_section_for_each_family(runs, tmp_path) -> None:
+    page = tmp_path / "report.html"
+    assert main(["report", runs["maml"], "sinusoid", "--out", str(page)]) == 0
+    titles = re.findall(r"<h2>(.*)</h2>", page.read_text())
+    assert titles == ["point-navigation", "sinusoid, 5-shot"]
+
+
+def test_directories_have_the_shortest_names_that_tell_them_apart() -> None:
+    paths = [Path("/a/one"), Path("/a/b/two"), Path("/a/c/two")]
+    assert list(short_names(paths).values()) == ["one", "b/two", "c/two"]
+    assert short_names([Path("/a/one"), Path("/a/one")]) == {Path("/a/one"): "one"}
+
+
+def test_a_footnote_says_which_interval_is_whose() -> None:
+    runs, tasks = mean_over_runs([np.eye(2), np.eye(2)], iqm=False), mean_over_tasks(np.eye(2))
+    assert meanings({"MAML": tasks, "random": tasks}) == "mean of 2 tasks, 95% interval"
+    assert meanings({"MAML": runs, "random": tasks, "oracle": tasks}) == (
+        "mean of 2 runs × 2 tasks, 95% interval over runs (MAML); "
+        "mean of 2 tasks, 95% interval (random, oracle)"
+    )
 
 
 @pytest.mark.slow
@@ -283,6 +310,7 @@ def test_list_shows_every_config_and_every_trained_policy(capsys) -> None:
     assert main(["list"]) == 0
     printed = capsys.readouterr().out
     assert "ant_velocity" in printed
+    assert "…" not in printed  # nothing is cut
     names = re.findall(r"^│ (\w+) ", printed, re.MULTILINE)
     assert names.count("half_cheetah_direction") == 2  # the config, and the trained policy
 

@@ -9,6 +9,7 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -107,6 +108,17 @@ def _machine() -> str:
     return platform.processor() or platform.machine()
 
 
+def _headed(title: str, *headings: str) -> Table:
+    """A table with these columns, of whose headings 80 columns cut no word."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    for number, heading in enumerate(headings):
+        widest = max(map(len, heading.split()))
+        table.add_column(
+            heading, justify="right" if number else "left", min_width=widest, overflow="fold"
+        )
+    return table
+
+
 def _table(part: str, figures: Mapping[str, Figures]) -> Table:
     match part:
         case "sampling":
@@ -118,10 +130,8 @@ def _table(part: str, figures: Mapping[str, Figures]) -> Table:
 
 
 def _supervised(figures: Mapping[str, Figures]) -> Table:
-    table = Table(title="supervised: milliseconds of a meta-iteration")
-    table.add_column("experiment")
-    for column in ("whole", "drawing", "share", "memory, GB"):
-        table.add_column(column, justify="right")
+    title = "supervised: milliseconds of a meta-iteration, and GB of memory"
+    table = _headed(title, "experiment", "whole", "drawing", "share", "GB")
     for name, f in figures.items():
         whole, drawing = f["iteration"], f["drawing"]
         table.add_row(
@@ -135,15 +145,13 @@ def _supervised(figures: Mapping[str, Figures]) -> Table:
 
 
 def _sampling(figures: Mapping[str, Figures]) -> Table:
-    table = Table(title="sampling: thousand environment steps a second")
-    for column in ("family", "physics", "observed", "sampler", "of physics", "of observed"):
-        table.add_column(column, justify="left" if column == "family" else "right")
-    table.add_column("× sync", justify="right")
-    table.add_column("× async", justify="right")
+    measured, ratios = ("physics", "observed", "sampler"), ("of physics", "of observed")
+    title = "sampling: thousand environment steps a second"
+    table = _headed(title, "family", *measured, *ratios, "× sync", "× async")
     for name, f in figures.items():
         table.add_row(
             name,
-            *(f"{f[kind] / 1e3:.1f}" for kind in ("physics", "observed", "sampler")),
+            *(f"{f[kind] / 1e3:.1f}" for kind in measured),
             f"{f['sampler'] / f['physics']:.0%}",
             f"{f['sampler'] / f['observed']:.0%}",
             f"{f['sampler'] / f['sync']:.0f}",
@@ -153,11 +161,9 @@ def _sampling(figures: Mapping[str, Figures]) -> Table:
 
 
 def _iteration(title: str, figures: Mapping[str, Figures]) -> Table:
-    table = Table(title=f"{title}: seconds of a meta-iteration")
-    table.add_column("experiment")
     names = ("sampling", "learning", "adapt", "gradient", "curvature", "line search")
-    for column in ("whole", *names, "memory, GB"):
-        table.add_column(column, justify="right")
+    title = f"{title}: seconds of a meta-iteration, and GB of memory"
+    table = _headed(title, "experiment", "whole", *names, "GB")
     for name, f in figures.items():
         whole = f["sampling"] + f["learning"]
         table.add_row(

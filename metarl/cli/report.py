@@ -10,17 +10,19 @@ from metarl.cli.compare import load
 from metarl.errors import UserError
 from metarl.files import write_atomically
 from metarl.progress import working
+from metarl.runs.comparison import by_tasks
 from metarl.runs.report import report
 from metarl.runs.run import Run
 
 DESCRIPTION = """\
-Write one HTML page about runs: table, adaptation and training curves, videos or pictures, configs.
-It holds everything itself: mail it, or open it from disk."""
+Write one HTML page about runs: table, adaptation and training curves, videos or pictures, configs;
+a section for each family of tasks. It holds everything itself: mail it, or open it from disk."""
 
 EXAMPLES = """\
 examples:
   metarl report runs/quickstart runs/quickstart-pretrained
   metarl report runs/point-* --out point.html
+  metarl report point_navigation half_cheetah_direction sinusoid
 """
 
 
@@ -41,11 +43,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def _report(options: argparse.Namespace, console: Console) -> int:
     runs = [Run.open(path, trust_code=options.trust_code) for path in options.runs]
-    entries = load(runs, console)
+    comparisons = [load(group, console) for group in by_tasks(runs)]
     out: Path = options.out
     try:
         with working(console, "filming"):
-            page = report(entries)
+            page = report(comparisons)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, page)
     except RuntimeError as error:

@@ -14,7 +14,7 @@ from metarl.evaluation import AdaptationCurve, Summary, short, summarise
 from metarl.frames import frame
 from metarl.method import Method, Problem
 from metarl.runs.config import SEED, differences
-from metarl.runs.plots import plot_adaptation, plot_training, step_name
+from metarl.runs.plots import meanings, plot_adaptation, plot_training, step_name
 from metarl.runs.results import fitting_state, measured
 from metarl.runs.run import Run
 
@@ -71,14 +71,14 @@ def compare(runs: Sequence[Run]) -> list[Entry]:
         else:
             groups.append([index])
     methods = Counter(runs[group[0]].config.method.name for group in groups)
+    names = short_names([run.path for run in runs])
     entries = []
     for group in groups:
         first = runs[group[0]]
         method = evaluated[group[0]][1]
         label = method.label
         if methods[first.config.method.name] > 1:
-            names = Counter(run.path.name for run in runs)
-            label += f" ({first.path.name if names[first.path.name] == 1 else first.path})"
+            label += f" ({names[first.path]})"
         curves = [evaluated[index][0] for index in group]
         summary = summarise([curve.scores for curve in curves], method.problem.metric.iqm)
         entries.append(Entry(label, [runs[index] for index in group], method, curves, summary))
@@ -160,15 +160,46 @@ def refuse_twice(runs: Sequence[Run]) -> None:
         raise UserError(f"{twice[0]} is named twice; a run counts once")
 
 
+def short_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """What to call directories: by their last part, or as many as tell them apart."""
+    names: dict[Path, str] = {}
+    for path in paths:
+        whole = path.resolve().parts
+        others = {other.resolve().parts for other in paths} - {whole}
+        length = 1
+        while any(other[-length:] == whole[-length:] for other in others):
+            length += 1
+        names[path] = "/".join(whole[-length:])
+    return names
+
+
+def by_tasks(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs that can be compared with one another, in the order of their first ones."""
+    groups: list[list[Run]] = []
+    for run in runs:
+        for group in groups:
+            if not _other_tasks(group[0], run):
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    return groups
+
+
+def _other_tasks(first: Run, run: Run) -> list[str]:
+    """Which settings make the tasks of one run others than those of another."""
+    return [
+        difference
+        for difference in differences(first.config, run.config, SEED)
+        if difference.startswith(("family.", "data."))
+    ]
+
+
 def _check_tasks(runs: Sequence[Run]) -> None:
     first = runs[0]
     for run in runs[1:]:
         run.check_data_hashes(first.data_hashes())
-        changed = [
-            difference
-            for difference in differences(first.config, run.config, SEED)
-            if difference.startswith(("family.", "data."))
-        ]
+        changed = _other_tasks(first, run)
         if changed:
             raise UserError(
                 f"{run.path} is about other tasks than {first.path} ({'; '.join(changed)}): they "
@@ -198,21 +229,13 @@ def _check_evaluations(runs: Sequence[Run], problems: Sequence[Problem]) -> None
 
 
 def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
-    """The comparison as a table: a row for each entry, by column name."""
+    """The comparison as a table: a row for each entry, by column name; scores come first."""
     steps = max(len(entry.summary.estimate) for entry in entries)
     metric = entries[0].method.problem.metric
     mixed = by_episodes(entries)
     table = []
     for entry in entries:
-        row = {
-            "method": entry.label,
-            "seeds": ", ".join(str(run.config.seed) for run in entry.runs),
-            metric.samples: _span(entry.samples),
-            "budget": _millions(entry.method.budget),
-            "step size": _step_sizes(entry.curves),
-        }
-        if mixed:
-            row["a stage is"] = _stage(entry)
+        row = {"method": entry.label}
         for k in range(steps):
             after = f"stage {k}" if mixed else step_name(k)
             heading = f"{metric.name} before" if k == 0 else after
@@ -222,6 +245,14 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
                 if k < len(summary.estimate)
                 else "–"
             )
+        if mixed:
+            row["a stage is"] = _stage(entry)
+        row |= {
+            "step size": _step_sizes(entry.curves),
+            "seeds": ", ".join(str(run.config.seed) for run in entry.runs),
+            metric.samples: _span(entry.samples),
+            "budget": _millions(entry.method.budget),
+        }
         if any(other.steps_to_match for other in entries):
             row[f"steps to MAML's {metric.name} after 1"] = entry.steps_to_match or "–"
         table.append(row)
@@ -266,9 +297,9 @@ def markdown(entries: Sequence[Entry]) -> str:
 
 def meaning(entries: Sequence[Entry]) -> str:
     """What the numbers of the table are, in a sentence."""
-    meanings = list(dict.fromkeys(entry.summary.meaning for entry in entries))
     axis = entries[0].method.problem.metric.axis
-    return f"{axis[0].upper()}{axis[1:]} on unseen tasks: {'; '.join(meanings)}."
+    said = meanings({entry.label: entry.summary for entry in entries})
+    return f"{axis[0].upper()}{axis[1:]} on unseen tasks: {said}."
 
 
 def draw(entries: Sequence[Entry], folder: Path, *formats: str) -> dict[str, list[Path]]:

@@ -1,5 +1,6 @@
 """Plots, in colours that colour-blind readers can tell apart."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,14 @@ from metarl.method import Axis
 
 Curve = tuple[NDArray[Any], NDArray[Any]]
 
-# Okabe and Ito's palette, each with a marker of its own for print
-STYLES = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]
+# Okabe and Ito's palette, each with a marker and a dash of its own for print
+STYLES = [
+    ("#0072B2", "o", "-"),
+    ("#D55E00", "s", "--"),
+    ("#009E73", "^", "-."),
+    ("#CC79A7", "D", (0, (5, 1, 1, 1, 1, 1))),
+    ("#E69F00", "v", (0, (1, 1))),
+]
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,16 @@ def stage_name(stage: int, axis: Axis | None) -> str:
     return f"episode {stage + 1}" if axis == "episodes" else step_name(stage)
 
 
+def meanings(curves: Mapping[str, Summary]) -> str:
+    """What numbers and intervals are, in words; where they differ, of which labels."""
+    labels: dict[str, list[str]] = {}
+    for label, curve in curves.items():
+        labels.setdefault(curve.meaning, []).append(label)
+    if len(labels) == 1:
+        return next(iter(labels))
+    return "; ".join(f"{what} ({', '.join(whose)})" for what, whose in labels.items())
+
+
 def plot_adaptation(
     curves: Mapping[str, Summary],
     metric: Metric,
@@ -87,7 +104,7 @@ def plot_adaptation(
     """
     figure, axes = _figure(title)
     steps = max(len(curve.estimate) for curve in curves.values())
-    for (label, curve), (colour, marker) in zip(curves.items(), _styles(curves), strict=True):
+    for (label, curve), (colour, marker, _) in zip(curves.items(), _styles(curves), strict=True):
         if len(curve.estimate) == 1 < steps:
             axes.axhline(curve.estimate[0], color=colour, linestyle="--", label=label)
             axes.axhspan(curve.low[0], curve.high[0], color=colour, alpha=0.15, linewidth=0)
@@ -103,7 +120,7 @@ def plot_adaptation(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"{metric.axis} on unseen tasks")
     _scale(axes, metric)
-    _finish(figure, axes, " · ".join(dict.fromkeys(c.meaning for c in curves.values())), paths)
+    _finish(figure, axes, f"{meanings(curves)}, drawn as a band", paths)
 
 
 def plot_training(
@@ -122,7 +139,7 @@ def plot_training(
         paths: where to write; the ending decides the format.
     """
     figure, axes = _figure(title)
-    for (label, parts), (colour, _) in zip(curves.items(), _styles(curves), strict=True):
+    for (label, parts), (colour, _, _) in zip(curves.items(), _styles(curves), strict=True):
         for part, style in (("before", ":" if parts["after"] else "-"), ("after", "-")):
             if not parts[part]:
                 continue
@@ -137,7 +154,7 @@ def plot_training(
     axes.set_xlabel(f"{metric.samples} in training, millions")
     axes.set_ylabel(f"{metric.axis} on training tasks")
     _scale(axes, metric)
-    note = "mean over training seeds, band from the worst to the best; running mean"
+    note = "running mean; of several seeds their mean, and a band from the worst to the best"
     _finish(figure, axes, note, paths)
 
 
@@ -154,18 +171,27 @@ def plot_paths(
     """
     figure, axes = _figure(title)
     styles = zip(paths_by_stage.items(), _styles(paths_by_stage), strict=True)
-    for (label, paths), (colour, marker) in styles:
-        for number, path in enumerate(paths):
-            name = label if number == 0 else None
-            axes.plot(*path.T, color=colour, linewidth=1.2, alpha=0.7, label=name)
-            last = path[np.isfinite(path[:, 0])][-1]
-            axes.plot(*last, marker, color=colour, markersize=5)
-    axes.plot(*goal, "*", color="black", markersize=14, label="goal", zorder=10)
+    for (label, paths), (colour, marker, _) in styles:
+        end: dict[str, Any] = {
+            "marker": marker,
+            "markersize": 8,
+            "markeredgecolor": "black",
+            "color": colour,
+        }
+        axes.plot([], [], label=label, **end)
+        for path in paths:
+            path = path[np.isfinite(path[:, 0])]
+            axes.plot(*path.T, color=colour, linewidth=1.0, alpha=0.5)
+            axes.plot(*path[-1], zorder=5, **end)  # above every path, of later stages as well
+    # hollow, so that where a path ends can be seen on the goal itself
+    axes.plot(
+        *goal, "o", markerfacecolor="none", color="black", markersize=16, label="goal", zorder=10
+    )
     axes.plot(0, 0, "+", color="black", markersize=12, label="start", zorder=10)
     axes.set_aspect("equal")
     axes.set_xlabel("x, metres")
     axes.set_ylabel("y, metres")
-    note = f"{len(paths)} trajectories for each; markers where they end"
+    note = f"{len(paths)} trajectories of each; a marker where each ends"
     _finish(figure, axes, note, files, beside=True)
 
 
@@ -177,20 +203,20 @@ def plot_fits(fits: Mapping[str, Fit], title: str, *files: Path) -> None:
         title: above the plot.
         files: where to write; the ending decides the format.
     """
-    figure = Figure(figsize=(1.2 + 4.2 * len(fits), 4.2), layout="constrained")
+    figure = Figure(figsize=(2.6 + 4.2 * len(fits), 4.2), layout="constrained")
     panels = figure.subplots(1, len(fits), sharey=True, squeeze=False)[0]
     for axes, (label, fit) in zip(panels, fits.items(), strict=True):
         axes.plot(*fit.wave.T, color="black", linewidth=1.0, label="truth")
         styles = zip(fit.curves.items(), _styles(fit.curves), strict=True)
-        for (step, curve), (colour, _) in styles:
-            style = ":" if step == 0 else "-"
-            axes.plot(*curve.T, style, color=colour, label=step_name(step))
-        axes.plot(*fit.points.T, "^", color="#CC79A7", markersize=8, label="shown", zorder=10)
+        for (step, curve), (colour, _, dash) in styles:
+            axes.plot(*curve.T, color=colour, linestyle=dash, label=step_name(step))
+        axes.plot(*fit.points.T, "k^", markersize=7, label="points shown", zorder=10)
         axes.set_title(label)
         axes.set_xlabel("x")
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
     panels[0].set_ylabel("y")
+    lines = {line.get_label(): line for axes in panels for line in axes.lines}
+    figure.legend(lines.values(), lines.keys(), frameon=False, loc="outside right center")
     figure.suptitle(title)
     _save(figure, files)
 
@@ -245,7 +271,7 @@ def _scale(axes: Axes, metric: Metric) -> None:
         axes.set_yscale("log")
 
 
-def _styles(curves: Mapping[Any, Any]) -> list[tuple[str, str]]:
+def _styles(curves: Mapping[Any, Any]) -> list[tuple[str, str, Any]]:
     return [STYLES[index % len(STYLES)] for index in range(len(curves))]
 
 
@@ -259,7 +285,7 @@ def _smooth(values: NDArray[Any], window: int) -> NDArray[Any]:
 
 
 def _figure(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title)
     return figure, axes
@@ -273,7 +299,7 @@ def _finish(
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     else:
         axes.legend(frameon=False)
-    figure.supxlabel(note, fontsize=7, color="0.35")
+    figure.supxlabel(textwrap.fill(note, 75), fontsize=8, color="0.35")
     _save(figure, paths)
 
 

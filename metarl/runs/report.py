@@ -2,7 +2,7 @@
 
 import base64
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from metarl.method import load_method
 from metarl.runs.adapted_policy import adapt_to_task
-from metarl.runs.comparison import Entry, draw, meaning, rows
+from metarl.runs.comparison import Entry, draw, meaning, rows, short_names
 from metarl.runs.config import dump_config
 from metarl.runs.plots import plot_classification, plot_fits, plot_paths
 from metarl.runs.predictions import classify, fit, shows_sinusoids
@@ -22,29 +22,59 @@ from metarl.supervised.config import SupervisedConfig
 SVG = "image/svg+xml"
 
 
-def report(entries: Sequence[Entry]) -> str:
+def report(comparisons: Sequence[Sequence[Entry]]) -> str:
     """The page as text.
 
     Args:
-        entries: a comparison; the first run of each entry is filmed, or drawn.
+        comparisons: a section each, of one family of tasks; the first run of every entry is filmed,
+            or drawn.
 
     Raises:
         RuntimeError: if nothing can be rendered here, with what to install.
     """
+    runs = [run for entries in comparisons for entry in entries for run in entry.runs]
+    names = short_names([run.path for run in runs])
     with tempfile.TemporaryDirectory() as folder:
-        drawn = draw(entries, Path(folder), "svg")
-        plots = [{"alt": shown, "data": _data(path, SVG)} for shown, (path,) in drawn.items()]
-        sections = [_section(entry, Path(folder)) for entry in entries]
+        families = [_family(entries, names, Path(folder)) for entries in comparisons]
     template = resources.files("metarl.runs").joinpath("report.html").read_text()
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
-    return page.render(
-        title=entries[0].method.problem.title,
-        settings=_settings(entries[0].runs[0]),
-        rows=rows(entries),
-        meaning=meaning(entries),
-        plots=plots,
-        sections=sections,
-        version=version("metarl-maml"),
+    return page.render(families=families, version=version("metarl-maml"))
+
+
+def _family(entries: Sequence[Entry], names: Mapping[Path, str], folder: Path) -> dict[str, object]:
+    drawn = draw(entries, folder, "svg")
+    return {
+        "title": entries[0].method.problem.title,
+        "settings": _settings(entries[0].runs[0]),
+        "rows": rows(entries),
+        "meaning": meaning(entries),
+        "adaptation": [*dict.fromkeys(adaptation(entry) for entry in entries)],
+        "plots": [{"alt": shown, "data": _data(path, SVG)} for shown, (path,) in drawn.items()],
+        "methods": [_method(entry, names, folder) for entry in entries],
+    }
+
+
+def adaptation(entry: Entry) -> str:
+    """What a step of an entry's adaptation is, in a sentence or two."""
+    axis, curve = entry.method.axis, entry.curves[0]
+    if axis is None:
+        return f"{entry.label} does not adapt: its score stands before any step."
+    if axis == "episodes":
+        return (
+            f"An episode of {entry.label} leaves the weights as they are: the policy carries its "
+            "memory from one episode of the new task to the next."
+        )
+    if isinstance(entry.runs[0].config, SupervisedConfig):
+        return (
+            "A gradient step on a new task: the network is shown the few labelled examples of the "
+            "task, and its parameters move by the step size along the gradient that lowers the "
+            "loss on them. It is measured on other examples of the same task."
+        )
+    return (
+        f"A gradient step on a new task: the policy plays {curve.episodes[1]} episodes of a task "
+        "that it never saw, and its parameters move by the step size along the policy gradient, "
+        "the direction in which these episodes say that the return grows. The return after the "
+        "step is that of new episodes."
     )
 
 
@@ -55,21 +85,21 @@ def _settings(run: Run) -> dict[str, object]:
     return run.config.family.settings
 
 
-def _section(entry: Entry, folder: Path) -> dict[str, object]:
+def _method(entry: Entry, names: Mapping[Path, str], folder: Path) -> dict[str, object]:
     run = entry.runs[0]
     return {
         "label": entry.label,
         **(
             _picture(run, folder)
             if isinstance(run.config, SupervisedConfig)
-            else _video(run, folder)
+            else _videos(run, folder)
         ),
         "runs": [
             {
-                "path": str(one.path),
+                "name": names[one.path],
                 "seed": one.config.seed,
                 "updates": one.load().iteration,
-                "commit": one.commit() or "not recorded",
+                "commit": (one.commit() or "not recorded")[:12],
             }
             for one in entry.runs
         ],
@@ -88,25 +118,28 @@ def _picture(run: Run, folder: Path) -> dict[str, object]:
         episode = classify(run)
         plot_classification(episode, "", file)
         description = episode.description
-    return {"task": description, "video": None, "picture": _data(file, SVG)}
+    return {"task": description, "videos": [], "picture": _data(file, SVG)}
 
 
-def _video(run: Run, folder: Path) -> dict[str, object]:
-    """What a policy does in one task.
+def _videos(run: Run, folder: Path) -> dict[str, object]:
+    """What a policy does in one task: a video for each stage, so that a page may wrap them.
 
     Raises:
         RuntimeError: if nothing can be rendered here, with what to install.
     """
     adapted = adapt_to_task(run)
-    frames, fps = side_by_side(adapted.episodes(), adapted.description)
-    video = folder / "video.mp4"
-    write_mp4(video, frames, fps)
+    episodes = adapted.episodes()
+    longest = max(len(episode.frames) for episode in episodes.values())
+    video, videos = folder / "video.mp4", []
+    for stage, episode in episodes.items():
+        write_mp4(video, *side_by_side({stage: episode}, adapted.description, longest))
+        videos.append({"alt": stage, "data": _data(video, "video/mp4")})
     picture = None
     if adapted.shows_paths:
         file = folder / "paths.svg"
         plot_paths(adapted.paths(), adapted.task, f"Paths: {adapted.description}", file)
         picture = _data(file, SVG)
-    return {"task": adapted.description, "video": _data(video, "video/mp4"), "picture": picture}
+    return {"task": adapted.description, "videos": videos, "picture": picture}
 
 
 def _data(path: Path, kind: str) -> str:

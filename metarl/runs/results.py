@@ -39,7 +39,9 @@ class _Evaluation(BaseModel):
         Raises:
             ValueError: if they are not one for each task and stage.
         """
-        curve, number = AdaptationCurve.from_json(self.model_dump()), len(self.tasks)
+        number = len(self.tasks)
+        # what is not there, from_json makes of the rest
+        curve = AdaptationCurve.from_json(self.model_dump(exclude_unset=True))
         stages = len(curve.episodes) or len(self.step_sizes) + 1
         if number < 2 or curve.tasks.ndim != 2 or curve.scores.shape != (number, stages):
             raise ValueError("there is not one score for each task and stage")

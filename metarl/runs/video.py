@@ -106,19 +106,23 @@ def _picture(frame: object) -> Frame:
     return frame.astype(np.uint8, copy=False)
 
 
-def side_by_side(episodes: Mapping[str, Episode], title: str) -> tuple[list[Frame], float]:
+def side_by_side(
+    episodes: Mapping[str, Episode], title: str, length: int = 0
+) -> tuple[list[Frame], float]:
     """One video of several episodes, each with its name and the return so far.
 
     Args:
         episodes: by name, such as "before adaptation".
         title: what the task is.
+        length: in frames; that of the longest episode, if that is more. An episode that is over
+            stands still.
 
     Returns:
         Frames, and how many a second. At most 30: where the steps are shorter, some are left out.
     """
     first = next(iter(episodes.values()))
     stride = math.ceil(first.fps / MAX_FPS)
-    length = max(len(episode.frames) for episode in episodes.values())
+    length = max(length, *(len(episode.frames) for episode in episodes.values()))
     indices = [*range(0, length - 1, stride), length - 1]
     return [_compose(episodes, title, index) for index in indices], first.fps / stride
 
