@@ -53,6 +53,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "film a policy, or draw what a network says, before and after adaptation",
     ),
     "report": ("report:declare", "write one HTML page with table, curves, videos and configs"),
+    "results": (
+        "results:declare",
+        "write a page of results beside the published figures, from runs",
+    ),
     "export": ("export:declare", "write a policy as a model of stable-baselines3"),
     "list": ("list:declare", "list the configs and the trained runs that come with the package"),
     "data": ("data:declare", "look after the images for few-shot classification"),

@@ -6,20 +6,23 @@ from rich.table import Table
 from metarl.evaluation import AdaptationCurve, Summary, short
 from metarl.method import Method
 from metarl.progress import working
-from metarl.runs.results import measure
+from metarl.runs.results import SUFFIXES, Schedule, measure
 from metarl.runs.run import Run
 
 
-def evaluate(run: Run, method: Method, console: Console) -> AdaptationCurve:
+def evaluate(
+    run: Run, method: Method, console: Console, schedule: Schedule = "own"
+) -> AdaptationCurve:
     """Measure a run, print its adaptation curve, and say where the plot is."""
     with working(console, f"evaluating {run.path}"):
-        curve = measure(run, method)
+        curve = measure(run, method, schedule)
     title = f"{run.path}: {method.label}"
     console.print(table(title, method, curve.summary))
     if len(curve.step_sizes):
         sizes = ", ".join(f"{size:g}" for size in curve.step_sizes)
         console.print(f"step sizes: {sizes}", highlight=False)
-    console.print(f"plot: {run.results / 'adaptation.png'}", highlight=False, soft_wrap=True)
+    plot = run.results / f"adaptation{SUFFIXES[schedule]}.png"
+    console.print(f"plot: {plot}", highlight=False, soft_wrap=True)
     return curve
 
 

@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import platform
-import sys
 from collections.abc import Callable, Mapping
 from datetime import date
 from importlib.metadata import version
@@ -30,7 +28,7 @@ from metarl.runs.benchmark import (
     sampling,
     supervised,
 )
-from metarl.runs.run import package_commit
+from metarl.runs.run import machine, package_commit
 
 DESCRIPTION = """\
 Measure how far training is from what the hardware allows, as medians and ratios of one run:
@@ -79,7 +77,7 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
         "date": date.today().isoformat(),
         "commit": package_commit(),
         "processors": processors(),
-        "machine": _machine(),
+        "machine": machine(),
         "versions": {name: version(name) for name in ("metarl-maml", "torch", "mujoco", "numpy")},
         "repeats": options.repeats,
     }
@@ -97,15 +95,6 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
             raise UserError(f"cannot write {options.out} ({error.strerror})") from error
     console.print(f"figures: {options.out}", highlight=False, soft_wrap=True)
     return 0
-
-
-def _machine() -> str:
-    """The processor's name where the system tells it."""
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _headed(title: str, *headings: str) -> Table:

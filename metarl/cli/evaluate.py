@@ -10,6 +10,7 @@ from metarl.evaluation import summarise
 from metarl.method import load_method
 from metarl.runs.comparison import refuse_twice
 from metarl.runs.config import SEED, differences
+from metarl.runs.results import SUFFIXES, scheduled
 from metarl.runs.run import Run
 
 DESCRIPTION = """\
@@ -27,6 +28,7 @@ examples:
   metarl evaluate point_navigation                 a policy that comes with the package
   metarl evaluate runs/point-1 runs/point-2 runs/point-3
   metarl evaluate runs/point-1 --set evaluation.tasks=200 --set evaluation.step_sizes=[0.5,0.5]
+  metarl evaluate runs/point-1 --schedule paper    beside the config's own step sizes
   metarl evaluate runs/omniglot --data data --set evaluation.queries=15
   metarl evaluate runs/omniglot --data data --set evaluation.transductive=false
 """
@@ -39,6 +41,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_trust(parser)
     add_data(parser)
     add_set(parser, "evaluation.SETTING=VALUE", "evaluate otherwise than the run's config says")
+    parser.add_argument(
+        "--schedule",
+        choices=SUFFIXES,
+        default="own",
+        help="the config's own step sizes, or those of Finn et al. (2017): α, α/2, α/2; these are "
+        "written beside the others, into evaluation-paper.json (default: own)",
+    )
 
 
 def _evaluate(options: argparse.Namespace, console: Console) -> int:
@@ -46,12 +55,12 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     for run in runs:
         run.load()  # what is damaged is found before any work
     refuse_twice(runs)
-    methods = [load_method(run.config) for run in runs]
+    methods = [load_method(scheduled(run, options.schedule)) for run in runs]
     for run, method in zip(runs, methods, strict=True):
         method.problem.check()
         run.check_data_hashes(method.problem.data_hashes)
     pairs = zip(runs, methods, strict=True)
-    curves = [evaluate(run, method, console).scores for run, method in pairs]
+    curves = [evaluate(run, method, console, options.schedule).scores for run, method in pairs]
     settings = [method.problem.evaluation_settings for method in methods]
     seeds = not any(differences(runs[0].config, run.config, SEED) for run in runs[1:])
     if len(runs) > 1 and seeds and all(other == settings[0] for other in settings):

@@ -61,10 +61,10 @@ def train_all(
         raise UserError("--out and --resume contradict each other; runs stay where they are")
     out: Path = options.resume or options.out
     # whatever can be wrong is found before any directory is made
-    problems = [load_method(config).problem for config in planned.values()]
-    for problem in problems:
-        problem.check()
-        if changed := other_evaluation(problems[0], problem):
+    methods = [load_method(config) for config in planned.values()]
+    for method in methods:
+        method.problem.check()
+        if changed := other_evaluation(methods[0], method):
             fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
             raise UserError(
                 f"these runs would not be evaluated alike ({'; '.join(changed.values())}), and "

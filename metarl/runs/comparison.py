@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, Summary, short, summarise
 from metarl.frames import frame
-from metarl.method import Method, Problem
+from metarl.method import Method
 from metarl.runs.config import SEED, differences
 from metarl.runs.plots import meanings, plot_adaptation, plot_training, step_name
-from metarl.runs.results import fitting_state, measured
+from metarl.runs.results import Schedule, fitting_state, measured
 from metarl.runs.run import Run
 
 if TYPE_CHECKING:
@@ -52,16 +52,20 @@ class Entry:
         return [run.load().samples for run in self.runs]
 
 
-def compare(runs: Sequence[Run]) -> list[Entry]:
+def compare(runs: Sequence[Run], schedule: Schedule = "own") -> list[Entry]:
     """Group runs into experiments, in the order of their domain's registry of methods.
+
+    Args:
+        runs: what to compare.
+        schedule: of the step sizes that they are evaluated with.
 
     Raises:
         UserError: if they are about different tasks, or were evaluated on different ones.
     """
     refuse_twice(runs)
     _check_tasks(runs)
-    evaluated = [measured(run) for run in runs]
-    _check_evaluations(runs, [method.problem for _, method in evaluated])
+    evaluated = [measured(run, schedule) for run in runs]
+    _check_evaluations(runs, [method for _, method in evaluated])
     groups: list[list[int]] = []
     for index, run in enumerate(runs):
         for group in groups:
@@ -207,19 +211,21 @@ def _check_tasks(runs: Sequence[Run]) -> None:
             )
 
 
-def other_evaluation(first: Problem, other: Problem) -> dict[str, str]:
-    """By name, the settings because of which scores of two problems cannot be compared."""
-    before = first.evaluation_settings
+def other_evaluation(first: Method, other: Method) -> dict[str, str]:
+    """By name, the settings because of which scores of two methods cannot be compared."""
+    before = first.problem.evaluation_settings
+    # by gradients, how many episodes a step takes; else, how many are averaged
+    own = OWN if other.axis == first.axis else (*OWN, "trajectories")
     return {
         name: f"evaluation.{name}: {before.get(name)} → {value}"
-        for name, value in other.evaluation_settings.items()
-        if value != before.get(name) and name not in OWN
+        for name, value in other.problem.evaluation_settings.items()
+        if value != before.get(name) and name not in own
     }
 
 
-def _check_evaluations(runs: Sequence[Run], problems: Sequence[Problem]) -> None:
-    for run, problem in zip(runs[1:], problems[1:], strict=True):
-        if changed := other_evaluation(problems[0], problem):
+def _check_evaluations(runs: Sequence[Run], methods: Sequence[Method]) -> None:
+    for run, method in zip(runs[1:], methods[1:], strict=True):
+        if changed := other_evaluation(methods[0], method):
             fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
             raise UserError(
                 f"{run.path} was evaluated otherwise than {runs[0].path} "
@@ -329,14 +335,14 @@ def draw(entries: Sequence[Entry], folder: Path, *formats: str) -> dict[str, lis
         *files("adaptation"),
         episodes=used if by_episodes(entries) else None,
     )
-    curves = {entry.label: _training_curves(entry) for entry in entries}
+    curves = {entry.label: training_curves(entry) for entry in entries}
     if any(parts["before"] or parts["after"] for parts in curves.values()):
         plots[f"{metric.name} in training"] = files("training")
         plot_training(curves, metric, f"Training: {title}", *files("training"))
     return plots
 
 
-def _training_curves(entry: Entry) -> Mapping[str, list[tuple[NDArray[Any], NDArray[Any]]]]:
+def training_curves(entry: Entry) -> Mapping[str, list[tuple[NDArray[Any], NDArray[Any]]]]:
     """Samples and scores in training, for each run; by "before" and "after" adaptation.
 
     A run that has no metrics, as those that come with the package, is left out.

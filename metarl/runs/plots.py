@@ -16,6 +16,7 @@ from metarl.evaluation import Metric, Summary
 from metarl.method import Axis
 
 Curve = tuple[NDArray[Any], NDArray[Any]]
+TrainingCurves = Mapping[str, Mapping[str, Sequence[Curve]]]  # by label, then "before" and "after"
 
 # Okabe and Ito's palette, each with a marker and a dash of its own for print
 STYLES = [
@@ -103,6 +104,74 @@ def plot_adaptation(
             adapt in different ways: the axis that means the same for all of them.
     """
     figure, axes = _figure(title)
+    note = _adaptation(axes, curves, metric, episodes)
+    _finish(figure, axes, note, paths)
+
+
+def plot_training(
+    curves: TrainingCurves,
+    metric: Metric,
+    title: str,
+    *paths: Path,
+) -> None:
+    """Scores in training against samples; a band spans the runs of an experiment.
+
+    Args:
+        curves: by label, then "before" and "after" adaptation: samples and scores of every run. A
+            label without any keeps its colour for itself, as in the other plots.
+        metric: what the scores and the samples are.
+        title: above the plot.
+        paths: where to write; the ending decides the format.
+    """
+    figure, axes = _figure(title)
+    note = _training(axes, curves, metric)
+    _finish(figure, axes, note, paths)
+
+
+def plot_summary(
+    adapted: Mapping[str, Summary],
+    training: TrainingCurves,
+    metric: Metric,
+    title: str,
+    *paths: Path,
+    episodes: Mapping[str, Sequence[int]] | None = None,
+    published: Mapping[int, float] | None = None,
+) -> None:
+    """Adaptation and training of a family side by side, small enough for a page of all families.
+
+    Args:
+        adapted: as `plot_adaptation` takes them.
+        training: as `plot_training` takes them; without any, there is one panel.
+        metric: what the scores are.
+        title: above both.
+        paths: where to write; the ending decides the format.
+        episodes: as `plot_adaptation` takes them.
+        published: what somebody else published, by stage; drawn where stages are gradient steps.
+    """
+    trained = any(part for parts in training.values() for part in parts.values())
+    figure = Figure(figsize=(9.6 if trained else 5.2, 3.8), layout="constrained")
+    panels = figure.subplots(1, 1 + trained, squeeze=False)[0]
+    note = _adaptation(panels[0], adapted, metric, episodes)
+    if published and not episodes:
+        panels[0].plot(*zip(*published.items(), strict=True), "kx:", label="published")
+    if trained:
+        note += "; in training, " + _training(panels[1], training, metric)
+    figure.suptitle(title)
+    for axes in panels:
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=7)
+    figure.supxlabel(textwrap.fill(note, 75 * len(panels)), fontsize=8, color="0.35")
+    for path in paths:
+        figure.savefig(path, dpi=100)
+
+
+def _adaptation(
+    axes: Axes,
+    curves: Mapping[str, Summary],
+    metric: Metric,
+    episodes: Mapping[str, Sequence[int]] | None,
+) -> str:
+    """Draw scores against adaptation, and say what the intervals are."""
     steps = max(len(curve.estimate) for curve in curves.values())
     for (label, curve), (colour, marker, _) in zip(curves.items(), _styles(curves), strict=True):
         if len(curve.estimate) == 1 < steps:
@@ -120,25 +189,24 @@ def plot_adaptation(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"{metric.axis} on unseen tasks")
     _scale(axes, metric)
-    _finish(figure, axes, f"{meanings(curves)}, drawn as a band", paths)
+    if metric.higher_is_better:  # a scale of its own kind otherwise
+        _limit(axes, np.concatenate([curve.estimate for curve in curves.values()]))
+    return f"{meanings(curves)}, drawn as a band"
 
 
-def plot_training(
-    curves: Mapping[str, Mapping[str, Sequence[Curve]]],
-    metric: Metric,
-    title: str,
-    *paths: Path,
-) -> None:
-    """Scores in training against samples; a band spans the runs of an experiment.
+def _limit(axes: Axes, estimates: NDArray[Any]) -> None:
+    """Let no interval make the plot more than twice as high as the estimates are apart.
 
-    Args:
-        curves: by label, then "before" and "after" adaptation: samples and scores of every run. A
-            label without any keeps its colour for itself, as in the other plots.
-        metric: what the scores and the samples are.
-        title: above the plot.
-        paths: where to write; the ending decides the format.
+    Of two seeds an interval may be many times as wide as all that there is to be seen.
     """
-    figure, axes = _figure(title)
+    low, high = estimates.min(), estimates.max()
+    shown, margin = axes.get_ylim(), (high - low) / 2
+    if margin > 0.0:
+        axes.set_ylim(max(shown[0], low - margin), min(shown[1], high + margin))
+
+
+def _training(axes: Axes, curves: TrainingCurves, metric: Metric) -> str:
+    """Draw scores in training, and say what the band is."""
     for (label, parts), (colour, _, _) in zip(curves.items(), _styles(curves), strict=True):
         for part, style in (("before", ":" if parts["after"] else "-"), ("after", "-")):
             if not parts[part]:
@@ -154,8 +222,7 @@ def plot_training(
     axes.set_xlabel(f"{metric.samples} in training, millions")
     axes.set_ylabel(f"{metric.axis} on training tasks")
     _scale(axes, metric)
-    note = "running mean; of several seeds their mean, and a band from the worst to the best"
-    _finish(figure, axes, note, paths)
+    return "running mean; of several seeds their mean, and a band from the worst to the best"
 
 
 def plot_paths(

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, Field
@@ -14,10 +14,14 @@ from metarl.evaluation import AdaptationCurve
 from metarl.files import read_bounded, storing, write_atomically
 from metarl.method import Method, Problem, TrainingState, load_method
 from metarl.params import flatten
+from metarl.rl.config import Config
+from metarl.runs.config import AnyConfig
 from metarl.runs.run import Run
 from metarl.settings import Natural, Positive
 
-NAME = "evaluation.json"
+# the config's own step sizes, or those of Finn et al. (2017): α, and from then on α/2
+Schedule = Literal["own", "paper"]
+SUFFIXES: dict[Schedule, str] = {"own": "", "paper": "-paper"}
 LARGEST = 2**28  # bytes
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -48,20 +52,23 @@ class _Evaluation(BaseModel):
         return curve
 
 
-def measure(run: Run, method: Method | None = None) -> AdaptationCurve:
+def measure(run: Run, method: Method | None = None, schedule: Schedule = "own") -> AdaptationCurve:
     """Evaluate a run, and write evaluation.json, evaluation.csv and adaptation.png.
 
     Args:
         run: what to evaluate.
-        method: that of the run's config, where it is at hand.
+        method: that of the run's config, with this schedule, where it is at hand.
+        schedule: which step sizes to take. Those of the paper are written beside the others, into
+            evaluation-paper.json and so on.
 
     Raises:
-        UserError: if the run has no sound checkpoint.
+        UserError: if the run has no sound checkpoint, or the paper has no other schedule for it.
     """
     # imported here: matplotlib takes half a second, which a training should not wait for
     from metarl.runs.plots import plot_adaptation
 
-    method = method or load_method(run.config)
+    method = method or load_method(scheduled(run, schedule))
+    suffix = SUFFIXES[schedule]
     problem = method.problem
     problem.check()
     run.check_data_hashes(problem.data_hashes)
@@ -77,13 +84,14 @@ def measure(run: Run, method: Method | None = None) -> AdaptationCurve:
     }
     with storing(run.results):
         run.results.mkdir(parents=True, exist_ok=True)
-        write_atomically(run.results / NAME, json.dumps(description, indent=2) + "\n")
-        write_atomically(run.results / "evaluation.csv", _csv(method.problem, curve))
+        text = json.dumps(description, indent=2) + "\n"
+        write_atomically(run.results / f"evaluation{suffix}.json", text)
+        write_atomically(run.results / f"evaluation{suffix}.csv", _csv(method.problem, curve))
         plot_adaptation(
             {method.label: curve.summary},
             method.problem.metric,
             f"Adaptation: {method.problem.title}",
-            run.results / "adaptation.png",
+            run.results / f"adaptation{suffix}.png",
             episodes={method.label: curve.episodes} if method.axis == "episodes" else None,
         )
     return curve
@@ -96,7 +104,31 @@ def complete(run: Run, method: Method) -> bool:
     """
     if not run.has_checkpoint() or run.load().iteration < method.updates:
         return False
-    return (run.path / NAME).exists()
+    return (run.path / "evaluation.json").exists()
+
+
+def has_two_schedules(run: Run) -> bool:
+    """Whether a run is evaluated with other step sizes than the paper takes for it."""
+    return isinstance(run.config, Config) and run.config.evaluation.step_sizes is not None
+
+
+def scheduled(run: Run, schedule: Schedule) -> AnyConfig:
+    """The config of a run, with the step sizes of this schedule.
+
+    Raises:
+        UserError: if the paper has none for it, or that is its own.
+    """
+    if schedule == "own":
+        return run.config
+    if not isinstance(run.config, Config):
+        raise UserError(f"{run.path} has no policy: the paper's schedule is one for returns")
+    if not has_two_schedules(run):
+        raise UserError(
+            f"the config of {run.path} sets no evaluation.step_sizes, so that its own schedule is "
+            "the paper's already"
+        )
+    evaluation = run.config.evaluation.model_copy(update={"step_sizes": None})
+    return run.config.model_copy(update={"evaluation": evaluation})
 
 
 def fitting_state(run: Run, method: Method) -> TrainingState:
@@ -134,14 +166,15 @@ def _kind(leaf: torch.Tensor) -> str:
     return f"{str(leaf.dtype).removeprefix('torch.')} of shape {tuple(leaf.shape)}"
 
 
-def measured(run: Run) -> tuple[AdaptationCurve, Method]:
+def measured(run: Run, schedule: Schedule = "own") -> tuple[AdaptationCurve, Method]:
     """The last evaluation of a run's present weights, measured where missing.
 
     Also the run's method, with the settings that it was evaluated with.
     """
+    name = f"evaluation{SUFFIXES[schedule]}.json"
     for folder in (run.results, run.path):
         try:
-            found = _Evaluation.model_validate_json(read_bounded(folder / NAME, LARGEST))
+            found = _Evaluation.model_validate_json(read_bounded(folder / name, LARGEST))
             if found.weights_sha256 == run.weights_sha256():
                 evaluation = type(run.config.evaluation).model_validate(found.settings)
                 config = run.config.model_copy(update={"evaluation": evaluation})
@@ -151,10 +184,11 @@ def measured(run: Run) -> tuple[AdaptationCurve, Method]:
         except (OSError, ValueError) as error:
             problem = " ".join(str(error).split())
             raise UserError(
-                f"{folder / NAME} is damaged, or of another version of metarl ({problem}); "
+                f"{folder / name} is damaged, or of another version of metarl ({problem}); "
                 f"measure it anew: metarl evaluate {run.path}"
             ) from error
-    return measure(run), load_method(run.config)
+    method = load_method(scheduled(run, schedule))
+    return measure(run, method, schedule), method
 
 
 def steps_to_show(

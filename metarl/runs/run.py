@@ -22,6 +22,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from metarl.errors import UserError, did_you_mean
 from metarl.files import leftovers, read_bounded, storing, write_atomically
 from metarl.frames import frame
 from metarl.method import TrainingState, load_method
+from metarl.processors import processors
 from metarl.runs.config import (
     CONFIG,
     TRUST_VARIABLE,
@@ -88,6 +90,7 @@ class Description(BaseModel):
         order: its tensors as they were made: safetensors keep names sorted.
         provenance: checksums of the data that were learned from.
         commit: of this package, where it was known.
+        machine: what trained it, where that was recorded.
         config: that of the training; None in runs of earlier versions.
     """
 
@@ -99,6 +102,7 @@ class Description(BaseModel):
     order: list[Annotated[str, Field(pattern=r"^(theta|optimizer)\..")]]
     provenance: dict[str, str] = {}
     commit: str | None = None
+    machine: str | None = None
     config: dict[str, Any] | None = None
 
 
@@ -127,6 +131,16 @@ def package_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None  # no git, or a checkout that it doesn't trust
     return result.stdout.strip()
+
+
+@cache
+def machine() -> str:
+    """The processor's name where the system tells it."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 class Run:
@@ -300,6 +314,7 @@ class Run:
             "order": list(tensors),
             "provenance": dict(data_hashes or {}),
             "commit": package_commit(),
+            "machine": f"{machine()}, {processors()} threads",
             "versions": {library: version(library) for library in LIBRARIES},
             "python": platform.python_version(),
             "config": self.config.model_dump(mode="json"),

@@ -1,0 +1,61 @@
+"""`metarl results`."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from metarl.cli.arguments import add_data, add_runs, add_trust, describe
+from metarl.cli.compare import load
+from metarl.errors import UserError
+from metarl.runs.comparison import by_tasks
+from metarl.runs.page import write_page
+from metarl.runs.run import Run
+
+DESCRIPTION = """\
+Write a page of results in Markdown out of run directories: a section for each family of tasks, with
+a table beside the published figures, a picture of adaptation and training, and by which command,
+commit and hardware each run was made. Runs that differ in their seed alone are summed up together,
+and shown each.
+
+What a person concludes stands in a folder of notes, and is included: `introduction.md`, and a file
+for each section, by the name of its picture. Where a config sets evaluation.step_sizes, the paper's
+schedule stands beside its own (`metarl evaluate --schedule paper`)."""
+
+EXAMPLES = """\
+examples:
+  metarl results docs/runs/* configs/trained/* --out docs/results.md --notes docs/notes
+"""
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the command."""
+    describe(parser, DESCRIPTION, EXAMPLES, _results)
+    add_runs(parser)
+    add_trust(parser)
+    add_data(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results.md"),
+        metavar="FILE",
+        help="the page (default: results.md); its pictures go into a folder of its name",
+    )
+    parser.add_argument(
+        "--notes",
+        type=Path,
+        metavar="DIR",
+        help="where the notes are (default: none are included)",
+    )
+
+
+def _results(options: argparse.Namespace, console: Console) -> int:
+    if options.notes and not options.notes.is_dir():
+        raise UserError(f"there is no folder {options.notes}; --notes names the one with the notes")
+    if options.out.suffix != ".md":
+        raise UserError(f"--out {options.out} must end in .md: the page is Markdown")
+    runs = [Run.open(path, trust_code=options.trust_code) for path in options.runs]
+    comparisons = [load(group, console) for group in by_tasks(runs)]
+    for file in write_page(comparisons, options.out, options.notes):
+        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,243 @@
+"""One page of results, made from run directories: what is on it was measured, not typed.
+
+A section a family of tasks: a table beside the published figures, a picture of adaptation and of
+training, how each run was made, and what a person concludes from it, out of a file of notes.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from metarl.errors import UserError
+from metarl.evaluation import Summary, mean_over_tasks, short
+from metarl.files import storing
+from metarl.runs.comparison import Entry, by_episodes, compare, short_names, training_curves
+from metarl.runs.config import AnyConfig, flat, load_config, shipped_configs
+from metarl.runs.plots import plot_summary
+from metarl.runs.published import Published, estimates, in_words, published
+from metarl.runs.results import has_two_schedules
+from metarl.runs.run import Run
+
+STAGES = (0, 1, 2, 3, 5, 10)  # as far as a run goes
+# what a result does not depend on
+FREE = ("evaluation.", "device", "checkpoint_every", "report_every", "family.settings.num_threads")
+INTRODUCTION = "introduction"
+
+
+def write_page(
+    comparisons: Sequence[Sequence[Entry]], page: Path, notes: Path | None
+) -> list[Path]:
+    """Write the page, and a picture for each of its sections into a folder of the page's name.
+
+    Args:
+        comparisons: a section each.
+        page: the Markdown file. One that is there already is replaced.
+        notes: a folder with what people say: `introduction.md`, and a file for each section, by the
+            name of its picture. A file of another name is a section of its own, at the end. None
+            where nobody says anything.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: if a run's files are damaged.
+        StorageError: if something cannot be written.
+    """
+    files = sorted(notes.glob("*.md")) if notes else []
+    said = {file.stem: file.read_text().strip() for file in files}
+    introduction = said.pop(INTRODUCTION, "")
+    runs = [run for entries in comparisons for entry in entries for run in entry.runs]
+    names = short_names([run.path for run in runs])
+    folder = page.parent / page.stem
+    sections, pictures = [], []
+    for entries in comparisons:
+        slug = _slug(entries[0])
+        picture = folder / f"{slug}.png"
+        known = published(entries[0].runs[0].config)
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            _draw(entries, known, picture)
+        pictures.append(picture)
+        sections.append(
+            {
+                "title": entries[0].method.problem.title,
+                "settings": _tasks(entries[0].runs[0].config),
+                "axis": entries[0].method.problem.metric.axis,
+                "table": _markdown(_rows(entries, known)),
+                "source": known.source if known else "",
+                "picture": picture.relative_to(page.parent).as_posix(),
+                "runs": _markdown([_made(run, names) for entry in entries for run in entry.runs]),
+                "notes": said.pop(slug, ""),
+            }
+        )
+    template = resources.files("metarl.runs").joinpath("page.md").read_text()
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    text = environment.from_string(template).render(
+        introduction=introduction, sections=sections, rest=list(said.values())
+    )
+    with storing(page):
+        page.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
+    return [page, *pictures]
+
+
+def command(config: AnyConfig) -> str:
+    """What trains such a run: of all configs that come with the package the nearest, and changes.
+
+    Args:
+        config: of the run.
+    """
+    wanted = flat(config.model_dump(mode="json"))
+    method = config.method.name
+    candidates = []
+    for name in shipped_configs():
+        shipped = load_config(name)
+        baseline = method != shipped.method.name
+        if shipped.domain != config.domain:
+            continue
+        if baseline:
+            try:
+                shipped = load_config(name, [f"method={method}"])
+            except UserError:  # one that is not of such tasks, or of such an outer step
+                continue
+        settings = flat(shipped.model_dump(mode="json"))
+        changes = {
+            setting: value
+            for setting, value in wanted.items()
+            if settings.get(setting) != value and not setting.startswith(FREE)
+        }
+        verb = f"metarl baseline {name} --kind {method}" if baseline else f"metarl train {name}"
+        candidates.append((len(changes), baseline, verb, changes))
+    _, _, verb, changes = min(candidates, key=lambda candidate: candidate[:2])
+    return " ".join([verb, *(f"--set {name}={_yaml(value)}" for name, value in changes.items())])
+
+
+def _yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _slug(entry: Entry) -> str:
+    """The name of a section's picture and notes, such as `point-navigation`."""
+    return re.sub(r"[^a-z0-9]+", "-", entry.method.problem.title.lower()).strip("-")
+
+
+def _tasks(config: AnyConfig) -> str:
+    """What the tasks are, but for their name."""
+    settings = flat(config.model_dump(mode="json"))
+    told = {
+        name.rpartition(".")[2]: value
+        for name, value in settings.items()
+        if name.startswith(("family.settings.", "data.")) and name not in (*FREE, "data.name")
+    }
+    return ", ".join(f"{name} {value}" for name, value in told.items())
+
+
+def _rows(entries: Sequence[Entry], known: Published | None) -> list[dict[str, str]]:
+    """A row for each experiment and schedule, for each of its seeds, and for each published one."""
+    rows = [row for entry in entries for row in _measured(entry)]
+    several = [run for entry in entries for run in entry.runs if has_two_schedules(run)]
+    adapting = [run for run in several if _adapts(entries, run)]
+    if adapting:
+        for entry in compare(adapting, "paper"):
+            rows += _measured(entry)
+    most = max(len(entry.summary.estimate) for entry in entries)
+    others = {k for figures in known.rows.values() for k in figures} if known else set()
+    stages = [k for k in STAGES if k < most or k in others]
+    table = []
+    for row, scores in rows:
+        table.append(row | {_heading(k): scores.get(k, "–") for k in stages})
+    if known:
+        for method, figures in known.rows.items():
+            row = {"": f"*published: {method}*", "step sizes": "", "seeds": ""}
+            row |= {"tasks": str(known.tasks or "")}
+            table.append(
+                row | {_heading(k): in_words(figures[k]) if k in figures else "–" for k in stages}
+            )
+    return table
+
+
+def _adapts(entries: Sequence[Entry], run: Run) -> bool:
+    """Whether a run takes gradient steps on a new task."""
+    return any(run in entry.runs and entry.method.axis == "gradient steps" for entry in entries)
+
+
+def _measured(entry: Entry) -> list[tuple[dict[str, str], dict[int, str]]]:
+    """The rows of one experiment: all seeds together, and each alone."""
+    curve = entry.curves[0]
+    sizes = dict.fromkeys(", ".join(f"{s:g}" for s in c.step_sizes[:3]) for c in entry.curves)
+    how = "an episode a stage" if entry.method.axis == "episodes" else " or ".join(sizes)
+    if len(curve.step_sizes) > 3:
+        how += ", …"
+    common = {"step sizes": how or "–"}
+
+    def row(label: str, seeds: str, summary: Summary) -> tuple[dict[str, str], dict[int, str]]:
+        words = {"": label, **common, "seeds": seeds, "tasks": str(len(curve.tasks))}
+        return words, {k: _interval(summary, k) for k in range(len(summary.estimate))}
+
+    seeds = [str(run.config.seed) for run in entry.runs]
+    rows = [row(entry.label, ", ".join(seeds), entry.summary)]
+    if len(entry.runs) > 1:
+        for seed, each in zip(seeds, entry.curves, strict=True):
+            rows.append(row(f"{entry.label}, seed {seed}", seed, mean_over_tasks(each.scores)))
+    return rows
+
+
+def _interval(summary: Summary, k: int) -> str:
+    low, high = short(summary.low[k]), short(summary.high[k])
+    return f"{short(summary.estimate[k])} [{low}, {high}]"
+
+
+def _heading(stage: int) -> str:
+    return "before" if stage == 0 else f"after {stage}"
+
+
+def _made(run: Run, names: Mapping[Path, str]) -> dict[str, str]:
+    """How a run was made."""
+    description, metrics = run.checkpoint().description, run.metrics()
+    return {
+        "run": names[run.path],
+        "command": f"`{command(run.config)}`",
+        "updates": str(description.iteration),
+        "samples": f"{description.samples / 1e6:.2f} M",
+        "wall-clock": _minutes(metrics) if metrics else "not recorded",
+        "hardware": description.machine or "not recorded",
+        "commit": f"`{description.commit[:9]}`" if description.commit else "not recorded",
+    }
+
+
+def _minutes(metrics: Sequence[Mapping[str, float]]) -> str:
+    """The time that training took, without evaluations and pauses."""
+    seconds, before = 0.0, 0.0
+    for line in metrics:  # times are means over the iterations that a line stands for
+        parts = ("iteration", "sampling", "learning", "communication")
+        spent = sum(line.get(f"time/{part}", 0.0) for part in parts)
+        seconds += spent * (line["iteration"] - before)
+        before = line["iteration"]
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+def _draw(entries: Sequence[Entry], known: Published | None, picture: Path) -> None:
+    problem = entries[0].method.problem
+    used = {entry.label: entry.curves[0].episodes for entry in entries}
+    row = known.rows.get("MAML") if known else None
+    plot_summary(
+        {entry.label: entry.summary for entry in entries},
+        {entry.label: training_curves(entry) for entry in entries},
+        problem.metric,
+        problem.title,
+        picture,
+        episodes=used if by_episodes(entries) else None,
+        published=estimates(row) if row else None,
+    )
+
+
+def _markdown(rows: Sequence[Mapping[str, str]]) -> str:
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
+    # a minus is one, where it is before a number and not part of a command
+    lines = [re.sub(r"(?<=[ \[])-(?=\d)", "−", line) for line in lines]
+    return "\n".join(lines)

@@ -1,0 +1,117 @@
+"""The page of results is made from runs, and the one in the documentation is what they say."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from metarl.cli import main
+from metarl.runs.config import flat, load_config, validate_config
+from metarl.runs.page import FREE, command
+from metarl.runs.published import published
+from metarl.runs.run import Run
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+KEPT = [path.parent for path in sorted(ROOT.glob("docs/runs/*/state.json"))]
+SHIPPED = [path.parent for path in sorted(ROOT.glob("configs/trained/*/state.json"))]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("docs") / "results.md"
+    runs = map(str, [*KEPT, *SHIPPED])
+    assert main(["results", *runs, "--out", str(out), "--notes", str(DOCS / "notes")]) == 0
+    return out
+
+
+@pytest.mark.slow
+def test_the_page_in_the_documentation_is_what_the_runs_say(page: Path) -> None:
+    # made by the command that it shows
+    assert page.read_text() == (DOCS / "results.md").read_text()
+    pictures = {file.name for file in (page.parent / "results").iterdir()}
+    assert pictures == {file.name for file in (DOCS / "results").iterdir()}
+
+
+@pytest.mark.slow
+def test_its_tables_have_every_seed_both_schedules_and_what_was_published(page: Path) -> None:
+    lines = page.read_text().splitlines()
+    assert sum(line.startswith("| MAML, seed ") for line in lines) == 2
+    (point,) = (n for n, line in enumerate(lines) if line == "## point-navigation")
+    of_one = [line for line in lines[point:] if line.startswith("| MAML (trpo-point-s1) |")]
+    assert [line.split(" | ")[1] for line in of_one] == ["0.5, 0.25, 0.125", "0.5, 0.25, 0.25"]
+    assert all(line.split(" | ")[3] == "400" for line in of_one)
+    assert "| *published: MAML* |  |  | 40 | −40.4 | −11.7 | −3.33 | −3.23 ± 0.58 |" in lines
+
+
+@pytest.mark.parametrize("path", [*KEPT, *SHIPPED], ids=lambda path: path.name)
+def test_the_command_that_it_gives_makes_the_config_of_the_run(path: Path) -> None:
+    config = Run.open(path).config
+    program, verb, name, *rest = shlex.split(command(config))
+    assert [program, verb] == ["metarl", "train"]
+    made = flat(load_config(name, rest[1::2]).model_dump(mode="json"))
+    assert {
+        setting: (value, made.get(setting))
+        for setting, value in flat(config.model_dump(mode="json")).items()
+        if made.get(setting) != value and not setting.startswith(FREE)
+    } == {}
+
+
+def test_the_command_of_a_baseline_names_its_kind() -> None:
+    config = load_config("point_navigation", ["method=pretrained", "seed=3"])
+    expected = "metarl baseline point_navigation --kind pretrained --set seed=3"
+    assert command(config) == expected
+
+
+def test_what_was_published_stands_beside_runs_of_its_protocol_alone() -> None:
+    figures = published(load_config("half_cheetah_direction"))
+    assert figures is not None
+    assert figures.rows["MAML"][1] == 293.2
+    changed = ["family.settings.dynamics=gymnasium", "family.settings.horizon=100"]
+    for change in changed:
+        assert published(load_config("half_cheetah_direction", [change])) is None
+    for name in ("point_navigation", "half_cheetah_velocity", "ant_velocity", "ant_direction"):
+        assert published(load_config(name)) is not None
+    assert published(validate_config({"family": {"name": "ant-goal"}})) is None
+
+
+def test_notes_of_no_section_are_one_of_their_own_and_mistakes_are_sentences(
+    tmp_path: Path, complaint
+) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "introduction.md").write_text("What this is.\n")
+    (notes / "sinusoid-5-shot.md").write_text("Of waves.\n")
+    (notes / "else.md").write_text("## Something else\n")
+    out = tmp_path / "page.md"
+    arguments = ["results", "sinusoid", "--out", str(out), "--notes"]
+    assert main([*arguments, str(notes)]) == 0
+    text = out.read_text()
+    places = [text.index(words) for words in ("What this is.", "Of waves.", "## Something else")]
+    assert places == sorted(places)
+    assert "![sinusoid, 5-shot: adaptation, and training where it was recorded]" in text
+    assert (tmp_path / re.findall(r"\]\((.*?\.png)\)", text)[0]).exists()
+    assert "there is no folder" in complaint(*arguments, str(tmp_path / "none"))
+    assert "must end in .md" in complaint("results", "sinusoid", "--out", str(tmp_path / "x"))
+
+
+def test_the_papers_schedule_is_evaluated_beside_the_runs_own(tmp_path: Path, complaint) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(ROOT / "configs" / "trained" / "point_navigation", run)
+    (run / "evaluation-paper.json").unlink()
+    before = (run / "evaluation.json").read_bytes()
+    few = ["--set=evaluation.tasks=3", "--set=evaluation.trajectories=5"]
+    assert main(["evaluate", str(run), "--schedule", "paper", *few]) == 0
+    assert (run / "evaluation.json").read_bytes() == before
+    assert json.loads((run / "evaluation-paper.json").read_text())["step_sizes"] == [
+        0.5,
+        0.25,
+        0.25,
+    ]
+    assert (run / "evaluation-paper.csv").exists()
+    own = "is the paper's already"
+    assert own in complaint("evaluate", "half_cheetah_direction", "--schedule", "paper")
+    assert "has no policy" in complaint("evaluate", "sinusoid", "--schedule", "paper")
