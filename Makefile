@@ -2,6 +2,7 @@
 # make test    install, then lint, types, architecture and tests
 # make quick   install, then the tests that take less than a second each
 # make lint    install, then lint, types and architecture
+# make docs    install, then build the documentation into build/site
 # make soak    half an hour of what the tests do for seconds: kills, full disks, fuzz, long runs;
 #              make soak MINUTES=3 for a tenth of it
 # make clean   remove the environment and the caches; runs stay
@@ -15,7 +16,7 @@ RUN    := runs/quickstart
 RUNS   := $(RUN) $(addprefix $(RUN)-,pretrained random oracle)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train lint test quick soak clean
+.PHONY: help install train lint test quick docs soak clean
 
 help:
 	@sed -n '/^PYTHON/q; s/^# //p' Makefile
@@ -53,6 +54,13 @@ test: lint
 
 quick: install
 	$(PYTEST) -m "not slow"
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	@touch $@
 
 soak: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --minutes $(MINUTES)

@@ -1,19 +1,28 @@
-"""What the README shows works as it stands."""
+"""What the README and the documentation show works as it stands."""
 
 import re
+import runpy
+import shlex
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from metarl.cli import main
 from metarl.envs import FAMILIES
-from metarl.runs.config import load_config, shipped_configs
+from metarl.runs.config import load_config
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-
-
+ROOT = Path(__file__).parent.parent
+HOOKS = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
+REFERENCE, included = HOOKS["REFERENCE"], HOOKS["included"]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+    if "notes" not in path.parts  # parts of docs/results.md
+}
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGES["docs/library.md"], re.DOTALL)
 INNER_LOOP, OWN_ENVIRONMENT = SNIPPETS
 
 
@@ -41,18 +50,100 @@ def test_the_snippet_with_an_environment_of_ones_own_trains(capsys) -> None:
 
 def run(snippet: str) -> dict[str, Any]:
     namespace: dict[str, Any] = {"__name__": "snippet"}
-    exec(compile(snippet, "README.md", "exec"), namespace)
+    exec(compile(snippet, "library.md", "exec"), namespace)
     return namespace
 
 
-@pytest.mark.parametrize("shown", re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
-def test_the_configs_it_shows_are_valid(shown: str, tmp_path: Path) -> None:
-    path = tmp_path / "shown.yaml"
-    path.write_text(shown)
+def test_the_families_that_they_name_are_those_that_there_are() -> None:
+    for page in ("docs/usage.md", "docs/protocols.md"):
+        assert re.findall(r"^\| `([\w-]+)` \|", PAGES[page], re.MULTILINE)[:6] == list(FAMILIES)
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_results() -> None:
+    results = PAGES["docs/results.md"]
+    rows = re.findall(r"^\| ((?:MAML|published).*) \|$", PAGES["README.md"], re.MULTILINE)
+    assert len(rows) == 3
+    for row in rows:
+        label, *numbers = row.replace("**", "").split(" | ")
+        (there,) = (
+            line
+            for line in results.splitlines()
+            if line.startswith((f"| {label} |", f"| *{label}: MAML* |")) and numbers[0] in line
+        )
+        assert all(number in there for number in numbers)
+
+
+def every(pattern: str) -> list[Any]:
+    """What matches on any page, with the page's name."""
+    return [
+        pytest.param(page, found, id=f"{page}:{number}")
+        for page, text in PAGES.items()
+        for number, found in enumerate(re.findall(pattern, text, re.DOTALL | re.MULTILINE))
+    ]
+
+
+@pytest.mark.parametrize(("page", "shown"), every(r"```yaml\n(.*?)```"))
+def test_the_configs_they_show_are_valid(page: str, shown: str, in_users_folder: Path) -> None:
+    path = in_users_folder / "shown.yaml"
+    path.write_text(shown.replace("my_tasks:Poles", "my_tasks:LineFamily"))
     load_config(str(path))
 
 
-def test_the_configs_and_families_that_it_names_exist() -> None:
-    for name in re.findall(r"metarl train (\w+)(?!\.yaml)\b", README):
-        assert name in {*shipped_configs(), "my"}
-    assert re.findall(r"^\| `([\w-]+)` \|", README, re.MULTILINE) == list(FAMILIES)
+@pytest.mark.parametrize(("page", "code"), every(r"```python\n(.*?)```"))
+def test_the_code_they_show_is_python(page: str, code: str) -> None:
+    for file, name in REFERENCE.findall(code):
+        code = code.replace(f"--8<-- {file}::{name}", included(file, name))
+    compile(code, page, "exec")
+
+
+def test_code_is_shown_as_it_is_now_and_must_be_there() -> None:
+    assert included("metarl/rl/losses.py", "surrogate") == (
+        "def surrogate(policy: Policy, params: Params, samples: Samples) -> Tensor:\n"
+        "    ratio = _ratio(policy, params, samples)\n"
+        "    return (samples.weights * ratio * samples.advantages).sum()"
+    )
+    with pytest.raises(KeyError, match=r"losses.py has no Loss\.of"):
+        included("metarl/rl/losses.py", "Loss.of")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_their_links_lead_somewhere(page: str) -> None:
+    text = re.sub(r"^(```.*?^```|    .*?$)", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        there = ((ROOT / page).parent / file).resolve() if file else ROOT / page
+        assert there.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)", there.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w-]", "", t.lower().replace(" ", "-")) for t in titles]
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    listed = re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text())
+    assert {f"docs/{page}" for page in listed} == {page for page in PAGES if "docs/" in page}
+
+
+class Parsed(Exception):
+    """The arguments are understood; nothing is done."""
+
+
+@pytest.mark.parametrize(
+    ("page", "line"), every(r"^ {4}((?:torchrun [^\n]* )?metarl [a-z]+[^\n]*)$")
+)
+def test_the_commands_they_show_are_understood(page: str, line: str, monkeypatch) -> None:
+    def parse(self: ArgumentParser, *arguments: Any) -> None:
+        understood.append(parse_args(self, *arguments))
+        raise Parsed
+
+    understood: list[Any] = []
+    parse_args = ArgumentParser.parse_args
+    monkeypatch.setattr(ArgumentParser, "parse_args", parse)
+    words = shlex.split(line, comments=True)
+    with pytest.raises(Parsed):
+        main(words[words.index("metarl") + 1 :])
+    (options,) = understood
+    if getattr(options, "config", None) and not options.config.endswith(".yaml"):
+        kind = [f"method={options.kind}"] if options.kind else []
+        load_config(options.config, [*options.set, *kind])
