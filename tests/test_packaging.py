@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -12,14 +13,59 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with an sdist, and the wheel from it; and what was said meanwhile."""
     folder = tmp_path_factory.mktemp("dist")
-    subprocess.run(
+    said = subprocess.run(
         [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)],
         check=True,
-        capture_output=True,
-    )  # an sdist, and the wheel from it
-    return next(folder.glob("*.whl"))
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return folder, said.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(built: tuple[Path, str]) -> Path:
+    return next(built[0].glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python that has the wheel, and the libraries that are here: these are not tested."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=False)
+    site = next(folder.glob("lib/python*/site-packages"))
+    zipfile.ZipFile(wheel).extractall(site)
+    libraries = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "libraries.pth").write_text("\n".join(libraries))
+    return folder / "bin" / "python"
+
+
+@pytest.mark.slow
+def test_building_gives_no_warning(built: tuple[Path, str]) -> None:
+    lines = [line for line in built[1].splitlines() if "warn" in line.lower()]
+    assert [line for line in lines if "byte-compiling is disabled" not in line] == []
+
+
+@pytest.mark.slow
+def test_the_tests_run_from_the_source_distribution(
+    built: tuple[Path, str], installed: Path, tmp_path: Path
+) -> None:
+    with tarfile.open(next(built[0].glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    for name in tracked.stdout.split():  # none where this is itself no checkout
+        if name.startswith(("tests/", "docs/", "configs/")) or name.endswith(".md"):
+            assert (source / name).exists(), name
+    few = ["tests/test_inner_loop.py", "tests/test_adam.py", "tests/test_readme.py"]
+    # isolated: the folder that it is in has no metarl.envs, which is a link in a checkout
+    command = [str(installed), "-I", "-m", "pytest", "-q", "-p", "no:cacheprovider", *few]
+    command += ["-k", "not trains and not learns and not understood"]
+    result = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.slow
@@ -37,20 +83,17 @@ def test_the_wheel_holds_the_siblings_as_subpackages_and_nothing_at_the_top(whee
         "metarl/configs/quickstart.yaml",
         "metarl/configs/trained/point_navigation/config.yaml",
         "metarl/runs/report.html",
+        "metarl/runs/page.md",
+        "metarl/runs/published.yaml",
     ):
         assert expected in names
 
 
 @pytest.mark.slow
-def test_the_installed_wheel_trains_from_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    # the libraries are taken from here: what is tested is our wheel, not theirs
-    venv.create(tmp_path / "venv", with_pip=False)
-    python = tmp_path / "venv" / "bin" / "python"
-    site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
-    zipfile.ZipFile(wheel).extractall(site)
-    libraries = [path for path in sys.path if path.endswith("site-packages")]
-    (site / "libraries.pth").write_text("\n".join(libraries))
-    command = [str(python), "-I", "-m", "metarl", "train", "quickstart", "--out", "run"]
+def test_the_installed_wheel_trains_from_outside_the_checkout(
+    installed: Path, tmp_path: Path
+) -> None:
+    command = [str(installed), "-I", "-m", "metarl", "train", "quickstart", "--out", "run"]
     tiny = [
         "outer.iterations=1",
         "outer.meta_batch=2",
@@ -62,10 +105,10 @@ def test_the_installed_wheel_trains_from_outside_the_checkout(wheel: Path, tmp_p
     subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
     assert (tmp_path / "run" / "adaptation.png").exists()
     where = subprocess.run(
-        [str(python), "-I", "-c", "import metarl.envs; print(metarl.envs.__file__)"],
+        [str(installed), "-I", "-c", "import metarl.envs; print(metarl.envs.__file__)"],
         check=True,
         cwd=tmp_path,
         capture_output=True,
         text=True,
     )
-    assert str(site) in where.stdout
+    assert str(installed.parent.parent) in where.stdout
