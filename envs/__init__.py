@@ -8,14 +8,19 @@
 Importing this package registers the ids `metarl/PointNavigation-v0` and so on with gymnasium.
 """
 
-from metarl.envs.ant import ant_direction, ant_goal, ant_velocity
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from metarl.envs.checker import check_family
 from metarl.envs.family import FAMILIES, TaskFamily, load_family
-from metarl.envs.half_cheetah import half_cheetah_direction, half_cheetah_velocity
 from metarl.envs.point_navigation import PointNavigation
 from metarl.envs.registration import register
 from metarl.envs.vector import BatchedEnv, TaskEnv
 from metarl.envs.wrappers import TaskConditioned, vectorise
+
+if TYPE_CHECKING:
+    from metarl.envs.ant import ant_direction, ant_goal, ant_velocity
+    from metarl.envs.half_cheetah import half_cheetah_direction, half_cheetah_velocity
 
 __all__ = [
     "FAMILIES",
@@ -34,5 +39,21 @@ __all__ = [
     "register",
     "vectorise",
 ]
+
+# imported when they are asked for: other families, and supervised learning, do without MuJoCo
+_MUJOCO = {
+    "ant_direction": "metarl.envs.ant",
+    "ant_goal": "metarl.envs.ant",
+    "ant_velocity": "metarl.envs.ant",
+    "half_cheetah_direction": "metarl.envs.half_cheetah",
+    "half_cheetah_velocity": "metarl.envs.half_cheetah",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MUJOCO:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MUJOCO[name]), name)
+
 
 register()

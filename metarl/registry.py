@@ -45,11 +45,20 @@ class Registry(Mapping[str, str]):
                 refused before it could be called.
 
         Raises:
-            UserError: if there is no such name, or it stands for something else.
+            UserError: if there is no such name, it stands for something else, or it needs a package
+                that is not installed.
         """
         if name in self._entries:
             module, _, attribute = self._entries[name].partition(":")
-            return getattr(importlib.import_module(module), attribute)
+            try:
+                return getattr(importlib.import_module(module), attribute)
+            except ModuleNotFoundError as error:
+                if error.name is None or error.name.startswith("metarl"):
+                    raise
+                raise UserError(
+                    f"{self.kind} {name!r} needs {error.name}, which is not installed: "
+                    f"pip install {error.name}"
+                ) from error
         if ":" not in name:
             raise UserError(
                 f"there is no {self.kind} {name!r}{did_you_mean(name, self)}; there are "

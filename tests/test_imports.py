@@ -53,3 +53,41 @@ def test_a_training_imports_neither_plots_nor_another_trainer(tmp_path: Path) ->
     seen = imported("train", "quickstart", *TINY, cwd=tmp_path, first=without)
     assert {"torch", "tensorboard"} <= seen
     assert not seen & {"matplotlib", "scipy", "stable_baselines3", "imageio", "jinja2"}
+
+
+WITHOUT = """
+import importlib.metadata, sys
+from importlib.machinery import PathFinder
+
+class Lacking(PathFinder):  # as if neither was installed
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] in ("mujoco", "stable_baselines3"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+def version(name, known=importlib.metadata.version):
+    if name in ("mujoco", "stable-baselines3"):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return known(name)
+
+sys.meta_path.insert(0, Lacking)
+importlib.metadata.version = version
+from metarl.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_supervised_learning_does_without_mujoco_and_stable_baselines3(tmp_path: Path) -> None:
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-c", WITHOUT, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return f"{done.returncode} {done.stderr}"
+
+    two = ["--set=outer.iterations=2", "--set=evaluation.tasks=3"]
+    assert run("train", "sinusoid", *two, "--out", "run").startswith("0 ")
+    assert run("baseline", "sinusoid", "--kind", "pretrained", *two, "--out", "other")[0] == "0"
+    assert run("compare", "run", "other").startswith("0 ")
+    versions = json.loads((tmp_path / "run" / "state.json").read_text())["versions"]
+    assert "mujoco" not in versions
+    assert "needs mujoco, which is not installed" in run("train", "ant_velocity")

@@ -24,10 +24,10 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -315,7 +315,7 @@ class Run:
             "provenance": dict(data_hashes or {}),
             "commit": package_commit(),
             "machine": f"{machine()}, {processors()} threads",
-            "versions": {library: version(library) for library in LIBRARIES},
+            "versions": _versions(),
             "python": platform.python_version(),
             "config": self.config.model_dump(mode="json"),
         }
@@ -464,6 +464,15 @@ class Run:
             UserError: if it is damaged, or pandas is not installed.
         """
         return frame(self.metrics())
+
+
+def _versions() -> dict[str, str]:
+    """Of the libraries that are installed: supervised learning needs no MuJoCo."""
+    versions = {}
+    for library in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[library] = version(library)
+    return versions
 
 
 def _weights(iteration: int) -> str:
