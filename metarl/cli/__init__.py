@@ -57,6 +57,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "results:declare",
         "write a page of results beside the published figures, from runs",
     ),
+    "push": ("push:declare", "put a run on the Hugging Face hub, with a model card"),
     "export": ("export:declare", "write a policy as a model of stable-baselines3"),
     "list": ("list:declare", "list the configs and the trained runs that come with the package"),
     "data": ("data:declare", "look after the images for few-shot classification"),

@@ -11,7 +11,7 @@ from metarl.runs.config import TRUST_VARIABLE
 from metarl.supervised.config import DATA_VARIABLE
 
 Command = Callable[[argparse.Namespace, Console], int]
-RUN = "a run's directory, or the name of a trained one from `metarl list`"
+RUN = "a run's directory, the name of a trained one from `metarl list`, or hf:USER/NAME"
 
 
 def describe(

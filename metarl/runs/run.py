@@ -42,6 +42,7 @@ from metarl.files import leftovers, read_bounded, storing, write_atomically
 from metarl.frames import frame
 from metarl.method import TrainingState, load_method
 from metarl.processors import processors
+from metarl.runs import hub
 from metarl.runs.config import (
     CONFIG,
     TRUST_VARIABLE,
@@ -191,7 +192,7 @@ class Run:
         """A run that exists, with settings changed that may change.
 
         Args:
-            path: its directory, or the name of one that comes with the package.
+            path: its directory, the name of one that comes with the package, or `hf:USER/NAME`.
             overrides: settings such as `evaluation.seed=2`.
             trust_code: import what its config names that is not of this package; so does the
                 environment variable METARL_TRUST_CODE=1. Runs are exchanged between people, and
@@ -203,6 +204,9 @@ class Run:
         """
         results = path
         shipped = trained_runs()
+        if str(path).startswith(hub.PREFIX):
+            address = str(path)
+            path, results = hub.fetch(address), Path("runs") / address.replace(":", "/")
         if not path.exists() and str(path) in shipped:
             path, results = shipped[str(path)], Path("runs") / "trained" / path
         file = path / CONFIG

@@ -1,0 +1,101 @@
+"""Runs on the Hugging Face hub, for which a folder stands here: nothing is fetched."""
+
+import shutil
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from metarl.cli import main
+from metarl.runs.config import validate_config
+from metarl.runs.run import Run, trained_runs
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the repositories are."""
+    root = tmp_path / "hub"
+
+    class HfApi:
+        def create_repo(self, repo_id: str, repo_type: str, private: bool, exist_ok: bool) -> None:
+            assert (repo_type, private, exist_ok) == ("model", False, True)
+            if repo_id.startswith("nobody/"):
+                raise ConnectionError("you are not logged in")
+            (root / repo_id).mkdir(parents=True, exist_ok=True)
+
+        def upload_folder(self, repo_id: str, folder_path: str, **how: Any) -> None:
+            for old in (root / repo_id).iterdir():
+                if any(fnmatch(old.name, pattern) for pattern in how["delete_patterns"]):
+                    old.unlink()
+            shutil.copytree(folder_path, root / repo_id, dirs_exist_ok=True)
+
+    def snapshot_download(repo_id: str, revision: str | None, allow_patterns: list[str]) -> str:
+        if not (root / repo_id).exists() or revision not in (None, "main"):
+            raise FileNotFoundError(f"there is no {repo_id}, or no {revision}")
+        cached = tmp_path / "cache" / repo_id
+        shutil.rmtree(cached, ignore_errors=True)
+        cached.mkdir(parents=True)
+        for file in (root / repo_id).iterdir():
+            if any(fnmatch(file.name, pattern) for pattern in allow_patterns):
+                shutil.copy(file, cached)
+        return str(cached)
+
+    package = SimpleNamespace(HfApi=HfApi, snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", package)
+    monkeypatch.chdir(tmp_path)
+    return root
+
+
+def test_a_run_that_was_pushed_is_opened_by_its_address(hub: Path, capsys) -> None:
+    assert main(["push", "point_navigation", "me/points"]) == 0
+    assert "pushed: hf:me/points" in capsys.readouterr().out
+    pushed, ours = Run.open(Path("hf:me/points@main")), Run.open(Path("point_navigation"))
+    assert pushed.weights_sha256() == ours.weights_sha256()
+    assert pushed.config == ours.config
+    assert main(["compare", "hf:me/points", "--out", "out"]) == 0  # evaluated already
+    # what is written goes into the working directory, not into the hub's cache
+    assert main(["render", "hf:me/points", "--steps", "1"]) == 0
+    assert list(Path("runs/hf/me/points").glob("*.gif"))
+
+
+def test_its_card_has_the_table_the_curve_the_command_and_the_config(hub: Path) -> None:
+    assert main(["push", "point_navigation", "me/points"]) == 0
+    card = (hub / "me" / "points" / "README.md").read_text()
+    _, front, text = card.split("---\n", 2)
+    assert yaml.safe_load(front)["library_name"] == "metarl"
+    assert "| MAML | -39.58 [-41.01, -38.16] |" in text
+    assert "](adaptation.png)" in text
+    assert (hub / "me" / "points" / "adaptation.png").exists()
+    assert "metarl evaluate hf:me/points" in text
+    shown = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    assert validate_config(shown) == Run.open(Path("point_navigation")).config
+
+
+def test_pushing_again_leaves_no_older_weights(hub: Path) -> None:
+    assert main(["push", "point_navigation", "me/points"]) == 0
+    (hub / "me" / "points" / "weights-000001.safetensors").write_text("older")
+    assert main(["push", "point_navigation", "me/points"]) == 0
+    assert [file.name for file in (hub / "me" / "points").glob("weights-*")] == [
+        "weights-000500.safetensors"
+    ]
+
+
+def test_code_that_a_fetched_run_names_is_not_imported(hub: Path, complaint) -> None:
+    shutil.copytree(trained_runs()["point_navigation"], hub / "me" / "points")
+    config = hub / "me" / "points" / "config.yaml"
+    config.write_text(config.read_text().replace("point-navigation", "evil:Family"))
+    assert "--trust-code" in complaint("evaluate", "hf:me/points")
+
+
+def test_mistakes_are_answered_in_a_sentence(hub: Path, complaint, monkeypatch) -> None:
+    assert "must be USER/NAME" in complaint("push", "point_navigation", "points")
+    assert "must be USER/NAME" in complaint("evaluate", "hf:points")
+    assert "there is no me/none" in complaint("evaluate", "hf:me/none")
+    assert "you are not logged in" in complaint("push", "point_navigation", "nobody/points")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for command in (["push", "point_navigation", "me/points"], ["evaluate", "hf:me/points"]):
+        assert "pip install 'metarl-maml[hub]'" in complaint(*command)
