@@ -25,8 +25,8 @@ def included(file: str, name: str | None) -> str:
         KeyError: if the file has no such name.
     """
     text = (ROOT / file).read_text()
-    if name is None:
-        return text
+    if name is None:  # a page at the root is shown in docs, as are the pages that it links to
+        return text.replace("](docs/", "](")
     node: Any = ast.parse(text)
     for part in name.split("."):
         named = {child.name: child for child in node.body if hasattr(child, "name")}

@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,12 @@ def every(pattern: str) -> list[Any]:
 
 
 @pytest.mark.parametrize(("page", "shown"), every(r"```yaml\n(.*?)```"))
-def test_the_configs_they_show_are_valid(page: str, shown: str, in_users_folder: Path) -> None:
+def test_the_configs_they_show_are_valid(
+    page: str, shown: str, in_users_folder: Path, monkeypatch
+) -> None:
+    for module, code in re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGES[page], re.DOTALL):
+        (in_users_folder / f"{module}.py").write_text(code)
+        monkeypatch.delitem(sys.modules, module, raising=False)
     path = in_users_folder / "shown.yaml"
     path.write_text(shown.replace("my_tasks:Poles", "my_tasks:LineFamily"))
     load_config(str(path))
