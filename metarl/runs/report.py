@@ -82,7 +82,8 @@ def _settings(run: Run) -> dict[str, object]:
     """What the tasks are."""
     if isinstance(run.config, SupervisedConfig):
         return run.config.data.model_dump()
-    return run.config.family.settings
+    settings = run.config.family.settings
+    return {name: value for name, value in settings.items() if name != "num_threads"}
 
 
 def _method(entry: Entry, names: Mapping[Path, str], folder: Path) -> dict[str, object]:
