@@ -70,6 +70,8 @@ class RecurrentPolicy:
     head_policy: GaussianPolicy | CategoricalPolicy
     observation_size: int
 
+    image = None  # to the unit an image is a row of numbers
+
     @property
     def hidden_size(self) -> int:
         """F."""
@@ -184,7 +186,7 @@ class RL2(PolicyLearner):
             )
         flat, hidden = self.problem.policy, self.settings.hidden_size
         assert isinstance(flat, GaussianPolicy | CategoricalPolicy)
-        head = replace(flat, observation_size=hidden, hidden_sizes=(), network=None)
+        head = replace(flat, observation_size=hidden, hidden_sizes=(), network=None, image=None)
         return RecurrentPolicy(head, flat.observation_size)
 
     @property

@@ -13,6 +13,7 @@ from metarl.envs.family import (
     check_spaces,
     checked_tasks,
 )
+from metarl.envs.images import flat_family
 from metarl.errors import UserError
 
 VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
@@ -32,6 +33,7 @@ def check_family(family: TaskFamily, num_envs: int = 4) -> None:
         UserError: with the first thing that is wrong, in a sentence.
     """
     check_members(family, type(family).__name__)
+    family = flat_family(family)
     tasks = checked_tasks(family, np.random.default_rng(0), num_envs)
     again = checked_tasks(family, np.random.default_rng(0), num_envs)
     _expect(

@@ -144,8 +144,8 @@ def check_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any]
     """
     if not isinstance(observation_space, gym.spaces.Box) or len(observation_space.shape) != 1:
         raise UserError(
-            f"observations must be a flat Box, not {observation_space}; wrap the environment in "
-            "gymnasium.wrappers.FlattenObservation"
+            f"observations must be a flat Box, or one of images with three axes, not "
+            f"{observation_space}; wrap the environment in gymnasium.wrappers.FlattenObservation"
         )
     if isinstance(action_space, gym.spaces.Discrete) and action_space.start == 0:
         return

@@ -165,7 +165,7 @@ def test_what_a_family_raises_while_it_is_made_is_told_in_a_sentence(
 SPACES = {
     "dict": (gym.spaces.Dict({"x": gym.spaces.Box(-1, 1, (2,))}), None, "FlattenObservation"),
     "discrete": (gym.spaces.Discrete(3), None, "FlattenObservation"),
-    "image": (gym.spaces.Box(0, 255, (4, 4, 3), np.uint8), None, "FlattenObservation"),
+    "matrix": (gym.spaces.Box(0, 255, (4, 4), np.uint8), None, "FlattenObservation"),
     "dict action": (None, gym.spaces.Dict({"x": gym.spaces.Discrete(2)}), "TransformAction"),
     "multi-discrete": (None, gym.spaces.MultiDiscrete([2, 3]), "TransformAction"),
     "from 1": (None, gym.spaces.Discrete(2, start=1), "TransformAction"),

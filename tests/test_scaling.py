@@ -143,7 +143,7 @@ def test_from_python_a_policy_sees_them_scaled_in_anybodys_environment(tmp_path:
     # the episodes that are played are told as they were seen, and adapted to as when played
     played = policy.play(env, task=[1.0], episodes=2)
     assert abs(np.asarray(played[0].observations)[0, 0]) < 0.1
-    seen = given(policy.method.policy, policy.params, played, SCALE)
+    seen = given(policy.method.policy, policy.params, played, scale=SCALE)
     assert torch.allclose(
         seen.observations[0, 0], torch.tensor(played[0].observations) * torch.tensor(SCALE)
     )

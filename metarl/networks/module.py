@@ -210,14 +210,22 @@ def stateless(
     settings: Mapping[str, Any],
     shape: tuple[int, ...],
     outputs: int,
+    offered: Mapping[str, Any] | None = None,
 ) -> Stateless:
-    """The module of this name, as a function; see `ModuleNetwork`."""
+    """The module of this name, as a function; see `ModuleNetwork`.
+
+    Its constructor is given what is `offered`, too, where it takes that.
+    """
     inputs: int | tuple[int, ...] = shape[0] if len(shape) == 1 else shape
 
     def construct() -> nn.Module:
         factory = load_module(registry, name)
         made: nn.Module = make(
-            registry.kind, name, factory, settings, {"inputs": inputs, "outputs": outputs}
+            registry.kind,
+            name,
+            factory,
+            settings,
+            {**(offered or {}), "inputs": inputs, "outputs": outputs},
         )
         return made
 

@@ -7,6 +7,7 @@ from metarl.rl.trajectories import Samples, Trajectories, to_samples
 
 RIDGE = 1e-5  # Duan et al. (2016), whose baseline the MAML paper uses
 RIDGE_ATTEMPTS = 5
+GRID = 4  # cells a side that the baseline sees of an image
 
 
 def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:
@@ -83,7 +84,24 @@ def fit_baseline(features: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     )
 
 
-def with_advantages(trajectories: Trajectories, gamma: float, lam: float) -> Samples:
+def overview(rows: Tensor, image: tuple[int, int, int]) -> Tensor:
+    """Means of each channel over a grid of at most 4x4 cells, (..., cells): of images in rows.
+
+    What the linear baseline sees of an image: from all pixels it would learn by heart what the
+    returns were, at a cost that is cubic in their number.
+    """
+    pictures = rows.reshape(-1, *image)
+    grid = min(GRID, image[1]), min(GRID, image[2])
+    cells = torch.nn.functional.adaptive_avg_pool2d(pictures, grid)
+    return cells.reshape(*rows.shape[:-1], -1)
+
+
+def with_advantages(
+    trajectories: Trajectories,
+    gamma: float,
+    lam: float,
+    image: tuple[int, int, int] | None = None,
+) -> Samples:
     """Samples with advantages: baseline fitted on this very batch, GAE, standardised for each task.
 
     Task by task, so that the float64 features of one task stay in cache.
@@ -92,12 +110,14 @@ def with_advantages(trajectories: Trajectories, gamma: float, lam: float) -> Sam
         trajectories: of N tasks, (N, B, H).
         gamma: discount factor.
         lam: GAE's λ.
+        image: (C, H, W) where an observation is an image, laid out in a row.
     """
     returns = discounted_returns(trajectories.rewards, gamma)
     advantages = torch.empty_like(trajectories.rewards)
     for i in range(advantages.shape[0]):
         mask = trajectories.mask[i]
-        features = baseline_features(trajectories.observations[i]).flatten(0, 1)
+        seen = trajectories.observations[i]
+        features = baseline_features(overview(seen, image) if image else seen).flatten(0, 1)
         coefficients = fit_baseline(features[None], returns[i].reshape(1, -1), mask.reshape(1, -1))
         values = (features @ coefficients[0]).view_as(mask).to(returns.dtype)
         raw = generalized_advantages(trajectories.rewards[i], values, mask, gamma, lam)

@@ -30,7 +30,8 @@ from metarl.trust_region import TrustRegion
 if TYPE_CHECKING:
     from metarl.envs import TaskFamily
 
-POLICY_NETWORKS = Registry("policy network", {})
+PERCEPTRON, IMAGE_NETWORK = "mlp", "cnn"
+POLICY_NETWORKS = Registry("policy network", {IMAGE_NETWORK: "metarl.networks.cnn:CNN"})
 
 
 class FamilyConfig(Section):
@@ -49,6 +50,9 @@ class FamilyConfig(Section):
 
 class PolicyConfig(Section):
     """The network: hidden layers, and the standard deviation of a continuous action.
+
+    Where observations are images, convolutions come before the hidden layers (`network: cnn`, whose
+    number of `filters` is among `settings`), unless `network: mlp` says otherwise.
 
     `output_scale` is a factor on the last layer's weights at initialisation. Xavier's (1) saturates
     the actuators of a robot whose velocities are tens, for some seeds: then nothing is learned for
@@ -74,7 +78,7 @@ class PolicyConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.network is None:
+        if self.network in (None, PERCEPTRON):
             if self.settings:
                 raise ValueError("settings: are those of a network of one's own; name it too")
             return self
@@ -85,6 +89,8 @@ class PolicyConfig(Section):
             load_module(POLICY_NETWORKS, self.network)
         except UserError as error:
             raise ValueError(f"network: {error}") from error
+        if self.network in POLICY_NETWORKS:
+            return self
         for name in ("hidden_sizes", "activation", "output_scale"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(

@@ -130,7 +130,8 @@ def collect(
         trajectories.append(new)
         sampled_with.append(params)
         settings = inner.settings
-        samples.append(move(with_advantages(new, settings.gamma, settings.lam), inner.device))
+        seen = with_advantages(new, settings.gamma, settings.lam, inner.policy.image)
+        samples.append(move(seen, inner.device))
         return samples[-1]
 
     meta = move(meta, inner.device)

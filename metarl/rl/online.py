@@ -13,6 +13,7 @@ import torch
 from gymnasium.vector import VectorWrapper
 from numpy.typing import ArrayLike, NDArray
 
+from metarl.envs.images import FlatImage, flat_envs
 from metarl.envs.wrappers import vectorise
 from metarl.errors import UserError
 from metarl.params import Params, repeat
@@ -134,7 +135,8 @@ def gather(
         FloatingPointError: if a number is not finite.
     """
     check_fits(policy, env)
-    envs = _OneTask(vectorise(lambda: env, 1) if isinstance(env, gym.Env) else env, task)
+    envs = vectorise(lambda: env, 1) if isinstance(env, gym.Env) else env
+    envs = _OneTask(flat_envs(envs), task)
     none = np.zeros((1, 0))  # the wrapper alone knows of the task
     rounds = [
         sample(policy, repeat(params, 1), envs, none, horizon, key, first_task=number)
@@ -167,16 +169,21 @@ def _joined(rounds: Sequence[Trajectories], episodes: int) -> Trajectories:
 
 @torch.no_grad()
 def given(
-    policy: Policy, params: Params, episodes: Gathered, scale: Sequence[float] | None = None
+    policy: Policy,
+    params: Params,
+    episodes: Gathered,
+    space: FlatImage | None = None,
+    scale: Sequence[float] | None = None,
 ) -> Trajectories:
     """Episodes that somebody gathered with this very policy, padded: (1, B, H, ·).
 
-    Where there is a scale, factors (S,), the policy sees observations multiplied by it.
+    Observations are rows, or images of the original of `space`. Where there is a scale, factors
+    (S,), the policy sees them multiplied by it.
 
     Raises:
         UserError: if one has other shapes than it must, or numbers that are not finite.
     """
-    arrays = [_checked(policy, number, episode) for number, episode in enumerate(episodes)]
+    arrays = [_checked(policy, number, episode, space) for number, episode in enumerate(episodes)]
     if not arrays:
         raise UserError("there is no episode to adapt to; give at least one")
     horizon = max(len(rewards) for *_, rewards in arrays)
@@ -204,7 +211,10 @@ def given(
 
 
 def _checked(
-    policy: Policy, number: int, episode: Trajectory | tuple[ArrayLike, ArrayLike, ArrayLike]
+    policy: Policy,
+    number: int,
+    episode: Trajectory | tuple[ArrayLike, ArrayLike, ArrayLike],
+    space: FlatImage | None,
 ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float32]]:
     try:
         observations, actions, rewards = episode
@@ -216,7 +226,8 @@ def _checked(
             f"for each step: {error}"
         ) from error
     steps = len(paid) if paid.ndim == 1 else 0
-    seen = seen.reshape(steps, -1) if steps and len(seen) == steps else seen
+    if space and seen.shape[1:] == space.original.shape:  # else they are rows already
+        seen = space.flatten(seen)
     for name, array, expected in (
         ("rewards", paid, (max(steps, 1),)),
         ("observations", seen, (steps, policy.observation_size)),

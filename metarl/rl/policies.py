@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from metarl.envs.family import check_spaces
+from metarl.envs.images import FlatImage, flat_space
 from metarl.networks.layers import ACTIVATIONS, last_layer
 from metarl.networks.mlp import init_mlp, mlp
 from metarl.networks.module import Stateless, stateless
 from metarl.params import Params
-from metarl.rl.config import POLICY_NETWORKS
+from metarl.rl.config import IMAGE_NETWORK, PERCEPTRON, POLICY_NETWORKS
 from metarl.rl.trajectories import Distribution
 
 Memory = tuple[Tensor, ...]
@@ -58,6 +59,10 @@ class Policy(Densities, Protocol):
         """Type of an action."""
 
     @property
+    def image(self) -> tuple[int, int, int] | None:
+        """(C, H, W) where an observation is an image, laid out in a row; None otherwise."""
+
+    @property
     def head(self) -> list[str]:
         """The names of what belongs to the last layer."""
 
@@ -93,6 +98,7 @@ class Memoryless:
     activation: str
     output_scale: float
     network: Stateless | None
+    image: tuple[int, int, int] | None
 
     def init_network(self, generator: torch.Generator, outputs: int) -> Params:
         """Fresh parameters of the network: Xavier weights and zero biases, or a module's own."""
@@ -104,7 +110,9 @@ class Memoryless:
     def outputs(self, params: Mapping[str, Tensor], observations: Tensor) -> Tensor:
         """What the network says at observations (..., M, S): (..., M, O)."""
         if self.network is not None:
-            return self.network(params, observations)
+            shape = self.image or (self.observation_size,)
+            seen = observations.reshape(*observations.shape[:-1], *shape)
+            return self.network(params, seen)
         return mlp(params, observations, ACTIVATIONS[self.activation])
 
     @property
@@ -150,6 +158,7 @@ class GaussianPolicy(Memoryless):
         min_std: lower bound that the standard deviation is clamped to.
         output_scale: factor on the last layer's weights at initialisation.
         network: in place of the multilayer perceptron, which the three before describe.
+        image: (C, H, W) where an observation is an image, laid out in a row; None otherwise.
     """
 
     observation_size: int
@@ -160,6 +169,7 @@ class GaussianPolicy(Memoryless):
     min_std: float = 1e-6
     output_scale: float = 1.0
     network: Stateless | None = None
+    image: tuple[int, int, int] | None = None
 
     action_dtype = torch.float32
 
@@ -236,6 +246,7 @@ class CategoricalPolicy(Memoryless):
         activation: `relu` or `tanh`.
         output_scale: factor on the last layer's weights at initialisation.
         network: in place of the multilayer perceptron, which the three before describe.
+        image: (C, H, W) where an observation is an image, laid out in a row; None otherwise.
     """
 
     observation_size: int
@@ -244,6 +255,7 @@ class CategoricalPolicy(Memoryless):
     activation: str = "relu"
     output_scale: float = 1.0
     network: Stateless | None = None
+    image: tuple[int, int, int] | None = None
 
     action_shape = ()
     action_dtype = torch.int64
@@ -330,26 +342,35 @@ def policy_for(
     """The policy that fits an environment's spaces: Gaussian for a Box, categorical for Discrete.
 
     Args:
-        observation_space: of a single environment; a one-dimensional Box.
+        observation_space: of a single environment; a one-dimensional Box, or one of images.
         action_space: of a single environment; a one-dimensional Box, or Discrete.
         hidden_sizes: widths of the hidden layers.
         activation: `relu` or `tanh`.
         init_std: initial standard deviation, for a Box.
         min_std: lower bound of the standard deviation, for a Box.
         output_scale: factor on the last layer's weights at initialisation.
-        network: `module:Class` of a `torch.nn.Module`; a multilayer perceptron where None.
+        network: `mlp`, `cnn`, or `module:Class` of a `torch.nn.Module`; where None, a multilayer
+            perceptron, or `cnn` for images.
         settings: of its constructor.
 
     Raises:
         UserError: for other spaces; see `metarl.envs.family.check_spaces`.
     """
-    check_spaces(observation_space, action_space)
-    (size,) = observation_space.shape  # type: ignore[misc] # of a flat Box
+    seen = flat_space(observation_space)
+    check_spaces(seen, action_space)
+    (size,) = seen.shape  # type: ignore[misc] # of a flat Box
+    image = seen.image_shape if isinstance(seen, FlatImage) else None
     discrete = isinstance(action_space, gym.spaces.Discrete)
     count = int(action_space.n) if discrete else action_space.shape[0]  # type: ignore[attr-defined, index]
-    own = stateless(POLICY_NETWORKS, network, settings or {}, (size,), count) if network else None
+    own: Stateless | None = None
+    if network is None and image:
+        network = IMAGE_NETWORK
+    if network is not None and network != PERCEPTRON:
+        perceptron = {"hidden_sizes": hidden_sizes, "activation": activation}
+        offered = perceptron | {"output_scale": output_scale} if network in POLICY_NETWORKS else {}
+        own = stateless(POLICY_NETWORKS, network, settings or {}, image or (size,), count, offered)
     if discrete:
-        return CategoricalPolicy(size, count, hidden_sizes, activation, output_scale, own)
+        return CategoricalPolicy(size, count, hidden_sizes, activation, output_scale, own, image)
     return GaussianPolicy(
-        size, count, hidden_sizes, activation, init_std, min_std, output_scale, own
+        size, count, hidden_sizes, activation, init_std, min_std, output_scale, own, image
     )

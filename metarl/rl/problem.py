@@ -12,6 +12,7 @@ from metarl.compute import device_for
 from metarl.distributed import shard
 from metarl.envs import TaskConditioned, TaskFamily
 from metarl.envs.family import check_members, checked_tasks
+from metarl.envs.images import flat_family
 from metarl.envs.scaling import ScaledObservations, measure_scale
 from metarl.evaluation import AdaptationCurve, Metric
 from metarl.method import Method
@@ -55,7 +56,7 @@ class PolicyProblem:
     def _family(self) -> TaskFamily:
         family = self.given or self.config.family.load()
         check_members(family, self.title)
-        return family
+        return flat_family(family)
 
     @cached_property
     def family(self) -> TaskFamily:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metarl.compute import one_thread
+from metarl.envs.images import FlatImage, ImageFamily, flat_env
 from metarl.envs.scaling import scale_observations, scale_vector_observations
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
@@ -95,7 +96,7 @@ class AdaptivePolicy:
         package do, or gymnasium.wrappers.ClipAction around them.
 
         Args:
-            observation: (S,), or (B, S) of a vector environment.
+            observation: (S,), or (B, S) of a vector environment; or images as the family has them.
             deterministic: the mean of the distribution, or the most probable action, instead.
 
         Returns:
@@ -105,8 +106,14 @@ class AdaptivePolicy:
             UserError: if the observation has another shape, or is not finite.
         """
         self._refuse_memory("act")
+        if self._space and np.shape(observation)[-3:] != self._space.original.shape:
+            raise UserError(
+                f"an observation of {self.method.problem.title} is an image of shape "
+                f"{self._space.original.shape}, not {np.shape(observation)}"
+            )
         policy = self.method.policy
-        seen = np.asarray(observation, dtype=np.float32)
+        seen = self._space.flatten(observation) if self._space else observation
+        seen = np.asarray(seen, dtype=np.float32)
         single = seen.ndim == 1
         rows = seen[None] if single else seen
         if rows.ndim != 2 or rows.shape[1] != policy.observation_size:
@@ -179,8 +186,8 @@ class AdaptivePolicy:
         policy = self
         for _ in range(steps):
             if isinstance(experience, Sequence):
-                params = split(policy.params)[0]
-                seen = given(self.method.policy, params, experience, self._scale)
+                theta, _ = split(policy.params)
+                seen = given(self.method.policy, theta, experience, self._space, self._scale)
             else:
                 seen = policy._play(experience, as_task(task), episodes, horizon, 0)
             policy = policy._stepped(seen, step_size)
@@ -275,6 +282,19 @@ class AdaptivePolicy:
         return stream(self.seed, "acting", self.steps)
 
     @cached_property
+    def _space(self) -> FlatImage | None:
+        """How images become rows, where observations are images."""
+        family, _ = self.method.problem.observed
+        if not isinstance(family, ImageFamily):
+            return None
+        env = family.make()
+        try:
+            space = env.observation_space
+            return space if isinstance(space, FlatImage) else None
+        finally:
+            env.close()
+
+    @cached_property
     def _inner(self) -> InnerLoop:
         problem: PolicyProblem = self.method.problem
         return problem.inner
@@ -309,11 +329,10 @@ class AdaptivePolicy:
     def _seen(self, env: AnyEnv) -> Any:
         """An environment of somebody's as the policy sees it."""
         check_fits(self.method.policy, env)
+        single = isinstance(env, gym.Env)
         if self._scale is None:
-            return env
-        if isinstance(env, gym.Env):
-            return scale_observations(env, self._scale)
-        return scale_vector_observations(env, self._scale)
+            return flat_env(env) if single else env
+        return (scale_observations if single else scale_vector_observations)(env, self._scale)
 
     def _stepped(self, seen: Trajectories, step_size: float | None) -> "AdaptivePolicy":
         theta, _ = split(self.params)
@@ -325,7 +344,9 @@ class AdaptivePolicy:
         else:
             size = inner.step_sizes(theta, (step_size,))[0]
         with one_thread():
-            samples = with_advantages(seen, inner.settings.gamma, inner.settings.lam)
+            samples = with_advantages(
+                seen, inner.settings.gamma, inner.settings.lam, inner.policy.image
+            )
             of_task: Samples = pytree.tree_map(lambda leaf: leaf[0], samples)
             theta = adapt(inner.loss, theta, [of_task], [size])
         for name, leaf in theta.items():

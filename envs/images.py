@@ -1,0 +1,152 @@
+"""Images as observations: laid out in one row, so that whatever works on rows of numbers works.
+
+A Box of three axes is an image, its channels first or last, whichever axis is shorter. Every
+observation becomes a row (C·H·W,) of numbers in 0...1, channels first; its space remembers the
+image's shape, so that a policy can see it as one.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from metarl.envs.family import TaskFamily
+from metarl.envs.vector import NativeTaskFamily
+from metarl.envs.world import Floats
+
+
+class FlatImage(gym.spaces.Box):
+    """Rows of an image's numbers.
+
+    Args:
+        original: a Box of three axes.
+
+    Attributes:
+        image_shape: (C, H, W).
+    """
+
+    def __init__(self, original: gym.spaces.Box) -> None:
+        self.original = original
+        first, _, last = original.shape
+        self.channels_first = first < last
+        height, width, channels = np.moveaxis(np.empty(original.shape), self._axis, -1).shape
+        self.image_shape = (channels, height, width)
+        low, high = float(original.low.min()), float(original.high.max())
+        self._bounded = bool(np.isfinite([low, high]).all() and low < high)
+        self._offset, self._factor = (low, 1.0 / (high - low)) if self._bounded else (0.0, 1.0)
+        ends = (0.0, 1.0) if self._bounded else (-np.inf, np.inf)
+        super().__init__(*ends, (channels * height * width,), np.float32)
+
+    @property
+    def _axis(self) -> int:
+        return -3 if self.channels_first else -1
+
+    def flatten(self, images: Any) -> NDArray[np.float32]:
+        """Images (..., H, W, C) or (..., C, H, W), as the original has them, to rows (..., S)."""
+        array = np.moveaxis(np.asarray(images, dtype=np.float32), self._axis, -3)
+        rows: NDArray[np.float32] = (array - np.float32(self._offset)) * np.float32(self._factor)
+        return rows.reshape(*rows.shape[:-3], -1)
+
+
+def flat_space(space: gym.Space[Any]) -> gym.Space[Any]:
+    """The space of rows of an image; every other space as it is."""
+    if isinstance(space, gym.spaces.Box) and len(space.shape) == 3:
+        return FlatImage(space)
+    return space
+
+
+def flat_env(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """An environment whose images are rows; one without images as it is."""
+    return _FlatEnv(env) if isinstance(flat_space(env.observation_space), FlatImage) else env
+
+
+def flat_envs(envs: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
+    """The same of a vector environment."""
+    seen = flat_space(envs.single_observation_space)
+    return _FlatVectorEnv(envs) if isinstance(seen, FlatImage) else envs
+
+
+def flat_family(family: TaskFamily) -> TaskFamily:
+    """A family whose images are rows; one without images as it is."""
+    if isinstance(family, NativeTaskFamily | ImageFamily):
+        return family
+    env = family.make()
+    try:
+        image = isinstance(flat_space(env.observation_space), FlatImage)
+    finally:
+        env.close()
+    return ImageFamily(family) if image else family
+
+
+@dataclass(frozen=True)
+class ImageFamily:
+    """A family like another, whose observations, images there, are rows of numbers in 0...1.
+
+    Attributes:
+        family: the other.
+    """
+
+    family: TaskFamily
+
+    @property
+    def horizon(self) -> int:
+        """H."""
+        return self.family.horizon
+
+    @property
+    def task_size(self) -> int:
+        """T."""
+        return self.family.task_size
+
+    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
+        """Tasks (num_tasks, T)."""
+        return self.family.sample_tasks(rng, num_tasks)
+
+    def describe(self, task: Floats) -> str:
+        """One task in words."""
+        return self.family.describe(task)
+
+    def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
+        """A single environment."""
+        return _FlatEnv(self.family.make(render_mode))
+
+    def make_vec(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
+        """A vector environment."""
+        return _FlatVectorEnv(self.family.make_vec(num_envs))
+
+
+class _FlatEnv(gym.ObservationWrapper[Any, Any, Any]):
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._space = FlatImage(env.observation_space)  # type: ignore[arg-type] # a Box
+        self.observation_space = self._space
+
+    def observation(self, observation: Any) -> NDArray[np.float32]:
+        return self._space.flatten(observation)
+
+
+class _FlatVectorEnv(VectorWrapper[Any, Any, Any]):
+    def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
+        super().__init__(envs)
+        self._space = FlatImage(envs.single_observation_space)  # type: ignore[arg-type] # a Box
+        self.single_observation_space = self._space
+        self.observation_space = batch_space(
+            gym.spaces.Box(self._space.low, self._space.high), envs.num_envs
+        )
+
+    def reset(
+        self,
+        *,
+        seed: int | list[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        images, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
+        return self._space.flatten(images), info
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        images, *rest = self.env.step(actions)
+        return (self._space.flatten(images), *rest)
