@@ -1,0 +1,54 @@
+"""A network of your own, for a policy and for few-shot regression: any torch.nn.Module.
+
+python examples/own_network.py
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import metarl
+from metarl.networks import LayerNorm
+
+
+class Residual(nn.Module):
+    """Adds a hidden layer to what it was given."""
+
+    def __init__(self, inputs: int, outputs: int, width: int = 64) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, width)
+        self.norm = LayerNorm(width)  # torch's own has wrong second derivatives under vmap
+        self.second = nn.Linear(width, width)
+        self.last = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs (M, inputs) to outputs (M, outputs)."""
+        hidden = torch.tanh(self.first(x))
+        hidden = hidden + torch.tanh(self.second(self.norm(hidden)))
+        outputs: Tensor = self.last(hidden)
+        return outputs
+
+
+def main(iterations: int = 20, width: int = 64, out: str = "runs/own_network") -> None:
+    """Train it both ways."""
+    policy = metarl.Config(
+        family={"name": "point-navigation"},
+        policy={"network": Residual, "settings": {"width": width}},
+        inner={"trajectories": 10},
+        outer={"algorithm": "trpo", "iterations": iterations, "meta_batch": 10},
+        evaluation={"tasks": 10, "trajectories": 10},
+    )
+    print(metarl.load(metarl.train(policy, Path(out) / "points")).evaluate().summary.estimate)
+    waves = metarl.SupervisedConfig(
+        data="sinusoid",
+        network={"name": Residual, "settings": {"width": width}},
+        outer={"iterations": 10 * iterations},
+        evaluation={"tasks": 50},
+    )
+    run = metarl.train(waves, Path(out) / "waves")
+    print(metarl.load_network(run).evaluate().summary.estimate)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The examples run as they stand, and are typed."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+TINY: dict[str, dict[str, Any]] = {
+    "own_environment": {"iterations": 2, "meta_batch": 2},
+    "own_network": {"iterations": 1, "width": 4},
+    "own_data": {"iterations": 10},
+    "online_adaptation": {"episodes": 10, "steps": 1},
+}
+SAYS = {
+    "own_environment": "return before the step:",
+    "own_network": "[",
+    "own_data": "accuracy: [",
+    "online_adaptation": "arrived at",
+}
+
+
+def test_every_example_is_here() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == TINY.keys() == SAYS.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
+def test_an_example_runs(name: str, tmp_path: Path) -> None:
+    arguments = ", ".join(f"{setting}={value}" for setting, value in TINY[name].items())
+    code = f"import {name}; {name}.main({arguments})"
+    paths = os.pathsep.join([str(EXAMPLES), str(EXAMPLES.parent)])
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert SAYS[name] in shown.stdout
+
+
+def test_importing_an_example_runs_nothing() -> None:
+    for name in TINY:
+        assert callable(runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"])
+
+
+@pytest.mark.slow
+def test_the_examples_are_typed_strictly() -> None:
+    from mypy import api
+
+    said, _, status = api.run(
+        ["--strict", "--ignore-missing-imports", *map(str, EXAMPLES.glob("*.py"))]
+    )
+    assert status == 0, said
