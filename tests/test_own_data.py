@@ -212,6 +212,11 @@ def test_tasks_that_are_not_as_they_must_be_are_refused_before_any_work(
     assert not Path("run").exists()
 
 
+def test_a_data_set_in_the_place_of_tasks_is_told_where_it_belongs(mine: Path) -> None:
+    with pytest.raises(UserError, match="name: dataset, dataset: 'my_data:Shapes'"):
+        metarl.train({**SHORT, "data": {"name": "my_data:Shapes"}}, "run")
+
+
 def broken_picture(folder: Path) -> None:
     next((folder / "pictures" / "kind 3").glob("*.png")).write_bytes(b"GIF89a")
 

@@ -15,6 +15,7 @@ from metarl.runs.run import Run
 from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.losses import CLASSIFICATION
 from metarl.supervised.method import SupervisedMethod
+from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.sinusoid import INPUTS, Sinusoid, points
 
 GRID = 200  # points that a curve is drawn through
@@ -58,8 +59,7 @@ def fit(run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | No
 def classify(run: Run) -> Classification:
     """Adapt a run's network to the first episode of its evaluation."""
     curve, method = _evaluated(run)
-    shape = method.problem.tasks("test").shape
-    if method.problem.kind is not CLASSIFICATION or len(shape) != 3 or shape[0] not in (1, 3):
+    if not shows_pictures(method.problem):
         raise UserError(
             f"{run.path} is about {method.problem.title}, which no picture is drawn of; "
             "metarl.load_network predicts in Python"
@@ -76,6 +76,12 @@ def classify(run: Run) -> Classification:
         outputs[0, -1].argmax(-1).numpy(),
         len(curve.step_sizes),
     )
+
+
+def shows_pictures(problem: SupervisedProblem) -> bool:
+    """Whether a problem is about telling apart images that can be drawn."""
+    shape = problem.tasks("test").shape
+    return problem.kind is CLASSIFICATION and len(shape) == 3 and shape[0] in (1, 3)
 
 
 def shows_sinusoids(run: Run) -> bool:

@@ -14,7 +14,7 @@ from metarl.runs.adapted_policy import adapt_to_task
 from metarl.runs.comparison import Entry, draw, meaning, rows, short_names
 from metarl.runs.config import dump_config
 from metarl.runs.plots import plot_classification, plot_fits, plot_paths
-from metarl.runs.predictions import classify, fit, shows_sinusoids
+from metarl.runs.predictions import classify, fit, shows_pictures, shows_sinusoids
 from metarl.runs.run import Run
 from metarl.runs.video import side_by_side, write_mp4
 from metarl.supervised.config import SupervisedConfig
@@ -111,6 +111,9 @@ def _method(entry: Entry, names: Mapping[Path, str], folder: Path) -> dict[str, 
 def _picture(run: Run, folder: Path) -> dict[str, object]:
     """What a network says of one task."""
     file = folder / "picture.svg"
+    problem = load_method(run.config).problem
+    if not shows_sinusoids(run) and not shows_pictures(problem):
+        return {"task": f"of {problem.title}, not drawn", "video": None, "picture": None}
     if shows_sinusoids(run):
         seen = fit(run)
         plot_fits({load_method(run.config).label: seen}, "", file)

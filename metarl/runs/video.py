@@ -22,6 +22,7 @@ Frame = NDArray[np.uint8]
 
 TITLE, CAPTION = 40, 56
 MAX_FPS = 30
+NARROWEST = 256
 GIF_WIDTH, GIF_FPS, GIF_COLOURS = 720, 15, 64
 INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
@@ -103,7 +104,10 @@ def film(
 def _picture(frame: object) -> Frame:
     if not isinstance(frame, np.ndarray) or frame.ndim != 3:
         raise RuntimeError("the environment renders no picture with render_mode='rgb_array'")
-    return frame.astype(np.uint8, copy=False)
+    # pixels of a small one become squares: there has to be room for what is written above
+    factor = math.ceil(NARROWEST / frame.shape[1])
+    enlarged: Frame = frame.astype(np.uint8, copy=False)
+    return enlarged.repeat(factor, 0).repeat(factor, 1) if factor > 1 else enlarged
 
 
 def side_by_side(

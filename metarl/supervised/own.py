@@ -52,6 +52,12 @@ class OwnTasks(Section):
         Raises:
             UserError: if it cannot be made, or is of no kind that there is.
         """
+        factory = OWN.load(self.name, ())
+        if hasattr(factory, "__getitem__") and not hasattr(factory, "sample"):
+            raise UserError(
+                f"{self.name!r} looks like a data set of (image, label); write data: {{name: "
+                f"dataset, dataset: {self.name!r}}}"
+            )
         made = make(OWN.kind, self.name, OWN.load(self.name, MEMBERS), self.settings)
         if made.kind not in KINDS:
             raise UserError(
