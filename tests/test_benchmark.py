@@ -1,25 +1,44 @@
 """The benchmark measures what it says; the figures themselves are the machine's."""
 
-from collections import defaultdict
+import math
+from io import StringIO
 from itertools import count
 from types import SimpleNamespace
 
 import pytest
+import torch
 from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
 
-from metarl.cli.bench import PARTS, _table
+from metarl.cli import bench
+from metarl.params import flatten
 from metarl.processors import processors
+from metarl.rl.maml import collect
+from metarl.rl.meta_objective import MetaObjective
+from metarl.rl.problem import PolicyProblem
 from metarl.runs import benchmark
-from metarl.runs.benchmark import SUPERVISED, alone, iteration, sampling, supervised
+from metarl.runs.benchmark import (
+    SUPERVISED,
+    alone,
+    arithmetic,
+    contention,
+    iteration,
+    sampling,
+    supervised,
+)
+from metarl.runs.config import load_config
 
+PARTS = dict.fromkeys(
+    ("sampling", "learning", "adapt", "gradient", "curvature", "line search"), 9.9
+)
+COUNTED = {f"GFLOP {part}": 44.5 for part in ("adapt", "gradient", "curvature", "line search")}
 TINY = ("outer.meta_batch=2", "inner.trajectories=3", "family.settings.horizon=5")
 
 
 @pytest.mark.slow
 def test_the_parts_of_an_iteration_are_measured_in_a_process_of_its_own() -> None:
     figures = alone(iteration, "point_navigation", TINY, 1)
-    parts = {"sampling", "learning", "adapt", "gradient", "curvature", "line search"}
-    assert figures.keys() == {*parts, "memory"}
+    assert figures.keys() == {*PARTS, *COUNTED, "memory"}
     assert all(value > 0 for value in figures.values())
     assert figures["memory"] < 2.0
 
@@ -38,6 +57,62 @@ def test_sampling_is_measured_beside_physics_and_gymnasiums_own(monkeypatch) -> 
     }
 
 
+def test_the_arithmetic_of_an_iteration_is_that_of_its_matrix_products(monkeypatch) -> None:
+    config = load_config("point_navigation", [*TINY, "outer.curvature_fraction=0.5"])
+    problem = PolicyProblem(config)
+    inner, theta, key = problem.inner, problem.inner.init(problem.generator()), problem.key(0)
+    rollouts = collect(inner, theta, problem.envs, problem.sample_tasks(0), 4, key)
+    objective = MetaObjective(inner, rollouts)
+
+    def product() -> None:
+        product = objective.curvature(theta, 0.5)
+        for _ in range(config.outer.cg_iterations):
+            product(flatten(theta))
+
+    def here(function, num_tasks, size):
+        return [function(slice(start, start + size)) for start in range(0, num_tasks, size)]
+
+    for module in ("metarl.rl.inner_loop", "metarl.rl.meta_objective"):
+        monkeypatch.setattr(f"{module}.over_chunks", here)  # the counter sees one thread alone
+    monkeypatch.setattr(PolicyProblem, "steps_per_stage", 2 * 3 * 4)
+    for part, function in (
+        ("gradient", lambda: objective.gradient(theta)),
+        ("curvature", product),
+        ("line search", lambda: objective.evaluate(theta)),
+    ):
+        mapping = {torch.ops.aten.baddbmm_: lambda _, a, b, **__: 2 * math.prod(a) * b[-1]}
+        with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+            function()
+        assert counter.get_total_flops() == pytest.approx(1e9 * arithmetic(config)[part])
+
+
+@pytest.mark.slow
+def test_two_trainings_at_once_are_measured_beside_one_alone() -> None:
+    figures = contention("point_navigation", TINY, 1)
+    assert figures.keys() == {"alone", "beside"}
+    assert all(value > 0 for value in figures.values())
+
+
+@pytest.mark.parametrize(
+    ("part", "figures"),
+    [
+        ("sampling", dict.fromkeys(("physics", "observed", "sampler", "sync", "async"), 407500.0)),
+        ("supervised", {"iteration": 1.64, "drawing": 0.011, "memory": 1.5}),
+        ("contention", {"alone": 19.5, "beside": 41.5}),
+        *((part, {**PARTS, **COUNTED, "memory": 1.23}) for part in ("iteration", "growth")),
+    ],
+)
+def test_no_heading_of_a_table_is_cut_on_a_narrow_terminal(part, figures) -> None:
+    console = Console(width=80, record=True, file=StringIO())
+    question = max(bench.PARTS[part][1], key=len)
+    table = bench._table(part, {question: figures}, {"product": 167.0, "memory": 20.0})
+    console.print(table)
+    printed = console.export_text()
+    assert "…" not in printed
+    headings = {word for column in table.columns for word in str(column.header).split()}
+    assert headings <= {*printed.split()}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("question", SUPERVISED)
 def test_supervised_learning_is_measured_without_any_data(question, monkeypatch) -> None:
@@ -51,16 +126,3 @@ def test_supervised_learning_is_measured_without_any_data(question, monkeypatch)
 def test_what_cannot_be_measured_is_answered_in_a_sentence(complaint) -> None:
     assert "there is no part 'smapling'" in complaint("bench", "smapling")
     assert "at least 1" in complaint("bench", "--repeats", "0")
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_a_terminal_of_80_columns_cuts_no_heading(part: str) -> None:
-    _, questions = PARTS[part]
-    figures = {name: defaultdict(lambda: 12.345) for name in questions}
-    table, console = _table(part, figures), Console(width=80)
-    with console.capture() as captured:
-        console.print(table)
-    assert "…" not in captured.get()
-    assert {word for c in table.columns for word in str(c.header).split()} <= {
-        *captured.get().split()
-    }

@@ -17,6 +17,7 @@ from metarl.files import write_atomically
 from metarl.processors import processors
 from metarl.progress import working
 from metarl.runs.benchmark import (
+    CONTENDED,
     GROWTH,
     ITERATED,
     SAMPLED,
@@ -24,6 +25,8 @@ from metarl.runs.benchmark import (
     Figures,
     Question,
     alone,
+    contention,
+    floors,
     iteration,
     sampling,
     supervised,
@@ -37,8 +40,10 @@ Measure how far training is from what the hardware allows, as medians and ratios
   iteration   a meta-iteration, and what its parts cost
   growth      how time and memory grow with tasks N, trajectories B and horizon H
   supervised  a meta-iteration on waves and on images (of noise: no data are needed)
+  contention  an iteration of every method, alone and with another such training beside it
 
-Takes about a quarter of an hour on two processors, with nothing else running."""
+What the machine can do at most, its floors, is measured first, and figures are shares of it. Takes
+about twenty minutes on two processors, with nothing else running."""
 
 EXAMPLES = """\
 examples:
@@ -51,7 +56,10 @@ PARTS: Mapping[str, tuple[Callable[..., Figures], Mapping[str, Question]]] = {
     "iteration": (iteration, ITERATED),
     "growth": (iteration, GROWTH),
     "supervised": (supervised, SUPERVISED),
+    "contention": (contention, CONTENDED),
 }
+# whose process must be free to start others, a training each
+IN_THIS_PROCESS = ("contention",)
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -81,14 +89,23 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
         "versions": {name: version(name) for name in ("metarl-maml", "torch", "mujoco", "numpy")},
         "repeats": options.repeats,
     }
+    with working(console, "measuring what this machine can do"):
+        results["floors"] = limits = alone(floors, options.repeats)
+    console.print(
+        f"floors: matrix products {limits['product']:.0f} GFLOP/s, "
+        f"memory {limits['memory']:.1f} GB/s",
+        highlight=False,
+    )
     for part in options.parts or PARTS:
         figures: dict[str, Figures] = {}
         measure, questions = PARTS[part]
         for number, (name, (config, overrides)) in enumerate(questions.items(), start=1):
             with working(console, f"measuring {part}: {name} ({number} of {len(questions)})"):
-                figures[name] = alone(measure, config, overrides, options.repeats)
+                asked = (config, overrides, options.repeats)
+                inside = part in IN_THIS_PROCESS
+                figures[name] = measure(*asked) if inside else alone(measure, *asked)
         results[part] = figures
-        console.print(_table(part, figures))
+        console.print(_table(part, figures, limits))
         try:
             write_atomically(options.out, json.dumps(results, indent=2) + "\n")
         except OSError as error:
@@ -108,14 +125,18 @@ def _headed(title: str, *headings: str) -> Table:
     return table
 
 
-def _table(part: str, figures: Mapping[str, Figures]) -> Table:
+def _table(part: str, figures: Mapping[str, Figures], limits: Figures) -> Table:
     match part:
         case "sampling":
             return _sampling(figures)
         case "supervised":
             return _supervised(figures)
+        case "contention":
+            return _contention(figures)
+        case "growth":
+            return _growth(figures, limits)
         case _:
-            return _iteration(part, figures)
+            return _iteration(figures, limits)
 
 
 def _supervised(figures: Mapping[str, Figures]) -> Table:
@@ -134,28 +155,88 @@ def _supervised(figures: Mapping[str, Figures]) -> Table:
 
 
 def _sampling(figures: Mapping[str, Figures]) -> Table:
-    measured, ratios = ("physics", "observed", "sampler"), ("of physics", "of observed")
-    title = "sampling: thousand environment steps a second"
-    table = _headed(title, "family", *measured, *ratios, "× sync", "× async")
+    table = _headed(
+        "sampling: thousand environment steps a second",
+        "family",
+        "thousand steps/s",
+        "the sampler is",
+    )
+    kinds = {
+        "physics": "plain physics",
+        "observed": "physics with observations",
+        "sync": "SyncVectorEnv",
+        "async": "AsyncVectorEnv",
+    }
+    for name, f in figures.items():
+        table.add_section()
+        table.add_row(name, f"{f['sampler'] / 1e3:.1f}")
+        for kind, words in kinds.items():
+            ratio = f["sampler"] / f[kind]
+            times = f"{ratio:.0f} times" if ratio >= 1.5 else f"{ratio:.0%}"
+            table.add_row(f"  {words}", f"{f[kind] / 1e3:.1f}", f"{times} that")
+    return table
+
+
+def _iteration(figures: Mapping[str, Figures], limits: Figures) -> Table:
+    table = _headed(
+        "iteration: seconds of a meta-iteration and of its parts",
+        "experiment",
+        "seconds",
+        "GFLOP",
+        "GFLOP/s",
+        "of products",
+    )
+    for name, f in figures.items():
+        whole = f["sampling"] + f["learning"]
+        table.add_section()
+        table.add_row(f"{name} ({f['memory']:.2f} GB)", f"{whole:.2f}")
+        f = {**f, "GFLOP learning": _learnt(f)}
+        for part in ("sampling", "adapt", "learning", "gradient", "curvature", "line search"):
+            row = _arithmetic(f[part], f.get(f"GFLOP {part}"), limits)
+            indent = "  " if part in ("sampling", "learning") else "    "
+            table.add_row(indent + part, f"{f[part]:.2f}", *row)
+    return table
+
+
+def _learnt(f: Figures) -> float:
+    """The arithmetic of learning, with one candidate of the line search."""
+    return sum(f[f"GFLOP {part}"] for part in ("gradient", "curvature", "line search"))
+
+
+def _arithmetic(seconds: float, count: float | None, limits: Figures) -> tuple[str, ...]:
+    if count is None:
+        return ()
+    rate = count / seconds
+    return f"{count:.1f}", f"{rate:.0f}", f"{rate / limits['product']:.0%}"
+
+
+def _growth(figures: Mapping[str, Figures], limits: Figures) -> Table:
+    table = _headed(
+        "growth: seconds of a meta-iteration on point navigation",
+        "size",
+        "whole",
+        "sampling",
+        "learning",
+        "of products",
+        "memory, GB",
+    )
     for name, f in figures.items():
         table.add_row(
             name,
-            *(f"{f[kind] / 1e3:.1f}" for kind in measured),
-            f"{f['sampler'] / f['physics']:.0%}",
-            f"{f['sampler'] / f['observed']:.0%}",
-            f"{f['sampler'] / f['sync']:.0f}",
-            f"{f['sampler'] / f['async']:.0f}",
+            f"{f['sampling'] + f['learning']:.2f}",
+            f"{f['sampling']:.2f}",
+            f"{f['learning']:.2f}",
+            _arithmetic(f["learning"], _learnt(f), limits)[-1],
+            f"{f['memory']:.2f}",
         )
     return table
 
 
-def _iteration(title: str, figures: Mapping[str, Figures]) -> Table:
-    names = ("sampling", "learning", "adapt", "gradient", "curvature", "line search")
-    title = f"{title}: seconds of a meta-iteration, and GB of memory"
-    table = _headed(title, "experiment", "whole", *names, "GB")
+def _contention(figures: Mapping[str, Figures]) -> Table:
+    table = _headed(
+        "contention: seconds of an iteration", "method", "alone", "two at once", "ratio"
+    )
     for name, f in figures.items():
-        whole = f["sampling"] + f["learning"]
-        table.add_row(
-            name, f"{whole:.2f}", *(f"{f[kind]:.2f}" for kind in names), f"{f['memory']:.2f}"
-        )
+        ratio = f["beside"] / f["alone"]
+        table.add_row(name, f"{f['alone']:.3f}", f"{f['beside']:.3f}", f"{ratio:.2f}")
     return table

@@ -68,12 +68,13 @@ class ForwardPass:
         """
         changes: list[Tensor] = []
         for layer in self._layers:
-            weight, bias = direction[f"weight{layer}"], direction[f"bias{layer}"]
-            change = _product(self.inputs[layer], weight, bias, layer == self._last)
-            if layer:
-                change = _product(
-                    changes[-1], self.params[f"weight{layer}"], change, layer == self._last
-                )
+            narrow, weight = layer == self._last, self.params[f"weight{layer}"]
+            moved = direction[f"weight{layer}"], direction[f"bias{layer}"]
+            change = _affine(self.inputs[layer], *moved, narrow)
+            if layer and narrow:
+                change += _narrow(changes[-1], weight)
+            elif layer:
+                change.baddbmm_(changes[-1], weight)
             if layer < self._last:
                 changes.append(_through_(self.activation, change, self.inputs[layer + 1]))
         return change, changes
@@ -126,23 +127,24 @@ def forward_pass(params: Mapping[str, Tensor], inputs: Tensor, activation: str) 
     """`mlp` at inputs (N, M, S), with what its derivatives need."""
     each, last = [inputs], depth(params) - 1
     for layer in range(last):
-        hidden = _product(each[-1], params[f"weight{layer}"], params[f"bias{layer}"])
+        hidden = _affine(each[-1], params[f"weight{layer}"], params[f"bias{layer}"])
         each.append(torch.relu_(hidden) if activation == "relu" else torch.tanh_(hidden))
-    outputs = _product(each[-1], params[f"weight{last}"], params[f"bias{last}"], narrow=True)
+    outputs = _affine(each[-1], params[f"weight{last}"], params[f"bias{last}"], narrow=True)
     return ForwardPass(params, activation, each, outputs)
 
 
-def _product(inputs: Tensor, weight: Tensor, plus: Tensor, narrow: bool = False) -> Tensor:
-    """Inputs times weight, plus a bias (N, F') or something of the result's own shape.
+def _affine(inputs: Tensor, weight: Tensor, bias: Tensor, narrow: bool = False) -> Tensor:
+    """Inputs times weight plus bias.
 
     A product of few columns is many times faster as its transpose, which has few rows.
     """
-    if plus.dim() < 3:
-        plus = plus.unsqueeze(1)
     if narrow:
-        product = torch.bmm(weight.mT.contiguous(), inputs.mT).mT
-        return torch.add(product, plus).contiguous()
-    return torch.baddbmm(plus, inputs, weight)
+        return (_narrow(inputs, weight) + bias.unsqueeze(1)).contiguous()
+    return torch.baddbmm(bias.unsqueeze(1), inputs, weight)
+
+
+def _narrow(inputs: Tensor, weight: Tensor) -> Tensor:
+    return torch.bmm(weight.mT.contiguous(), inputs.mT).mT
 
 
 def _outer(inputs: Tensor, cotangent: Tensor, narrow: bool = False) -> Tensor:

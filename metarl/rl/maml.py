@@ -14,7 +14,7 @@
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -139,29 +139,28 @@ def collect(
     params = repeat(theta, len(tasks))
     for alpha in inner.step_sizes(meta, step_sizes):
         before = stage(params)
-        params = concatenate(inner.over_tasks(_adapt(inner, params, before, alpha), before))
+        params = adapt_all(inner, params, before, alpha)
     stage(params)
     seconds = time.perf_counter() - started
     return Rollouts(trajectories, samples, sampled_with, seconds=seconds)
 
 
-def _adapt(
-    inner: InnerLoop, params: Params, samples: Samples, alpha: StepSizes
-) -> Callable[[slice], Params]:
-    """Line 7, of some of the tasks at a time."""
-    if derivatives.serves(inner.policy):
-        return lambda chunk: derivatives.adapted_once(
-            inner, _of(params, chunk), tasks_of(samples, chunk), alpha
-        )[0]
+def adapt_all(inner: InnerLoop, params: Params, samples: Samples, alpha: StepSizes) -> Params:
+    """Line 7: parameters stacked over tasks after an inner step, some of the tasks at a time."""
 
     def one(params: Params, samples: Samples) -> Params:
         return adapt(inner.loss, params, [samples], [alpha])
 
-    return lambda chunk: vmap(one)(_of(params, chunk), tasks_of(samples, chunk))
+    def some(chunk: slice) -> Params:
+        before, seen = (
+            {name: leaf[chunk] for name, leaf in params.items()},
+            tasks_of(samples, chunk),
+        )
+        if derivatives.serves(inner.policy):
+            return derivatives.adapted_once(inner, before, seen, alpha)[0]
+        return vmap(one)(before, seen)
 
-
-def _of(params: Params, chunk: slice) -> Params:
-    return {name: leaf[chunk] for name, leaf in params.items()}
+    return concatenate(inner.over_tasks(some, samples))
 
 
 def fine_tune(

@@ -1,18 +1,21 @@
 """How far training is from what the hardware allows: medians over repeats, ratios in one run.
 
-Four questions: how fast sampling is beside plain physics (`sampling`), where a meta-iteration's
-time goes (`iteration`), how time and memory grow (`iteration` again, with other sizes), and how
-fast supervised learning is (`supervised`).
-Everything is measured in a process of its own, so that peak memory is its own as well.
+What the machine can do is measured first (`floors`). Then: how fast sampling is beside plain
+physics (`sampling`), where a meta-iteration's time goes (`iteration`), how time and memory grow
+(`iteration` again, with other sizes), how fast supervised learning is (`supervised`), and what
+other work beside it costs (`contention`). Everything is measured in a process of its own, so that
+peak memory is its own as well.
 """
 
 import multiprocessing
 import resource
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import gymnasium as gym
@@ -21,20 +24,20 @@ import numpy as np
 import torch
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from mujoco.batch import Batch
-from torch.func import vmap
 
+from metarl.compute import over_chunks
 from metarl.envs.mujoco_world import MujocoFamily
-from metarl.inner_loop import adapt
-from metarl.method import load_method, train
+from metarl.method import Method, load_method, train
 from metarl.params import flatten, repeat
 from metarl.processors import processors
 from metarl.randomness import Key, stream
 from metarl.rl.config import Config
-from metarl.rl.maml import collect
+from metarl.rl.maml import adapt_all, collect
 from metarl.rl.meta_objective import MetaObjective
+from metarl.rl.policies import GaussianPolicy
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import sample
-from metarl.rl.trajectories import Trajectories, tasks_of
+from metarl.rl.trajectories import Trajectories
 from metarl.runs.config import load_config
 from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.data import Omniglot
@@ -71,6 +74,14 @@ SUPERVISED: dict[str, Question] = {  # what `supervised` is asked about
     "Omniglot 5-way 1-shot, 32 tasks, 15 queries": ("omniglot_5way_1shot", ("inner.queries=15",)),
     "MiniImagenet 5-way 1-shot, 4 tasks, 5 steps": ("miniimagenet_5way_1shot", ()),
 }
+CONTENDED: dict[str, Question] = {  # what `contention` is asked about
+    "MAML, point navigation": ITERATED["point navigation"],
+    "MAML, half-cheetah": ITERATED["half-cheetah, paper"],
+    "ProMP, point navigation": ("point_navigation_promp", ()),
+    "RL², point navigation": ("point_navigation_rl2", ()),
+    "PPO pretraining, point navigation": ("point_navigation", ("method.name=pretrained",)),
+    "supervised MAML, Omniglot": SUPERVISED["Omniglot 5-way 1-shot, 32 tasks, 1 query"],
+}
 # about as many classes and images as there are, of noise: what they show takes no time
 NOISE = {"omniglot": ((28, 28, 1), 1200, 20), "miniimagenet": ((84, 84, 3), 64, 100)}
 
@@ -80,6 +91,31 @@ def alone(function: Callable[..., Result], *arguments: Any) -> Result:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def floors(repeats: int) -> Figures:
+    """What the processors can do at most, all of them at once.
+
+    Returns:
+        `product`: billions of floating-point operations a second in products of large matrices in
+        single precision; `memory`: gigabytes a second, read and written, in copies of what no cache
+        holds.
+    """
+    count, size, large = processors(), 1024, 2**25
+    factors = [torch.randn(size, size) for _ in range(count)]
+    sources = [torch.zeros(large) for _ in range(count)]
+    targets = [torch.zeros(large) for _ in range(count)]
+
+    def seconds(function: Callable[[int], object]) -> float:
+        return _median(lambda: over_chunks(lambda one: function(one.start), count, 1), repeats)
+
+    def multiply(number: int) -> None:
+        for _ in range(10):
+            torch.mm(factors[number], factors[number])
+
+    product = seconds(multiply)
+    copy = seconds(lambda number: targets[number].copy_(sources[number]))
+    return {"product": count * 20e-9 * size**3 / product, "memory": count * 8e-9 * large / copy}
 
 
 def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
@@ -160,7 +196,7 @@ def iteration(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     Returns:
         `sampling` and `learning`, medians over whole iterations; `memory`. Of the parts, `adapt`
         belongs to sampling; `gradient`, `curvature` (all products of an outer step) and
-        `line search` (a candidate) to learning.
+        `line search` (a candidate) to learning. `GFLOP adapt` and so on: their arithmetic.
     """
     config = load_config(source, [*overrides, f"outer.iterations={repeats + 1}"])
     assert isinstance(config, Config)
@@ -171,23 +207,84 @@ def iteration(source: str, overrides: Sequence[str], repeats: int) -> Figures:
         "learning": statistics.median(m["time/learning"] for m in metrics),
         "memory": _peak_gigabytes(),
         **_parts(config, repeats),
+        **{f"GFLOP {part}": count for part, count in arithmetic(config).items()},
     }
 
 
-def supervised(source: str, overrides: Sequence[str], repeats: int) -> Figures:
-    """Seconds of a meta-iteration, of drawing its tasks, and the peak memory in gigabytes.
+def arithmetic(config: Config) -> Figures:
+    """Billions of floating-point operations in the matrix products of a meta-iteration's parts.
 
-    The images are noise, so that no data set is needed.
+    Of a network whose layers have weights W in all, W' of them in the first, a forward pass takes
+    W multiplications a sample, a backward pass 2 W − W', since nothing asks for the observations'
+    gradient; their derivatives along a direction 2 W − W' and 4 W − 3 W'. Biases, activations and
+    densities are left out.
     """
+    problem, outer = PolicyProblem(config), config.outer
+    policy = problem.policy
+    assert isinstance(outer, TrustRegion)
+    assert isinstance(policy, GaussianPolicy)
+    sizes = (policy.observation_size, *policy.hidden_sizes, policy.action_size)
+    first, *others = (fan_in * fan_out for fan_in, fan_out in pairwise(sizes))
+    whole, steps = first + sum(others), config.inner.steps
+    forward, backward = whole, 2 * whole - first
+    tangent, hessian = 2 * whole - first, 6 * whole - 4 * first
+    product = 2 * steps * hessian + tangent + backward
+    once = steps * (forward + backward) + forward
+    kept = 1 / max(1, round(1 / outer.curvature_fraction))
+    samples = problem.steps_per_stage
+    return {
+        part: 2e-9 * samples * multiplications
+        for part, multiplications in {
+            "adapt": forward + backward,
+            "gradient": once + backward + steps * hessian,
+            "curvature": kept * (once + outer.cg_iterations * product),
+            "line search": once,
+        }.items()
+    }
+
+
+def contention(source: str, overrides: Sequence[str], repeats: int) -> Figures:
+    """Seconds of an iteration, `alone` and of two such trainings at once, `beside`."""
+    context = multiprocessing.get_context("spawn")
+    figures: Figures = {}
+    for name, count in (("alone", 1), ("beside", 2)):
+        with context.Manager() as manager, ProcessPoolExecutor(count, context) as pool:
+            together = manager.Barrier(count)
+            trainings = [
+                pool.submit(_iterations, source, overrides, repeats, together) for _ in range(count)
+            ]
+            figures[name] = statistics.mean(training.result() for training in trainings)
+    return figures
+
+
+def _iterations(
+    source: str, overrides: Sequence[str], repeats: int, together: threading.Barrier
+) -> float:
+    training = train(_method(source, [*overrides, f"outer.iterations={repeats + 2}"]))
+    next(training)  # warms up
+    together.wait()
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        next(training)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def _method(source: str, overrides: Sequence[str]) -> Method:
+    """The method of a config; images are noise, so that no data set is needed."""
+    config = load_config(source, overrides)
+    if isinstance(config, SupervisedConfig) and isinstance(config.data, Omniglot):
+        config.data.__dict__["images"] = _noise(config.data.name)  # in place of those of a folder
+    return load_method(config)
+
+
+def supervised(source: str, overrides: Sequence[str], repeats: int) -> Figures:
+    """Seconds of a meta-iteration, of drawing its tasks, and the peak memory in gigabytes."""
     # an iteration on waves takes milliseconds: a hundred are measured as one
     span = 100 if source == "sinusoid" else 1
     changed = [f"outer.iterations={(repeats + 2) * span}", f"report_every={span}"]
-    config = load_config(source, [*overrides, *changed])
-    assert isinstance(config, SupervisedConfig)
-    data = config.data
-    if isinstance(data, Omniglot):
-        data.__dict__["images"] = _noise(data.name)  # in place of those of a folder
-    method = load_method(config)
+    method = _method(source, [*overrides, *changed])
     training = train(method, method.initial_state())
     metrics = [metrics for _, metrics in training if metrics][2:]
     return {
@@ -216,13 +313,8 @@ def _parts(config: Config, repeats: int) -> Figures:
 
     def adapted() -> object:
         (alpha,) = inner.step_sizes(theta)
-        samples = rollouts.pre[0]
-        return inner.over_tasks(
-            lambda chunk: vmap(lambda s: adapt(inner.loss, theta, [s], [alpha]))(
-                tasks_of(samples, chunk)
-            ),
-            samples,
-        )
+        stacked = repeat(theta, config.outer.meta_batch)
+        return adapt_all(inner, stacked, rollouts.pre[0], alpha)
 
     def products() -> None:
         product = objective.curvature(theta, outer.curvature_fraction)
