@@ -9,17 +9,19 @@ from torch import nn
 from torch.func import hessian, vmap
 from torch.utils import _pytree as pytree
 
+from metarl.compute import move
 from metarl.networks.module import Stateless
 from metarl.optim import Adam
-from metarl.params import flatten, unflatten
+from metarl.params import flatten, repeat, unflatten
 from metarl.rl import derivatives
 from metarl.rl.config import InnerConfig
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import clipped_surrogate, mean_kl, surrogate
+from metarl.rl.maml import adapt_all
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.promp import ProMPSettings, ProximalObjective
-from metarl.rl.trajectories import Rollouts, Samples, tasks_of
+from metarl.rl.trajectories import Rollouts, Samples, subsample, tasks_of
 from metarl.step_sizes import PREFIX, split
 from metarl.trust_region import TrustRegion
 
@@ -467,3 +469,18 @@ def test_derivatives_by_hand_are_those_of_autograd(pair, settings, monkeypatch) 
         for fraction in (1.0, 0.5):
             ours, theirs = (one.curvature(at, fraction)(vector) for one in (by_hand, autograd))
             torch.testing.assert_close(ours, theirs, **exactly)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_derivatives_stay_on_the_device_where_the_samples_are(pair) -> None:
+    theta, objective = problem(PAIRS[pair][0], learned_step_sizes="lslr")
+    inner, rollouts = objective.inner, objective.rollouts
+    meta = torch.device("meta")  # computes no numbers, but refuses to mix with another device
+    theta, pre, post = move((theta, rollouts.pre, rollouts.post), meta)
+    vector = flatten(theta)
+    gradient = derivatives.gradient(inner, theta, pre, post, objective.reached, None)
+    product = derivatives.curvature(inner, theta, pre, subsample(post, rollouts.horizon, 2))(vector)
+    adapted = adapt_all(inner, repeat(split(theta)[0], 3), pre[0], inner.step_sizes(theta)[0])
+    assert gradient.device == product.device == flatten(adapted).device == meta
+    assert gradient.shape == (len(vector) + 1,)
+    assert product.shape == vector.shape

@@ -329,10 +329,10 @@ class AdaptivePolicy:
     def _seen(self, env: AnyEnv) -> Any:
         """An environment of somebody's as the policy sees it."""
         check_fits(self.method.policy, env)
-        single = isinstance(env, gym.Env)
-        if self._scale is None:
-            return flat_env(env) if single else env
-        return (scale_observations if single else scale_vector_observations)(env, self._scale)
+        scale = self._scale
+        if isinstance(env, gym.Env):
+            return flat_env(env) if scale is None else scale_observations(env, scale)
+        return env if scale is None else scale_vector_observations(env, scale)
 
     def _stepped(self, seen: Trajectories, step_size: float | None) -> "AdaptivePolicy":
         theta, _ = split(self.params)
