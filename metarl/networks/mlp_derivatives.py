@@ -48,8 +48,8 @@ class ForwardPass:
 
     def backward(self, cotangent: Tensor) -> "BackwardPass":
         """The gradient of Σ cotangent · outputs, with a cotangent (N, M, O)."""
-        gradient, arrived, above = {}, [cotangent], cotangent
-        reaching: list[Tensor] = []
+        gradient: Params = {}
+        arrived, reaching = [cotangent], list[Tensor]()
         for layer in reversed(self._layers):
             hidden = self.inputs[layer]
             gradient[f"weight{layer}"] = _outer(hidden, arrived[-1], layer == self._last)
