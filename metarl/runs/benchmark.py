@@ -131,14 +131,14 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     config = load_config(source, overrides)
     assert isinstance(config, Config)
     problem = PolicyProblem(config)
-    family, policy = problem.family, problem.policy
+    (family, _), policy = problem.observed, problem.policy
     assert isinstance(family, MujocoFamily)
     theta = policy.init(problem.generator())
     num_tasks = config.outer.meta_batch
     num_envs = num_tasks * config.inner.trajectories
     tasks = family.sample_tasks(stream(0, "benchmark"), num_tasks)
     stacked = repeat(theta, num_tasks)
-    envs = family.make_vec(num_envs)
+    envs = problem.family.make_vec(num_envs)
 
     def sampled() -> Trajectories:
         return sample(policy, stacked, envs, tasks, family.horizon, Key(0))
