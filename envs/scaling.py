@@ -20,13 +20,18 @@ from metarl.errors import UserError
 EPISODES = 100
 # what hardly varies under random actions is not blown up to the size of what does
 LARGEST = 5.0
+# what spreads as an episode goes on, by this factor from its second quarter to its last, is a place
+# in the world or the like: random actions get nowhere, and a policy that does sees it many times as
+# large, so that it is not blown up at all
+SPREADING = 1.4
 
 
 def measure_scale(family: TaskFamily) -> tuple[float, ...]:
     """One over the standard deviation of each observation under random actions, at most 5.
 
-    The same for every seed of an experiment and for every method: tasks, starts and actions are
-    drawn from streams of their own.
+    What spreads as an episode goes on, such as the distance run, is multiplied by 1 at most. The
+    same for every seed of an experiment and for every method: tasks, starts and actions are drawn
+    from streams of their own.
 
     Args:
         family: with flat observations (S,).
@@ -44,11 +49,23 @@ def measure_scale(family: TaskFamily) -> tuple[float, ...]:
         for _ in range(family.horizon - 1):
             observations, _, terminated, truncated, _ = envs.step(envs.action_space.sample())
             active &= ~(terminated | truncated)
+            if not active.any():
+                break
             seen.append(np.array(observations[active]))
     finally:
         envs.close()
-    deviations = np.concatenate(seen).std(axis=0, dtype=np.float64)
-    return tuple(float(f"{1.0 / max(each, 1.0 / LARGEST):.2g}") for each in deviations)
+    deviations = _deviations(seen)
+    quarter = max(1, len(seen) // 4)
+    early, late = _deviations(seen[quarter : 2 * quarter] or seen), _deviations(seen[-quarter:])
+    largest = np.where(late > SPREADING * early, 1.0, LARGEST)
+    scale = np.minimum(largest, 1.0 / np.maximum(deviations, 1.0 / LARGEST))
+    return tuple(float(f"{factor:.2g}") for factor in scale)
+
+
+def _deviations(seen: Sequence[Floats]) -> Floats:
+    """The standard deviation of each observation, (S,)."""
+    deviations: Floats = np.concatenate(seen).std(axis=0, dtype=np.float64)
+    return deviations
 
 
 @dataclass(frozen=True)

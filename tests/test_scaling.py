@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3 import PPO
 
 import metarl
 from metarl.baselines.rl2 import RL2
 from metarl.baselines.stable_baselines import load_model
 from metarl.cli import main
-from metarl.envs import half_cheetah_direction
+from metarl.envs import PointNavigation, half_cheetah_direction
 from metarl.envs.scaling import measure_scale
 from metarl.method import load_method
 from metarl.rl.online import given
@@ -49,6 +50,25 @@ def test_velocities_are_scaled_down_and_angles_up_and_never_more_than_five_times
     assert (scale[:8] == 5.0).all()
     assert (scale[11:17] < 0.5).all()
     assert measure_scale(family) == tuple(scale)
+
+
+def test_the_distance_run_is_not_blown_up_since_a_policy_will_run_further() -> None:
+    *_, forward, _, height = measure_scale(half_cheetah_direction())
+    assert (forward, height) == (1.0, 5.0)
+    assert measure_scale(PointNavigation()) == (1.0, 1.0)
+
+
+def test_episodes_that_all_end_early_are_measured_as_far_as_they_go(
+    in_users_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(in_users_folder)
+    from my_tasks import Line, LineFamily
+
+    class EndsAtOnce(LineFamily):
+        def make(self, render_mode=None):
+            return TimeLimit(Line(), 1)
+
+    assert len(measure_scale(EndsAtOnce())) == 1
 
 
 def test_scaled_observations_are_the_families_own_times_the_factors() -> None:

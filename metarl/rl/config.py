@@ -60,8 +60,9 @@ class PolicyConfig(Section):
 
     `observation_scale` has a factor for each number that is observed, by which the policy, and
     every baseline's, sees it multiplied; `measured`, which becomes these factors when a training
-    begins, is one over the standard deviation under random actions, at most 5
-    (`metarl.envs.scaling`). It is worth the more the more units an observation has.
+    begins, is one over the standard deviation under random actions, at most 5, and at most 1 for
+    what spreads as an episode goes on (`metarl.envs.scaling`). It is worth the more the more units
+    an observation has.
 
     `network` names a `torch.nn.Module` of one's own in place of these layers, `module:Class`, and
     `settings` what its constructor is told; see docs/own_networks.md.
