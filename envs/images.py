@@ -52,22 +52,24 @@ class FlatImage(gym.spaces.Box):
         return rows.reshape(*rows.shape[:-3], -1)
 
 
+def is_image(space: gym.Space[Any]) -> bool:
+    """Whether a space is a Box of three axes."""
+    return isinstance(space, gym.spaces.Box) and len(space.shape) == 3
+
+
 def flat_space(space: gym.Space[Any]) -> gym.Space[Any]:
     """The space of rows of an image; every other space as it is."""
-    if isinstance(space, gym.spaces.Box) and len(space.shape) == 3:
-        return FlatImage(space)
-    return space
+    return FlatImage(space) if is_image(space) else space  # type: ignore[arg-type] # a Box
 
 
 def flat_env(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """An environment whose images are rows; one without images as it is."""
-    return _FlatEnv(env) if isinstance(flat_space(env.observation_space), FlatImage) else env
+    return _FlatEnv(env) if is_image(env.observation_space) else env
 
 
 def flat_envs(envs: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
     """The same of a vector environment."""
-    seen = flat_space(envs.single_observation_space)
-    return _FlatVectorEnv(envs) if isinstance(seen, FlatImage) else envs
+    return _FlatVectorEnv(envs) if is_image(envs.single_observation_space) else envs
 
 
 def flat_family(family: TaskFamily) -> TaskFamily:
@@ -76,7 +78,7 @@ def flat_family(family: TaskFamily) -> TaskFamily:
         return family
     env = family.make()
     try:
-        image = isinstance(flat_space(env.observation_space), FlatImage)
+        image = is_image(env.observation_space)
     finally:
         env.close()
     return ImageFamily(family) if image else family

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import metarl
-from metarl.networks import LayerNorm
+from metarl.networks.normalisation import LayerNorm
 
 
 class Residual(nn.Module):

@@ -888,7 +888,7 @@ def test_what_a_resumed_run_goes_on_with_is_written_at_once(waves, monkeypatch, 
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr("metarl.cli.training.train", interrupted)
+    monkeypatch.setattr("metarl.runs.training.iterations", interrupted)
     assert main(["train", "--resume", run, "--set", "outer.iterations=50"]) == 130
     assert "of 50 updates; continue with: metarl train --resume" in " ".join(
         capsys.readouterr().out.split()
