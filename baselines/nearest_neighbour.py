@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metarl.baselines.pretrained_network import Pretrained
+from metarl.compute import one_thread
 from metarl.evaluation import AdaptationCurve
 from metarl.method import Axis
 from metarl.networks import Network
@@ -41,6 +42,7 @@ class NearestNeighbour(Pretrained):
         predict = inductive(nearest_neighbour) if alone else nearest_neighbour
         yield predict(self.problem.network, repeat(params, len(inputs)), support, inputs)
 
+    @one_thread()
     def adaptation_curve(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:

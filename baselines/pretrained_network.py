@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from metarl.compute import one_thread
 from metarl.evaluation import AdaptationCurve, best_schedule
 from metarl.method import Metrics, Role
 from metarl.params import Params, repeat
@@ -67,6 +68,7 @@ class Pretrained(MAML):
             params = self.problem.network.new_head(params, ways)
         return super().outputs(params, support, inputs, step_sizes)
 
+    @one_thread()
     def adaptation_curve(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
@@ -123,6 +125,7 @@ class Oracle(Pretrained):
     def __init__(self, problem: SupervisedProblem) -> None:
         super().__init__(replace(problem, task_conditioned=True))
 
+    @one_thread()
     def adaptation_curve(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from metarl.compute import one_thread
 from metarl.evaluation import AdaptationCurve, best_schedule
 from metarl.method import Axis, Metrics, Role, TrainingState
 from metarl.params import Params
@@ -70,6 +71,7 @@ class Pretrained(PolicyLearner):
             self._ppo = MultiTaskPPO(self.problem)
         return self._ppo.step(state)
 
+    @one_thread()
     def adaptation_curve(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
@@ -123,6 +125,7 @@ class Oracle(Pretrained):
     def __init__(self, problem: PolicyProblem) -> None:
         super().__init__(replace(problem, task_conditioned=True))
 
+    @one_thread()
     def adaptation_curve(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.compute import over_chunks
+from metarl.compute import one_thread, over_chunks
 from metarl.distributed import mean_over_tasks
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
@@ -194,6 +194,7 @@ class RL2(PolicyLearner):
         """As many as episodes."""
         return self.settings.episodes
 
+    @one_thread()
     def initial_state(self) -> TrainingState:
         """Before the first iteration."""
         return TrainingState(0, self.policy.init(self.problem.generator()))
@@ -211,6 +212,7 @@ class RL2(PolicyLearner):
         objective = trial_objective(self, state.theta, rollouts)
         return outer_step(problem, state, rollouts, objective, "episodes")
 
+    @one_thread()
     def adaptation_curve(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:

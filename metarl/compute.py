@@ -48,10 +48,11 @@ def move(tree: Tree, device: torch.device) -> Tree:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep torch to one thread.
+    """Keep torch to one thread; a decorator as well.
 
-    Small operations gain nothing from others, which go on spinning for a while after each of them,
-    on the processors that the physics, or other small operations, want.
+    Sums are then rounded alike, however many processors there are. And small operations gain
+    nothing from other threads, which go on spinning for a while after each of them, on the
+    processors that the physics, or other small operations, want.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

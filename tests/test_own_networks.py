@@ -129,7 +129,7 @@ class Clashing(Tuple):
 around = my_networks.around
 UNFIT = {
     "dropout": (around(nn.Dropout(0.5)), r"'between' \(Dropout\) draws .* set p=0"),
-    "batch norm": (around(nn.BatchNorm1d(4)), r"\(BatchNorm1d\) keeps .* normalisation.BatchN"),
+    "batch norm": (around(nn.BatchNorm1d(4)), r"\(BatchNorm1d\) keeps .*normalisation.BatchN"),
     "affine": (
         around(nn.BatchNorm1d(4, track_running_stats=False)),
         "metarl.networks.normalisation.BatchNorm",

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.func import vmap
 
-from metarl.compute import CPU, move
+from metarl.compute import CPU, move, one_thread
 from metarl.evaluation import AdaptationCurve
 from metarl.inner_loop import adapt
 from metarl.method import Axis, Metrics, TrainingState
@@ -82,6 +82,7 @@ class MAML(PolicyLearner):
         """What line 10 improves."""
         return MetaObjective(self.problem.inner, rollouts)
 
+    @one_thread()
     def adaptation_curve(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:

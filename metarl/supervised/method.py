@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.compute import CPU, move, over_chunks
+from metarl.compute import CPU, move, one_thread, over_chunks
 from metarl.distributed import mean_over_tasks, seconds_waited, shard
 from metarl.evaluation import AdaptationCurve
 from metarl.method import Axis, Metrics, Role, TrainingState
@@ -145,6 +145,7 @@ class SupervisedMethod:
         score_name = {f"{metric.name}/{self.stage}": score}
         return score_name if self.problem.kind is REGRESSION else {"loss": loss, **score_name}
 
+    @one_thread()
     def adaptation_curve(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
