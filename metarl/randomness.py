@@ -5,11 +5,15 @@ Nothing else enters: not the global state, not the order of calls, not the numbe
 processes. So a resumed run continues exactly, and a new consumer disturbs nobody else's stream.
 """
 
+from __future__ import annotations
+
 import zlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Key(NamedTuple):
@@ -22,7 +26,7 @@ class Key(NamedTuple):
     seed: int
     indices: tuple[int, ...] = ()
 
-    def fold(self, *indices: int) -> "Key":
+    def fold(self, *indices: int) -> Key:
         """The key of a part: of an iteration, of an inner step."""
         return Key(self.seed, self.indices + indices)
 
@@ -47,6 +51,8 @@ def stream(seed: int, role: str, *indices: int) -> np.random.Generator:
 
 def torch_stream(seed: int, role: str, *indices: int) -> torch.Generator:
     """The same as `stream`, for torch."""
+    import torch
+
     generator = torch.Generator()
     generator.manual_seed(int(stream(seed, role, *indices).integers(2**63)))
     return generator

@@ -104,7 +104,7 @@ def test_two_trainings_at_once_are_measured_beside_one_alone() -> None:
 )
 def test_no_heading_of_a_table_is_cut_on_a_narrow_terminal(part, figures) -> None:
     console = Console(width=80, record=True, file=StringIO())
-    question = max(bench.PARTS[part][1], key=len)
+    question = max(benchmark.PARTS[part][1], key=len)
     table = bench._table(part, {question: figures}, {"product": 167.0, "memory": 20.0})
     console.print(table)
     printed = console.export_text()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from metarl.cli import COMMANDS
+
 HEAVY = {"torch", "scipy", "matplotlib", "mujoco", "gymnasium", "stable_baselines3", "tensorboard"}
 HEAVY |= {"imageio", "jinja2", "safetensors"}
 WATCH = """
@@ -27,7 +29,8 @@ def imported(*arguments: str, cwd: Path | None = None, first: str = "") -> set[s
 
 
 @pytest.mark.parametrize(
-    "arguments", ["--help", "--version", "list", "train --help", "sweep --help"]
+    "arguments",
+    ["--help", "--version", "list", "data check --help", *(f"{name} --help" for name in COMMANDS)],
 )
 def test_who_asks_what_there_is_waits_for_no_heavy_package(arguments: str) -> None:
     assert imported(*arguments.split()) == set()
@@ -39,11 +42,31 @@ def test_a_mistake_in_a_sweep_is_told_before_torch_is_imported() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["outer.iteratons=3", "outer.max_kl=-1", "inner.step_size=far", "method=mmal"]
+    "setting",
+    [
+        "outer.iteratons=3",
+        "outer.max_kl=-1",
+        "inner.step_size=far",
+        "method=mmal",
+        "family.settings.x=3",
+    ],
 )
 def test_a_mistake_in_a_config_is_told_before_torch_is_imported(setting: str) -> None:
     # the family says itself whether its settings are right
     assert imported("train", "quickstart", "--set", setting) <= {"gymnasium", "mujoco"}
+
+
+@pytest.mark.parametrize(
+    ("config", "setting"),
+    [
+        ("sinusoid", "outer.iteratons=3"),
+        ("sinusoid", "data.amplitud=3"),
+        ("omniglot_5way_1shot", "network.filters=x"),
+        ("omniglot_5way_1shot_mlp", "network.hidden_sizes=0"),
+    ],
+)
+def test_so_is_one_in_a_config_about_networks(config: str, setting: str) -> None:
+    assert imported("train", config, "--set", setting) == set()
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ from rich.table import Table
 from metarl.evaluation import AdaptationCurve, Summary, short
 from metarl.method import Method
 from metarl.progress import working
-from metarl.runs.results import SUFFIXES, Schedule, measure
+from metarl.runs.config import SUFFIXES, Schedule
+from metarl.runs.results import measure
 from metarl.runs.run import Run
 
 

@@ -2,10 +2,11 @@
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -16,22 +17,9 @@ from metarl.errors import UserError
 from metarl.files import write_atomically
 from metarl.processors import processors
 from metarl.progress import working
-from metarl.runs.benchmark import (
-    CONTENDED,
-    GROWTH,
-    ITERATED,
-    SAMPLED,
-    SUPERVISED,
-    Figures,
-    Question,
-    alone,
-    contention,
-    floors,
-    iteration,
-    sampling,
-    supervised,
-)
-from metarl.runs.run import machine, package_commit
+
+if TYPE_CHECKING:
+    from metarl.runs.benchmark import Figures
 
 DESCRIPTION = """\
 Measure how far training is from what the hardware allows, as medians and ratios of one run:
@@ -51,13 +39,7 @@ examples:
   metarl bench iteration --repeats 9 --out today.json
 """
 
-PARTS: Mapping[str, tuple[Callable[..., Figures], Mapping[str, Question]]] = {
-    "sampling": (sampling, SAMPLED),
-    "iteration": (iteration, ITERATED),
-    "growth": (iteration, GROWTH),
-    "supervised": (supervised, SUPERVISED),
-    "contention": (contention, CONTENDED),
-}
+PARTS = ("sampling", "iteration", "growth", "supervised", "contention")
 # whose process must be free to start others, a training each
 IN_THIS_PROCESS = ("contention",)
 
@@ -81,6 +63,10 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
         raise UserError(f"there is no part {unknown.pop()!r}; the parts are {', '.join(PARTS)}")
     if options.repeats < 1:
         raise UserError(f"--repeats must be at least 1, not {options.repeats}")
+    # imported here: it takes two seconds, which the help should not wait for
+    from metarl.runs import benchmark
+    from metarl.runs.run import machine, package_commit
+
     results: dict[str, object] = {
         "date": date.today().isoformat(),
         "commit": package_commit(),
@@ -90,7 +76,7 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
         "repeats": options.repeats,
     }
     with working(console, "measuring what this machine can do"):
-        results["floors"] = limits = alone(floors, options.repeats)
+        results["floors"] = limits = benchmark.alone(benchmark.floors, options.repeats)
     console.print(
         f"floors: matrix products {limits['product']:.0f} GFLOP/s, "
         f"memory {limits['memory']:.1f} GB/s",
@@ -98,12 +84,12 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
     )
     for part in options.parts or PARTS:
         figures: dict[str, Figures] = {}
-        measure, questions = PARTS[part]
+        measure, questions = benchmark.PARTS[part]
         for number, (name, (config, overrides)) in enumerate(questions.items(), start=1):
             with working(console, f"measuring {part}: {name} ({number} of {len(questions)})"):
                 asked = (config, overrides, options.repeats)
                 inside = part in IN_THIS_PROCESS
-                figures[name] = measure(*asked) if inside else alone(measure, *asked)
+                figures[name] = measure(*asked) if inside else benchmark.alone(measure, *asked)
         results[part] = figures
         console.print(_table(part, figures, limits))
         try:
@@ -125,7 +111,7 @@ def _headed(title: str, *headings: str) -> Table:
     return table
 
 
-def _table(part: str, figures: Mapping[str, Figures], limits: Figures) -> Table:
+def _table(part: str, figures: Mapping[str, "Figures"], limits: "Figures") -> Table:
     match part:
         case "sampling":
             return _sampling(figures)
@@ -139,7 +125,7 @@ def _table(part: str, figures: Mapping[str, Figures], limits: Figures) -> Table:
             return _iteration(figures, limits)
 
 
-def _supervised(figures: Mapping[str, Figures]) -> Table:
+def _supervised(figures: Mapping[str, "Figures"]) -> Table:
     title = "supervised: milliseconds of a meta-iteration, and GB of memory"
     table = _headed(title, "experiment", "whole", "drawing", "share", "GB")
     for name, f in figures.items():
@@ -154,7 +140,7 @@ def _supervised(figures: Mapping[str, Figures]) -> Table:
     return table
 
 
-def _sampling(figures: Mapping[str, Figures]) -> Table:
+def _sampling(figures: Mapping[str, "Figures"]) -> Table:
     table = _headed(
         "sampling: thousand environment steps a second",
         "family",
@@ -177,7 +163,7 @@ def _sampling(figures: Mapping[str, Figures]) -> Table:
     return table
 
 
-def _iteration(figures: Mapping[str, Figures], limits: Figures) -> Table:
+def _iteration(figures: Mapping[str, "Figures"], limits: "Figures") -> Table:
     table = _headed(
         "iteration: seconds of a meta-iteration and of its parts",
         "experiment",
@@ -198,19 +184,19 @@ def _iteration(figures: Mapping[str, Figures], limits: Figures) -> Table:
     return table
 
 
-def _learnt(f: Figures) -> float:
+def _learnt(f: "Figures") -> float:
     """The arithmetic of learning, with one candidate of the line search."""
     return sum(f[f"GFLOP {part}"] for part in ("gradient", "curvature", "line search"))
 
 
-def _arithmetic(seconds: float, count: float | None, limits: Figures) -> tuple[str, ...]:
+def _arithmetic(seconds: float, count: float | None, limits: "Figures") -> tuple[str, ...]:
     if count is None:
         return ()
     rate = count / seconds
     return f"{count:.1f}", f"{rate:.0f}", f"{rate / limits['product']:.0%}"
 
 
-def _growth(figures: Mapping[str, Figures], limits: Figures) -> Table:
+def _growth(figures: Mapping[str, "Figures"], limits: "Figures") -> Table:
     table = _headed(
         "growth: seconds of a meta-iteration on point navigation",
         "size",
@@ -232,7 +218,7 @@ def _growth(figures: Mapping[str, Figures], limits: Figures) -> Table:
     return table
 
 
-def _contention(figures: Mapping[str, Figures]) -> Table:
+def _contention(figures: Mapping[str, "Figures"]) -> Table:
     table = _headed(
         "contention: seconds of an iteration", "method", "alone", "two at once", "ratio"
     )

@@ -3,28 +3,17 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from metarl.cli.arguments import add_data, add_runs, add_trust, describe
 from metarl.errors import UserError
 from metarl.files import write_atomically
 from metarl.progress import working
-from metarl.runs.comparison import (
-    Entry,
-    compare,
-    draw,
-    markdown,
-    meaning,
-    refuse_twice,
-    rows,
-    with_steps_to_match,
-)
-from metarl.runs.plots import plot_fits
-from metarl.runs.predictions import fit, shows_sinusoids
-from metarl.runs.results import measured
-from metarl.runs.run import Run
+
+if TYPE_CHECKING:
+    from metarl.runs.comparison import Entry
 
 DESCRIPTION = """\
 Put runs side by side: return, error or accuracy against gradient steps on the same unseen tasks,
@@ -67,6 +56,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def _compare(options: argparse.Namespace, console: Console) -> int:
     if options.many_steps is not None and options.many_steps < 1:
         raise UserError(f"--many-steps must be at least 1, not {options.many_steps}")
+    # imported here: it takes two seconds, which the help should not wait for
+    from metarl.cli.together import load, table
+    from metarl.runs.comparison import draw, markdown, with_steps_to_match
+    from metarl.runs.run import Run
+
     runs = [Run.open(path, trust_code=options.trust_code) for path in options.runs]
     entries = load(runs, console)
     if options.many_steps:
@@ -88,32 +82,11 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def table(title: str, entries: Sequence[Entry]) -> Table:
-    """A column for each entry, so that it fits a terminal of 80 columns."""
-    table = Table(title=title, caption=meaning(entries))
-    labels, *quantities = zip(*(row.items() for row in rows(entries)), strict=True)
-    table.add_column()
-    for _, label in labels:
-        table.add_column(label, justify="right")
-    for metric in quantities:
-        name = metric[0][0]
-        table.add_row(name, *(value.replace(" [", "\n[") for _, value in metric))
-    return table
-
-
-def load(runs: Sequence[Run], console: Console) -> list[Entry]:
-    """The comparison of these runs; what was not evaluated yet is evaluated."""
-    for run in runs:
-        run.load()  # what is damaged is found before any work
-    refuse_twice(runs)
-    for number, run in enumerate(runs, start=1):
-        with working(console, f"evaluating {run.path} ({number} of {len(runs)})"):
-            measured(run)
-    return compare(runs)
-
-
-def _fits(entries: Sequence[Entry], out: Path) -> list[Path]:
+def _fits(entries: Sequence["Entry"], out: Path) -> list[Path]:
     """What each says of one wave, if that is what they are about."""
+    from metarl.runs.plots import plot_fits
+    from metarl.runs.predictions import fit, shows_sinusoids
+
     runs = {entry.label: entry.runs[0] for entry in entries}
     if not all(shows_sinusoids(run) for run in runs.values()):
         return []

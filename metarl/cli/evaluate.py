@@ -4,14 +4,8 @@ import argparse
 
 from rich.console import Console
 
-from metarl.cli.adaptation import evaluate, table
 from metarl.cli.arguments import add_data, add_runs, add_set, add_trust, describe
-from metarl.evaluation import summarise
-from metarl.method import load_method
-from metarl.runs.comparison import refuse_twice
-from metarl.runs.config import SEED, differences
-from metarl.runs.results import SUFFIXES, scheduled
-from metarl.runs.run import Run
+from metarl.runs.config import SEED, SUFFIXES, differences
 
 DESCRIPTION = """\
 Measure the return, error or accuracy after 0, 1, 2, ... gradient steps on tasks that were never
@@ -51,6 +45,14 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace, console: Console) -> int:
+    # imported here: it takes two seconds, which the help should not wait for
+    from metarl.cli.adaptation import evaluate, table
+    from metarl.evaluation import summarise
+    from metarl.method import load_method
+    from metarl.runs.comparison import refuse_twice
+    from metarl.runs.results import scheduled
+    from metarl.runs.run import Run
+
     runs = [Run.open(path, tuple(options.set), options.trust_code) for path in options.runs]
     for run in runs:
         run.load()  # what is damaged is found before any work

@@ -7,10 +7,6 @@ from rich.console import Console
 
 from metarl.cli.arguments import add_run, add_trust, describe
 from metarl.errors import UserError
-from metarl.rl.policies import Memoryless
-from metarl.runs.adapted_policy import policy_method
-from metarl.runs.results import fitting_state
-from metarl.runs.run import Run
 
 DESCRIPTION = """\
 Write a run's policy as a model of stable-baselines3, before any adaptation: `PPO.load` reads it,
@@ -31,8 +27,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace, console: Console) -> int:
-    # imported here: stable-baselines3 takes a second, which nobody else should wait for
+    # imported here: it takes two seconds, which the help should not wait for
     from metarl.baselines.stable_baselines import save_model
+    from metarl.rl.policies import Memoryless
+    from metarl.runs.adapted_policy import policy_method
+    from metarl.runs.results import fitting_state
+    from metarl.runs.run import Run
 
     run = Run.open(options.run, trust_code=options.trust_code)
     method = policy_method(run)

@@ -8,9 +8,7 @@ from rich.console import Console
 
 from metarl.cli.arguments import add_data, add_run, add_trust, describe
 from metarl.progress import working
-from metarl.runs.card import write_model
 from metarl.runs.hub import check_name, upload
-from metarl.runs.run import Run
 
 DESCRIPTION = """\
 Push a run to the Hugging Face hub: config, weights, evaluation and metrics, with a model card that
@@ -41,6 +39,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def _push(options: argparse.Namespace, console: Console) -> int:
     check_name(options.name)
+    # imported here: it takes two seconds, which the help should not wait for
+    from metarl.runs.card import write_model
+    from metarl.runs.run import Run
+
     run = Run.open(options.run, trust_code=options.trust_code)
     with tempfile.TemporaryDirectory() as folder, working(console, f"pushing {run.path}"):
         write_model(run, Path(folder), options.name)

@@ -6,13 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from metarl.cli.arguments import add_data, add_runs, add_trust, describe
-from metarl.cli.compare import load
 from metarl.errors import UserError
 from metarl.files import write_atomically
 from metarl.progress import working
-from metarl.runs.comparison import by_tasks
-from metarl.runs.report import report
-from metarl.runs.run import Run
 
 DESCRIPTION = """\
 Write one HTML page about runs: table, adaptation and training curves, videos or pictures, configs;
@@ -42,6 +38,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
+    # imported here: it takes two seconds, which the help should not wait for
+    from metarl.cli.together import load
+    from metarl.runs.comparison import by_tasks
+    from metarl.runs.report import report
+    from metarl.runs.run import Run
+
     runs = [Run.open(path, trust_code=options.trust_code) for path in options.runs]
     comparisons = [load(group, console) for group in by_tasks(runs)]
     out: Path = options.out

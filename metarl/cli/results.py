@@ -6,11 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from metarl.cli.arguments import add_data, add_runs, add_trust, describe
-from metarl.cli.compare import load
 from metarl.errors import UserError
-from metarl.runs.comparison import by_tasks
-from metarl.runs.page import write_page
-from metarl.runs.run import Run
 
 DESCRIPTION = """\
 Write a page of results in Markdown out of run directories: a section for each family of tasks, with
@@ -54,6 +50,12 @@ def _results(options: argparse.Namespace, console: Console) -> int:
         raise UserError(f"there is no folder {options.notes}; --notes names the one with the notes")
     if options.out.suffix != ".md":
         raise UserError(f"--out {options.out} must end in .md: the page is Markdown")
+    # imported here: it takes two seconds, which the help should not wait for
+    from metarl.cli.together import load
+    from metarl.runs.comparison import by_tasks
+    from metarl.runs.page import write_page
+    from metarl.runs.run import Run
+
     runs = [Run.open(path, trust_code=options.trust_code) for path in options.runs]
     comparisons = [load(group, console) for group in by_tasks(runs)]
     for file in write_page(comparisons, options.out, options.notes):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.compare import load, table
 from metarl.cli.stopping import INTERRUPTED, stopping
+from metarl.cli.together import load, table
 from metarl.errors import UserError
 from metarl.method import load_method
 from metarl.processors import leads, processors, under_torchrun

@@ -130,8 +130,8 @@ def _search(options: argparse.Namespace, console: Console) -> int:
     lowest = planned([f"{name}={between.low:g}" for name, between in ranges.items()])
     planned([f"{name}={between.high:g}" for name, between in ranges.items()])
     # imported here: torch takes a second, which a mistake in the config should not wait for
-    from metarl.cli.compare import load
     from metarl.cli.several import train_all
+    from metarl.cli.together import load
     from metarl.method import load_method
     from metarl.runs.sweep import members
 

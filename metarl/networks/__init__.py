@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NETWORKS = Registry(
-    "network", {"mlp": "metarl.networks.mlp:MLP", "conv4": "metarl.networks.conv4:Conv4"}
+    "network", {"mlp": "metarl.networks.config:MLP", "conv4": "metarl.networks.config:Conv4"}
 )
 
 

@@ -1,7 +1,9 @@
-"""The convolutional network of few-shot learning (Vinyals et al. 2016)."""
+"""The convolutional network of few-shot learning (Vinyals et al. 2016).
+
+Its settings are `metarl.networks.config.Conv4`.
+"""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,7 @@ from torch import Tensor
 
 from metarl.networks.layers import (
     affine,
-    head,
     init_norm,
-    new_head,
     scale_and_shift,
     tasks_as_axis,
     tasks_as_channels,
@@ -19,40 +19,8 @@ from metarl.networks.layers import (
 )
 from metarl.networks.normalisation import normalise, normalise_and_pool
 from metarl.params import Params
-from metarl.settings import PositiveInt, Section
 
 BLOCKS = 4
-
-
-class Conv4(Section):
-    """Four convolutional blocks, which halve the image by pooling or by a stride."""
-
-    kind: Literal["conv4"] = "conv4"
-    filters: PositiveInt = 64
-    pool: bool = False
-
-    for_images: ClassVar[str | None] = "kind"
-
-    def init(self, generator: torch.Generator, shape: tuple[int, ...], outputs: int) -> Params:
-        """Parameters for images of a shape (C, H, W) and O outputs, as `init_conv4` makes them."""
-        channels, height, width = shape
-        return init_conv4(generator, (channels, height, width), outputs, self.filters, self.pool)
-
-    def __call__(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """Logits (N, M, O) for images (N, M, C, H, W)."""
-        return conv4(params, inputs, self.pool)
-
-    def features(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """What the last layer sees, (N, M, F)."""
-        return conv4_features(params, inputs, self.pool)
-
-    def head(self, params: Mapping[str, Tensor]) -> list[str]:
-        """The names of the last layer's parameters."""
-        return head(params)
-
-    def new_head(self, params: Params, outputs: int) -> Params:
-        """The same parameters, with a last layer of zeros and another number of outputs."""
-        return new_head(params, outputs)
 
 
 def init_conv4(

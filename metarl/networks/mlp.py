@@ -1,9 +1,7 @@
-"""The multilayer perceptron."""
+"""The multilayer perceptron; its settings are `metarl.networks.config.MLP`."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,9 +9,7 @@ from torch import Tensor
 from metarl.networks.layers import (
     affine,
     depth,
-    head,
     init_norm,
-    new_head,
     scale_and_shift,
     tasks_as_axis,
     tasks_as_channels,
@@ -21,40 +17,6 @@ from metarl.networks.layers import (
 )
 from metarl.networks.normalisation import normalise
 from metarl.params import Params
-from metarl.settings import Section, Widths
-
-
-class MLP(Section):
-    """A multilayer perceptron of ReLUs, with batch normalisation or without."""
-
-    kind: Literal["mlp"] = "mlp"
-    hidden_sizes: Widths = (40, 40)
-    norm: bool = False
-
-    @property
-    def for_images(self) -> str | None:
-        """The normalisation: examples of a regression are too few and too alike."""
-        return "norm" if self.norm else None
-
-    def init(self, generator: torch.Generator, shape: tuple[int, ...], outputs: int) -> Params:
-        """Parameters for inputs of a shape and O outputs, as `init_mlp` makes them."""
-        return init_mlp(generator, (math.prod(shape), *self.hidden_sizes, outputs), self.norm)
-
-    def __call__(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """Outputs (N, M, O) for inputs (N, M, ...)."""
-        return mlp(params, inputs.flatten(2), torch.relu)
-
-    def features(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """What the last layer sees, (N, M, F)."""
-        return mlp_features(params, inputs.flatten(2), torch.relu)
-
-    def head(self, params: Mapping[str, Tensor]) -> list[str]:
-        """The names of the last layer's parameters."""
-        return head(params)
-
-    def new_head(self, params: Params, outputs: int) -> Params:
-        """The same parameters, with a last layer of zeros and another number of outputs."""
-        return new_head(params, outputs)
 
 
 def init_mlp(

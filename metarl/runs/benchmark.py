@@ -13,7 +13,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -292,6 +292,16 @@ def supervised(source: str, overrides: Sequence[str], repeats: int) -> Figures:
         "drawing": statistics.median(m["time/drawing"] for m in metrics),
         "memory": _peak_gigabytes(),
     }
+
+
+# by their names in `metarl bench`: what measures, and what it is asked
+PARTS: Mapping[str, tuple[Callable[..., Figures], Mapping[str, Question]]] = {
+    "sampling": (sampling, SAMPLED),
+    "iteration": (iteration, ITERATED),
+    "growth": (iteration, GROWTH),
+    "supervised": (supervised, SUPERVISED),
+    "contention": (contention, CONTENDED),
+}
 
 
 def _noise(name: str) -> ImageSet:

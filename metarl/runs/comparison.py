@@ -13,9 +13,9 @@ from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, Summary, short, summarise
 from metarl.frames import frame
 from metarl.method import Method
-from metarl.runs.config import SEED, differences
+from metarl.runs.config import SEED, Schedule, differences
 from metarl.runs.plots import meanings, plot_adaptation, plot_training, step_name
-from metarl.runs.results import Schedule, fitting_state, measured
+from metarl.runs.results import fitting_state, measured
 from metarl.runs.run import Run
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -27,6 +27,11 @@ from metarl.supervised.config import DATA, SupervisedConfig
 AnyConfig = Config | SupervisedConfig
 TRUST_VARIABLE = "METARL_TRUST_CODE"
 CONFIG = "config.yaml"  # in a run's directory
+
+# of an evaluation: the config's own step sizes, or those of Finn et al. (2017): α, and from then on
+# α/2; and what its files' names end in
+Schedule = Literal["own", "paper"]
+SUFFIXES: dict[Schedule, str] = {"own": "", "paper": "-paper"}
 
 # what may differ between runs that are training seeds of one experiment
 SEED = (
@@ -177,17 +182,15 @@ def validate_config(values: Mapping[str, Any], origin: str = "the config") -> An
             "(few-shot regression and classification)"
         )
     schema: type[AnyConfig] = SupervisedConfig if "data" in values else Config
-    try:
-        # what takes long to import is imported once everything else is right
-        schema.model_validate(values, context=NAMES_ALONE)
-        config = schema.model_validate(values)
-    except ValidationError as error:
-        problems = _sentences(schema, error)
-    else:
-        problems = []
     # a family can be checked although something else is wrong
-    if isinstance(values.get("family"), Mapping):
-        problems += _family_problems(values["family"])
+    problems = _family_problems(values.get("family"))
+    try:
+        schema.model_validate(values, context=NAMES_ALONE)
+        if not problems:
+            # what takes long to import is imported once everything else is right
+            config = schema.model_validate(values)
+    except ValidationError as error:
+        problems = _sentences(schema, error) + problems
     if problems:
         raise UserError(
             "\n".join([f"{origin} has {_count(problems)}:", *map("  - {}".format, problems)])
@@ -281,7 +284,9 @@ def _forget_other_kinds(values: dict[str, Any], setting: str, registry: Registry
             del values[name]
 
 
-def _family_problems(values: Mapping[str, Any]) -> list[str]:
+def _family_problems(values: Any) -> list[str]:
+    if not isinstance(values, Mapping):
+        return []
     try:
         FamilyConfig.model_validate(values).load()
     except ValidationError:

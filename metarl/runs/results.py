@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, Field
@@ -15,13 +15,10 @@ from metarl.files import read_bounded, storing, write_atomically
 from metarl.method import Method, Problem, TrainingState, load_method
 from metarl.params import flatten
 from metarl.rl.config import Config
-from metarl.runs.config import AnyConfig
+from metarl.runs.config import SUFFIXES, AnyConfig, Schedule
 from metarl.runs.run import Run
 from metarl.settings import Natural, Positive
 
-# the config's own step sizes, or those of Finn et al. (2017): α, and from then on α/2
-Schedule = Literal["own", "paper"]
-SUFFIXES: dict[Schedule, str] = {"own": "", "paper": "-paper"}
 LARGEST = 2**28  # bytes
 Number = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
@@ -72,6 +71,8 @@ class ImageTasks:
         shard: slice = slice(None),
     ) -> Episodes:
         """Draw episodes: inputs (N, ways·K, C, H, W) in 0...1, labels (N, ways·K)."""
+        import torch
+
         classes = self.images.splits[self.split]
         counts = np.diff(self.images.starts)
         indices = _choose(rng, np.full(num_tasks, len(classes)), self.ways)

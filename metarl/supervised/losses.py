@@ -1,17 +1,20 @@
 """Losses and scores of tasks side by side.
 
 A loss is the sum over tasks of the mean over a task's examples. So its gradient with respect to one
-task's parameters is that of the task alone, and a task with more examples has no bigger steps.
+task's parameters is that of the task alone, and a task with more examples has no bigger steps. As
+parts of a config they are imported before torch, which takes a second.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from metarl.evaluation import Metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -21,7 +24,9 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
         outputs: (N, M, 1).
         targets: (N, M, 1).
     """
-    return F.mse_loss(outputs, targets, reduction="sum") / outputs.shape[1]
+    from torch.nn.functional import mse_loss
+
+    return mse_loss(outputs, targets, reduction="sum") / outputs.shape[1]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -31,7 +36,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         logits: (N, M, ways).
         labels: (N, M).
     """
-    total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+    from torch.nn import functional
+
+    total = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
     return total / logits.shape[1]
 
 
@@ -42,7 +49,7 @@ def squared_errors(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def accuracies(logits: Tensor, labels: Tensor) -> Tensor:
     """The percentage of each task's examples with the highest logit at their label, (N,)."""
-    correct = (logits.argmax(-1) == labels).to(torch.float32)
+    correct = (logits.argmax(-1) == labels).float()
     # where a logit is not a number, neither is this
     return 100.0 * (correct + 0.0 * logits.sum(-1)).mean(1)
 

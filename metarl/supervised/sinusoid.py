@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from metarl.settings import Section
@@ -78,6 +77,8 @@ def points(
     tasks: NDArray[np.float64], x: NDArray[np.float64], shots: int, task_conditioned: bool = False
 ) -> Episodes:
     """The sinusoids (N, 2) at x (N, K, 1): the first of the points are for adaptation."""
+    import torch
+
     amplitude, phase = tasks[:, :1, None], tasks[:, 1:, None]
     y = torch.from_numpy((amplitude * np.sin(x - phase)).astype(np.float32))
     if task_conditioned:

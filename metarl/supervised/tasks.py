@@ -1,15 +1,19 @@
 """Tasks of supervised learning: a few examples to adapt to, and others to be judged by."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from metarl.supervised.losses import Kind
 
-Examples = tuple[Tensor, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Examples = tuple["Tensor", "Tensor"]
 
 
 @dataclass(frozen=True)
