@@ -15,12 +15,14 @@ TINY: dict[str, dict[str, Any]] = {
     "own_network": {"iterations": 1, "width": 4},
     "own_data": {"iterations": 10},
     "online_adaptation": {"episodes": 10, "steps": 1},
+    "sweep": {"iterations": 2},
 }
 SAYS = {
     "own_environment": "return before the step:",
     "own_network": "[",
     "own_data": "accuracy: [",
     "online_adaptation": "arrived at",
+    "sweep": "mean of 2 runs",
 }
 
 
