@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from metarl.envs.family import TaskFamily, checked_tasks
+from metarl.envs.images import FlatImage
 from metarl.envs.world import Floats
 from metarl.errors import UserError
 
@@ -134,6 +135,11 @@ def _scaled_space(space: gym.Space[Any], scale: Sequence[float]) -> gym.spaces.B
 
 
 def _check_flat(space: gym.Space[Any]) -> int:
+    if isinstance(space, FlatImage):
+        raise UserError(
+            "observations are images, whose pixels have one scale already: leave "
+            "policy.observation_scale out"
+        )
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
         raise UserError(
             f"observations must be a flat Box to be scaled (policy.observation_scale), not {space}"

@@ -181,3 +181,10 @@ def test_spaces_that_no_policy_is_for_get_the_wrapper_that_mends_them() -> None:
     for actions in (gym.spaces.MultiDiscrete([2, 3]), gym.spaces.Dict({"a": flat})):
         with pytest.raises(UserError, match=r"gymnasium\.wrappers\.TransformAction"):
             policy_for(image, actions)
+
+
+@pytest.mark.parametrize("scale", ["measured", [1.0]])
+def test_pixels_are_not_scaled(mine, scale) -> None:
+    values = {**TINY, "policy": {**TINY.get("policy", {}), "observation_scale": scale}}
+    with pytest.raises(UserError, match="whose pixels have one scale already"):
+        load_method(validate_config(values)).initial_state()
