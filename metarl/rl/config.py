@@ -2,7 +2,15 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializeAsAny, ValidationInfo, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from metarl.errors import UserError
 from metarl.optim import OUTER_STEPS
@@ -48,6 +56,15 @@ class FamilyConfig(Section):
         return load_family(self.name, self.settings)
 
 
+def _scale_in_a_sentence(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validated(value)
+    except ValidationError as error:  # of each alternative, where one sentence says it
+        raise ValueError(
+            f"must be `measured`, or a positive number for each that is observed, not {value!r}"
+        ) from error
+
+
 class PolicyConfig(Section):
     """The network: hidden layers, and the standard deviation of a continuous action.
 
@@ -68,7 +85,9 @@ class PolicyConfig(Section):
     `settings` what its constructor is told; see docs/own_networks.md.
     """
 
-    observation_scale: Literal["measured"] | tuple[Positive, ...] | None = None
+    observation_scale: Annotated[
+        Literal["measured"] | tuple[Positive, ...] | None, WrapValidator(_scale_in_a_sentence)
+    ] = None
     hidden_sizes: Widths = (100, 100)
     activation: Literal["relu", "tanh"] = "relu"
     output_scale: Positive = 1.0
