@@ -57,6 +57,22 @@ class SectionError(ValueError):
         self.mistakes = mistakes
 
 
+def section_of(
+    registry: Registry,
+    name: str,
+    own: str = "",
+    attribute: str = "",
+    members: tuple[str, ...] = ("model_validate",),
+) -> type[Section]:
+    """The section of what a name stands for; the arguments are those of `one_of`."""
+    found: Any = registry.load(name, () if own else members)
+    if own and not issubclass(found, Section):
+        module, _, attribute_of_own = own.partition(":")
+        found = getattr(importlib.import_module(module), attribute_of_own)
+    schema: type[Section] = getattr(found, attribute) if attribute else found
+    return schema
+
+
 def one_of(
     registry: Registry,
     tag: str,
@@ -91,16 +107,12 @@ def one_of(
             return value
         value = {**value, tag: name}
         try:
-            found = registry.load(str(name), () if own else members)
+            schema = section_of(registry, str(name), own, attribute, members)
         except UserError as error:
             if ":" in str(name):
                 raise ValueError(f"{tag}: {error}") from error
             names = " or ".join(map(repr, registry))
             raise ValueError(f"{tag}: must be {names}, not {name!r}") from error
-        if own and not issubclass(found, Section):
-            module, _, attribute_of_own = own.partition(":")
-            found = getattr(importlib.import_module(module), attribute_of_own)
-        schema: type[Section] = getattr(found, attribute) if attribute else found
         try:
             section = schema.model_validate(value)
         except ValidationError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from metarl.errors import UserError
+from metarl.method import load_method
 from metarl.runs.config import (
     differences,
     dump_config,
@@ -194,6 +195,13 @@ def test_another_outer_step_forgets_what_the_file_gave_to_the_first() -> None:
     assert config.outer.meta_batch == 20  # what both have stays
     with pytest.raises(UserError, match=r"outer\.max_kl: there is no such setting"):
         load_config("point_navigation", ["outer.algorithm=adam", "outer.max_kl=0.1"])
+
+
+def test_another_kind_may_be_one_of_ones_own() -> None:
+    config = load_config("omniglot_5way_1shot", ["network.kind=torch.nn:Linear"])
+    assert config.network.model_dump() == {"kind": "torch.nn:Linear", "settings": {}}
+    with pytest.raises(UserError, match="'fractions:Fraction' is not a class of tasks"):
+        load_method(load_config("omniglot_5way_1shot", ["data.name=fractions:Fraction"]))
 
 
 def test_a_method_names_the_outer_steps_that_serve_it() -> None:

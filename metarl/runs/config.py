@@ -21,8 +21,8 @@ from metarl.networks import NETWORKS
 from metarl.optim import OUTER_STEPS
 from metarl.registry import Registry
 from metarl.rl.config import Config, FamilyConfig
-from metarl.settings import NAMES_ALONE, SectionError
-from metarl.supervised.config import DATA, SupervisedConfig
+from metarl.settings import NAMES_ALONE, SectionError, section_of
+from metarl.supervised.config import DATA, OWN_NETWORK, OWN_TASKS, SupervisedConfig
 
 AnyConfig = Config | SupervisedConfig
 TRUST_VARIABLE = "METARL_TRUST_CODE"
@@ -269,17 +269,22 @@ def set_value(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise UserError(f"--set {override!r}: {section!r} is a setting, not a section")
     values[setting] = _parse(text, f"--set {override!r}")
-    if registry := KINDS.get(name):
-        _forget_other_kinds(values, setting, registry)
+    if kinds := KINDS.get(name):
+        _forget_other_kinds(values, setting, *kinds)
 
 
-# what says of which kind a section is: with another kind, what the file gave to the old one is void
-KINDS = {"outer.algorithm": OUTER_STEPS, "network.kind": NETWORKS, "data.name": DATA}
+# what says of which kind a section is, and the section of kinds of one's own: with another kind,
+# what the file gave to the old one is void
+KINDS = {
+    "outer.algorithm": (OUTER_STEPS, ""),
+    "network.kind": (NETWORKS, OWN_NETWORK),
+    "data.name": (DATA, OWN_TASKS),
+}
 
 
-def _forget_other_kinds(values: dict[str, Any], setting: str, registry: Registry) -> None:
+def _forget_other_kinds(values: dict[str, Any], setting: str, registry: Registry, own: str) -> None:
     with suppress(UserError):  # there is no such kind: validation says so
-        known = registry.load(str(values[setting])).model_fields
+        known = section_of(registry, str(values[setting]), own).model_fields
         for name in [name for name in values if name not in known]:
             del values[name]
 
