@@ -105,6 +105,7 @@ def test_one_that_fails_is_told_in_a_sentence_and_the_others_go_on(job) -> None:
     assert [statuses[job] for job in jobs] == [2, 0, 0]
     assert failures == [(jobs[0], "the disk is full; mend that")]
     assert "much" in jobs[0].log.read_text()
+    assert jobs[0].log.parent == jobs[0].run  # so that seed-* names runs alone
 
 
 def test_all_are_stopped_together_once_and_none_begins_then(job) -> None:
@@ -282,5 +283,5 @@ def test_ctrl_c_stops_all_seeds_and_each_saves_what_it_has(tmp_path: Path, monke
     for seed in (1, 2):
         state = json.loads((out / f"seed-{seed}" / "state.json").read_text())
         assert state["iteration"] > 0
-        assert "stopped after" in (out / f"seed-{seed}.log").read_text()
+        assert "stopped after" in (out / f"seed-{seed}" / "training.log").read_text()
     assert not (out / "seed-3" / "state.json").exists()

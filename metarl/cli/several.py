@@ -75,7 +75,7 @@ def train_all(
     at_once = min(processors(), max(1, len(jobs)))
     _say(console, f"{len(runs)} runs in {out}, {len(runs) - len(jobs)} of them complete")
     if jobs:
-        _say(console, f"training {at_once} at a time, with one thread each; their logs: {out}")
+        _say(console, f"training {at_once} at a time, with one thread each; their logs: training.log in each")
     failures: list[Job] = []
 
     def failed(job: Job, words: str) -> None:

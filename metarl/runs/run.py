@@ -6,6 +6,7 @@
     metrics.jsonl             one line a meta-iteration
     events.out.tfevents...    the same for TensorBoard
     evaluation.json, evaluation.csv, adaptation.png   the adaptation curve at the end
+    training.log              what its process said, where several were trained side by side
 
 Every file is written beside its place and then moved there, so that a run that is killed at any
 moment can be resumed. Weights are named by their iteration and `state.json` is what points to them:

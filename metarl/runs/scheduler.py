@@ -1,6 +1,6 @@
 """Trainings side by side: a process each, with one thread, as many at once as there are processors.
 
-What a process says goes into a file beside its run. One that fails does not take the others along,
+What a process says goes into a file in its run. One that fails does not take the others along,
 and when they are to stop each saves what it has.
 """
 
@@ -21,6 +21,7 @@ from metarl.runs.metrics import in_words, last_metrics
 NAMES = (THREADS_VARIABLE, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(NAMES, "1")
 TRAIN = (sys.executable, "-m", "metarl", "train")
+LOG = "training.log"  # in a run's directory
 PAUSE = 0.2  # seconds between two looks at the processes
 
 
@@ -45,7 +46,7 @@ class Job:
     @property
     def log(self) -> Path:
         """Where its process writes."""
-        return self.run.parent / f"{self.run.name}.log"
+        return self.run / LOG
 
 
 def side_by_side(
