@@ -16,7 +16,7 @@ from metarl.runs.comparison import Entry, other_evaluation
 from metarl.runs.config import AnyConfig
 from metarl.runs.results import complete
 from metarl.runs.run import Run
-from metarl.runs.scheduler import Job, side_by_side
+from metarl.runs.scheduler import LOG, Job, side_by_side
 from metarl.runs.sweep import gather
 
 Summary = Callable[[Path, Sequence[Entry], Console], None]
@@ -75,7 +75,7 @@ def train_all(
     at_once = min(processors(), max(1, len(jobs)))
     _say(console, f"{len(runs)} runs in {out}, {len(runs) - len(jobs)} of them complete")
     if jobs:
-        _say(console, f"training {at_once} at a time, with one thread each; their logs: training.log in each")
+        _say(console, f"training {at_once} at a time, with one thread each; {LOG} in each run")
     failures: list[Job] = []
 
     def failed(job: Job, words: str) -> None:
