@@ -103,7 +103,8 @@ def one_of(
                 return as_section(value)
             raise ValueError(f"must be a section with settings of its own, not {value!r}")
         name = import_string(value.get(tag, default))
-        if info.context == NAMES_ALONE and name in registry and not value.keys() - {tag}:
+        alone = isinstance(name, str) and name in registry and not value.keys() - {tag}
+        if info.context == NAMES_ALONE and alone:
             return value
         value = {**value, tag: name}
         try:
