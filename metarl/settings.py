@@ -103,8 +103,9 @@ def one_of(
                 return as_section(value)
             raise ValueError(f"must be a section with settings of its own, not {value!r}")
         name = import_string(value.get(tag, default))
-        alone = isinstance(name, str) and name in registry and not value.keys() - {tag}
-        if info.context == NAMES_ALONE and alone:
+        if not isinstance(name, str):
+            raise ValueError(f"{tag}: must be a name, not {name!r}")
+        if info.context == NAMES_ALONE and name in registry and not value.keys() - {tag}:
             return value
         value = {**value, tag: name}
         try:

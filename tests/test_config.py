@@ -75,7 +75,7 @@ def test_annealed_steps_fall_from_their_size_to_nothing() -> None:
             {**MINIMAL, "outer": {"algorithm": "trpo", "max_lk": 1}},
             ["outer.max_lk: there is no such setting (did you mean 'max_kl'?)"],
         ),
-        ({**MINIMAL, "outer": {"algorithm": {"a": 1}}}, ["outer.algorithm: must be"]),
+        ({**MINIMAL, "outer": {"algorithm": {"a": 1}}}, ["outer.algorithm: must be a name, not"]),
         ({**MINIMAL, "inner": {"steps": -1}}, ["inner.steps: must be greater than or equal to 1"]),
         ({**MINIMAL, "inner": {"steps": "two"}}, ["inner.steps: must be a valid integer"]),
         ({**MINIMAL, "inner": {"step_size": float("nan")}}, ["inner.step_size: must be"]),

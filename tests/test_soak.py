@@ -1,4 +1,4 @@
-"""The short form of `make soak`: a two-hundredth of each part, so that it works when it is needed."""
+"""The short form of `make soak`: a two-hundredth of it, so that it works when it is needed."""
 
 import subprocess
 import sys
