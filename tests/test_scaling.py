@@ -169,3 +169,11 @@ def test_from_python_a_policy_sees_them_scaled_in_anybodys_environment(tmp_path:
     )
     adapted = policy.adapt(played)
     assert not torch.equal(adapted.params["weight0"], policy.params["weight0"])
+
+
+def test_from_python_a_run_whose_scale_was_measured_goes_on(tmp_path: Path) -> None:
+    settings = [*TINY, "policy.observation_scale=measured"]
+    config = load_config("half_cheetah_direction", settings)
+    metarl.train(config, tmp_path / "run")
+    longer = load_config("half_cheetah_direction", [*settings, "outer.iterations=3"])
+    assert metarl.train(longer, tmp_path / "run", resume=True).load().iteration == 3

@@ -61,15 +61,16 @@ def train_all(
         raise UserError("--out and --resume contradict each other; runs stay where they are")
     out: Path = options.resume or options.out
     # whatever can be wrong is found before any directory is made
-    methods = [load_method(config) for config in planned.values()]
-    for method in methods:
+    methods = {place: load_method(config) for place, config in planned.items()}
+    for method in methods.values():
         method.problem.check()
-        if changed := other_evaluation(methods[0], method):
+        if changed := other_evaluation(next(iter(methods.values())), method):
             fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
             raise UserError(
                 f"these runs would not be evaluated alike ({'; '.join(changed.values())}), and "
                 f"could not be compared; add {fix}"
             )
+    planned = {place: method.problem.config for place, method in methods.items()}
     runs = gather(out, planned, bool(options.resume), tuple(options.set), options.trust_code)
     jobs = _jobs(out, runs, options)
     at_once = min(processors(), max(1, len(jobs)))

@@ -15,9 +15,9 @@ from metarl.progress import Progress
 from metarl.rl.problem import PolicyProblem
 from metarl.runs.config import AnyConfig, load_config
 from metarl.runs.metrics import Log, in_words
-from metarl.runs.results import complete, fitting_state
+from metarl.runs.results import complete
 from metarl.runs.run import Run
-from metarl.runs.training import keep_training
+from metarl.runs.training import keep_training, taken_up
 from metarl.runs.weights_and_biases import WandbLog
 
 
@@ -111,6 +111,7 @@ def _prepare(
     if config is None:
         return _resume(options, held)
     method = load_method(config)
+    config = method.problem.config  # with what is measured
     _check_processes(method)
     method.problem.check()
     model: Path | None = options.model
@@ -119,7 +120,7 @@ def _prepare(
     if distributed.restarted() and (path / "config.yaml").exists():
         run = Run(path, config)
         held.enter_context(run.locked())
-        return run, method, _saved(run, method, state)
+        return run, method, taken_up(run, method, state)
     run = Run.create(path, config)
     held.enter_context(run.locked())
     run.remove_leftovers()
@@ -137,15 +138,6 @@ def _check_processes(method: Method) -> None:
             f"{processes} processes cannot share outer.meta_batch={meta_batch} tasks; "
             "raise it, or start fewer processes"
         )
-
-
-def _saved(run: Run, method: Method, initial: TrainingState) -> TrainingState:
-    """Where a run goes on, and what its process left behind when it was killed removed."""
-    run.remove_leftovers()
-    if not run.has_checkpoint():
-        return initial
-    run.check_data_hashes(method.problem.data_hashes)
-    return fitting_state(run, method)
 
 
 def _resume(options: argparse.Namespace, held: ExitStack) -> tuple[Run, Method, TrainingState]:
@@ -168,7 +160,7 @@ def _resume(options: argparse.Namespace, held: ExitStack) -> tuple[Run, Method, 
     _check_processes(method)
     method.problem.check()
     held.enter_context(run.locked())
-    state = _saved(run, method, method.initial_state())
+    state = taken_up(run, method, method.initial_state())
     if complete(run, method):
         longer = f"; to train for longer add --set outer.iterations={2 * state.iteration}"
         raise UserError(

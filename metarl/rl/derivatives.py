@@ -74,7 +74,8 @@ class Differentiated:
         # the loss's own Hessian, in its few arguments, is symmetric: forward is backward
         bent = _grad(piece.slopes, piece.leaves, (outputs, *along.values()), retain_graph=True)
         change = piece.backward.tangent(direction, inputs, bent.pop(OUTPUTS))
-        return {name: {**change, **bent}[name] for name in self.gradient}
+        every = {**change, **bent}
+        return {name: every[name] for name in self.gradient}
 
 
 def differentiate(
@@ -103,7 +104,8 @@ def differentiate(
             value = loss(leaves, piece._replace(observations=leaves[OUTPUTS]))
             slope = _grad((value,), leaves, None, create_graph=twice)
         backward = forward.backward(slope[OUTPUTS].detach())
-        slopes.append({name: {**slope, **backward.gradient}[name].detach() for name in params})
+        every = {**slope, **backward.gradient}
+        slopes.append({name: every[name].detach() for name in params})
         values.append(value.detach())
         if twice:
             pieces.append(_Piece(forward, leaves, tuple(slope.values()), backward))
@@ -272,7 +274,8 @@ def curvature(
             outputs, _ = forward.tangent(change)
             slope = weighted({OUTPUTS: outputs, **{name: change[name] for name in forward.rest}})
             backward = forward.backward(slope.pop(OUTPUTS))
-            parts.append({name: {**slope, **backward.gradient}[name] for name in change})
+            every = {**slope, **backward.gradient}
+            parts.append({name: every[name] for name in change})
         return flatten(adaptation.pull(_summed(parts)))
 
     return product

@@ -166,12 +166,14 @@ class Run:
         """Start a run in a directory that is empty or does not exist yet.
 
         Its first checkpoint makes it one. What a run left that was killed before counts as empty.
-        What the config wants measured is measured now, and is the same from then on.
+
+        Args:
+            path: the directory.
+            config: the experiment as its problem has it, with what had to be measured.
 
         Raises:
             UserError: if something is there already, or the directory cannot be written.
         """
-        config = load_method(config).problem.config
         try:
             if (path / CONFIG).exists():
                 state = "already holds a run"

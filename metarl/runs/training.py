@@ -48,17 +48,24 @@ def train(config: AnyConfig, path: Path, resume: bool = False, report: Report | 
     if there and not resume:
         raise UserError(f"{path} already holds a run; give resume=True to go on with it")
     state = method.initial_state()  # what is wrong is found before anything is written
+    config = method.problem.config  # with what is measured
     run = Run(path, config) if there else Run.create(path, config)
     with run.locked():
-        run.remove_leftovers()
-        if run.has_checkpoint():
-            run.check_data_hashes(method.problem.data_hashes)
-            state = fitting_state(run, method)
-        else:
+        state = taken_up(run, method, state)
+        if not run.has_checkpoint():
             run.save(state, method.problem.data_hashes)
         keep_training(run, method, state, report)
         measure(run, method)
     return run
+
+
+def taken_up(run: Run, method: Method, initial: TrainingState) -> TrainingState:
+    """Where a run goes on, and what its process left behind when it was killed removed."""
+    run.remove_leftovers()
+    if not run.has_checkpoint():
+        return initial
+    run.check_data_hashes(method.problem.data_hashes)
+    return fitting_state(run, method)
 
 
 def keep_training(
