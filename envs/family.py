@@ -1,6 +1,7 @@
 """What a task family is, the families of this package, and how a config names one."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -130,6 +131,43 @@ def checked_tasks(
     if not np.isfinite(tasks).all():
         raise UserError(f"{whose} must return finite numbers, not NaN or infinities")
     return tasks
+
+
+@dataclass(frozen=True)
+class FamilyWrapper:
+    """A family like another; what derives from it says in what its environments differ.
+
+    Attributes:
+        family: the other.
+    """
+
+    family: TaskFamily
+
+    @property
+    def horizon(self) -> int:
+        """H."""
+        return self.family.horizon
+
+    @property
+    def task_size(self) -> int:
+        """T."""
+        return self.family.task_size
+
+    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> NDArray[np.float64]:
+        """Tasks (num_tasks, T)."""
+        return checked_tasks(self.family, rng, num_tasks)
+
+    def describe(self, task: NDArray[np.float64]) -> str:
+        """One task in words."""
+        return self.family.describe(task)
+
+    def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
+        """A single environment."""
+        raise NotImplementedError
+
+    def make_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
+        """A vector environment."""
+        raise NotImplementedError
 
 
 def check_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:

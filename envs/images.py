@@ -14,9 +14,8 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from metarl.envs.family import TaskFamily
+from metarl.envs.family import FamilyWrapper, TaskFamily
 from metarl.envs.vector import NativeTaskFamily
-from metarl.envs.world import Floats
 
 
 class FlatImage(gym.spaces.Box):
@@ -85,32 +84,8 @@ def flat_family(family: TaskFamily) -> TaskFamily:
 
 
 @dataclass(frozen=True)
-class ImageFamily:
-    """A family like another, whose observations, images there, are rows of numbers in 0...1.
-
-    Attributes:
-        family: the other.
-    """
-
-    family: TaskFamily
-
-    @property
-    def horizon(self) -> int:
-        """H."""
-        return self.family.horizon
-
-    @property
-    def task_size(self) -> int:
-        """T."""
-        return self.family.task_size
-
-    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
-        """Tasks (num_tasks, T)."""
-        return self.family.sample_tasks(rng, num_tasks)
-
-    def describe(self, task: Floats) -> str:
-        """One task in words."""
-        return self.family.describe(task)
+class ImageFamily(FamilyWrapper):
+    """A family like another, whose observations, images there, are rows of numbers in 0...1."""
 
     def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """A single environment."""

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from metarl.envs.family import TaskFamily, checked_tasks
+from metarl.envs.family import FamilyWrapper, TaskFamily, checked_tasks
 from metarl.envs.images import FlatImage
 from metarl.envs.world import Floats
 from metarl.errors import UserError
@@ -70,34 +70,14 @@ def _deviations(seen: Sequence[Floats]) -> Floats:
 
 
 @dataclass(frozen=True)
-class ScaledObservations:
+class ScaledObservations(FamilyWrapper):
     """A family like another, but every observation (S,) is multiplied by factors.
 
     Attributes:
-        family: the other.
         scale: S factors.
     """
 
-    family: TaskFamily
     scale: tuple[float, ...]
-
-    @property
-    def horizon(self) -> int:
-        """H."""
-        return self.family.horizon
-
-    @property
-    def task_size(self) -> int:
-        """T."""
-        return self.family.task_size
-
-    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
-        """Tasks (num_tasks, T)."""
-        return checked_tasks(self.family, rng, num_tasks)
-
-    def describe(self, task: Floats) -> str:
-        """One task in words."""
-        return self.family.describe(task)
 
     def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """A single environment."""

@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from metarl.envs.family import TaskFamily, checked_tasks
+from metarl.envs.family import FamilyWrapper
 from metarl.envs.world import Floats, as_tasks
 from metarl.errors import UserError
 
@@ -127,32 +127,8 @@ def vectorise(
 
 
 @dataclass(frozen=True)
-class TaskConditioned:
-    """A family like another, but every observation (S,) ends with the task: (S + T,).
-
-    Attributes:
-        family: the other.
-    """
-
-    family: TaskFamily
-
-    @property
-    def horizon(self) -> int:
-        """H."""
-        return self.family.horizon
-
-    @property
-    def task_size(self) -> int:
-        """T."""
-        return self.family.task_size
-
-    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
-        """Tasks (num_tasks, T)."""
-        return checked_tasks(self.family, rng, num_tasks)
-
-    def describe(self, task: Floats) -> str:
-        """One task in words."""
-        return self.family.describe(task)
+class TaskConditioned(FamilyWrapper):
+    """A family like another, but every observation (S,) ends with the task: (S + T,)."""
 
     def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """A single environment; `reset` must be given a task before it can tell it."""

@@ -33,8 +33,9 @@ Whatever is the user's to mend is a `UserError`, in one sentence. Nothing here i
 is asked for: `import metarl` takes no time.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from metarl.lazy import imported_from
 
 if TYPE_CHECKING:
     from metarl.api import compare as compare
@@ -57,34 +58,30 @@ if TYPE_CHECKING:
     from metarl.supervised.data import Dataset as Dataset
 
 _HOMES = {
-    "load": "api",
-    "load_network": "api",
-    "train": "api",
-    "evaluate": "api",
-    "compare": "api",
-    "adapt": "inner_loop",
-    "check_family": "envs.checker",
-    "vectorise": "envs.wrappers",
-    "Config": "rl.config",
-    "SupervisedConfig": "supervised.config",
-    "Dataset": "supervised.data",
-    "AdaptivePolicy": "runs.adaptive",
-    "AdaptiveNetwork": "runs.adaptive",
-    "AdaptationCurve": "evaluation",
-    "Run": "runs.run",
-    "TaskFamily": "envs.family",
-    "Trajectory": "rl.online",
-    "UserError": "errors",
+    "load": "metarl.api",
+    "load_network": "metarl.api",
+    "train": "metarl.api",
+    "evaluate": "metarl.api",
+    "compare": "metarl.api",
+    "adapt": "metarl.inner_loop",
+    "check_family": "metarl.envs.checker",
+    "vectorise": "metarl.envs.wrappers",
+    "Config": "metarl.rl.config",
+    "SupervisedConfig": "metarl.supervised.config",
+    "Dataset": "metarl.supervised.data",
+    "AdaptivePolicy": "metarl.runs.adaptive",
+    "AdaptiveNetwork": "metarl.runs.adaptive",
+    "AdaptationCurve": "metarl.evaluation",
+    "Run": "metarl.runs.run",
+    "TaskFamily": "metarl.envs.family",
+    "Trajectory": "metarl.rl.online",
+    "UserError": "metarl.errors",
 }
 
 __all__ = list(_HOMES)  # the names above, once
 
 
-def __getattr__(name: str) -> Any:
-    """What is asked for, from the module that it lives in (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'metarl' has no attribute {name!r}")
-    return getattr(import_module(f"metarl.{_HOMES[name]}"), name)
+__getattr__ = imported_from(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

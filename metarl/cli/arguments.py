@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from metarl.errors import UserError
-from metarl.runs.config import TRUST_VARIABLE
+from metarl.runs.config import TRUST_VARIABLE, shipped_configs
 from metarl.supervised.config import DATA_VARIABLE
 
 Command = Callable[[argparse.Namespace, Console], int]
@@ -21,6 +21,19 @@ def describe(
     parser.description, parser.epilog = description, examples
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.set_defaults(command=command)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """A config, as `options.config`; None where something is resumed."""
+    parser.add_argument(
+        "config", nargs="?", metavar="CONFIG", help="a YAML file, or a name from `metarl list`"
+    )
+
+
+def no_config(instead: str) -> UserError:
+    """What to raise where there should be a config; `instead` is what else might be said."""
+    names = ", ".join(shipped_configs())
+    return UserError(f"name a config: a YAML file, or one of {names}; or {instead}")
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

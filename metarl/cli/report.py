@@ -39,13 +39,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def _report(options: argparse.Namespace, console: Console) -> int:
     # imported here: it takes two seconds, which the help should not wait for
-    from metarl.cli.together import load
-    from metarl.runs.comparison import by_tasks
+    from metarl.cli.together import load_by_tasks
     from metarl.runs.report import report
-    from metarl.runs.run import Run
 
-    runs = [Run.open(path, trust_code=options.trust_code) for path in options.runs]
-    comparisons = [load(group, console) for group in by_tasks(runs)]
+    comparisons = load_by_tasks(options.runs, options.trust_code, console)
     out: Path = options.out
     try:
         with working(console, "filming"):

@@ -51,13 +51,10 @@ def _results(options: argparse.Namespace, console: Console) -> int:
     if options.out.suffix != ".md":
         raise UserError(f"--out {options.out} must end in .md: the page is Markdown")
     # imported here: it takes two seconds, which the help should not wait for
-    from metarl.cli.together import load
-    from metarl.runs.comparison import by_tasks
+    from metarl.cli.together import load_by_tasks
     from metarl.runs.page import write_page
-    from metarl.runs.run import Run
 
-    runs = [Run.open(path, trust_code=options.trust_code) for path in options.runs]
-    comparisons = [load(group, console) for group in by_tasks(runs)]
+    comparisons = load_by_tasks(options.runs, options.trust_code, console)
     for file in write_page(comparisons, options.out, options.notes):
         console.print(f"wrote {file}", highlight=False, soft_wrap=True)
     return 0

@@ -9,18 +9,20 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.cli.arguments import (
+    add_config,
     add_data,
     add_seeds,
     add_set,
     add_trust,
     add_wandb,
     describe,
+    no_config,
     seeds_of,
 )
 from metarl.cli.stopping import INTERRUPTED
 from metarl.errors import UserError
 from metarl.processors import processors
-from metarl.runs.config import AnyConfig, load_config, shipped_configs
+from metarl.runs.config import AnyConfig, load_config
 from metarl.runs.grid import folder_of, variants
 from metarl.runs.search import propose, ranges_of, require_optuna
 from metarl.runs.weights_and_biases import require_wandb
@@ -57,9 +59,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
     describe(parser, DESCRIPTION, EXAMPLES, _sweep)
     parser.set_defaults(name="sweep")
-    parser.add_argument(
-        "config", nargs="?", metavar="CONFIG", help="a YAML file, or a name from `metarl list`"
-    )
+    add_config(parser)
     add_set(parser, "SECTION.SETTING=VALUE[,VALUE...]", "the values of a setting")
     add_seeds(parser)
     parser.add_argument(
@@ -102,9 +102,7 @@ def _planned(options: argparse.Namespace) -> Mapping[Path, AnyConfig]:
 def _place(options: argparse.Namespace) -> None:
     """Make sure that there is a config, and as `options.out` a directory."""
     if not options.config:
-        raise UserError(
-            f"name a config: a YAML file, or one of {', '.join(shipped_configs())}; or --resume OUT"
-        )
+        raise no_config("--resume OUT")
     if not options.resume:
         options.out = options.out or Path("runs") / f"{Path(options.config).stem}-sweep"
 

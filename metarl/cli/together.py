@@ -1,12 +1,13 @@
 """Runs side by side: measured and told, by `compare` and by all that end in a comparison."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from metarl.progress import working
-from metarl.runs.comparison import Entry, compare, meaning, refuse_twice, rows
+from metarl.runs.comparison import Entry, by_tasks, compare, meaning, refuse_twice, rows
 from metarl.runs.results import measured
 from metarl.runs.run import Run
 
@@ -22,6 +23,12 @@ def table(title: str, entries: Sequence[Entry]) -> Table:
         name = metric[0][0]
         table.add_row(name, *(value.replace(" [", "\n[") for _, value in metric))
     return table
+
+
+def load_by_tasks(paths: Sequence[Path], trust_code: bool, console: Console) -> list[list[Entry]]:
+    """A comparison for each family of tasks or data set among these runs."""
+    runs = [Run.open(path, trust_code=trust_code) for path in paths]
+    return [load(group, console) for group in by_tasks(runs)]
 
 
 def load(runs: Sequence[Run], console: Console) -> list[Entry]:

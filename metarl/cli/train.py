@@ -7,18 +7,20 @@ from pathlib import Path
 from rich.console import Console
 
 from metarl.cli.arguments import (
+    add_config,
     add_data,
     add_seeds,
     add_set,
     add_trust,
     add_wandb,
     describe,
+    no_config,
     seeds_of,
 )
 from metarl.errors import UserError
 from metarl.processors import leads
 from metarl.rl.config import METHODS as RL_METHODS
-from metarl.runs.config import CONFIG, AnyConfig, load_config, shipped_configs
+from metarl.runs.config import CONFIG, AnyConfig, load_config
 from metarl.runs.weights_and_biases import require_wandb
 from metarl.supervised.config import METHODS as SUPERVISED_METHODS
 
@@ -100,9 +102,7 @@ def declare_baseline(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "config", nargs="?", metavar="CONFIG", help="a YAML file, or a name from `metarl list`"
-    )
+    add_config(parser)
     add_set(parser, "SECTION.SETTING=VALUE", "change a setting of the config")
     parser.add_argument("--seed", type=int, metavar="N", help="the same as --set seed=N")
     add_seeds(parser)
@@ -159,9 +159,7 @@ def _config(options: argparse.Namespace, overrides: Sequence[str]) -> AnyConfig:
     if not options.config:
         if options.resume:
             raise UserError(f"name the config of {options.resume} as well, to add seeds to it")
-        raise UserError(
-            f"name a config: a YAML file, or one of {', '.join(shipped_configs())}; or --resume RUN"
-        )
+        raise no_config("--resume RUN")
     if options.name == "baseline":
         if options.kind is None:
             raise UserError(f"say which baseline: --kind {', --kind '.join(KINDS)}")

@@ -1,7 +1,8 @@
 """Reinforcement learning with MAML: Algorithm 3 of Finn et al. (2017)."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from metarl.lazy import imported_from
 
 if TYPE_CHECKING:
     from metarl.rl.config import Config
@@ -17,8 +18,4 @@ _MODULES = {
     "PolicyProblem": "metarl.rl.problem",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = imported_from(__name__, _MODULES)
