@@ -1,5 +1,6 @@
 """The wheel: what is in it, and that it works away from the checkout."""
 
+import fcntl
 import subprocess
 import sys
 import tarfile
@@ -16,13 +17,16 @@ ROOT = Path(__file__).parent.parent
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with an sdist, and the wheel from it; and what was said meanwhile."""
     folder = tmp_path_factory.mktemp("dist")
-    said = subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)],
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    # one at a time: setuptools writes into the checkout, which tests side by side have in common
+    with (tmp_path_factory.getbasetemp().parent / "build.lock").open("w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        said = subprocess.run(
+            [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)],
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
     return folder, said.stdout
 
 
