@@ -1,7 +1,7 @@
 """Classification by the nearest neighbour, in the feature space of a pretrained network."""
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,16 +13,9 @@ from metarl.evaluation import AdaptationCurve
 from metarl.method import Axis
 from metarl.networks import Network
 from metarl.params import Params, repeat
-from metarl.settings import MethodSection
 from metarl.supervised.losses import CLASSIFICATION, Kind
 from metarl.supervised.prediction import inductive
 from metarl.supervised.tasks import Examples
-
-
-class NearestNeighbourSettings(MethodSection):
-    """None: the network is trained as a pretrained one."""
-
-    name: Literal["nearest_neighbour"] = "nearest_neighbour"
 
 
 class NearestNeighbour(Pretrained):
@@ -30,7 +23,6 @@ class NearestNeighbour(Pretrained):
 
     label: ClassVar[str] = "nearest neighbour"
     axis: ClassVar[Axis | None] = None
-    Settings: ClassVar[type[MethodSection]] = NearestNeighbourSettings
     kinds: ClassVar[tuple[Kind, ...]] = (CLASSIFICATION,)
     validates: ClassVar[bool] = False
 

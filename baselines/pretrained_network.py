@@ -6,7 +6,7 @@ Larochelle (2017), section 4.1. The network and the number of examples are those
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,17 +15,10 @@ from metarl.compute import one_thread
 from metarl.evaluation import AdaptationCurve, best_schedule
 from metarl.method import Metrics, Role
 from metarl.params import Params, repeat
-from metarl.settings import MethodSection
 from metarl.supervised.losses import CLASSIFICATION, REGRESSION, Kind
 from metarl.supervised.maml import MAML
 from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.tasks import Episodes, Examples
-
-
-class PretrainedSettings(MethodSection):
-    """None: its settings are the section `baseline`."""
-
-    name: Literal["pretrained"] = "pretrained"
 
 
 class Pretrained(MAML):
@@ -33,7 +26,6 @@ class Pretrained(MAML):
 
     role: ClassVar[Role] = "baseline"
     label: ClassVar[str] = "pretrained"
-    Settings: ClassVar[type[MethodSection]] = PretrainedSettings
     validates: ClassVar[bool] = True
     distributes: ClassVar[bool] = False
     stage: ClassVar[str] = "after_0_steps"
@@ -87,17 +79,10 @@ class Pretrained(MAML):
         )
 
 
-class RandomSettings(MethodSection):
-    """None."""
-
-    name: Literal["random"] = "random"
-
-
 class Random(Pretrained):
     """A network that was never trained, fine-tuned."""
 
     label: ClassVar[str] = "random"
-    Settings: ClassVar[type[MethodSection]] = RandomSettings
     updates: ClassVar[int] = 0
 
     outputs = MAML.outputs
@@ -108,18 +93,11 @@ class Random(Pretrained):
         return self.problem.network.init(generator, tasks.shape, tasks.outputs)
 
 
-class OracleSettings(MethodSection):
-    """None: its settings are the section `baseline`."""
-
-    name: Literal["oracle"] = "oracle"
-
-
 class Oracle(Pretrained):
     """The same network with the task among its inputs. It has nothing to adapt to."""
 
     label: ClassVar[str] = "oracle"
     axis = None
-    Settings: ClassVar[type[MethodSection]] = OracleSettings
     kinds: ClassVar[tuple[Kind, ...]] = (REGRESSION,)
 
     def __init__(self, problem: SupervisedProblem) -> None:

@@ -6,7 +6,7 @@ and the budget of environment steps are those of meta-training.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,9 @@ from metarl.rl.maml import fine_tune, fine_tuned
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.training import PolicyLearner
 from metarl.rl.trajectories import Rollouts
-from metarl.settings import MethodSection
 
 if TYPE_CHECKING:
     from metarl.baselines.ppo import MultiTaskPPO
-
-
-class PretrainedSettings(MethodSection):
-    """None: its settings are the section `baseline`."""
-
-    name: Literal["pretrained"] = "pretrained"
 
 
 class Pretrained(PolicyLearner):
@@ -38,7 +31,6 @@ class Pretrained(PolicyLearner):
     role: ClassVar[Role] = "baseline"
     label: ClassVar[str] = "pretrained"
     axis: ClassVar[Axis | None] = "gradient steps"
-    Settings: ClassVar[type[MethodSection]] = PretrainedSettings
     distributes: ClassVar[bool] = False
     anneals: ClassVar[bool] = False
     stages: ClassVar[int] = 1
@@ -109,18 +101,11 @@ def chosen_step_sizes(problem: PolicyProblem, params: Params) -> tuple[float, ..
     )
 
 
-class OracleSettings(MethodSection):
-    """None: its settings are the section `baseline`."""
-
-    name: Literal["oracle"] = "oracle"
-
-
 class Oracle(Pretrained):
     """The same PPO with the task among the observations. It has nothing to adapt to."""
 
     label: ClassVar[str] = "oracle"
     axis: ClassVar[Axis | None] = None
-    Settings: ClassVar[type[MethodSection]] = OracleSettings
 
     def __init__(self, problem: PolicyProblem) -> None:
         super().__init__(replace(problem, task_conditioned=True))

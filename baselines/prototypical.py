@@ -5,13 +5,13 @@ layer itself goes unused.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
+from metarl.baselines.settings import PrototypicalSettings
 from metarl.method import Axis, Role
 from metarl.networks import Network
 from metarl.params import Params, repeat
@@ -20,13 +20,6 @@ from metarl.supervised.losses import CLASSIFICATION, Kind
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.prediction import inductive
 from metarl.supervised.tasks import Episodes, Examples
-
-
-class PrototypicalSettings(MethodSection):
-    """`ways` classes an episode in training: more than at the test make better embeddings."""
-
-    name: Literal["prototypical"] = "prototypical"
-    ways: Annotated[int, Field(ge=2)] = 60
 
 
 class Prototypical(SupervisedMethod):

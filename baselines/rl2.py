@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarl.baselines.settings import RL2Settings
 from metarl.compute import one_thread, over_chunks
 from metarl.distributed import mean_over_tasks
 from metarl.errors import UserError
@@ -34,25 +35,9 @@ from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample_episode
 from metarl.rl.training import PolicyLearner, curve, outer_step
 from metarl.rl.trajectories import Distribution, Rollouts, Trajectories, to_samples
-from metarl.settings import Bounded, Fraction, MethodSection, PositiveInt, Unit
+from metarl.settings import MethodSection
 
 VALUE = "value."
-
-
-class RL2Settings(MethodSection):
-    """Trials of `episodes` each, `inner.trajectories` trials of a task; and PPO's settings.
-
-    The outer step is that of `outer: {algorithm: adam, epochs: …}`, each epoch `minibatches` steps.
-    """
-
-    name: Literal["rl2"] = "rl2"
-    episodes: PositiveInt = 2
-    hidden_size: PositiveInt = 64
-    clip: Fraction = 0.2
-    lam: Unit = 0.95
-    minibatches: PositiveInt = 4
-    value_weight: Bounded = 0.5
-    entropy_weight: Bounded = 0.005
 
 
 @dataclass(frozen=True)
@@ -169,7 +154,7 @@ class RL2(PolicyLearner):
     label: ClassVar[str] = "RL²"
     axis: ClassVar[Axis | None] = "episodes"
     Settings: ClassVar[type[MethodSection]] = RL2Settings
-    outer_steps: ClassVar[tuple[str, ...]] = ("adam",)
+    outer_steps: ClassVar[tuple[str, ...]] = RL2Settings.outer_steps
 
     def __init__(self, problem: PolicyProblem) -> None:
         super().__init__(problem)

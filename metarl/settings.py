@@ -2,21 +2,24 @@
 
 import importlib
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
+from pydantic_core import ErrorDetails, PydanticCustomError
 
-from metarl.errors import UserError
+from metarl.errors import UserError, did_you_mean
 from metarl.registry import Registry
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -30,7 +33,6 @@ Device = Literal["auto", "cpu", "cuda"]
 LearnedStepSizes = Literal["none", "meta_sgd", "lslr"]
 
 
-NAMES_ALONE = "names alone"  # a context of validation, see `one_of`
 Plain = Mapping[str, Any]  # a section as YAML would have it
 
 
@@ -60,16 +62,20 @@ class SectionError(ValueError):
 def section_of(
     registry: Registry,
     name: str,
-    own: str = "",
-    attribute: str = "",
     members: tuple[str, ...] = ("model_validate",),
+    own: str = "",
+    settings: Registry | None = None,
 ) -> type[Section]:
     """The section of what a name stands for; the arguments are those of `one_of`."""
+    schema: type[Section]
+    if settings is not None and name in registry:
+        schema = settings.load(name) if name in settings else MethodSection
+        return schema
     found: Any = registry.load(name, () if own else members)
     if own and not issubclass(found, Section):
         module, _, attribute_of_own = own.partition(":")
         found = getattr(importlib.import_module(module), attribute_of_own)
-    schema: type[Section] = getattr(found, attribute) if attribute else found
+    schema = found if settings is None else found.Settings
     return schema
 
 
@@ -77,25 +83,23 @@ def one_of(
     registry: Registry,
     tag: str,
     default: str,
-    attribute: str = "",
     members: tuple[str, ...] = ("model_validate",),
     own: str = "",
+    settings: Registry | None = None,
 ) -> WrapValidator:
     """Validates a section whose schema is that of what it names.
-
-    In the context `NAMES_ALONE` a section that says nothing but a registered name is left as it is:
-    there can be no mistake in it, and what it names may take long to import.
 
     Args:
         registry: where the names stand.
         tag: the setting that names, such as `algorithm`; the name alone is a section of defaults.
         default: the name where the section has none.
-        attribute: of what is registered, that holds the schema; empty where it is one itself.
         members: what a class of one's own must have.
         own: the import string of the section for classes of one's own that are no sections.
+        settings: the sections of methods, which are none themselves, and may take long to import:
+            who is registered and not here has a name alone. A class of one's own has `Settings`.
     """
 
-    def validate(value: Any, as_section: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    def validate(value: Any, as_section: ValidatorFunctionWrapHandler) -> Any:
         if isinstance(value, str | type):
             value = {tag: value}
         if not isinstance(value, Mapping):
@@ -105,13 +109,11 @@ def one_of(
         name = import_string(value.get(tag, default))
         if not isinstance(name, str):
             raise ValueError(f"{tag}: must be a name, not {name!r}")
-        if info.context == NAMES_ALONE and name in registry and not value.keys() - {tag}:
-            return value
         value = {**value, tag: name}
         try:
-            schema = section_of(registry, str(name), own, attribute, members)
+            schema = section_of(registry, name, members, own, settings)
         except UserError as error:
-            if ":" in str(name):
+            if ":" in name:
                 raise ValueError(f"{tag}: {error}") from error
             names = " or ".join(map(repr, registry))
             raise ValueError(f"{tag}: must be {names}, not {name!r}") from error
@@ -161,3 +163,91 @@ class MethodSection(Section):
 
 # what a class must have to be a method, see `metarl.method.Method`
 METHOD_MEMBERS = ("Settings", "role", "label", "axis", "initial_state", "step", "adaptation_curve")
+
+
+class Experiment(Section):
+    """All settings of an experiment. Every mistake in them is told at once, as a `UserError`.
+
+    The context of a validation is what to call the experiment in messages.
+    """
+
+    def check(self) -> None:
+        """Raise ValueError where settings contradict each other.
+
+        Everything else is right then, and what takes long to import may be imported.
+        """
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_sentences(
+        cls, values: Any, validate: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        try:
+            experiment = validate(values)
+            experiment.check()
+            return experiment
+        except ValueError as error:
+            problems = (
+                _sentences(cls, error) if isinstance(error, ValidationError) else [str(error)]
+            )
+            mistakes = "a mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+            lines = [
+                f"{info.context or 'the config'} has {mistakes}:",
+                *map("  - {}".format, problems),
+            ]
+            raise UserError("\n".join(lines)) from error
+
+
+def sentence(said: str) -> PydanticCustomError:
+    """What to raise of a section as a whole, where its mistake is no single setting's."""
+    return PydanticCustomError("sentence", "{said}", {"said": said})
+
+
+def _sentences(schema: type[BaseModel], error: ValidationError, prefix: str = "") -> list[str]:
+    """A sentence for each mistake; those of a section whose schema was looked up are its own."""
+    sentences = []
+    for detail in error.errors():
+        inner = detail.get("ctx", {}).get("error")
+        if isinstance(inner, SectionError):
+            name = ".".join(map(str, detail["loc"]))
+            sentences += _sentences(inner.section, inner.mistakes, f"{prefix}{name}.")
+        else:
+            sentences.append(_sentence(schema, detail, prefix))
+    return sentences
+
+
+def _sentence(schema: type[BaseModel], detail: ErrorDetails, prefix: str) -> str:
+    location = [str(part) for part in detail["loc"]]
+    name, given = prefix + ".".join(location), detail["input"]
+    match detail["type"]:
+        case "extra_forbidden":
+            known = list(_section(schema, location).model_fields)
+            return (
+                f"{name}: there is no such setting{did_you_mean(location[-1], known)}; "
+                f"there are {', '.join(known)}"
+            )
+        case "model_type" | "model_attributes_type":
+            return f"{name}: must be a section with settings of its own, not {given!r}"
+        case "missing":
+            return f"{name}: this setting is required"
+        case "sentence":
+            return f"{name}: {detail['msg']}"
+        case "value_error":  # of a check of ours, which names what is in the section itself
+            said = detail["msg"].removeprefix("Value error, ")
+            if not location:
+                return prefix + said
+            return f"{name}: {said}" if said.startswith("must") else f"{name}.{said}"
+        case _:
+            what, should, message = detail["msg"].partition("should ")
+            if not should:
+                return f"{name}: {what[0].lower()}{what[1:]}: {given!r}"
+            return f"{name}: must {message}, not {given!r}"
+
+
+def _section(schema: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
+    """The section that a setting is in."""
+    for part in location[:-1]:
+        field = schema.model_fields.get(part)
+        if field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            schema = field.annotation
+    return schema

@@ -1,10 +1,12 @@
 """Configs: what is valid, and the sentences for what is not."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+import metarl
 from metarl.errors import UserError
 from metarl.method import load_method
 from metarl.runs.config import (
@@ -194,8 +196,57 @@ def test_another_outer_step_forgets_what_the_file_gave_to_the_first() -> None:
     config = load_config("point_navigation", ["outer.algorithm=adam", "outer.learning_rate=1e-2"])
     assert config.outer.learning_rate == 1e-2
     assert config.outer.meta_batch == 20  # what both have stays
-    with pytest.raises(UserError, match=r"outer\.max_kl: there is no such setting"):
-        load_config("point_navigation", ["outer.algorithm=adam", "outer.max_kl=0.1"])
+    # and nothing that the command line gave, wherever it stands there
+    for order in (1, -1):
+        with pytest.raises(UserError, match=r"outer\.max_kl: there is no such setting"):
+            load_config("point_navigation", ["outer.algorithm=adam", "outer.max_kl=0.1"][::order])
+
+
+def test_another_policy_network_forgets_what_the_file_gave_to_the_first(
+    in_users_folder: Path,
+) -> None:
+    shutil.copy(Path(__file__).parent / "my_networks.py", in_users_folder)
+    own = "policy.network=my_networks:Net"
+    (in_users_folder / "layers.yaml").write_text(
+        "{family: {name: point-navigation}, policy: {hidden_sizes: [9], min_std: 0.1}}"
+    )
+    config = load_config("layers.yaml", [own, "policy.settings.width=7", "policy.init_std=0.5"])
+    assert (config.policy.settings, config.policy.min_std) == ({"width": 7}, 0.1)
+    (in_users_folder / "mine.yaml").write_text(dump_config(config))
+    assert load_config("mine.yaml", ["policy.network=mlp"]).policy.settings == {}
+    assert load_config("mine.yaml", [own]).policy.settings == {"width": 7}
+    with pytest.raises(UserError, match=r"policy\.hidden_sizes: is the multilayer perceptron's"):
+        load_config("layers.yaml", ["policy.hidden_sizes=[7]", own])
+
+
+def test_the_kind_of_a_network_may_be_called_its_name() -> None:
+    changed = load_config("omniglot_5way_1shot", ["network.name=mlp", "network.hidden_sizes=[3]"])
+    assert changed == load_config(
+        "omniglot_5way_1shot", ["network.kind=mlp", "network.hidden_sizes=[3]"]
+    )
+    values = {"data": {"name": "sinusoid"}, "network": {"name": "mlp", "kind": "mlp"}}
+    with pytest.raises(UserError, match=r"network\.name: is what `kind` says already"):
+        validate_config(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"family": {"name": "ant-gaol"}, "seed": -1},
+        {**MINIMAL, "outer": {"algorithm": "adam"}, "method": {"name": "rl2", "episodes": 0}},
+        {**MINIMAL, "outer": {"algorithm": "trpo"}, "method": "promp"},
+        {**MINIMAL, "inner": {"stps": 2}},
+        {"data": "sinusoid", "network": "conv4"},
+        {"data": {"name": "sinusoid", "amplitud": 3}, "network": "mlp"},
+    ],
+)
+def test_from_python_a_config_says_its_mistakes_in_the_same_sentences(values) -> None:
+    with pytest.raises(UserError) as plain:
+        metarl.train(values, "runs/never")
+    with pytest.raises(UserError) as constructed:
+        (metarl.Config if "family" in values else metarl.SupervisedConfig)(**values)
+    assert str(plain.value) == str(constructed.value)
+    assert str(plain.value).startswith("the config has")
 
 
 def test_another_kind_may_be_one_of_ones_own() -> None:

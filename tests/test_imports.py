@@ -28,45 +28,70 @@ def imported(*arguments: str, cwd: Path | None = None, first: str = "") -> set[s
     return set(json.loads(output.splitlines()[-1]))
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    ["--help", "--version", "list", "data check --help", *(f"{name} --help" for name in COMMANDS)],
-)
-def test_who_asks_what_there_is_waits_for_no_heavy_package(arguments: str) -> None:
-    assert imported(*arguments.split()) == set()
+SEVERAL = """
+import json, sys
+from metarl.cli import main
+for command in json.loads(sys.argv[1]):
+    try:
+        main(command)
+    except SystemExit:
+        pass
+    print("\\n" + json.dumps(sorted(set(HEAVY) & sys.modules.keys())))
+"""
 
 
-def test_a_mistake_in_a_sweep_is_told_before_torch_is_imported() -> None:
-    swept = ["--set", "inner.step_size=0.1,0.2", "--set", "inner.stps=2"]
-    assert imported("sweep", "quickstart", *swept) <= {"gymnasium", "mujoco"}
+def imported_until(*commands: str) -> dict[str, set[str]]:
+    """Which of the heavy packages are imported after each of these, one after the other."""
+    script = SEVERAL.replace("HEAVY", repr(HEAVY))
+    given = json.dumps([command.split() for command in commands])
+    process = [sys.executable, "-c", script, given]
+    output = subprocess.run(process, capture_output=True, text=True, check=True).stdout
+    seen = [set(json.loads(line)) for line in output.splitlines() if line[:1] == "["]
+    return dict(zip(commands, seen, strict=True))
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "outer.iteratons=3",
-        "outer.max_kl=-1",
-        "inner.step_size=far",
-        "method=mmal",
-        "family.settings.x=3",
-    ],
-)
-def test_a_mistake_in_a_config_is_told_before_torch_is_imported(setting: str) -> None:
+def test_who_asks_what_there_is_waits_for_no_heavy_package() -> None:
+    asked = ["--help", "--version", "list", "data check --help"]
+    seen = imported_until(*asked, *(f"{name} --help" for name in COMMANDS))
+    assert not any(seen.values()), seen
+
+
+def test_who_names_a_run_that_is_not_there_is_told_so_before_torch_is_imported() -> None:
+    wrong = ["evaluate nosuch", "compare sinusoid nosuch", "report nosuch", "results nosuch"]
+    wrong += ["render nosuch", "export nosuch x.zip", "push nosuch x/y", "train --resume nosuch"]
+    seen = imported_until(*wrong)
+    assert not any(seen.values()), seen
+
+
+def test_a_mistake_in_a_config_is_told_before_torch_is_imported() -> None:
+    seen = imported_until(
+        "train quickstart --set outer.iteratons=3",
+        "train quickstart --set outer.max_kl=-1",
+        "train quickstart --set inner.step_size=far",
+        "train quickstart --set method=mmal",
+        "train quickstart --set method.clip=2",
+        "train quickstart --set family.settings.x=3",
+        "sweep quickstart --set inner.step_size=0.1,0.2 --set inner.stps=2",
+        "train point_navigation_promp --set outer.iteratons=3",
+        "train point_navigation_promp --set method.clip=2",
+        "train point_navigation_promp --set outer.algorithm=trpo",
+        "train point_navigation_rl2 --set method.episode=3",
+        "train half_cheetah_direction_rl2 --set inner.step_size=far",
+    )
     # the family says itself whether its settings are right
-    assert imported("train", "quickstart", "--set", setting) <= {"gymnasium", "mujoco"}
+    assert set().union(*seen.values()) <= {"gymnasium", "mujoco"}, seen
 
 
-@pytest.mark.parametrize(
-    ("config", "setting"),
-    [
-        ("sinusoid", "outer.iteratons=3"),
-        ("sinusoid", "data.amplitud=3"),
-        ("omniglot_5way_1shot", "network.filters=x"),
-        ("omniglot_5way_1shot_mlp", "network.hidden_sizes=0"),
-    ],
-)
-def test_so_is_one_in_a_config_about_networks(config: str, setting: str) -> None:
-    assert imported("train", config, "--set", setting) == set()
+def test_so_is_one_in_a_config_about_networks() -> None:
+    seen = imported_until(
+        "train sinusoid --set outer.iteratons=3",
+        "train sinusoid --set data.amplitud=3",
+        "train omniglot_5way_1shot --set network.filters=x",
+        "train omniglot_5way_1shot_mlp --set network.hidden_sizes=0",
+        "train omniglot_5way_1shot_prototypical --set method.ways=1",
+        "train omniglot_5way_1shot_prototypical --set outer.iteratons=3",
+    )
+    assert not any(seen.values()), seen
 
 
 @pytest.mark.slow

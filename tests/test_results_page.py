@@ -115,3 +115,6 @@ def test_the_papers_schedule_is_evaluated_beside_the_runs_own(tmp_path: Path, co
     own = "is the paper's already"
     assert own in complaint("evaluate", "half_cheetah_direction", "--schedule", "paper")
     assert "has no policy" in complaint("evaluate", "sinusoid", "--schedule", "paper")
+    assert "takes no gradient steps" in complaint(
+        "evaluate", "point_navigation_rl2", "--schedule", "paper"
+    )

@@ -76,11 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     complain = Console(stderr=True)
     try:
+        if strange := [argument for argument in given if "\0" in argument]:
+            raise UserError(f"{strange[0]!r} has a NUL character, which no name of a file has")
         options = _parser(given).parse_args(given)
         if getattr(options, "data", None):
             os.environ[DATA_VARIABLE] = options.data
-        if strange := [argument for argument in given if "\0" in argument]:
-            raise UserError(f"{strange[0]!r} has a NUL character, which no name of a file has")
         status: int = options.command(options, console)
         return status
     except UserError as error:

@@ -20,7 +20,7 @@ from metarl.cli.arguments import (
 from metarl.errors import UserError
 from metarl.processors import leads
 from metarl.rl.config import METHODS as RL_METHODS
-from metarl.runs.config import CONFIG, AnyConfig, load_config
+from metarl.runs.config import CONFIG, AnyConfig, load_config, located
 from metarl.runs.weights_and_biases import require_wandb
 from metarl.supervised.config import METHODS as SUPERVISED_METHODS
 
@@ -129,6 +129,8 @@ def _train(options: argparse.Namespace, console: Console) -> int:
         options.set.append(f"seed={options.seed}")
     if options.seeds or (options.resume and _holds_several(options.resume)):
         return _train_several(options, console)
+    if options.resume:
+        located(options.resume)
     config = None if options.resume or not leads() else _config(options, options.set)
     # imported here: torch takes a second, which a mistake in the config should not wait for
     from metarl.cli.training import train_one

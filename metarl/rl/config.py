@@ -6,9 +6,9 @@ from pydantic import (
     Field,
     SerializeAsAny,
     ValidationError,
-    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    field_validator,
     model_validator,
 )
 
@@ -17,8 +17,9 @@ from metarl.optim import OUTER_STEPS
 from metarl.registry import Registry
 from metarl.settings import (
     METHOD_MEMBERS,
-    NAMES_ALONE,
+    Bounded,
     Device,
+    Experiment,
     Fraction,
     InnerSection,
     MethodSection,
@@ -32,6 +33,7 @@ from metarl.settings import (
     Unit,
     Widths,
     one_of,
+    sentence,
 )
 from metarl.trust_region import TrustRegion
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from metarl.envs import TaskFamily
 
 PERCEPTRON, IMAGE_NETWORK = "mlp", "cnn"
+PERCEPTRONS = ("hidden_sizes", "activation", "output_scale")  # settings of its alone
 POLICY_NETWORKS = Registry("policy network", {IMAGE_NETWORK: "metarl.networks.cnn:CNN"})
 
 
@@ -96,6 +99,12 @@ class PolicyConfig(Section):
     network: Name | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
 
+    @classmethod
+    def settings_of(cls, network: str) -> set[str]:
+        """Which settings a network has, where another one may have had others."""
+        own = network not in (PERCEPTRON, *POLICY_NETWORKS, str(None))
+        return cls.model_fields.keys() - {"settings", *(PERCEPTRONS if own else ())}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.network in (None, PERCEPTRON):
@@ -111,7 +120,7 @@ class PolicyConfig(Section):
             raise ValueError(f"network: {error}") from error
         if self.network in POLICY_NETWORKS:
             return self
-        for name in ("hidden_sizes", "activation", "output_scale"):
+        for name in PERCEPTRONS:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
                     f"{name}: is the multilayer perceptron's; what {self.network} is to be told "
@@ -185,7 +194,31 @@ METHODS = Registry(
 )
 
 
-class Config(Section):
+class ProMPSettings(MethodSection):
+    """`clip` bounds the ratio to 1 ± clip; `kl_penalty` is η, on the mean over inner steps.
+
+    The outer step is that of `outer: {algorithm: adam, epochs: 5}`, the inner loss the likelihood
+    ratio, whose meta-gradient has a low variance (section 5.1 of the paper).
+    """
+
+    name: Literal["promp"] = "promp"
+    clip: Fraction = 0.3
+    kl_penalty: Bounded = 5e-4
+
+    outer_steps: ClassVar[tuple[str, ...]] = ("adam",)  # clipped: no line search measures that
+
+
+# what the methods above can be told beside their names: a mistake in it does not wait for torch
+SETTINGS = Registry(
+    "settings of a method",
+    {
+        "promp": "metarl.rl.config:ProMPSettings",
+        "rl2": "metarl.baselines.settings:RL2Settings",
+    },
+)
+
+
+class Config(Experiment):
     """One experiment in meta-reinforcement learning.
 
     From Python, sections are plain values, as YAML has them, or objects; what is left out has its
@@ -195,13 +228,12 @@ class Config(Section):
         Config(family={"name": Poles}, outer={"algorithm": "trpo", "iterations": 100})
 
     Raises:
-        pydantic.ValidationError: with every mistake; `metarl.train` takes plain values as a whole
-            as well, and says mistakes in sentences.
+        UserError: with one sentence for each mistake.
     """
 
     method: Annotated[
         SerializeAsAny[MethodSection],
-        one_of(METHODS, "name", "maml", "Settings", MEMBERS),
+        one_of(METHODS, "name", "maml", MEMBERS, settings=SETTINGS),
     ] = Field(default="maml", validate_default=True)
     family: FamilyConfig
     policy: PolicyConfig = PolicyConfig()
@@ -236,17 +268,25 @@ class Config(Section):
             report_every: int = ...,
         ) -> None: ...
 
-    @model_validator(mode="after")
-    def _check(self, info: ValidationInfo) -> Self:
-        if info.context == NAMES_ALONE:
-            return self
-        method, algorithm = METHODS.load(self.method.name), self.outer.algorithm
-        if algorithm not in method.outer_steps:
-            known = " or ".join(map(repr, method.outer_steps))
+    @field_validator("family")
+    @classmethod
+    def _is_family(cls, family: FamilyConfig) -> FamilyConfig:
+        try:
+            family.load()
+        except (ValueError, UserError) as error:
+            raise sentence(str(error)) from error
+        return family
+
+    def check(self) -> None:
+        """Raise ValueError where the outer step does not serve the method."""
+        method, algorithm = self.method, self.outer.algorithm
+        own = METHODS.load(method.name) if method.name not in METHODS else method
+        steps = getattr(own, "outer_steps", tuple(OUTER_STEPS))
+        if algorithm not in steps:
             raise ValueError(
-                f"outer.algorithm: must be {known} for method {self.method.name}, not {algorithm!r}"
+                f"outer.algorithm: must be {' or '.join(map(repr, steps))} for method "
+                f"{method.name}, not {algorithm!r}"
             )
-        return self
 
     @property
     def evaluation_step_sizes(self) -> tuple[float, ...]:

@@ -15,7 +15,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,14 +36,7 @@ from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample
 from metarl.rl.training import PolicyLearner, curve, outer_step
 from metarl.rl.trajectories import Rollouts, Samples, Trajectories, tasks_of
-from metarl.settings import MethodSection
 from metarl.step_sizes import StepSizes, mean_step_sizes, split
-
-
-class MAMLSettings(MethodSection):
-    """None: its settings are the sections `inner` and `outer`."""
-
-    name: Literal["maml"] = "maml"
 
 
 class MAML(PolicyLearner):
@@ -51,7 +44,6 @@ class MAML(PolicyLearner):
 
     label: ClassVar[str] = "MAML"
     axis: ClassVar[Axis | None] = "gradient steps"
-    Settings: ClassVar[type[MethodSection]] = MAMLSettings
 
     @property
     def stages(self) -> int:

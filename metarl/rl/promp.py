@@ -6,30 +6,19 @@ policy that the inner steps start from is penalised (equations 12 to 14).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
 from metarl.optim import Objective
 from metarl.params import Params
+from metarl.rl.config import ProMPSettings
 from metarl.rl.losses import clipped_surrogate, mean_kl
 from metarl.rl.maml import MAML
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.policies import Densities
 from metarl.rl.trajectories import Rollouts, Samples
-from metarl.settings import Bounded, Fraction, MethodSection
-
-
-class ProMPSettings(MethodSection):
-    """`clip` bounds the ratio to 1 ± clip; `kl_penalty` is η, on the mean over inner steps.
-
-    The outer step is that of `outer: {algorithm: adam, epochs: 5}`, the inner loss the likelihood
-    ratio, whose meta-gradient has a low variance (section 5.1 of the paper).
-    """
-
-    name: Literal["promp"] = "promp"
-    clip: Fraction = 0.3
-    kl_penalty: Bounded = 5e-4
+from metarl.settings import MethodSection
 
 
 @dataclass(frozen=True)
@@ -59,7 +48,7 @@ class ProMP(MAML):
 
     label: ClassVar[str] = "ProMP"
     Settings: ClassVar[type[MethodSection]] = ProMPSettings
-    outer_steps: ClassVar[tuple[str, ...]] = ("adam",)  # clipped: no line search measures that
+    outer_steps: ClassVar[tuple[str, ...]] = ProMPSettings.outer_steps
 
     def objective(self, rollouts: Rollouts) -> Objective:
         """What the outer step improves."""

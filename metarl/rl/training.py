@@ -17,6 +17,7 @@ from metarl.params import flatten
 from metarl.rl.policies import Policy
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.trajectories import Rollouts
+from metarl.settings import MethodSection
 
 STAGES: dict[Axis, str] = {"gradient steps": "after_{}_steps", "episodes": "after_{}_episodes"}
 
@@ -26,6 +27,7 @@ class PolicyLearner:
 
     role: ClassVar[Role] = "meta-learner"
     distributes: ClassVar[bool] = True
+    Settings: ClassVar[type[MethodSection]] = MethodSection
     outer_steps: ClassVar[tuple[str, ...]] = tuple(OUTER_STEPS)  # those that its objective serves
 
     def __init__(self, problem: PolicyProblem) -> None:

@@ -5,23 +5,22 @@ Everything is checked before any work is spent, and every mistake is reported at
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from metarl.errors import UserError, did_you_mean
 from metarl.files import read_bounded
 from metarl.networks import NETWORKS
 from metarl.optim import OUTER_STEPS
 from metarl.registry import Registry
-from metarl.rl.config import Config, FamilyConfig
-from metarl.settings import NAMES_ALONE, SectionError, section_of
+from metarl.rl.config import Config, PolicyConfig
+from metarl.settings import section_of
 from metarl.supervised.config import DATA, OWN_NETWORK, OWN_TASKS, SupervisedConfig
 
 AnyConfig = Config | SupervisedConfig
@@ -145,9 +144,25 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
             f"one of the names {', '.join(known)}"
         )
     values = read_values(path)
-    for override in overrides:
-        set_value(values, override)
+    set_values(values, overrides)
     return validate_config(values, str(path))
+
+
+def located(path: Path) -> Path:
+    """The directory of a run: this one, or that of the name of one that comes with the package.
+
+    Raises:
+        UserError: if there is none.
+    """
+    shipped = trained_runs()
+    if not path.exists() and str(path) in shipped:
+        return shipped[str(path)]
+    if not (path / CONFIG).exists():
+        raise UserError(
+            f"there is no run in {path}: it has no {CONFIG}{did_you_mean(str(path), shipped)}; "
+            f"give the directory of a run, or one of the names {', '.join(shipped)}"
+        )
+    return path
 
 
 def read_values(path: Path) -> dict[str, Any]:
@@ -182,20 +197,7 @@ def validate_config(values: Mapping[str, Any], origin: str = "the config") -> An
             "(few-shot regression and classification)"
         )
     schema: type[AnyConfig] = SupervisedConfig if "data" in values else Config
-    # a family can be checked although something else is wrong
-    problems = _family_problems(values.get("family"))
-    try:
-        schema.model_validate(values, context=NAMES_ALONE)
-        if not problems:
-            # what takes long to import is imported once everything else is right
-            config = schema.model_validate(values)
-    except ValidationError as error:
-        problems = _sentences(schema, error) + problems
-    if problems:
-        raise UserError(
-            "\n".join([f"{origin} has {_count(problems)}:", *map("  - {}".format, problems)])
-        )
-    return config
+    return schema.model_validate(values, context=origin)
 
 
 def dump_config(config: AnyConfig) -> str:
@@ -250,104 +252,54 @@ def _parse(text: str, origin: str) -> Any:
         raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def set_value(values: dict[str, Any], override: str) -> None:
-    """Change a setting of a config's plain values.
+def set_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Change settings of a config's plain values.
+
+    With another kind of a section, what the file gave to the old one is void; what is among the
+    overrides is not.
 
     Args:
         values: as `read_values` gives them.
-        override: such as `inner.step_size=0.2`.
+        overrides: such as `inner.step_size=0.2`.
 
     Raises:
-        UserError: if it has another form, or names a section that is none.
+        UserError: if one has another form, or names a section that is none.
     """
-    name, equals, text = override.partition("=")
-    if not equals or not name:
-        raise UserError(f"--set {override!r} must have the form section.setting=value")
-    *sections, setting = name.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise UserError(f"--set {override!r}: {section!r} is a setting, not a section")
-    values[setting] = _parse(text, f"--set {override!r}")
-    if kinds := KINDS.get(name):
-        _forget_other_kinds(values, setting, *kinds)
+    given = {_kind(override.partition("=")[0]) for override in overrides}
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name:
+            raise UserError(f"--set {override!r} must have the form section.setting=value")
+        name = _kind(name)
+        prefix, _, setting = name.rpartition(".")
+        section = values
+        for part in prefix.split(".") if prefix else ():
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise UserError(f"--set {override!r}: {part!r} is a setting, not a section")
+        before, value = section.get(setting), _parse(text, f"--set {override!r}")
+        section[setting] = value
+        if name in KINDS and value != before:
+            with suppress(UserError):  # there is no such kind: validation says so
+                known = KINDS[name](str(value))
+                for other in [other for other in section if other not in known]:
+                    if f"{prefix}.{other}" not in given:
+                        del section[other]
 
 
-# what says of which kind a section is, and the section of kinds of one's own: with another kind,
-# what the file gave to the old one is void
-KINDS = {
-    "outer.algorithm": (OUTER_STEPS, ""),
-    "network.kind": (NETWORKS, OWN_NETWORK),
-    "data.name": (DATA, OWN_TASKS),
+def _kind(name: str) -> str:
+    """`name` says the kind of a network as well: that is what it is called elsewhere."""
+    return "network.kind" if name == "network.name" else name
+
+
+def _settings(registry: Registry, own: str, kind: str) -> Collection[str]:
+    return section_of(registry, kind, own=own).model_fields
+
+
+# what says of which kind a section is, and which settings a kind has
+KINDS: dict[str, Callable[[str], Collection[str]]] = {
+    "outer.algorithm": partial(_settings, OUTER_STEPS, ""),
+    "network.kind": partial(_settings, NETWORKS, OWN_NETWORK),
+    "data.name": partial(_settings, DATA, OWN_TASKS),
+    "policy.network": PolicyConfig.settings_of,
 }
-
-
-def _forget_other_kinds(values: dict[str, Any], setting: str, registry: Registry, own: str) -> None:
-    with suppress(UserError):  # there is no such kind: validation says so
-        known = section_of(registry, str(values[setting]), own).model_fields
-        for name in [name for name in values if name not in known]:
-            del values[name]
-
-
-def _family_problems(values: Any) -> list[str]:
-    if not isinstance(values, Mapping):
-        return []
-    try:
-        FamilyConfig.model_validate(values).load()
-    except ValidationError:
-        return []  # already among the problems
-    except (ValueError, UserError) as error:
-        return [f"family: {error}"]
-    return []
-
-
-def _count(problems: Sequence[str]) -> str:
-    return "a mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-
-
-def _sentences(schema: type[BaseModel], error: ValidationError, prefix: str = "") -> list[str]:
-    """A sentence for each mistake; those of a section whose schema was looked up are its own."""
-    sentences = []
-    for detail in error.errors():
-        inner = detail.get("ctx", {}).get("error")
-        if isinstance(inner, SectionError):
-            name = ".".join(map(str, detail["loc"]))
-            sentences += _sentences(inner.section, inner.mistakes, f"{prefix}{name}.")
-        else:
-            sentences.append(_sentence(schema, detail, prefix))
-    return sentences
-
-
-def _sentence(schema: type[BaseModel], detail: ErrorDetails, prefix: str) -> str:
-    location = [str(part) for part in detail["loc"]]
-    name, given = prefix + ".".join(location), detail["input"]
-    match detail["type"]:
-        case "extra_forbidden":
-            known = list(_section(schema, location).model_fields)
-            return (
-                f"{name}: there is no such setting{did_you_mean(location[-1], known)}; "
-                f"there are {', '.join(known)}"
-            )
-        case "model_type" | "model_attributes_type":
-            return f"{name}: must be a section with settings of its own, not {given!r}"
-        case "missing":
-            return f"{name}: this setting is required"
-        case "value_error":  # of a check of ours, which names what is in the section itself
-            said = detail["msg"].removeprefix("Value error, ")
-            if not location:
-                return prefix + said
-            return f"{name}: {said}" if said.startswith("must") else f"{name}.{said}"
-        case _:
-            what, should, message = detail["msg"].partition("should ")
-            if not should:
-                return f"{name}: {what[0].lower()}{what[1:]}: {given!r}"
-            return f"{name}: must {message}, not {given!r}"
-
-
-def _section(schema: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
-    """The section that a setting is in."""
-    for part in location[:-1]:
-        field = schema.model_fields.get(part)
-        if field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            schema = field.annotation
-    return schema

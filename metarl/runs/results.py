@@ -14,7 +14,7 @@ from metarl.evaluation import AdaptationCurve
 from metarl.files import read_bounded, storing, write_atomically
 from metarl.method import Method, Problem, TrainingState, load_method
 from metarl.params import flatten
-from metarl.rl.config import Config
+from metarl.rl.config import METHODS, Config
 from metarl.runs.config import SUFFIXES, AnyConfig, Schedule
 from metarl.runs.run import Run
 from metarl.settings import Natural, Positive
@@ -119,6 +119,11 @@ def scheduled(run: Run, schedule: Schedule) -> AnyConfig:
         return run.config
     if not isinstance(run.config, Config):
         raise UserError(f"{run.path} has no policy: the paper's schedule is one for returns")
+    if METHODS.load(run.config.method.name).axis != "gradient steps":
+        raise UserError(
+            f"{run.path} takes no gradient steps on a new task (its method is "
+            f"{run.config.method.name}): there is no schedule of step sizes to choose"
+        )
     if not has_two_schedules(run):
         raise UserError(
             f"the config of {run.path} sets no evaluation.step_sizes, so that its own schedule is "

@@ -38,7 +38,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from metarl.errors import UserError, did_you_mean
+from metarl.errors import UserError
 from metarl.files import leftovers, read_bounded, storing, write_atomically
 from metarl.frames import frame
 from metarl.method import TrainingState, load_method
@@ -51,9 +51,9 @@ from metarl.runs.config import (
     differences,
     dump_config,
     edits,
+    located,
     read_values,
-    set_value,
-    trained_runs,
+    set_values,
     validate_config,
 )
 from metarl.runs.metrics import NAME as METRICS
@@ -206,19 +206,13 @@ class Run:
                 or a setting may not change.
         """
         results = path
-        shipped = trained_runs()
         if str(path).startswith(hub.PREFIX):
             address = str(path)
             path, results = hub.fetch(address), Path("runs") / address.replace(":", "/")
-        if not path.exists() and str(path) in shipped:
-            path, results = shipped[str(path)], Path("runs") / "trained" / path
+        name, path = path, located(path)
+        if path != name:
+            results = Path("runs") / "trained" / name
         file = path / CONFIG
-        if not file.exists():
-            raise UserError(
-                f"there is no run in {path}: it has no config.yaml"
-                f"{did_you_mean(str(path), shipped)}; give the directory of a run, or one of the "
-                f"names {', '.join(shipped)}"
-            )
         values = read_values(file)
         if not (trust_code or os.environ.get(TRUST_VARIABLE) == "1"):
             _refuse_code(path, values)
@@ -232,8 +226,7 @@ class Run:
             ) from error
         run = cls(path, config, results)
         if overrides:
-            for override in overrides:
-                set_value(values, override)
+            set_values(values, overrides)
             run.reconfigure(validate_config(values, str(file)))
         return run
 

@@ -1,17 +1,17 @@
 """What an experiment in few-shot regression or classification is."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from metarl.networks import NETWORKS, Network
 from metarl.optim import Adam
 from metarl.registry import Registry
 from metarl.settings import (
     METHOD_MEMBERS,
-    NAMES_ALONE,
     Device,
+    Experiment,
     InnerSection,
     MethodSection,
     Natural,
@@ -49,6 +49,10 @@ METHODS = Registry(
     },
 )
 
+# what the methods above can be told beside their names: a mistake in it does not wait for torch
+SETTINGS = Registry(
+    "settings of a method", {"prototypical": "metarl.baselines.settings:PrototypicalSettings"}
+)
 
 OWN_TASKS = "metarl.supervised.own:OwnTasks"
 OWN_NETWORK = "metarl.networks.module:ModuleNetwork"  # of a torch.nn.Module
@@ -101,20 +105,25 @@ class BaselineConfig(Section):
 
 def _named(network: Any) -> Any:
     """`name` says the kind of a network as well: that is what it is called elsewhere."""
-    if isinstance(network, Mapping) and "name" in network and "kind" not in network:
+    if isinstance(network, Mapping) and "name" in network:
+        if "kind" in network:
+            raise ValueError("name: is what `kind` says already; give one of them")
         return {"kind" if key == "name" else key: value for key, value in network.items()}
     return network
 
 
-class SupervisedConfig(Section):
+class SupervisedConfig(Experiment):
     """One experiment in supervised meta-learning; from Python as `metarl.Config`.
 
-    SupervisedConfig(data={"name": "sinusoid"}, network={"kind": "mlp"}, seed=2)
+        SupervisedConfig(data={"name": "sinusoid"}, network={"kind": "mlp"}, seed=2)
+
+    Raises:
+        UserError: with one sentence for each mistake.
     """
 
     method: Annotated[
         SerializeAsAny[MethodSection],
-        one_of(METHODS, "name", "maml", "Settings", MEMBERS),
+        one_of(METHODS, "name", "maml", MEMBERS, settings=SETTINGS),
     ] = Field(default="maml", validate_default=True)
     data: Annotated[SerializeAsAny[Section], one_of(DATA, "name", "", own=OWN_TASKS)]
     network: Annotated[
@@ -151,10 +160,8 @@ class SupervisedConfig(Section):
             report_every: int = ...,
         ) -> None: ...
 
-    @model_validator(mode="after")
-    def _check(self, info: ValidationInfo) -> Self:
-        if info.context == NAMES_ALONE:
-            return self
+    def check(self) -> None:
+        """Raise ValueError where method, network and inner loop are not for these data."""
         # imported here: with it comes torch, which a config with a mistake does not need
         from metarl.supervised.losses import REGRESSION
 
@@ -168,4 +175,3 @@ class SupervisedConfig(Section):
             )
         if self.inner.multi_step_iterations and self.inner.steps == 1:
             raise ValueError("inner.multi_step_iterations: needs inner.steps above 1")
-        return self

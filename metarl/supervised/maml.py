@@ -17,7 +17,7 @@ very same function as for a single one.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,17 +25,10 @@ from torch import Tensor
 from metarl.inner_loop import adapt, reverse
 from metarl.method import Axis, Role
 from metarl.params import Params, repeat
-from metarl.settings import MethodSection
 from metarl.step_sizes import StepSizes, mean_step_sizes, meta_parameters, split, step_sizes
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.prediction import predict_with
 from metarl.supervised.tasks import Episodes, Examples
-
-
-class MAMLSettings(MethodSection):
-    """None: its settings are the sections `inner` and `outer`."""
-
-    name: Literal["maml"] = "maml"
 
 
 class MAML(SupervisedMethod):
@@ -44,7 +37,6 @@ class MAML(SupervisedMethod):
     role: ClassVar[Role] = "meta-learner"
     label: ClassVar[str] = "MAML"
     axis: ClassVar[Axis | None] = "gradient steps"
-    Settings: ClassVar[type[MethodSection]] = MAMLSettings
     distributes: ClassVar[bool] = True
 
     def init(self, generator: torch.Generator) -> Params:

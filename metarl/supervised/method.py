@@ -40,7 +40,7 @@ class SupervisedMethod:
     role: ClassVar[Role]
     label: ClassVar[str]
     axis: ClassVar[Axis | None]
-    Settings: ClassVar[type[MethodSection]]
+    Settings: ClassVar[type[MethodSection]] = MethodSection
     kinds: ClassVar[tuple[Kind, ...]] = (REGRESSION, CLASSIFICATION)
     validates: ClassVar[bool] = False
     distributes: ClassVar[bool] = False
