@@ -1,11 +1,13 @@
 """Adam as a function."""
 
+import pytest
 import torch
 
 from metarl.optim import adam_step
 from metarl.params import flatten
 
 
+@pytest.mark.slow
 def test_it_takes_the_steps_of_torchs_adam() -> None:
     generator = torch.Generator().manual_seed(0)
     params = {"a": torch.randn(3, 2, generator=generator), "b": torch.randn(4, generator=generator)}

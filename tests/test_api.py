@@ -241,6 +241,7 @@ def test_training_from_python_is_a_run_that_goes_on_where_it_stopped(tmp_path: P
         metarl.evaluate(run, taks=4)
 
 
+@pytest.mark.slow
 def test_curves_metrics_and_comparisons_are_frames_where_pandas_is_there(
     policy, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import Logger
 
 from metarl.baselines import pretrained_policy
 from metarl.baselines.multi_task_env import MultiTaskEnv
@@ -109,6 +110,7 @@ def test_an_exported_policy_runs_in_stable_baselines_and_comes_back(tmp_path: Pa
 def test_a_users_own_model_can_be_loaded_and_one_that_does_not_fit_is_refused(tmp_path) -> None:
     policy, space = POLICIES["gaussian-tanh"]
     model = A2C("MlpPolicy", Spaces(space), policy_kwargs={"net_arch": [16]}, device="cpu")
+    model.set_logger(Logger(folder=None, output_formats=[]))  # its own makes a folder
     model.learn(20)
     model.save(tmp_path / "a2c.zip")
     params, steps = load_model(tmp_path / "a2c.zip", policy)

@@ -260,6 +260,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(runs, tmp_path) -> None:
     assert "oracle does not adapt" in text
 
 
+@pytest.mark.slow
 def test_the_report_has_a_section_for_each_family(runs, tmp_path) -> None:
     page = tmp_path / "report.html"
     assert main(["report", runs["maml"], "sinusoid", "--out", str(page)]) == 0

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan
 
 import metarl.envs
@@ -31,6 +32,7 @@ VARIANTS = [
 every_variant = pytest.mark.parametrize(
     ("name", "settings"), VARIANTS, ids=["-".join([n, *s.values()]) for n, s in VARIANTS]
 )
+SILENT = Logger(folder=None, output_formats=[])  # one of stable-baselines3's own makes a folder
 every_id = pytest.mark.parametrize("env_id", IDS)
 
 
@@ -64,6 +66,7 @@ def test_learners_of_stable_baselines3_run_and_see_nothing_that_is_not_finite(
     few = {"n_steps": 64} if algorithm is PPO else {"learning_starts": 32, "buffer_size": 200}
     model = algorithm("MlpPolicy", envs, batch_size=32, seed=0, device="cpu", **few)
     before = [leaf.clone() for leaf in model.policy.parameters()]
+    model.set_logger(SILENT)
     model.learn(128)
     after = list(model.policy.parameters())
     assert all(torch.isfinite(leaf).all() for leaf in after)
@@ -80,6 +83,7 @@ def test_all_tasks_mixed_are_finite_for_stable_baselines3(
         MultiTaskEnv(load_family(name, {**settings, "horizon": 30}), 4), raise_exception=True
     )
     model = PPO("MlpPolicy", envs, n_steps=60, batch_size=60, seed=0, device="cpu")
+    model.set_logger(SILENT)
     model.learn(240)
     assert all(torch.isfinite(leaf).all() for leaf in model.policy.parameters())
     envs.close()

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from metarl.cli import main
-from metarl.runs.run import trained_runs
+from metarl.runs.config import trained_runs
 
 FILE = Path(__file__).parent / "golden.safetensors"
 OLDER = Path(__file__).parent / "older_runs" / "half_cheetah_direction"  # shipped before another

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from metarl.cli import main
-from metarl.runs.config import validate_config
-from metarl.runs.run import Run, trained_runs
+from metarl.runs.config import trained_runs, validate_config
+from metarl.runs.run import Run
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_run_that_was_pushed_is_opened_by_its_address(hub: Path, capsys) -> None:
     assert main(["push", "point_navigation", "me/points"]) == 0
     assert "pushed: hf:me/points" in capsys.readouterr().out

@@ -72,6 +72,7 @@ def test_meta_training_learns_to_find_out_which_corner_pays(
     assert after > untrained + 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["Corners", "Strokes"])
 def test_a_policy_that_sees_images_is_trained_loaded_adapted_and_filmed(
     mine: Path, family: str
@@ -94,6 +95,7 @@ def test_a_policy_that_sees_images_is_trained_loaded_adapted_and_filmed(
         policy.act(np.zeros((3, 3, 1)))
 
 
+@pytest.mark.slow
 def test_other_methods_and_the_perceptron_take_images_or_say_what_to_do(mine: Path) -> None:
     metarl.train({**TINY, "method": "promp", "outer": ADAM}, "promp")
     metarl.train({**TINY, "method": "rl2", "outer": ADAM}, "rl2")

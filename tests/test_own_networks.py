@@ -200,6 +200,7 @@ def test_a_network_of_ones_own_is_trained_evaluated_and_loaded(
         Run.open(Path("run"))
 
 
+@pytest.mark.slow
 def test_promp_and_the_random_baseline_take_it_and_what_goes_through_ppo_says_no(
     mine: Path, complaint
 ) -> None:
@@ -214,6 +215,7 @@ def test_promp_and_the_random_baseline_take_it_and_what_goes_through_ppo_says_no
     assert "no counterpart" in complaint("export", "promp", "model.zip", "--trust-code")
 
 
+@pytest.mark.slow
 def test_the_baselines_of_supervised_learning_take_it(mine: Path) -> None:
     for kind in ("pretrained", "random", "oracle"):
         run = metarl.train({**SINE, "method": kind, "baseline": {"step_sizes": [0.01]}}, kind)

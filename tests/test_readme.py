@@ -32,6 +32,7 @@ def test_the_snippets_are_short(snippet: str) -> None:
     assert len(snippet.splitlines()) <= 25
 
 
+@pytest.mark.slow
 def test_the_snippet_that_adapts_a_policy_is_the_readmes_too_and_adapts() -> None:
     without_comments = re.compile(r" +#.*")
     assert without_comments.sub("", ADAPTING) in without_comments.sub("", PAGES["README.md"])

@@ -174,6 +174,7 @@ def test_a_directory_that_cannot_be_written_is_answered_in_a_sentence(complaint,
     assert "cannot write to" in complaint("train", "quickstart", "--out", str(target))
 
 
+@pytest.mark.slow
 def test_a_resume_with_another_config_is_refused(complaint, finished: Path) -> None:
     before = (finished / "config.yaml").read_text()
     run = str(finished)

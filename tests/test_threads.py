@@ -23,7 +23,7 @@ def two_threads() -> Iterator[None]:
         ("sinusoid", "maml", "unseen"),
         ("sinusoid", "pretrained", "unseen"),
         ("point_navigation", "maml", "test_tasks"),
-        ("point_navigation", "pretrained", "test_tasks"),
+        ("point_navigation", "pretrained", "validation_tasks"),
         ("point_navigation_rl2", "rl2", "test_tasks"),
     ],
 )
