@@ -223,6 +223,7 @@ def ranks(folder: Path, count: int, chance: random.Random) -> Part:
     part = Part()
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launcher += ["--nproc-per-node=2", "--max-restarts=3", "--monitor-interval=0.1"]
+    launcher += [f"--log-dir={folder / 'logs'}"]  # else in the system's /tmp, for ever
     arguments = ["train", "quickstart", *_sets(*POLICY, "outer.iterations=300")]
     whole = folder / "two-ranks"
     command = [*launcher, "-m", "metarl", *arguments, "--out"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from metarl.cli import main
 from metarl.distributed import shard
 from metarl.runs.run import Run
 
@@ -27,46 +28,46 @@ TINY = [
 ]
 
 
-def torchrun(processes: int, *arguments: str) -> list[str]:
+def torchrun(processes: int, logs: Path, *arguments: str) -> list[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*launcher, f"--nproc-per-node={processes}", "-m", "metarl", *arguments]
+    launcher += [f"--nproc-per-node={processes}", f"--log-dir={logs}"]  # else in the system's /tmp
+    return [*launcher, "-m", "metarl", *arguments]
 
 
-def train(processes: int, out: Path, iterations: int = 3) -> Run:
-    command = ["train", "quickstart", *TINY, f"--set=outer.iterations={iterations}"]
-    subprocess.run(
-        torchrun(processes, *command, "--out", str(out)), check=True, capture_output=True
-    )
-    return Run.open(out)
+def train(processes: int, folder: Path, *command: str) -> Run:
+    """What so many processes train, or this one alone."""
+    command = (*command, "--out", str(folder / str(processes)))
+    if processes == 1:
+        assert main(command) == 0
+    else:
+        started = torchrun(processes, folder / "logs", *command)
+        subprocess.run(started, check=True, capture_output=True)
+    return Run.open(folder / str(processes))
 
 
 @pytest.mark.slow
-def test_one_two_and_four_processes_end_with_the_same_policy(tmp_path: Path) -> None:
-    one, *others = (train(processes, tmp_path / str(processes)) for processes in (1, 2, 4))
-    expected = one.load()
-    for other in others:
-        state = other.load()
-        assert state.iteration == 3
-        assert state.samples == expected.samples
-        for name, leaf in expected.theta.items():
-            # up to the order of summation
-            torch.testing.assert_close(state.theta[name], leaf, atol=1e-4, rtol=1e-3)
-        for mine, theirs in zip(other.metrics(), one.metrics(), strict=True):
-            assert mine["return/after_1_steps"] == pytest.approx(
-                theirs["return/after_1_steps"], abs=1e-3
-            )
+def test_one_and_three_processes_end_with_the_same_policy(tmp_path: Path) -> None:
+    # of five tasks two have two each, the third has one
+    command = ["train", "quickstart", *TINY, "--set=outer.iterations=3"]
+    one, three = (train(processes, tmp_path, *command) for processes in (1, 3))
+    expected, found = one.load(), three.load()
+    assert found.iteration == 3
+    assert found.samples == expected.samples
+    for name, leaf in expected.theta.items():
+        # up to the order of summation
+        torch.testing.assert_close(found.theta[name], leaf, atol=1e-4, rtol=1e-3)
+    for mine, theirs in zip(three.metrics(), one.metrics(), strict=True):
+        assert mine["return/after_1_steps"] == pytest.approx(
+            theirs["return/after_1_steps"], abs=1e-3
+        )
 
 
 @pytest.mark.slow
 def test_two_processes_learn_waves_as_one_does(tmp_path: Path) -> None:
     tiny = ["--set=outer.iterations=20", "--set=outer.meta_batch=5", "--set=evaluation.tasks=5"]
-    states = []
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        command = ["train", "sinusoid", *tiny, "--out", str(out)]
-        subprocess.run(torchrun(processes, *command), check=True, capture_output=True)
-        states.append(Run.open(out).load())
-    one, two = states
+    one, two = (
+        train(processes, tmp_path, "train", "sinusoid", *tiny).load() for processes in (1, 2)
+    )
     assert one.samples == two.samples == 20 * 5 * 20
     for name, leaf in one.theta.items():
         torch.testing.assert_close(two.theta[name], leaf, atol=1e-5, rtol=1e-4)
@@ -82,7 +83,9 @@ def test_more_processes_than_tasks_are_refused_in_a_sentence(tmp_path: Path) -> 
         "--out",
         str(tmp_path / "x"),
     ]
-    result = subprocess.run(torchrun(2, *command), capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        torchrun(2, tmp_path / "logs", *command), capture_output=True, text=True, check=False
+    )
     assert result.returncode != 0
     assert "2 processes cannot share outer.meta_batch=1" in result.stderr
     assert not (tmp_path / "x").exists()
@@ -91,13 +94,14 @@ def test_more_processes_than_tasks_are_refused_in_a_sentence(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_process_that_dies_is_replaced_and_training_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = torchrun(2, "train", "quickstart", *TINY, "--set=outer.iterations=400")
+    logs = tmp_path / "logs"
+    command = torchrun(2, logs, "train", "quickstart", *TINY, "--set=outer.iterations=40")
     restarts = command.index("--standalone") + 1
-    command[restarts:restarts] = ["--max-restarts=3", "--monitor-interval=0.2"]
+    command[restarts:restarts] = ["--max-restarts=1", "--monitor-interval=0.1"]
     process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True)
     metrics = out / "metrics.jsonl"
     deadline = time.monotonic() + 300  # a busy machine starts slowly
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 5):
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -105,8 +109,8 @@ def test_a_process_that_dies_is_replaced_and_training_goes_on(tmp_path: Path) ->
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     run = Run.open(out)
-    assert run.load().iteration == 400
-    assert [line["iteration"] for line in run.metrics()] == list(range(1, 401))
+    assert run.load().iteration == 40
+    assert [line["iteration"] for line in run.metrics()] == list(range(1, 41))
 
 
 def test_the_shares_of_all_processes_are_the_whole(monkeypatch) -> None:
