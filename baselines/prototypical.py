@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metarl.baselines.settings import PrototypicalSettings
 from metarl.method import Axis, Role
 from metarl.networks import Network
 from metarl.params import Params, repeat
 from metarl.settings import MethodSection
 from metarl.supervised.losses import CLASSIFICATION, Kind
 from metarl.supervised.method import SupervisedMethod
+from metarl.supervised.methods import PrototypicalSettings
 from metarl.supervised.prediction import inductive
 from metarl.supervised.tasks import Episodes, Examples
 

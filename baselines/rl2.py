@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.baselines.settings import RL2Settings
 from metarl.compute import one_thread, over_chunks
 from metarl.distributed import mean_over_tasks
 from metarl.errors import UserError
@@ -30,6 +29,7 @@ from metarl.optim import Objective
 from metarl.params import Params, flatten, repeat
 from metarl.randomness import Key
 from metarl.rl.advantages import discounted_returns
+from metarl.rl.methods import RL2Settings
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, Memory, Noise
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample_episode

@@ -64,18 +64,16 @@ def section_of(
     name: str,
     members: tuple[str, ...] = ("model_validate",),
     own: str = "",
-    settings: Registry | None = None,
+    settings: Mapping[str, type["Section"]] | None = None,
 ) -> type[Section]:
     """The section of what a name stands for; the arguments are those of `one_of`."""
-    schema: type[Section]
     if settings is not None and name in registry:
-        schema = settings.load(name) if name in settings else MethodSection
-        return schema
+        return settings.get(name, MethodSection)
     found: Any = registry.load(name, () if own else members)
     if own and not issubclass(found, Section):
         module, _, attribute_of_own = own.partition(":")
         found = getattr(importlib.import_module(module), attribute_of_own)
-    schema = found if settings is None else found.Settings
+    schema: type[Section] = found if settings is None else found.Settings
     return schema
 
 
@@ -85,7 +83,7 @@ def one_of(
     default: str,
     members: tuple[str, ...] = ("model_validate",),
     own: str = "",
-    settings: Registry | None = None,
+    settings: Mapping[str, type["Section"]] | None = None,
 ) -> WrapValidator:
     """Validates a section whose schema is that of what it names.
 

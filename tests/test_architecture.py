@@ -12,16 +12,15 @@ from metarl.envs import FAMILIES
 from metarl.method import PROBLEMS
 from metarl.networks import NETWORKS
 from metarl.optim import OUTER_STEPS
-from metarl.rl.config import METHODS as RL_METHODS
-from metarl.rl.config import SETTINGS as RL_SETTINGS
+from metarl.rl.methods import METHODS as RL_METHODS
+from metarl.rl.methods import SETTINGS as RL_SETTINGS
 from metarl.settings import MethodSection
 from metarl.supervised.config import DATA
-from metarl.supervised.config import METHODS as SUPERVISED_METHODS
-from metarl.supervised.config import SETTINGS as SUPERVISED_SETTINGS
+from metarl.supervised.methods import METHODS as SUPERVISED_METHODS
+from metarl.supervised.methods import SETTINGS as SUPERVISED_SETTINGS
 
 ROOT = Path(__file__).parent.parent
 REGISTRIES = [PROBLEMS, RL_METHODS, SUPERVISED_METHODS, OUTER_STEPS, NETWORKS, DATA, FAMILIES]
-REGISTRIES += [RL_SETTINGS, SUPERVISED_SETTINGS]
 METHODS = [
     pytest.param(registry, name, id=f"{entry.split(':')[0]}-{name}")
     for registry in (RL_METHODS, SUPERVISED_METHODS)
@@ -51,20 +50,20 @@ def test_no_methods_name_stands_outside_its_own_file_and_the_registries() -> Non
     for registry in (RL_METHODS, SUPERVISED_METHODS):
         for name, entry in registry.items():
             own.setdefault(name, set()).add(path_of(entry))
-    registered = {"metarl/rl/config.py", "metarl/supervised/config.py"}
-    settings = {path_of(entry) for entry in {**RL_SETTINGS, **SUPERVISED_SETTINGS}.values()}
+    registered = {"metarl/rl/methods.py", "metarl/supervised/methods.py"}
+    configs = {"metarl/rl/config.py", "metarl/supervised/config.py"}  # with a default
     strangers = [
         f"{path}:{node.lineno}: {node.value!r}"
         for path, tree in modules().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant)
         and node.value in own
-        and path not in own[node.value] | registered | settings
+        and path not in own[node.value] | registered | configs
     ]
     assert not strangers
     # the search finds what it looks for
     found = {path for path, tree in modules().items() if "'maml'" in ast.unparse(tree)}
-    assert found == registered
+    assert found == registered | configs
 
 
 def test_there_is_one_training_loop() -> None:
@@ -102,7 +101,7 @@ def test_a_method_tells_what_others_need_to_know_of_it(registry, name: str) -> N
     assert method.axis in ("gradient steps", "episodes", None)
     assert method.label
     settings = RL_SETTINGS if registry is RL_METHODS else SUPERVISED_SETTINGS
-    assert method.Settings is (settings.load(name) if name in settings else MethodSection)
+    assert method.Settings is settings.get(name, MethodSection)
     for member in ("updates", "budget", "anneals", "distributes"):
         assert hasattr(method, member)
     for verb in ("initial_state", "step", "adaptation_curve", "close"):

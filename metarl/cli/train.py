@@ -19,10 +19,10 @@ from metarl.cli.arguments import (
 )
 from metarl.errors import UserError
 from metarl.processors import leads
-from metarl.rl.config import METHODS as RL_METHODS
+from metarl.rl.methods import METHODS as RL_METHODS
 from metarl.runs.config import CONFIG, AnyConfig, load_config, located
 from metarl.runs.weights_and_biases import require_wandb
-from metarl.supervised.config import METHODS as SUPERVISED_METHODS
+from metarl.supervised.methods import METHODS as SUPERVISED_METHODS
 
 KINDS = list(dict.fromkeys([*RL_METHODS, *SUPERVISED_METHODS]))
 

@@ -15,9 +15,8 @@ from pydantic import (
 from metarl.errors import UserError
 from metarl.optim import OUTER_STEPS
 from metarl.registry import Registry
+from metarl.rl.methods import MEMBERS, METHODS, SETTINGS
 from metarl.settings import (
-    METHOD_MEMBERS,
-    Bounded,
     Device,
     Experiment,
     Fraction,
@@ -178,44 +177,6 @@ class BaselineConfig(Section):
     )
     validation_tasks: PositiveInt = 20
     chosen_after: Natural = 0
-
-
-MEMBERS = (*METHOD_MEMBERS, "outer_steps")  # what a method of one's own must have
-METHODS = Registry(
-    "method of reinforcement learning",
-    {
-        "maml": "metarl.rl.maml:MAML",
-        "promp": "metarl.rl.promp:ProMP",
-        "rl2": "metarl.baselines.rl2:RL2",
-        "pretrained": "metarl.baselines.pretrained_policy:Pretrained",
-        "random": "metarl.baselines.random_policy:Random",
-        "oracle": "metarl.baselines.pretrained_policy:Oracle",
-    },
-)
-
-
-class ProMPSettings(MethodSection):
-    """`clip` bounds the ratio to 1 ± clip; `kl_penalty` is η, on the mean over inner steps.
-
-    The outer step is that of `outer: {algorithm: adam, epochs: 5}`, the inner loss the likelihood
-    ratio, whose meta-gradient has a low variance (section 5.1 of the paper).
-    """
-
-    name: Literal["promp"] = "promp"
-    clip: Fraction = 0.3
-    kl_penalty: Bounded = 5e-4
-
-    outer_steps: ClassVar[tuple[str, ...]] = ("adam",)  # clipped: no line search measures that
-
-
-# what the methods above can be told beside their names: a mistake in it does not wait for torch
-SETTINGS = Registry(
-    "settings of a method",
-    {
-        "promp": "metarl.rl.config:ProMPSettings",
-        "rl2": "metarl.baselines.settings:RL2Settings",
-    },
-)
 
 
 class Config(Experiment):

@@ -18,8 +18,9 @@ from metarl.evaluation import AdaptationCurve, Metric
 from metarl.method import Method
 from metarl.params import Params
 from metarl.randomness import Key, stream, torch_stream
-from metarl.rl.config import METHODS, Config
+from metarl.rl.config import Config
 from metarl.rl.inner_loop import InnerLoop
+from metarl.rl.methods import METHODS
 from metarl.rl.policies import Policy, policy_for
 from metarl.rl.sampler import VectorEnv
 from metarl.rl.trajectories import Rollouts

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from metarl.optim import Objective
 from metarl.params import Params
-from metarl.rl.config import ProMPSettings
 from metarl.rl.losses import clipped_surrogate, mean_kl
 from metarl.rl.maml import MAML
 from metarl.rl.meta_objective import MetaObjective
+from metarl.rl.methods import ProMPSettings
 from metarl.rl.policies import Densities
 from metarl.rl.trajectories import Rollouts, Samples
 from metarl.settings import MethodSection

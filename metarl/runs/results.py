@@ -14,7 +14,8 @@ from metarl.evaluation import AdaptationCurve
 from metarl.files import read_bounded, storing, write_atomically
 from metarl.method import Method, Problem, TrainingState, load_method
 from metarl.params import flatten
-from metarl.rl.config import METHODS, Config
+from metarl.rl.config import Config
+from metarl.rl.methods import METHODS
 from metarl.runs.config import SUFFIXES, AnyConfig, Schedule
 from metarl.runs.run import Run
 from metarl.settings import Natural, Positive

@@ -9,7 +9,6 @@ from metarl.networks import NETWORKS, Network
 from metarl.optim import Adam
 from metarl.registry import Registry
 from metarl.settings import (
-    METHOD_MEMBERS,
     Device,
     Experiment,
     InnerSection,
@@ -21,6 +20,7 @@ from metarl.settings import (
     Section,
     one_of,
 )
+from metarl.supervised.methods import MEMBERS, METHODS, SETTINGS
 
 if TYPE_CHECKING:
     from metarl.supervised.tasks import Data
@@ -36,24 +36,6 @@ DATA = Registry(
         "dataset": "metarl.supervised.data:Dataset",
     },
 )
-MEMBERS = (*METHOD_MEMBERS, "kinds")  # what a method of one's own must have
-METHODS = Registry(
-    "method of supervised learning",
-    {
-        "maml": "metarl.supervised.maml:MAML",
-        "prototypical": "metarl.baselines.prototypical:Prototypical",
-        "pretrained": "metarl.baselines.pretrained_network:Pretrained",
-        "random": "metarl.baselines.pretrained_network:Random",
-        "oracle": "metarl.baselines.pretrained_network:Oracle",
-        "nearest_neighbour": "metarl.baselines.nearest_neighbour:NearestNeighbour",
-    },
-)
-
-# what the methods above can be told beside their names: a mistake in it does not wait for torch
-SETTINGS = Registry(
-    "settings of a method", {"prototypical": "metarl.baselines.settings:PrototypicalSettings"}
-)
-
 OWN_TASKS = "metarl.supervised.own:OwnTasks"
 OWN_NETWORK = "metarl.networks.module:ModuleNetwork"  # of a torch.nn.Module
 

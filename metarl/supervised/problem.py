@@ -13,8 +13,9 @@ from metarl.compute import device_for
 from metarl.evaluation import Metric
 from metarl.networks import Network
 from metarl.randomness import stream, torch_stream
-from metarl.supervised.config import METHODS, SupervisedConfig
+from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.losses import Kind
+from metarl.supervised.methods import METHODS
 from metarl.supervised.tasks import Data, Episodes, Tasks
 
 GROUP = 50  # tasks of an evaluation at a time: the images of all of them are a lot of memory

@@ -1,0 +1,59 @@
+"""The methods of reinforcement learning: where each is, and what it alone can be told.
+
+The settings stand here and not with their methods, which import torch: a mistake in a config should
+not wait a second for it.
+"""
+
+from typing import ClassVar, Literal
+
+from metarl.registry import Registry
+from metarl.settings import METHOD_MEMBERS, Bounded, Fraction, MethodSection, PositiveInt, Unit
+
+MEMBERS = (*METHOD_MEMBERS, "outer_steps")  # what a method of one's own must have
+METHODS = Registry(
+    "method of reinforcement learning",
+    {
+        "maml": "metarl.rl.maml:MAML",
+        "promp": "metarl.rl.promp:ProMP",
+        "rl2": "metarl.baselines.rl2:RL2",
+        "pretrained": "metarl.baselines.pretrained_policy:Pretrained",
+        "random": "metarl.baselines.random_policy:Random",
+        "oracle": "metarl.baselines.pretrained_policy:Oracle",
+    },
+)
+
+
+class ProMPSettings(MethodSection):
+    """`clip` bounds the ratio to 1 ± clip; `kl_penalty` is η, on the mean over inner steps.
+
+    The outer step is that of `outer: {algorithm: adam, epochs: 5}`, the inner loss the likelihood
+    ratio, whose meta-gradient has a low variance (section 5.1 of the paper).
+    """
+
+    name: Literal["promp"] = "promp"
+    clip: Fraction = 0.3
+    kl_penalty: Bounded = 5e-4
+
+    outer_steps: ClassVar[tuple[str, ...]] = ("adam",)  # clipped: no line search measures that
+
+
+class RL2Settings(MethodSection):
+    """Trials of `episodes` each, `inner.trajectories` trials of a task; and PPO's settings.
+
+    The outer step is that of `outer: {algorithm: adam, epochs: …}`, each epoch `minibatches` steps.
+    """
+
+    name: Literal["rl2"] = "rl2"
+    episodes: PositiveInt = 2
+    hidden_size: PositiveInt = 64
+    clip: Fraction = 0.2
+    lam: Unit = 0.95
+    minibatches: PositiveInt = 4
+    value_weight: Bounded = 0.5
+    entropy_weight: Bounded = 0.005
+
+    outer_steps: ClassVar[tuple[str, ...]] = ("adam",)
+
+
+# whose name is not here has no settings but those of the whole experiment
+SETTINGS: dict[str, type[MethodSection]] = {"promp": ProMPSettings, "rl2": RL2Settings}
