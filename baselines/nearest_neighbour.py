@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metarl.baselines.embedding import embedded, over_classes
 from metarl.baselines.pretrained_network import Pretrained
 from metarl.compute import one_thread
 from metarl.evaluation import AdaptationCurve
@@ -59,15 +60,6 @@ def nearest_neighbour(
         (N, M, ways).
     """
     known, labels = support
-    # in one batch, so that both are normalised alike
-    features = F.normalize(network.features(params, torch.cat([known, inputs], dim=1)), dim=-1)
-    ours, theirs = features[:, : known.shape[1]], features[:, known.shape[1] :]
-    similarity = theirs @ ours.mT  # (N, M, K)
-    members = F.one_hot(labels).bool().mT  # (N, ways, K)
-    return torch.stack(
-        [
-            similarity.masked_fill(~of_class.unsqueeze(1), -torch.inf).amax(-1)
-            for of_class in members.unbind(1)
-        ],
-        dim=-1,
-    )
+    ours, theirs = embedded(network, params, known, inputs)
+    similarities = F.normalize(theirs, dim=-1) @ F.normalize(ours, dim=-1).mT  # (N, M, K)
+    return over_classes(torch.amax, similarities, labels)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from metarl.registry import Registry
-from metarl.settings import METHOD_MEMBERS, MethodSection
+from metarl.settings import METHOD_MEMBERS, MethodSection, Natural
 
 MEMBERS = (*METHOD_MEMBERS, "kinds")  # what a method of one's own must have
 METHODS = Registry(
@@ -17,6 +17,8 @@ METHODS = Registry(
     {
         "maml": "metarl.supervised.maml:MAML",
         "prototypical": "metarl.baselines.prototypical:Prototypical",
+        "matching": "metarl.baselines.matching:Matching",
+        "siamese": "metarl.baselines.siamese:Siamese",
         "pretrained": "metarl.baselines.pretrained_network:Pretrained",
         "random": "metarl.baselines.pretrained_network:Random",
         "oracle": "metarl.baselines.pretrained_network:Oracle",
@@ -25,12 +27,40 @@ METHODS = Registry(
 )
 
 
-class PrototypicalSettings(MethodSection):
+class EmbeddingSettings(MethodSection):
     """`ways` classes an episode in training: more than at the test make better embeddings."""
 
-    name: Literal["prototypical"] = "prototypical"
     ways: Annotated[int, Field(ge=2)] = 60
 
 
+class PrototypicalSettings(EmbeddingSettings):
+    """As every method of embeddings has them."""
+
+    name: Literal["prototypical"] = "prototypical"
+
+
+class MatchingSettings(EmbeddingSettings):
+    """`distance` of embeddings: others reproduce the paper's figures with the squared Euclidean.
+
+    With `context_steps` above 0, each embedding sees the whole support set (full context
+    embeddings, section 2.1.2): the support by a bidirectional LSTM, a query by so many steps of an
+    LSTM with attention. They are best trained with as many `ways` as at the test.
+    """
+
+    name: Literal["matching"] = "matching"
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    context_steps: Natural = 0
+
+
+class SiameseSettings(EmbeddingSettings):
+    """As every method of embeddings has them."""
+
+    name: Literal["siamese"] = "siamese"
+
+
 # whose name is not here has no settings but those of the whole experiment
-SETTINGS: dict[str, type[MethodSection]] = {"prototypical": PrototypicalSettings}
+SETTINGS: dict[str, type[MethodSection]] = {
+    "prototypical": PrototypicalSettings,
+    "matching": MatchingSettings,
+    "siamese": SiameseSettings,
+}
