@@ -1,8 +1,9 @@
 """Outer steps: how meta-parameters follow an objective. They know of no domain.
 
 An optimiser is a section of the config with one verb, `step`, a pure function of the parameters and
-of the optimiser's own state. `Adam` is here, the trust region in `metarl.trust_region`. As parts of
-a config they are imported before torch, which takes a second: tensors are known by their verbs.
+of the optimiser's own state. `Adam` and `SGD` are here, the trust region in `metarl.trust_region`.
+As parts of a config they are imported before torch, which takes a second: tensors are known by
+their verbs.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
-OUTER_STEPS = Registry(
-    "outer step", {"trpo": "metarl.trust_region:TrustRegion", "adam": "metarl.optim:Adam"}
+DESCENTS = Registry(  # those that ask for a gradient alone
+    "outer step", {"adam": "metarl.optim:Adam", "sgd": "metarl.optim:SGD"}
 )
+OUTER_STEPS = Registry("outer step", {"trpo": "metarl.trust_region:TrustRegion", **DESCENTS})
 
 
 class Objective(Protocol):
@@ -79,6 +81,27 @@ class Adam(OuterSection):
             theta, state = adam_step(theta, -gradient, state, rate)  # it minimises
         assert first is not None
         return theta, state, {"outer/objective": first}
+
+
+class SGD(OuterSection):
+    """Steps of plain gradient descent: θ moves by the learning rate times the gradient."""
+
+    algorithm: Literal["sgd"] = "sgd"
+    learning_rate: Positive = 1.0
+
+    def step(
+        self, theta: Params, objective: Objective, state: Params, iteration: int
+    ) -> tuple[Params, Params, dict[str, float]]:
+        """As `Optimizer` has it; there is no state.
+
+        Raises:
+            FloatingPointError: if a gradient is not finite.
+        """
+        gradient, value = objective.gradient(theta)
+        check_gradient(gradient)
+        rate = self.annealed(self.learning_rate, iteration)
+        theta = unflatten(flatten(theta).add(gradient, alpha=rate), theta)
+        return theta, state, {"outer/objective": value}
 
 
 def check_gradient(gradient: Tensor) -> None:

@@ -86,6 +86,7 @@ TRAININGS: dict[str, list[str]] = {
     ],
     "random": ["baseline", "quickstart", "--kind", "random", *_sets(*POLICY, *PPO)],
     "sinusoid": ["train", "sinusoid", *_sets(*WAVES, "outer.iterations=60")],
+    "Reptile": ["train", "sinusoid_reptile", *_sets(*WAVES, "outer.iterations=60")],
     "sinusoid, pretrained": [
         *("baseline", "sinusoid", "--kind", "pretrained"),
         *_sets(*WAVES, "outer.iterations=60", "baseline.step_sizes=[0.01]"),

@@ -22,6 +22,7 @@ def two_threads() -> Iterator[None]:
     [
         ("sinusoid", "maml", "unseen"),
         ("sinusoid", "pretrained", "unseen"),
+        ("sinusoid_reptile", "reptile", "unseen"),
         ("point_navigation", "maml", "test_tasks"),
         ("point_navigation", "pretrained", "validation_tasks"),
         ("point_navigation_rl2", "rl2", "test_tasks"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from metarl.networks import NETWORKS, Network
-from metarl.optim import Adam
+from metarl.optim import DESCENTS, Adam
 from metarl.registry import Registry
 from metarl.settings import (
     Device,
@@ -14,6 +14,7 @@ from metarl.settings import (
     InnerSection,
     MethodSection,
     Natural,
+    OuterSection,
     Plain,
     Positive,
     PositiveInt,
@@ -114,7 +115,7 @@ class SupervisedConfig(Experiment):
         BeforeValidator(_named),
     ]
     inner: InnerConfig = InnerConfig()
-    outer: Adam = Adam()
+    outer: Annotated[SerializeAsAny[OuterSection], one_of(DESCENTS, "algorithm", "adam")] = Adam()
     evaluation: EvaluationConfig = EvaluationConfig()
     baseline: BaselineConfig = BaselineConfig()
     seed: Natural = 1
@@ -133,7 +134,7 @@ class SupervisedConfig(Experiment):
             network: Section | Plain | str | type,
             method: MethodSection | Plain | str | type = ...,
             inner: InnerConfig | Plain = ...,
-            outer: Adam | Plain = ...,
+            outer: OuterSection | Plain | str = ...,
             evaluation: EvaluationConfig | Plain = ...,
             baseline: BaselineConfig | Plain = ...,
             seed: int = ...,

@@ -77,14 +77,16 @@ class MAML(SupervisedMethod):
         first_order: bool = False,
     ) -> Iterator[Params]:
         """Lines 5 to 7: the parameters of stacked tasks after 0, 1, 2, ... steps."""
-
-        def loss(params: Params, batch: Examples) -> Tensor:
-            return self.problem.kind.loss(self.problem.network(params, batch[0]), batch[1])
-
         yield params
         for size in sizes:
-            params = adapt(loss, params, [support], [size], first_order, gradient=reverse)
+            params = adapt(
+                self.support_loss, params, [support], [size], first_order, gradient=reverse
+            )
             yield params
+
+    def support_loss(self, params: Params, batch: Examples) -> Tensor:
+        """What an inner step lowers, summed over stacked tasks."""
+        return self.problem.kind.loss(self.problem.network(params, batch[0]), batch[1])
 
     def step_sizes(self, params: Params, given: Sequence[float]) -> list[StepSizes]:
         """α of each step: these, or the learned ones in their place."""

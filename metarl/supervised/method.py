@@ -127,7 +127,7 @@ class SupervisedMethod:
         episodes = self.draw(state.iteration)
         drawn = time.perf_counter()
         objective = EpisodeObjective(self, episodes, state.iteration)
-        theta, optimizer, _ = self.problem.config.outer.step(
+        theta, optimizer, _ = self.problem.config.outer.step(  # type: ignore[attr-defined]
             state.theta, objective, state.optimizer, state.iteration
         )
         samples = state.samples + self.examples

@@ -16,6 +16,7 @@ METHODS = Registry(
     "method of supervised learning",
     {
         "maml": "metarl.supervised.maml:MAML",
+        "reptile": "metarl.supervised.reptile:Reptile",
         "prototypical": "metarl.baselines.prototypical:Prototypical",
         "matching": "metarl.baselines.matching:Matching",
         "siamese": "metarl.baselines.siamese:Siamese",

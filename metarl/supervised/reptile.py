@@ -1,0 +1,94 @@
+"""Reptile (Nichol et al. 2018), algorithm 2, batched: towards where tasks' parameters end up.
+
+Each task takes a few steps of gradient descent from θ, on one minibatch of its examples after the
+other, and θ moves towards the mean of where they arrive. Nothing is differentiated through the
+steps, and the examples that tasks are judged by are not learned from.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from metarl.errors import UserError
+from metarl.inner_loop import adapt, reverse
+from metarl.params import Params, repeat
+from metarl.randomness import stream
+from metarl.settings import MethodSection
+from metarl.supervised.maml import MAML
+from metarl.supervised.problem import SupervisedProblem
+from metarl.supervised.tasks import Episodes, Examples
+
+
+class ReptileSettings(MethodSection):
+    """`batch` examples an inner step of training; all of the support set where null.
+
+    The paper's outer step is `outer: {algorithm: sgd, learning_rate: 1.0, anneal: true}`, which
+    moves θ to the mean at first, and by less and less. An evaluation adapts to the whole support
+    set in every step.
+    """
+
+    name: Literal["reptile"] = "reptile"
+    batch: Annotated[int, Field(ge=1)] | None = None
+
+
+class Reptile(MAML):
+    """Learns parameters that are near those of every task."""
+
+    label: ClassVar[str] = "Reptile"
+    Settings: ClassVar[type[MethodSection]] = ReptileSettings
+
+    def __init__(self, problem: SupervisedProblem) -> None:
+        super().__init__(problem)
+        settings = problem.config.inner
+        if settings.learned_step_sizes != "none":
+            raise UserError(
+                f"inner.learned_step_sizes: {settings.learned_step_sizes} is not for method "
+                "reptile, which does not differentiate through inner steps; leave it out"
+            )
+        if settings.multi_step_iterations:
+            raise UserError(
+                "inner.multi_step_iterations: is not for method reptile, which has no loss of the "
+                "queries; leave it out"
+            )
+        if self.batch > self.support:
+            raise UserError(
+                f"method.batch={self.batch} is more than the {self.support} examples of a support "
+                "set; lower it, or raise inner.shots"
+            )
+
+    @property
+    def support(self) -> int:
+        """How many examples of a task there are to learn from."""
+        return self.problem.config.inner.shots * self.problem.data.examples_per_shot
+
+    @property
+    def batch(self) -> int:
+        """How many of them an inner step takes."""
+        settings = self.problem.config.method
+        assert isinstance(settings, ReptileSettings)
+        return settings.batch or self.support
+
+    def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
+        """½ |θ − θ'|² of each task, θ' being constant: the gradient is θ − θ' (section 5.2)."""
+        settings = self.problem.config.inner
+        start = repeat({name: leaf.detach() for name, leaf in params.items()}, len(episodes.tasks))
+        sizes = self.step_sizes(params, (settings.step_size,) * settings.steps)
+        batches = self.minibatches(episodes.support, iteration)
+        adapted = adapt(self.support_loss, start, batches, sizes, gradient=reverse)
+        apart = [(leaf - adapted[name]).square().sum() for name, leaf in params.items()]
+        with torch.no_grad():
+            outputs = self.problem.network(adapted, episodes.query[0])
+        return 0.5 * torch.stack(apart).sum(), outputs
+
+    def minibatches(self, support: Examples, iteration: int) -> list[Examples]:
+        """Of each inner step: all examples in random order, and again once there are none left."""
+        rng = stream(self.problem.config.seed, "minibatches", iteration)
+        steps = self.problem.config.inner.steps
+        rounds = -(-steps * self.batch // self.support)
+        order = np.concatenate([rng.permutation(self.support) for _ in range(rounds)])
+        chosen = torch.from_numpy(order[: steps * self.batch].reshape(steps, self.batch))
+        inputs, targets = support
+        return [(inputs[:, some], targets[:, some]) for some in chosen]

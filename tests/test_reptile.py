@@ -1,0 +1,117 @@
+"""Reptile: where its outer step goes, what its inner steps see, and that it learns."""
+
+import numpy as np
+import pytest
+import torch
+
+from metarl.errors import UserError
+from metarl.method import load_method
+from metarl.params import flatten
+from metarl.runs.config import validate_config
+
+SINE = {
+    "data": {"name": "sinusoid"},
+    "method": {"name": "reptile", "batch": 4},
+    "network": {"kind": "mlp", "hidden_sizes": [8, 8]},
+    "inner": {"step_size": 0.02, "steps": 5, "shots": 10},
+    "outer": {"algorithm": "sgd", "learning_rate": 0.7, "meta_batch": 3, "iterations": 2},
+}
+
+
+def reptile(**changes):
+    values = {name: dict(section) for name, section in SINE.items()}
+    for section, settings in changes.items():
+        values[section].update(settings)
+    return load_method(validate_config(values))
+
+
+def descended(method, theta, batches):
+    """One task's steps of gradient descent by torch's own optimiser."""
+    leaves = {name: leaf.clone().requires_grad_() for name, leaf in theta.items()}
+    optimizer = torch.optim.SGD(leaves.values(), lr=method.problem.config.inner.step_size)
+    for inputs, targets in batches:
+        optimizer.zero_grad()
+        stacked = {name: leaf[None] for name, leaf in leaves.items()}
+        outputs = method.problem.network(stacked, inputs[None])[0]
+        (outputs - targets).square().mean().backward()
+        optimizer.step()
+    return flatten(leaves).detach()
+
+
+@pytest.mark.parametrize("batch", [4, None])
+def test_the_outer_step_goes_towards_the_mean_of_where_tasks_arrive(batch) -> None:
+    method = reptile(method={"batch": batch})
+    state = method.initial_state()
+    episodes = method.draw(0)
+    batches = method.minibatches(episodes.support, 0)
+    arrived = [
+        descended(method, state.theta, [(x[task], y[task]) for x, y in batches])
+        for task in range(3)
+    ]
+    before = flatten(state.theta)
+    expected = before + 0.7 * (torch.stack(arrived).mean(0) - before)
+    after, _ = method.step(state)
+    torch.testing.assert_close(flatten(after.theta), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_minibatches_go_through_all_examples_before_one_comes_again() -> None:
+    method = reptile()
+    points = torch.arange(10.0)[None, :, None]
+    seen = [x.flatten().tolist() for x, _ in method.minibatches((points, points), 0)]
+    assert [len(batch) for batch in seen] == [4] * 5
+    shown = [point for batch in seen for point in batch]
+    assert sorted(shown[:10]) == sorted(shown[10:]) == [*range(10)]
+    later = [x.flatten().tolist() for x, _ in method.minibatches((points, points), 1)]
+    assert later != seen
+
+
+def test_queries_are_not_learned_from() -> None:
+    method = reptile()
+    theta, episodes, others = method.initial_state().theta, method.draw(0), method.draw(0)
+    others.query[1].mul_(100.0)
+    loss, other = (method.loss(theta, shown, 0)[0] for shown in (episodes, others))
+    assert torch.equal(loss, other)
+
+
+def test_the_meta_gradient_is_no_second_derivative() -> None:
+    method = reptile(method={"batch": None}, inner={"steps": 1, "step_size": 0.1})
+    theta, episodes = method.initial_state().theta, method.draw(0)
+    leaves = {name: leaf.requires_grad_() for name, leaf in theta.items()}
+    loss, _ = method.loss(leaves, episodes, 0)
+    gradient = torch.autograd.grad(loss, list(leaves.values()))
+    stacked = {name: leaf.expand(3, *leaf.shape) for name, leaf in leaves.items()}
+    plain = torch.autograd.grad(
+        method.support_loss(stacked, episodes.support), list(leaves.values())
+    )
+    for mine, slope in zip(gradient, plain, strict=True):
+        torch.testing.assert_close(mine, 0.1 * slope)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"method": {"batch": 11}}, r"method\.batch=11 is more than the 10 examples"),
+        ({"inner": {"learned_step_sizes": "lslr"}}, "inner.learned_step_sizes: lslr is not for"),
+        ({"inner": {"multi_step_iterations": 3}}, "inner.multi_step_iterations: is not for"),
+        ({"outer": {"algorithm": "trpo"}}, "outer.algorithm: must be 'adam' or 'sgd'"),
+    ],
+)
+def test_what_reptile_cannot_use_is_answered_in_a_sentence(changes, sentence) -> None:
+    with pytest.raises(UserError, match=sentence):
+        reptile(**changes)
+
+
+def test_it_learns_waves() -> None:
+    method = reptile(
+        outer={"iterations": 150, "meta_batch": 10, "learning_rate": 1.0},
+        network={"hidden_sizes": [40, 40]},
+        inner={"shots": 50, "queries": 10},
+        method={"batch": 10},
+    )
+    state = method.initial_state()
+    untrained = method.curve("test", 100, state.theta, (0.02,) * 5).scores.mean(0)
+    while state.iteration < method.updates:
+        state, _ = method.step(state)
+    trained = method.curve("test", 100, state.theta, (0.02,) * 5).scores.mean(0)
+    assert trained[5] < 0.7 * untrained[5]
+    assert np.isfinite(trained).all()
