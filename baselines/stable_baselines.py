@@ -56,6 +56,11 @@ def check_perceptron(policy: Policy) -> None:
             "MlpPolicy has no counterpart of: take one with hidden_sizes and activation alone for "
             "what goes through PPO (the baselines pretrained and oracle, and export)"
         )
+    if getattr(policy, "context", 0):
+        raise UserError(
+            "this policy has context parameters, which stable-baselines3's MlpPolicy has no place "
+            "for: what method cavia trained cannot be exported"
+        )
 
 
 def to_params(weights: Mapping[str, Tensor]) -> Params:

@@ -159,6 +159,17 @@ class MethodSection(Section):
     name: str
 
 
+class ContextSettings(MethodSection):
+    """`context` parameters that adapt, from zeros; all others are the same for every task.
+
+    Those of CAVIA, in every domain. Their step size is `inner.step_size`: a few numbers, far from
+    the output, want a larger one than a whole network.
+    """
+
+    name: Literal["cavia"] = "cavia"
+    context: PositiveInt = 5
+
+
 # what a class must have to be a method, see `metarl.method.Method`
 METHOD_MEMBERS = ("Settings", "role", "label", "axis", "initial_state", "step", "adaptation_curve")
 

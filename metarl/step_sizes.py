@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from metarl.context import CONTEXT
+from metarl.errors import UserError
 from metarl.params import Params
-from metarl.settings import InnerSection
+from metarl.settings import ContextSettings, InnerSection, MethodSection
 
 PREFIX = "step_size."  # what the names of learned step sizes begin with
 
@@ -45,6 +47,16 @@ def split(meta: Mapping[str, Tensor]) -> tuple[Params, Params]:
     return theta, alpha
 
 
+def initial(meta: Mapping[str, Tensor]) -> Params:
+    """Where the adaptation of every task starts: θ, with a context of zeros where there is one."""
+    theta, _ = split(meta)
+    if CONTEXT not in theta:
+        return theta
+    # zeros of zero slope, so that no outer step moves them; as a product, and not as constants,
+    # because an inner step is differentiated only where what moves requires gradients
+    return theta | {CONTEXT: 0.0 * theta[CONTEXT]}
+
+
 def step_sizes(
     settings: InnerSection, meta: Mapping[str, Tensor], head: Sequence[str], given: Sequence[float]
 ) -> list[StepSizes]:
@@ -68,6 +80,21 @@ def step_sizes(
     ]
 
 
+def check_context(settings: InnerSection, method: MethodSection) -> int:
+    """How many context parameters a method has.
+
+    Raises:
+        UserError: if the inner loop is told to adapt something else.
+    """
+    if settings.adapt != "all":
+        raise UserError(
+            f"inner.adapt: {settings.adapt} is not for method {method.name}, whose context alone "
+            "adapts; leave it out"
+        )
+    assert isinstance(method, ContextSettings)
+    return method.context
+
+
 def mean_step_sizes(sizes: Sequence[StepSizes]) -> tuple[float, ...]:
     """Of each step, the mean over all parameters that adapt; one given for all as it is."""
 
@@ -79,4 +106,6 @@ def mean_step_sizes(sizes: Sequence[StepSizes]) -> tuple[float, ...]:
 
 
 def _adapted(settings: InnerSection, theta: Params, head: Sequence[str]) -> list[str]:
+    if CONTEXT in theta:
+        return [CONTEXT]
     return list(head) if settings.adapt == "head" else list(theta)

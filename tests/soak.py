@@ -86,6 +86,8 @@ TRAININGS: dict[str, list[str]] = {
     ],
     "random": ["baseline", "quickstart", "--kind", "random", *_sets(*POLICY, *PPO)],
     "sinusoid": ["train", "sinusoid", *_sets(*WAVES, "outer.iterations=60")],
+    "CAVIA": ["train", "point_navigation_cavia", *_sets(*POLICY, "outer.iterations=12")],
+    "sinusoid, CAVIA": ["train", "sinusoid_cavia", *_sets(*WAVES, "outer.iterations=60")],
     "Reptile": ["train", "sinusoid_reptile", *_sets(*WAVES, "outer.iterations=60")],
     "sinusoid, pretrained": [
         *("baseline", "sinusoid", "--kind", "pretrained"),

@@ -23,6 +23,8 @@ def two_threads() -> Iterator[None]:
         ("sinusoid", "maml", "unseen"),
         ("sinusoid", "pretrained", "unseen"),
         ("sinusoid_reptile", "reptile", "unseen"),
+        ("sinusoid_cavia", "cavia", "unseen"),
+        ("point_navigation_cavia", "cavia", "test_tasks"),
         ("point_navigation", "maml", "test_tasks"),
         ("point_navigation", "pretrained", "validation_tasks"),
         ("point_navigation_rl2", "rl2", "test_tasks"),

@@ -33,8 +33,9 @@ PolicyLoss = Callable[[Densities, Params, Samples], Tensor]
 
 def serves(policy: Policy) -> TypeGuard[MLPPolicy]:
     """Whether a policy's network is a plain MLP; a subclass of these may have another."""
-    mine = type(policy) in (GaussianPolicy, CategoricalPolicy)
-    return mine and policy.network is None  # type: ignore[attr-defined] # of these two
+    if type(policy) not in (GaussianPolicy, CategoricalPolicy):
+        return False
+    return policy.network is None and not policy.context  # type: ignore[attr-defined] # of these
 
 
 def _policy(inner: InnerLoop) -> MLPPolicy:

@@ -128,8 +128,7 @@ def collect(
         return samples[-1]
 
     meta = move(meta, inner.device)
-    theta, _ = split(meta)
-    params = repeat(theta, len(tasks))
+    params = repeat(initial(meta), len(tasks))
     for alpha in inner.step_sizes(meta, step_sizes):
         before = stage(params)
         params = adapt_all(inner, params, before, alpha)

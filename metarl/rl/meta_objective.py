@@ -27,7 +27,7 @@ from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import mean_kl, surrogate
 from metarl.rl.policies import Densities
 from metarl.rl.trajectories import Distribution, Rollouts, Samples, subsample, tasks_of
-from metarl.step_sizes import split
+from metarl.step_sizes import initial
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class MetaObjective:
     def of_task(self, theta: Params, pre: list[Samples], post: Samples) -> Tensor:
         """The objective of one task."""
         policy, inner = self.inner.policy, self.inner
-        params, _ = split(theta)
+        params = initial(theta)
         spent = post.weights.new_zeros(())
         for samples, size in zip(pre, inner.step_sizes(theta), strict=True):
             if self.costs:

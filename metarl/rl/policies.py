@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.context import beside_context, with_context, without_context
 from metarl.envs.family import check_spaces
 from metarl.envs.images import FlatImage, flat_space
 from metarl.networks.layers import ACTIVATIONS, last_layer
@@ -99,21 +100,24 @@ class Memoryless:
     output_scale: float
     network: Stateless | None
     image: tuple[int, int, int] | None
+    context: int
 
     def init_network(self, generator: torch.Generator, outputs: int) -> Params:
         """Fresh parameters of the network: Xavier weights and zero biases, or a module's own."""
         if self.network is not None:
-            return self.network.init(generator)
-        sizes = (self.observation_size, *self.hidden_sizes, outputs)
-        return init_mlp(generator, sizes, output_scale=self.output_scale)
+            return with_context(self.network.init(generator), self.context)
+        sizes = (self.observation_size + self.context, *self.hidden_sizes, outputs)
+        params = init_mlp(generator, sizes, output_scale=self.output_scale)
+        return with_context(params, self.context)
 
     def outputs(self, params: Mapping[str, Tensor], observations: Tensor) -> Tensor:
         """What the network says at observations (..., M, S): (..., M, O)."""
+        inputs = beside_context(params, observations)
         if self.network is not None:
-            shape = self.image or (self.observation_size,)
-            seen = observations.reshape(*observations.shape[:-1], *shape)
-            return self.network(params, seen)
-        return mlp(params, observations, ACTIVATIONS[self.activation])
+            shape = self.image or (self.observation_size + self.context,)
+            seen = inputs.reshape(*inputs.shape[:-1], *shape)
+            return self.network(without_context(params), seen)
+        return mlp(params, inputs, ACTIVATIONS[self.activation])
 
     @property
     def last_layer(self) -> list[str]:
@@ -159,6 +163,8 @@ class GaussianPolicy(Memoryless):
         output_scale: factor on the last layer's weights at initialisation.
         network: in place of the multilayer perceptron, which the three before describe.
         image: (C, H, W) where an observation is an image, laid out in a row; None otherwise.
+        context: how many context parameters the network has beside the observation; see
+            `metarl.context`.
     """
 
     observation_size: int
@@ -170,6 +176,7 @@ class GaussianPolicy(Memoryless):
     output_scale: float = 1.0
     network: Stateless | None = None
     image: tuple[int, int, int] | None = None
+    context: int = 0
 
     action_dtype = torch.float32
 
@@ -247,6 +254,8 @@ class CategoricalPolicy(Memoryless):
         output_scale: factor on the last layer's weights at initialisation.
         network: in place of the multilayer perceptron, which the three before describe.
         image: (C, H, W) where an observation is an image, laid out in a row; None otherwise.
+        context: how many context parameters the network has beside the observation; see
+            `metarl.context`.
     """
 
     observation_size: int
@@ -256,6 +265,7 @@ class CategoricalPolicy(Memoryless):
     output_scale: float = 1.0
     network: Stateless | None = None
     image: tuple[int, int, int] | None = None
+    context: int = 0
 
     action_shape = ()
     action_dtype = torch.int64
@@ -338,6 +348,7 @@ def policy_for(
     output_scale: float = 1.0,
     network: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    context: int = 0,
 ) -> GaussianPolicy | CategoricalPolicy:
     """The policy that fits an environment's spaces: Gaussian for a Box, categorical for Discrete.
 
@@ -352,6 +363,7 @@ def policy_for(
         network: `mlp`, `cnn`, or `module:Class` of a `torch.nn.Module`; where None, a multilayer
             perceptron, or `cnn` for images.
         settings: of its constructor.
+        context: how many context parameters it has.
 
     Raises:
         UserError: for other spaces; see `metarl.envs.family.check_spaces`.
@@ -368,9 +380,12 @@ def policy_for(
     if network is not None and network != PERCEPTRON:
         perceptron = {"hidden_sizes": hidden_sizes, "activation": activation}
         offered = perceptron | {"output_scale": output_scale} if network in POLICY_NETWORKS else {}
-        own = stateless(POLICY_NETWORKS, network, settings or {}, image or (size,), count, offered)
+        shape = image or (size + context,)
+        own = stateless(POLICY_NETWORKS, network, settings or {}, shape, count, offered)
     if discrete:
-        return CategoricalPolicy(size, count, hidden_sizes, activation, output_scale, own, image)
+        return CategoricalPolicy(
+            size, count, hidden_sizes, activation, output_scale, own, image, context
+        )
     return GaussianPolicy(
-        size, count, hidden_sizes, activation, init_std, min_std, output_scale, own, image
+        size, count, hidden_sizes, activation, init_std, min_std, output_scale, own, image, context
     )

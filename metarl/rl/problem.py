@@ -36,11 +36,13 @@ class PolicyProblem:
         config: the experiment, with everything in it that had to be measured.
         given: a family to take instead of the one that the config names.
         task_conditioned: whether observations tell the task, as an oracle wants it.
+        context: how many context parameters the policy has; see `metarl.context`.
     """
 
     config: Config
     given: TaskFamily | None = None
     task_conditioned: bool = False
+    context: int = 0
 
     metric = RETURN
     methods = METHODS
@@ -84,7 +86,8 @@ class PolicyProblem:
         settings = self.config.policy.model_dump(exclude={"observation_scale"})
         env = self.family.make()
         try:
-            return policy_for(env.observation_space, env.action_space, **settings)
+            spaces = env.observation_space, env.action_space
+            return policy_for(*spaces, **settings, context=self.context)
         finally:
             env.close()
 

@@ -50,7 +50,7 @@ class MAML(SupervisedMethod):
         settings, (inputs, targets) = self.problem.config.inner, episodes.query
         weights = step_weights(settings.steps, settings.multi_step_iterations, iteration)
         sizes = self.step_sizes(params, (settings.step_size,) * settings.steps)
-        start = repeat(split(params)[0], len(targets))
+        start = repeat(initial(params), len(targets))
         objective: Tensor | float = 0.0
         after = self.adapted(start, episodes.support, sizes, settings.first_order)
         for theta, weight in zip(after, weights, strict=True):
@@ -65,7 +65,7 @@ class MAML(SupervisedMethod):
     ) -> Iterator[Tensor]:
         """What the network predicts before adaptation, and after each step."""
         predict = predict_with(self.problem.config.evaluation.transductive)
-        start = repeat(split(params)[0], len(inputs))
+        start = repeat(initial(params), len(inputs))
         for theta in self.adapted(start, support, self.step_sizes(params, step_sizes)):
             yield predict(self.problem.network, theta, support, inputs)
 

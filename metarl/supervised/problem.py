@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from metarl.compute import device_for
 from metarl.evaluation import Metric
 from metarl.networks import Network
+from metarl.networks.context import WithContext
 from metarl.randomness import stream, torch_stream
 from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.losses import Kind
@@ -29,11 +30,13 @@ class SupervisedProblem:
         config: the experiment.
         given: data to take instead of those that the config names.
         task_conditioned: whether inputs tell the task, as an oracle wants it.
+        context: how many context parameters the network has; see `metarl.context`.
     """
 
     config: SupervisedConfig
     given: Data | None = None
     task_conditioned: bool = False
+    context: int = 0
 
     methods = METHODS
 
@@ -45,7 +48,8 @@ class SupervisedProblem:
     @property
     def network(self) -> Network:
         """A function of parameters."""
-        return cast(Network, self.config.network)
+        network = cast(Network, self.config.network)
+        return WithContext(network, self.context) if self.context else network
 
     @property
     def kind(self) -> Kind:

@@ -1,0 +1,29 @@
+"""CAVIA (Zintgraf et al. 2019) for reinforcement learning: algorithm 2.
+
+MAML whose inner loop adapts nothing but a few further inputs of the policy, from zeros.
+"""
+
+from dataclasses import replace
+from typing import ClassVar
+
+from metarl.errors import UserError
+from metarl.rl.maml import MAML
+from metarl.rl.problem import PolicyProblem
+from metarl.settings import ContextSettings, MethodSection
+from metarl.step_sizes import check_context
+
+
+class CAVIA(MAML):
+    """Learns a policy that a few context parameters adapt to a task."""
+
+    label: ClassVar[str] = "CAVIA"
+    Settings: ClassVar[type[MethodSection]] = ContextSettings
+
+    def __init__(self, problem: PolicyProblem) -> None:
+        size = check_context(problem.config.inner, problem.config.method)
+        if problem.policy.image:
+            raise UserError(
+                f"family.name: {problem.title} shows images, beside which method cavia has no "
+                "place for its context; take another method"
+            )
+        super().__init__(replace(problem, context=size))
