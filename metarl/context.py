@@ -1,7 +1,7 @@
 """Context parameters: further inputs of a network, which alone adapt (Zintgraf et al. 2019).
 
-They stand among the meta-parameters for their name and their number alone: where the adaptation of a
-task starts they are zeros, always, and the outer step learns what the network makes of them.
+They stand among the meta-parameters for their name and their number alone: where a task begins
+they are zeros, always, and the outer step learns what the network makes of them.
 """
 
 from __future__ import annotations
