@@ -86,6 +86,7 @@ TRAININGS: dict[str, list[str]] = {
     ],
     "random": ["baseline", "quickstart", "--kind", "random", *_sets(*POLICY, *PPO)],
     "sinusoid": ["train", "sinusoid", *_sets(*WAVES, "outer.iterations=60")],
+    "E-MAML": ["train", "point_navigation_e_maml", *_sets(*POLICY, "outer.iterations=12")],
     "CAVIA": ["train", "point_navigation_cavia", *_sets(*POLICY, "outer.iterations=12")],
     "sinusoid, CAVIA": ["train", "sinusoid_cavia", *_sets(*WAVES, "outer.iterations=60")],
     "Reptile": ["train", "sinusoid_reptile", *_sets(*WAVES, "outer.iterations=60")],

@@ -486,7 +486,7 @@ def test_derivatives_stay_on_the_device_where_the_samples_are(pair) -> None:
     meta = torch.device("meta")  # computes no numbers, but refuses to mix with another device
     theta, pre, post = move((theta, rollouts.pre, rollouts.post), meta)
     vector = flatten(theta)
-    gradient = derivatives.gradient(inner, theta, pre, post, objective.reached, None)
+    gradient = derivatives.gradient(inner, theta, pre, post, [], objective.reached, objective.cost)
     product = derivatives.curvature(inner, theta, pre, subsample(post, rollouts.horizon, 2))(vector)
     adapted = adapt_all(inner, repeat(split(theta)[0], 3), pre[0], inner.step_sizes(theta)[0])
     assert gradient.device == product.device == flatten(adapted).device == meta

@@ -25,6 +25,7 @@ def two_threads() -> Iterator[None]:
         ("sinusoid_reptile", "reptile", "unseen"),
         ("sinusoid_cavia", "cavia", "unseen"),
         ("point_navigation_cavia", "cavia", "test_tasks"),
+        ("point_navigation_e_maml", "e_maml", "test_tasks"),
         ("point_navigation", "maml", "test_tasks"),
         ("point_navigation", "pretrained", "validation_tasks"),
         ("point_navigation_rl2", "rl2", "test_tasks"),

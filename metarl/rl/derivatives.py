@@ -210,8 +210,9 @@ def gradient(
     meta: Params,
     pre: Sequence[Samples],
     post: Samples,
+    costed: Sequence[Samples],
     reached: PolicyLoss,
-    cost: PolicyLoss | None,
+    cost: PolicyLoss,
 ) -> Tensor:
     """The meta-gradient and the objective, (P + 1,), in sum over tasks.
 
@@ -220,6 +221,7 @@ def gradient(
         meta: the meta-parameters.
         pre: samples of the inner steps.
         post: samples after them.
+        costed: what the cost of each inner step is measured on; empty where there is none.
         reached: what is to grow, at the adapted parameters.
         cost: what it costs, at the parameters that each inner step starts from.
     """
@@ -230,24 +232,40 @@ def gradient(
         return differentiate(policy, lambda p, s: loss(readout, p, s), params, samples)
 
     after = sloped(reached, adaptation.adapted, post)
-    spent = [sloped(cost, *stage) for stage in zip(adaptation.stages, pre, strict=False) if cost]
+    spent = [sloped(cost, *stage) for stage in zip(adaptation.stages, costed, strict=False)]
     value = after.value - sum(one.value for one in spent)
     before = [{name: -leaf for name, leaf in one.gradient.items()} for one in spent]
     return torch.cat([flatten(adaptation.pull(after.gradient, before)), value.view(1)])
 
 
 def evaluate(
-    inner: InnerLoop, meta: Params, pre: Sequence[Samples], post: Samples, reached: PolicyLoss
+    inner: InnerLoop,
+    meta: Params,
+    pre: Sequence[Samples],
+    post: Samples,
+    costed: Sequence[Samples],
+    reached: PolicyLoss,
+    cost: PolicyLoss,
 ) -> Tensor:
-    """The objective, and the divergence from the distributions sampled from, summed over tasks."""
+    """The objective, and the divergence from the distributions sampled from, summed over tasks.
+
+    The arguments are those of `gradient`.
+    """
     policy = _policy(inner)
-    readout, params = Readout(policy), Adaptation(inner, meta, pre, linearised=False).adapted
-    sums = []
-    for piece in _pieces(post):
-        forward = forward_pass(params, piece.observations, policy.activation)
-        seen = piece._replace(observations=forward.outputs)
-        sums.append(torch.stack([f(readout, params, seen) for f in (reached, mean_kl)]).double())
-    return torch.stack(sums).sum(0)
+    readout, adaptation = Readout(policy), Adaptation(inner, meta, pre, linearised=False)
+
+    def summed(params: Params, samples: Samples, *losses: PolicyLoss) -> Tensor:
+        sums = []
+        for piece in _pieces(samples):
+            forward = forward_pass(params, piece.observations, policy.activation)
+            seen = piece._replace(observations=forward.outputs)
+            sums.append(torch.stack([f(readout, params, seen) for f in losses]).double())
+        return torch.stack(sums).sum(0)
+
+    value, divergence = summed(adaptation.adapted, post, reached, mean_kl)
+    for params, samples in zip(adaptation.stages, costed, strict=False):
+        value = value - summed(params, samples, cost)[0]
+    return torch.stack([value, divergence])
 
 
 def curvature(

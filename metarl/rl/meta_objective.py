@@ -10,7 +10,6 @@ perceptrons are differentiated by `metarl.rl.derivatives`, all other policies by
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,26 +41,34 @@ class MetaObjective:
     inner: InnerLoop
     rollouts: Rollouts
 
-    costs: ClassVar[bool] = False  # whether the way to the adapted policy has a cost as well
+    @property
+    def costed(self) -> list[Samples]:
+        """What the way to the adapted policy costs is measured on, an inner step each.
+
+        None where it costs nothing.
+        """
+        return []
 
     def reached(self, policy: Densities, params: Params, post: Samples) -> Tensor:
         """What is to grow, of the adapted policy: its surrogate."""
         return surrogate(policy, params, post)
 
     def cost(self, policy: Densities, params: Params, pre: Samples) -> Tensor:
-        """What is subtracted for the policy that an inner step starts from, where `costs`."""
+        """What is subtracted for the policy that an inner step starts from, of its `costed`."""
         raise NotImplementedError
 
-    def of_task(self, theta: Params, pre: list[Samples], post: Samples) -> Tensor:
-        """The objective of one task."""
+    def of_task(
+        self, theta: Params, pre: list[Samples], post: Samples, costed: list[Samples]
+    ) -> tuple[Tensor, Params]:
+        """The objective of one task, and its adapted parameters."""
         policy, inner = self.inner.policy, self.inner
         params = initial(theta)
         spent = post.weights.new_zeros(())
-        for samples, size in zip(pre, inner.step_sizes(theta), strict=True):
-            if self.costs:
-                spent = spent + self.cost(policy, params, samples)
+        for step, (samples, size) in enumerate(zip(pre, inner.step_sizes(theta), strict=True)):
+            if costed:
+                spent = spent + self.cost(policy, params, costed[step])
             params = adapt(inner.loss, params, [samples], [size], inner.settings.first_order)
-        return self.reached(policy, params, post) - spent
+        return self.reached(policy, params, post) - spent, params
 
     def minibatches(self) -> list[Objective]:
         """Itself: the meta-gradient is noisy enough with all samples."""
@@ -71,17 +78,19 @@ class MetaObjective:
         """The meta-gradient (P,), and the objective's value."""
         theta = move(theta, self.inner.device)
 
-        def total(theta: Params, pre: list[Samples], post: Samples) -> Tensor:
-            return vmap(self.of_task, in_dims=(None, 0, 0))(theta, pre, post).sum()
+        def total(
+            theta: Params, pre: list[Samples], post: Samples, costed: list[Samples]
+        ) -> Tensor:
+            return vmap(self.of_task, in_dims=(None, 0, 0, 0))(theta, pre, post, costed)[0].sum()
 
-        def summed(pre: list[Samples], post: Samples) -> Tensor:
+        def summed(pre: list[Samples], post: Samples, costed: list[Samples]) -> Tensor:
             if derivatives.serves(self.inner.policy):
-                cost = self.cost if self.costs else None
-                return derivatives.gradient(self.inner, theta, pre, post, self.reached, cost)
-            gradient, value = grad_and_value(total)(theta, pre, post)
+                losses = self.reached, self.cost
+                return derivatives.gradient(self.inner, theta, pre, post, costed, *losses)
+            gradient, value = grad_and_value(total)(theta, pre, post, costed)
             return torch.cat([flatten(gradient), value.view(1)])
 
-        sums = self._over_tasks(summed, self.rollouts.pre, self.rollouts.post)
+        sums = self._over_tasks(summed, self.rollouts.pre, self.rollouts.post, self.costed)
         mean = mean_over_tasks(torch.stack(sums).sum(0), self._num_tasks).to(CPU)
         return mean[:-1], float(mean[-1])
 
@@ -92,19 +101,21 @@ class MetaObjective:
         """
         theta = move(theta, self.inner.device)
 
-        def both(theta: Params, pre: list[Samples], post: Samples) -> tuple[Tensor, Tensor]:
-            adapted = self.inner.adapt(theta, pre)
-            policy = self.inner.policy
-            return self.reached(policy, adapted, post), mean_kl(policy, adapted, post)
+        def both(
+            theta: Params, pre: list[Samples], post: Samples, costed: list[Samples]
+        ) -> tuple[Tensor, Tensor]:
+            value, adapted = self.of_task(theta, pre, post, costed)
+            return value, mean_kl(self.inner.policy, adapted, post)
 
         @torch.no_grad()  # here, because every thread has a mode of its own
-        def summed(pre: list[Samples], post: Samples) -> Tensor:
+        def summed(pre: list[Samples], post: Samples, costed: list[Samples]) -> Tensor:
             if derivatives.serves(self.inner.policy):
-                return derivatives.evaluate(self.inner, theta, pre, post, self.reached)
-            values = vmap(both, in_dims=(None, 0, 0))(theta, pre, post)
+                losses = self.reached, self.cost
+                return derivatives.evaluate(self.inner, theta, pre, post, costed, *losses)
+            values = vmap(both, in_dims=(None, 0, 0, 0))(theta, pre, post, costed)
             return torch.stack(values).sum(dim=1).double()
 
-        sums = self._over_tasks(summed, self.rollouts.pre, self.rollouts.post)
+        sums = self._over_tasks(summed, self.rollouts.pre, self.rollouts.post, self.costed)
         mean = mean_over_tasks(torch.stack(sums).sum(0), self._num_tasks)
         objective, kl = mean.tolist()
         return objective, kl
@@ -133,7 +144,9 @@ class MetaObjective:
         def outputs(theta: Params, pre: list[Samples], post: Samples) -> Distribution:
             return policy.distribution(self.inner.adapt(theta, pre), post.observations)
 
-        def linearised(pre: list[Samples], post: Samples) -> Callable[[Tensor], Tensor]:
+        def linearised(
+            pre: list[Samples], post: Samples, _: list[Samples]
+        ) -> Callable[[Tensor], Tensor]:
             if derivatives.serves(policy):
                 return derivatives.curvature(self.inner, theta, pre, post)
             weighted = gauss_newton(
@@ -143,7 +156,7 @@ class MetaObjective:
             )
             return lambda vector: flatten(weighted(unflatten(vector, theta)))
 
-        products = self._over_tasks(linearised, pre, post)
+        products = self._over_tasks(linearised, pre, post, [])
 
         def product(vector: Tensor) -> Tensor:
             vector = vector.to(self.inner.device)
@@ -158,11 +171,13 @@ class MetaObjective:
 
     def _over_tasks(
         self,
-        function: Callable[[list[Samples], Samples], Result],
+        function: Callable[[list[Samples], Samples, list[Samples]], Result],
         pre: list[Samples],
         post: Samples,
+        costed: list[Samples],
     ) -> list[Result]:
-        return self.inner.over_tasks(
-            lambda chunk: function([tasks_of(step, chunk) for step in pre], tasks_of(post, chunk)),
-            post,
-        )
+        def some(chunk: slice) -> Result:
+            before, spent = ([tasks_of(step, chunk) for step in part] for part in (pre, costed))
+            return function(before, tasks_of(post, chunk), spent)
+
+        return self.inner.over_tasks(some, post)

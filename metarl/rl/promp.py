@@ -31,7 +31,10 @@ class ProximalObjective(MetaObjective):
 
     settings: ProMPSettings
 
-    costs: ClassVar[bool] = True
+    @property
+    def costed(self) -> list[Samples]:
+        """The samples of the inner steps themselves."""
+        return self.rollouts.pre
 
     def reached(self, policy: Densities, params: Params, post: Samples) -> Tensor:
         """The clipped surrogate (equation 14)."""

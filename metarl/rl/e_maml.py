@@ -1,0 +1,85 @@
+"""E-MAML: MAML that explores (Stadie et al. 2018), whose objective knows who gathered the data.
+
+What a task's policy becomes depends on θ in two ways: by the gradient steps from θ, and by the
+trajectories that θ sampled for them. MAML follows the first alone. Here the actions before
+adaptation are credited with the return after it as well, by their log-probabilities (section 3).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from metarl.distributed import mean_over_tasks
+from metarl.optim import Objective
+from metarl.params import Params
+from metarl.rl.losses import surrogate
+from metarl.rl.maml import MAML
+from metarl.rl.meta_objective import MetaObjective
+from metarl.rl.policies import Densities
+from metarl.rl.trajectories import Rollouts, Samples
+from metarl.settings import MethodSection, Positive
+
+
+class EMAMLSettings(MethodSection):
+    """`credit` weighs what actions before adaptation are credited with.
+
+    1 takes the mean over time steps, as of every surrogate here. The derivation sums over the K
+    trajectories of a task: that is K times as much, of a signal that is mostly noise.
+    """
+
+    name: Literal["e_maml"] = "e_maml"
+    credit: Positive = 1.0
+
+
+@dataclass(frozen=True)
+class ExploringObjective(MetaObjective):
+    """The surrogate after adaptation, and one before it whose advantage is what came of it.
+
+    Attributes:
+        outcome: how well each task's adapted policy did, (N,), where 0 is as well as expected.
+        credit: what the second surrogate counts.
+    """
+
+    outcome: Tensor
+    credit: float
+
+    @property
+    def costed(self) -> list[Samples]:
+        """The samples of the inner steps, all actions of a task with its outcome as advantage."""
+        outcome = self.outcome[:, None]
+        return [
+            step._replace(advantages=outcome.expand_as(step.advantages))
+            for step in self.rollouts.pre
+        ]
+
+    def cost(self, policy: Densities, params: Params, pre: Samples) -> Tensor:
+        """The credit, which is to grow: a cost below zero."""
+        return -self.credit * surrogate(policy, params, pre)
+
+
+class EMAML(MAML):
+    """MAML whose outer objective credits the actions that adaptation learned from."""
+
+    label: ClassVar[str] = "E-MAML"
+    Settings: ClassVar[type[MethodSection]] = EMAMLSettings
+
+    def objective(self, rollouts: Rollouts) -> Objective:
+        """What the outer step improves."""
+        settings = self.problem.config.method
+        assert isinstance(settings, EMAMLSettings)
+        returns = rollouts.trajectories[-1].returns.mean(dim=1)
+        outcome = standardised(returns).to(rollouts.post.advantages)
+        return ExploringObjective(self.problem.inner, rollouts, outcome, settings.credit)
+
+
+def standardised(returns: Tensor) -> Tensor:
+    """Returns (N,) of this process's tasks, less the mean over all tasks, in standard deviations.
+
+    As advantages are: so that neither the scale of rewards nor that of a task's chances counts.
+    """
+    each = returns.double()
+    means = mean_over_tasks(torch.stack([each.sum(), each.square().sum()]), len(each))
+    variance = (means[1] - means[0].square()).clamp(min=0.0)
+    return (each - means[0]) / (variance.sqrt() + 1e-8)
