@@ -6,7 +6,7 @@ adaptation are credited with the return after it as well, by their log-probabili
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,20 +17,10 @@ from metarl.params import Params
 from metarl.rl.losses import surrogate
 from metarl.rl.maml import MAML
 from metarl.rl.meta_objective import MetaObjective
+from metarl.rl.methods import EMAMLSettings
 from metarl.rl.policies import Densities
 from metarl.rl.trajectories import Rollouts, Samples
-from metarl.settings import MethodSection, Positive
-
-
-class EMAMLSettings(MethodSection):
-    """`credit` weighs what actions before adaptation are credited with.
-
-    1 takes the mean over time steps, as of every surrogate here. The derivation sums over the K
-    trajectories of a task: that is K times as much, of a signal that is mostly noise.
-    """
-
-    name: Literal["e_maml"] = "e_maml"
-    credit: Positive = 1.0
+from metarl.settings import MethodSection
 
 
 @dataclass(frozen=True)

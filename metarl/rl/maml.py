@@ -36,7 +36,7 @@ from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample
 from metarl.rl.training import PolicyLearner, curve, outer_step
 from metarl.rl.trajectories import Rollouts, Samples, Trajectories, tasks_of
-from metarl.step_sizes import StepSizes, mean_step_sizes, split
+from metarl.step_sizes import StepSizes, initial, mean_step_sizes
 
 
 class MAML(PolicyLearner):

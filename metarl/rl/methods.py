@@ -7,7 +7,16 @@ not wait a second for it.
 from typing import ClassVar, Literal
 
 from metarl.registry import Registry
-from metarl.settings import METHOD_MEMBERS, Bounded, Fraction, MethodSection, PositiveInt, Unit
+from metarl.settings import (
+    METHOD_MEMBERS,
+    Bounded,
+    ContextSettings,
+    Fraction,
+    MethodSection,
+    Positive,
+    PositiveInt,
+    Unit,
+)
 
 MEMBERS = (*METHOD_MEMBERS, "outer_steps")  # what a method of one's own must have
 METHODS = Registry(
@@ -15,6 +24,8 @@ METHODS = Registry(
     {
         "maml": "metarl.rl.maml:MAML",
         "promp": "metarl.rl.promp:ProMP",
+        "cavia": "metarl.rl.cavia:CAVIA",
+        "e_maml": "metarl.rl.e_maml:EMAML",
         "rl2": "metarl.baselines.rl2:RL2",
         "pretrained": "metarl.baselines.pretrained_policy:Pretrained",
         "random": "metarl.baselines.random_policy:Random",
@@ -37,6 +48,17 @@ class ProMPSettings(MethodSection):
     outer_steps: ClassVar[tuple[str, ...]] = ("adam",)  # clipped: no line search measures that
 
 
+class EMAMLSettings(MethodSection):
+    """`credit` weighs what actions before adaptation are credited with.
+
+    1 takes the mean over time steps, as of every surrogate here. The derivation sums over the K
+    trajectories of a task: that is K times as much, of a signal that is mostly noise.
+    """
+
+    name: Literal["e_maml"] = "e_maml"
+    credit: Positive = 1.0
+
+
 class RL2Settings(MethodSection):
     """Trials of `episodes` each, `inner.trajectories` trials of a task; and PPO's settings.
 
@@ -56,4 +78,9 @@ class RL2Settings(MethodSection):
 
 
 # whose name is not here has no settings but those of the whole experiment
-SETTINGS: dict[str, type[MethodSection]] = {"promp": ProMPSettings, "rl2": RL2Settings}
+SETTINGS: dict[str, type[MethodSection]] = {
+    "promp": ProMPSettings,
+    "cavia": ContextSettings,
+    "e_maml": EMAMLSettings,
+    "rl2": RL2Settings,
+}

@@ -25,7 +25,14 @@ from torch import Tensor
 from metarl.inner_loop import adapt, reverse
 from metarl.method import Axis, Role
 from metarl.params import Params, repeat
-from metarl.step_sizes import StepSizes, mean_step_sizes, meta_parameters, split, step_sizes
+from metarl.step_sizes import (
+    StepSizes,
+    initial,
+    mean_step_sizes,
+    meta_parameters,
+    split,
+    step_sizes,
+)
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.prediction import predict_with
 from metarl.supervised.tasks import Episodes, Examples

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from metarl.registry import Registry
-from metarl.settings import METHOD_MEMBERS, MethodSection, Natural
+from metarl.settings import METHOD_MEMBERS, ContextSettings, MethodSection, Natural
 
 MEMBERS = (*METHOD_MEMBERS, "kinds")  # what a method of one's own must have
 METHODS = Registry(
@@ -17,6 +17,7 @@ METHODS = Registry(
     {
         "maml": "metarl.supervised.maml:MAML",
         "reptile": "metarl.supervised.reptile:Reptile",
+        "cavia": "metarl.supervised.cavia:CAVIA",
         "prototypical": "metarl.baselines.prototypical:Prototypical",
         "matching": "metarl.baselines.matching:Matching",
         "siamese": "metarl.baselines.siamese:Siamese",
@@ -26,6 +27,18 @@ METHODS = Registry(
         "nearest_neighbour": "metarl.baselines.nearest_neighbour:NearestNeighbour",
     },
 )
+
+
+class ReptileSettings(MethodSection):
+    """`batch` examples an inner step of training; all of the support set where null.
+
+    The paper's outer step is `outer: {algorithm: sgd, learning_rate: 1.0, anneal: true}`, which
+    moves θ to the mean at first, and by less and less. An evaluation adapts to the whole support
+    set in every step.
+    """
+
+    name: Literal["reptile"] = "reptile"
+    batch: Annotated[int, Field(ge=1)] | None = None
 
 
 class EmbeddingSettings(MethodSection):
@@ -61,6 +74,8 @@ class SiameseSettings(EmbeddingSettings):
 
 # whose name is not here has no settings but those of the whole experiment
 SETTINGS: dict[str, type[MethodSection]] = {
+    "reptile": ReptileSettings,
+    "cavia": ContextSettings,
     "prototypical": PrototypicalSettings,
     "matching": MatchingSettings,
     "siamese": SiameseSettings,

@@ -5,11 +5,10 @@ other, and θ moves towards the mean of where they arrive. Nothing is differenti
 steps, and the examples that tasks are judged by are not learned from.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from metarl.errors import UserError
@@ -18,20 +17,9 @@ from metarl.params import Params, repeat
 from metarl.randomness import stream
 from metarl.settings import MethodSection
 from metarl.supervised.maml import MAML
+from metarl.supervised.methods import ReptileSettings
 from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.tasks import Episodes, Examples
-
-
-class ReptileSettings(MethodSection):
-    """`batch` examples an inner step of training; all of the support set where null.
-
-    The paper's outer step is `outer: {algorithm: sgd, learning_rate: 1.0, anneal: true}`, which
-    moves θ to the mean at first, and by less and less. An evaluation adapts to the whole support
-    set in every step.
-    """
-
-    name: Literal["reptile"] = "reptile"
-    batch: Annotated[int, Field(ge=1)] | None = None
 
 
 class Reptile(MAML):
