@@ -166,7 +166,6 @@ class ContextSettings(MethodSection):
     the output, want a larger one than a whole network.
     """
 
-    name: Literal["cavia"] = "cavia"
     context: PositiveInt = 5
 
 
