@@ -15,6 +15,7 @@ takes a fraction of a second, and dies by SIGKILL as any other does.
 import argparse
 import json
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -30,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from rich.console import Console
@@ -178,17 +180,19 @@ def outcome(path: Path) -> tuple[object, ...]:
     return state.iteration, state.samples, weights, lines, (path / "evaluation.json").read_bytes()
 
 
+REFERENCES: dict[str, tuple[float, tuple[object, ...]]] = {}
+
+
 def references(folder: Path) -> dict[str, tuple[float, tuple[object, ...]]]:
-    """How long each training takes uninterrupted, in seconds, and its outcome."""
-    found = {}
-    for number, (name, arguments) in enumerate(TRAININGS.items()):
+    """How long each training takes uninterrupted, in seconds, and its outcome; found out once."""
+    for number, (name, arguments) in enumerate(() if REFERENCES else TRAININGS.items()):
         path = folder / f"reference-{number}"
         started = time.monotonic()
         log = folder / "reference.log"
         if finish(start([*arguments, "--out", str(path)], log)):
             sys.exit(f"the uninterrupted training {name!r} failed:\n{log.read_text()}")
-        found[name] = time.monotonic() - started, outcome(path)
-    return found
+        REFERENCES[name] = time.monotonic() - started, outcome(path)
+    return REFERENCES
 
 
 # the parts
@@ -422,7 +426,7 @@ def mutated(chance: random.Random, content: bytes) -> bytes:
 
 
 def commands(folder: Path, count: int, chance: random.Random) -> Part:
-    """Command lines that chance wrote; those that are accepted are run, tiny."""
+    """Command lines that chance wrote; those that are accepted are run, tiny: a fifth at least."""
     part, accepted = Part(), 0
     run = folder / "sound"
     log = folder / "commands.log"
@@ -430,15 +434,65 @@ def commands(folder: Path, count: int, chance: random.Random) -> Part:
     for number in range(count):
         log.unlink(missing_ok=True)
         out = folder / f"command-{number}"
-        arguments = fuzzed_command(chance, run, out)
+        arguments = (sensible_command if number % 4 == 1 else fuzzed_command)(chance, run, out)
         status = finish(start(arguments, log, lambda: os.chdir(folder)), limit=60.0)
         text = log.read_text(errors="replace")
         accepted += status == 0
         fine = status in (0, 1, 2) and "Traceback" not in text and (status == 0 or text.strip())
         part.expect(bool(fine), f"status {status} for {arguments}: {text[-400:]}")
         shutil.rmtree(out, ignore_errors=True)
+    if accepted < count // 5:
+        part.failures.append(f"{accepted} of {count} were accepted, and a fifth should be")
     part.notes.append(f"{accepted} accepted and run")
     return part
+
+
+# settings that can be as chance has them: of any method, of policies, of waves
+SENSIBLE = {
+    "inner.step_size": ["0.01", "0.5", "1e-3"],
+    "inner.steps": ["1", "2"],
+    "inner.first_order": ["true", "false"],
+    "inner.adapt": ["head", "all"],
+    "inner.learned_step_sizes": ["lslr", "meta_sgd", "none"],
+    "evaluation.tasks": ["2", "4"],
+    "evaluation.seed": ["0", "9"],
+    "outer.meta_batch": ["1", "3"],
+    "seed": ["0", "7", "123456789"],
+    "report_every": ["1", "3"],
+    "checkpoint_every": ["1", "2"],
+}
+OF_POLICIES = {
+    "inner.trajectories": ["1", "2"],
+    "inner.gamma": ["0.5", "1"],
+    "evaluation.step_sizes": ["[0.1]", "[0.5, 0.2]"],
+    "policy.activation": ["tanh", "relu"],
+    "policy.hidden_sizes": ["[3]", "[3, 2]"],
+    "policy.observation_scale": ["measured", "null"],
+    "family.settings.half_width": ["0.2", "2"],
+}
+OF_WAVES = {
+    "inner.shots": ["1", "5"],
+    "network.hidden_sizes": ["[3]", "[3, 2]"],
+    "evaluation.queries": ["4", "20"],
+    "data.amplitude": ["[0.5, 1]", "[1, 9]"],
+}
+
+
+def sensible_command(chance: random.Random, run: Path, out: Path) -> list[str]:
+    """A command as somebody may well give it: most are accepted, with settings by chance."""
+    few = ["evaluation.tasks=2", "evaluation.trajectories=1"]
+    match chance.choice(["train", "train", "train", "evaluate", "compare", "export"]):
+        case "evaluate":
+            more = chance.sample(["evaluation.seed=5", "evaluation.step_sizes=[0.1]"], k=1)
+            return ["evaluate", str(run), *_sets(*few, *more)]
+        case "compare":
+            return ["compare", str(run), "--out", str(out)]
+        case "export":
+            return ["export", str(run), f"{out}.zip"]
+    training = chance.choice(list(TRAININGS.values()))
+    known = SENSIBLE | (OF_WAVES if training[1] == "sinusoid" else OF_POLICIES)
+    chosen = [f"{name}={chance.choice(known[name])}" for name in chance.sample(list(known), k=3)]
+    return [*training, *_sets(*chosen, "outer.iterations=2"), "--out", str(out)]
 
 
 def fuzzed_command(chance: random.Random, run: Path, out: Path) -> list[str]:
@@ -464,7 +518,7 @@ def fuzzed_command(chance: random.Random, run: Path, out: Path) -> list[str]:
         arguments = [name, chance.choice(runs)]
         tiny = ["evaluation.tasks=2", "evaluation.trajectories=1", "evaluation.tasks=-1", "seed=2"]
         if name == "evaluate":
-            arguments += _sets(*chance.choices(tiny, k=chance.randint(0, 2)))
+            arguments += _sets("evaluation.tasks=3", *chance.choices(tiny, k=chance.randint(0, 2)))
         elif name == "compare":
             arguments += [chance.choice(runs), "--out", str(out)][chance.randrange(2) :]
         elif name == "export":
@@ -583,16 +637,22 @@ def _use(process: int) -> tuple[int, int, int]:
 
 def seeds(folder: Path, count: int, chance: random.Random) -> Part:
     """Every config twice with the same seed, and with 1, 2 and 4 threads: the same outcome."""
-    data = Path(os.environ.get("METARL_DATA", "absent"))
+    omniglot = Path(os.environ.get("METARL_DATA", "absent"), "omniglot").is_dir()
+    noise = folder / "noise"
+    noise_like_miniimagenet(noise / "miniimagenet")
     part = Part()
     skipped = []
     for name in list(shipped_configs())[: max(1, count)]:
         values = yaml.safe_load(shipped_configs()[name].read_text())
+        if values.get("data", {}).get("name") == "omniglot" and not omniglot:
+            skipped.append(name)
+            continue
+        given = []
         if values.get("data", {}).get("name") in ("omniglot", "miniimagenet"):
-            if not (data / values["data"]["name"]).is_dir():
-                skipped.append(name)
-                continue
             tiny = ["outer.meta_batch=2", "evaluation.tasks=3", "outer.iterations=2"]
+            if values["data"]["name"] == "miniimagenet":
+                tiny += ["network.filters=8", "inner.steps=2", "evaluation.steps=3"]
+                given = ["--data", str(noise)]
         elif "data" in values:
             tiny = [*WAVES, "outer.iterations=20"]
         else:
@@ -607,9 +667,10 @@ def seeds(folder: Path, count: int, chance: random.Random) -> Part:
                 name,
                 "--out",
                 str(path),
+                *given,
                 *_sets(*tiny, *(native if mujoco else [])),
             ]
-            child = start(arguments, log, lambda n=threads: torch.set_num_threads(n))
+            child = start(arguments, log, lambda n=threads: _alone(n, folder / "converted"))
             if status := finish(child):
                 part.expect(False, f"{name}: status {status}: {log.read_text()[-300:]}")
                 break
@@ -617,8 +678,29 @@ def seeds(folder: Path, count: int, chance: random.Random) -> Part:
         part.expect(all(end == ends[0] for end in ends[:2]), f"{name}: the same seed, another end")
         part.expect(all(end == ends[0] for end in ends[2:]), f"{name}: threads change the end")
     if skipped:
-        part.notes.append(f"left out, since METARL_DATA has no such images: {len(skipped)}")
+        part.notes.append(f"left out, since METARL_DATA has no Omniglot: {len(skipped)}")
     return part
+
+
+def _alone(threads: int, cache: Path) -> None:
+    torch.set_num_threads(threads)
+    os.environ["METARL_CACHE"] = str(cache)
+
+
+def noise_like_miniimagenet(folder: Path) -> None:
+    """Five classes a split, of as many images as an episode takes, in the form of its caches."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    classes, images = 5, 20
+    for split in ("train", "val", "test"):
+        content = {
+            "image_data": rng.integers(0, 256, (classes * images, 84, 84, 3), dtype=np.uint8),
+            "class_dict": {
+                f"{split}{number}": list(range(number * images, (number + 1) * images))
+                for number in range(classes)
+            },
+        }
+        (folder / f"mini-imagenet-cache-{split}.pkl").write_bytes(pickle.dumps(content))
 
 
 # how often each part is done in thirty minutes
@@ -632,7 +714,7 @@ PARTS: dict[str, tuple[Callable[[Path, int, random.Random], Part], int]] = {
     "files": (files, 2000),
     "strangers": (strangers, 2000),
     "iterations": (iterations, 5000),
-    "seeds": (seeds, 17),
+    "seeds": (seeds, len(shipped_configs())),
 }
 
 

@@ -3,18 +3,22 @@
 import json
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from scipy.stats import trim_mean
 from stable_baselines3 import PPO
 
 from metarl.cli import main
-from metarl.evaluation import mean_over_runs, mean_over_tasks, short
+from metarl.evaluation import mean_over_runs, mean_over_tasks, short, summarise
+from metarl.rl.problem import RETURN
 from metarl.runs.comparison import compare, short_names
-from metarl.runs.plots import meanings
+from metarl.runs.plots import meanings, plot_summary
 from metarl.runs.results import measured
 from metarl.runs.run import Run
 
@@ -336,3 +340,20 @@ def test_export_writes_a_model_that_ppo_loads(runs, tmp_path, complaint) -> None
 )
 def test_numbers_have_as_many_digits_as_mean_something(value: float, text: str) -> None:
     assert short(value) == text
+
+
+@pytest.mark.parametrize("steps", [60, 20_000, 160_000])
+def test_the_numbers_below_a_training_do_not_overlap_however_short_it_is(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    curve = np.arange(1.0, 3.0) * steps, np.zeros(2)
+    summary = {"MAML": summarise([np.random.default_rng(0).normal(size=(4, 3))], iqm=True)}
+    plot_summary(summary, {"MAML": {"before": [curve], "after": []}}, RETURN, "x", Path("x.png"))
+    FigureCanvasAgg(drawn[0]).draw()
+    low, high = drawn[0].axes[1].get_xlim()
+    labels = drawn[0].axes[1].get_xticklabels()
+    boxes = [one.get_window_extent() for one in labels if low <= one.get_position()[0] <= high]
+    assert len(boxes) > 1
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from metarl.evaluation import Metric, Summary
@@ -214,12 +214,15 @@ def _training(axes: Axes, curves: TrainingCurves, metric: Metric) -> str:
             length = min(len(samples) for samples, _ in parts[part])
             window = max(1, length // 30)
             scores = np.stack([_smooth(values[:length], window) for _, values in parts[part]])
-            samples = parts[part][0][0][:length] / 1e6
+            samples = parts[part][0][0][:length]
             name = f"{label}, {part} adaptation" if parts["after"] else label
             axes.plot(samples, scores.mean(axis=0), style, color=colour, label=name)
             low, high = scores.min(axis=0), scores.max(axis=0)
             axes.fill_between(samples, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.set_xlabel(f"{metric.samples} in training, millions")
+    # of a short training too, whose samples are none of millions
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep="\N{NARROW NO-BREAK SPACE}"))
+    axes.set_xlabel(f"{metric.samples} in training")
     axes.set_ylabel(f"{metric.axis} on training tasks")
     _scale(axes, metric)
     return "running mean; of several seeds their mean, and a band from the worst to the best"
