@@ -26,6 +26,7 @@ class EmbeddingMethod(SupervisedMethod):
     role: ClassVar[Role] = "meta-learner"
     axis: ClassVar[Axis | None] = None
     kinds: ClassVar[tuple[Kind, ...]] = (CLASSIFICATION,)
+    any_ways: ClassVar[bool] = True
     distributes: ClassVar[bool] = True
 
     @property

@@ -25,6 +25,7 @@ class NearestNeighbour(Pretrained):
     label: ClassVar[str] = "nearest neighbour"
     axis: ClassVar[Axis | None] = None
     kinds: ClassVar[tuple[Kind, ...]] = (CLASSIFICATION,)
+    any_ways: ClassVar[bool] = True
     validates: ClassVar[bool] = False
 
     def outputs(

@@ -18,6 +18,7 @@ from metarl.supervised.methods import SiameseSettings
 from metarl.supervised.tasks import Episodes
 
 WEIGHT, BIAS = "pair.weight", "pair.bias"
+START = 4.0  # about how far apart fresh embeddings are: pairs are undecided at first
 
 
 class Siamese(EmbeddingMethod):
@@ -30,7 +31,7 @@ class Siamese(EmbeddingMethod):
         """A fresh network, and a pair's weights, by which any difference speaks against it."""
         params = super().init(generator)
         features = width(self.problem.network, params, self.problem.tasks("train").shape)
-        pair = {WEIGHT: torch.full((features,), -1.0), BIAS: torch.zeros(())}
+        pair = {WEIGHT: torch.full((features,), -1.0), BIAS: torch.tensor(START)}
         return params | pair
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:

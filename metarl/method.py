@@ -8,7 +8,7 @@ in the registry of its domain. Everything else, runs, commands, comparisons, kno
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,32 @@ from metarl.settings import MethodSection
 
 Metrics = dict[str, float]
 Role = Literal["meta-learner", "baseline"]
-Axis = Literal["gradient steps", "episodes"]
+Axis = Literal["gradient steps", "episodes", "instances"]
+
+
+class Counted(NamedTuple):
+    """What adaptation is counted in, in words.
+
+    Attributes:
+        stage: what one stage of it is.
+        column: above the numbers of the stages in a table.
+        plot: on the axis of a plot.
+    """
+
+    stage: str
+    column: str
+    plot: str
+
+
+AXES: dict[Axis, Counted] = {
+    "gradient steps": Counted(
+        "a gradient step", "gradient steps", "gradient steps on the new task"
+    ),
+    "episodes": Counted("an episode", "episode", "episodes of the new task that were used"),
+    "instances": Counted(
+        "an instance of each class", "instances seen", "instances of each class that were seen"
+    ),
+}
 
 PROBLEMS = Registry(
     "domain",

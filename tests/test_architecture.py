@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from metarl.envs import FAMILIES
-from metarl.method import PROBLEMS
+from metarl.method import AXES, PROBLEMS
 from metarl.networks import NETWORKS
 from metarl.optim import OUTER_STEPS
 from metarl.rl.methods import METHODS as RL_METHODS
@@ -98,7 +98,7 @@ def test_a_method_tells_what_others_need_to_know_of_it(registry, name: str) -> N
         pytest.skip("its file is not here")
     method = registry.load(name)
     assert method.role in ("meta-learner", "baseline")
-    assert method.axis in ("gradient steps", "episodes", None)
+    assert method.axis in (*AXES, None)
     assert method.label
     settings = RL_SETTINGS if registry is RL_METHODS else SUPERVISED_SETTINGS
     assert method.Settings is settings.get(name, MethodSection)

@@ -95,7 +95,8 @@ def omniglot(
 
 ADAM = "{algorithm: adam, iterations: 1, meta_batch: 4, learning_rate: 1.0e-3}"
 PAPER = "first_order: false"
-CASES: dict[str, tuple[str, str]] = {  # by name: the method and its config
+EPISODES = omniglot() + "report_every: 1\n"
+CASES: dict[str, tuple[str, str]] = {  # by name: the method, and its config, which may name another
     "point": ("maml", point("likelihood_ratio")),
     "point-gradient": ("maml", point("likelihood_ratio", outer=ADAM)),
     "point-log": ("maml", point("log_likelihood")),
@@ -124,6 +125,10 @@ CASES: dict[str, tuple[str, str]] = {  # by name: the method and its config
     "omniglot-mlp": ("maml", omniglot(mlp=True)),
     "omniglot-pretrained": ("pretrained", omniglot()),
     "omniglot-nearest-neighbour": ("nearest_neighbour", omniglot()),
+    "omniglot-prototypical": ("maml", EPISODES + "method: {name: prototypical, ways: 6}"),
+    "omniglot-matching": ("maml", EPISODES + "method: {name: matching, ways: 6, context_steps: 2}"),
+    "omniglot-siamese": ("maml", EPISODES + "method: {name: siamese, ways: 6}"),
+    "omniglot-mann": ("maml", EPISODES + "method: {name: mann, size: 6, hidden: 8, slots: 9}"),
 }
 SHIPPED = ("point_navigation", "half_cheetah_direction", "sinusoid")
 

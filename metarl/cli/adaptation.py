@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.evaluation import AdaptationCurve, Summary, short
-from metarl.method import Method
+from metarl.method import AXES, Method
 from metarl.progress import working
 from metarl.runs.config import SUFFIXES, Schedule
 from metarl.runs.results import measure
@@ -30,8 +30,8 @@ def evaluate(
 def table(title: str, method: Method, summary: Summary) -> Table:
     """An adaptation curve, a row for each stage."""
     table = Table(title=title, caption=summary.meaning)
-    by_episodes = method.axis == "episodes"
-    table.add_column("episode" if by_episodes else "gradient steps", justify="right")
+    by_episodes = method.axis == "episodes"  # the first of which has a number as well
+    table.add_column(AXES[method.axis or "gradient steps"].column, justify="right")
     table.add_column(method.problem.metric.name, justify="right")
     table.add_column("95% interval", justify="right")
     for step, (estimate, low, high) in enumerate(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from metarl.params import Params
-from metarl.settings import PositiveInt, Section, Widths
+from metarl.settings import PositiveInt, Section
 
 if TYPE_CHECKING:
     import torch
@@ -35,10 +35,13 @@ class Layered(Section):
 
 
 class MLP(Layered):
-    """A multilayer perceptron of ReLUs, with batch normalisation or without."""
+    """A multilayer perceptron of ReLUs, with batch normalisation or without.
+
+    Without hidden layers it is linear, and its features are the inputs themselves.
+    """
 
     kind: Literal["mlp"] = "mlp"
-    hidden_sizes: Widths = (40, 40)
+    hidden_sizes: tuple[PositiveInt, ...] = (40, 40)
     norm: bool = False
 
     @property

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, Summary, short, summarise
 from metarl.frames import frame
-from metarl.method import Method
+from metarl.method import AXES, Axis, Method
 from metarl.runs.config import SEED, Schedule, differences
-from metarl.runs.plots import meanings, plot_adaptation, plot_training, step_name
+from metarl.runs.plots import counted_in, meanings, plot_adaptation, plot_training, step_name
 from metarl.runs.results import fitting_state, measured
 from metarl.runs.run import Run
 
@@ -238,7 +238,7 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
     """The comparison as a table: a row for each entry, by column name; scores come first."""
     steps = max(len(entry.summary.estimate) for entry in entries)
     metric = entries[0].method.problem.metric
-    mixed = by_episodes(entries)
+    mixed = not axes_of(entries) <= {"gradient steps", None}
     table = []
     for entry in entries:
         row = {"method": entry.label}
@@ -265,9 +265,14 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
     return table
 
 
+def axes_of(entries: Sequence[Entry]) -> set[Axis | None]:
+    """What their adaptation is counted in; None among them where some do not adapt."""
+    return {entry.method.axis for entry in entries}
+
+
 def by_episodes(entries: Sequence[Entry]) -> bool:
     """Whether methods adapt in different ways: then they share the axis of episodes used."""
-    return any(entry.method.axis == "episodes" for entry in entries)
+    return "episodes" in axes_of(entries)
 
 
 def _stage(entry: Entry) -> str:
@@ -275,7 +280,7 @@ def _stage(entry: Entry) -> str:
     episodes = entry.curves[0].episodes
     if entry.method.axis == "gradient steps" and len(episodes) > 1:
         return f"a gradient step on {episodes[1]} episodes"
-    return {"episodes": "an episode"}.get(entry.method.axis or "", "–")
+    return AXES[entry.method.axis].stage if entry.method.axis else "–"
 
 
 def _span(steps: Sequence[int]) -> str:
@@ -324,7 +329,8 @@ def draw(entries: Sequence[Entry], folder: Path, *formats: str) -> dict[str, lis
     def files(name: str) -> list[Path]:
         return [folder / f"{name}.{ending}" for ending in formats]
 
-    axis = "episodes used" if by_episodes(entries) else "gradient steps"
+    counted = axes_of(entries)
+    axis = AXES["episodes"].plot if by_episodes(entries) else counted_in(counted)
     plots = {f"{metric.name} against {axis}": files("adaptation")}
     summaries = {entry.label: entry.summary for entry in entries}
     used = {entry.label: entry.curves[0].episodes for entry in entries}
@@ -333,6 +339,7 @@ def draw(entries: Sequence[Entry], folder: Path, *formats: str) -> dict[str, lis
         metric,
         f"Adaptation: {title}",
         *files("adaptation"),
+        counted=counted,
         episodes=used if by_episodes(entries) else None,
     )
     curves = {entry.label: training_curves(entry) for entry in entries}

@@ -16,9 +16,17 @@ from jinja2 import Environment, StrictUndefined
 from metarl.errors import UserError
 from metarl.evaluation import Summary, mean_over_tasks, short
 from metarl.files import storing
-from metarl.runs.comparison import Entry, by_episodes, compare, short_names, training_curves
+from metarl.method import AXES
+from metarl.runs.comparison import (
+    Entry,
+    axes_of,
+    by_episodes,
+    compare,
+    short_names,
+    training_curves,
+)
 from metarl.runs.config import AnyConfig, flat, load_config, shipped_configs
-from metarl.runs.plots import plot_summary
+from metarl.runs.plots import counted_in, plot_summary
 from metarl.runs.published import Published, estimates, in_words, published
 from metarl.runs.results import has_two_schedules
 from metarl.runs.run import Run
@@ -68,6 +76,7 @@ def write_page(
                 "title": entries[0].method.problem.title,
                 "settings": _tasks(entries[0].runs[0].config),
                 "axis": entries[0].method.problem.metric.axis,
+                "counted": counted_in(axes_of(entries)),
                 "table": _markdown(_rows(entries, known)),
                 "source": known.source if known else "",
                 "picture": picture.relative_to(page.parent).as_posix(),
@@ -169,7 +178,8 @@ def _measured(entry: Entry) -> list[tuple[dict[str, str], dict[int, str]]]:
     """The rows of one experiment: all seeds together, and each alone."""
     curve = entry.curves[0]
     sizes = dict.fromkeys(", ".join(f"{s:g}" for s in c.step_sizes[:3]) for c in entry.curves)
-    how = "an episode a stage" if entry.method.axis == "episodes" else " or ".join(sizes)
+    axis = entry.method.axis
+    how = f"{AXES[axis].stage} a stage" if axis and not curve.step_sizes else " or ".join(sizes)
     if len(curve.step_sizes) > 3:
         how += ", …"
     common = {"step sizes": how or "–"}
@@ -230,6 +240,7 @@ def _draw(entries: Sequence[Entry], known: Published | None, picture: Path) -> N
         problem.metric,
         problem.title,
         picture,
+        counted=axes_of(entries),
         episodes=used if by_episodes(entries) else None,
         published=estimates(row) if row else None,
     )

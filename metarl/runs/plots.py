@@ -1,7 +1,7 @@
 """Plots, in colours that colour-blind readers can tell apart."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from metarl.evaluation import Metric, Summary
-from metarl.method import Axis
+from metarl.method import AXES, Axis
 
 Curve = tuple[NDArray[Any], NDArray[Any]]
 TrainingCurves = Mapping[str, Mapping[str, Sequence[Curve]]]  # by label, then "before" and "after"
@@ -76,6 +76,12 @@ def stage_name(stage: int, axis: Axis | None) -> str:
     return f"episode {stage + 1}" if axis == "episodes" else step_name(stage)
 
 
+def counted_in(axes: Collection[Axis | None]) -> str:
+    """What adaptation is counted in, for the axis of a plot; by gradients where nothing adapts."""
+    present = [words.plot for axis, words in AXES.items() if axis in axes]
+    return ", or ".join(present or [AXES["gradient steps"].plot])
+
+
 def meanings(curves: Mapping[str, Summary]) -> str:
     """What numbers and intervals are, in words; where they differ, of which labels."""
     labels: dict[str, list[str]] = {}
@@ -91,20 +97,22 @@ def plot_adaptation(
     metric: Metric,
     title: str,
     *paths: Path,
+    counted: Collection[Axis | None] = (),
     episodes: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
-    """Scores against gradient steps, in the form of Finn et al. (2017), figures 4 and 5.
+    """Scores against adaptation, in the form of Finn et al. (2017), figures 4 and 5.
 
     Args:
         curves: what to compare, by label. Who takes no step is drawn as a level.
         metric: what the scores are.
         title: above the plot.
         paths: where to write; the ending decides the format.
+        counted: what the adaptation of each is counted in.
         episodes: of the new task that each curve's stages had used, by label, where the curves
             adapt in different ways: the axis that means the same for all of them.
     """
     figure, axes = _figure(title)
-    note = _adaptation(axes, curves, metric, episodes)
+    note = _adaptation(axes, curves, metric, counted, episodes)
     _finish(figure, axes, note, paths)
 
 
@@ -134,6 +142,7 @@ def plot_summary(
     metric: Metric,
     title: str,
     *paths: Path,
+    counted: Collection[Axis | None] = (),
     episodes: Mapping[str, Sequence[int]] | None = None,
     published: Mapping[int, float] | None = None,
 ) -> None:
@@ -145,13 +154,14 @@ def plot_summary(
         metric: what the scores are.
         title: above both.
         paths: where to write; the ending decides the format.
+        counted: as `plot_adaptation` takes them.
         episodes: as `plot_adaptation` takes them.
         published: what somebody else published, by stage; drawn where stages are gradient steps.
     """
     trained = any(part for parts in training.values() for part in parts.values())
     figure = Figure(figsize=(9.6 if trained else 5.2, 3.8), layout="constrained")
     panels = figure.subplots(1, 1 + trained, squeeze=False)[0]
-    note = _adaptation(panels[0], adapted, metric, episodes)
+    note = _adaptation(panels[0], adapted, metric, counted, episodes)
     if published and not episodes:
         panels[0].plot(*zip(*published.items(), strict=True), "kx:", label="published")
     if trained:
@@ -169,6 +179,7 @@ def _adaptation(
     axes: Axes,
     curves: Mapping[str, Summary],
     metric: Metric,
+    counted: Collection[Axis | None],
     episodes: Mapping[str, Sequence[int]] | None,
 ) -> str:
     """Draw scores against adaptation, and say what the intervals are."""
@@ -183,9 +194,9 @@ def _adaptation(
         axes.fill_between(x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
     if episodes:
         axes.set_xscale("symlog", linthresh=1.0)
-        axes.set_xlabel("episodes of the new task that were used")
+        axes.set_xlabel(AXES["episodes"].plot)
     else:
-        axes.set_xlabel("gradient steps on the new task")
+        axes.set_xlabel(counted_in(counted))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"{metric.axis} on unseen tasks")
     _scale(axes, metric)

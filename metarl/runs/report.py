@@ -64,6 +64,13 @@ def adaptation(entry: Entry) -> str:
             f"An episode of {entry.label} leaves the weights as they are: the policy carries its "
             "memory from one episode of the new task to the next."
         )
+    if axis == "instances":
+        return (
+            f"{entry.label} sees the new task image by image, each with the label of the one "
+            "before, and keeps in its memory what it needs: a stage is one more image of each "
+            "class. Its weights stay as they are. It is measured on other images of the same "
+            "classes, each alone with the memory as it is then."
+        )
     if isinstance(entry.runs[0].config, SupervisedConfig):
         return (
             "A gradient step on a new task: the network is shown the few labelled examples of the "

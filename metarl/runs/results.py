@@ -90,6 +90,7 @@ def measure(run: Run, method: Method | None = None, schedule: Schedule = "own") 
             method.problem.metric,
             f"Adaptation: {method.problem.title}",
             run.results / f"adaptation{suffix}.png",
+            counted=[method.axis],
             episodes={method.label: curve.episodes} if method.axis == "episodes" else None,
         )
     return curve

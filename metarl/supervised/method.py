@@ -35,6 +35,7 @@ class SupervisedMethod:
     Class attributes, beside those of `metarl.method.Method`:
         kinds: what it can learn.
         validates: whether it chooses something on validation tasks.
+        any_ways: whether tasks of the test may have more or fewer classes than `data.ways`.
     """
 
     role: ClassVar[Role]
@@ -43,6 +44,7 @@ class SupervisedMethod:
     Settings: ClassVar[type[MethodSection]] = MethodSection
     kinds: ClassVar[tuple[Kind, ...]] = (REGRESSION, CLASSIFICATION)
     validates: ClassVar[bool] = False
+    any_ways: ClassVar[bool] = False
     distributes: ClassVar[bool] = False
 
     def __init__(self, problem: SupervisedProblem) -> None:
@@ -91,6 +93,10 @@ class SupervisedMethod:
         settings, batch = self.problem.config.inner, self.problem.config.outer.meta_batch
         each = self.ways or self.problem.data.examples_per_shot
         return batch * each * (settings.shots + settings.queries)
+
+    def chunk_size(self, episodes: Episodes) -> int:
+        """How many tasks are worked on together: what a problem of such examples suggests."""
+        return self.problem.chunk_size(episodes)
 
     @property
     def schedule(self) -> tuple[float, ...]:
@@ -197,7 +203,7 @@ class SupervisedMethod:
             outputs = self.outputs(params, part.support, part.query[0], step_sizes)
             return torch.stack([stage.cpu() for stage in outputs], dim=1)
 
-        size = self.problem.chunk_size(episodes)
+        size = self.chunk_size(episodes)
         return torch.cat(over_chunks(some, len(episodes.tasks), size))
 
     def close(self) -> None:
@@ -241,7 +247,7 @@ class EpisodeObjective:
             return flatten(dict(zip(leaves, gradient, strict=True))), seen
 
         number = len(self.episodes.tasks)
-        size = method.problem.chunk_size(self.episodes)
+        size = method.chunk_size(self.episodes)
         gradients, seen = zip(*over_chunks(some, number, size), strict=True)
         total = torch.cat([torch.stack(gradients).sum(0), torch.stack(seen).sum(0)])
         means = mean_over_tasks(total, number).to(CPU)

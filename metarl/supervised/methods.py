@@ -4,12 +4,19 @@ The settings stand here and not with their methods, which import torch: a mistak
 not wait a second for it.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metarl.registry import Registry
-from metarl.settings import METHOD_MEMBERS, ContextSettings, MethodSection, Natural
+from metarl.settings import (
+    METHOD_MEMBERS,
+    ContextSettings,
+    Fraction,
+    MethodSection,
+    Natural,
+    PositiveInt,
+)
 
 MEMBERS = (*METHOD_MEMBERS, "kinds")  # what a method of one's own must have
 METHODS = Registry(
@@ -21,6 +28,7 @@ METHODS = Registry(
         "prototypical": "metarl.baselines.prototypical:Prototypical",
         "matching": "metarl.baselines.matching:Matching",
         "siamese": "metarl.baselines.siamese:Siamese",
+        "mann": "metarl.baselines.mann:MANN",
         "pretrained": "metarl.baselines.pretrained_network:Pretrained",
         "random": "metarl.baselines.pretrained_network:Random",
         "oracle": "metarl.baselines.pretrained_network:Oracle",
@@ -72,6 +80,31 @@ class SiameseSettings(EmbeddingSettings):
     name: Literal["siamese"] = "siamese"
 
 
+class MANNSettings(MethodSection):
+    """A controller of `hidden` units, with `reads` heads on a memory of `slots` times `width`.
+
+    `size` is the side of the square that images are shrunk to. The usage of a slot decays by
+    `decay` a step.
+    """
+
+    name: Literal["mann"] = "mann"
+    size: PositiveInt = 20
+    hidden: PositiveInt = 200
+    slots: PositiveInt = 128
+    width: PositiveInt = 40
+    reads: PositiveInt = 4
+    decay: Fraction = 0.95
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.reads > self.slots:
+            raise ValueError(
+                f"reads: {self.reads} heads write to {self.reads} slots at once, of which there "
+                f"are {self.slots}; lower reads, or raise slots"
+            )
+        return self
+
+
 # whose name is not here has no settings but those of the whole experiment
 SETTINGS: dict[str, type[MethodSection]] = {
     "reptile": ReptileSettings,
@@ -79,4 +112,5 @@ SETTINGS: dict[str, type[MethodSection]] = {
     "prototypical": PrototypicalSettings,
     "matching": MatchingSettings,
     "siamese": SiameseSettings,
+    "mann": MANNSettings,
 }

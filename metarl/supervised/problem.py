@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from metarl.compute import device_for
+from metarl.errors import UserError
 from metarl.evaluation import Metric
 from metarl.networks import Network
 from metarl.networks.context import WithContext
@@ -112,8 +113,14 @@ class SupervisedProblem:
         settings = self.config.inner
         ways = getattr(self.config.method, "ways", None)  # of a method that trains on others
         self.tasks("train", ways).check(settings.shots, settings.queries)
-        validates = METHODS.load(self.config.method.name).validates
-        for split in ("validation", "test") if validates else ("test",):
+        method, asked = METHODS.load(self.config.method.name), self.config.evaluation.ways
+        own = self.tasks("test").outputs
+        if asked not in (None, own) and not method.any_ways:
+            raise UserError(
+                f"evaluation.ways={asked}: {method.label} tells {own} classes apart, as it was "
+                "trained to; leave it away, or train with another data.ways"
+            )
+        for split in ("validation", "test") if method.validates else ("test",):
             tasks = self.tasks(split, self.config.evaluation.ways)
             tasks.check(self.evaluation_shots, self.evaluation_queries)
 

@@ -1,0 +1,148 @@
+"""Memory-augmented networks: a step against plain loops, and what they can and cannot know."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from metarl.baselines.mann import MANN, MANNSettings, Memory, blank, drive, init_mann, step, told
+from metarl.errors import UserError
+from metarl.method import load_method
+from metarl.runs.config import validate_config
+from metarl.runs.plots import counted_in
+from metarl.supervised.tasks import Episodes
+
+BLOBS = {
+    "data": {"name": "my_data:Blobs"},
+    "method": {"name": "mann", "hidden": 20, "slots": 9, "width": 6, "reads": 2},
+    "network": {"kind": "mlp", "hidden_sizes": []},
+    "inner": {"shots": 1, "queries": 3},
+    "outer": {"iterations": 2, "meta_batch": 3},
+    "evaluation": {"tasks": 4, "shots": 3, "queries": 2},
+    "device": "cpu",
+}
+F, WAYS = 6, 3
+SETTINGS = MANNSettings(hidden=5, slots=7, width=4, reads=2, decay=0.9)
+
+
+def sigmoid(values) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-values))
+
+
+def slow_step(params, memory: Memory, image: np.ndarray) -> Memory:
+    """Equations 2 to 8 of Santoro et al. (2016), one sequence, one head, one slot at a time."""
+    heads, size = SETTINGS.reads, SETTINGS.width
+    gates = image @ params["image.weight"] + params["image.bias"]
+    before = np.concatenate([memory.label, memory.read, memory.hidden])
+    let_in, keep, new, let_out = np.split(gates + before @ params["recurrent.weight"], 4)
+    cell = sigmoid(keep) * memory.cell + sigmoid(let_in) * np.tanh(new)
+    hidden = sigmoid(let_out) * np.tanh(cell)
+    said = hidden @ params["heads.weight"] + params["heads.bias"]
+    keys = [said[head * size : (head + 1) * size] for head in range(heads)]
+    slots = memory.slots.copy()
+    least = sorted(range(SETTINGS.slots), key=lambda slot: memory.usage[slot])[:heads]
+    for slot in least:
+        slots[slot] = 0.0
+    usage = SETTINGS.decay * memory.usage
+    for head in range(heads):
+        gate = sigmoid(said[heads * size + head])
+        for slot in range(SETTINGS.slots):
+            weight = gate * memory.weights[head, slot] + (1.0 - gate) * (slot == least[head])
+            slots[slot] += weight * keys[head]
+            usage[slot] += weight
+    weights = np.zeros((heads, SETTINGS.slots))
+    read = []
+    for head in range(heads):
+        for slot in range(SETTINGS.slots):
+            lengths = np.linalg.norm(keys[head]) * (np.linalg.norm(slots[slot]) + 1e-6)
+            weights[head, slot] = np.exp(keys[head] @ slots[slot] / lengths)
+        weights[head] /= weights[head].sum()
+        read.append(sum(weights[head, slot] * slots[slot] for slot in range(SETTINGS.slots)))
+        usage += weights[head]
+    return Memory(hidden, cell, slots, usage, weights, np.concatenate(read), memory.label)
+
+
+def test_a_step_is_that_of_the_paper() -> None:
+    generator = torch.Generator().manual_seed(0)
+    made = init_mann(generator, F, WAYS, SETTINGS)
+    params = {name: leaf.double() + 0.05 for name, leaf in made.items()}  # no bias is zero
+    plain = {name: leaf.numpy() for name, leaf in params.items()}
+    images = torch.randn(2, 6, F, generator=generator, dtype=torch.float64)
+    labels = torch.tensor([[0, 1, 2, 0, 1, 2], [2, 2, 1, 0, 0, 1]])
+    memory = blank(params, 2, SETTINGS)
+    slow = [Memory(*(leaf[task].numpy() for leaf in memory)) for task in range(2)]
+    for time in range(6):
+        memory = step(params, memory, drive(params, images)[:, time], SETTINGS.decay)
+        for task in range(2):
+            slow[task] = slow_step(plain, slow[task], images[task, time].numpy())
+            for name, leaf in slow[task]._asdict().items():
+                np.testing.assert_allclose(getattr(memory, name)[task], leaf, rtol=1e-9)
+            slow[task] = slow[task]._replace(label=np.eye(WAYS)[labels[task, time]])
+        memory = told(memory, labels[:, time])
+
+
+@pytest.fixture
+def method(monkeypatch: pytest.MonkeyPatch) -> MANN:
+    """Fresh, for three clouds in the plane."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    return load_method(validate_config(BLOBS))
+
+
+def sequence(method: MANN, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Its predictions of one sequence."""
+    nothing = (inputs[None, :0], labels[None, :0])
+    episodes = Episodes(np.zeros((1, 3)), nothing, (inputs[None], labels[None]))
+    with torch.no_grad():
+        return method.loss(method.initial_state().theta, episodes, 0)[1][0]
+
+
+def test_a_label_is_known_one_step_late(method) -> None:
+    inputs, labels = torch.randn(6, 2), torch.tensor([0, 1, 2, 0, 1, 2])
+    before = sequence(method, inputs, labels)
+    labels[3] = 1
+    after = sequence(method, inputs, labels)
+    assert torch.equal(before[:4], after[:4])
+    assert not torch.equal(before[4], after[4])
+
+
+def test_a_training_sequence_has_every_example_in_an_order_of_its_own(method) -> None:
+    episodes = method.draw(0)
+    inputs, labels = episodes.query
+    assert labels.shape == (3, 12)
+    assert labels.sort(1).values.tolist() == [[0] * 4 + [1] * 4 + [2] * 4] * 3
+    assert len({tuple(row) for row in labels.tolist()}) == 3
+    # an image keeps its label: examples of one cloud are near to each other
+    for points, of in zip(inputs, labels, strict=True):
+        assert max(float(points[of == label].std(0).max()) for label in range(3)) < 0.2
+    assert torch.equal(method.draw(0).query[1], labels)
+    assert not torch.equal(method.draw(1).query[1], labels)
+
+
+def test_a_query_of_an_episode_is_what_would_come_next_in_the_sequence(method) -> None:
+    episodes = next(method.problem.unseen("test", 2))
+    (known, labels), (queries, targets) = episodes.support, episodes.query
+    theta = method.initial_state().theta
+    stages = method.predictions(theta, episodes, ())
+    assert stages.shape == (2, 4, 6, 3)  # tasks, 0 to 3 instances, queries, classes
+    for seen in range(4):
+        for query in range(6):
+            inputs = torch.cat([known[1, : 3 * seen], queries[1, query : query + 1]])
+            of = torch.cat([labels[1, : 3 * seen], targets[1, query : query + 1]])
+            expected = sequence(method, inputs, of)[-1]
+            torch.testing.assert_close(stages[1, seen, query], expected)
+
+
+def test_its_curve_counts_instances(method) -> None:
+    curve = method.adaptation_curve(method.initial_state().theta)
+    assert curve.scores.shape == (4, 4)
+    assert curve.step_sizes == ()
+    assert counted_in([method.axis]) == "instances of each class that were seen"
+
+
+def test_it_is_refused_what_it_has_no_outputs_or_slots_for(method) -> None:
+    with pytest.raises(ValueError, match="5 heads write to 5 slots at once, of which there are 2"):
+        MANNSettings(reads=5, slots=2)
+    config = {**BLOBS, "evaluation": {"tasks": 2, "ways": 2}}
+    with pytest.raises(UserError, match=r"evaluation.ways=2: .* tells 3 classes apart"):
+        load_method(validate_config(config)).problem.check()
