@@ -101,7 +101,7 @@ class MANN(SupervisedMethod):
         memory = blank(params, len(images), self.settings)
         known = []
         for image, label in zip(drive(params, features).unbind(1), targets.unbind(1), strict=True):
-            memory = told(step(params, memory, image, self.settings.decay), label)
+            memory = told(step(params, memory, image, self.settings), label)
             known.append(torch.cat([memory.hidden, memory.read], dim=-1))
         outputs = classified(params, torch.stack(known, dim=1))
         return self.problem.kind.loss(outputs, targets), outputs
@@ -129,7 +129,7 @@ class MANN(SupervisedMethod):
         stages = [self._asked(params, memory, theirs)]
         ways, shown = memory.label.shape[-1], ours.shape[1]
         for seen in range(shown):
-            memory = told(step(params, memory, ours[:, seen], self.settings.decay), labels[:, seen])
+            memory = told(step(params, memory, ours[:, seen], self.settings), labels[:, seen])
             if (seen + 1) % ways == 0 or seen + 1 == shown:
                 stages.append(self._asked(params, memory, theirs))
         return torch.stack(stages, dim=2)
@@ -137,7 +137,7 @@ class MANN(SupervisedMethod):
     def _asked(self, params: Params, memory: Memory, queries: Tensor) -> Tensor:
         """Logits (N, M, ways): each query finds the same memory, which forgets it again."""
         many = Memory(*(leaf.repeat_interleave(queries.shape[1], dim=0) for leaf in memory))
-        after = step(params, many, queries.flatten(0, 1), self.settings.decay)
+        after = step(params, many, queries.flatten(0, 1), self.settings)
         logits = classified(params, torch.cat([after.hidden, after.read], dim=-1))
         return logits.view(*queries.shape[:2], -1)
 
@@ -214,7 +214,9 @@ def classified(params: Mapping[str, Tensor], known: Tensor) -> Tensor:
     return known @ params["output.weight"] + params["output.bias"]
 
 
-def step(params: Mapping[str, Tensor], memory: Memory, image: Tensor, decay: float) -> Memory:
+def step(
+    params: Mapping[str, Tensor], memory: Memory, image: Tensor, settings: MANNSettings
+) -> Memory:
     """See an image: the controller runs, each head writes its key, then reads (equations 2 to 8).
 
     A head writes to where it read last, or to a slot of its own among those used least, as its gate
@@ -224,9 +226,9 @@ def step(params: Mapping[str, Tensor], memory: Memory, image: Tensor, decay: flo
         params: as made by `init_mann`.
         memory: before, of N sequences.
         image: as `drive` has it, (N, 4H).
-        decay: γ, of the usage.
+        settings: as `init_mann` had them.
     """
-    heads, width = memory.weights.shape[1], memory.slots.shape[2]
+    heads, width = settings.reads, settings.width
     before = torch.cat([memory.label, memory.read, memory.hidden], dim=-1)
     gates = torch.addmm(image, before, params["recurrent.weight"])
     let_in, keep, new, let_out = gates.chunk(4, dim=-1)
@@ -245,6 +247,6 @@ def step(params: Mapping[str, Tensor], memory: Memory, image: Tensor, decay: flo
 
     similarities = F.normalize(keys, dim=-1) @ slots.mT
     similarities = similarities / (slots.norm(dim=-1) + EPSILON).unsqueeze(1)
-    weights = similarities.softmax(-1)  # (N, R, S)
-    usage = decay * memory.usage + (weights + written).detach().sum(1)
+    weights = (settings.strength * similarities).softmax(-1)  # (N, R, S)
+    usage = settings.decay * memory.usage + (weights + written).detach().sum(1)
     return Memory(hidden, cell, slots, usage, weights, (weights @ slots).flatten(1), memory.label)

@@ -23,7 +23,7 @@ BLOBS = {
     "device": "cpu",
 }
 F, WAYS = 6, 3
-SETTINGS = MANNSettings(hidden=5, slots=7, width=4, reads=2, decay=0.9)
+SETTINGS = MANNSettings(hidden=5, slots=7, width=4, reads=2, decay=0.9, strength=3.0)
 
 
 def sigmoid(values) -> np.ndarray:
@@ -56,7 +56,7 @@ def slow_step(params, memory: Memory, image: np.ndarray) -> Memory:
     for head in range(heads):
         for slot in range(SETTINGS.slots):
             lengths = np.linalg.norm(keys[head]) * (np.linalg.norm(slots[slot]) + 1e-6)
-            weights[head, slot] = np.exp(keys[head] @ slots[slot] / lengths)
+            weights[head, slot] = np.exp(SETTINGS.strength * (keys[head] @ slots[slot]) / lengths)
         weights[head] /= weights[head].sum()
         read.append(sum(weights[head, slot] * slots[slot] for slot in range(SETTINGS.slots)))
         usage += weights[head]
@@ -73,7 +73,7 @@ def test_a_step_is_that_of_the_paper() -> None:
     memory = blank(params, 2, SETTINGS)
     slow = [Memory(*(leaf[task].numpy() for leaf in memory)) for task in range(2)]
     for time in range(6):
-        memory = step(params, memory, drive(params, images)[:, time], SETTINGS.decay)
+        memory = step(params, memory, drive(params, images)[:, time], SETTINGS)
         for task in range(2):
             slow[task] = slow_step(plain, slow[task], images[task, time].numpy())
             for name, leaf in slow[task]._asdict().items():

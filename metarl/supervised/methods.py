@@ -84,7 +84,9 @@ class MANNSettings(MethodSection):
     """A controller of `hidden` units, with `reads` heads on a memory of `slots` times `width`.
 
     `size` is the side of the square that images are shrunk to. The usage of a slot decays by
-    `decay` a step.
+    `decay` a step. `strength` multiplies the cosines by which a head finds slots (the key strength
+    of Graves et al. 2014); the paper has none, and a softmax of cosines reads all slots nearly
+    alike: with more the network begins to remember after fewer iterations.
     """
 
     name: Literal["mann"] = "mann"
@@ -94,6 +96,7 @@ class MANNSettings(MethodSection):
     width: PositiveInt = 40
     reads: PositiveInt = 4
     decay: Fraction = 0.95
+    strength: Positive = 1.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
