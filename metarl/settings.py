@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -157,6 +157,28 @@ class MethodSection(Section):
     """Which method, and what it alone can be told."""
 
     name: str
+
+
+def leave_out(
+    settings: InnerSection, names: Iterable[str], method: MethodSection, why: str
+) -> None:
+    """Refuse what a method cannot make use of, rather than say nothing and do without.
+
+    Args:
+        settings: of the inner loop.
+        names: of those that must have their defaults.
+        method: whose settings they are not.
+        why: what about it is in their way, such as `which has no second derivatives`.
+
+    Raises:
+        UserError: if one of them has another value.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value != type(settings).model_fields[name].default:
+            raise UserError(
+                f"inner.{name}: {value} is not for method {method.name}, {why}; leave it out"
+            )
 
 
 class ContextSettings(MethodSection):

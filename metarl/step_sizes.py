@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from metarl.context import CONTEXT
-from metarl.errors import UserError
 from metarl.params import Params
-from metarl.settings import ContextSettings, InnerSection, MethodSection
+from metarl.settings import ContextSettings, InnerSection, MethodSection, leave_out
 
 PREFIX = "step_size."  # what the names of learned step sizes begin with
 
@@ -86,11 +85,7 @@ def check_context(settings: InnerSection, method: MethodSection) -> int:
     Raises:
         UserError: if the inner loop is told to adapt something else.
     """
-    if settings.adapt != "all":
-        raise UserError(
-            f"inner.adapt: {settings.adapt} is not for method {method.name}, whose context alone "
-            "adapts; leave it out"
-        )
+    leave_out(settings, ["adapt"], method, "whose context alone adapts")
     assert isinstance(method, ContextSettings)
     return method.context
 

@@ -92,7 +92,7 @@ def test_the_meta_gradient_is_no_second_derivative() -> None:
     [
         ({"method": {"batch": 11}}, r"method\.batch=11 is more than the 10 examples"),
         ({"inner": {"learned_step_sizes": "lslr"}}, "inner.learned_step_sizes: lslr is not for"),
-        ({"inner": {"multi_step_iterations": 3}}, "inner.multi_step_iterations: is not for"),
+        ({"inner": {"multi_step_iterations": 3}}, "inner.multi_step_iterations: 3 is not for"),
         ({"outer": {"algorithm": "trpo"}}, "outer.algorithm: must be 'adam' or 'sgd'"),
     ],
 )

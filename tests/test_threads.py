@@ -23,6 +23,7 @@ def two_threads() -> Iterator[None]:
         ("sinusoid", "maml", "unseen"),
         ("sinusoid", "pretrained", "unseen"),
         ("sinusoid_reptile", "reptile", "unseen"),
+        ("sinusoid", "meta_lstm", "unseen"),
         ("sinusoid_cavia", "cavia", "unseen"),
         ("point_navigation_cavia", "cavia", "test_tasks"),
         ("point_navigation_e_maml", "e_maml", "test_tasks"),

@@ -15,6 +15,7 @@ from metarl.settings import (
     Fraction,
     MethodSection,
     Natural,
+    Positive,
     PositiveInt,
 )
 
@@ -25,6 +26,7 @@ METHODS = Registry(
         "maml": "metarl.supervised.maml:MAML",
         "reptile": "metarl.supervised.reptile:Reptile",
         "cavia": "metarl.supervised.cavia:CAVIA",
+        "meta_lstm": "metarl.baselines.meta_lstm:MetaLSTM",
         "prototypical": "metarl.baselines.prototypical:Prototypical",
         "matching": "metarl.baselines.matching:Matching",
         "siamese": "metarl.baselines.siamese:Siamese",
@@ -108,6 +110,17 @@ class MANNSettings(MethodSection):
         return self
 
 
+class MetaLSTMSettings(MethodSection):
+    """`hidden_size` of the LSTM that sees gradients and losses.
+
+    The paper's outer step is `outer: {learning_rate: 1e-3, clip: 0.25, meta_batch: 1}`, its number
+    of steps `inner: {steps: 12}` of one shot and 5 of five.
+    """
+
+    name: Literal["meta_lstm"] = "meta_lstm"
+    hidden_size: PositiveInt = 20
+
+
 # whose name is not here has no settings but those of the whole experiment
 SETTINGS: dict[str, type[MethodSection]] = {
     "reptile": ReptileSettings,
@@ -116,4 +129,5 @@ SETTINGS: dict[str, type[MethodSection]] = {
     "matching": MatchingSettings,
     "siamese": SiameseSettings,
     "mann": MANNSettings,
+    "meta_lstm": MetaLSTMSettings,
 }

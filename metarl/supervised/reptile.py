@@ -15,7 +15,7 @@ from metarl.errors import UserError
 from metarl.inner_loop import adapt, reverse
 from metarl.params import Params, repeat
 from metarl.randomness import stream
-from metarl.settings import MethodSection
+from metarl.settings import MethodSection, leave_out
 from metarl.supervised.maml import MAML
 from metarl.supervised.methods import ReptileSettings
 from metarl.supervised.problem import SupervisedProblem
@@ -30,17 +30,12 @@ class Reptile(MAML):
 
     def __init__(self, problem: SupervisedProblem) -> None:
         super().__init__(problem)
-        settings = problem.config.inner
-        if settings.learned_step_sizes != "none":
-            raise UserError(
-                f"inner.learned_step_sizes: {settings.learned_step_sizes} is not for method "
-                "reptile, which does not differentiate through inner steps; leave it out"
-            )
-        if settings.multi_step_iterations:
-            raise UserError(
-                "inner.multi_step_iterations: is not for method reptile, which has no loss of the "
-                "queries; leave it out"
-            )
+        leave_out(
+            problem.config.inner,
+            ["learned_step_sizes", "multi_step_iterations"],
+            problem.config.method,
+            "which has no loss of the queries to differentiate",
+        )
         if self.batch > self.support:
             raise UserError(
                 f"method.batch={self.batch} is more than the {self.support} examples of a support "

@@ -1,0 +1,218 @@
+"""Meta-LSTM: its step against one that is written out, its gradient, and where it begins."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from metarl.baselines.meta_lstm import (
+    PREFIX,
+    from_rows,
+    init_rule,
+    initial_state,
+    parts,
+    preprocessed,
+    rule_step,
+    stacked_rows,
+)
+from metarl.errors import UserError
+from metarl.method import load_method
+from metarl.params import flatten, unflatten
+from metarl.runs.config import validate_config
+from metarl.supervised.method import EpisodeObjective
+from metarl.supervised.sinusoid import SinusoidTasks
+from metarl.supervised.tasks import Episodes
+
+SINE = {
+    "data": {"name": "sinusoid"},
+    "method": {"name": "meta_lstm", "hidden_size": 3},
+    "network": {"kind": "mlp", "hidden_sizes": [4]},
+    "inner": {"steps": 3, "shots": 5},
+    "outer": {"learning_rate": 1e-2, "clip": 0.25, "meta_batch": 2, "iterations": 4},
+}
+
+
+def method_of(**inner):
+    return load_method(validate_config({**SINE, "inner": {**SINE["inner"], **inner}}))
+
+
+def waves(num_tasks: int = 2) -> Episodes:
+    episodes = SinusoidTasks().sample(np.random.default_rng(0), num_tasks, 5, 6)
+    support, query = (
+        tuple(leaf.double() for leaf in examples) for examples in (episodes.support, episodes.query)
+    )
+    return Episodes(episodes.tasks, support, query)
+
+
+def meta_of(method):
+    """Meta-parameters in double precision, the rule's weights large enough to matter."""
+    meta = method.init(torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    return {
+        name: leaf.double()
+        + (0.5 * torch.randn(leaf.shape, generator=generator) if name.startswith(PREFIX) else 0.0)
+        for name, leaf in meta.items()
+    }
+
+
+def sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x))
+
+
+def told(x: float) -> list[float]:
+    if abs(x) >= math.exp(-10):
+        return [math.log(abs(x)) / 10, math.copysign(1.0, x)]
+    return [-1.0, math.exp(10) * x]
+
+
+class OneParameter:
+    """The rule for a single number, written out."""
+
+    def __init__(self, rule, theta: float) -> None:
+        self.rule = {name: leaf.tolist() for name, leaf in rule.items()}
+        self.theta, self.forget, self.step = theta, 0.0, 0.0
+        self.size = rule["lstm_hidden"].shape[1]
+        self.hidden, self.memory = [0.0] * self.size, [0.0] * self.size
+
+    def move(self, gradient: float, loss: float) -> float:
+        rule, size = self.rule, self.size
+        seen = [*told(gradient), *told(loss)]
+        gates = [
+            sum(w * x for w, x in zip(rule["lstm_inputs"][row], seen, strict=True))
+            + sum(w * x for w, x in zip(rule["lstm_hidden"][row], self.hidden, strict=True))
+            + rule["lstm_bias"][row]
+            for row in range(4 * size)
+        ]
+        entered, forgot, candidate, out = (
+            gates[part * size : (part + 1) * size] for part in range(4)
+        )
+        self.memory = [
+            sigmoid(f) * c + sigmoid(i) * math.tanh(g)
+            for f, c, i, g in zip(forgot, self.memory, entered, candidate, strict=True)
+        ]
+        self.hidden = [sigmoid(o) * math.tanh(c) for o, c in zip(out, self.memory, strict=True)]
+
+        def gate(name: str, before: float) -> float:
+            told_of = [*self.hidden, self.theta, before]
+            total = sum(w * x for w, x in zip(rule[name], told_of, strict=True))
+            return sigmoid(total + rule[f"{name}_bias"][0])
+
+        self.forget, self.step = gate("forget", self.forget), gate("input", self.step)
+        self.theta = self.forget * self.theta - self.step * gradient
+        return self.theta
+
+
+def test_the_rule_is_that_of_each_parameter_for_itself() -> None:
+    method, episodes = method_of(), waves()
+    meta = meta_of(method)
+    theta, rule = parts(meta)
+    stages = list(method.adapted(meta, episodes.support, 3))
+    network = method.problem.network
+    for task in range(2):
+        x, y = (leaf[task] for leaf in episodes.support)
+        alone = {name: leaf.clone() for name, leaf in theta.items()}
+        each = [OneParameter(rule, float(value)) for value in flatten(alone)]
+        for stage in stages[1:]:
+            leaves = {name: leaf.requires_grad_() for name, leaf in alone.items()}
+            loss = (network({n: v[None] for n, v in leaves.items()}, x[None])[0] - y).square()
+            slopes = torch.autograd.grad(loss.mean(), list(leaves.values()))
+            gradient = torch.cat([slope.flatten() for slope in slopes]).tolist()
+            moved = [
+                one.move(slope, float(loss.mean().detach()))
+                for one, slope in zip(each, gradient, strict=True)
+            ]
+            vector = torch.tensor(moved, dtype=torch.float64)
+            torch.testing.assert_close(flatten({n: v[task] for n, v in stage.items()}), vector)
+            alone = unflatten(vector, theta)
+
+
+def test_the_meta_gradient_is_that_of_finite_differences_with_the_slopes_held_fixed(
+    monkeypatch,
+) -> None:
+    method, episodes = method_of(), waves()
+    meta = meta_of(method)
+    recorded, slopes = [], method.slopes
+
+    def recording(theta, support):
+        recorded.append(slopes(theta, support))
+        return recorded[-1]
+
+    monkeypatch.setattr(method, "slopes", recording)
+    gradient, value = EpisodeObjective(method, episodes, 0).gradient(meta)
+    assert len(recorded) == 3
+    direction = torch.randn(
+        gradient.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    )
+
+    def objective(size: float) -> float:
+        given = iter(recorded)
+        monkeypatch.setattr(method, "slopes", lambda *_: next(given))
+        moved = unflatten(flatten(meta) + size * direction, meta)
+        return -float(method.loss(moved, episodes, 0)[0]) / 2
+
+    assert objective(0.0) == pytest.approx(value)
+    expected = (objective(1e-7) - objective(-1e-7)) / 2e-7
+    assert float(gradient @ direction) == pytest.approx(expected, rel=1e-5)
+
+
+def test_numbers_of_any_scale_are_told_by_magnitude_and_sign() -> None:
+    values = [0.0, 1e-9, -1e-9, math.exp(-10) * 1.01, -2.5, 1e8]
+    seen = preprocessed(torch.tensor(values, dtype=torch.float64))
+    torch.testing.assert_close(seen, torch.tensor([told(x) for x in values], dtype=torch.float64))
+
+
+def test_it_begins_as_gradient_descent_with_a_small_step() -> None:
+    rule = init_rule(torch.Generator().manual_seed(0), 20)
+    cell, gradient = torch.ones(2, 5), torch.full((2, 5), 3.0)
+    after, (_, _, forget, step) = rule_step(
+        rule, cell, gradient, torch.tensor([1.0, 2.0]), initial_state(rule, cell)
+    )
+    assert ((forget > 0.98) & (forget < 0.998)).all()
+    assert ((step > 0.006) & (step < 0.02)).all()
+    torch.testing.assert_close(after.flatten(), forget - 3.0 * step)
+
+
+def test_rows_of_stacked_parameters_are_the_parameters() -> None:
+    params = {"a": torch.randn(3, 2, 4), "b": torch.randn(3, 5)}
+    rows = stacked_rows(params)
+    assert rows.shape == (3, 13)
+    for name, leaf in from_rows(rows, params).items():
+        assert torch.equal(leaf, params[name])
+
+
+def test_a_task_adapts_alike_beside_any_other() -> None:
+    method, episodes = method_of(), waves(3)
+    meta = meta_of(method)
+    *_, together = method.adapted(meta, episodes.support, 3)
+    *_, alone = method.adapted(meta, tuple(leaf[1:2] for leaf in episodes.support), 3)
+    for name, leaf in alone.items():
+        torch.testing.assert_close(leaf[0], together[name][1])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"adapt": "head"}, {"learned_step_sizes": "lslr"}, {"multi_step_iterations": 4}],
+)
+def test_what_the_rule_decides_cannot_be_told(setting) -> None:
+    (name,) = setting
+    with pytest.raises(UserError, match=f"inner.{name}: .* is not for method meta_lstm"):
+        method_of(**setting)
+
+
+@pytest.mark.slow
+def test_it_learns_waves() -> None:
+    values = {
+        **SINE,
+        "network": {"kind": "mlp", "hidden_sizes": [20, 20]},
+        "inner": {"steps": 5, "shots": 10},
+        "outer": {"learning_rate": 3e-3, "meta_batch": 10, "iterations": 300},
+    }
+    method = load_method(validate_config(values))
+    state = method.initial_state()
+    untrained = method.curve("test", 50, state.theta, (1.0,) * 5).scores.mean(0)
+    while state.iteration < method.updates:
+        state, _ = method.step(state)
+    trained = method.curve("test", 50, state.theta, (1.0,) * 5).scores.mean(0)
+    assert trained[5] < 0.8 * untrained[5]
+    assert trained[5] < 0.8 * trained[0]
