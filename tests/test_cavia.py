@@ -6,7 +6,9 @@ import torch
 from torch import nn
 from torch.func import vmap
 
+import metarl
 from metarl.context import CONTEXT
+from metarl.envs import PointNavigation
 from metarl.errors import UserError
 from metarl.method import load_method
 from metarl.networks.module import Stateless
@@ -190,3 +192,25 @@ def test_gradient_and_curvature_of_a_policy_are_exact(policy, settings) -> None:
 def test_what_cavia_cannot_do_is_answered_in_a_sentence(values, sentence) -> None:
     with pytest.raises(UserError, match=sentence):
         load_method(validate_config(values))
+
+
+@pytest.mark.slow
+def test_a_policy_that_is_loaded_goes_on_from_the_context_that_it_has(tmp_path) -> None:
+    values = {
+        "family": {"name": "point-navigation", "settings": {"horizon": 10}},
+        "method": {"name": "cavia", "context": 3},
+        "policy": {"hidden_sizes": [8]},
+        "inner": {"step_size": 1.0, "trajectories": 4},
+        "outer": {"iterations": 2, "meta_batch": 2},
+        "evaluation": {"tasks": 2, "trajectories": 4},
+    }
+    run = metarl.train(values, tmp_path / "run")
+    policy = metarl.load(run)
+    assert not policy.params[CONTEXT].any()
+    env = PointNavigation(horizon=10).make()
+    once = policy.adapt(env, task=[0.3, 0.3])
+    assert once.params[CONTEXT].abs().max() > 1e-3
+    hardly = once.adapt(env, task=[0.3, 0.3], step_size=1e-6)
+    torch.testing.assert_close(hardly.params[CONTEXT], once.params[CONTEXT], atol=1e-4, rtol=0.0)
+    others = [name for name in policy.params if name != CONTEXT]
+    assert all(torch.equal(hardly.params[name], policy.params[name]) for name in others)

@@ -105,6 +105,9 @@ def test_other_methods_and_the_perceptron_take_images_or_say_what_to_do(mine: Pa
         metarl.train({**flat, **small, "method": kind}, kind)
     with pytest.raises(UserError, match="is cnn, which stable-baselines3's MlpPolicy has no"):
         metarl.train({**TINY, "method": "pretrained"}, "other")
+    with pytest.raises(UserError, match="shows images, beside which method cavia has no place"):
+        metarl.train({**TINY, "method": "cavia"}, "context")
+    assert not Path("context").exists()
 
 
 def test_a_network_of_ones_own_is_given_the_image(mine: Path) -> None:
