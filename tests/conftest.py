@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,13 +12,27 @@ import pytest
 from metarl.cli import main
 
 
+@pytest.fixture(scope="session")
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the tests have in place of the system's folder of temporary files."""
+    return tmp_path_factory.mktemp("temporary")
+
+
 @pytest.fixture(autouse=True)
-def environment_of_its_own() -> Iterator[None]:
-    """What a command sets for its own process (`--data`) is not there for the next test."""
+def environment_of_its_own(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a command sets for its own process (`--data`) is not there for the next test.
+
+    And no test leaves folders of logs, as stable-baselines3 and torchrun make where they are given
+    none.
+    """
     before = dict(os.environ)
+    os.environ["TMPDIR"] = str(temporary)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     yield
     os.environ.clear()
     os.environ.update(before)
+    left = [path for logs in ("SB3-*", "torchelastic_*") for path in temporary.glob(logs)]
+    assert not left
 
 
 @pytest.fixture
