@@ -11,7 +11,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 MINUTES ?= 30
 # a test is a process with one thread: threads of torch's that wait for a core burn it
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --maxprocesses=8
+# who is done takes from the others; those that take longest come first (tests/conftest.py)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
 RUN    := runs/quickstart
 RUNS   := $(RUN) $(addprefix $(RUN)-,pretrained random oracle)
 

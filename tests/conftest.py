@@ -11,6 +11,13 @@ import pytest
 
 from metarl.cli import main
 
+LONGEST = ("test_soak", "test_distributed")  # what begins last would be waited for
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 @pytest.fixture(scope="session")
 def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
