@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from metarl.cli.arguments import check_runs
 from metarl.cli.stopping import INTERRUPTED, STOPPING
 from metarl.errors import ProcessLost, StorageError, UserError
 from metarl.processors import under_torchrun
@@ -76,11 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     complain = Console(stderr=True)
     try:
-        if strange := [argument for argument in given if "\0" in argument]:
-            raise UserError(f"{strange[0]!r} has a NUL character, which no name of a file has")
         options = _parser(given).parse_args(given)
         if getattr(options, "data", None):
             os.environ[DATA_VARIABLE] = options.data
+        if strange := [argument for argument in given if "\0" in argument]:
+            raise UserError(f"{strange[0]!r} has a NUL character, which no name of a file has")
+        check_runs(options)
         status: int = options.command(options, console)
         return status
     except UserError as error:

@@ -39,20 +39,20 @@ def no_config(instead: str) -> UserError:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """One run, as `options.run`."""
-    parser.add_argument("run", type=_run, metavar="RUN", help=RUN)
+    parser.add_argument("run", type=Path, metavar="RUN", help=RUN)
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """One or more runs, as `options.runs`."""
-    parser.add_argument("runs", type=_run, nargs="+", metavar="RUN", help=RUN)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=RUN)
 
 
-def _run(text: str) -> Path:
-    """Where a run is said to be; that there is none is told before torch is imported."""
-    path = Path(text)
-    if not text.startswith(PREFIX):
-        located(path)
-    return path
+def check_runs(options: argparse.Namespace) -> None:
+    """Raise UserError if there is no such run: before torch is imported, which takes a second."""
+    single = getattr(options, "run", None)
+    for path in getattr(options, "runs", [single] if single else []):
+        if not str(path).startswith(PREFIX):
+            located(path)
 
 
 def add_set(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
