@@ -38,7 +38,6 @@ class Ant:
     dynamics: Dynamics = "paper"
     sees_position: bool = False
     control_cost = 0.005
-    persistent = False
 
     def __post_init__(self) -> None:
         check_dynamics(self.dynamics)

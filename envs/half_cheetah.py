@@ -55,11 +55,6 @@ class HalfCheetah:
         """The paper's observation wants positions and velocities of the new state."""
         return mujoco.mjtStage.mjSTAGE_VEL if self._paper else mujoco.mjtStage.mjSTAGE_NONE
 
-    @property
-    def persistent(self) -> bool:
-        """Where a stage is computed it serves the next step as well."""
-        return self._paper
-
     def model(self) -> mujoco.MjModel:
         """The stock model; the paper's has the same masses, gears, friction and control range."""
         spec = mujoco.MjSpec.from_file(str(ASSET))
@@ -97,7 +92,9 @@ class HalfCheetah:
         """Forward velocity by the preset's definition."""
         x = batch.bind("qpos")[:, :1]
         velocity = batch.bind("sensordata")[:, 0] if self._paper else ((x - before) / dt)[:, 0]
-        return Motion(velocity, np.concatenate([x, np.zeros_like(x)], axis=1))
+        position = np.zeros((batch.nsim, 2))
+        position[:, :1] = x
+        return Motion(velocity, position)
 
     def survival(self, batch: Batch) -> tuple[float, Mask]:
         """A half-cheetah never terminates."""

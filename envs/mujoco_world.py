@@ -1,6 +1,7 @@
 """A world of MuJoCo simulations, stepped by mujoco.batch on a thread pool."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -40,10 +41,6 @@ class Robot(Protocol):
         """What MuJoCo computes at the new state, after the last physics step."""
 
     @property
-    def persistent(self) -> bool:
-        """Keep one MjData for each simulation, which makes position and velocity stages free."""
-
-    @property
     def control_cost(self) -> float:
         """The weight of ‖a‖²."""
 
@@ -69,9 +66,35 @@ class Robot(Protocol):
         """Observations, a new array (num, S)."""
 
 
+class Simulations(Batch):  # type: ignore[misc] # mujoco has no types
+    """A batch whose fields are looked up once: they are views of what stays where it is."""
+
+    def __init__(self, model: mujoco.MjModel, num: int, num_threads: int) -> None:
+        self._views: dict[str, Floats] = {}
+        super().__init__(model, num, num_threads)
+
+    def bind(self, name: str) -> Floats:
+        """See `Batch.bind`."""
+        if name not in self._views:
+            self._views[name] = super().bind(name)
+        return self._views[name]
+
+
+def without_forces(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy whose positions and velocities are the model's, and which does nothing else."""
+    moving = copy(model)
+    disable = mujoco.mjtDisableBit
+    for force in ("CONSTRAINT", "CONTACT", "ACTUATION", "SPRING", "DAMPER", "GRAVITY"):
+        moving.opt.disableflags |= getattr(disable, f"mjDSBL_{force}")
+    return moving
+
+
 def intact(batch: Batch) -> Mask:
     """Whether each simulation's velocities are physically possible, (num,)."""
-    possible: Mask = (np.abs(batch.bind("qvel")) < FASTEST).all(axis=1)  # false where NaN, too
+    qvel = batch.bind("qvel")
+    if qvel.max() < FASTEST and qvel.min() > -FASTEST:  # false where NaN, too
+        return np.ones(len(qvel), dtype=bool)
+    possible: Mask = (np.abs(qvel) < FASTEST).all(axis=1)
     return possible
 
 
@@ -88,17 +111,21 @@ class MujocoWorld:
         model = robot.model()
         # a simulation that breaks down must be seen, not silently put back to its start
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        self.batch = Batch(model, num, num_threads, robot.persistent)
+        self.batch = self.seen = Simulations(model, num, num_threads)
+        if robot.stage == mujoco.mjtStage.mjSTAGE_VEL:
+            # in the physics' own batch the stages before would find contacts and constraints, too
+            self.seen = Simulations(without_forces(model), num, num_threads)
         self.tasks: Floats = np.zeros((num, objective.task_size))
         self.dt = model.opt.timestep * robot.frame_skip
         self.fps = round(1.0 / self.dt)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (model.nu,), np.float32)
-        size = robot.observe(self.batch).shape[1]
+        size = robot.observe(self.seen).shape[1]
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
         # MuJoCo fills a derived field from the first call after it was asked for, so ask for all
-        robot.motion(self.batch, robot.reference(self.batch), self.dt)
-        robot.survival(self.batch)
+        robot.motion(self.seen, robot.reference(self.seen), self.dt)
+        robot.survival(self.seen)
         self.batch.forward()
+        self._look(np.ones(num, dtype=bool))
         self._broken: Mask = np.zeros(num, dtype=bool)
         self._renderer: SceneRenderer | None = None
 
@@ -109,7 +136,20 @@ class MujocoWorld:
         for index in np.flatnonzero(selected):
             qpos[index], qvel[index] = self.robot.start(self.batch.model, rng(int(index)))
         self.batch.forward(selected)
+        self._look(selected)
         self._broken[selected] = False
+
+    def advance(self, active: Mask) -> None:
+        """The physics of a step, and what observations and rewards need of the new state."""
+        here = self.robot.stage if self.seen is self.batch else mujoco.mjtStage.mjSTAGE_NONE
+        self.batch.step(active, nstep=self.robot.frame_skip, stage=here)
+        self._look(active)
+
+    def _look(self, selected: Mask) -> None:
+        if self.seen is not self.batch:
+            for name in ("qpos", "qvel"):
+                self.seen.bind(name)[:] = self.batch.bind(name)
+            self.seen.forward(selected, stage=self.robot.stage)
 
     def step(self, actions: NDArray[Any], active: Mask) -> tuple[Floats, Mask]:
         """One environment step.
@@ -120,15 +160,15 @@ class MujocoWorld:
         """
         clipped = np.clip(actions, -1.0, 1.0)
         self.batch.bind("ctrl")[:] = clipped
-        before = self.robot.reference(self.batch)
-        self.batch.step(active, nstep=self.robot.frame_skip, stage=self.robot.stage)
-        motion = self.robot.motion(self.batch, before, self.dt)
-        survival, terminated = self.robot.survival(self.batch)
+        before = self.robot.reference(self.seen)
+        self.advance(active)
+        motion = self.robot.motion(self.seen, before, self.dt)
+        survival, terminated = self.robot.survival(self.seen)
         # summed in the actions' own precision, as gymnasium's environments do
         cost = self.robot.control_cost * np.square(clipped).sum(axis=-1)
         progress = self.objective.progress(self.tasks, motion.velocity, motion.position)
         rewards = progress + survival - cost
-        self._broken = ~(intact(self.batch) & np.isfinite(rewards))
+        self._broken = ~(intact(self.seen) & np.isfinite(rewards))
         if self._broken.any():
             self._check_ended(terminated)
             rewards[self._broken] = 0.0  # its episode has ended, and its last reward says nothing
@@ -145,8 +185,9 @@ class MujocoWorld:
 
     def observe(self) -> Floats:
         """Observations (num, S); zeros where a simulation broke down."""
-        observations = self.robot.observe(self.batch)
-        observations[self._broken] = 0.0
+        observations = self.robot.observe(self.seen)
+        if self._broken.any():
+            observations[self._broken] = 0.0
         return observations
 
     def render(self, index: int) -> Frame:

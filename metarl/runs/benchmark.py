@@ -15,11 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
 
 import gymnasium as gym
-import mujoco
 import numpy as np
 import torch
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
@@ -123,7 +123,7 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
 
     Returns:
         `physics`: plain `Batch.step` with as many simulations and threads and the same actions: the
-        floor. `observed`: `Batch.step` that also computes what observations and rewards need.
+        floor. `observed`: what observations and rewards need of the new state as well.
         `sampler`: the whole sampler, with a policy of its own for each task. `sync` and `async`:
         gymnasium's vector environments with 16 and as many as processors sub-environments, and
         one policy.
@@ -149,18 +149,18 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     active = collected.mask.movedim(2, 0).flatten(1, 2).numpy()
     steps = int(active.sum())
 
-    def physics(persistent: bool, stage: mujoco.mjtStage) -> float:
-        world = family.world(num_envs)
-        world.reset(np.ones(num_envs, dtype=bool), lambda index: stream(0, "start", index))
-        starts = {name: world.batch.bind(name).copy() for name in ("qpos", "qvel")}
-        batch = Batch(world.batch.model, num_envs, processors(), persistent)
+    world = family.world(num_envs)
+    world.reset(np.ones(num_envs, dtype=bool), lambda index: stream(0, "start", index))
+    starts = {name: world.batch.bind(name).copy() for name in ("qpos", "qvel")}
+    plain = Batch(world.batch.model, num_envs, processors())
 
+    def physics(batch: Batch, step: Callable[..., None]) -> float:
         def episodes() -> None:
             for name, start in starts.items():
                 batch.bind(name)[:] = start
             for t in range(family.horizon):
                 batch.bind("ctrl")[:] = actions[t]
-                batch.step(active[t], nstep=family.robot.frame_skip, stage=stage)
+                step(active[t])
 
         return steps / _median(episodes, repeats)
 
@@ -182,8 +182,8 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
         return rate
 
     return {
-        "physics": physics(False, mujoco.mjtStage.mjSTAGE_NONE),
-        "observed": physics(family.robot.persistent, family.robot.stage),
+        "physics": physics(plain, partial(plain.step, nstep=family.robot.frame_skip)),
+        "observed": physics(world.batch, world.advance),
         "sampler": steps / _median(sampled, repeats),
         "sync": stepped(SyncVectorEnv, 16),
         "async": stepped(AsyncVectorEnv, processors()),
