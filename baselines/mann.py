@@ -5,6 +5,7 @@ only tell classes that it has seen with their labels, and remembered. Nothing is
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from metarl.baselines.embedding import embedded, width
 from metarl.distributed import shard
+from metarl.evaluation import AdaptationCurve
 from metarl.method import Axis, Role
 from metarl.networks import Network
 from metarl.networks.layers import uniform
@@ -113,6 +115,13 @@ class MANN(SupervisedMethod):
         alone = not self.problem.config.evaluation.transductive
         predict = inductive(self.predict) if alone else self.predict
         yield from predict(self.problem.network, params, support, inputs).unbind(2)
+
+    def curve(
+        self, split: str, number: int, params: Params, step_sizes: Sequence[float]
+    ) -> AdaptationCurve:
+        """As every method has it, with what its stages are."""
+        curve = super().curve(split, number, params, step_sizes)
+        return replace(curve, instances=tuple(range(curve.scores.shape[1])))
 
     def predict(
         self, network: Network, params: Params, support: Examples, inputs: Tensor

@@ -66,12 +66,15 @@ class AdaptationCurve:
         step_sizes: of the K updates; empty where adaptation is no matter of gradient steps.
         episodes: of the task that were used before each stage, (K + 1,); empty where the measure
             is no return.
+        instances: of each class that were seen before each stage, (K + 1,); empty where stages are
+            something else.
     """
 
     tasks: NDArray[np.float64]
     scores: NDArray[np.float64]
     step_sizes: tuple[float, ...]
     episodes: tuple[int, ...] = ()
+    instances: tuple[int, ...] = ()
 
     @property
     def summary(self) -> Summary:
@@ -85,6 +88,7 @@ class AdaptationCurve:
             scores=self.scores[:, : steps + 1],
             step_sizes=self.step_sizes[:steps],
             episodes=self.episodes[: steps + 1],
+            instances=self.instances[: steps + 1],
         )
 
     def to_frame(self) -> "DataFrame":
@@ -111,6 +115,7 @@ class AdaptationCurve:
             "interval_95": (summary.high - summary.estimate).tolist(),
             "step_sizes": list(self.step_sizes),
             "episodes": list(self.episodes),
+            "instances": list(self.instances),
             "tasks": self.tasks.tolist(),
             "scores": self.scores.tolist(),
         }
@@ -122,7 +127,8 @@ class AdaptationCurve:
         each = value.get("settings", {}).get("trajectories")
         counted = [each * k for k in range(scores.shape[1])] if each else []
         episodes = value.get("episodes") or counted
-        return cls(np.array(value["tasks"]), scores, step_sizes, tuple(episodes))
+        instances = tuple(value.get("instances", ()))
+        return cls(np.array(value["tasks"]), scores, step_sizes, tuple(episodes), instances)
 
 
 def mean_over_tasks(returns: Floats) -> Summary:

@@ -43,9 +43,7 @@ AXES: dict[Axis, Counted] = {
         "a gradient step", "gradient steps", "gradient steps on the new task"
     ),
     "episodes": Counted("an episode", "episode", "episodes of the new task that were used"),
-    "instances": Counted(
-        "an instance of each class", "instances seen", "instances of each class that were seen"
-    ),
+    "instances": Counted("an instance of each class", "instances seen", "instances of each class"),
 }
 
 PROBLEMS = Registry(

@@ -8,6 +8,7 @@ import torch
 
 from metarl.baselines.mann import MANN, MANNSettings, Memory, blank, drive, init_mann, step, told
 from metarl.errors import UserError
+from metarl.evaluation import AdaptationCurve
 from metarl.method import load_method
 from metarl.runs.config import validate_config
 from metarl.runs.plots import counted_in
@@ -137,7 +138,9 @@ def test_its_curve_counts_instances(method) -> None:
     curve = method.adaptation_curve(method.initial_state().theta)
     assert curve.scores.shape == (4, 4)
     assert curve.step_sizes == ()
-    assert counted_in([method.axis]) == "instances of each class that were seen"
+    assert curve.instances == (0, 1, 2, 3)
+    assert AdaptationCurve.from_json(curve.to_json()).first(1).instances == (0, 1)
+    assert counted_in([method.axis]) == "instances of each class"
 
 
 def test_it_is_refused_what_it_has_no_outputs_or_slots_for(method) -> None:

@@ -33,6 +33,7 @@ class _Evaluation(BaseModel):
     tasks: list[list[Number]]
     scores: list[list[Number]]
     episodes: tuple[Natural, ...] = ()
+    instances: tuple[Natural, ...] = ()
 
     @property
     def curve(self) -> AdaptationCurve:
@@ -44,7 +45,7 @@ class _Evaluation(BaseModel):
         number = len(self.tasks)
         # what is not there, from_json makes of the rest
         curve = AdaptationCurve.from_json(self.model_dump(exclude_unset=True))
-        stages = len(curve.episodes) or len(self.step_sizes) + 1
+        stages = len(curve.episodes) or len(curve.instances) or len(self.step_sizes) + 1
         if number < 2 or curve.tasks.ndim != 2 or curve.scores.shape != (number, stages):
             raise ValueError("there is not one score for each task and stage")
         return curve
