@@ -84,10 +84,15 @@ def test_all_baselines_serve_it_too(mine: Path, values, kinds) -> None:
         assert np.isfinite(metarl.evaluate(run).scores).all()
 
 
-def test_prototypical_networks_take_as_many_classes_as_the_tasks_have(mine: Path) -> None:
-    metarl.train({**BLOBS, "method": {"name": "prototypical", "ways": 3}}, "fits")
+@pytest.mark.parametrize("method", ["prototypical", "matching", "siamese"])
+def test_embeddings_are_learned_of_as_many_classes_as_the_tasks_have(
+    mine: Path, method: str
+) -> None:
+    run = metarl.train({**BLOBS, "method": {"name": method, "ways": 3}}, "fits")
+    known = metarl.load_network(run).adapt([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], [0, 1, 2])
+    assert known.predict([[1.0, 0.0]]).argmax() == 0  # the very same point
     with pytest.raises(UserError, match=r"has 3 classes, not 60; set method\.ways"):
-        metarl.train({**BLOBS, "method": "prototypical"}, "other")
+        metarl.train({**BLOBS, "method": method}, "other")
     assert not Path("other").exists()
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from metarl import distributed
 from metarl.cli.adaptation import evaluate
 from metarl.cli.stopping import INTERRUPTED, Stop, stopping
+from metarl.compute import keep_freed_memory
 from metarl.errors import UserError
 from metarl.method import Method, Metrics, TrainingState, load_method, train
 from metarl.progress import Progress
@@ -32,6 +33,7 @@ def train_one(options: argparse.Namespace, config: AnyConfig | None, console: Co
     Returns:
         The exit status.
     """
+    keep_freed_memory()
     with stopping() as stop, ExitStack() as held:
         with stop.at_once():
             held.enter_context(distributed.process_group())

@@ -138,9 +138,13 @@ def with_steps_to_match(entries: Sequence[Entry], most: int) -> list[Entry]:
     Raises:
         UserError: if no meta-policy is among them.
     """
-    metas = [entry for entry in entries if entry.method.role == "meta-learner"]
+    metas = [
+        entry
+        for entry in entries
+        if entry.method.role == "meta-learner" and len(entry.summary.estimate) > 1
+    ]
     if not metas:
-        raise UserError("--many-steps needs the run of a meta-learner to be matched")
+        raise UserError("--many-steps needs the run of a meta-learner that adapts, to be matched")
     sign = 1.0 if metas[0].method.problem.metric.higher_is_better else -1.0
     target = max(sign * entry.summary.estimate[1] for entry in metas)
     asked = []
