@@ -63,12 +63,19 @@ def test_one_and_three_processes_end_with_the_same_policy(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_two_processes_learn_waves_as_one_does(tmp_path: Path) -> None:
+def test_two_processes_credit_what_came_of_actions_as_one_does(tmp_path: Path) -> None:
+    command = ["train", "quickstart", *TINY, "--set=outer.iterations=3", "--set=method=e_maml"]
+    one, two = (train(n, tmp_path, *command).load() for n in (1, 2))
+    for name, leaf in one.theta.items():
+        torch.testing.assert_close(two.theta[name], leaf, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("config", "examples"), [("sinusoid", 20), ("sinusoid_reptile", 60)])
+def test_two_processes_learn_waves_as_one_does(tmp_path: Path, config: str, examples: int) -> None:
     tiny = ["--set=outer.iterations=20", "--set=outer.meta_batch=5", "--set=evaluation.tasks=5"]
-    one, two = (
-        train(processes, tmp_path, "train", "sinusoid", *tiny).load() for processes in (1, 2)
-    )
-    assert one.samples == two.samples == 20 * 5 * 20
+    one, two = (train(n, tmp_path, "train", config, *tiny).load() for n in (1, 2))
+    assert one.samples == two.samples == 20 * 5 * examples
     for name, leaf in one.theta.items():
         torch.testing.assert_close(two.theta[name], leaf, atol=1e-5, rtol=1e-4)
 
