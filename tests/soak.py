@@ -92,8 +92,8 @@ TRAININGS: dict[str, list[str]] = {
     "CAVIA": ["train", "point_navigation_cavia", *_sets(*POLICY, "outer.iterations=12")],
     "sinusoid, CAVIA": ["train", "sinusoid_cavia", *_sets(*WAVES, "outer.iterations=60")],
     "meta-LSTM": [
-        *("train", "sinusoid", "--set=method=meta_lstm"),
-        *_sets(*WAVES, "method.hidden_size=4", "inner.steps=2", "outer.iterations=60"),
+        *("train", "sinusoid", "--set=method={name: meta_lstm, hidden_size: 4}"),
+        *_sets(*WAVES, "inner.steps=2", "outer.iterations=60"),
     ],
     "Reptile": ["train", "sinusoid_reptile", *_sets(*WAVES, "outer.iterations=60")],
     "sinusoid, pretrained": [
