@@ -240,6 +240,7 @@ def check_finite(
     values: NDArray[np.floating[Any]],
     tasks: NDArray[np.float64],
     steps: int | NDArray[np.int64],
+    first: int = 0,
 ) -> None:
     """Refuse numbers from environments that are not finite, and say where they come from.
 
@@ -248,6 +249,7 @@ def check_finite(
         values: (num_envs,) or (num_envs, ·).
         tasks: of each sub-environment, (num_envs, T).
         steps: how many its episode has lasted.
+        first: number of the first sub-environment, where others come before these.
 
     Raises:
         FloatingPointError: naming the sub-environment, the task and the step of the first.
@@ -259,9 +261,9 @@ def check_finite(
     broken = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
     for index in np.flatnonzero(broken):
         raise FloatingPointError(
-            f"sub-environment {index} returned {what} that is not finite in single precision after "
-            f"{np.broadcast_to(steps, len(values))[index]} steps of its episode on the task "
-            f"{tasks[index].tolist()}; have the environment end an episode whose simulation broke "
+            f"sub-environment {first + index} returned {what} that is not finite in single "
+            f"precision after {np.broadcast_to(steps, len(values))[index]} steps of its episode on "
+            f"the task {tasks[index].tolist()}; have the environment end an episode whose simulation broke "
             "down, or lower the step size of whatever trains the policy"
         )
 

@@ -232,6 +232,15 @@ class MujocoFamily(NativeTaskFamily):
         """T."""
         return self.objective.task_size
 
+    @property
+    def divides(self) -> bool:
+        """Whether tasks are sampled faster in parts, on threads of their own.
+
+        Physics leaves the interpreter alone; where nobody said how many threads it has, each part
+        has one.
+        """
+        return self.num_threads == 0
+
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
         """Tasks (num_tasks, T)."""
         return self.objective.sample(rng, num_tasks)

@@ -1,8 +1,9 @@
-"""Where and by what learning is computed: devices, threads, and chunks of tasks.
+"""Where and by what sampling and learning are computed: devices, threads, and chunks of tasks.
 
 Sampling is always on the processor, beside the physics. Tasks are differentiated a few at a time,
-because what a few tasks compute stays in the processor's cache, and on every processor at once, a
-chunk each, because the operations of a chunk are too small to be divided.
+because what a few tasks compute stays in the processor's cache. They are sampled and differentiated
+on every processor at once, a chunk each, because the operations of a chunk are too small to be
+divided.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from metarl.errors import UserError
-from metarl.processors import processors
+from metarl.processors import processors, take_one
 from metarl.settings import Device
 
 Tree = TypeVar("Tree")
@@ -94,5 +95,10 @@ def over_chunks(function: Callable[[slice], Result], num_tasks: int, size: int) 
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
     """Threads that stay, and with them the memory that they have at hand."""
-    # each of them computes alone: torch's own threads would compete for the processors
-    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    return ThreadPoolExecutor(count, initializer=_alone)
+
+
+def _alone() -> None:
+    """Torch's own threads, and the physics', would compete for the processors."""
+    torch.set_num_threads(1)
+    take_one()

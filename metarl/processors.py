@@ -1,11 +1,13 @@
 """Which share of the machine is this process's."""
 
 import os
+import threading
 
 from metarl.errors import UserError
 
 # how many threads a process may keep busy, whatever there are; for those that are started together
 THREADS_VARIABLE = "METARL_THREADS"
+_this_thread = threading.local()
 
 
 def under_torchrun() -> bool:
@@ -18,8 +20,13 @@ def leads() -> bool:
     return not under_torchrun() or os.environ["RANK"] == "0"
 
 
+def take_one() -> None:
+    """Leave this thread one processor: others beside it have the rest."""
+    _this_thread.alone = True
+
+
 def processors() -> int:
-    """How many threads this process may keep busy.
+    """How many threads this process may keep busy, or this thread if it has taken one.
 
     The processors, divided among those that torchrun started beside it, but no more than the
     environment variable METARL_THREADS says.
@@ -35,4 +42,4 @@ def processors() -> int:
     limit = os.environ.get(THREADS_VARIABLE, str(share))
     if not limit.isdecimal() or int(limit) < 1:
         raise UserError(f"{THREADS_VARIABLE} must be a whole number of at least 1, not {limit!r}")
-    return min(share, int(limit))
+    return 1 if hasattr(_this_thread, "alone") else min(share, int(limit))

@@ -13,7 +13,9 @@ from metarl.errors import UserError
 from metarl.params import repeat, take
 from metarl.randomness import Key, stream, torch_stream
 from metarl.rl.policies import CategoricalPolicy, policy_for
+from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import sample
+from metarl.runs.config import load_config
 
 
 class Countdown(gym.vector.VectorEnv):
@@ -191,3 +193,28 @@ def test_streams_differ_by_seed_role_and_index_and_are_the_same_again() -> None:
     draws = [stream(*name).random() for name in names]
     assert len(set(draws)) == len(draws)
     assert draws == [stream(*name).random() for name in names]
+
+
+def test_tasks_sampled_in_parts_are_what_they_are_together(monkeypatch) -> None:
+    monkeypatch.setattr("metarl.rl.problem.processors", lambda: 2)
+    monkeypatch.setattr("metarl.compute.processors", lambda: 2)
+    settings = ["outer.meta_batch=3", "inner.trajectories=2", "family.settings.horizon=5"]
+    problem = PolicyProblem(load_config("half_cheetah_direction", settings))
+    policy, tasks = problem.policy, problem.sample_tasks(0)
+    params = repeat(policy.init(problem.generator()), 3)
+    assert [part.num_envs for part in problem.divided_envs] == [4, 2]
+    together, apart = (
+        sample(policy, params, envs, tasks, 5, Key(0))
+        for envs in (problem.envs, problem.divided_envs)
+    )
+    for name in ("observations", "actions", "rewards", "mask", "log_probs"):
+        assert torch.equal(getattr(apart, name), getattr(together, name)), name
+    assert apart.distribution["mean"].shape == together.distribution["mean"].shape
+    problem.close()
+
+
+def test_an_environment_that_breaks_down_in_a_part_has_its_number_among_all() -> None:
+    params = repeat(POLICY.init(torch_stream(0, "init")), 2)
+    parts = [Countdown(3), Countdown(3, change=breaks(1, np.nan, index=1, step=2))]
+    with pytest.raises(FloatingPointError, match="sub-environment 4 returned a reward"):
+        sample(POLICY, params, parts, np.array([[9.0], [9.0]]), 6, Key(0))

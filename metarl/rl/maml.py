@@ -61,7 +61,7 @@ class MAML(PolicyLearner):
         rollouts = collect(  # lines 4 to 9
             problem.inner,
             state.theta,
-            problem.envs,
+            problem.divided_envs,
             tasks,
             problem.family.horizon,
             problem.key(iteration),
@@ -93,7 +93,7 @@ class MAML(PolicyLearner):
 def collect(
     inner: InnerLoop,
     meta: Params,
-    envs: VectorEnv,
+    envs: VectorEnv | Sequence[VectorEnv],
     tasks: NDArray[np.float64],
     horizon: int,
     key: Key,
@@ -105,7 +105,7 @@ def collect(
     Args:
         inner: how to adapt.
         meta: θ, where every task starts, and the step sizes where they are learned.
-        envs: N·B environments.
+        envs: N·B environments, in one or in several; see `sample`.
         tasks: (N, T).
         horizon: H.
         key: where this call's randomness is.
@@ -164,11 +164,12 @@ def fine_tune(
 ) -> Rollouts:
     """Adapt to tasks (N, T) by plain policy gradients, as many as there are step sizes."""
     horizon = problem.family.horizon
-    envs = problem.family.make_vec(len(tasks) * problem.config.evaluation.trajectories)
+    envs = problem.make_envs(len(tasks), problem.config.evaluation.trajectories)
     try:
         return collect(problem.inner, params, envs, tasks, horizon, key, step_sizes)
     finally:
-        envs.close()
+        for part in envs:
+            part.close()
 
 
 def fine_tuned(

@@ -1,5 +1,6 @@
 """A problem of meta-reinforcement learning: a family of tasks, a policy, and the return."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metarl.compute import device_for
+from metarl.compute import device_for, over_chunks
 from metarl.distributed import shard
 from metarl.envs import TaskConditioned, TaskFamily
 from metarl.envs.family import check_members, checked_tasks
@@ -17,6 +18,7 @@ from metarl.envs.scaling import ScaledObservations, measure_scale
 from metarl.evaluation import AdaptationCurve, Metric
 from metarl.method import Method
 from metarl.params import Params
+from metarl.processors import processors
 from metarl.randomness import Key, stream, torch_stream
 from metarl.rl.config import Config
 from metarl.rl.inner_loop import InnerLoop
@@ -137,11 +139,30 @@ class PolicyProblem:
             (self.shard.stop - self.shard.start) * self.config.inner.trajectories
         )
 
+    @cached_property
+    def divided_envs(self) -> list[VectorEnv]:
+        """As many, in parts that can be sampled at once."""
+        num_tasks = self.shard.stop - self.shard.start
+        return self.make_envs(num_tasks, self.config.inner.trajectories)
+
+    def make_envs(self, num_tasks: int, trajectories: int) -> list[VectorEnv]:
+        """Environments of some tasks each, a part for every processor where that is faster.
+
+        A family says so by a property `divides`. What environments of others share, nobody knows.
+        """
+        parts = processors() if getattr(self._family, "divides", False) else 1
+        return over_chunks(
+            lambda chunk: self.family.make_vec(len(range(num_tasks)[chunk]) * trajectories),
+            num_tasks,
+            math.ceil(num_tasks / parts),
+        )
+
     def close(self) -> None:
         """Close them."""
         if "envs" in self.__dict__:
-            self.envs.close()
-            del self.__dict__["envs"]
+            self.__dict__.pop("envs").close()
+        for part in self.__dict__.pop("divided_envs", []):
+            part.close()
 
     def sample_tasks(self, iteration: int) -> NDArray[np.float64]:
         """This process's tasks of a meta-batch, (N, T)."""

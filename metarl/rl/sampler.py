@@ -1,6 +1,7 @@
 """Gathering trajectories of many tasks at once, with a policy for each."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -9,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.compute import one_thread
+from metarl.compute import one_thread, over_chunks
 from metarl.envs.family import check_finite, check_outcome
 from metarl.randomness import Key
 from metarl.rl.policies import Memory, Policy
-from metarl.rl.trajectories import Trajectories
+from metarl.rl.trajectories import Trajectories, join
 
 VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
 
@@ -21,7 +22,7 @@ VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
 def sample(
     policy: Policy,
     params: Mapping[str, Tensor],
-    envs: VectorEnv,
+    envs: VectorEnv | Sequence[VectorEnv],
     tasks: NDArray[np.float64],
     horizon: int,
     key: Key,
@@ -29,9 +30,20 @@ def sample(
 ) -> Trajectories:
     """One trajectory in every sub-environment, by a policy that remembers nothing before it.
 
-    See `sample_episode`.
+    See `sample_episode`. Where there are several vector environments, of some of the tasks each,
+    they advance independently of each other, on threads: while one is in its physics, the policy of
+    another is evaluated.
     """
-    return sample_episode(policy, params, envs, tasks, horizon, key, first_task)[0]
+    parts = envs if isinstance(envs, Sequence) else [envs]
+    size = math.ceil(len(tasks) / len(parts))
+
+    def some(chunk: slice) -> Trajectories:
+        mine = {name: leaf[chunk] for name, leaf in params.items()} if len(parts) > 1 else params
+        first = first_task + chunk.start
+        part = parts[chunk.start // size]
+        return sample_episode(policy, mine, part, tasks[chunk], horizon, key, first)[0]
+
+    return join(over_chunks(some, len(tasks), size))
 
 
 @torch.no_grad()
@@ -82,6 +94,7 @@ def sample_episode(
         raise ValueError(
             f"{envs.num_envs} environments cannot be divided evenly among {num_tasks} tasks"
         )
+    first_env = first_task * per_task
     positions = range(first_task, first_task + num_tasks)
     streams = [key.stream("trajectories", task) for task in positions]
     noise = torch.stack(
@@ -106,7 +119,7 @@ def sample_episode(
         for t in range(horizon):
             seen = observations[t].view(row).numpy()
             _copy(seen, observation, alive[t])
-            check_finite("an observation", seen, given, t)
+            check_finite("an observation", seen, given, t, first_env)
             distribution, new_memory = policy.step(params, memory, observations[t])
             actions[t] = policy.act(distribution, noise[t])
             chosen = actions[t].view(envs.num_envs, *policy.action_shape).numpy()
@@ -124,7 +137,7 @@ def sample_episode(
             observation, reward, terminated, truncated, _ = envs.step(chosen)
             check_outcome(row, observation, reward, terminated, truncated)
             _copy(rewards[t], reward, alive[t])
-            check_finite("a reward", rewards[t], given, t + 1)
+            check_finite("a reward", rewards[t], given, t + 1, first_env)
             ended = terminated | truncated
             if new_memory:  # who has come to an end remembers no more
                 there = torch.from_numpy(alive[t]).view(num_tasks, per_task)

@@ -1,5 +1,6 @@
 """What the sampler gathers, and what the learner sees of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
@@ -79,6 +80,19 @@ class Trajectories:
     def returns(self) -> Tensor:
         """Undiscounted sum of rewards of each trajectory, (N, B)."""
         return self.rewards.sum(-1)
+
+
+def join(parts: Sequence[Trajectories]) -> Trajectories:
+    """The trajectories of all tasks, from those of some tasks each."""
+    if len(parts) == 1:
+        return parts[0]
+    tensors, leaves = {}, {}
+    for attribute in fields(Trajectories):
+        if attribute.name != "distribution":
+            tensors[attribute.name] = torch.cat([getattr(part, attribute.name) for part in parts])
+    for name in parts[0].distribution:
+        leaves[name] = torch.cat([part.distribution[name] for part in parts])
+    return Trajectories(**tensors, distribution=leaves)
 
 
 class Samples(NamedTuple):

@@ -138,7 +138,7 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     num_envs = num_tasks * config.inner.trajectories
     tasks = family.sample_tasks(stream(0, "benchmark"), num_tasks)
     stacked = repeat(theta, num_tasks)
-    envs = problem.family.make_vec(num_envs)
+    envs = problem.divided_envs
 
     def sampled() -> Trajectories:
         return sample(policy, stacked, envs, tasks, family.horizon, Key(0))
@@ -317,7 +317,9 @@ def _parts(config: Config, repeats: int) -> Figures:
     assert isinstance(outer, TrustRegion)
     inner, horizon = problem.inner, problem.family.horizon
     theta = inner.init(problem.generator())
-    rollouts = collect(inner, theta, problem.envs, problem.sample_tasks(0), horizon, problem.key(0))
+    rollouts = collect(
+        inner, theta, problem.divided_envs, problem.sample_tasks(0), horizon, problem.key(0)
+    )
     problem.close()
     objective = MetaObjective(inner, rollouts)
 
