@@ -263,8 +263,8 @@ def check_finite(
         raise FloatingPointError(
             f"sub-environment {first + index} returned {what} that is not finite in single "
             f"precision after {np.broadcast_to(steps, len(values))[index]} steps of its episode on "
-            f"the task {tasks[index].tolist()}; have the environment end an episode whose simulation broke "
-            "down, or lower the step size of whatever trains the policy"
+            f"the task {tasks[index].tolist()}; have the environment end an episode whose "
+            "simulation broke down, or lower the step size of whatever trains the policy"
         )
 
 
