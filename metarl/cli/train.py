@@ -21,6 +21,7 @@ from metarl.errors import UserError
 from metarl.processors import leads
 from metarl.rl.methods import METHODS as RL_METHODS
 from metarl.runs.config import CONFIG, AnyConfig, load_config, located
+from metarl.runs.hub import PREFIX
 from metarl.runs.weights_and_biases import require_wandb
 from metarl.supervised.methods import METHODS as SUPERVISED_METHODS
 
@@ -130,7 +131,7 @@ def _train(options: argparse.Namespace, console: Console) -> int:
     if options.seeds or (options.resume and _holds_several(options.resume)):
         return _train_several(options, console)
     if options.resume:
-        located(options.resume)
+        _check_resumed(options)
     config = None if options.resume or not leads() else _config(options, options.set)
     # imported here: torch takes a second, which a mistake in the config should not wait for
     from metarl.cli.training import train_one
@@ -149,6 +150,18 @@ def _train_several(options: argparse.Namespace, console: Console) -> int:
     from metarl.cli.several import show_together, train_several
 
     return train_several(options, planned, console, show_together)
+
+
+def _check_resumed(options: argparse.Namespace) -> None:
+    """Raise UserError if there is nothing to resume, or it is to be something else."""
+    for flag in ("out", "kind", "model"):
+        if getattr(options, flag):
+            raise UserError(
+                f"--{flag} and --resume contradict each other; a resumed run stays what and where "
+                "it is"
+            )
+    if not str(options.resume).startswith(PREFIX):
+        located(options.resume)
 
 
 def _holds_several(folder: Path) -> bool:

@@ -143,12 +143,6 @@ def _check_processes(method: Method) -> None:
 
 
 def _resume(options: argparse.Namespace, held: ExitStack) -> tuple[Run, Method, TrainingState]:
-    for flag in ("out", "kind", "model"):
-        if getattr(options, flag):
-            raise UserError(
-                f"--{flag} and --resume contradict each other; a resumed run stays what and where "
-                "it is"
-            )
     run = Run.open(options.resume, tuple(options.set), options.trust_code)
     if run.results != run.path:
         raise UserError(
