@@ -198,7 +198,8 @@ METHOD_MEMBERS = ("Settings", "role", "label", "axis", "initial_state", "step", 
 class Experiment(Section):
     """All settings of an experiment. Every mistake in them is told at once, as a `UserError`.
 
-    The context of a validation is what to call the experiment in messages.
+    The context of a validation is what to call the experiment in messages; from Python there is
+    none.
     """
 
     def check(self) -> None:

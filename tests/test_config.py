@@ -235,7 +235,7 @@ def test_the_kind_of_a_network_may_be_called_its_name() -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"family": {"name": "ant-gaol"}, "seed": -1},
+        {"seed": -1, "family": {"name": 3}},
         {**MINIMAL, "outer": {"algorithm": "adam"}, "method": {"name": "rl2", "episodes": 0}},
         {**MINIMAL, "outer": {"algorithm": "trpo"}, "method": "promp"},
         {**MINIMAL, "inner": {"stps": 2}},
@@ -250,6 +250,12 @@ def test_from_python_a_config_says_its_mistakes_in_the_same_sentences(values) ->
         (metarl.Config if "family" in values else metarl.SupervisedConfig)(**values)
     assert str(plain.value) == str(constructed.value)
     assert str(plain.value).startswith("the config has")
+
+
+def test_from_python_a_family_that_is_not_there_is_a_mistake_once_it_is_needed() -> None:
+    config = metarl.Config(family={"name": "ant-gaol"})  # and one may be given otherwise
+    with pytest.raises(UserError, match=r"there is no task family 'ant-gaol' \(did you mean"):
+        metarl.train(config, "runs/never")
 
 
 def test_another_kind_may_be_one_of_ones_own() -> None:

@@ -6,6 +6,7 @@ from pydantic import (
     Field,
     SerializeAsAny,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
@@ -189,7 +190,8 @@ class Config(Experiment):
         Config(family={"name": Poles}, outer={"algorithm": "trpo", "iterations": 100})
 
     Raises:
-        UserError: with one sentence for each mistake.
+        UserError: with one sentence for each mistake. That there is no such family is said once it
+            is needed: it may be given otherwise, see `metarl.rl.PolicyProblem`.
     """
 
     method: Annotated[
@@ -231,7 +233,9 @@ class Config(Experiment):
 
     @field_validator("family")
     @classmethod
-    def _is_family(cls, family: FamilyConfig) -> FamilyConfig:
+    def _is_family(cls, family: FamilyConfig, info: ValidationInfo) -> FamilyConfig:
+        if info.context is None:  # made in Python, where a family of any name may be given
+            return family
         try:
             family.load()
         except (ValueError, UserError) as error:
