@@ -54,6 +54,7 @@ def test_help_shows_every_name_and_all_names_are_there() -> None:
         metarl.laod  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_shipped_policy_adapts_in_somebodys_own_environment(policy, env) -> None:
     adapted = policy.adapt(env, task=TASK, episodes=20)
     before, after = (

@@ -66,6 +66,7 @@ def test_no_methods_name_stands_outside_its_own_file_and_the_registries() -> Non
     assert found == registered | configs
 
 
+@pytest.mark.slow
 def test_there_is_one_training_loop() -> None:
     training = [
         path

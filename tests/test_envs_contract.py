@@ -250,6 +250,7 @@ def test_mistakes_at_reset_and_step_are_answered_in_a_sentence() -> None:
         envs.step(np.full((3, 6), np.nan))
 
 
+@pytest.mark.slow
 @every_variant
 def test_pictures_show_the_task(name: str, settings: dict[str, str]) -> None:
     if name != "point-navigation" and settings["dynamics"] == "gymnasium":

@@ -56,6 +56,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [LINES, BLOBS, SHAPES, FOLDER], ids=lambda v: v["data"]["name"])
 def test_data_of_ones_own_is_trained_on_evaluated_and_loaded(mine: Path, values) -> None:
     run = metarl.train(values, "run")

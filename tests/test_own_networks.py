@@ -185,6 +185,7 @@ def test_equal_seeds_make_equal_networks_buffers_included(mine: Path) -> None:
     assert method.problem.network.head(theta[0]) == ["last.weight", "last.bias"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"adapt": "head"}, {"learned_step_sizes": "meta_sgd"}])
 @pytest.mark.parametrize("values", [POINT, SINE], ids=["policy", "regression"])
 def test_a_network_of_ones_own_is_trained_evaluated_and_loaded(
