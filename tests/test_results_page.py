@@ -51,8 +51,13 @@ def test_its_tables_have_every_seed_both_schedules_and_what_was_published(page: 
 def test_the_command_that_it_gives_makes_the_config_of_the_run(path: Path) -> None:
     config = Run.open(path).config
     program, verb, name, *rest = shlex.split(command(config))
-    assert [program, verb] == ["metarl", "train"]
-    made = flat(load_config(name, rest[1::2]).model_dump(mode="json"))
+    assert program == "metarl"
+    assert verb == ("baseline" if "--kind" in rest else "train")
+    overrides = [
+        f"method={value}" if option == "--kind" else value
+        for option, value in zip(rest[::2], rest[1::2], strict=True)
+    ]
+    made = flat(load_config(name, overrides).model_dump(mode="json"))
     assert {
         setting: (value, made.get(setting))
         for setting, value in flat(config.model_dump(mode="json")).items()
