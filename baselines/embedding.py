@@ -16,7 +16,7 @@ from metarl.params import Params, repeat
 from metarl.supervised.losses import CLASSIFICATION, Kind
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.methods import EmbeddingSettings
-from metarl.supervised.prediction import inductive
+from metarl.supervised.prediction import queries_of
 from metarl.supervised.tasks import Episodes, Examples
 
 
@@ -65,8 +65,7 @@ class EmbeddingMethod(SupervisedMethod):
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
     ) -> Iterator[Tensor]:
         """The logits, of a single stage."""
-        alone = not self.problem.config.evaluation.transductive
-        predict = inductive(self.predict) if alone else self.predict
+        predict = queries_of(self.predict, self.problem.config.evaluation.transductive)
         yield predict(self.problem.network, params, support, inputs)
 
     def predict(

@@ -24,7 +24,7 @@ from metarl.settings import MethodSection
 from metarl.supervised.losses import CLASSIFICATION, Kind
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.methods import MANNSettings
-from metarl.supervised.prediction import inductive
+from metarl.supervised.prediction import queries_of
 from metarl.supervised.tasks import Episodes, Examples
 
 EPSILON = 1e-6  # a blank slot is like nothing
@@ -112,8 +112,7 @@ class MANN(SupervisedMethod):
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
     ) -> Iterator[Tensor]:
         """Logits after 0, 1, ... instances of each class were seen with their labels."""
-        alone = not self.problem.config.evaluation.transductive
-        predict = inductive(self.predict) if alone else self.predict
+        predict = queries_of(self.predict, self.problem.config.evaluation.transductive)
         yield from predict(self.problem.network, params, support, inputs).unbind(2)
 
     def curve(

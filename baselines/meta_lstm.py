@@ -12,10 +12,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.func import vmap
 
 from metarl.inner_loop import reverse
 from metarl.method import Axis, Role
-from metarl.params import Params, repeat
+from metarl.params import Params, flatten, repeat, unflatten
 from metarl.settings import MethodSection, leave_out
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.methods import MetaLSTMSettings
@@ -115,6 +116,8 @@ class MetaLSTM(SupervisedMethod):
         return (float(params[PREFIX + "input_bias"].sigmoid()),) * len(step_sizes)
 
 
+# stacked parameters as one row a task, (N, P), and rows with the names and shapes of stacked ones
+stacked_rows, from_rows = vmap(flatten), vmap(unflatten)
 State = tuple[Tensor, Tensor, Tensor, Tensor]  # of every parameter: h and c (R, H), f and i (R,)
 
 
@@ -199,17 +202,3 @@ def parts(params: Mapping[str, Tensor]) -> tuple[Params, Params]:
         name.removeprefix(PREFIX): leaf for name, leaf in params.items() if name.startswith(PREFIX)
     }
     return theta, rule
-
-
-def stacked_rows(params: Mapping[str, Tensor]) -> Tensor:
-    """Stacked parameters as one row a task, (N, P)."""
-    return torch.cat([leaf.flatten(1) for leaf in params.values()], dim=1)
-
-
-def from_rows(rows: Tensor, like: Mapping[str, Tensor]) -> Params:
-    """The inverse of `stacked_rows`, with the names and shapes of `like`."""
-    pieces = torch.split(rows, [leaf[0].numel() for leaf in like.values()], dim=1)
-    return {
-        name: piece.reshape(leaf.shape)
-        for (name, leaf), piece in zip(like.items(), pieces, strict=True)
-    }

@@ -15,7 +15,7 @@ from metarl.method import Axis
 from metarl.networks import Network
 from metarl.params import Params, repeat
 from metarl.supervised.losses import CLASSIFICATION, Kind
-from metarl.supervised.prediction import inductive
+from metarl.supervised.prediction import queries_of
 from metarl.supervised.tasks import Examples
 
 
@@ -32,8 +32,7 @@ class NearestNeighbour(Pretrained):
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
     ) -> Iterator[Tensor]:
         """Similarities, of a single stage."""
-        alone = not self.problem.config.evaluation.transductive
-        predict = inductive(nearest_neighbour) if alone else nearest_neighbour
+        predict = queries_of(nearest_neighbour, self.problem.config.evaluation.transductive)
         yield predict(self.problem.network, repeat(params, len(inputs)), support, inputs)
 
     @one_thread()

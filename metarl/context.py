@@ -4,24 +4,18 @@ They stand among the meta-parameters for their name and their number alone: wher
 they are zeros, always, and the outer step learns what the network makes of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from metarl.params import Params
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-# torch is imported where it is needed: a config with a mistake does not wait for it
 CONTEXT = "context"
 
 
 def with_context(params: Params, size: int) -> Params:
     """The same parameters, and `context` (size,), zeros; none where the size is 0."""
-    import torch
-
     return params | {CONTEXT: torch.zeros(size)} if size else params
 
 
@@ -30,8 +24,6 @@ def beside_context(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
 
     As they are where the parameters have no context.
     """
-    import torch
-
     if CONTEXT not in params:
         return inputs
     context = params[CONTEXT].unsqueeze(-2).expand(*inputs.shape[:-1], -1)

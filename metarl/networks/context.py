@@ -1,18 +1,14 @@
 """A network with context parameters beside its inputs; see `metarl.context`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from metarl.context import beside_context, with_context, without_context
 from metarl.networks import Network
 from metarl.params import Params
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 
 @dataclass(frozen=True)

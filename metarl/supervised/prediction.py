@@ -38,6 +38,11 @@ def inductive(predict: Predict) -> Predict:
     return alone
 
 
+def queries_of(predict: Predict, together: bool) -> Predict:
+    """The same for all queries of a task together, as it is, or for each alone."""
+    return predict if together else inductive(predict)
+
+
 def predict_with(all_queries: bool) -> Predict:
     """`transductive`, or one query beside the support set."""
-    return transductive if all_queries else inductive(beside_support)
+    return queries_of(transductive if all_queries else beside_support, all_queries)
