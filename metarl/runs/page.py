@@ -16,7 +16,8 @@ from jinja2 import Environment, StrictUndefined
 from metarl.errors import UserError
 from metarl.evaluation import Summary, mean_over_tasks, short
 from metarl.files import storing
-from metarl.method import AXES
+from metarl.method import AXES, load_method
+from metarl.rl.config import Config
 from metarl.runs.comparison import (
     Entry,
     axes_of,
@@ -100,7 +101,6 @@ def command(config: AnyConfig) -> str:
     Args:
         config: of the run.
     """
-    wanted = flat(config.model_dump(mode="json"))
     method = config.method.name
     candidates = []
     for name in shipped_configs():
@@ -113,16 +113,27 @@ def command(config: AnyConfig) -> str:
                 shipped = load_config(name, [f"method={method}"])
             except UserError:  # one that is not of such tasks, or of such an outer step
                 continue
-        settings = flat(shipped.model_dump(mode="json"))
-        changes = {
-            setting: value
-            for setting, value in wanted.items()
-            if settings.get(setting) != value and not setting.startswith(FREE)
-        }
         verb = f"metarl baseline {name} --kind {method}" if baseline else f"metarl train {name}"
-        candidates.append((len(changes), baseline, verb, changes))
-    _, _, verb, changes = min(candidates, key=lambda candidate: candidate[:2])
+        changes = _changes(shipped, config)
+        other_tasks = not {"family.name", "data.name"}.isdisjoint(changes)
+        candidates.append(((other_tasks, len(changes), baseline), verb, shipped))
+    _, verb, shipped = min(candidates, key=lambda candidate: candidate[0])
+    changes = _changes(shipped, config)
+    if isinstance(shipped, Config) and shipped.policy.observation_scale == "measured":
+        # a run's config says what was measured of its tasks
+        measured = load_method(shipped).problem.config
+        changes = min(changes, _changes(measured, config), key=len)
     return " ".join([verb, *(f"--set {name}={_yaml(value)}" for name, value in changes.items())])
+
+
+def _changes(shipped: AnyConfig, config: AnyConfig) -> dict[str, Any]:
+    """The settings of a config that matter and are not those of one that comes with the package."""
+    settings = flat(shipped.model_dump(mode="json"))
+    return {
+        setting: value
+        for setting, value in flat(config.model_dump(mode="json")).items()
+        if settings.get(setting) != value and not setting.startswith(FREE)
+    }
 
 
 def _yaml(value: Any) -> str:
