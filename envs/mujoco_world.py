@@ -177,8 +177,8 @@ class MujocoWorld:
     def _check_ended(self, terminated: Mask) -> None:
         for index in np.flatnonzero(self._broken & ~terminated):
             raise FloatingPointError(
-                f"the simulation of sub-environment {index} broke down on the task "
-                f"'{self.objective.describe(self.tasks[index])}' at "
+                f"the simulation of sub-environment {index} of {len(terminated)} broke down on the "
+                f"task '{self.objective.describe(self.tasks[index])}' at "
                 f"{self.batch.bind('time')[index].item():.2f} s of its episode: a velocity is not "
                 f"finite or beyond {FASTEST:.0f} m/s or rad/s, which no real robot reaches"
             )
