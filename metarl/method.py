@@ -114,15 +114,17 @@ class Method(Protocol):
 
     Class attributes:
         role: of a meta-learner, or of what meta-learners are compared with.
-        label: what to call it in tables and plots.
         axis: what its adaptation is counted in; None where it does not adapt.
         Settings: what it alone can be told; at least `name`.
     """
 
     role: ClassVar[Role]
-    label: ClassVar[str]
     axis: ClassVar[Axis | None]
     Settings: ClassVar[type[MethodSection]]
+
+    @property
+    def label(self) -> str:
+        """What to call it in tables and plots."""
 
     @property
     def problem(self) -> Any:

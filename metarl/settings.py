@@ -152,6 +152,14 @@ class InnerSection(Section):
     adapt: Literal["all", "head"] = "all"
     learned_step_sizes: LearnedStepSizes = "none"
 
+    @property
+    def maml(self) -> str:
+        """What the literature calls MAML with these settings, such as `ANIL` and `Meta-SGD`."""
+        learned = {"none": "", "meta_sgd": "Meta-SGD", "lslr": "LSLR"}[self.learned_step_sizes]
+        names = ["ANIL" if self.adapt == "head" else "", learned]
+        called = [name for name in names if name] or ["MAML"]
+        return ", ".join([*called, *["first order"] * self.first_order])
+
 
 class MethodSection(Section):
     """Which method, and what it alone can be told."""

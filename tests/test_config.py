@@ -272,3 +272,21 @@ def test_a_method_names_the_outer_steps_that_serve_it() -> None:
         load_config("point_navigation", ["method=promp"])
     with pytest.raises(UserError, match=r"method\.name: 'fractions:Fraction' is not a method"):
         load_config("point_navigation", ["method=fractions:Fraction"])
+
+
+@pytest.mark.parametrize("config", ["quickstart", "sinusoid"])
+@pytest.mark.parametrize(
+    ("settings", "label"),
+    [
+        ([], "MAML"),
+        (["inner.first_order=true"], "MAML, first order"),
+        (["inner.adapt=head"], "ANIL"),
+        (["inner.learned_step_sizes=meta_sgd"], "Meta-SGD"),
+        (["inner.learned_step_sizes=lslr", "inner.adapt=head"], "ANIL, LSLR"),
+        (["inner.adapt=head", "inner.first_order=true"], "ANIL, first order"),
+    ],
+)
+def test_maml_is_called_what_the_literature_calls_it(
+    config: str, settings: list[str], label: str
+) -> None:
+    assert load_method(load_config(config, settings)).label == label

@@ -47,8 +47,13 @@ def test_its_tables_have_every_seed_both_schedules_and_what_was_published(page: 
     (point,) = (n for n, line in enumerate(lines) if line == "## point-navigation")
     of_one = [line for line in lines[point:] if line.startswith("| MAML (trpo-point-s1) |")]
     assert [line.split(" | ")[1] for line in of_one] == ["0.5, 0.25, 0.125", "0.5, 0.25, 0.25"]
-    assert all(line.split(" | ")[3] == "400" for line in of_one)
-    assert "| *published: MAML* |  |  | 40 | −40.4 | −11.7 | −3.33 | −3.23 ± 0.58 |" in lines
+    # 40 trajectories a stage, and what training took
+    assert of_one[0].split(" | ")[2] == "40"
+    assert of_one[0].endswith(" | 10.77 M | 7.88 |")
+    assert all(line.split(" | ")[4] == "400" for line in of_one)
+    assert (
+        "| *published: MAML* |  |  |  | 40 | −40.4 | −11.7 | −3.33 | −3.23 ± 0.58 |  |  |" in lines
+    )
 
 
 @pytest.mark.slow  # where observations are scaled, they are measured

@@ -42,8 +42,12 @@ from metarl.step_sizes import StepSizes, initial, mean_step_sizes
 class MAML(PolicyLearner):
     """Learns parameters from which a gradient step on a few trajectories adapts a policy."""
 
-    label: ClassVar[str] = "MAML"
     axis: ClassVar[Axis | None] = "gradient steps"
+
+    @property
+    def label(self) -> str:
+        """By the settings of its inner loop: ANIL, Meta-SGD and so on."""
+        return self.problem.config.inner.maml
 
     @property
     def stages(self) -> int:

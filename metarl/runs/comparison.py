@@ -74,14 +74,14 @@ def compare(runs: Sequence[Run], schedule: Schedule = "own") -> list[Entry]:
                 break
         else:
             groups.append([index])
-    methods = Counter(runs[group[0]].config.method.name for group in groups)
+    labels = Counter(evaluated[group[0]][1].label for group in groups)
     names = short_names([run.path for run in runs])
     entries = []
     for group in groups:
         first = runs[group[0]]
         method = evaluated[group[0]][1]
         label = method.label
-        if methods[first.config.method.name] > 1:
+        if labels[label] > 1:
             label += f" ({names[first.path]})"
         curves = [evaluated[index][0] for index in group]
         summary = summarise([curve.scores for curve in curves], method.problem.metric.iqm)

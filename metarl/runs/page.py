@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -36,6 +37,8 @@ STAGES = (0, 1, 2, 3, 5, 10)  # as far as a run goes
 # what a result does not depend on
 FREE = ("evaluation.", "device", "checkpoint_every", "report_every", "family.settings.num_threads")
 INTRODUCTION = "introduction"
+# what a row is of, its scores by stage, and what it took
+Row = tuple[dict[str, str], dict[int, str], dict[str, str]]
 
 
 def write_page(
@@ -164,20 +167,19 @@ def _rows(entries: Sequence[Entry], known: Published | None) -> list[dict[str, s
     if adapting:
         for entry in compare(adapting, "paper"):
             rows += _measured(entry)
-    most = max(len(entry.summary.estimate) for entry in entries)
-    others = {k for figures in known.rows.values() for k in figures} if known else set()
-    stages = [k for k in STAGES if k < most or k in others]
-    table = []
-    for row, scores in rows:
-        table.append(row | {_heading(k): scores.get(k, "–") for k in stages})
     if known:
         for method, figures in known.rows.items():
-            row = {"": f"*published: {method}*", "step sizes": "", "seeds": ""}
-            row |= {"tasks": str(known.tasks or "")}
-            table.append(
-                row | {_heading(k): in_words(figures[k]) if k in figures else "–" for k in stages}
-            )
-    return table
+            words = {"": f"*published: {method}*", "tasks": str(known.tasks or "")}
+            rows.append((words, {k: in_words(figure) for k, figure in figures.items()}, {}))
+    reached = {k for _, scores, _ in rows for k in scores}
+    stages = {_heading(k): k for k in STAGES if k in reached}
+    first, _, last = rows[0]
+    return [
+        {name: words.get(name, "") for name in first}
+        | {heading: scores.get(k, "–") for heading, k in stages.items()}
+        | {name: cost.get(name, "") for name in last}
+        for words, scores, cost in rows
+    ]
 
 
 def _adapts(entries: Sequence[Entry], run: Run) -> bool:
@@ -185,7 +187,7 @@ def _adapts(entries: Sequence[Entry], run: Run) -> bool:
     return any(run in entry.runs and entry.method.axis == "gradient steps" for entry in entries)
 
 
-def _measured(entry: Entry) -> list[tuple[dict[str, str], dict[int, str]]]:
+def _measured(entry: Entry) -> list[Row]:
     """The rows of one experiment: all seeds together, and each alone."""
     curve = entry.curves[0]
     sizes = dict.fromkeys(", ".join(f"{s:g}" for s in c.step_sizes[:3]) for c in entry.curves)
@@ -194,16 +196,27 @@ def _measured(entry: Entry) -> list[tuple[dict[str, str], dict[int, str]]]:
     if len(curve.step_sizes) > 3:
         how += ", …"
     common = {"step sizes": how or "–"}
+    if curve.episodes:
+        common["episodes a stage"] = str(curve.episodes[1]) if len(curve.episodes) > 1 else "–"
 
-    def row(label: str, seeds: str, summary: Summary) -> tuple[dict[str, str], dict[int, str]]:
+    def row(label: str, runs: Sequence[Run], summary: Summary) -> Row:
+        seeds = ", ".join(str(run.config.seed) for run in runs)
         words = {"": label, **common, "seeds": seeds, "tasks": str(len(curve.tasks))}
-        return words, {k: _interval(summary, k) for k in range(len(summary.estimate))}
+        return words, {k: _interval(summary, k) for k in range(len(summary.estimate))}, cost(runs)
 
-    seeds = [str(run.config.seed) for run in entry.runs]
-    rows = [row(entry.label, ", ".join(seeds), entry.summary)]
+    def cost(runs: Sequence[Run]) -> dict[str, str]:
+        samples = [run.checkpoint().description.samples for run in runs]
+        minutes = [_minutes(metrics) for run in runs if (metrics := run.metrics())]
+        return {
+            entry.method.problem.metric.samples: f"{fmean(samples) / 1e6:.2f} M",
+            "minutes": f"{fmean(minutes):.3g}" if minutes else "–",
+        }
+
+    rows = [row(entry.label, entry.runs, entry.summary)]
     if len(entry.runs) > 1:
-        for seed, each in zip(seeds, entry.curves, strict=True):
-            rows.append(row(f"{entry.label}, seed {seed}", seed, mean_over_tasks(each.scores)))
+        for run, each in zip(entry.runs, entry.curves, strict=True):
+            label = f"{entry.label}, seed {run.config.seed}"
+            rows.append(row(label, [run], mean_over_tasks(each.scores)))
     return rows
 
 
@@ -218,27 +231,25 @@ def _heading(stage: int) -> str:
 
 def _made(run: Run, names: Mapping[Path, str]) -> dict[str, str]:
     """How a run was made."""
-    description, metrics = run.checkpoint().description, run.metrics()
+    description = run.checkpoint().description
     return {
         "run": names[run.path],
         "command": f"`{command(run.config)}`",
         "updates": str(description.iteration),
-        "samples": f"{description.samples / 1e6:.2f} M",
-        "wall-clock": _minutes(metrics) if metrics else "not recorded",
         "hardware": description.machine or "not recorded",
         "commit": f"`{description.commit[:9]}`" if description.commit else "not recorded",
     }
 
 
-def _minutes(metrics: Sequence[Mapping[str, float]]) -> str:
-    """The time that training took, without evaluations and pauses."""
+def _minutes(metrics: Sequence[Mapping[str, float]]) -> float:
+    """How long training took, without evaluations and pauses."""
     seconds, before = 0.0, 0.0
     for line in metrics:  # times are means over the iterations that a line stands for
         parts = ("iteration", "sampling", "learning", "communication")
         spent = sum(line.get(f"time/{part}", 0.0) for part in parts)
         seconds += spent * (line["iteration"] - before)
         before = line["iteration"]
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+    return seconds / 60
 
 
 def _draw(entries: Sequence[Entry], known: Published | None, picture: Path) -> None:

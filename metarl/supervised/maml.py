@@ -42,9 +42,13 @@ class MAML(SupervisedMethod):
     """Learns parameters from which a gradient step on a few examples adapts a network."""
 
     role: ClassVar[Role] = "meta-learner"
-    label: ClassVar[str] = "MAML"
     axis: ClassVar[Axis | None] = "gradient steps"
     distributes: ClassVar[bool] = True
+
+    @property
+    def label(self) -> str:
+        """By the settings of its inner loop: ANIL, Meta-SGD and so on."""
+        return self.problem.config.inner.maml
 
     def init(self, generator: torch.Generator) -> Params:
         """Line 1: θ, and step sizes where they are learned."""

@@ -39,7 +39,6 @@ class SupervisedMethod:
     """
 
     role: ClassVar[Role]
-    label: ClassVar[str]
     axis: ClassVar[Axis | None]
     Settings: ClassVar[type[MethodSection]] = MethodSection
     kinds: ClassVar[tuple[Kind, ...]] = (REGRESSION, CLASSIFICATION)
@@ -49,6 +48,11 @@ class SupervisedMethod:
 
     def __init__(self, problem: SupervisedProblem) -> None:
         self.problem = problem
+
+    @property
+    def label(self) -> str:
+        """What to call it."""
+        raise NotImplementedError
 
     def init(self, generator: torch.Generator) -> Params:
         """Fresh meta-parameters."""
