@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from metarl.compute import one_thread
 from metarl.evaluation import AdaptationCurve, Metric
-from metarl.params import Params
+from metarl.params import Params, aligned
 from metarl.registry import Registry
 from metarl.settings import MethodSection
 
@@ -59,6 +59,9 @@ PROBLEMS = Registry(
 class TrainingState:
     """All that a run needs to continue exactly.
 
+    A state that is read from a file continues as the one that was written: the leaves of both are
+    aligned, on which rounding depends.
+
     Attributes:
         iteration: how many iterations are done.
         theta: the meta-parameters.
@@ -73,6 +76,10 @@ class TrainingState:
     optimizer: Params = field(default_factory=dict)
     samples: int = 0
     pending: Metrics = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("theta", "optimizer"):
+            object.__setattr__(self, name, aligned(getattr(self, name)))  # frozen for all others
 
 
 class Problem(Protocol):

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -101,6 +102,31 @@ TRAININGS: dict[str, list[str]] = {
         *_sets(*WAVES, "outer.iterations=60", "baseline.step_sizes=[0.01]"),
     ],
 }
+PICTURES = ["inner.queries=1", "outer.meta_batch=1", "outer.iterations=20", "checkpoint_every=4"]
+PICTURES += ["report_every=4", "evaluation.tasks=3", "evaluation.queries=1"]
+
+
+def trainings(folder: Path) -> dict[str, list[str]]:
+    """One of every method. Those that classify do it with pictures, drawn into the folder."""
+    pictures = folder / "pictures"
+    if not pictures.exists():
+        noise = np.random.default_rng(0)
+        for number in range(60):
+            path = pictures / f"class{number % 10}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise.integers(256, size=(9, 9), dtype=np.uint8)).save(path)
+    data = f"data={{name: folder, path: {pictures}, size: 9, channels: 1, ways: 2}}"
+    small = _sets(data, *PICTURES, "network={kind: conv4, filters: 4}")
+    memory = "method={name: mann, size: 4, hidden: 4, slots: 4}"
+    base = "omniglot_5way_1shot"
+    return TRAININGS | {
+        "images": ["train", base, *small],
+        "prototypical": ["train", f"{base}_prototypical", *small, "--set=method.ways=4"],
+        "matching": ["train", f"{base}_matching", *small, "--set=method.ways=4"],
+        "Siamese": ["train", f"{base}_siamese", *small, "--set=method.ways=4"],
+        "MANN": ["train", f"{base}_mann", *_sets(data, *PICTURES, memory)],
+        "nearest neighbour": ["baseline", base, "--kind", "nearest_neighbour", *small],
+    }
 
 
 @dataclass
@@ -189,7 +215,7 @@ REFERENCES: dict[str, tuple[float, tuple[object, ...]]] = {}
 
 def references(folder: Path) -> dict[str, tuple[float, tuple[object, ...]]]:
     """How long each training takes uninterrupted, in seconds, and its outcome; found out once."""
-    for number, (name, arguments) in enumerate(() if REFERENCES else TRAININGS.items()):
+    for number, (name, arguments) in enumerate(() if REFERENCES else trainings(folder).items()):
         path = folder / f"reference-{number}"
         started = time.monotonic()
         log = folder / "reference.log"
@@ -206,7 +232,7 @@ def kills(folder: Path, count: int, chance: random.Random) -> Part:
     """SIGKILL at random moments, and at random file operations; then resumed to the end."""
     part, expected, killed = Part(), references(folder), 0
     while killed < count:
-        name, arguments = chance.choice(list(TRAININGS.items()))
+        name, arguments = chance.choice(list(trainings(folder).items()))
         seconds, reference = expected[name]
         path, log = folder / "killed", folder / "killed.log"
         shutil.rmtree(path, ignore_errors=True)
@@ -226,7 +252,7 @@ def kills(folder: Path, count: int, chance: random.Random) -> Part:
         part.expect(same, f"{name}: another end than without kills (status {status})")
         left = [file.name for file in path.glob(".*.tmp")]
         part.expect(complete or not left, f"{name}: left {left}")
-    part.notes.append(f"{killed} kills in {part.done // 2} runs of {len(TRAININGS)} methods")
+    part.notes.append(f"{killed} kills in {part.done // 2} runs of {len(expected)} methods")
     return part
 
 
@@ -300,7 +326,7 @@ def disks(folder: Path, count: int, chance: random.Random) -> Part:
         return part
     expected = references(folder)
     for _ in range(count):
-        name, arguments = chance.choice(list(TRAININGS.items()))
+        name, arguments = chance.choice(list(trainings(folder).items()))
         kilobytes = 4 * chance.randint(2, 24)
         with small_disk(folder / "disk", kilobytes) as disk:
             path, log = disk / "run", folder / "disk.log"
