@@ -29,14 +29,12 @@ class Metric:
         axis: the same as a plot's axis says it, such as `undiscounted return`.
         samples: what trainings are given the same number of, such as `environment steps`.
         higher_is_better: whether it is.
-        iqm: whether several runs are summed up by their interquartile mean.
     """
 
     name: str
     axis: str
     samples: str
     higher_is_better: bool = True
-    iqm: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,46 +138,33 @@ def mean_over_tasks(returns: Floats) -> Summary:
     )
 
 
-def mean_over_runs(scores: Sequence[Floats], iqm: bool) -> Summary:
-    """Mean, or interquartile mean, over runs and tasks, with an interval over runs.
+def mean_over_runs(scores: Sequence[Floats]) -> Summary:
+    """Mean over runs and tasks, as it is published, with an interval over runs.
 
     The tasks are the same for all runs, so that the interval says what another choice of training
     seeds would change. A run is good or bad as a whole: runs, not scores, are what vary. With the
     few runs that there are, resampling them covers too little (two thirds in place of 95% for five;
     drawing runs anew within each task, as Agarwal et al. 2021 do, even less): the interval is
-    Student's, over the jackknife's pseudo-values (Tukey 1958); of a mean these are the runs' means.
+    Student's, over the runs' means.
 
     Args:
         scores: of each run, (N, K + 1), at least two.
-        iqm: take the middle half of all scores alone, which no outlier moves; not for scores that
-            have a bound and are near it, where the middle half is better than all.
     """
     # imported here: it takes half a second, which who sums up one run need not wait for
     from scipy.stats import t as student_t
-    from scipy.stats import trim_mean
 
     every = np.stack(scores)  # (runs, N, K + 1)
     runs, tasks, _ = every.shape
-    cut = 0.25 if iqm else 0.0
-
-    def over(chosen: Floats) -> Floats:
-        result: Floats = trim_mean(chosen.reshape(-1, chosen.shape[-1]), cut, axis=0)
-        return result
-
-    estimate = over(every)
-    without = np.stack([over(np.delete(every, run, axis=0)) for run in range(runs)])
-    pseudo = runs * estimate - (runs - 1) * without
-    width = student_t.ppf(0.975, runs - 1) * pseudo.std(axis=0, ddof=1) / np.sqrt(runs)
-    kind = "interquartile mean" if iqm else "mean"
-    meaning = f"{kind} of {runs} runs × {tasks} tasks, 95% interval over runs"
+    means = every.mean(axis=1)
+    estimate = means.mean(axis=0)
+    width = student_t.ppf(0.975, runs - 1) * means.std(axis=0, ddof=1) / np.sqrt(runs)
+    meaning = f"mean of {runs} runs × {tasks} tasks, 95% interval over runs"
     return Summary(estimate, estimate - width, estimate + width, meaning)
 
 
-def summarise(scores: Sequence[Floats], iqm: bool) -> Summary:
+def summarise(scores: Sequence[Floats]) -> Summary:
     """One run by its mean over tasks, several by `mean_over_runs`."""
-    if len(scores) == 1:
-        return mean_over_tasks(scores[0])
-    return mean_over_runs(scores, iqm)
+    return mean_over_tasks(scores[0]) if len(scores) == 1 else mean_over_runs(scores)
 
 
 def short(value: float) -> str:

@@ -13,8 +13,8 @@ trained on. The tasks are fixed by a seed of their own, so that every method mee
 and evaluating twice gives the same numbers. Writes evaluation.json, evaluation.csv and
 adaptation.png into each run.
 
-Runs that differ in their seed alone are summed up together: returns by the interquartile mean,
-errors and accuracies by the mean, with an interval over runs."""
+Runs that differ in their seed alone are summed up together, by their mean with an interval over
+runs."""
 
 EXAMPLES = """\
 examples:
@@ -66,6 +66,6 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     settings = [method.problem.evaluation_settings for method in methods]
     seeds = not any(differences(runs[0].config, run.config, SEED) for run in runs[1:])
     if len(runs) > 1 and seeds and all(other == settings[0] for other in settings):
-        summary = summarise(curves, methods[0].problem.metric.iqm)
+        summary = summarise(curves)
         console.print(table(f"all {len(runs)} runs", methods[0], summary))
     return 0

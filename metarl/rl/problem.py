@@ -27,7 +27,7 @@ from metarl.rl.policies import Policy, policy_for
 from metarl.rl.sampler import VectorEnv
 from metarl.rl.trajectories import Rollouts
 
-RETURN = Metric("return", "undiscounted return", "environment steps", iqm=True)
+RETURN = Metric("return", "undiscounted return", "environment steps")
 
 
 @dataclass(frozen=True)

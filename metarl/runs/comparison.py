@@ -84,7 +84,7 @@ def compare(runs: Sequence[Run], schedule: Schedule = "own") -> list[Entry]:
         if labels[label] > 1:
             label += f" ({names[first.path]})"
         curves = [evaluated[index][0] for index in group]
-        summary = summarise([curve.scores for curve in curves], method.problem.metric.iqm)
+        summary = summarise([curve.scores for curve in curves])
         entries.append(Entry(label, [runs[index] for index in group], method, curves, summary))
     order = list(entries[0].method.problem.methods)
     # whatever is not registered is somebody's own, and comes last
