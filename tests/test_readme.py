@@ -18,6 +18,7 @@ from metarl.runs.config import load_config
 ROOT = Path(__file__).parent.parent
 HOOKS = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
 REFERENCE, included = HOOKS["REFERENCE"], HOOKS["included"]
+DEEP = re.DOTALL | re.MULTILINE
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -74,17 +75,18 @@ def test_the_families_that_they_name_are_those_that_there_are() -> None:
 
 
 def test_the_numbers_of_the_readme_are_those_of_the_results() -> None:
-    results = PAGES["docs/results.md"]
-    rows = re.findall(r"^\| ((?:MAML|published).*) \|$", PAGES["README.md"], re.MULTILINE)
-    assert len(rows) >= 2
-    for row in rows:
-        label, *numbers = row.replace("**", "").split(" | ")
-        (there,) = (
-            line
-            for line in results.splitlines()
-            if line.startswith((f"| {label} |", f"| *{label}: MAML* |")) and numbers[0] in line
-        )
-        assert all(number in there for number in numbers)
+    row = r"^\| ([\w-]+) \| (\d) \| (\S+) \| \*\*(\S+)\*\* (\[.*?\]) \| (\S+) \|$"
+    rows = re.findall(row, PAGES["README.md"], re.MULTILINE)
+    assert sorted(tasks for tasks, *_ in rows) == sorted(FAMILIES)
+    for tasks, seeds, before, after, interval, known in rows:
+        (section,) = re.findall(rf"^## {tasks}$(.*?)^## ", PAGES["docs/results.md"] + "## ", DEEP)
+        there = [line for line in section.splitlines() if line.startswith("| MAML")]
+        wanted = f" {before} [", f" {after} {interval} |"
+        ours, *_ = (line for line in there if all(words in line for words in wanted))
+        assert len(ours.split(" | ")[3].split(", ")) == int(seeds)
+        published = [line for line in section.splitlines() if line.startswith("| *published: MAML")]
+        assert len(published) == (known != "none")
+        assert all(f" {known} |" in line for line in published)
 
 
 def every(pattern: str) -> list[Any]:
