@@ -78,6 +78,7 @@ def compare(runs: Sequence[Run], schedule: Schedule = "own") -> list[Entry]:
     names = short_names([run.path for run in runs])
     entries = []
     for group in groups:
+        group.sort(key=lambda index: runs[index].config.seed)
         first = runs[group[0]]
         method = evaluated[group[0]][1]
         label = method.label
