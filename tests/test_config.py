@@ -290,3 +290,10 @@ def test_maml_is_called_what_the_literature_calls_it(
     config: str, settings: list[str], label: str
 ) -> None:
     assert load_method(load_config(config, settings)).label == label
+
+
+def test_a_mistake_that_was_given_beside_a_file_is_not_said_to_be_in_it(complaint) -> None:
+    said = complaint("train", "quickstart", "--set", "inner.stepsize=1")
+    assert "quickstart.yaml with inner.stepsize=1 has a mistake" in said
+    said = complaint("evaluate", "sinusoid", "--set", "evaluation.tasks=0")
+    assert "config.yaml with evaluation.tasks=0 has a mistake" in said

@@ -145,7 +145,12 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
         )
     values = read_values(path)
     set_values(values, overrides)
-    return validate_config(values, str(path))
+    return validate_config(values, with_changes(path, overrides))
+
+
+def with_changes(path: Path, overrides: Sequence[str]) -> str:
+    """What a mistake is in: a file, or what was given beside it."""
+    return " with ".join([str(path), *([", ".join(overrides)] if overrides else [])])
 
 
 def located(path: Path) -> Path:

@@ -55,6 +55,7 @@ from metarl.runs.config import (
     read_values,
     set_values,
     validate_config,
+    with_changes,
 )
 from metarl.runs.metrics import NAME as METRICS
 from metarl.runs.metrics import read_metrics
@@ -227,7 +228,7 @@ class Run:
         run = cls(path, config, results)
         if overrides:
             set_values(values, overrides)
-            run.reconfigure(validate_config(values, str(file)))
+            run.reconfigure(validate_config(values, with_changes(file, overrides)))
         return run
 
     @contextmanager
