@@ -45,6 +45,7 @@ def test_its_tables_have_every_seed_both_schedules_and_what_was_published(page: 
     (after,) = (n for n, line in enumerate(lines) if line == "## half-cheetah-velocity")
     rows = "\n".join(lines[cheetah:after])
     assert re.findall(r"^\| MAML, seed (\d) \|", rows, re.MULTILINE) == list("12345")
+    assert "## half-cheetah-direction, dynamics gymnasium" in lines
     (point,) = (n for n, line in enumerate(lines) if line == "## point-navigation")
     of_one = [line for line in lines[point:] if line.startswith("| MAML (trpo-point-s1) |")]
     assert [line.split(" | ")[1] for line in of_one] == ["0.5, 0.25, 0.125", "0.5, 0.25, 0.25"]

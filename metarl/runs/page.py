@@ -66,32 +66,35 @@ def write_page(
     runs = [run for entries in comparisons for entry in entries for run in entry.runs]
     names = short_names([run.path for run in runs])
     folder = page.parent / page.stem
-    sections, pictures = [], []
+    sections: dict[str, dict[str, str]] = {}
+    pictures = []
     for entries in comparisons:
-        slug = _slug(entries[0])
+        title = entries[0].method.problem.title
+        settings = _tasks(entries[0].runs[0].config)
+        if title in sections:  # the same tasks with other settings, such as other dynamics
+            title += f", {settings}"
+        slug = _slug(title)
         picture = folder / f"{slug}.png"
         known = published(entries[0].runs[0].config)
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _draw(entries, known, picture)
         pictures.append(picture)
-        sections.append(
-            {
-                "title": entries[0].method.problem.title,
-                "settings": _tasks(entries[0].runs[0].config),
-                "axis": entries[0].method.problem.metric.axis,
-                "counted": counted_in(axes_of(entries)),
-                "table": _markdown(_rows(entries, known)),
-                "source": known.source if known else "",
-                "picture": picture.relative_to(page.parent).as_posix(),
-                "runs": _markdown([_made(run, names) for entry in entries for run in entry.runs]),
-                "notes": said.pop(slug, ""),
-            }
-        )
+        sections[title] = {
+            "title": title,
+            "settings": settings,
+            "axis": entries[0].method.problem.metric.axis,
+            "counted": counted_in(axes_of(entries)),
+            "table": _markdown(_rows(entries, known)),
+            "source": known.source if known else "",
+            "picture": picture.relative_to(page.parent).as_posix(),
+            "runs": _markdown([_made(run, names) for entry in entries for run in entry.runs]),
+            "notes": said.pop(slug, ""),
+        }
     template = resources.files("metarl.runs").joinpath("page.md").read_text()
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     text = environment.from_string(template).render(
-        introduction=introduction, sections=sections, rest=list(said.values())
+        introduction=introduction, sections=list(sections.values()), rest=list(said.values())
     )
     with storing(page):
         page.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
@@ -143,9 +146,9 @@ def _yaml(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
-def _slug(entry: Entry) -> str:
+def _slug(title: str) -> str:
     """The name of a section's picture and notes, such as `point-navigation`."""
-    return re.sub(r"[^a-z0-9]+", "-", entry.method.problem.title.lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 def _tasks(config: AnyConfig) -> str:
