@@ -1,6 +1,7 @@
 """The wheel: what is in it, and that it works away from the checkout."""
 
 import fcntl
+import re
 import subprocess
 import sys
 import tarfile
@@ -116,3 +117,16 @@ def test_the_installed_wheel_trains_from_outside_the_checkout(
         text=True,
     )
     assert str(installed.parent.parent) in where.stdout
+
+
+@pytest.mark.slow
+def test_its_description_has_no_picture_and_no_link_that_breaks_on_pypi(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    headers, _, text = archive.read(metadata).decode().partition("\n\n")
+    assert "Description-Content-Type: text/markdown" in headers
+    assert "a policy that adapts to a new task" in " ".join(text.split())
+    assert "![" not in text
+    links = re.findall(r"\]\((.*?)\)", text)
+    assert links
+    assert all(link.startswith("https://") for link in links)
