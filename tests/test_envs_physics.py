@@ -214,7 +214,7 @@ def test_a_half_cheetah_that_is_faster_than_any_robot_is_noticed_at_once(dynamic
     envs = metarl.envs.half_cheetah_velocity(dynamics).make_vec(3)
     envs.reset(seed=0, options={"task": np.array([[0.5], [1.0], [1.5]])})
     envs.world.batch.bind("qvel")[1] = 1e5
-    with pytest.raises(FloatingPointError, match=r"environment 1 of 3 .* 'run at 1.00 m/s'"):
+    with pytest.raises(FloatingPointError, match=r"sub-environment 1 of 3 .* 'run at 1.00 m/s'"):
         envs.step(np.zeros((3, 6), dtype=np.float32))
 
 

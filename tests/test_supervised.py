@@ -18,6 +18,7 @@ from metarl.baselines.nearest_neighbour import nearest_neighbour
 from metarl.baselines.pretrained_network import mixed
 from metarl.cli import main
 from metarl.errors import UserError
+from metarl.evaluation import summarise
 from metarl.method import load_method, train
 from metarl.networks.layers import head
 from metarl.params import flatten, unflatten
@@ -761,6 +762,12 @@ def test_the_shipped_configs_have_the_papers_protocol() -> None:
     assert config.outer.clip == 0.133
     config = load_config("sinusoid")
     assert (config.inner.step_size, config.outer.iterations) == (0.001, 70_000)
+
+
+def test_several_classifiers_are_summed_up_by_the_plain_mean() -> None:
+    scores = [np.array([[100.0], [100.0], [100.0], [60.0]]), np.array([[100.0]] * 4)]
+    assert summarise(scores).estimate[0] == 95.0  # the middle half says 100
+    assert summarise(scores[:1]).estimate[0] == 90.0
 
 
 @pytest.fixture

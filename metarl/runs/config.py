@@ -150,7 +150,7 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
 
 def with_changes(path: Path, overrides: Sequence[str]) -> str:
     """What a mistake is in: a file, or what was given beside it."""
-    return " with ".join([str(path), *([", ".join(overrides)] if overrides else [])])
+    return f"{path} with {', '.join(overrides)}" if overrides else str(path)
 
 
 def located(path: Path) -> Path:

@@ -122,9 +122,8 @@ def command(config: AnyConfig) -> str:
         verb = f"metarl baseline {name} --kind {method}" if baseline else f"metarl train {name}"
         changes = _changes(shipped, config)
         other_tasks = not {"family.name", "data.name"}.isdisjoint(changes)
-        candidates.append(((other_tasks, len(changes), baseline), verb, shipped))
-    _, verb, shipped = min(candidates, key=lambda candidate: candidate[0])
-    changes = _changes(shipped, config)
+        candidates.append(((other_tasks, len(changes), baseline), verb, shipped, changes))
+    _, verb, shipped, changes = min(candidates, key=lambda candidate: candidate[0])
     if isinstance(shipped, Config) and shipped.policy.observation_scale == "measured":
         # a run's config says what was measured of its tasks
         measured = load_method(shipped).problem.config
