@@ -53,6 +53,11 @@ class Summary:
     high: Floats
     meaning: str
 
+    def after(self, steps: int) -> str:
+        """The number after so many steps, such as `0.53 [0.48, 0.59]`."""
+        low, high = short(self.low[steps]), short(self.high[steps])
+        return f"{short(self.estimate[steps])} [{low}, {high}]"
+
 
 @dataclass(frozen=True)
 class AdaptationCurve:

@@ -154,11 +154,11 @@ def test_several_seeds_are_evaluated_together(runs, capsys) -> None:
 def test_a_run_whose_weights_changed_is_measured_anew(runs, tmp_path) -> None:
     path = tmp_path / "run"
     shutil.copytree(runs["maml"], path)
-    old, _ = measured(Run.open(path))
+    old = measured(Run.open(path)).curve
     (path / "evaluation.json").rename(path / "kept")
     assert main(["train", "--resume", str(path), "--set=outer.iterations=4"]) == 0
     shutil.copy(path / "kept", path / "evaluation.json")  # as if it had not been evaluated since
-    new, _ = measured(Run.open(path))
+    new = measured(Run.open(path)).curve
     assert not np.array_equal(old.scores, new.scores)
 
 

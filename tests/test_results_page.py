@@ -11,9 +11,9 @@ import pytest
 from metarl.cli import main
 from metarl.method import load_method
 from metarl.rl.config import Config
-from metarl.runs.config import flat, load_config, validate_config
+from metarl.runs.config import flat, load_config
 from metarl.runs.page import FREE, command
-from metarl.runs.published import published
+from metarl.runs.published import Published, published
 from metarl.runs.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +58,32 @@ def test_its_tables_have_every_seed_both_schedules_and_what_was_published(page: 
     )
 
 
+@pytest.mark.slow
+def test_every_evaluation_of_a_run_has_a_row_and_data_with_several_have_an_overview(
+    page: Path,
+) -> None:
+    text = page.read_text()
+    sections = {part.split("\n")[0]: part for part in text.split("\n## ")[1:]}
+    titles = [title for title in sections if title.startswith("omniglot, ")]
+    assert titles[0] == "omniglot, every method"
+    assert set(titles[1:]) == {
+        "omniglot, 5-way 1-shot",
+        "omniglot, 5-way 5-shot",
+        "omniglot, 20-way 1-shot",
+    }
+    start = list(sections).index(titles[0])
+    assert list(sections)[start : start + 4] == titles  # one after the other
+    for title in titles[1:]:
+        rows = re.findall(r"^\| matching networks \| (\d+) \| (\w+) \|", sections[title], re.M)
+        own = "5" if title.endswith("5-shot") else "1"
+        assert rows == [(own, "true"), ("15", "true"), (own, "false")]
+        assert sections[title].count("| matching-s1 |") == 1
+    (overview,) = re.findall(r"^\| matching networks \|.*", sections[titles[0]], re.M)
+    cells = [cell.strip() for cell in overview.split("|")[2:-1]]
+    assert cells[1::3] == ["98.1", "98.9", "93.8"]
+    assert len(set(cells[2::3])) == 1  # the same weights took the same minutes
+
+
 @pytest.mark.slow  # where observations are scaled, they are measured
 @pytest.mark.parametrize("path", [*KEPT, *SHIPPED], ids=lambda path: path.name)
 def test_the_command_that_it_gives_makes_the_config_of_the_run(path: Path) -> None:
@@ -86,16 +112,20 @@ def test_the_command_of_a_baseline_names_its_kind() -> None:
     assert command(config) == expected
 
 
+def _published(name: str, *changes: str) -> Published | None:
+    return published(load_method(load_config(name, changes)).problem)
+
+
 def test_what_was_published_stands_beside_runs_of_its_protocol_alone() -> None:
-    figures = published(load_config("half_cheetah_direction"))
+    figures = _published("half_cheetah_direction")
     assert figures is not None
     assert figures.rows["MAML"][1] == 293.2
     changed = ["family.settings.dynamics=gymnasium", "family.settings.horizon=100"]
     for change in changed:
-        assert published(load_config("half_cheetah_direction", [change])) is None
+        assert _published("half_cheetah_direction", change) is None
     for name in ("point_navigation", "half_cheetah_velocity", "ant_velocity", "ant_direction"):
-        assert published(load_config(name)) is not None
-    assert published(validate_config({"family": {"name": "ant-goal"}})) is None
+        assert _published(name) is not None
+    assert _published("ant_goal") is None
 
 
 def test_notes_of_no_section_are_one_of_their_own_and_mistakes_are_sentences(
@@ -116,6 +146,28 @@ def test_notes_of_no_section_are_one_of_their_own_and_mistakes_are_sentences(
     assert (tmp_path / re.findall(r"\]\((.*?\.png)\)", text)[0]).exists()
     assert "there is no folder" in complaint(*arguments, str(tmp_path / "none"))
     assert "must end in .md" in complaint("results", "sinusoid", "--out", str(tmp_path / "x"))
+
+
+def test_an_evaluation_with_a_name_stands_beside_that_of_the_config(
+    tmp_path: Path, complaint
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(ROOT / "configs" / "trained" / "sinusoid", run)
+    before = (run / "evaluation.json").read_bytes()
+    evaluate = ["evaluate", str(run), "--set=evaluation.tasks=9", "--set=evaluation.shots=7"]
+    assert main([*evaluate, "--name", "7-shot"]) == 0
+    assert (run / "evaluation.json").read_bytes() == before
+    assert json.loads((run / "evaluation-7-shot.json").read_text())["settings"]["shots"] == 7
+    assert main(["results", str(run), "--out", str(tmp_path / "page.md")]) == 0
+    titles = re.findall(r"^## (.*)", (tmp_path / "page.md").read_text(), re.MULTILINE)
+    assert titles == ["sinusoid, every method", "sinusoid, 5-shot", "sinusoid, 7-shot"]
+    assert "must be small letters" in complaint(*evaluate, "--name", "../7")
+    # nobody could measure it anew without being told how
+    state = json.loads((run / "evaluation-7-shot.json").read_text())
+    state["weights_sha256"] = "0" * 64
+    (run / "evaluation-7-shot.json").write_text(json.dumps(state))
+    said = complaint("results", str(run), "--out", str(tmp_path / "page.md"))
+    assert "is of other weights than the run has" in said
 
 
 def test_the_papers_schedule_is_evaluated_beside_the_runs_own(tmp_path: Path, complaint) -> None:

@@ -825,7 +825,8 @@ def test_what_is_drawn_is_the_first_task_of_the_evaluation_with_its_settings(wav
     out = waves("run")
     assert main(["evaluate", out, "--set=evaluation.shots=7", "--set=evaluation.steps=4"]) == 0
     run = Run.open(Path(out))
-    curve, method = measured(run)
+    evaluated = measured(run)
+    curve, method = evaluated.curve, evaluated.method
     drawn = fit(run, steps=[4])
     assert len(drawn.points) == 7
     assert drawn.description == method.problem.describe(curve.tasks[0])
@@ -837,7 +838,7 @@ def test_the_sheet_is_the_first_episode_of_the_evaluation(tmp_path: Path) -> Non
     changed = [f"--set={setting}" for setting in [*tiny, "evaluation.tasks=6"]]
     out = tmp_path / "run"
     assert main(["train", "omniglot_5way_1shot", *changed, "--out", str(out)]) == 0
-    curve, _ = measured(Run.open(out))
+    curve = measured(Run.open(out)).curve
     sheet = classify(Run.open(out))
     assert 100 * (sheet.answers == sheet.labels).mean() == pytest.approx(curve.scores[0, -1])
 

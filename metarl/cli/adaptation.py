@@ -6,23 +6,20 @@ from rich.table import Table
 from metarl.evaluation import AdaptationCurve, Summary, short
 from metarl.method import AXES, Method
 from metarl.progress import working
-from metarl.runs.config import SUFFIXES, Schedule
-from metarl.runs.results import measure
+from metarl.runs.results import measure, suffix
 from metarl.runs.run import Run
 
 
-def evaluate(
-    run: Run, method: Method, console: Console, schedule: Schedule = "own"
-) -> AdaptationCurve:
+def evaluate(run: Run, method: Method, console: Console, name: str = "") -> AdaptationCurve:
     """Measure a run, print its adaptation curve, and say where the plot is."""
     with working(console, f"evaluating {run.path}"):
-        curve = measure(run, method, schedule)
+        curve = measure(run, method, name)
     title = f"{run.path}: {method.label}"
     console.print(table(title, method, curve.summary))
     if len(curve.step_sizes):
         sizes = ", ".join(f"{size:g}" for size in curve.step_sizes)
         console.print(f"step sizes: {sizes}", highlight=False)
-    plot = run.results / f"adaptation{SUFFIXES[schedule]}.png"
+    plot = run.results / f"adaptation{suffix(name)}.png"
     console.print(f"plot: {plot}", highlight=False, soft_wrap=True)
     return curve
 

@@ -12,7 +12,7 @@ DESCRIPTION = """\
 Write a page of results in Markdown out of run directories: a section for each family of tasks, with
 a table beside the published figures, a picture of adaptation and training, and by which command,
 commit and hardware each run was made. Runs that differ in their seed alone are summed up together,
-and shown each.
+and shown each. Every evaluation of a run has a row (`metarl evaluate RUN --set … --name NAME`).
 
 What a person concludes stands in a folder of notes, and is included: `introduction.md`, and a file
 for each section, by the name of its picture. Where a config sets evaluation.step_sizes, the paper's
@@ -51,10 +51,10 @@ def _results(options: argparse.Namespace, console: Console) -> int:
     if options.out.suffix != ".md":
         raise UserError(f"--out {options.out} must end in .md: the page is Markdown")
     # imported here: it takes two seconds, which the help should not wait for
-    from metarl.cli.together import load_by_tasks
+    from metarl.cli.together import load_all
     from metarl.runs.page import write_page
 
-    comparisons = load_by_tasks(options.runs, options.trust_code, console)
-    for file in write_page(comparisons, options.out, options.notes):
+    evaluated = load_all(options.runs, options.trust_code, console)
+    for file in write_page(evaluated, options.out, options.notes):
         console.print(f"wrote {file}", highlight=False, soft_wrap=True)
     return 0

@@ -1,6 +1,6 @@
 """Runs side by side: measured and told, by `compare` and by all that end in a comparison."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -8,7 +8,7 @@ from rich.table import Table
 
 from metarl.progress import working
 from metarl.runs.comparison import Entry, by_tasks, compare, meaning, refuse_twice, rows
-from metarl.runs.results import measured
+from metarl.runs.results import Evaluated, evaluations, measured
 from metarl.runs.run import Run
 
 
@@ -31,12 +31,28 @@ def load_by_tasks(paths: Sequence[Path], trust_code: bool, console: Console) -> 
     return [load(group, console) for group in by_tasks(runs)]
 
 
+def load_all(paths: Sequence[Path], trust_code: bool, console: Console) -> list[Evaluated]:
+    """All evaluations of these runs: first those of their configs, then those with a name."""
+    runs = [Run.open(path, trust_code=trust_code) for path in paths]
+    found = _evaluated(runs, evaluations, console)
+    return [first for first, *_ in found] + [each for _, *named in found for each in named]
+
+
 def load(runs: Sequence[Run], console: Console) -> list[Entry]:
     """The comparison of these runs; what was not evaluated yet is evaluated."""
+    _evaluated(runs, lambda _: [""], console)
+    return compare(runs)
+
+
+def _evaluated(
+    runs: Sequence[Run], names: Callable[[Run], Sequence[str]], console: Console
+) -> list[list[Evaluated]]:
+    """The evaluations of each run, of these names."""
     for run in runs:
         run.load()  # what is damaged is found before any work
     refuse_twice(runs)
+    found = []
     for number, run in enumerate(runs, start=1):
         with working(console, f"evaluating {run.path} ({number} of {len(runs)})"):
-            measured(run)
-    return compare(runs)
+            found.append([measured(run, name) for name in names(run)])
+    return found

@@ -97,8 +97,8 @@ def adapt_to_task(
         UserError: if the task or the steps make no sense for the run.
     """
     policy_method(run)  # what is about something else is found before any work
-    curve, measured_by = measured(run)
-    method = cast(PolicyMethod, measured_by)
+    evaluated = measured(run)
+    curve, method = evaluated.curve, cast(PolicyMethod, evaluated.method)
     problem: PolicyProblem = method.problem
     state, family, settings = fitting_state(run, method), problem.family, problem.config.evaluation
     most = curve.scores.shape[1] - 1

@@ -228,7 +228,7 @@ class AdaptivePolicy:
         computed. `to_frame()` of the result is a pandas frame.
         """
         if self.steps == 0:
-            return measured(self.run)[0]
+            return measured(self.run).curve
         return self.method.adaptation_curve(self.params)
 
     def render(
@@ -365,7 +365,7 @@ class AdaptivePolicy:
     def _schedule(self) -> Sequence[float]:
         """Step sizes of the run's evaluation; a baseline's were chosen in it."""
         if self.method.role == "baseline":
-            return measured(self.run)[0].step_sizes
+            return measured(self.run).curve.step_sizes
         sizes: Sequence[float] = self.method.problem.config.evaluation_step_sizes
         return sizes
 
@@ -397,7 +397,7 @@ class AdaptiveNetwork:
         Raises:
             UserError: if the run is about policies, has no checkpoint, or it is damaged.
         """
-        method = measured(run)[1]
+        method = measured(run).method
         if not isinstance(method, SupervisedMethod):
             raise UserError(f"{run.path} has a policy: metarl.load({str(run.path)!r}) loads it")
         run.check_data_hashes(method.problem.data_hashes)
@@ -457,11 +457,11 @@ class AdaptiveNetwork:
 
     def evaluate(self) -> AdaptationCurve:
         """Errors or accuracies on the run's unseen tasks; see `AdaptivePolicy.evaluate`."""
-        return measured(self.run)[0]
+        return measured(self.run).curve
 
     @cached_property
     def _schedule(self) -> Sequence[float]:
-        return measured(self.run)[0].step_sizes
+        return measured(self.run).curve.step_sizes
 
     def _inputs(self, inputs: ArrayLike) -> Tensor:
         shape = self.method.problem.tasks("test").shape

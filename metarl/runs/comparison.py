@@ -1,25 +1,29 @@
 """Runs side by side: who adapts best, on the same tasks, with the same budget."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.evaluation import AdaptationCurve, Summary, short, summarise
+from metarl.evaluation import AdaptationCurve, Summary, summarise
 from metarl.frames import frame
 from metarl.method import AXES, Axis, Method
-from metarl.runs.config import SEED, Schedule, differences
+from metarl.runs.config import SEED, differences
+from metarl.runs.metrics import training_minutes
 from metarl.runs.plots import counted_in, meanings, plot_adaptation, plot_training, step_name
-from metarl.runs.results import fitting_state, measured
+from metarl.runs.results import Evaluated, fitting_state, measured
 from metarl.runs.run import Run
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+Thing = TypeVar("Thing")
 
 # how a method adapts is its own business; the table tells it
 OWN = ("step_sizes", "steps")
@@ -52,41 +56,39 @@ class Entry:
         return [run.load().samples for run in self.runs]
 
 
-def compare(runs: Sequence[Run], schedule: Schedule = "own") -> list[Entry]:
-    """Group runs into experiments, in the order of their domain's registry of methods.
+def compare(runs: Sequence[Run]) -> list[Entry]:
+    """Evaluate runs where they were not, and put them side by side.
 
     Args:
         runs: what to compare.
-        schedule: of the step sizes that they are evaluated with.
 
     Raises:
         UserError: if they are about different tasks, or were evaluated on different ones.
     """
     refuse_twice(runs)
     _check_tasks(runs)
-    evaluated = [measured(run, schedule) for run in runs]
-    _check_evaluations(runs, [method for _, method in evaluated])
-    groups: list[list[int]] = []
-    for index, run in enumerate(runs):
-        for group in groups:
-            if not differences(runs[group[0]].config, run.config, SEED):
-                group.append(index)
-                break
-        else:
-            groups.append([index])
-    labels = Counter(evaluated[group[0]][1].label for group in groups)
-    names = short_names([run.path for run in runs])
+    evaluated = [measured(run) for run in runs]
+    _check_evaluations(evaluated)
+    return experiments(evaluated)
+
+
+def experiments(evaluated: Sequence[Evaluated]) -> list[Entry]:
+    """Group what was evaluated alike, in the order of the domain's registry of methods."""
+    groups = gathered(
+        evaluated, lambda one, other: not differences(one.run.config, other.run.config, SEED)
+    )
+    labels = Counter(group[0].method.label for group in groups)
+    names = short_names([each.run.path for each in evaluated])
     entries = []
     for group in groups:
-        group.sort(key=lambda index: runs[index].config.seed)
-        first = runs[group[0]]
-        method = evaluated[group[0]][1]
-        label = method.label
+        group.sort(key=lambda each: each.run.config.seed)
+        first = group[0]
+        label = first.method.label
         if labels[label] > 1:
-            label += f" ({names[first.path]})"
-        curves = [evaluated[index][0] for index in group]
+            label += f" ({names[first.run.path]})"
+        runs, curves = [each.run for each in group], [each.curve for each in group]
         summary = summarise([curve.scores for curve in curves])
-        entries.append(Entry(label, [runs[index] for index in group], method, curves, summary))
+        entries.append(Entry(label, runs, first.method, curves, summary))
     order = list(entries[0].method.problem.methods)
     # whatever is not registered is somebody's own, and comes last
     present = [entry.runs[0].config.method.name for entry in entries]
@@ -184,14 +186,19 @@ def short_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def by_tasks(runs: Sequence[Run]) -> list[list[Run]]:
     """The runs that can be compared with one another, in the order of their first ones."""
-    groups: list[list[Run]] = []
-    for run in runs:
+    return gathered(runs, lambda one, other: not _other_tasks(one, other))
+
+
+def gathered(things: Iterable[Thing], alike: Callable[[Thing, Thing], bool]) -> list[list[Thing]]:
+    """Groups of what is like the first of its group, in the order of these first ones."""
+    groups: list[list[Thing]] = []
+    for thing in things:
         for group in groups:
-            if not _other_tasks(group[0], run):
-                group.append(run)
+            if alike(group[0], thing):
+                group.append(thing)
                 break
         else:
-            groups.append([run])
+            groups.append([thing])
     return groups
 
 
@@ -228,14 +235,15 @@ def other_evaluation(first: Method, other: Method) -> dict[str, str]:
     }
 
 
-def _check_evaluations(runs: Sequence[Run], methods: Sequence[Method]) -> None:
-    for run, method in zip(runs[1:], methods[1:], strict=True):
-        if changed := other_evaluation(methods[0], method):
+def _check_evaluations(evaluated: Sequence[Evaluated]) -> None:
+    first, *others = evaluated
+    for other in others:
+        if changed := other_evaluation(first.method, other.method):
             fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
+            path = other.run.path
             raise UserError(
-                f"{run.path} was evaluated otherwise than {runs[0].path} "
-                f"({'; '.join(changed.values())}); evaluate it alike: metarl evaluate {run.path} "
-                f"{fix}"
+                f"{path} was evaluated otherwise than {first.run.path} "
+                f"({'; '.join(changed.values())}); evaluate it alike: metarl evaluate {path} {fix}"
             )
 
 
@@ -250,12 +258,7 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
         for k in range(steps):
             after = f"stage {k}" if mixed else step_name(k)
             heading = f"{metric.name} before" if k == 0 else after
-            summary = entry.summary
-            row[heading] = (
-                f"{short(summary.estimate[k])} [{short(summary.low[k])}, {short(summary.high[k])}]"
-                if k < len(summary.estimate)
-                else "–"
-            )
+            row[heading] = entry.summary.after(k) if k < len(entry.summary.estimate) else "–"
         if mixed:
             row["a stage is"] = _stage(entry)
         row |= {
@@ -286,6 +289,12 @@ def _stage(entry: Entry) -> str:
     if entry.method.axis == "gradient steps" and len(episodes) > 1:
         return f"a gradient step on {episodes[1]} episodes"
     return AXES[entry.method.axis].stage if entry.method.axis else "–"
+
+
+def minutes(runs: Sequence[Run]) -> str:
+    """How long trainings took, the mean of those recorded, without evaluations and pauses."""
+    every = [training_minutes(metrics) for run in runs if (metrics := run.metrics())]
+    return f"{fmean(every):.3g}" if every else "–"
 
 
 def _span(steps: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -26,11 +26,6 @@ from metarl.supervised.config import DATA, OWN_NETWORK, OWN_TASKS, SupervisedCon
 AnyConfig = Config | SupervisedConfig
 TRUST_VARIABLE = "METARL_TRUST_CODE"
 CONFIG = "config.yaml"  # in a run's directory
-
-# of an evaluation: the config's own step sizes, or those of Finn et al. (2017): α, and from then on
-# α/2; and what its files' names end in
-Schedule = Literal["own", "paper"]
-SUFFIXES: dict[Schedule, str] = {"own": "", "paper": "-paper"}
 
 # what may differ between runs that are training seeds of one experiment
 SEED = (

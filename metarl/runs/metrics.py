@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -170,3 +170,14 @@ def _values(line: bytes) -> dict[str, float]:
             raise ValueError(f"{name} is not a number")
         float(value)  # an OverflowError, where an integer is beyond every number
     return values
+
+
+def training_minutes(metrics: Sequence[Mapping[str, float]]) -> float:
+    """How long training took, without evaluations and pauses."""
+    seconds, before = 0.0, 0.0
+    for line in metrics:  # times are means over the iterations that a line stands for
+        parts = ("iteration", "sampling", "learning", "communication")
+        spent = sum(line.get(f"time/{part}", 0.0) for part in parts)
+        seconds += spent * (line["iteration"] - before)
+        before = line["iteration"]
+    return seconds / 60

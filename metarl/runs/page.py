@@ -1,53 +1,63 @@
 """One page of results, made from run directories: what is on it was measured, not typed.
 
 A section a family of tasks: a table beside the published figures, a picture of adaptation and of
-training, how each run was made, and what a person concludes from it, out of a file of notes.
+training, how each run was made, and what a person concludes from it, out of a file of notes. Data
+with several sections, such as of 5 and of 20 classes, have one more before them, with all methods.
 """
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
+import yaml
 from jinja2 import Environment, StrictUndefined
 
 from metarl.errors import UserError
-from metarl.evaluation import Summary, mean_over_tasks, short
+from metarl.evaluation import Summary, mean_over_tasks
 from metarl.files import storing
 from metarl.method import AXES, load_method
 from metarl.rl.config import Config
 from metarl.runs.comparison import (
+    OWN,
     Entry,
     axes_of,
     by_episodes,
-    compare,
+    experiments,
+    gathered,
+    minutes,
+    other_evaluation,
     short_names,
     training_curves,
 )
 from metarl.runs.config import AnyConfig, flat, load_config, shipped_configs
+from metarl.runs.overview import Column, overview
 from metarl.runs.plots import counted_in, plot_summary
 from metarl.runs.published import Published, estimates, in_words, published
-from metarl.runs.results import has_two_schedules
+from metarl.runs.results import Evaluated
 from metarl.runs.run import Run
+from metarl.supervised.tasks import Data
 
-STAGES = (0, 1, 2, 3, 5, 10)  # as far as a run goes
+STAGES = (0, 1, 2, 3, 5, 10, 12)  # as far as a run goes
 # what a result does not depend on
 FREE = ("evaluation.", "device", "checkpoint_every", "report_every", "family.settings.num_threads")
+# settings of an evaluation that a section's title or another column tells
+TOLD = {*OWN, "ways", "shots", "tasks", "trajectories"}
 INTRODUCTION = "introduction"
 # what a row is of, its scores by stage, and what it took
 Row = tuple[dict[str, str], dict[int, str], dict[str, str]]
 
 
-def write_page(
-    comparisons: Sequence[Sequence[Entry]], page: Path, notes: Path | None
-) -> list[Path]:
+def write_page(evaluated: Sequence[Evaluated], page: Path, notes: Path | None) -> list[Path]:
     """Write the page, and a picture for each of its sections into a folder of the page's name.
 
     Args:
-        comparisons: a section each.
+        evaluated: what is to be on it; those of a run's config before others.
         page: the Markdown file. One that is there already is replaced.
         notes: a folder with what people say: `introduction.md`, and a file for each section, by the
             name of its picture. A file of another name is a section of its own, at the end. None
@@ -63,34 +73,48 @@ def write_page(
     files = sorted(notes.glob("*.md")) if notes else []
     said = {file.stem: file.read_text().strip() for file in files}
     introduction = said.pop(INTRODUCTION, "")
-    runs = [run for entries in comparisons for entry in entries for run in entry.runs]
-    names = short_names([run.path for run in runs])
+    names = short_names(list(dict.fromkeys(each.run.path for each in evaluated)))
     folder = page.parent / page.stem
     sections: dict[str, dict[str, str]] = {}
+    data: dict[str, list[tuple[str, Column]]] = defaultdict(list)
     pictures = []
-    for entries in comparisons:
+    # sections of the same data, or of a family with other settings, follow one another
+    related = gathered(gathered(evaluated, _same_tasks), lambda *two: len({*map(_kind, two)}) == 1)
+    for section in chain.from_iterable(related):
+        groups = [experiments(group) for group in _protocols(section)]
+        entries = groups[0]
         title = entries[0].method.problem.title
         settings = _tasks(entries[0].runs[0].config)
         if title in sections:  # the same tasks with other settings, such as other dynamics
             title += f", {settings}"
         slug = _slug(title)
         picture = folder / f"{slug}.png"
-        known = published(entries[0].runs[0].config)
+        known = published(entries[0].method.problem)
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _draw(entries, known, picture)
         pictures.append(picture)
+        runs = {run.path: run for group in groups for entry in group for run in entry.runs}
         sections[title] = {
             "title": title,
             "settings": settings,
             "axis": entries[0].method.problem.metric.axis,
             "counted": counted_in(axes_of(entries)),
-            "table": _markdown(_rows(entries, known)),
+            "table": _markdown(_rows(groups, known)),
             "source": known.source if known else "",
             "picture": picture.relative_to(page.parent).as_posix(),
-            "runs": _markdown([_made(run, names) for entry in entries for run in entry.runs]),
+            "runs": _markdown([_made(run, names) for run in runs.values()]),
             "notes": said.pop(slug, ""),
         }
+        if entries[0].runs[0].config.domain == "supervised":
+            data[_kind(section)].append((title, (entries, known)))
+    for name, columns in data.items():
+        if len(columns) > 1:
+            first, _ = columns[0]
+            table = _markdown(overview([column for _, column in columns]))
+            sections[first]["overview"] = table
+            sections[first]["data"] = name
+            sections[first]["remarks"] = said.pop(_slug(name), "")
     template = resources.files("metarl.runs").joinpath("page.md").read_text()
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     text = environment.from_string(template).render(
@@ -99,6 +123,31 @@ def write_page(
     with storing(page):
         page.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
     return [page, *pictures]
+
+
+def _kind(section: Sequence[Evaluated]) -> str:
+    """The name of a section's data, or of its family of tasks."""
+    config = section[0].run.config
+    return config.family.name if isinstance(config, Config) else cast(Data, config.data).name
+
+
+def _same_tasks(one: Evaluated, other: Evaluated) -> bool:
+    first, second = one.method.problem, other.method.problem
+    return (first.title, _tasks(one.run.config)) == (second.title, _tasks(other.run.config))
+
+
+def _protocols(section: Sequence[Evaluated]) -> list[list[Evaluated]]:
+    """What was evaluated alike, each run once: its other step sizes are another protocol."""
+    groups: list[list[Evaluated]] = []
+    for each in section:
+        for group in groups:
+            alike = not other_evaluation(group[0].method, each.method)
+            if alike and each.run not in [other.run for other in group]:
+                group.append(each)
+                break
+        else:
+            groups.append([each])
+    return groups
 
 
 def command(config: AnyConfig) -> str:
@@ -151,24 +200,27 @@ def _slug(title: str) -> str:
 
 
 def _tasks(config: AnyConfig) -> str:
-    """What the tasks are, but for their name."""
+    """What the tasks are, but for what their title tells."""
     settings = flat(config.model_dump(mode="json"))
     told = {
         name.rpartition(".")[2]: value
         for name, value in settings.items()
-        if name.startswith(("family.settings.", "data.")) and name not in (*FREE, "data.name")
+        if name.startswith(("family.settings.", "data."))
+        and name not in (*FREE, "data.name", "data.ways")
     }
     return ", ".join(f"{name} {value}" for name, value in told.items())
 
 
-def _rows(entries: Sequence[Entry], known: Published | None) -> list[dict[str, str]]:
-    """A row for each experiment and schedule, for each of its seeds, and for each published one."""
-    rows = [row for entry in entries for row in _measured(entry)]
-    several = [run for entry in entries for run in entry.runs if has_two_schedules(run)]
-    adapting = [run for run in several if _adapts(entries, run)]
-    if adapting:
-        for entry in compare(adapting, "paper"):
-            rows += _measured(entry)
+def _rows(groups: Sequence[Sequence[Entry]], known: Published | None) -> list[dict[str, str]]:
+    """A row for each experiment and protocol, for each of its seeds, and for each published one."""
+    entries = [entry for group in groups for entry in group]
+    settings = [entry.method.problem.evaluation_settings for entry in entries]
+    varying = [
+        name
+        for name in settings[0]
+        if name not in TOLD and any(other.get(name) != settings[0][name] for other in settings)
+    ]
+    rows = [row for entry in entries for row in _measured(entry, varying)]
     if known:
         for method, figures in known.rows.items():
             words = {"": f"*published: {method}*", "tasks": str(known.tasks or "")}
@@ -184,34 +236,35 @@ def _rows(entries: Sequence[Entry], known: Published | None) -> list[dict[str, s
     ]
 
 
-def _adapts(entries: Sequence[Entry], run: Run) -> bool:
-    """Whether a run takes gradient steps on a new task."""
-    return any(run in entry.runs and entry.method.axis == "gradient steps" for entry in entries)
+def _measured(entry: Entry, varying: Sequence[str]) -> list[Row]:
+    """The rows of one experiment: all seeds together, and each alone.
 
-
-def _measured(entry: Entry) -> list[Row]:
-    """The rows of one experiment: all seeds together, and each alone."""
+    Args:
+        entry: the experiment.
+        varying: settings of the evaluation that are not the same in all rows.
+    """
     curve = entry.curves[0]
     sizes = dict.fromkeys(", ".join(f"{s:g}" for s in c.step_sizes[:3]) for c in entry.curves)
     axis = entry.method.axis
     how = f"{AXES[axis].stage} a stage" if axis and not curve.step_sizes else " or ".join(sizes)
     if len(curve.step_sizes) > 3:
         how += ", …"
-    common = {"step sizes": how or "–"}
+    settings = entry.method.problem.evaluation_settings
+    common = {name: yaml.safe_dump(settings.get(name)).split("\n")[0] for name in varying}
+    common["step sizes"] = how or "–"
     if curve.episodes:
         common["episodes a stage"] = str(curve.episodes[1]) if len(curve.episodes) > 1 else "–"
 
     def row(label: str, runs: Sequence[Run], summary: Summary) -> Row:
         seeds = ", ".join(str(run.config.seed) for run in runs)
         words = {"": label, **common, "seeds": seeds, "tasks": str(len(curve.tasks))}
-        return words, {k: _interval(summary, k) for k in range(len(summary.estimate))}, cost(runs)
+        return words, {k: summary.after(k) for k in range(len(summary.estimate))}, cost(runs)
 
     def cost(runs: Sequence[Run]) -> dict[str, str]:
         samples = [run.checkpoint().description.samples for run in runs]
-        minutes = [_minutes(metrics) for run in runs if (metrics := run.metrics())]
         return {
             entry.method.problem.metric.samples: f"{fmean(samples) / 1e6:.2f} M",
-            "minutes": f"{fmean(minutes):.3g}" if minutes else "–",
+            "minutes": minutes(runs),
         }
 
     rows = [row(entry.label, entry.runs, entry.summary)]
@@ -220,11 +273,6 @@ def _measured(entry: Entry) -> list[Row]:
             label = f"{entry.label}, seed {run.config.seed}"
             rows.append(row(label, [run], mean_over_tasks(each.scores)))
     return rows
-
-
-def _interval(summary: Summary, k: int) -> str:
-    low, high = short(summary.low[k]), short(summary.high[k])
-    return f"{short(summary.estimate[k])} [{low}, {high}]"
 
 
 def _heading(stage: int) -> str:
@@ -241,17 +289,6 @@ def _made(run: Run, names: Mapping[Path, str]) -> dict[str, str]:
         "hardware": description.machine or "not recorded",
         "commit": f"`{description.commit[:9]}`" if description.commit else "not recorded",
     }
-
-
-def _minutes(metrics: Sequence[Mapping[str, float]]) -> float:
-    """How long training took, without evaluations and pauses."""
-    seconds, before = 0.0, 0.0
-    for line in metrics:  # times are means over the iterations that a line stands for
-        parts = ("iteration", "sampling", "learning", "communication")
-        spent = sum(line.get(f"time/{part}", 0.0) for part in parts)
-        seconds += spent * (line["iteration"] - before)
-        before = line["iteration"]
-    return seconds / 60
 
 
 def _draw(entries: Sequence[Entry], known: Published | None, picture: Path) -> None:

@@ -92,10 +92,11 @@ def shows_sinusoids(run: Run) -> bool:
 
 def _evaluated(run: Run) -> tuple[AdaptationCurve, SupervisedMethod]:
     """A run's evaluation, and its method with the settings of that."""
-    curve, method = measured(run)
+    evaluated = measured(run)
+    method = evaluated.method
     assert isinstance(method, SupervisedMethod)
     run.check_data_hashes(method.problem.data_hashes)
-    return curve, method
+    return evaluated.curve, method
 
 
 def _pictures(images: torch.Tensor) -> NDArray[np.float64]:

@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from metarl.runs.config import AnyConfig, flat
+from metarl.method import Problem
+from metarl.runs.config import flat
 
 Figure = float | tuple[float, float]
 
@@ -28,9 +29,10 @@ class Published(BaseModel):
     tasks: int | None = None
     rows: dict[str, dict[int, Figure]]
 
-    def fits(self, config: AnyConfig) -> bool:
-        """Whether figures of such a run stand beside these."""
-        settings = flat(config.model_dump(mode="json"))
+    def fits(self, problem: Problem) -> bool:
+        """Whether figures of such a problem, evaluated so, stand beside these."""
+        settings = flat(problem.config.model_dump(mode="json"))
+        settings |= flat(problem.evaluation_settings, "evaluation.")
         return all(
             settings.get(name) in (value if isinstance(value, list) else [value])
             for name, value in self.where.items()
@@ -43,9 +45,9 @@ def _all() -> list[Published]:
     return [Published.model_validate(values) for values in yaml.safe_load(text)]
 
 
-def published(config: AnyConfig) -> Published | None:
-    """What was published of a run's tasks; None where nothing was."""
-    return next((figures for figures in _all() if figures.fits(config)), None)
+def published(problem: Problem) -> Published | None:
+    """What was published of a problem's tasks; None where nothing was."""
+    return next((figures for figures in _all() if figures.fits(problem)), None)
 
 
 def estimates(row: Mapping[int, Figure]) -> dict[int, float]:

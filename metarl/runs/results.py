@@ -1,9 +1,14 @@
-"""What was measured of a run: evaluated once, and kept beside its weights."""
+"""What was measured of a run: evaluated once, and kept beside its weights.
+
+A run is evaluated as its config says, into evaluation.json; and maybe otherwise as well, with other
+step sizes, numbers of classes or queries, each time under a name: evaluation-NAME.json.
+"""
 
 import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
@@ -16,10 +21,11 @@ from metarl.method import Method, Problem, TrainingState, load_method
 from metarl.params import flatten
 from metarl.rl.config import Config
 from metarl.rl.methods import METHODS
-from metarl.runs.config import SUFFIXES, AnyConfig, Schedule
+from metarl.runs.config import AnyConfig
 from metarl.runs.run import Run
 from metarl.settings import Natural, Positive
 
+PAPER = "paper"  # the name of an evaluation with the step sizes of Finn et al. (2017)
 LARGEST = 2**28  # bytes
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -51,23 +57,42 @@ class _Evaluation(BaseModel):
         return curve
 
 
-def measure(run: Run, method: Method | None = None, schedule: Schedule = "own") -> AdaptationCurve:
+@dataclass(frozen=True)
+class Evaluated:
+    """A run's scores on unseen tasks.
+
+    Attributes:
+        run: whose they are.
+        method: the run's, with the settings that it was evaluated with.
+        curve: the scores.
+    """
+
+    run: Run
+    method: Method
+    curve: AdaptationCurve
+
+
+def suffix(name: str) -> str:
+    """What the names of an evaluation's files end in."""
+    return f"-{name}" if name else ""
+
+
+def measure(run: Run, method: Method | None = None, name: str = "") -> AdaptationCurve:
     """Evaluate a run, and write evaluation.json, evaluation.csv and adaptation.png.
 
     Args:
         run: what to evaluate.
-        method: that of the run's config, with this schedule, where it is at hand.
-        schedule: which step sizes to take. Those of the paper are written beside the others, into
-            evaluation-paper.json and so on.
+        method: the run's, with the settings to evaluate it with; those of its config where None.
+        name: what to call the evaluation, where it stands beside that of the config: it is written
+            into evaluation-NAME.json and so on.
 
     Raises:
-        UserError: if the run has no sound checkpoint, or the paper has no other schedule for it.
+        UserError: if the run has no sound checkpoint.
     """
     # imported here: matplotlib takes half a second, which a training should not wait for
     from metarl.runs.plots import plot_adaptation
 
-    method = method or load_method(scheduled(run, schedule))
-    suffix = SUFFIXES[schedule]
+    method = method or load_method(run.config)
     problem = method.problem
     problem.check()
     run.check_data_hashes(problem.data_hashes)
@@ -83,14 +108,16 @@ def measure(run: Run, method: Method | None = None, schedule: Schedule = "own") 
     }
     with storing(run.results):
         run.results.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(description, indent=2) + "\n"
-        write_atomically(run.results / f"evaluation{suffix}.json", text)
-        write_atomically(run.results / f"evaluation{suffix}.csv", _csv(method.problem, curve))
+        # a line each: the scores of hundreds of tasks are many numbers
+        lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in description.items())
+        text = "{\n" + ",\n".join(lines) + "\n}\n"
+        write_atomically(run.results / f"evaluation{suffix(name)}.json", text)
+        write_atomically(run.results / f"evaluation{suffix(name)}.csv", _csv(problem, curve))
         plot_adaptation(
             {method.label: curve.summary},
-            method.problem.metric,
-            f"Adaptation: {method.problem.title}",
-            run.results / f"adaptation{suffix}.png",
+            problem.metric,
+            f"Adaptation: {problem.title}",
+            run.results / f"adaptation{suffix(name)}.png",
             counted=[method.axis],
             episodes={method.label: curve.episodes} if method.axis == "episodes" else None,
         )
@@ -112,14 +139,12 @@ def has_two_schedules(run: Run) -> bool:
     return isinstance(run.config, Config) and run.config.evaluation.step_sizes is not None
 
 
-def scheduled(run: Run, schedule: Schedule) -> AnyConfig:
-    """The config of a run, with the step sizes of this schedule.
+def with_papers_schedule(run: Run) -> AnyConfig:
+    """The config of a run, with the step sizes of Finn et al. (2017): α, and from then on α/2.
 
     Raises:
         UserError: if the paper has none for it, or that is its own.
     """
-    if schedule == "own":
-        return run.config
     if not isinstance(run.config, Config):
         raise UserError(f"{run.path} has no policy: the paper's schedule is one for returns")
     if METHODS.load(run.config.method.name).axis != "gradient steps":
@@ -171,29 +196,46 @@ def _kind(leaf: torch.Tensor) -> str:
     return f"{str(leaf.dtype).removeprefix('torch.')} of shape {tuple(leaf.shape)}"
 
 
-def measured(run: Run, schedule: Schedule = "own") -> tuple[AdaptationCurve, Method]:
-    """The last evaluation of a run's present weights, measured where missing.
+def evaluations(run: Run) -> list[str]:
+    """The names of a run's evaluations, that of its config, "", first."""
+    files = [
+        file for folder in (run.path, run.results) for file in folder.glob("evaluation-*.json")
+    ]
+    named = {file.stem.removeprefix("evaluation-") for file in files}
+    if has_two_schedules(run) and METHODS.load(run.config.method.name).axis == "gradient steps":
+        named.add(PAPER)
+    return ["", *sorted(named)]
 
-    Also the run's method, with the settings that it was evaluated with.
+
+def measured(run: Run, name: str = "") -> Evaluated:
+    """The last evaluation of this name of a run's present weights, measured where missing.
+
+    Raises:
+        UserError: if it is damaged; or missing, and nobody knows what was to be measured.
     """
-    name = f"evaluation{SUFFIXES[schedule]}.json"
+    file = f"evaluation{suffix(name)}.json"
     for folder in (run.results, run.path):
         try:
-            found = _Evaluation.model_validate_json(read_bounded(folder / name, LARGEST))
+            found = _Evaluation.model_validate_json(read_bounded(folder / file, LARGEST))
             if found.weights_sha256 == run.weights_sha256():
                 evaluation = type(run.config.evaluation).model_validate(found.settings)
                 config = run.config.model_copy(update={"evaluation": evaluation})
-                return found.curve, load_method(config)
+                return Evaluated(run, load_method(config), found.curve)
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
             problem = " ".join(str(error).split())
             raise UserError(
-                f"{folder / name} is damaged, or of another version of metarl ({problem}); "
+                f"{folder / file} is damaged, or of another version of metarl ({problem}); "
                 f"measure it anew: metarl evaluate {run.path}"
             ) from error
-    method = load_method(scheduled(run, schedule))
-    return measure(run, method, schedule), method
+    if name not in ("", PAPER):
+        raise UserError(
+            f"{run.path / file} is of other weights than the run has; delete it, or measure it "
+            f"anew: metarl evaluate {run.path} --name {name} --set evaluation.…"
+        )
+    method = load_method(with_papers_schedule(run) if name else run.config)
+    return Evaluated(run, method, measure(run, method, name))
 
 
 def steps_to_show(

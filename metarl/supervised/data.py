@@ -32,13 +32,13 @@ class ImageData(Section):
     rotated: ClassVar[bool] = False
 
     @property
-    def examples_per_shot(self) -> int:
-        """One image of each class."""
-        return self.ways
+    def called(self) -> str:
+        """What the data are called, such as `omniglot`."""
+        return self.name
 
-    def title(self, shots: int) -> str:
+    def title(self, shots: int, ways: int | None = None) -> str:
         """Such as `omniglot, 5-way 1-shot`."""
-        return f"{self.name}, {self.ways}-way {shots}-shot"
+        return f"{self.called}, {ways or self.ways}-way {shots}-shot"
 
     @cached_property
     def images(self) -> ImageSet:
@@ -122,9 +122,10 @@ class Folder(OwnImages):
     name: Literal["folder"] = "folder"
     path: Path
 
-    def title(self, shots: int) -> str:
-        """Such as `birds, 5-way 1-shot`."""
-        return f"{self.path.name}, {self.ways}-way {shots}-shot"
+    @property
+    def called(self) -> str:
+        """The folder's name."""
+        return self.path.name
 
     @cached_property
     def images(self) -> ImageSet:
@@ -160,9 +161,10 @@ class Dataset(OwnImages):
         section.__dict__["loaded"] = dataset
         return section
 
-    def title(self, shots: int) -> str:
-        """Such as `FashionMNIST, 5-way 1-shot`."""
-        return f"{type(self.loaded).__name__}, {self.ways}-way {shots}-shot"
+    @property
+    def called(self) -> str:
+        """Its class, such as `FashionMNIST`."""
+        return type(self.loaded).__name__
 
     @cached_property
     def loaded(self) -> LabelledImages:

@@ -95,7 +95,7 @@ class SupervisedMethod:
     def examples(self) -> int:
         """How many examples an iteration learns from."""
         settings, batch = self.problem.config.inner, self.problem.config.outer.meta_batch
-        each = self.ways or self.problem.data.examples_per_shot
+        each = self.ways or self.problem.data.ways or 1
         return batch * each * (settings.shots + settings.queries)
 
     def chunk_size(self, episodes: Episodes) -> int:

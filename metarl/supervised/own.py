@@ -75,14 +75,14 @@ class OwnTasks(Section):
         return KINDS[self.source.kind]
 
     @property
-    def examples_per_shot(self) -> int:
-        """One of each class."""
-        return self.tasks("train").outputs if self.kind is CLASSIFICATION else 1
+    def ways(self) -> int | None:
+        """As many as its tasks have."""
+        return self.tasks("train").outputs if self.kind is CLASSIFICATION else None
 
-    def title(self, shots: int) -> str:
+    def title(self, shots: int, ways: int | None = None) -> str:
         """Such as `Lines, 5-shot`."""
-        ways = f"{self.examples_per_shot}-way " if self.kind is CLASSIFICATION else ""
-        return f"{type(self.source).__name__}, {ways}{shots}-shot"
+        classes = f"{ways or self.ways}-way " if self.kind is CLASSIFICATION else ""
+        return f"{type(self.source).__name__}, {classes}{shots}-shot"
 
     def tasks(
         self, split: str, task_conditioned: bool = False, ways: int | None = None

@@ -65,7 +65,7 @@ class SupervisedProblem:
     @property
     def title(self) -> str:
         """Such as `omniglot, 5-way 1-shot`."""
-        return self.data.title(self.evaluation_shots)
+        return self.data.title(self.evaluation_shots, self.config.evaluation.ways)
 
     @property
     def data_hashes(self) -> dict[str, str]:
@@ -89,6 +89,7 @@ class SupervisedProblem:
         """The config's, with those of training where it gives none."""
         return {
             **self.config.evaluation.model_dump(mode="json"),
+            "ways": self.config.evaluation.ways or self.data.ways,
             "shots": self.evaluation_shots,
             "queries": self.evaluation_queries,
         }

@@ -45,7 +45,7 @@ class Reptile(MAML):
     @property
     def support(self) -> int:
         """How many examples of a task there are to learn from."""
-        return self.problem.config.inner.shots * self.problem.data.examples_per_shot
+        return self.problem.config.inner.shots * (self.problem.data.ways or 1)
 
     @property
     def batch(self) -> int:

@@ -21,9 +21,9 @@ class Sinusoid(Section):
 
     kind: ClassVar[Kind] = REGRESSION
     hashes: ClassVar[dict[str, str]] = {}
-    examples_per_shot: ClassVar[int] = 1
+    ways: ClassVar[None] = None
 
-    def title(self, shots: int) -> str:
+    def title(self, shots: int, ways: int | None = None) -> str:
         """Such as `sinusoid, 5-shot`."""
         return f"{self.name}, {shots}-shot"
 

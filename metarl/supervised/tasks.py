@@ -75,6 +75,10 @@ class Data(Protocol):
     """A section of the config that tells where tasks come from; see `metarl.supervised.data`."""
 
     @property
+    def name(self) -> str:
+        """What a config calls it, such as `omniglot`."""
+
+    @property
     def kind(self) -> Kind:
         """Whether numbers or classes are to be predicted."""
 
@@ -83,11 +87,11 @@ class Data(Protocol):
         """Checksums of what was read, where anything was."""
 
     @property
-    def examples_per_shot(self) -> int:
-        """How many examples a shot, or a query, stands for: one of each class."""
+    def ways(self) -> int | None:
+        """How many classes a task has, of each of which a shot is an example; None of numbers."""
 
-    def title(self, shots: int) -> str:
-        """Such as `omniglot, 5-way 1-shot`."""
+    def title(self, shots: int, ways: int | None = None) -> str:
+        """Such as `omniglot, 5-way 1-shot`, with another number of classes where one is given."""
 
     def tasks(self, split: str, task_conditioned: bool = False, ways: int | None = None) -> Tasks:
         """The tasks of `train`, `validation` or `test`.
