@@ -85,39 +85,41 @@ class Ant:
             0.1 * rng.standard_normal(model.nv),
         )
 
+    def sense(self, batch: Batch) -> Floats | None:
+        """Contact forces on the bodies, clipped, (num, 14, 6)."""
+        return np.clip(batch.bind("cfrc_ext"), -1.0, 1.0) if self._paper else None
+
     def reference(self, batch: Batch) -> Floats:
         """The torso's position before the step, as Ant-v5 takes it."""
         position: Floats = batch.bind("xpos")[:, 1, :2].copy()
         return position
 
-    def motion(self, batch: Batch, before: Floats, dt: float) -> Motion:
+    def motion(self, batch: Batch, forces: object, before: Floats, dt: float) -> Motion:
         """Forward velocity by the preset's definition."""
         if self._paper:
             return Motion(batch.bind("sensordata")[:, 0], batch.bind("subtree_com")[:, 1, :2])
         velocity = (batch.bind("xpos")[:, 1, :2] - before) / dt
         return Motion(velocity[:, 0], batch.bind("qpos")[:, :2])
 
-    def survival(self, batch: Batch) -> tuple[Floats | float, Mask]:
+    def survival(self, batch: Batch, forces: Floats | None) -> tuple[Floats | float, Mask]:
         """0.05 less the cost of contact; dead when fallen, jumping, or broken down."""
         qpos = batch.bind("qpos")
         low, high = HEALTHY_HEIGHT
         # a state that is not finite fails the comparisons
         healthy = (qpos[:, 2] >= low) & (qpos[:, 2] <= high)
         healthy &= np.isfinite(qpos).all(axis=1) & intact(batch)
-        if not self._paper:
+        if forces is None:
             return SURVIVAL, ~healthy
-        forces = np.clip(batch.bind("cfrc_ext"), -1.0, 1.0)
         cost = CONTACT_COST * np.square(forces).sum(axis=(1, 2))
         return SURVIVAL - cost, ~(healthy & np.isfinite(cost))
 
-    def observe(self, batch: Batch) -> Floats:
+    def observe(self, batch: Batch, forces: Floats | None) -> Floats:
         """(num, 125), (num, 29) or (num, 27)."""
         qpos, qvel = batch.bind("qpos"), batch.bind("qvel")
-        if not self._paper:
+        if forces is None:
             return np.concatenate([qpos if self.sees_position else qpos[:, 2:], qvel], axis=1)
-        forces = np.clip(batch.bind("cfrc_ext"), -1.0, 1.0).reshape(batch.nsim, -1)
-        torso = batch.bind("xmat")[:, 1]
-        return np.concatenate([qpos, qvel, forces, torso, batch.bind("subtree_com")[:, 1]], axis=1)
+        torso, centre = batch.bind("xmat")[:, 1], batch.bind("subtree_com")[:, 1]
+        return np.concatenate([qpos, qvel, forces.reshape(batch.nsim, -1), torso, centre], axis=1)
 
 
 def ant_velocity(

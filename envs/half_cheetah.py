@@ -1,6 +1,7 @@
 """Half-cheetah, run at a velocity or in a direction (Finn et al. 2017, section 5.3)."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ from mujoco.batch import Batch
 
 from metarl.envs.mujoco_world import Motion, MujocoFamily
 from metarl.envs.objectives import TargetDirection, TargetVelocity
+from metarl.envs.planar import Centre, PlanarChain
 from metarl.envs.world import Floats, Mask
 
 Dynamics = Literal["paper", "gymnasium"]
@@ -37,6 +39,7 @@ class HalfCheetah:
 
     dynamics: Dynamics = "paper"
     control_cost = 0.05
+    stage = mujoco.mjtStage.mjSTAGE_NONE  # whatever it is asked is said by qpos and qvel
 
     def __post_init__(self) -> None:
         check_dynamics(self.dynamics)
@@ -50,26 +53,18 @@ class HalfCheetah:
         """Physics steps in an environment step."""
         return 1 if self._paper else 5
 
-    @property
-    def stage(self) -> mujoco.mjtStage:
-        """The paper's observation wants positions and velocities of the new state."""
-        return mujoco.mjtStage.mjSTAGE_VEL if self._paper else mujoco.mjtStage.mjSTAGE_NONE
-
     def model(self) -> mujoco.MjModel:
         """The stock model; the paper's has the same masses, gears, friction and control range."""
-        spec = mujoco.MjSpec.from_file(str(ASSET))
-        if self._paper:
-            spec.add_sensor(
-                name="velocity",
-                type=mujoco.mjtSensor.mjSENS_SUBTREELINVEL,
-                objtype=mujoco.mjtObj.mjOBJ_BODY,
-                objname="torso",
-            )
-        model = spec.compile()
+        model = mujoco.MjSpec.from_file(str(ASSET)).compile()
         # what the stock file's `settotalmass` does, which MuJoCo 4 warns of
         mujoco.mj_setTotalmass(model, TOTAL_MASS)
         mujoco.mj_setConst(model, mujoco.MjData(model))
         return model
+
+    @cached_property
+    def chain(self) -> PlanarChain:
+        """Where its centre of mass is."""
+        return PlanarChain.of(self.model())
 
     def start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """The model's rest position with noise."""
@@ -83,29 +78,35 @@ class HalfCheetah:
             0.1 * rng.standard_normal(model.nv),
         )
 
+    def sense(self, batch: Batch) -> Centre | None:
+        """The centre of mass."""
+        if not self._paper:
+            return None
+        return self.chain.centre(batch.bind("qpos"), batch.bind("qvel"))
+
     def reference(self, batch: Batch) -> Floats:
         """x before the step."""
-        x: Floats = batch.bind("qpos")[:, :1].copy()
+        x: Floats = batch.bind("qpos")[:, 0].copy()
         return x
 
-    def motion(self, batch: Batch, before: Floats, dt: float) -> Motion:
+    def motion(self, batch: Batch, centre: Centre | None, before: Floats, dt: float) -> Motion:
         """Forward velocity by the preset's definition."""
-        x = batch.bind("qpos")[:, :1]
-        velocity = batch.bind("sensordata")[:, 0] if self._paper else ((x - before) / dt)[:, 0]
+        x = batch.bind("qpos")[:, 0]
         position = np.zeros((batch.nsim, 2))
-        position[:, :1] = x
-        return Motion(velocity, position)
+        position[:, 0] = x
+        return Motion((x - before) / dt if centre is None else centre.velocity[0], position)
 
-    def survival(self, batch: Batch) -> tuple[float, Mask]:
+    def survival(self, batch: Batch, centre: object) -> tuple[float, Mask]:
         """A half-cheetah never terminates."""
         return 0.0, np.zeros(batch.nsim, dtype=bool)
 
-    def observe(self, batch: Batch) -> Floats:
+    def observe(self, batch: Batch, centre: Centre | None) -> Floats:
         """(num, 20) or (num, 17)."""
-        parts = [batch.bind("qpos")[:, 1:], batch.bind("qvel")]
-        if self._paper:
-            parts.append(batch.bind("subtree_com")[:, 1])
-        return np.concatenate(parts, axis=1)
+        qpos, qvel = batch.bind("qpos"), batch.bind("qvel")
+        if centre is None:
+            return np.concatenate([qpos[:, 1:], qvel], axis=1)
+        x, z = centre.position
+        return np.column_stack([qpos[:, 1:], qvel, x, np.zeros(batch.nsim), z])
 
 
 def half_cheetah_velocity(

@@ -1,9 +1,8 @@
 """A world of MuJoCo simulations, stepped by mujoco.batch on a thread pool."""
 
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import gymnasium as gym
 import mujoco
@@ -22,6 +21,9 @@ from metarl.processors import processors
 FASTEST = 1000.0
 
 
+Sensed = TypeVar("Sensed")
+
+
 class Motion(NamedTuple):
     """How simulations moved in a step: forward velocity (num,) and position (num, 2)."""
 
@@ -29,7 +31,7 @@ class Motion(NamedTuple):
     position: Floats
 
 
-class Robot(Protocol):
+class Robot(Protocol[Sensed]):
     """The body of a family: its model, what it senses, what moving costs."""
 
     @property
@@ -53,16 +55,19 @@ class Robot(Protocol):
     def reference(self, batch: Batch) -> Floats:
         """What `motion` wants to know of the state before a step: an array (num, ·), not a view."""
 
-    def motion(self, batch: Batch, before: Floats, dt: float) -> Motion:
+    def sense(self, batch: Batch) -> Sensed:
+        """What several of the following want to know of a new state: computed once a step."""
+
+    def motion(self, batch: Batch, sensed: Sensed, before: Floats, dt: float) -> Motion:
         """How far the step went."""
 
-    def survival(self, batch: Batch) -> tuple[Floats | float, Mask]:
+    def survival(self, batch: Batch, sensed: Sensed) -> tuple[Floats | float, Mask]:
         """What staying alive is worth, after costs of contact (num,), and who does not (num,).
 
         A robot that terminates does so as well where `intact` is false.
         """
 
-    def observe(self, batch: Batch) -> Floats:
+    def observe(self, batch: Batch, sensed: Sensed) -> Floats:
         """Observations, a new array (num, S)."""
 
 
@@ -78,15 +83,6 @@ class Simulations(Batch):  # type: ignore[misc] # mujoco has no types
         if name not in self._views:
             self._views[name] = super().bind(name)
         return self._views[name]
-
-
-def without_forces(model: mujoco.MjModel) -> mujoco.MjModel:
-    """A copy whose positions and velocities are the model's, and which does nothing else."""
-    moving = copy(model)
-    disable = mujoco.mjtDisableBit
-    for force in ("CONSTRAINT", "CONTACT", "ACTUATION", "SPRING", "DAMPER", "GRAVITY"):
-        moving.opt.disableflags |= getattr(disable, f"mjDSBL_{force}")
-    return moving
 
 
 def intact(batch: Batch) -> Mask:
@@ -105,27 +101,24 @@ class MujocoWorld:
     progress, plus what survival is worth, minus the cost of control on the clipped action.
     """
 
-    def __init__(self, robot: Robot, objective: Objective, num: int, num_threads: int) -> None:
+    def __init__(self, robot: Robot[Any], objective: Objective, num: int, num_threads: int) -> None:
         self.robot = robot
         self.objective = objective
         model = robot.model()
         # a simulation that breaks down must be seen, not silently put back to its start
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        self.batch = self.seen = Simulations(model, num, num_threads)
-        if robot.stage == mujoco.mjtStage.mjSTAGE_VEL:
-            # in the physics' own batch the stages before would find contacts and constraints, too
-            self.seen = Simulations(without_forces(model), num, num_threads)
+        self.batch = Simulations(model, num, num_threads)
         self.tasks: Floats = np.zeros((num, objective.task_size))
         self.dt = model.opt.timestep * robot.frame_skip
         self.fps = round(1.0 / self.dt)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (model.nu,), np.float32)
-        size = robot.observe(self.seen).shape[1]
+        self._sensed = robot.sense(self.batch)
+        size = robot.observe(self.batch, self._sensed).shape[1]
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
         # MuJoCo fills a derived field from the first call after it was asked for, so ask for all
-        robot.motion(self.seen, robot.reference(self.seen), self.dt)
-        robot.survival(self.seen)
+        robot.motion(self.batch, self._sensed, robot.reference(self.batch), self.dt)
+        robot.survival(self.batch, self._sensed)
         self.batch.forward()
-        self._look(np.ones(num, dtype=bool))
         self._broken: Mask = np.zeros(num, dtype=bool)
         self._renderer: SceneRenderer | None = None
 
@@ -136,20 +129,15 @@ class MujocoWorld:
         for index in np.flatnonzero(selected):
             qpos[index], qvel[index] = self.robot.start(self.batch.model, rng(int(index)))
         self.batch.forward(selected)
-        self._look(selected)
+        self._sensed = self.robot.sense(self.batch)
         self._broken[selected] = False
 
-    def advance(self, active: Mask) -> None:
-        """The physics of a step, and what observations and rewards need of the new state."""
-        here = self.robot.stage if self.seen is self.batch else mujoco.mjtStage.mjSTAGE_NONE
-        self.batch.step(active, nstep=self.robot.frame_skip, stage=here)
-        self._look(active)
-
-    def _look(self, selected: Mask) -> None:
-        if self.seen is not self.batch:
-            for name in ("qpos", "qvel"):
-                self.seen.bind(name)[:] = self.batch.bind(name)
-            self.seen.forward(selected, stage=self.robot.stage)
+    def advance(self, active: Mask) -> Motion:
+        """The physics of a step, and how far it went."""
+        before = self.robot.reference(self.batch)
+        self.batch.step(active, nstep=self.robot.frame_skip, stage=self.robot.stage)
+        self._sensed = self.robot.sense(self.batch)
+        return self.robot.motion(self.batch, self._sensed, before, self.dt)
 
     def step(self, actions: NDArray[Any], active: Mask) -> tuple[Floats, Mask]:
         """One environment step.
@@ -160,15 +148,13 @@ class MujocoWorld:
         """
         clipped = np.clip(actions, -1.0, 1.0)
         self.batch.bind("ctrl")[:] = clipped
-        before = self.robot.reference(self.seen)
-        self.advance(active)
-        motion = self.robot.motion(self.seen, before, self.dt)
-        survival, terminated = self.robot.survival(self.seen)
+        motion = self.advance(active)
+        survival, terminated = self.robot.survival(self.batch, self._sensed)
         # summed in the actions' own precision, as gymnasium's environments do
         cost = self.robot.control_cost * np.square(clipped).sum(axis=-1)
         progress = self.objective.progress(self.tasks, motion.velocity, motion.position)
         rewards = progress + survival - cost
-        self._broken = ~(intact(self.seen) & np.isfinite(rewards))
+        self._broken = ~(intact(self.batch) & np.isfinite(rewards))
         if self._broken.any():
             self._check_ended(terminated)
             rewards[self._broken] = 0.0  # its episode has ended, and its last reward says nothing
@@ -185,7 +171,7 @@ class MujocoWorld:
 
     def observe(self) -> Floats:
         """Observations (num, S); zeros where a simulation broke down."""
-        observations = self.robot.observe(self.seen)
+        observations = self.robot.observe(self.batch, self._sensed)
         if self._broken.any():
             observations[self._broken] = 0.0
         return observations
@@ -217,7 +203,7 @@ class MujocoFamily(NativeTaskFamily):
         num_threads: threads of the physics; 0 for as many as this process has processors.
     """
 
-    robot: Robot
+    robot: Robot[Any]
     objective: Objective
     horizon: int = 200
     num_threads: int = 0

@@ -7,11 +7,15 @@ import mujoco
 import numpy as np
 import pytest
 from gymnasium.utils.env_match import check_environments_match
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 import metarl.envs
 from metarl.envs.ant import Ant
 from metarl.envs.half_cheetah import HalfCheetah
 from metarl.envs.mujoco_world import FASTEST
+from metarl.envs.planar import PlanarChain
 
 GYMNASIUM_ASSETS = Path(gym.__file__).parent / "envs" / "mujoco" / "assets"
 
@@ -136,6 +140,36 @@ def test_the_paper_preset_is_what_mujoco_computes_by_hand(family: str) -> None:
         if terminated:
             break
     assert touched or family.startswith("half")
+
+
+@given(arrays(np.float64, (3, 9), elements=st.floats(-50.0, 50.0)), st.integers(0, 2**32))
+@settings(max_examples=100, deadline=None)
+def test_a_half_cheetahs_centre_of_mass_is_mujocos_in_every_position(qpos, seed: int) -> None:
+    model = HalfCheetah().model()
+    qvel = 10.0 * np.random.default_rng(seed).standard_normal(qpos.shape)
+    position, velocity = HalfCheetah().chain.centre(qpos, qvel)
+    data = mujoco.MjData(model)
+    for number in range(len(qpos)):
+        data.qpos[:], data.qvel[:] = qpos[number], qvel[number]
+        mujoco.mj_forward(model, data)
+        mujoco.mj_subtreeVel(model, data)
+        centre, moving = data.subtree_com[1], data.subtree_linvel[1]
+        np.testing.assert_allclose(position[:, number], centre[[0, 2]], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(velocity[:, number], moving[[0, 2]], rtol=0, atol=1e-11)
+        assert abs(centre[1]) < 1e-15  # what the observation has as zero
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("jnt_pos", 0.1), ("qpos0", 0.1), ("body_quat", 0.5), ("jnt_axis", 0.7), ("jnt_type", 0)],
+)
+def test_the_centre_of_mass_of_another_kind_of_robot_is_refused(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match="hinge about y"):
+        PlanarChain.of(Ant().model())
+    model = HalfCheetah().model()
+    getattr(model, field)[-1] = value
+    with pytest.raises(ValueError, match="hinge about y"):
+        PlanarChain.of(model)
 
 
 def test_the_papers_ant_has_its_own_step_contacts_and_start() -> None:

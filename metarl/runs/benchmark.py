@@ -27,6 +27,7 @@ from mujoco.batch import Batch
 
 from metarl.compute import over_chunks
 from metarl.envs.mujoco_world import MujocoFamily
+from metarl.envs.world import Mask
 from metarl.method import Method, load_method, train
 from metarl.params import flatten, repeat
 from metarl.processors import processors
@@ -181,9 +182,13 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
         vector.close()
         return rate
 
+    def observed(active: Mask) -> None:
+        world.advance(active)
+        world.observe()
+
     return {
         "physics": physics(plain, partial(plain.step, nstep=family.robot.frame_skip)),
-        "observed": physics(world.batch, world.advance),
+        "observed": physics(world.batch, observed),
         "sampler": steps / _median(sampled, repeats),
         "sync": stepped(SyncVectorEnv, 16),
         "async": stepped(AsyncVectorEnv, processors()),
