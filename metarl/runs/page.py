@@ -7,10 +7,8 @@ with several sections, such as of 5 and of 20 classes, have one more before them
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
@@ -75,50 +73,51 @@ def write_page(evaluated: Sequence[Evaluated], page: Path, notes: Path | None) -
     introduction = said.pop(INTRODUCTION, "")
     names = short_names(list(dict.fromkeys(each.run.path for each in evaluated)))
     folder = page.parent / page.stem
-    sections: dict[str, dict[str, str]] = {}
-    data: dict[str, list[tuple[str, Column]]] = defaultdict(list)
+    sections: list[dict[str, str]] = []
     pictures = []
     # sections of the same data, or of a family with other settings, follow one another
-    related = gathered(gathered(evaluated, _same_tasks), lambda *two: len({*map(_kind, two)}) == 1)
-    for section in chain.from_iterable(related):
-        groups = [experiments(group) for group in _protocols(section)]
-        entries = groups[0]
-        title = entries[0].method.problem.title
-        settings = _tasks(entries[0].runs[0].config)
-        if title in sections:  # the same tasks with other settings, such as other dynamics
-            title += f", {settings}"
-        slug = _slug(title)
-        picture = folder / f"{slug}.png"
-        known = published(entries[0].method.problem)
-        with storing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            _draw(entries, known, picture)
-        pictures.append(picture)
-        runs = {run.path: run for group in groups for entry in group for run in entry.runs}
-        sections[title] = {
-            "title": title,
-            "settings": settings,
-            "axis": entries[0].method.problem.metric.axis,
-            "counted": counted_in(axes_of(entries)),
-            "table": _markdown(_rows(groups, known)),
-            "source": known.source if known else "",
-            "picture": picture.relative_to(page.parent).as_posix(),
-            "runs": _markdown([_made(run, names) for run in runs.values()]),
-            "notes": said.pop(slug, ""),
-        }
-        if entries[0].runs[0].config.domain == "supervised":
-            data[_kind(section)].append((title, (entries, known)))
-    for name, columns in data.items():
-        if len(columns) > 1:
-            first, _ = columns[0]
-            table = _markdown(overview([column for _, column in columns]))
-            sections[first]["overview"] = table
-            sections[first]["data"] = name
-            sections[first]["remarks"] = said.pop(_slug(name), "")
+    for related in gathered(gathered(evaluated, _same_tasks), _same_kind):
+        columns: list[Column] = []
+        first = len(sections)
+        for section in related:
+            groups = [experiments(group) for group in _protocols(section)]
+            entries = groups[0]
+            title, settings = entries[0].method.problem.title, _tasks(entries[0].runs[0].config)
+            if title in [other["title"] for other in sections]:  # such as with other dynamics
+                title += f", {settings}"
+            slug = _slug(title)
+            picture = folder / f"{slug}.png"
+            known = published(entries[0].method.problem)
+            with storing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                _draw(entries, known, picture)
+            pictures.append(picture)
+            runs = {run.path: run for group in groups for entry in group for run in entry.runs}
+            columns.append((entries, known))
+            sections.append(
+                {
+                    "title": title,
+                    "settings": settings,
+                    "axis": entries[0].method.problem.metric.axis,
+                    "counted": counted_in(axes_of(entries)),
+                    "table": _markdown(_rows(groups, known)),
+                    "source": known.source if known else "",
+                    "picture": picture.relative_to(page.parent).as_posix(),
+                    "runs": _markdown([_made(run, names) for run in runs.values()]),
+                    "notes": said.pop(slug, ""),
+                }
+            )
+        name, config = _kind(related[0]), related[0][0].run.config
+        if len(columns) > 1 and config.domain == "supervised":
+            sections[first] |= {
+                "data": name,
+                "overview": _markdown(overview(columns)),
+                "remarks": said.pop(_slug(name), ""),
+            }
     template = resources.files("metarl.runs").joinpath("page.md").read_text()
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     text = environment.from_string(template).render(
-        introduction=introduction, sections=list(sections.values()), rest=list(said.values())
+        introduction=introduction, sections=sections, rest=list(said.values())
     )
     with storing(page):
         page.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
@@ -129,6 +128,10 @@ def _kind(section: Sequence[Evaluated]) -> str:
     """The name of a section's data, or of its family of tasks."""
     config = section[0].run.config
     return config.family.name if isinstance(config, Config) else cast(Data, config.data).name
+
+
+def _same_kind(one: Sequence[Evaluated], other: Sequence[Evaluated]) -> bool:
+    return _kind(one) == _kind(other)
 
 
 def _same_tasks(one: Evaluated, other: Evaluated) -> bool:
