@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from copy import copy
 
 import mujoco
 import numpy as np
@@ -55,6 +56,12 @@ class SceneRenderer:
 
     def __init__(self, model: mujoco.MjModel) -> None:
         choose_backend()
+        model = copy(model)
+        # the floor is endless to the physics, but not in a picture: robots run off its 40 m. Of what
+        # has no size, the texture is repeated so often a metre
+        floor = np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
+        model.mat_texrepeat[model.geom_matid[floor]] /= 2.0 * model.geom_size[floor, :2]
+        model.geom_size[floor, :2] = 0.0
         try:
             self._renderer = mujoco.Renderer(model, HEIGHT, WIDTH)
         except Exception as error:

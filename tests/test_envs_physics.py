@@ -284,3 +284,14 @@ def test_the_wildest_controls_are_far_from_what_counts_as_broken_down() -> None:
                 envs.step(actions)
                 fastest = max(fastest, np.abs(envs.world.batch.bind("qvel")).max())
             assert fastest < FASTEST / 10
+
+
+def test_there_is_floor_in_the_picture_however_far_a_robot_ran() -> None:
+    env = metarl.envs.half_cheetah_direction("gymnasium").make(render_mode="rgb_array")
+    env.reset(seed=0, options={"task": np.array([1.0])})
+    env.unwrapped.world.batch.bind("qpos")[0, 0] = 100.0
+    env.step(np.zeros(6, dtype=np.float32))
+    below = env.render()[300:]  # black squares and white ones
+    assert below.min() < 30
+    assert below.max() > 180
+    env.close()
