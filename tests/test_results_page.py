@@ -170,6 +170,17 @@ def test_an_evaluation_with_a_name_stands_beside_that_of_the_config(
     assert "is of other weights than the run has" in said
 
 
+def test_runs_that_saw_other_images_are_not_put_into_one_section(tmp_path: Path, complaint) -> None:
+    runs = [tmp_path / name for name in ("matching-s1", "siamese-s1")]
+    for run in runs:
+        shutil.copytree(DOCS / "runs" / run.name, run)
+    state = (runs[1] / "state.json").read_text()
+    hashed = json.loads(state)["provenance"]["data_sha256"]
+    (runs[1] / "state.json").write_text(state.replace(hashed, "0" * 64))
+    said = complaint("results", *map(str, runs), "--out", str(tmp_path / "page.md"))
+    assert "siamese-s1 was trained on other data" in said
+
+
 def test_the_papers_schedule_is_evaluated_beside_the_runs_own(tmp_path: Path, complaint) -> None:
     run = tmp_path / "run"
     shutil.copytree(ROOT / "configs" / "trained" / "point_navigation", run)

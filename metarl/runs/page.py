@@ -65,7 +65,7 @@ def write_page(evaluated: Sequence[Evaluated], page: Path, notes: Path | None) -
         What was written.
 
     Raises:
-        UserError: if a run's files are damaged.
+        UserError: if a run's files are damaged, or runs saw other images under the same name.
         StorageError: if something cannot be written.
     """
     files = sorted(notes.glob("*.md")) if notes else []
@@ -80,6 +80,8 @@ def write_page(evaluated: Sequence[Evaluated], page: Path, notes: Path | None) -
         columns: list[Column] = []
         first = len(sections)
         for section in related:
+            for each in section[1:]:
+                each.run.check_data_hashes(section[0].run.data_hashes())
             groups = [experiments(group) for group in _protocols(section)]
             entries = groups[0]
             title, settings = entries[0].method.problem.title, _tasks(entries[0].runs[0].config)
