@@ -44,6 +44,7 @@ class MultiTaskPPO:
             gamma=config.inner.gamma,
             gae_lambda=settings.lam,
             clip_range=settings.clip_range,
+            normalize_advantage=settings.normalize_advantages,
             # the value network is separate, and its gradients must not shrink the policy's
             max_grad_norm=float("inf"),
             policy_kwargs=policy_keywords(problem.policy, settings.value_hidden_sizes),

@@ -13,6 +13,7 @@ from stable_baselines3.common.logger import Logger
 
 from metarl.baselines import pretrained_policy
 from metarl.baselines.multi_task_env import MultiTaskEnv
+from metarl.baselines.ppo import MultiTaskPPO
 from metarl.baselines.pretrained_policy import chosen_step_sizes
 from metarl.baselines.stable_baselines import (
     load_model,
@@ -25,6 +26,7 @@ from metarl.envs import PointNavigation, TaskConditioned, load_family
 from metarl.errors import UserError
 from metarl.method import load_method, train
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
+from metarl.rl.problem import PolicyProblem
 from metarl.runs.config import load_config
 
 TINY = [
@@ -216,6 +218,23 @@ def test_pretraining_learns(method: str, share: float) -> None:
         return np.mean([metrics["return/after_0_steps"] for _, metrics in results[-5:]])
 
     assert reached(1e-3) > share * reached(1e-12)  # returns are negative
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_ppo_has_the_settings_of_the_config(asked: bool) -> None:
+    settings = {
+        "learning_rate": 2e-4,
+        "lam": 0.9,
+        "epochs": 3,
+        "minibatch": 7,
+        "clip_range": 0.3,
+        "normalize_advantages": asked,
+    }
+    changes = [f"baseline.{name}={value}" for name, value in settings.items()]
+    model = MultiTaskPPO(PolicyProblem(tiny("method=pretrained", *changes))).model
+    assert (model.learning_rate, model.gae_lambda, model.n_epochs) == (2e-4, 0.9, 3)
+    assert (model.batch_size, model.clip_range(1.0)) == (7, 0.3)
+    assert model.normalize_advantage == asked
 
 
 def test_pretraining_works_on_a_users_discrete_family(in_users_folder: Path) -> None:

@@ -165,6 +165,7 @@ class BaselineConfig(Section):
     epochs: PositiveInt = 4
     minibatch: Annotated[int, Field(ge=2)] = 4000
     clip_range: Fraction = 0.2
+    normalize_advantages: bool = True
     value_hidden_sizes: Widths = (64, 64)
     step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (
         0.01,
