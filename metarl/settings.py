@@ -242,6 +242,12 @@ def sentence(said: str) -> PydanticCustomError:
     return PydanticCustomError("sentence", "{said}", {"said": said})
 
 
+def first_mistake(error: ValidationError, file: str) -> str:
+    """What is wrong with a file that nobody writes by hand, such as `state.json.sha256: …`."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join([file, *map(str, first['loc'])])}: {first['msg']}"
+
+
 def _sentences(schema: type[BaseModel], error: ValidationError, prefix: str = "") -> list[str]:
     """A sentence for each mistake; those of a section whose schema was looked up are its own."""
     sentences = []

@@ -168,6 +168,9 @@ def test_an_evaluation_with_a_name_stands_beside_that_of_the_config(
     (run / "evaluation-7-shot.json").write_text(json.dumps(state))
     said = complaint("results", str(run), "--out", str(tmp_path / "page.md"))
     assert "is of other weights than the run has" in said
+    (run / "evaluation-7-shot.json").write_text("{}")
+    said = complaint("results", str(run), "--out", str(tmp_path / "page.md"))
+    assert "(evaluation-7-shot.json.weights_sha256: Field required); delete it" in said
 
 
 def test_runs_that_saw_other_images_are_not_put_into_one_section(tmp_path: Path, complaint) -> None:

@@ -843,6 +843,11 @@ def test_the_sheet_is_the_first_episode_of_the_evaluation(tmp_path: Path) -> Non
     assert 100 * (sheet.answers == sheet.labels).mean() == pytest.approx(curve.scores[0, -1])
 
 
+def test_an_evaluation_of_other_classes_is_refused_where_there_are_none(waves, complaint) -> None:
+    said = complaint("evaluate", waves("run"), "--set=evaluation.ways=3")
+    assert "evaluation.ways=3: sinusoid has no classes" in said
+
+
 @pytest.mark.parametrize("method", ["maml", "pretrained"])
 def test_an_annealed_run_cannot_be_made_longer(waves, complaint, method) -> None:
     run = waves("run", "outer.anneal=true", f"method={method}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
@@ -23,7 +23,7 @@ from metarl.rl.config import Config
 from metarl.rl.methods import METHODS
 from metarl.runs.config import AnyConfig
 from metarl.runs.run import Run
-from metarl.settings import Natural, Positive
+from metarl.settings import Natural, Positive, first_mistake
 
 PAPER = "paper"  # the name of an evaluation with the step sizes of Finn et al. (2017)
 LARGEST = 2**28  # bytes
@@ -224,10 +224,14 @@ def measured(run: Run, name: str = "") -> Evaluated:
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            problem = " ".join(str(error).split())
+            if isinstance(error, ValidationError):
+                problem = first_mistake(error, file)
+            else:
+                problem = " ".join(str(error).split())
+            asked = f" --name {name}" if name else ""
             raise UserError(
-                f"{folder / file} is damaged, or of another version of metarl ({problem}); "
-                f"measure it anew: metarl evaluate {run.path}"
+                f"{folder / file} is damaged, or of another version of metarl ({problem}); delete "
+                f"it, or measure it anew: metarl evaluate {run.path}{asked}"
             ) from error
     if name not in ("", PAPER):
         raise UserError(

@@ -59,6 +59,7 @@ from metarl.runs.config import (
 )
 from metarl.runs.metrics import NAME as METRICS
 from metarl.runs.metrics import read_metrics
+from metarl.settings import first_mistake
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -381,9 +382,7 @@ class Run:
         try:
             return Description.model_validate_json(read_bounded(file, LARGEST_STATE))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join([STATE, *map(str, first["loc"])])
-            raise self._damaged(ValueError(f"{place}: {first['msg']}")) from error
+            raise self._damaged(ValueError(first_mistake(error, STATE))) from error
         except (OSError, ValueError) as error:
             raise self._damaged(error) from error
 

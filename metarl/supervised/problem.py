@@ -116,10 +116,12 @@ class SupervisedProblem:
         self.tasks("train", ways).check(settings.shots, settings.queries)
         method, asked = METHODS.load(self.config.method.name), self.config.evaluation.ways
         own = self.tasks("test").outputs
+        if asked is not None and self.data.ways is None:
+            raise UserError(f"evaluation.ways={asked}: {self.data.name} has no classes")
         if asked not in (None, own) and not method.any_ways:
             raise UserError(
-                f"evaluation.ways={asked}: {method.label} tells {own} classes apart, as it was "
-                "trained to; leave it away, or train with another data.ways"
+                f"evaluation.ways={asked}: {self.config.method.name} tells {own} classes apart, as "
+                "it was trained to; leave it away, or train with another data.ways"
             )
         for split in ("validation", "test") if method.validates else ("test",):
             tasks = self.tasks(split, self.config.evaluation.ways)
