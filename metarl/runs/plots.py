@@ -161,17 +161,21 @@ def plot_summary(
         published: what somebody else published, by stage; drawn where stages are gradient steps.
     """
     trained = any(part for parts in training.values() for part in parts.values())
-    figure = Figure(figsize=(9.6 if trained else 5.2, 3.8), layout="constrained")
+    figure = Figure(figsize=(11.6 if trained else 7.2, 3.8), layout="constrained")
     panels = figure.subplots(1, 1 + trained, squeeze=False)[0]
     note = _adaptation(panels[0], adapted, metric, counted, episodes)
     if published and not episodes:
         panels[0].plot(*zip(*published.items(), strict=True), "kx:", label="published")
     if trained:
         note += "; in training, " + _training(panels[1], training, metric)
+        if any(parts["before"] and parts["after"] for parts in training.values()):
+            note += "; dotted, before adaptation"
     figure.suptitle(title)
     for axes in panels:
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=7)
+    # one for both panels, in which each has its colour, and beside them: there may be many
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside right center")
     figure.supxlabel(textwrap.fill(note, 75 * len(panels)), fontsize=8, color="0.35")
     for path in paths:
         figure.savefig(path, dpi=100)
@@ -196,6 +200,7 @@ def _adaptation(
         axes.fill_between(x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
     if episodes:
         axes.set_xscale("symlog", linthresh=1.0)
+        axes.set_xlim(left=-0.1)  # fewer than none there are not
         axes.set_xlabel(AXES["episodes"].plot)
     else:
         axes.set_xlabel(counted_in(counted))
@@ -220,8 +225,10 @@ def _limit(axes: Axes, estimates: NDArray[Any]) -> None:
 
 def _training(axes: Axes, curves: TrainingCurves, metric: Metric) -> str:
     """Draw scores in training, and say what the band is."""
-    for (label, parts), (colour, _, _) in zip(curves.items(), _styles(curves), strict=True):
-        for part, style in (("before", ":" if parts["after"] else "-"), ("after", "-")):
+    for index, (label, parts) in enumerate(curves.items()):
+        colour, _, _ = _styles(curves)[index]
+        line = "-" if index < len(STYLES) else "--"  # where colours recur
+        for part, style in (("before", ":" if parts["after"] else line), ("after", line)):
             if not parts[part]:
                 continue
             length = min(len(samples) for samples, _ in parts[part])
@@ -355,7 +362,12 @@ def _scale(axes: Axes, metric: Metric) -> None:
 
 
 def _styles(curves: Mapping[Any, Any]) -> list[tuple[str, str, Any]]:
-    return [STYLES[index % len(STYLES)] for index in range(len(curves))]
+    """A colour, a marker and a dash for each; where colours recur, it is with other markers."""
+    count = len(STYLES)
+    others = [STYLES[(index + index // count) % count] for index in range(len(curves))]
+    return [
+        (STYLES[index % count][0], marker, dash) for index, (_, marker, dash) in enumerate(others)
+    ]
 
 
 def _smooth(values: NDArray[Any], window: int) -> NDArray[Any]:
