@@ -57,9 +57,13 @@ class SceneRenderer:
     def __init__(self, model: mujoco.MjModel) -> None:
         choose_backend()
         model = copy(model)
-        # the floor is endless to the physics, but not in a picture: robots run off its 40 m. Of what
-        # has no size, the texture is repeated so often a metre
-        floor = np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
+        # the floor is endless to the physics, but in a picture robots would run off its 40 m; and
+        # the texture of what has no size is repeated so often a metre
+        floor = np.flatnonzero(
+            (model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
+            & (model.geom_matid >= 0)
+            & (model.geom_size[:, :2] > 0.0).all(axis=1)
+        )
         model.mat_texrepeat[model.geom_matid[floor]] /= 2.0 * model.geom_size[floor, :2]
         model.geom_size[floor, :2] = 0.0
         try:
