@@ -300,9 +300,10 @@ def test_a_policy_comes_with_the_package_and_says_where_it_is_from(
     monkeypatch.setattr(
         "metarl.runs.results.measure", None
     )  # its evaluation is there, and up to date
-    curve, method = measured(run)
+    evaluated = measured(run)
+    method = evaluated.method
     assert run.load().iteration == method.updates
-    assert len(curve.tasks) == run.config.evaluation.tasks
+    assert len(evaluated.curve.tasks) == run.config.evaluation.tasks
     assert method.problem.config == run.config
     assert main(["render", name, "--steps", "1"]) == 0
     pictures = "*.png" if name == "sinusoid" else "*.gif"
