@@ -75,7 +75,8 @@ def compare(runs: Sequence[Run]) -> list[Entry]:
 def experiments(evaluated: Sequence[Evaluated]) -> list[Entry]:
     """Group what was evaluated alike, in the order of the domain's registry of methods."""
     groups = gathered(
-        evaluated, lambda one, other: not differences(one.run.config, other.run.config, SEED)
+        evaluated,
+        lambda group, other: not differences(group[0].run.config, other.run.config, SEED),
     )
     labels = Counter(group[0].method.label for group in groups)
     names = short_names([each.run.path for each in evaluated])
@@ -186,15 +187,17 @@ def short_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def by_tasks(runs: Sequence[Run]) -> list[list[Run]]:
     """The runs that can be compared with one another, in the order of their first ones."""
-    return gathered(runs, lambda one, other: not _other_tasks(one, other))
+    return gathered(runs, lambda group, run: not _other_tasks(group[0], run))
 
 
-def gathered(things: Iterable[Thing], alike: Callable[[Thing, Thing], bool]) -> list[list[Thing]]:
-    """Groups of what is like the first of its group, in the order of these first ones."""
+def gathered(
+    things: Iterable[Thing], fits: Callable[[Sequence[Thing], Thing], bool]
+) -> list[list[Thing]]:
+    """Things in groups, each in the first one that it fits into, else in one of its own."""
     groups: list[list[Thing]] = []
     for thing in things:
         for group in groups:
-            if alike(group[0], thing):
+            if fits(group, thing):
                 group.append(thing)
                 break
         else:

@@ -71,7 +71,9 @@ def write_page(evaluated: Sequence[Evaluated], page: Path, notes: Path | None) -
     files = sorted(notes.glob("*.md")) if notes else []
     said = {file.stem: file.read_text().strip() for file in files}
     introduction = said.pop(INTRODUCTION, "")
-    names = short_names(list(dict.fromkeys(each.run.path for each in evaluated)))
+    runs = {each.run.path: each.run for each in evaluated}
+    names = short_names(list(runs))
+    made = {path: _made(run, names) for path, run in runs.items()}
     folder = page.parent / page.stem
     sections: list[dict[str, str]] = []
     pictures = []
@@ -82,7 +84,7 @@ def write_page(evaluated: Sequence[Evaluated], page: Path, notes: Path | None) -
         for section in related:
             for each in section[1:]:
                 each.run.check_data_hashes(section[0].run.data_hashes())
-            groups = [experiments(group) for group in _protocols(section)]
+            groups = [experiments(group) for group in gathered(section, _same_protocol)]
             entries = groups[0]
             title, settings = entries[0].method.problem.title, _tasks(entries[0].runs[0].config)
             if title in [other["title"] for other in sections]:  # such as with other dynamics
@@ -94,7 +96,7 @@ def write_page(evaluated: Sequence[Evaluated], page: Path, notes: Path | None) -
                 folder.mkdir(parents=True, exist_ok=True)
                 _draw(entries, known, picture)
             pictures.append(picture)
-            runs = {run.path: run for group in groups for entry in group for run in entry.runs}
+            paths = [run.path for group in groups for entry in group for run in entry.runs]
             columns.append((entries, known))
             sections.append(
                 {
@@ -105,7 +107,7 @@ def write_page(evaluated: Sequence[Evaluated], page: Path, notes: Path | None) -
                     "table": _markdown(_rows(groups, known)),
                     "source": known.source if known else "",
                     "picture": picture.relative_to(page.parent).as_posix(),
-                    "runs": _markdown([_made(run, names) for run in runs.values()]),
+                    "runs": _markdown([made[path] for path in dict.fromkeys(paths)]),
                     "notes": said.pop(slug, ""),
                 }
             )
@@ -132,27 +134,20 @@ def _kind(section: Sequence[Evaluated]) -> str:
     return config.family.name if isinstance(config, Config) else cast(Data, config.data).name
 
 
-def _same_kind(one: Sequence[Evaluated], other: Sequence[Evaluated]) -> bool:
-    return _kind(one) == _kind(other)
+def _same_kind(sections: Sequence[Sequence[Evaluated]], other: Sequence[Evaluated]) -> bool:
+    return _kind(sections[0]) == _kind(other)
 
 
-def _same_tasks(one: Evaluated, other: Evaluated) -> bool:
-    first, second = one.method.problem, other.method.problem
-    return (first.title, _tasks(one.run.config)) == (second.title, _tasks(other.run.config))
+def _same_tasks(section: Sequence[Evaluated], other: Evaluated) -> bool:
+    first = section[0]
+    same_title = first.method.problem.title == other.method.problem.title
+    return same_title and _tasks(first.run.config) == _tasks(other.run.config)
 
 
-def _protocols(section: Sequence[Evaluated]) -> list[list[Evaluated]]:
-    """What was evaluated alike, each run once: its other step sizes are another protocol."""
-    groups: list[list[Evaluated]] = []
-    for each in section:
-        for group in groups:
-            alike = not other_evaluation(group[0].method, each.method)
-            if alike and each.run not in [other.run for other in group]:
-                group.append(each)
-                break
-        else:
-            groups.append([each])
-    return groups
+def _same_protocol(group: Sequence[Evaluated], other: Evaluated) -> bool:
+    """Whether it was evaluated alike; of a run that is there, other step sizes are another one."""
+    there = [each.run for each in group]
+    return other.run not in there and not other_evaluation(group[0].method, other.method)
 
 
 def command(config: AnyConfig) -> str:

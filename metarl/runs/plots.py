@@ -225,8 +225,8 @@ def _limit(axes: Axes, estimates: NDArray[Any]) -> None:
 
 def _training(axes: Axes, curves: TrainingCurves, metric: Metric) -> str:
     """Draw scores in training, and say what the band is."""
-    for index, (label, parts) in enumerate(curves.items()):
-        colour, _, _ = _styles(curves)[index]
+    styled = zip(curves.items(), _styles(curves), strict=True)
+    for index, ((label, parts), (colour, _, _)) in enumerate(styled):
         line = "-" if index < len(STYLES) else "--"  # where colours recur
         for part, style in (("before", ":" if parts["after"] else line), ("after", line)):
             if not parts[part]:

@@ -115,8 +115,8 @@ class SupervisedProblem:
         ways = getattr(self.config.method, "ways", None)  # of a method that trains on others
         self.tasks("train", ways).check(settings.shots, settings.queries)
         method, asked = METHODS.load(self.config.method.name), self.config.evaluation.ways
-        own = self.tasks("test").outputs
-        if asked is not None and self.data.ways is None:
+        own = self.data.ways
+        if asked is not None and own is None:
             raise UserError(f"evaluation.ways={asked}: {self.data.name} has no classes")
         if asked not in (None, own) and not method.any_ways:
             raise UserError(
