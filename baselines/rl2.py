@@ -35,7 +35,7 @@ from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample_episode
 from metarl.rl.training import PolicyLearner, curve, outer_step
 from metarl.rl.trajectories import Distribution, Rollouts, Trajectories, to_samples
-from metarl.settings import MethodSection
+from metarl.settings import MethodSection, leave_out
 
 VALUE = "value."
 
@@ -160,6 +160,8 @@ class RL2(PolicyLearner):
         super().__init__(problem)
         assert isinstance(problem.config.method, RL2Settings)
         self.settings = problem.config.method
+        evaluation, why = problem.config.evaluation, "whose trials have so many episodes"
+        leave_out(evaluation, ["count"], self.settings, why, section="evaluation")
 
     @cached_property
     def policy(self) -> RecurrentPolicy:

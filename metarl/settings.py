@@ -30,6 +30,7 @@ Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 Device = Literal["auto", "cpu", "cuda"]
+Count = Literal["episodes", "steps"]
 LearnedStepSizes = Literal["none", "meta_sgd", "lslr"]
 
 
@@ -168,15 +169,20 @@ class MethodSection(Section):
 
 
 def leave_out(
-    settings: InnerSection, names: Iterable[str], method: MethodSection, why: str
+    settings: Section,
+    names: Iterable[str],
+    method: MethodSection,
+    why: str,
+    section: str = "inner",
 ) -> None:
     """Refuse what a method cannot make use of, rather than say nothing and do without.
 
     Args:
-        settings: of the inner loop.
+        settings: of the inner loop, or of another section.
         names: of those that must have their defaults.
         method: whose settings they are not.
         why: what about it is in their way, such as `which has no second derivatives`.
+        section: what a config calls it.
 
     Raises:
         UserError: if one of them has another value.
@@ -185,7 +191,7 @@ def leave_out(
         value = getattr(settings, name)
         if value != type(settings).model_fields[name].default:
             raise UserError(
-                f"inner.{name}: {value} is not for method {method.name}, {why}; leave it out"
+                f"{section}.{name}: {value} is not for method {method.name}, {why}; leave it out"
             )
 
 

@@ -6,6 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from metarl.cli import main
@@ -192,11 +193,12 @@ def test_the_papers_schedule_is_evaluated_beside_the_runs_own(tmp_path: Path, co
     few = ["--set=evaluation.tasks=3", "--set=evaluation.trajectories=5"]
     assert main(["evaluate", str(run), "--schedule", "paper", *few]) == 0
     assert (run / "evaluation.json").read_bytes() == before
-    assert json.loads((run / "evaluation-paper.json").read_text())["step_sizes"] == [
-        0.5,
-        0.25,
-        0.25,
-    ]
+    written = json.loads((run / "evaluation-paper.json").read_text())
+    assert written["step_sizes"] == [0.5, 0.25, 0.25]
+    # 500 time steps a batch: few episodes end before adaptation, most do after it
+    assert written["settings"]["count"] == "steps"
+    batches = np.diff(written["episodes"])
+    assert 5 <= batches[0] < batches[-1]
     assert (run / "evaluation-paper.csv").exists()
     own = "is the paper's already"
     assert own in complaint("evaluate", "half_cheetah_direction", "--schedule", "paper")

@@ -11,6 +11,7 @@ import torch
 from metarl.baselines.rl2 import RL2, trial_objective
 from metarl.cli import main
 from metarl.envs import PointNavigation, TaskEnv, vectorise
+from metarl.errors import UserError
 from metarl.method import load_method, train
 from metarl.networks.recurrent import init_recurrent, recurrent_sequence, recurrent_step
 from metarl.params import flatten, unflatten
@@ -155,3 +156,8 @@ def test_an_episode_that_the_horizon_ends_is_told_as_ended() -> None:
 def test_a_policy_with_a_memory_is_not_exported_to_one_without(tmp_path: Path, complaint) -> None:
     said = complaint("export", "point_navigation_rl2", str(tmp_path / "policy.zip"))
     assert "has a policy with a memory" in said
+
+
+def test_an_evaluation_of_trials_cannot_be_told_to_count_steps() -> None:
+    with pytest.raises(UserError, match=r"evaluation\.count: steps is not for method rl2"):
+        method("evaluation.count=steps")

@@ -12,6 +12,7 @@ from metarl.envs import PointNavigation, half_cheetah_direction
 from metarl.errors import UserError
 from metarl.params import repeat, take
 from metarl.randomness import Key, stream, torch_stream
+from metarl.rl.advantages import with_advantages
 from metarl.rl.policies import CategoricalPolicy, policy_for
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import sample
@@ -43,11 +44,11 @@ class Countdown(gym.vector.VectorEnv):
 POLICY = CategoricalPolicy(1, 2, (4,))
 
 
-def countdown(limits, per_task=3, **kwargs):
+def countdown(limits, per_task=3, count="episodes", **kwargs):
     params = repeat(POLICY.init(torch_stream(0, "init")), len(limits))
     envs = Countdown(len(limits) * per_task, **kwargs)
     tasks = np.array(limits, dtype=float)[:, None]
-    return sample(POLICY, params, envs, tasks, 6, Key(0))
+    return sample(POLICY, params, envs, tasks, 6, Key(0), count=count)
 
 
 def test_episodes_are_masked_after_their_end() -> None:
@@ -55,6 +56,26 @@ def test_episodes_are_masked_after_their_end() -> None:
     assert gathered.lengths.tolist() == [[2] * 3, [4] * 3, [6] * 3]
     assert gathered.returns.tolist() == [[3.0] * 3, [10.0] * 3, [21.0] * 3]
     assert gathered.observations[1, 0, :, 0].tolist() == [0, 1, 2, 3, 0, 0]
+
+
+def test_where_steps_count_what_ends_early_makes_room_for_more_trajectories() -> None:
+    gathered = countdown([2, 4, 99], count="steps")  # 18 steps: 3 episodes of 6
+    assert gathered.lengths.tolist() == [[2] * 9, [4] * 5 + [0] * 4, [6] * 3 + [0] * 6]
+    assert gathered.played.tolist() == [9, 5, 3]
+    assert gathered.mean_returns.tolist() == [3.0, 10.0, 21.0]
+    first = countdown([2, 4, 99])
+    assert gathered.actions[:, :3].equal(first.actions)
+    later = gathered.actions[0, 3:6]
+    assert not later.equal(first.actions[0])  # are no copies
+
+
+def test_trajectories_that_only_other_tasks_have_change_nothing_of_what_a_task_learns() -> None:
+    beside = with_advantages(countdown([4, 2], count="steps"), 0.99, 1.0)
+    alone = with_advantages(countdown([4], count="steps"), 0.99, 1.0)
+    assert beside.weights.shape[1] > alone.weights.shape[1]
+    there, own = beside.weights[0] > 0, alone.weights[0] > 0
+    for name in ("observations", "actions", "advantages", "weights", "log_probs"):
+        assert getattr(beside, name)[0][there].equal(getattr(alone, name)[0][own])
 
 
 def test_sampling_stops_when_every_episode_has_ended() -> None:

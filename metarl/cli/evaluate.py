@@ -40,8 +40,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "--schedule",
         choices=("own", "paper"),
         default="own",
-        help="the config's own step sizes, or those of Finn et al. (2017): α, α/2, α/2; these are "
-        "named paper (default: own)",
+        help="the config's own step sizes, or those of Finn et al. (2017): α, α/2, α/2, with "
+        "batches of so many time steps; these are named paper (default: own)",
     )
     parser.add_argument(
         "--name",

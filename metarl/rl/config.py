@@ -18,6 +18,7 @@ from metarl.optim import OUTER_STEPS
 from metarl.registry import Registry
 from metarl.rl.methods import MEMBERS, METHODS, SETTINGS
 from metarl.settings import (
+    Count,
     Device,
     Experiment,
     Fraction,
@@ -141,12 +142,16 @@ class InnerConfig(InnerSection):
 class EvaluationConfig(Section):
     """Adaptation to tasks never trained on.
 
+    A batch has so many `trajectories` of a task; or, with `count: steps`, as many time steps as so
+    many whole episodes have, in more trajectories where some end early, as the paper's batches do.
+
     Without step sizes of its own, it takes α for the first step and α/2 for the others, three in
     all, as the paper's evaluation does.
     """
 
     tasks: Annotated[int, Field(ge=2)] = 40
     trajectories: PositiveInt = 20
+    count: Count = "episodes"
     step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     seed: Natural = 1
 

@@ -36,6 +36,7 @@ from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample
 from metarl.rl.training import PolicyLearner, curve, outer_step
 from metarl.rl.trajectories import Rollouts, Samples, Trajectories, tasks_of
+from metarl.settings import Count
 from metarl.step_sizes import StepSizes, initial, mean_step_sizes
 
 
@@ -103,6 +104,7 @@ def collect(
     key: Key,
     step_sizes: Sequence[float] | None = None,
     first_task: int = 0,
+    count: Count = "episodes",
 ) -> Rollouts:
     """Lines 4 to 9: sample, take an inner step, sample anew; once for each step size.
 
@@ -115,6 +117,7 @@ def collect(
         key: where this call's randomness is.
         step_sizes: in place of the config's.
         first_task: position of the first task in the meta-batch, where others have the rest of it.
+        count: whether a batch has so many episodes or so many time steps; see `sample`.
     """
     started = time.perf_counter()
     trajectories: list[Trajectories] = []
@@ -123,7 +126,8 @@ def collect(
 
     def stage(params: Params) -> Samples:
         params = move(params, CPU)
-        new = sample(inner.policy, params, envs, tasks, horizon, key.fold(len(samples)), first_task)
+        here = key.fold(len(samples))
+        new = sample(inner.policy, params, envs, tasks, horizon, here, first_task, count)
         trajectories.append(new)
         sampled_with.append(params)
         settings = inner.settings
@@ -167,10 +171,12 @@ def fine_tune(
     step_sizes: Sequence[float],
 ) -> Rollouts:
     """Adapt to tasks (N, T) by plain policy gradients, as many as there are step sizes."""
-    horizon = problem.family.horizon
-    envs = problem.make_envs(len(tasks), problem.config.evaluation.trajectories)
+    horizon, settings = problem.family.horizon, problem.config.evaluation
+    envs = problem.make_envs(len(tasks), settings.trajectories)
     try:
-        return collect(problem.inner, params, envs, tasks, horizon, key, step_sizes)
+        return collect(
+            problem.inner, params, envs, tasks, horizon, key, step_sizes, count=settings.count
+        )
     finally:
         for part in envs:
             part.close()

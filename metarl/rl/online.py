@@ -20,7 +20,7 @@ from metarl.params import Params, repeat
 from metarl.randomness import Key
 from metarl.rl.policies import GaussianPolicy, Policy, policy_for
 from metarl.rl.sampler import VectorEnv, sample
-from metarl.rl.trajectories import Trajectories
+from metarl.rl.trajectories import Trajectories, first_trajectories
 
 AnyEnv = gym.Env[Any, Any] | VectorEnv
 
@@ -142,29 +142,7 @@ def gather(
         sample(policy, repeat(params, 1), envs, none, horizon, key, first_task=number)
         for number in range(-(-episodes // envs.num_envs))
     ]
-    return _joined(rounds, episodes)
-
-
-def _joined(rounds: Sequence[Trajectories], episodes: int) -> Trajectories:
-    def join(name: str) -> torch.Tensor:
-        return torch.cat([getattr(one, name) for one in rounds], dim=1)[:, :episodes]
-
-    first = rounds[0]
-    distribution = {
-        # what depends on the task alone is the same in every round
-        name: torch.cat([one.distribution[name] for one in rounds], dim=1)[:, :episodes]
-        if leaf.shape[:3] == first.mask.shape
-        else leaf
-        for name, leaf in first.distribution.items()
-    }
-    return Trajectories(
-        join("observations"),
-        join("actions"),
-        join("rewards"),
-        join("mask"),
-        join("log_probs"),
-        distribution,
-    )
+    return first_trajectories(rounds, episodes)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +15,8 @@ from metarl.compute import one_thread, over_chunks
 from metarl.envs.family import check_finite, check_outcome
 from metarl.randomness import Key
 from metarl.rl.policies import Memory, Policy
-from metarl.rl.trajectories import Trajectories, join
+from metarl.rl.trajectories import Trajectories, first_steps, join
+from metarl.settings import Count
 
 VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
 
@@ -27,23 +29,37 @@ def sample(
     horizon: int,
     key: Key,
     first_task: int = 0,
+    count: Count = "episodes",
 ) -> Trajectories:
-    """One trajectory in every sub-environment, by a policy that remembers nothing before it.
+    """Trajectories of a policy that remembers nothing before them: one in every sub-environment.
 
     See `sample_episode`. Where there are several vector environments, of some of the tasks each,
     they advance independently of each other, on threads: while one is in its physics, the policy of
     another is evaluated.
+
+    Where steps count, every task has trajectories of as many time steps as its sub-environments
+    have in whole episodes: those that end early make room for more of them.
     """
     parts = envs if isinstance(envs, Sequence) else [envs]
     size = math.ceil(len(tasks) / len(parts))
 
-    def some(chunk: slice) -> Trajectories:
+    def some(key: Key, chunk: slice) -> Trajectories:
         mine = {name: leaf[chunk] for name, leaf in params.items()} if len(parts) > 1 else params
         first = first_task + chunk.start
         part = parts[chunk.start // size]
         return sample_episode(policy, mine, part, tasks[chunk], horizon, key, first)[0]
 
-    return join(over_chunks(some, len(tasks), size))
+    def once(key: Key) -> Trajectories:
+        return join(over_chunks(partial(some, key), len(tasks), size))
+
+    rounds = [once(key)]
+    if count == "episodes":
+        return rounds[0]
+    steps, lasted = rounds[0].mask[0].numel(), rounds[0].mask.sum(dim=(1, 2))
+    while lasted.min() < steps:
+        rounds.append(once(key.fold(len(rounds))))
+        lasted += rounds[-1].mask.sum(dim=(1, 2))
+    return first_steps(rounds, steps)
 
 
 @torch.no_grad()

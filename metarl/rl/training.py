@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import ClassVar
 
 import numpy as np
@@ -137,7 +138,9 @@ def curve(
         rollouts: of them, with the evaluation's number of trajectories.
         step_sizes: of the gradient steps between the stages, where there are any.
     """
-    returns = [stage.returns.double().mean(dim=1).numpy() for stage in rollouts.trajectories]
-    each = problem.config.evaluation.trajectories if step_sizes else 1
-    episodes = tuple(each * stage for stage in range(len(returns)))
-    return AdaptationCurve(tasks, np.stack(returns, axis=1), tuple(step_sizes), episodes)
+    stages = rollouts.trajectories
+    returns = np.stack([stage.mean_returns.numpy() for stage in stages], axis=1)
+    # who adapts by memory has one episode of a trial a stage; the others batches of trajectories
+    played = [stage.played.double().mean().item() if step_sizes else 1 for stage in stages[:-1]]
+    episodes = tuple(round(total) for total in accumulate(played, initial=0))
+    return AdaptationCurve(tasks, returns, tuple(step_sizes), episodes)

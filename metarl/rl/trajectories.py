@@ -1,7 +1,7 @@
 """What the sampler gathers, and what the learner sees of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -25,7 +25,8 @@ class Trajectories:
         observations: (N, B, H, S), before the action of the step.
         actions: (N, B, H, A), or (N, B, H) integers for discrete actions.
         rewards: (N, B, H).
-        mask: (N, B, H), boolean; true on a prefix of every trajectory.
+        mask: (N, B, H), boolean; true on a prefix of every trajectory, and nowhere on one that is
+            there only because another task has more of them.
         log_probs: (N, B, H), log-probability of each action when it was drawn.
         distribution: parameters of the action distribution when it was drawn, every leaf
             (N, B, H, ·), or (N, 1, 1, ·) where it depends on the task alone.
@@ -44,8 +45,11 @@ class Trajectories:
                 f"mask must be boolean of shape (N, B, H), not {self.mask.dtype} of shape "
                 f"{tuple(self.mask.shape)}"
             )
-        if not self.mask[:, :, 0].all() or (self.mask[:, :, 1:] & ~self.mask[:, :, :-1]).any():
-            raise ValueError("mask must be true on a non-empty prefix of every trajectory")
+        later = self.mask[:, :, 1:] & ~self.mask[:, :, :-1]
+        if later.any() or not self.mask[:, :, 0].any(dim=1).all():
+            raise ValueError(
+                "mask must be true on a prefix of every trajectory, and every task must have one"
+            )
         for attribute in fields(self):
             value = getattr(self, attribute.name)
             if isinstance(value, Tensor) and value.shape[:3] != self.mask.shape:
@@ -81,18 +85,44 @@ class Trajectories:
         """Undiscounted sum of rewards of each trajectory, (N, B)."""
         return self.rewards.sum(-1)
 
+    @property
+    def played(self) -> Tensor:
+        """How many trajectories each task has, (N,)."""
+        return self.mask[:, :, 0].sum(-1)
+
+    @property
+    def mean_returns(self) -> Tensor:
+        """Mean return of each task's trajectories, (N,), in double precision."""
+        return self.returns.double().sum(-1) / self.played
+
 
 def join(parts: Sequence[Trajectories]) -> Trajectories:
     """The trajectories of all tasks, from those of some tasks each."""
     if len(parts) == 1:
         return parts[0]
-    tensors, leaves = {}, {}
-    for attribute in fields(Trajectories):
-        if attribute.name != "distribution":
-            tensors[attribute.name] = torch.cat([getattr(part, attribute.name) for part in parts])
-    for name in parts[0].distribution:
-        leaves[name] = torch.cat([part.distribution[name] for part in parts])
-    return Trajectories(**tensors, distribution=leaves)
+    return Trajectories(**pytree.tree_map(lambda *leaves: torch.cat(leaves), *map(vars, parts)))
+
+
+def first_trajectories(rounds: Sequence[Trajectories], number: int) -> Trajectories:
+    """The first `number` trajectories of each task, of rounds with some of each."""
+    shape = rounds[0].mask.shape
+
+    def first(*leaves: Tensor) -> Tensor:
+        # what depends on the task alone is the same in every round
+        return torch.cat(leaves, dim=1)[:, :number] if leaves[0].shape[:3] == shape else leaves[0]
+
+    return Trajectories(**pytree.tree_map(first, *map(vars, rounds)))
+
+
+def first_steps(rounds: Sequence[Trajectories], number: int) -> Trajectories:
+    """The first trajectories of each task that last `number` time steps together, or just over.
+
+    A task that needs fewer trajectories for it than others has nothing in its last ones.
+    """
+    lengths = torch.cat([one.lengths for one in rounds], dim=1)
+    wanted = lengths.cumsum(dim=1) - lengths < number
+    most = first_trajectories(rounds, int(wanted.sum(dim=1).max()))
+    return replace(most, mask=most.mask & wanted[:, : most.mask.shape[1], None])
 
 
 class Samples(NamedTuple):

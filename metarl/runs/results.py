@@ -140,7 +140,9 @@ def has_two_schedules(run: Run) -> bool:
 
 
 def with_papers_schedule(run: Run) -> AnyConfig:
-    """The config of a run, with the step sizes of Finn et al. (2017): α, and from then on α/2.
+    """The config of a run, evaluated as by Finn et al. (2017): steps of α, and from then on α/2.
+
+    Their batches have so many time steps, in however many trajectories.
 
     Raises:
         UserError: if the paper has none for it, or that is its own.
@@ -157,7 +159,7 @@ def with_papers_schedule(run: Run) -> AnyConfig:
             f"the config of {run.path} sets no evaluation.step_sizes, so that its own schedule is "
             "the paper's already"
         )
-    evaluation = run.config.evaluation.model_copy(update={"step_sizes": None})
+    evaluation = run.config.evaluation.model_copy(update={"step_sizes": None, "count": "steps"})
     return run.config.model_copy(update={"evaluation": evaluation})
 
 
