@@ -69,6 +69,10 @@ def test_where_steps_count_what_ends_early_makes_room_for_more_trajectories() ->
     assert not later.equal(first.actions[0])  # are no copies
 
 
+def test_an_episode_that_is_over_at_once_does_not_make_a_batch_endless() -> None:
+    assert countdown([1, 99], count="steps").played.tolist() == [12, 3]
+
+
 def test_trajectories_that_only_other_tasks_have_change_nothing_of_what_a_task_learns() -> None:
     beside = with_advantages(countdown([4, 2], count="steps"), 0.99, 1.0)
     alone = with_advantages(countdown([4], count="steps"), 0.99, 1.0)

@@ -143,7 +143,8 @@ class EvaluationConfig(Section):
     """Adaptation to tasks never trained on.
 
     A batch has so many `trajectories` of a task; or, with `count: steps`, as many time steps as so
-    many whole episodes have, in more trajectories where some end early, as the paper's batches do.
+    many whole episodes have, in up to four times as many trajectories where they end early, as the
+    paper's batches do.
 
     Without step sizes of its own, it takes α for the first step and α/2 for the others, three in
     all, as the paper's evaluation does.

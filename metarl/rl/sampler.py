@@ -19,6 +19,7 @@ from metarl.rl.trajectories import Trajectories, first_steps, join
 from metarl.settings import Count
 
 VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
+MOST_ROUNDS = 4
 
 
 def sample(
@@ -38,7 +39,8 @@ def sample(
     another is evaluated.
 
     Where steps count, every task has trajectories of as many time steps as its sub-environments
-    have in whole episodes: those that end early make room for more of them.
+    have in whole episodes: those that end early make room for more of them, four times as many at
+    most, because an episode that begins at its goal has a single step.
     """
     parts = envs if isinstance(envs, Sequence) else [envs]
     size = math.ceil(len(tasks) / len(parts))
@@ -56,7 +58,7 @@ def sample(
     if count == "episodes":
         return rounds[0]
     steps, lasted = rounds[0].mask[0].numel(), rounds[0].mask.sum(dim=(1, 2))
-    while lasted.min() < steps:
+    while lasted.min() < steps and len(rounds) < MOST_ROUNDS:
         rounds.append(once(key.fold(len(rounds))))
         lasted += rounds[-1].mask.sum(dim=(1, 2))
     return first_steps(rounds, steps)
