@@ -25,7 +25,8 @@ from metarl.cli import main
 from metarl.runs.config import trained_runs
 
 FILE = Path(__file__).parent / "golden.safetensors"
-OLDER = Path(__file__).parent / "older_runs" / "half_cheetah_direction"  # shipped before another
+# what was shipped before another was
+OLDER = {run.name: run for run in (Path(__file__).parent / "older_runs").iterdir()}
 TRPO = "{algorithm: trpo, iterations: 3, meta_batch: 4, max_kl: 0.01, cg_iterations: 10, "
 POINT = """\
 family: {name: point-navigation, settings: {horizon: 20}}
@@ -163,8 +164,8 @@ def result(case: str, folder: Path) -> dict[str, torch.Tensor]:
 
 def evaluation(name: str, folder: Path) -> dict[str, torch.Tensor]:
     """The evaluation of a shipped run on a few tasks."""
-    run, shipped = folder / name, trained_runs()
-    shutil.copytree(OLDER if name == OLDER.name else shipped[name], run)
+    run = folder / name
+    shutil.copytree((trained_runs() | OLDER)[name], run)
     command = ["evaluate", str(run), "--set", "evaluation.tasks=6"]
     assert main(command) == 0
     return {"scores": scores(run)}
@@ -243,7 +244,7 @@ RESUMED = {
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_of_an_older_version_goes_on_as_it_would_have(name: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(OLDER if name == OLDER.name else trained_runs()[name], run)
+    shutil.copytree((trained_runs() | OLDER)[name], run)
     iteration = json.loads((run / "state.json").read_text())["iteration"]
     further = f"--set=outer.iterations={iteration + 1}"
     assert main(["train", "--resume", str(run), further, "--set=evaluation.tasks=2"]) == 0

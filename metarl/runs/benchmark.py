@@ -54,14 +54,16 @@ SAMPLED: dict[str, Question] = {  # what `sampling` is asked about
     for robot, config in (("half-cheetah", "half_cheetah_direction"), ("ant", "ant_direction"))
     for dynamics in ("gymnasium", "paper")
 }
+# with as many trajectories as all that others measured of it
+POINT: Question = ("point_navigation", ("inner.trajectories=20",))
 ITERATED: dict[str, Question] = {  # what `iteration` is asked about
-    "point navigation": ("point_navigation", ()),
+    "point navigation": POINT,
     "half-cheetah, paper": SAMPLED["half-cheetah, paper"],
     "half-cheetah, gymnasium": SAMPLED["half-cheetah, gymnasium"],
 }
 # `iteration` again, for point navigation: N 20, B 20, H 100, and one of them changed
 GROWTH: dict[str, Question] = {
-    f"{letter} {size}": ("point_navigation", (f"{setting}={size}",))
+    f"{letter} {size}": (POINT[0], (*POINT[1], f"{setting}={size}"))
     for letter, setting, sizes in (
         ("N", "outer.meta_batch", (5, 10, 20, 40, 80, 160)),
         ("B", "inner.trajectories", (10, 20, 40, 80)),
@@ -80,7 +82,7 @@ CONTENDED: dict[str, Question] = {  # what `contention` is asked about
     "MAML, half-cheetah": ITERATED["half-cheetah, paper"],
     "ProMP, point navigation": ("point_navigation_promp", ()),
     "RL², point navigation": ("point_navigation_rl2", ()),
-    "PPO pretraining, point navigation": ("point_navigation", ("method.name=pretrained",)),
+    "PPO pretraining, point navigation": (POINT[0], (*POINT[1], "method.name=pretrained")),
     "supervised MAML, Omniglot": SUPERVISED["Omniglot 5-way 1-shot, 32 tasks, 1 query"],
 }
 # about as many classes and images as there are, of noise: what they show takes no time
