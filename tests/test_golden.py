@@ -35,6 +35,7 @@ inner: {step_size: 0.5, steps: STEPS, trajectories: 5, gamma: 0.99, lam: 1.0,
         estimator: ESTIMATOR, first_order: FIRST}
 outer: OUTER
 evaluation: {tasks: 4, trajectories: 5, step_sizes: [0.5, 0.25], seed: 1}
+baseline: {step_sizes: [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0], chosen_after: 0}
 device: cpu
 """
 MUJOCO = """\
@@ -44,6 +45,7 @@ inner: {step_size: 0.1, steps: 1, trajectories: 4, gamma: 0.99, lam: 0.97,
         estimator: likelihood_ratio, first_order: false}
 outer: OUTER
 evaluation: {tasks: 2, trajectories: 3, step_sizes: [0.1, 0.05], seed: 1}
+baseline: {step_sizes: [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0], chosen_after: 0}
 device: cpu
 """
 SINE = """\
@@ -52,7 +54,7 @@ network: {kind: mlp, hidden_sizes: [16, 16]}
 inner: {step_size: 0.01, steps: STEPS, shots: 5, queries: 6, MORE}
 outer: {learning_rate: 1.0e-3, iterations: 3, meta_batch: 4}
 evaluation: {tasks: 5, shots: 4, queries: 7, steps: 3, seed: 1}
-baseline: {step_sizes: [0.001, 0.01], validation_tasks: 5}
+baseline: {step_sizes: [0.001, 0.01], validation_tasks: 5, chosen_after: 0}
 device: cpu
 report_every: 1
 """
@@ -62,7 +64,7 @@ network: NETWORK
 inner: {step_size: 0.5, steps: 2, shots: 1, queries: 2, MORE}
 outer: {learning_rate: 1.0e-3, iterations: 3, meta_batch: 3, anneal: true}
 evaluation: {tasks: 4, shots: 1, queries: 3, steps: 3, transductive: TRANSDUCTIVE, seed: 1}
-baseline: {step_sizes: [0.1, 1.0], validation_tasks: 4}
+baseline: {step_sizes: [0.1, 1.0], validation_tasks: 4, chosen_after: 0}
 device: cpu
 """
 

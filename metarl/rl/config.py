@@ -176,15 +176,21 @@ class BaselineConfig(Section):
     step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (
         0.01,
         0.02,
+        0.03,
         0.05,
+        0.07,
         0.1,
+        0.15,
         0.2,
+        0.3,
         0.5,
+        0.7,
         1.0,
+        1.5,
         2.0,
     )
     validation_tasks: PositiveInt = 20
-    chosen_after: Natural = 0
+    chosen_after: Natural = 1
 
 
 class Config(Experiment):

@@ -83,7 +83,7 @@ class BaselineConfig(Section):
         1.0,
     )
     validation_tasks: PositiveInt = 100
-    chosen_after: Natural = 0
+    chosen_after: Natural = 1
 
 
 def _named(network: Any) -> Any:
