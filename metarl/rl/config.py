@@ -162,8 +162,8 @@ class BaselineConfig(Section):
 
     The step size of fine-tuning is the best of `step_sizes` on validation tasks, which are neither
     trained nor tested on, by the return after so many steps as `chosen_after` says, 0 for the mean
-    over all of them. Where the evaluation's step sizes change from step to step, those of
-    fine-tuning change in proportion.
+    over all of them. Where none are given, each is √2 times the one before. Where the evaluation's
+    step sizes change from step to step, those of fine-tuning change in proportion.
     """
 
     learning_rate: Positive = 3e-4
@@ -173,21 +173,8 @@ class BaselineConfig(Section):
     clip_range: Fraction = 0.2
     normalize_advantages: bool = True
     value_hidden_sizes: Widths = (64, 64)
-    step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (
-        0.01,
-        0.02,
-        0.03,
-        0.05,
-        0.07,
-        0.1,
-        0.15,
-        0.2,
-        0.3,
-        0.5,
-        0.7,
-        1.0,
-        1.5,
-        2.0,
+    step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = tuple(
+        round(0.1 * 2 ** (n / 2), 3) for n in range(-6, 10)
     )
     validation_tasks: PositiveInt = 20
     chosen_after: Natural = 1
