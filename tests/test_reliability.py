@@ -18,7 +18,7 @@ from metarl.cli import main
 from metarl.cli.stopping import INTERRUPTED
 from metarl.errors import UserError
 from metarl.rl.maml import MAML
-from metarl.runs import results, training
+from metarl.runs import checkpoint, results, training
 from metarl.runs.config import dump_config, load_config
 from metarl.runs.metrics import MetricsLog, read_metrics
 from metarl.runs.run import Run
@@ -332,16 +332,15 @@ def test_the_lock_dies_with_its_process_though_a_child_of_it_lives(run: Path) ->
 def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader, writer, read = Run.open(run), Run.open(run), Run._state
+    reader, writer, read = Run.open(run), Run.open(run), checkpoint.read_bounded
     state = writer.load()
 
-    def overtaken(self: Run, description) -> object:
-        if description.iteration == state.iteration:
-            newer = type(state)(9, state.theta, state.optimizer, 99)
-            writer.save(newer)
-        return read(self, description)
+    def overtaken(file: Path, largest: int) -> bytes:
+        if file.name == checkpoint.weights_name(state.iteration):
+            writer.save(type(state)(9, state.theta, state.optimizer, 99))  # these are gone now
+        return read(file, largest)
 
-    monkeypatch.setattr(Run, "_state", overtaken)
+    monkeypatch.setattr(checkpoint, "read_bounded", overtaken)
     assert reader.load().iteration == 9
 
 

@@ -65,7 +65,7 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
         raise UserError(f"--repeats must be at least 1, not {options.repeats}")
     # imported here: it takes two seconds, which the help should not wait for
     from metarl.runs import benchmark
-    from metarl.runs.run import machine, package_commit
+    from metarl.runs.provenance import machine, package_commit
 
     results: dict[str, object] = {
         "date": date.today().isoformat(),

@@ -8,9 +8,8 @@
     evaluation.json, evaluation.csv, adaptation.png   the adaptation curve at the end
     training.log              what its process said, where several were trained side by side
 
-Every file is written beside its place and then moved there, so that a run that is killed at any
-moment can be resumed. Weights are named by their iteration and `state.json` is what points to them:
-the two cannot disagree. A run that has no `state.json` yet is at its beginning.
+A run that is killed at any moment can be resumed (`metarl.runs.checkpoint`); one that has no
+`state.json` yet is at its beginning.
 
 One process trains a run at a time; any number may read it meanwhile. What is read is not trusted: a
 run may come from somebody else, and may be damaged.
@@ -18,32 +17,27 @@ run may come from somebody else, and may be damaged.
 
 import errno
 import fcntl
-import hashlib
-import json
 import os
 import platform
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import torch
-from pydantic import BaseModel, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from typing import TYPE_CHECKING, Any
 
 from metarl.errors import UserError
-from metarl.files import leftovers, read_bounded, storing, write_atomically
+from metarl.files import leftovers, storing, write_atomically
 from metarl.frames import frame
 from metarl.method import TrainingState, load_method
-from metarl.processors import processors
 from metarl.runs import hub
+from metarl.runs.checkpoint import (
+    STATE,
+    WEIGHTS,
+    Checkpoint,
+    Description,
+    read_checkpoint,
+    weights_name,
+    write_checkpoint,
+)
 from metarl.runs.config import (
     CONFIG,
     TRUST_VARIABLE,
@@ -59,7 +53,6 @@ from metarl.runs.config import (
 )
 from metarl.runs.metrics import NAME as METRICS
 from metarl.runs.metrics import read_metrics
-from metarl.settings import first_mistake
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -76,75 +69,7 @@ RESUMABLE = (
     "checkpoint_every",
     "report_every",
 )
-LIBRARIES = ("metarl-maml", "torch", "numpy", "gymnasium", "mujoco")
-STATE, LOCK = "state.json", ".lock"
-LARGEST_STATE, LARGEST_WEIGHTS = 10**7, 2**32  # bytes
-Count = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
-
-
-class Description(BaseModel):
-    """What `state.json` says, as far as anybody asks.
-
-    Attributes:
-        iteration: how many iterations are done.
-        samples: how many samples were learned from.
-        pending: metrics since they were last reported, see `metarl.method.TrainingState`.
-        weights: the file beside it.
-        sha256: its checksum.
-        order: its tensors as they were made: safetensors keep names sorted.
-        provenance: checksums of the data that were learned from.
-        commit: of this package, where it was known.
-        machine: what trained it, where that was recorded.
-        config: that of the training; None in runs of earlier versions.
-    """
-
-    iteration: Count
-    samples: Count
-    pending: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
-    weights: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    order: list[Annotated[str, Field(pattern=r"^(theta|optimizer)\..")]]
-    provenance: dict[str, str] = {}
-    commit: str | None = None
-    machine: str | None = None
-    config: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A state of a run, and what is known of it; all of the same moment.
-
-    Attributes:
-        state: to go on from, or to be measured.
-        description: with the checksum of its weights, which was verified.
-    """
-
-    state: TrainingState
-    description: Description
-
-
-@cache
-def package_commit() -> str | None:
-    """The commit of this package, where it runs from a checkout, marked where it was changed."""
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    folder = Path(__file__).parent.parent
-    if not (folder.parent / ".git").exists():
-        return None
-    try:
-        result = subprocess.run(describe, cwd=folder, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None  # no git, or a checkout that it doesn't trust
-    return result.stdout.strip()
-
-
-@cache
-def machine() -> str:
-    """The processor's name where the system tells it."""
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+LOCK = ".lock"
 
 
 class Run:
@@ -302,33 +227,8 @@ class Run:
         Raises:
             StorageError: if it cannot be written. The checkpoint before it is still there then.
         """
-        tensors = {f"theta.{name}": value for name, value in state.theta.items()}
-        tensors |= {f"optimizer.{name}": value for name, value in state.optimizer.items()}
-        weights = save_tensors({name: value.contiguous() for name, value in tensors.items()})
-        file = self.path / _weights(state.iteration)
-        # safetensors keep names sorted; parameters are used in the order of their making
-        description = {
-            "iteration": state.iteration,
-            "samples": state.samples,
-            "pending": state.pending,
-            "weights": file.name,
-            "sha256": hashlib.sha256(weights).hexdigest(),
-            "order": list(tensors),
-            "provenance": dict(data_hashes or {}),
-            "commit": package_commit(),
-            "machine": f"{machine()}, {processors()} threads",
-            "versions": _versions(),
-            "python": platform.python_version(),
-            "config": self.config.model_dump(mode="json"),
-        }
         self._checkpoint = None
-        with storing(self.path):
-            write_atomically(file, weights)
-            self.save_config()
-            write_atomically(self.path / STATE, json.dumps(description, indent=2) + "\n")
-            for old in self.path.glob("weights-*.safetensors"):
-                if old != file:
-                    old.unlink()
+        write_checkpoint(self.path, state, self.config, data_hashes or {})
 
     def has_checkpoint(self) -> bool:
         """Whether it was saved yet: a run that was killed before is at its beginning.
@@ -338,8 +238,8 @@ class Run:
         """
         if (self.path / STATE).exists():
             return True
-        traces = [*self.path.glob(METRICS), *self.path.glob("weights-*.safetensors")]
-        if trained := [file.name for file in traces if file.name != _weights(0)]:
+        traces = [*self.path.glob(METRICS), *self.path.glob(WEIGHTS)]
+        if trained := [file.name for file in traces if file.name != weights_name(0)]:
             raise UserError(
                 f"the run in {self.path} has lost its state.json: {trained[0]} shows that it was "
                 "trained; restore it from a copy, or train anew in another directory"
@@ -359,59 +259,9 @@ class Run:
             UserError: if there is none yet, it is damaged, or config.yaml was edited since.
         """
         if self._checkpoint is None:
-            self._checkpoint = self._read()
+            self._checkpoint = read_checkpoint(self.path)
             self._refuse_edits(self._checkpoint.description)
         return self._checkpoint
-
-    def _read(self) -> Checkpoint:
-        description = self._describe()
-        while True:
-            try:
-                return Checkpoint(self._state(description), description)
-            except (OSError, ValueError, SafetensorError) as error:
-                # of a run that is being trained, there may be newer weights by now
-                latest = self._describe()
-                if latest == description:
-                    raise self._damaged(error) from error
-                description = latest
-
-    def _describe(self) -> Description:
-        file = self.path / STATE
-        if not file.exists():
-            raise UserError(f"the run in {self.path} has no checkpoint yet (no state.json)")
-        try:
-            return Description.model_validate_json(read_bounded(file, LARGEST_STATE))
-        except ValidationError as error:
-            raise self._damaged(ValueError(first_mistake(error, STATE))) from error
-        except (OSError, ValueError) as error:
-            raise self._damaged(error) from error
-
-    def _state(self, description: Description) -> TrainingState:
-        if description.weights != _weights(description.iteration):
-            raise ValueError(f"{description.weights} is not of iteration {description.iteration}")
-        weights = read_bounded(self.path / description.weights, LARGEST_WEIGHTS)
-        if hashlib.sha256(weights).hexdigest() != description.sha256:
-            raise ValueError("its checksum is not the one in state.json")
-        tensors = load_tensors(weights)
-        if sorted(tensors) != sorted(description.order):
-            raise ValueError("its tensors are not those that state.json names")
-        parts: dict[str, dict[str, torch.Tensor]] = {"theta": {}, "optimizer": {}}
-        for name in description.order:
-            part, _, leaf = name.partition(".")
-            parts[part][leaf] = tensors[name]
-        return TrainingState(
-            description.iteration,
-            parts["theta"],
-            parts["optimizer"],
-            description.samples,
-            description.pending,
-        )
-
-    def _damaged(self, error: Exception) -> UserError:
-        return UserError(
-            f"the checkpoint in {self.path} is damaged, or of another version of metarl "
-            f"({type(error).__name__}: {error}); restore it from a copy, or train anew"
-        )
 
     def _refuse_edits(self, description: Description) -> None:
         if description.config is None:
@@ -466,19 +316,6 @@ class Run:
         return frame(self.metrics())
 
 
-def _versions() -> dict[str, str]:
-    """Of the libraries that are installed: supervised learning needs no MuJoCo."""
-    versions = {}
-    for library in LIBRARIES:
-        with suppress(PackageNotFoundError):
-            versions[library] = version(library)
-    return versions
-
-
-def _weights(iteration: int) -> str:
-    return f"weights-{iteration:06d}.safetensors"
-
-
 def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write to {path} ({error.strerror}); name another directory")
 
@@ -487,7 +324,7 @@ def _unborn(path: Path) -> Iterator[Path]:
     """What a run leaves that is killed before it has a config."""
     yield path / LOCK
     if not (path / STATE).exists():
-        yield path / _weights(0)
+        yield path / weights_name(0)
     yield from leftovers(path)
 
 
