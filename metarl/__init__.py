@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from metarl.inner_loop import adapt as adapt
     from metarl.rl.config import Config as Config
     from metarl.rl.online import Trajectory as Trajectory
-    from metarl.runs.adaptive import AdaptiveNetwork as AdaptiveNetwork
-    from metarl.runs.adaptive import AdaptivePolicy as AdaptivePolicy
+    from metarl.runs.network import AdaptiveNetwork as AdaptiveNetwork
+    from metarl.runs.policy import AdaptivePolicy as AdaptivePolicy
     from metarl.runs.run import Run as Run
     from metarl.supervised.config import SupervisedConfig as SupervisedConfig
     from metarl.supervised.data import Dataset as Dataset
@@ -69,8 +69,8 @@ _HOMES = {
     "Config": "metarl.rl.config",
     "SupervisedConfig": "metarl.supervised.config",
     "Dataset": "metarl.supervised.data",
-    "AdaptivePolicy": "metarl.runs.adaptive",
-    "AdaptiveNetwork": "metarl.runs.adaptive",
+    "AdaptivePolicy": "metarl.runs.policy",
+    "AdaptiveNetwork": "metarl.runs.network",
     "AdaptationCurve": "metarl.evaluation",
     "Run": "metarl.runs.run",
     "TaskFamily": "metarl.envs.family",

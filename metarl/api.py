@@ -7,9 +7,10 @@ from typing import Any
 
 from metarl.evaluation import AdaptationCurve
 from metarl.runs import comparison, results, training
-from metarl.runs.adaptive import AdaptiveNetwork, AdaptivePolicy
 from metarl.runs.comparison import Comparison
 from metarl.runs.config import AnyConfig, load_config, validate_config
+from metarl.runs.network import AdaptiveNetwork
+from metarl.runs.policy import AdaptivePolicy
 from metarl.runs.run import Run
 from metarl.runs.training import Report
 from metarl.settings import Section
