@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.evaluation import AdaptationCurve
-from metarl.runs import comparison, results, training
+from metarl.runs import experiments, results, training
 from metarl.runs.comparison import Comparison
 from metarl.runs.config import AnyConfig, load_config, validate_config
 from metarl.runs.network import AdaptiveNetwork
@@ -136,7 +136,7 @@ def compare(*runs: RunLike, trust_code: bool = False) -> Comparison:
     Raises:
         UserError: as `load`; and if the runs are about different tasks.
     """
-    return Comparison(comparison.compare([_opened(run, trust_code) for run in runs]))
+    return Comparison(experiments.compare([_opened(run, trust_code) for run in runs]))
 
 
 def _opened(run: RunLike, trust_code: bool) -> Run:

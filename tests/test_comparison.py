@@ -16,7 +16,7 @@ from stable_baselines3 import PPO
 from metarl.cli import main
 from metarl.evaluation import mean_over_runs, mean_over_tasks, short, summarise
 from metarl.rl.problem import RETURN
-from metarl.runs.comparison import compare, short_names
+from metarl.runs.experiments import compare, short_names
 from metarl.runs.plots import meanings, plot_summary
 from metarl.runs.results import measured
 from metarl.runs.run import Run
@@ -93,6 +93,26 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
     assert lines[0].startswith("| method | return before | after 1 step | after 2 steps |")
     assert lines[0].endswith("| step size | seeds | environment steps | budget |")
     assert " | 1, 2 | " in lines[2]
+    start = lines.index("| MAML less | before | after 1 step | after 2 steps | after 3 steps |")
+    assert [line.split(" | ")[0] for line in lines[start + 2 : start + 5]] == [
+        "| pretrained",
+        "| random",
+        "| oracle",
+    ]
+    assert "of 2 and 1 runs, 95% interval over runs. Above 0, MAML is better." in lines[-1]
+
+
+def test_runs_that_another_version_evaluated_on_other_tasks_are_refused(
+    runs, tmp_path, complaint
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(runs["random"], copy)
+    evaluation = json.loads((copy / "evaluation.json").read_text())
+    evaluation["tasks"][0][0] += 0.1
+    (copy / "evaluation.json").write_text(json.dumps(evaluation))
+    error = complaint("compare", runs["maml"], str(copy))
+    assert f"{copy} was evaluated on other tasks" in error
+    shutil.rmtree(copy)
 
 
 @pytest.mark.slow

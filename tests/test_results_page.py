@@ -42,11 +42,10 @@ def test_the_page_in_the_documentation_is_what_the_runs_say(page: Path) -> None:
 @pytest.mark.slow
 def test_its_tables_have_every_seed_both_schedules_and_what_was_published(page: Path) -> None:
     lines = page.read_text().splitlines()
-    (cheetah,) = (n for n, line in enumerate(lines) if line == "## half-cheetah-direction")
-    (after,) = (n for n, line in enumerate(lines) if line == "## half-cheetah-velocity")
-    rows = "\n".join(lines[cheetah:after])
+    sections = {part.split("\n")[0]: part for part in page.read_text().split("\n## ")[1:]}
+    rows = sections["half-cheetah-direction"]
     assert re.findall(r"^\| MAML, seed (\d) \|", rows, re.MULTILINE) == list("12345")
-    assert "## half-cheetah-direction, dynamics gymnasium" in lines
+    assert "half-cheetah-direction, dynamics gymnasium" in sections
     (point,) = (n for n, line in enumerate(lines) if line == "## point-navigation")
     of_one = [line for line in lines[point:] if line.startswith("| MAML (trpo-point-s1), seed 1 |")]
     # by episodes and steps that halve, and by time steps and the paper's step sizes
@@ -59,7 +58,29 @@ def test_its_tables_have_every_seed_both_schedules_and_what_was_published(page: 
     assert of_one[0].endswith(" | 10.77 M | 7.88 |")
     assert all(line.split(" | ")[5] == "400" for line in of_one)
     known = "−40.4 | −11.7 | −3.33 | −3.23 ± 0.58"
-    assert f"| *published: MAML* |  |  |  |  | 40 | {known} |  |  |" in lines
+    assert f"| *published: MAML* |  |  |  |  | 40 | {known} |  |  |  |" in lines
+
+
+@pytest.mark.slow
+def test_a_column_has_the_differences_after_a_step_task_by_task(page: Path) -> None:
+    _, _, section = page.read_text().partition("\n## half-cheetah-velocity\n")
+    header, *table = [line.split(" | ") for line in section.splitlines() if " | " in line]
+    column = header.index("MAML less it, after 1")
+    less = {row[0]: row[column] for row in table if len(row) == len(header)}
+    assert less["| MAML"] == "–"  # the one that they are from
+    assert less["| MAML, seed 1"] == less["| *published: MAML*"] == ""
+    scores = {
+        name: np.array(json.loads((DOCS.parent / path / "evaluation.json").read_text())["scores"])
+        for name, path in {
+            "one": "configs/trained/half_cheetah_velocity",
+            "two": "docs/runs/half-cheetah-velocity-s2",
+            "three": "docs/runs/half-cheetah-velocity-s3",
+            "pretrained": "docs/runs/pretrained-hcv-s1",
+        }.items()
+    }
+    others = scores.pop("pretrained")
+    mean = np.mean([(mine - others)[:, 1].mean() for mine in scores.values()])
+    assert less["| pretrained"].startswith(f"{mean:.2f} [")
 
 
 @pytest.mark.slow

@@ -23,8 +23,8 @@ from metarl.method import load_method, train
 from metarl.networks.layers import head
 from metarl.params import flatten, unflatten
 from metarl.randomness import stream
-from metarl.runs.comparison import compare
 from metarl.runs.config import load_config, validate_config
+from metarl.runs.experiments import compare
 from metarl.runs.predictions import classify, fit
 from metarl.runs.results import measured
 from metarl.runs.run import Run

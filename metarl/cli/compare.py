@@ -13,14 +13,15 @@ from metarl.files import write_atomically
 from metarl.progress import working
 
 if TYPE_CHECKING:
-    from metarl.runs.comparison import Entry
+    from metarl.runs.experiments import Entry
 
 DESCRIPTION = """\
 Put runs side by side: return, error or accuracy against gradient steps on the same unseen tasks,
 and against environment steps or examples in training. Runs that differ in their seed alone count as
 one experiment.
 
-Prints a table, and writes comparison.md, adaptation.png, adaptation.svg, training.png and
+Prints the scores, and by how much a meta-learner is above each other on the same tasks, paired
+task by task; and writes comparison.md, adaptation.png, adaptation.svg, training.png and
 training.svg into a directory of their own; of sine waves also fits.png. A run that was not
 evaluated yet is evaluated first."""
 
@@ -57,7 +58,7 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
     if options.many_steps is not None and options.many_steps < 1:
         raise UserError(f"--many-steps must be at least 1, not {options.many_steps}")
     # imported here: it takes two seconds, which the help should not wait for
-    from metarl.cli.together import load, table
+    from metarl.cli.together import load, show
     from metarl.runs.comparison import draw, markdown, with_steps_to_match
     from metarl.runs.run import Run
 
@@ -76,7 +77,7 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
         raise UserError(
             f"cannot write to {out} ({error.strerror}); name another directory with --out"
         ) from error
-    console.print(table(entries[0].method.problem.title, entries))
+    show(console, entries)
     for plot in plots:
         console.print(f"plot: {plot}", highlight=False, soft_wrap=True)
     return 0

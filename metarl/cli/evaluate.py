@@ -65,7 +65,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     from metarl.cli.adaptation import evaluate, table
     from metarl.evaluation import summarise
     from metarl.method import load_method
-    from metarl.runs.comparison import refuse_twice
+    from metarl.runs.experiments import refuse_twice
     from metarl.runs.results import PAPER, with_papers_schedule
     from metarl.runs.run import Run
 

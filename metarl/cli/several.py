@@ -7,13 +7,13 @@ from pathlib import Path
 from rich.console import Console
 
 from metarl.cli.stopping import INTERRUPTED, stopping
-from metarl.cli.together import load, table
+from metarl.cli.together import load, show
 from metarl.errors import UserError
 from metarl.method import load_method
 from metarl.processors import leads, processors, under_torchrun
 from metarl.progress import Progress
-from metarl.runs.comparison import Entry, other_evaluation
 from metarl.runs.config import AnyConfig
+from metarl.runs.experiments import Entry, other_evaluation
 from metarl.runs.results import complete
 from metarl.runs.run import Run
 from metarl.runs.scheduler import LOG, Job, side_by_side
@@ -103,7 +103,7 @@ def train_all(
 
 def show_together(out: Path, entries: Sequence[Entry], console: Console) -> None:
     """The table of runs that differ in their seed."""
-    console.print(table(entries[0].method.problem.title, entries))
+    show(console, entries)
 
 
 def _jobs(out: Path, runs: Sequence[Run], options: argparse.Namespace) -> list[Job]:

@@ -28,7 +28,7 @@ from metarl.runs.search import propose, ranges_of, require_optuna
 from metarl.runs.weights_and_biases import require_wandb
 
 if TYPE_CHECKING:
-    from metarl.runs.comparison import Entry
+    from metarl.runs.experiments import Entry
 
 DESCRIPTION = """\
 Train every combination of the values that settings are given, each with the same seeds: side by

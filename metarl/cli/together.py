@@ -1,27 +1,35 @@
 """Runs side by side: measured and told, by `compare` and by all that end in a comparison."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from metarl.progress import working
-from metarl.runs.comparison import Entry, by_tasks, compare, meaning, refuse_twice, rows
+from metarl.runs.comparison import meaning, paired, paired_meaning, paired_rows, rows
+from metarl.runs.experiments import Entry, by_tasks, compare, refuse_twice
 from metarl.runs.results import Evaluated, evaluations, measured
 from metarl.runs.run import Run
 
 
-def table(title: str, entries: Sequence[Entry]) -> Table:
-    """A column for each entry, so that it fits a terminal of 80 columns."""
-    table = Table(title=title, caption=meaning(entries))
-    labels, *quantities = zip(*(row.items() for row in rows(entries)), strict=True)
-    table.add_column()
-    for _, label in labels:
+def show(console: Console, entries: Sequence[Entry]) -> None:
+    """Print a comparison: scores, and differences where there are any."""
+    title = entries[0].method.problem.title
+    console.print(_table(title, rows(entries), meaning(entries)))
+    if differences := paired(entries):
+        console.print(_table("", paired_rows(differences), paired_meaning(differences)))
+
+
+def _table(title: str, rows: Sequence[Mapping[str, str]], caption: str) -> Table:
+    """A column for each row, so that it fits a terminal of 80 columns."""
+    table = Table(title=title or None, caption=caption)
+    (corner, *labels), *quantities = [(name, *(row[name] for row in rows)) for name in rows[0]]
+    table.add_column("" if corner == "method" else corner)
+    for label in labels:
         table.add_column(label, justify="right")
-    for metric in quantities:
-        name = metric[0][0]
-        table.add_row(name, *(value.replace(" [", "\n[") for _, value in metric))
+    for name, *values in quantities:
+        table.add_row(name, *(value.replace(" [", "\n[") for value in values))
     return table
 
 

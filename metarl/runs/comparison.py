@@ -1,100 +1,33 @@
 """Runs side by side: who adapts best, on the same tasks, with the same budget."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.evaluation import AdaptationCurve, Summary, summarise
+from metarl.evaluation import AdaptationCurve, Summary, difference
 from metarl.frames import frame
-from metarl.method import AXES, Axis, Method
-from metarl.runs.config import SEED, differences
+from metarl.method import AXES, Axis
+from metarl.runs.experiments import Entry
 from metarl.runs.metrics import training_minutes
-from metarl.runs.plots import counted_in, meanings, plot_adaptation, plot_training, step_name
-from metarl.runs.results import Evaluated, fitting_state, measured
+from metarl.runs.plots import (
+    counted_in,
+    meanings,
+    plot_adaptation,
+    plot_training,
+    stage_name,
+    step_name,
+)
+from metarl.runs.results import fitting_state
 from metarl.runs.run import Run
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-Thing = TypeVar("Thing")
-
-# how a method adapts is its own business; the table tells it
-OWN = ("step_sizes", "steps")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One experiment in a comparison: a method, and the runs that differ in their seed alone.
-
-    Attributes:
-        label: what to call it.
-        runs: its runs.
-        method: of the first run.
-        curves: the adaptation curve of each.
-        summary: of all of them.
-        steps_to_match: how many gradient steps it takes to where MAML is after one, in words; empty
-            where nobody asked.
-    """
-
-    label: str
-    runs: Sequence[Run]
-    method: Method
-    curves: Sequence[AdaptationCurve]
-    summary: Summary
-    steps_to_match: str = ""
-
-    @property
-    def samples(self) -> list[int]:
-        """How many each run was trained with."""
-        return [run.load().samples for run in self.runs]
-
-
-def compare(runs: Sequence[Run]) -> list[Entry]:
-    """Evaluate runs where they were not, and put them side by side.
-
-    Args:
-        runs: what to compare.
-
-    Raises:
-        UserError: if they are about different tasks, or were evaluated on different ones.
-    """
-    refuse_twice(runs)
-    _check_tasks(runs)
-    evaluated = [measured(run) for run in runs]
-    _check_evaluations(evaluated)
-    return experiments(evaluated)
-
-
-def experiments(evaluated: Sequence[Evaluated]) -> list[Entry]:
-    """Group what was evaluated alike, in the order of the domain's registry of methods."""
-    groups = gathered(
-        evaluated,
-        lambda group, other: not differences(group[0].run.config, other.run.config, SEED),
-    )
-    labels = Counter(group[0].method.label for group in groups)
-    names = short_names([each.run.path for each in evaluated])
-    entries = []
-    for group in groups:
-        group.sort(key=lambda each: each.run.config.seed)
-        first = group[0]
-        label = first.method.label
-        if labels[label] > 1:
-            label += f" ({names[first.run.path]})"
-        runs, curves = [each.run for each in group], [each.curve for each in group]
-        summary = summarise([curve.scores for curve in curves])
-        entries.append(Entry(label, runs, first.method, curves, summary))
-    order = list(entries[0].method.problem.methods)
-    # whatever is not registered is somebody's own, and comes last
-    present = [entry.runs[0].config.method.name for entry in entries]
-    order += [name for name in present if name not in order]
-    return sorted(entries, key=lambda entry: order.index(entry.runs[0].config.method.name))
 
 
 @dataclass(frozen=True)
@@ -142,11 +75,7 @@ def with_steps_to_match(entries: Sequence[Entry], most: int) -> list[Entry]:
     Raises:
         UserError: if no meta-policy is among them.
     """
-    metas = [
-        entry
-        for entry in entries
-        if entry.method.role == "meta-learner" and len(entry.summary.estimate) > 1
-    ]
+    metas = _meta_learners(entries)
     if not metas:
         raise UserError("--many-steps needs the run of a meta-learner that adapts, to be matched")
     sign = 1.0 if metas[0].method.problem.metric.higher_is_better else -1.0
@@ -163,91 +92,6 @@ def with_steps_to_match(entries: Sequence[Entry], most: int) -> list[Entry]:
             entry = replace(entry, steps_to_match=text)
         asked.append(entry)
     return asked
-
-
-def refuse_twice(runs: Sequence[Run]) -> None:
-    """Raise UserError if a run is named twice: it would count as two seeds."""
-    paths = [run.path.resolve() for run in runs]
-    if twice := [path for path in paths if paths.count(path) > 1]:
-        raise UserError(f"{twice[0]} is named twice; a run counts once")
-
-
-def short_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """What to call directories: by their last part, or as many as tell them apart."""
-    names: dict[Path, str] = {}
-    for path in paths:
-        whole = path.resolve().parts
-        others = {other.resolve().parts for other in paths} - {whole}
-        length = 1
-        while any(other[-length:] == whole[-length:] for other in others):
-            length += 1
-        names[path] = "/".join(whole[-length:])
-    return names
-
-
-def by_tasks(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs that can be compared with one another, in the order of their first ones."""
-    return gathered(runs, lambda group, run: not _other_tasks(group[0], run))
-
-
-def gathered(
-    things: Iterable[Thing], fits: Callable[[Sequence[Thing], Thing], bool]
-) -> list[list[Thing]]:
-    """Things in groups, each in the first one that it fits into, else in one of its own."""
-    groups: list[list[Thing]] = []
-    for thing in things:
-        for group in groups:
-            if fits(group, thing):
-                group.append(thing)
-                break
-        else:
-            groups.append([thing])
-    return groups
-
-
-def _other_tasks(first: Run, run: Run) -> list[str]:
-    """Which settings make the tasks of one run others than those of another."""
-    return [
-        difference
-        for difference in differences(first.config, run.config, SEED)
-        if difference.startswith(("family.", "data."))
-    ]
-
-
-def _check_tasks(runs: Sequence[Run]) -> None:
-    first = runs[0]
-    for run in runs[1:]:
-        run.check_data_hashes(first.data_hashes())
-        changed = _other_tasks(first, run)
-        if changed:
-            raise UserError(
-                f"{run.path} is about other tasks than {first.path} ({'; '.join(changed)}): they "
-                "cannot be compared"
-            )
-
-
-def other_evaluation(first: Method, other: Method) -> dict[str, str]:
-    """By name, the settings because of which scores of two methods cannot be compared."""
-    before = first.problem.evaluation_settings
-    # by gradients, how many episodes a step takes; else, how many are averaged
-    own = OWN if other.axis == first.axis else (*OWN, "trajectories")
-    return {
-        name: f"evaluation.{name}: {before.get(name)} → {value}"
-        for name, value in other.problem.evaluation_settings.items()
-        if value != before.get(name) and name not in own
-    }
-
-
-def _check_evaluations(evaluated: Sequence[Evaluated]) -> None:
-    first, *others = evaluated
-    for other in others:
-        if changed := other_evaluation(first.method, other.method):
-            fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
-            path = other.run.path
-            raise UserError(
-                f"{path} was evaluated otherwise than {first.run.path} "
-                f"({'; '.join(changed.values())}); evaluate it alike: metarl evaluate {path} {fix}"
-            )
 
 
 def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
@@ -274,6 +118,66 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
             row[f"steps to MAML's {metric.name} after 1"] = entry.steps_to_match or "–"
         table.append(row)
     return table
+
+
+def _meta_learners(entries: Sequence[Entry]) -> list[Entry]:
+    """Those that adapt."""
+    return [
+        entry
+        for entry in entries
+        if entry.method.role == "meta-learner" and len(entry.summary.estimate) > 1
+    ]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher the scores of one experiment are than those of another, on the same tasks.
+
+    Attributes:
+        first: whose.
+        second: than whose.
+        summary: at each stage of the first; one without stages is a level, the same at each.
+    """
+
+    first: Entry
+    second: Entry
+    summary: Summary
+
+
+def paired(entries: Sequence[Entry]) -> list[Difference]:
+    """The meta-learner of the most seeds less each that adapts in the same way, or not at all."""
+    metas = _meta_learners(entries)
+    if not metas:
+        return []
+    first = max(metas, key=lambda entry: len(entry.runs))
+    stages = len(first.summary.estimate)
+    found = []
+    for second in entries:
+        if second is first or second.method.axis not in (first.method.axis, None):
+            continue
+        number = min(stages, len(second.summary.estimate))
+        if number == 1:
+            number, others = stages, [curve.scores[:, :1] for curve in second.curves]
+        else:
+            others = [curve.scores[:, :number] for curve in second.curves]
+        mine = [curve.scores[:, :number] for curve in first.curves]
+        found.append(Difference(first, second, difference(mine, others)))
+    return found
+
+
+def paired_rows(differences: Sequence[Difference]) -> list[dict[str, str]]:
+    """A table of differences: a row for each other experiment, by column name."""
+    stages = max(len(each.summary.estimate) for each in differences)
+    return [
+        {f"{each.first.label} less": each.second.label}
+        | {
+            "before" if k == 0 else stage_name(k, each.first.method.axis): (
+                each.summary.after(k) if k < len(each.summary.estimate) else "–"
+            )
+            for k in range(stages)
+        }
+        for each in differences
+    ]
 
 
 def axes_of(entries: Sequence[Entry]) -> set[Axis | None]:
@@ -316,11 +220,17 @@ def _step_sizes(curves: Sequence[AdaptationCurve]) -> str:
 
 
 def markdown(entries: Sequence[Entry]) -> str:
-    """The table in Markdown."""
-    table = rows(entries)
-    lines = ["| " + " | ".join(table[0]) + " |", "|" + "---|" * len(table[0])]
-    lines += ["| " + " | ".join(row.values()) + " |" for row in table]
-    return "\n".join([*lines, "", meaning(entries), ""])
+    """The tables in Markdown: scores, and differences where there are any."""
+    parts = [markdown_table(rows(entries)), meaning(entries)]
+    if differences := paired(entries):
+        parts += [markdown_table(paired_rows(differences)), paired_meaning(differences)]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows of the same columns in Markdown."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    return "\n".join([*lines, *("| " + " | ".join(row.values()) + " |" for row in rows)])
 
 
 def meaning(entries: Sequence[Entry]) -> str:
@@ -328,6 +238,18 @@ def meaning(entries: Sequence[Entry]) -> str:
     axis = entries[0].method.problem.metric.axis
     said = meanings({entry.label: entry.summary for entry in entries})
     return f"{axis[0].upper()}{axis[1:]} on unseen tasks: {said}."
+
+
+def paired_meaning(differences: Sequence[Difference]) -> str:
+    """What the numbers of the table of differences are, in a sentence or two."""
+    first = differences[0].first
+    metric = first.method.problem.metric
+    said = meanings({each.second.label: each.summary for each in differences})
+    better = "above" if metric.higher_is_better else "below"
+    return (
+        f"Differences in {metric.axis} on the same unseen tasks: {said}. "
+        f"{better.capitalize()} 0, {first.label} is better."
+    )
 
 
 def draw(entries: Sequence[Entry], folder: Path, *formats: str) -> dict[str, list[Path]]:

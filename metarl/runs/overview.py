@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from metarl.runs.comparison import Entry, minutes
+from metarl.runs.comparison import minutes
+from metarl.runs.experiments import Entry
 from metarl.runs.published import Published, in_words
 
 Column = tuple[Sequence[Entry], Published | None]

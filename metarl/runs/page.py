@@ -22,18 +22,22 @@ from metarl.files import storing
 from metarl.method import AXES, load_method
 from metarl.rl.config import Config
 from metarl.runs.comparison import (
-    OWN,
-    Entry,
     axes_of,
     by_episodes,
-    experiments,
-    gathered,
+    markdown_table,
     minutes,
-    other_evaluation,
-    short_names,
+    paired,
     training_curves,
 )
 from metarl.runs.config import AnyConfig, flat, load_config, shipped_configs
+from metarl.runs.experiments import (
+    OWN,
+    Entry,
+    experiments,
+    gathered,
+    other_evaluation,
+    short_names,
+)
 from metarl.runs.overview import Column, overview
 from metarl.runs.plots import counted_in, plot_summary
 from metarl.runs.published import Published, estimates, in_words, published
@@ -220,7 +224,10 @@ def _rows(groups: Sequence[Sequence[Entry]], known: Published | None) -> list[di
         for name in settings[0]
         if name not in TOLD and any(other.get(name) != settings[0][name] for other in settings)
     ]
-    rows = [row for entry in entries for row in _measured(entry, varying)]
+    rows = []
+    for entry, less in zip(entries, _differences(groups), strict=True):
+        (words, scores, cost), *of_seeds = _measured(entry, varying)
+        rows += [(words, scores, less | cost), *of_seeds]
     if known:
         for method, figures in known.rows.items():
             words = {"": f"*published: {method}*", "tasks": str(known.tasks or "")}
@@ -275,6 +282,18 @@ def _measured(entry: Entry, varying: Sequence[str]) -> list[Row]:
     return rows
 
 
+def _differences(groups: Sequence[Sequence[Entry]]) -> list[dict[str, str]]:
+    """For each experiment a column: by how much another is above it after a step, task by task."""
+    found = [each for group in groups for each in paired(group)]
+    firsts = " or ".join(dict.fromkeys(each.first.label for each in found))
+    less = {id(each.second): each.summary.after(1) for each in found}
+    return [
+        {f"{firsts} less it, after 1": less.get(id(entry), "–")} if found else {}
+        for group in groups
+        for entry in group
+    ]
+
+
 def _heading(stage: int) -> str:
     return "before" if stage == 0 else f"after {stage}"
 
@@ -308,8 +327,5 @@ def _draw(entries: Sequence[Entry], known: Published | None, picture: Path) -> N
 
 
 def _markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
-    # a minus is one, where it is before a number and not part of a command
-    lines = [re.sub(r"(?<=[ \[])-(?=\d)", "−", line) for line in lines]
-    return "\n".join(lines)
+    """A table in which a minus is one, where it is before a number and not part of a command."""
+    return re.sub(r"(?<=[ \[])-(?=\d)", "−", markdown_table(rows))

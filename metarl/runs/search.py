@@ -16,7 +16,7 @@ from metarl.runs.config import flat
 from metarl.runs.grid import check_varied
 
 if TYPE_CHECKING:
-    from metarl.runs.comparison import Entry
+    from metarl.runs.experiments import Entry
 
 DECADE = 10.0  # a range that is wider than so many times its lower end is searched by magnitude
 

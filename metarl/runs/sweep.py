@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from metarl.errors import UserError
-from metarl.runs.comparison import Entry
 from metarl.runs.config import CONFIG, SEED, AnyConfig, differences, flat
+from metarl.runs.experiments import Entry
 from metarl.runs.run import Run
 
 
