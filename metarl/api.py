@@ -131,7 +131,7 @@ def compare(*runs: RunLike, trust_code: bool = False) -> Comparison:
         trust_code: as for `load`.
 
     Returns:
-        A comparison: `print` shows a table, `to_frame()` gives a row for each method and step.
+        A comparison: `print` shows its tables, `to_frame()` gives a row for each method and step.
 
     Raises:
         UserError: as `load`; and if the runs are about different tasks.

@@ -176,38 +176,46 @@ def difference(first: Sequence[Floats], second: Sequence[Floats]) -> Summary:
     """How much higher the scores of some runs are than those of others, on the same tasks.
 
     Of one run each, it is the mean of the differences in every task, ± 1.96 standard errors: that
-    a task is hard, which is so for both, does not widen it. It is of these two runs; what other
-    seeds would change, nobody can say. With more runs, the interval is Student's of two samples,
-    over the runs' means as in `mean_over_runs`, with the variance of both pooled: a method that
-    was trained once is taken to vary with its seed as the other one does.
+    a task is hard, which is so for both, does not widen it. With more runs it is over the runs'
+    means, as in `mean_over_runs`: Welch's interval, because one method may vary more with its seed
+    than the other. A run that is alone on its side is taken as it is; what another seed of it
+    would have changed, one run cannot say.
 
     Args:
         first: of each run, (N, K + 1).
         second: of each run, the same tasks in the same order, (N, K + 1) or, a level, (N, 1).
     """
-    # imported here as above
-    from scipy.stats import t as student_t
-
     one, other = np.stack(first), np.stack(second)  # (runs, N, K + 1)
     runs, tasks = [len(one), len(other)], one.shape[1]
     if runs == [1, 1]:
         summary = mean_over_tasks(one[0] - other[0])
-        return replace(summary, meaning=f"mean over {tasks} tasks, 95% interval")
+        return replace(summary, meaning=f"mean of {tasks} tasks, 95% interval")
+    # imported here as above
+    from scipy.stats import t as student_t
+
     means = [scores.mean(axis=1) for scores in (one, other)]
     estimate = means[0].mean(axis=0) - means[1].mean(axis=0)
-    freedom = sum(runs) - 2
-    squares = sum(((each - each.mean(axis=0)) ** 2).sum(axis=0) for each in means)
-    error = np.sqrt(squares / freedom * (1 / runs[0] + 1 / runs[1]))
-    width = student_t.ppf(0.975, freedom) * error
-    meaning = f"mean over {tasks} tasks of {runs[0]} and {runs[1]} runs, 95% interval over runs"
+    several = [each for each in means if len(each) > 1]
+    errors = np.stack([each.var(axis=0, ddof=1) / len(each) for each in several])
+    freedoms = np.array([[len(each) - 1] for each in several])
+    error = errors.sum(axis=0)
+    # by Welch and Satterthwaite; runs that are all equal leave nothing to be divided
+    with np.errstate(invalid="ignore"):
+        freedom = error**2 / (errors**2 / freedoms).sum(axis=0)
+    width = np.where(error > 0, student_t.ppf(0.975, freedom) * np.sqrt(error), 0.0)
+    alone = ", one run as it is" if 1 in runs else ""
+    seeds = " and ".join(str(number) for number in runs if number > 1)
+    meaning = f"mean of {tasks} tasks, 95% interval over {seeds} runs{alone}"
     return Summary(estimate, estimate - width, estimate + width, meaning)
 
 
 def short(value: float) -> str:
     """As many digits as mean something: `557.3`, `-11.44`, `0.00087`."""
+    if abs(value) < 1e-12:  # what rounding leaves of scores that are equal
+        return "0.00"
     if abs(value) >= 100.0:
         return f"{value:.1f}"
-    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0.0 else f"{value:.2g}"
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def best_schedule(

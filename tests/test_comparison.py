@@ -5,6 +5,7 @@ import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import imageio.v2 as imageio
 import numpy as np
@@ -14,9 +15,16 @@ from matplotlib.figure import Figure
 from stable_baselines3 import PPO
 
 from metarl.cli import main
-from metarl.evaluation import mean_over_runs, mean_over_tasks, short, summarise
+from metarl.evaluation import (
+    AdaptationCurve,
+    mean_over_runs,
+    mean_over_tasks,
+    short,
+    summarise,
+)
 from metarl.rl.problem import RETURN
-from metarl.runs.experiments import compare, short_names
+from metarl.runs.experiments import Entry, compare, short_names
+from metarl.runs.paired import paired, paired_rows
 from metarl.runs.plots import meanings, plot_summary
 from metarl.runs.results import measured
 from metarl.runs.run import Run
@@ -93,13 +101,14 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
     assert lines[0].startswith("| method | return before | after 1 step | after 2 steps |")
     assert lines[0].endswith("| step size | seeds | environment steps | budget |")
     assert " | 1, 2 | " in lines[2]
-    start = lines.index("| MAML less | before | after 1 step | after 2 steps | after 3 steps |")
+    stages = "before adaptation | after 1 step | after 2 steps | after 3 steps"
+    start = lines.index(f"| MAML less | {stages} |")
     assert [line.split(" | ")[0] for line in lines[start + 2 : start + 5]] == [
         "| pretrained",
         "| random",
         "| oracle",
     ]
-    assert "of 2 and 1 runs, 95% interval over runs. Above 0, MAML is better." in lines[-1]
+    assert "95% interval over 2 runs, one run as it is. Above 0, MAML is better." in lines[-1]
 
 
 def test_runs_that_another_version_evaluated_on_other_tasks_are_refused(
@@ -110,9 +119,37 @@ def test_runs_that_another_version_evaluated_on_other_tasks_are_refused(
     evaluation = json.loads((copy / "evaluation.json").read_text())
     evaluation["tasks"][0][0] += 0.1
     (copy / "evaluation.json").write_text(json.dumps(evaluation))
-    error = complaint("compare", runs["maml"], str(copy))
-    assert f"{copy} was evaluated on other tasks" in error
-    shutil.rmtree(copy)
+    for command in ("compare", "results"):
+        out = ("--out", str(tmp_path / "out" / "results.md"))
+        error = complaint(command, runs["maml"], str(copy), *out)
+        assert f"{copy} was evaluated on other tasks" in error
+        assert f"metarl evaluate {copy}" in error
+
+
+def test_the_meta_learner_that_is_compared_is_that_with_the_most_to_be_compared_with() -> None:
+    def entry(axis: str | None, seeds: int, budget: int, label: str, far: int = 2) -> Entry:
+        problem = SimpleNamespace(metric=RETURN, evaluation_settings={})
+        method = SimpleNamespace(
+            axis=axis, role="meta-learner" if axis else "baseline", budget=budget, problem=problem
+        )
+        scores = np.ones((4, far))
+        curves = [AdaptationCurve(np.zeros((4, 1)), scores, ())] * seeds
+        return Entry(label, [None] * seeds, method, curves, summarise([scores] * seeds))
+
+    rl2, level = entry("episodes", 3, 1, "RL²"), entry(None, 1, 1, "oracle", far=1)
+    maml, anil = entry("gradient steps", 1, 1, "MAML"), entry("gradient steps", 1, 1, "ANIL")
+
+    def firsts(*entries: Entry) -> list[tuple[str, str]]:
+        return [(each.first.label, each.second.label) for each in paired(entries)]
+
+    assert firsts(rl2, maml, anil, level) == [("MAML", "ANIL"), ("MAML", "oracle")]
+    assert firsts(anil, maml, level)[0] == ("ANIL", "MAML")  # the first of equals
+    seeds = entry("gradient steps", 2, 1, "two seeds")
+    assert firsts(anil, seeds, level)[0] == ("two seeds", "ANIL")
+    other = entry("gradient steps", 1, 2, "more steps")
+    assert firsts(other, anil, maml, level)[0] == ("ANIL", "more steps")  # budgets
+    assert firsts(level) == []
+    assert list(paired_rows(paired([rl2, level]))[0]) == ["RL² less", "episode 1", "episode 2"]
 
 
 @pytest.mark.slow
@@ -274,6 +311,8 @@ def test_the_report_is_one_page_that_needs_nothing_else(runs, tmp_path) -> None:
     page = tmp_path / "report.html"
     assert main(["report", *runs.values(), "--out", str(page)]) == 0
     text = page.read_text()
+    assert text.count('<table class="scores">') == 2
+    assert "<th>MAML less</th>" in text
     for label in ("MAML", "pretrained", "random", "oracle"):
         assert f"<h3>{label}</h3>" in text
     assert set(re.findall(r'(?:src|href)="(.{5})', text)) == {"data:"}

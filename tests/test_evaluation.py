@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_ind
 
 from metarl.evaluation import difference, mean_over_runs, mean_over_tasks
 
@@ -30,21 +31,23 @@ def test_the_interval_over_runs_covers_where_seeds_differ_as_a_whole(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("others", [5, 1])
-@pytest.mark.parametrize("effect", [0.0, 0.25, 0.5, 1.0])
-def test_the_interval_of_a_difference_covers_what_other_seeds_would_give(
-    effect: float, others: int
+@pytest.mark.parametrize("effects", [(0.0, 0.0), (1.0, 1.0), (1.0, 4.0), (4.0, 1.0), (0.25, 0.0)])
+@pytest.mark.parametrize("runs", [(5, 5), (5, 3), (3, 5), (5, 1)])
+def test_the_interval_of_a_difference_covers_though_one_method_varies_more_with_its_seed(
+    effects: tuple[float, float], runs: tuple[int, int]
 ) -> None:
     rng = np.random.default_rng(0)
-    easy = rng.normal(scale=3.0, size=TASKS)
+    tasks = rng.normal(0.0, 2.0, TASKS)
     covered = 0
     for _ in range(REPEATS):
         first, second = (
-            easy + effect * rng.normal(size=(runs, 1)) + rng.normal(size=(runs, TASKS))
-            for runs in (5, others)
+            tasks + effect * rng.normal(size=(number, 1)) + rng.normal(size=(number, TASKS))
+            for effect, number in zip(effects, runs, strict=True)
         )
-        seen = difference([run[:, None] for run in first], [run[:, None] for run in second])
-        covered += bool(seen.low[0] <= 0.0 <= seen.high[0])  # both are drawn alike
+        # a run that is alone is taken as it is
+        truth = tasks.mean() - second.mean() if len(second) == 1 else 0.0
+        summary = difference(first[..., None], second[..., None])
+        covered += summary.low[0] <= truth <= summary.high[0]
     assert covered / REPEATS >= 0.90
 
 
@@ -64,6 +67,18 @@ def test_a_level_is_the_same_after_every_step() -> None:
     first, level = rng.normal(size=(2, 9, 3)), rng.normal(size=(9, 1))
     seen = difference(list(first), [level])
     np.testing.assert_allclose(seen.estimate, first.mean(axis=(0, 1)) - level.mean())
-    # Student's of two samples, of which one is alone: one degree of freedom
-    width = 12.706 * np.std(first.mean(axis=1), axis=0, ddof=1) * np.sqrt(1 / 2 + 1)
+    # a run that is alone adds nothing: Student's with one degree of freedom
+    width = 12.706 * np.std(first.mean(axis=1), axis=0, ddof=1) / np.sqrt(2)
     np.testing.assert_allclose(seen.high - seen.estimate, width, rtol=1e-3)
+
+
+def test_the_interval_of_a_difference_is_welchs() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(5, 9, 2)), 3.0 * rng.normal(size=(3, 9, 2))
+    seen = difference(list(first), list(second))
+    test = ttest_ind(first.mean(axis=1), second.mean(axis=1), equal_var=False)
+    interval = test.confidence_interval(0.95)
+    np.testing.assert_allclose(seen.low, interval.low)
+    np.testing.assert_allclose(seen.high, interval.high)
+    equal = difference([first[0]] * 3, [first[0]] * 2)
+    assert not np.any([equal.estimate, equal.low, equal.high])

@@ -596,6 +596,7 @@ def test_waves_are_compared(wave_runs, tmp_path: Path) -> None:
     table = (out / "comparison.md").read_text()
     assert "| error before | after 1 step |" in table
     assert "Mean squared error on unseen tasks" in table
+    assert "Below 0, MAML is better." in table
     with Image.open(out / "fits.png") as picture:
         colours = picture.convert("RGB").getcolors(picture.width * picture.height)
         assert len(colours) > 1000  # curves and letters with smooth edges, on white

@@ -20,10 +20,10 @@ Put runs side by side: return, error or accuracy against gradient steps on the s
 and against environment steps or examples in training. Runs that differ in their seed alone count as
 one experiment.
 
-Prints the scores, and by how much a meta-learner is above each other on the same tasks, paired
-task by task; and writes comparison.md, adaptation.png, adaptation.svg, training.png and
-training.svg into a directory of their own; of sine waves also fits.png. A run that was not
-evaluated yet is evaluated first."""
+Prints the scores, and by how much a meta-learner is above each method that adapts as it does, or
+not at all, on the same tasks; and writes comparison.md, adaptation.png, adaptation.svg,
+training.png and training.svg into a directory of their own; of sine waves also fits.png. A run
+that was not evaluated yet is evaluated first."""
 
 EXAMPLES = """\
 examples:

@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.progress import working
-from metarl.runs.comparison import meaning, paired, paired_meaning, paired_rows, rows
+from metarl.runs.comparison import meaning, rows
 from metarl.runs.experiments import Entry, by_tasks, compare, refuse_twice
+from metarl.runs.paired import paired, paired_meaning, paired_rows
 from metarl.runs.results import Evaluated, evaluations, measured
 from metarl.runs.run import Run
 

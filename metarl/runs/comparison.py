@@ -10,19 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.evaluation import AdaptationCurve, Summary, difference
+from metarl.evaluation import AdaptationCurve
 from metarl.frames import frame
 from metarl.method import AXES, Axis
-from metarl.runs.experiments import Entry
+from metarl.runs.experiments import Entry, meta_learners
 from metarl.runs.metrics import training_minutes
-from metarl.runs.plots import (
-    counted_in,
-    meanings,
-    plot_adaptation,
-    plot_training,
-    stage_name,
-    step_name,
-)
+from metarl.runs.paired import paired, paired_meaning, paired_rows
+from metarl.runs.plots import counted_in, meanings, plot_adaptation, plot_training, step_name
 from metarl.runs.results import fitting_state
 from metarl.runs.run import Run
 
@@ -32,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison to look at: `print` shows a table.
+    """A comparison to look at: `print` shows its tables.
 
     Attributes:
         entries: an experiment each.
@@ -75,7 +69,7 @@ def with_steps_to_match(entries: Sequence[Entry], most: int) -> list[Entry]:
     Raises:
         UserError: if no meta-policy is among them.
     """
-    metas = _meta_learners(entries)
+    metas = meta_learners(entries)
     if not metas:
         raise UserError("--many-steps needs the run of a meta-learner that adapts, to be matched")
     sign = 1.0 if metas[0].method.problem.metric.higher_is_better else -1.0
@@ -118,66 +112,6 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
             row[f"steps to MAML's {metric.name} after 1"] = entry.steps_to_match or "–"
         table.append(row)
     return table
-
-
-def _meta_learners(entries: Sequence[Entry]) -> list[Entry]:
-    """Those that adapt."""
-    return [
-        entry
-        for entry in entries
-        if entry.method.role == "meta-learner" and len(entry.summary.estimate) > 1
-    ]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much higher the scores of one experiment are than those of another, on the same tasks.
-
-    Attributes:
-        first: whose.
-        second: than whose.
-        summary: at each stage of the first; one without stages is a level, the same at each.
-    """
-
-    first: Entry
-    second: Entry
-    summary: Summary
-
-
-def paired(entries: Sequence[Entry]) -> list[Difference]:
-    """The meta-learner of the most seeds less each that adapts in the same way, or not at all."""
-    metas = _meta_learners(entries)
-    if not metas:
-        return []
-    first = max(metas, key=lambda entry: len(entry.runs))
-    stages = len(first.summary.estimate)
-    found = []
-    for second in entries:
-        if second is first or second.method.axis not in (first.method.axis, None):
-            continue
-        number = min(stages, len(second.summary.estimate))
-        if number == 1:
-            number, others = stages, [curve.scores[:, :1] for curve in second.curves]
-        else:
-            others = [curve.scores[:, :number] for curve in second.curves]
-        mine = [curve.scores[:, :number] for curve in first.curves]
-        found.append(Difference(first, second, difference(mine, others)))
-    return found
-
-
-def paired_rows(differences: Sequence[Difference]) -> list[dict[str, str]]:
-    """A table of differences: a row for each other experiment, by column name."""
-    stages = max(len(each.summary.estimate) for each in differences)
-    return [
-        {f"{each.first.label} less": each.second.label}
-        | {
-            "before" if k == 0 else stage_name(k, each.first.method.axis): (
-                each.summary.after(k) if k < len(each.summary.estimate) else "–"
-            )
-            for k in range(stages)
-        }
-        for each in differences
-    ]
 
 
 def axes_of(entries: Sequence[Entry]) -> set[Axis | None]:
@@ -238,18 +172,6 @@ def meaning(entries: Sequence[Entry]) -> str:
     axis = entries[0].method.problem.metric.axis
     said = meanings({entry.label: entry.summary for entry in entries})
     return f"{axis[0].upper()}{axis[1:]} on unseen tasks: {said}."
-
-
-def paired_meaning(differences: Sequence[Difference]) -> str:
-    """What the numbers of the table of differences are, in a sentence or two."""
-    first = differences[0].first
-    metric = first.method.problem.metric
-    said = meanings({each.second.label: each.summary for each in differences})
-    better = "above" if metric.higher_is_better else "below"
-    return (
-        f"Differences in {metric.axis} on the same unseen tasks: {said}. "
-        f"{better.capitalize()} 0, {first.label} is better."
-    )
 
 
 def draw(entries: Sequence[Entry], folder: Path, *formats: str) -> dict[str, list[Path]]:

@@ -65,11 +65,13 @@ def compare(runs: Sequence[Run]) -> list[Entry]:
 
 
 def experiments(evaluated: Sequence[Evaluated]) -> list[Entry]:
-    """Group what was evaluated alike, in the order of the domain's registry of methods."""
-    groups = gathered(
-        evaluated,
-        lambda group, other: not differences(group[0].run.config, other.run.config, SEED),
-    )
+    """Group what was evaluated alike, in the order of the domain's registry of methods.
+
+    Raises:
+        UserError: if the tasks were not the same, because another version of metarl drew them.
+    """
+    _check_tasks_drawn(evaluated)
+    groups = gathered(evaluated, _same_experiment)
     labels = Counter(group[0].method.label for group in groups)
     names = short_names([each.run.path for each in evaluated])
     entries = []
@@ -87,6 +89,32 @@ def experiments(evaluated: Sequence[Evaluated]) -> list[Entry]:
     present = [entry.runs[0].config.method.name for entry in entries]
     order += [name for name in present if name not in order]
     return sorted(entries, key=lambda entry: order.index(entry.runs[0].config.method.name))
+
+
+def _same_experiment(group: Sequence[Evaluated], other: Evaluated) -> bool:
+    first = group[0]
+    as_far = first.curve.scores.shape == other.curve.scores.shape
+    return as_far and not differences(first.run.config, other.run.config, SEED)
+
+
+def _check_tasks_drawn(evaluated: Sequence[Evaluated]) -> None:
+    first, *others = evaluated
+    for other in others:
+        if not np.array_equal(first.curve.tasks, other.curve.tasks):
+            raise UserError(
+                f"{other.run.path} was evaluated on other tasks than {first.run.path}, one of them "
+                f"by another version of metarl; evaluate both anew: metarl evaluate "
+                f"{first.run.path} and metarl evaluate {other.run.path}"
+            )
+
+
+def meta_learners(entries: Sequence[Entry]) -> list[Entry]:
+    """Those that adapt."""
+    return [
+        entry
+        for entry in entries
+        if entry.method.role == "meta-learner" and len(entry.summary.estimate) > 1
+    ]
 
 
 def refuse_twice(runs: Sequence[Run]) -> None:
@@ -171,9 +199,4 @@ def _check_evaluations(evaluated: Sequence[Evaluated]) -> None:
             raise UserError(
                 f"{path} was evaluated otherwise than {first.run.path} "
                 f"({'; '.join(changed.values())}); evaluate it alike: metarl evaluate {path} {fix}"
-            )
-        if not np.array_equal(first.curve.tasks, other.curve.tasks):
-            raise UserError(
-                f"{other.run.path} was evaluated on other tasks than {first.run.path}, by another "
-                f"version of metarl; delete its evaluation.json and compare again"
             )

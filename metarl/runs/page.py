@@ -26,7 +26,6 @@ from metarl.runs.comparison import (
     by_episodes,
     markdown_table,
     minutes,
-    paired,
     training_curves,
 )
 from metarl.runs.config import AnyConfig, flat, load_config, shipped_configs
@@ -39,6 +38,7 @@ from metarl.runs.experiments import (
     short_names,
 )
 from metarl.runs.overview import Column, overview
+from metarl.runs.paired import better, paired
 from metarl.runs.plots import counted_in, plot_summary
 from metarl.runs.published import Published, estimates, in_words, published
 from metarl.runs.results import Evaluated
@@ -109,6 +109,9 @@ def write_page(evaluated: Sequence[Evaluated], page: Path, notes: Path | None) -
                     "axis": entries[0].method.problem.metric.axis,
                     "counted": counted_in(axes_of(entries)),
                     "table": _markdown(_rows(groups, known)),
+                    "better": " ".join(
+                        dict.fromkeys(better(found) for each in groups if (found := paired(each)))
+                    ),
                     "source": known.source if known else "",
                     "picture": picture.relative_to(page.parent).as_posix(),
                     "runs": _markdown([made[path] for path in dict.fromkeys(paths)]),
@@ -285,12 +288,15 @@ def _measured(entry: Entry, varying: Sequence[str]) -> list[Row]:
 def _differences(groups: Sequence[Sequence[Entry]]) -> list[dict[str, str]]:
     """For each experiment a column: by how much another is above it after a step, task by task."""
     found = [each for group in groups for each in paired(group)]
-    firsts = " or ".join(dict.fromkeys(each.first.label for each in found))
-    less = {id(each.second): each.summary.after(1) for each in found}
+    firsts = list(dict.fromkeys(each.first.label for each in found))
+    heading = f"{firsts[0] if len(firsts) == 1 else 'a meta-learner'} less it, after 1"
+    less = {id(each.first): "itself" for each in found} | {
+        id(each.second): each.summary.after(1)
+        + (f" ({each.first.label})" if len(firsts) > 1 else "")
+        for each in found
+    }
     return [
-        {f"{firsts} less it, after 1": less.get(id(entry), "–")} if found else {}
-        for group in groups
-        for entry in group
+        {heading: less.get(id(entry), "–")} if found else {} for group in groups for entry in group
     ]
 
 

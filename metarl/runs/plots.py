@@ -74,8 +74,12 @@ def step_name(step: int) -> str:
 
 
 def stage_name(stage: int, axis: Axis | None) -> str:
-    """The same of gradient steps; `episode 1`, `episode 2`, ... of a trial."""
-    return f"episode {stage + 1}" if axis == "episodes" else step_name(stage)
+    """The same of gradient steps; `episode 1`, ... of a trial; `after 1 instance of each class`."""
+    if axis == "episodes":
+        return f"episode {stage + 1}"
+    if axis == "instances" and stage:
+        return f"after {stage} instance{'s' * (stage > 1)} of each class"
+    return step_name(stage)
 
 
 def counted_in(axes: Collection[Axis | None]) -> str:

@@ -11,9 +11,10 @@ from jinja2 import Environment, StrictUndefined
 
 from metarl.method import load_method
 from metarl.runs.adapted_policy import adapt_to_task
-from metarl.runs.comparison import draw, meaning, paired, paired_meaning, paired_rows, rows
+from metarl.runs.comparison import draw, meaning, rows
 from metarl.runs.config import dump_config
 from metarl.runs.experiments import Entry, short_names
+from metarl.runs.paired import paired, paired_meaning, paired_rows
 from metarl.runs.plots import plot_classification, plot_fits, plot_paths
 from metarl.runs.predictions import classify, fit, shows_pictures, shows_sinusoids
 from metarl.runs.run import Run
