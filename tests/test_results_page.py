@@ -230,3 +230,13 @@ def test_the_papers_schedule_is_evaluated_beside_the_runs_own(tmp_path: Path, co
     assert "takes no gradient steps" in complaint(
         "evaluate", "point_navigation_rl2", "--schedule", "paper"
     )
+
+
+def test_of_one_family_the_tasks_that_were_published_come_first_and_have_the_plain_title(
+    tmp_path: Path,
+) -> None:
+    page = tmp_path / "page.md"
+    runs = ["half_cheetah_direction_gymnasium", "half_cheetah_direction"]
+    assert main(["results", *runs, "--out", str(page)]) == 0
+    titles = re.findall(r"^## (.*)", page.read_text(), re.MULTILINE)
+    assert titles == ["half-cheetah-direction", "half-cheetah-direction, dynamics gymnasium"]

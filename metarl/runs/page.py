@@ -83,6 +83,8 @@ def write_page(evaluated: Sequence[Evaluated], page: Path, notes: Path | None) -
     pictures = []
     # sections of the same data, or of a family with other settings, follow one another
     for related in gathered(gathered(evaluated, _same_tasks), _same_kind):
+        # the one that was published bears the plain title
+        related.sort(key=lambda section: published(section[0].method.problem) is None)
         columns: list[Column] = []
         first = len(sections)
         for section in related:
