@@ -59,8 +59,7 @@ class EMAML(MAML):
         """What the outer step improves."""
         settings = self.problem.config.method
         assert isinstance(settings, EMAMLSettings)
-        returns = rollouts.trajectories[-1].returns.mean(dim=1)
-        outcome = standardised(returns).to(rollouts.post.advantages)
+        outcome = standardised(rollouts.trajectories[-1].mean_returns).to(rollouts.post.advantages)
         return ExploringObjective(self.problem.inner, rollouts, outcome, settings.credit)
 
 
@@ -69,7 +68,7 @@ def standardised(returns: Tensor) -> Tensor:
 
     As advantages are: so that neither the scale of rewards nor that of a task's chances counts.
     """
-    each = returns.double()
-    means = mean_over_tasks(torch.stack([each.sum(), each.square().sum()]), len(each))
+    sums = torch.stack([returns.sum(), returns.square().sum()])
+    means = mean_over_tasks(sums, len(returns))
     variance = (means[1] - means[0].square()).clamp(min=0.0)
-    return (each - means[0]) / (variance.sqrt() + 1e-8)
+    return (returns - means[0]) / (variance.sqrt() + 1e-8)

@@ -114,7 +114,7 @@ def _rollout_metrics(policy: Policy, rollouts: Rollouts, meta_batch: int, axis: 
     sums = {"policy/entropy": (post.weights * entropy).sum()}
     for stage, collected in enumerate(rollouts.trajectories):
         name = STAGES[axis].format(stage)
-        sums[f"return/{name}"] = collected.returns.mean(dim=1).sum()
+        sums[f"return/{name}"] = collected.mean_returns.sum()
         sums[f"episode_length/{name}"] = collected.lengths.double().mean(dim=1).sum()
     sums["environment_steps"] = torch.stack([t.mask.sum() for t in rollouts.trajectories]).sum()
     totals = torch.stack([value.double() for value in sums.values()])
