@@ -149,7 +149,7 @@ def test_the_credit_is_the_score_of_the_actions_times_what_came_of_them() -> Non
 
 
 def test_an_outcome_is_told_in_standard_deviations() -> None:
-    told = standardised(torch.tensor([3.0, 5.0, 10.0], dtype=torch.float64))
+    told = standardised(torch.tensor([3.0, 5.0, 10.0]))
     assert float(told.mean()) == pytest.approx(0.0, abs=1e-12)
     assert float(told.std(correction=0)) == pytest.approx(1.0)
     assert not standardised(torch.tensor([2.0])).any()  # a single task did as well as expected

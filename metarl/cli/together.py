@@ -7,24 +7,22 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.progress import working
-from metarl.runs.comparison import meaning, rows
+from metarl.runs.comparison import tables
 from metarl.runs.experiments import Entry, by_tasks, compare, refuse_twice
-from metarl.runs.paired import paired, paired_meaning, paired_rows
 from metarl.runs.results import Evaluated, evaluations, measured
 from metarl.runs.run import Run
 
 
 def show(console: Console, entries: Sequence[Entry]) -> None:
-    """Print a comparison: scores, and differences where there are any."""
-    title = entries[0].method.problem.title
-    console.print(_table(title, rows(entries), meaning(entries)))
-    if differences := paired(entries):
-        console.print(_table("", paired_rows(differences), paired_meaning(differences)))
+    """Print a comparison, the title above the first of its tables."""
+    titles = [entries[0].method.problem.title, None]
+    for title, (table, said) in zip(titles, tables(entries), strict=False):
+        console.print(_table(title, table, said))
 
 
-def _table(title: str, rows: Sequence[Mapping[str, str]], caption: str) -> Table:
+def _table(title: str | None, rows: Sequence[Mapping[str, str]], caption: str) -> Table:
     """A column for each row, so that it fits a terminal of 80 columns."""
-    table = Table(title=title or None, caption=caption)
+    table = Table(title=title, caption=caption)
     (corner, *labels), *quantities = [(name, *(row[name] for row in rows)) for name in rows[0]]
     table.add_column("" if corner == "method" else corner)
     for label in labels:

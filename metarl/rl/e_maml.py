@@ -68,7 +68,7 @@ def standardised(returns: Tensor) -> Tensor:
 
     As advantages are: so that neither the scale of rewards nor that of a task's chances counts.
     """
-    sums = torch.stack([returns.sum(), returns.square().sum()])
-    means = mean_over_tasks(sums, len(returns))
+    each = returns.double()
+    means = mean_over_tasks(torch.stack([each.sum(), each.square().sum()]), len(each))
     variance = (means[1] - means[0].square()).clamp(min=0.0)
-    return (returns - means[0]) / (variance.sqrt() + 1e-8)
+    return (each - means[0]) / (variance.sqrt() + 1e-8)

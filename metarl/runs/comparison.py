@@ -153,11 +153,17 @@ def _step_sizes(curves: Sequence[AdaptationCurve]) -> str:
     return ", ".join(first) or "–"
 
 
-def markdown(entries: Sequence[Entry]) -> str:
-    """The tables in Markdown: scores, and differences where there are any."""
-    parts = [markdown_table(rows(entries)), meaning(entries)]
+def tables(entries: Sequence[Entry]) -> list[tuple[list[dict[str, str]], str]]:
+    """What a comparison shows: scores, and differences where there are any; and what they mean."""
+    shown = [(rows(entries), meaning(entries))]
     if differences := paired(entries):
-        parts += [markdown_table(paired_rows(differences)), paired_meaning(differences)]
+        shown.append((paired_rows(differences), paired_meaning(differences)))
+    return shown
+
+
+def markdown(entries: Sequence[Entry]) -> str:
+    """The tables in Markdown."""
+    parts = [part for table, said in tables(entries) for part in (markdown_table(table), said)]
     return "\n\n".join(parts) + "\n"
 
 

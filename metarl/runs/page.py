@@ -38,7 +38,7 @@ from metarl.runs.experiments import (
     short_names,
 )
 from metarl.runs.overview import Column, overview
-from metarl.runs.paired import better, paired
+from metarl.runs.paired import Difference, better, paired
 from metarl.runs.plots import counted_in, plot_summary
 from metarl.runs.published import Published, estimates, in_words, published
 from metarl.runs.results import Evaluated
@@ -91,6 +91,7 @@ def write_page(evaluated: Sequence[Evaluated], page: Path, notes: Path | None) -
             for each in section[1:]:
                 each.run.check_data_hashes(section[0].run.data_hashes())
             groups = [experiments(group) for group in gathered(section, _same_protocol)]
+            found = [each for group in groups for each in paired(group)]
             entries = groups[0]
             title, settings = entries[0].method.problem.title, _tasks(entries[0].runs[0].config)
             if title in [other["title"] for other in sections]:  # such as with other dynamics
@@ -110,10 +111,8 @@ def write_page(evaluated: Sequence[Evaluated], page: Path, notes: Path | None) -
                     "settings": settings,
                     "axis": entries[0].method.problem.metric.axis,
                     "counted": counted_in(axes_of(entries)),
-                    "table": _markdown(_rows(groups, known)),
-                    "better": " ".join(
-                        dict.fromkeys(better(found) for each in groups if (found := paired(each)))
-                    ),
+                    "table": _markdown(_rows(groups, known, found)),
+                    "better": " ".join(dict.fromkeys(map(better, found))),
                     "source": known.source if known else "",
                     "picture": picture.relative_to(page.parent).as_posix(),
                     "runs": _markdown([made[path] for path in dict.fromkeys(paths)]),
@@ -220,7 +219,9 @@ def _tasks(config: AnyConfig) -> str:
     return ", ".join(f"{name} {value}" for name, value in told.items())
 
 
-def _rows(groups: Sequence[Sequence[Entry]], known: Published | None) -> list[dict[str, str]]:
+def _rows(
+    groups: Sequence[Sequence[Entry]], known: Published | None, found: Sequence[Difference]
+) -> list[dict[str, str]]:
     """A row for each experiment and protocol, for each of its seeds, and for each published one."""
     entries = [entry for group in groups for entry in group]
     settings = [entry.method.problem.evaluation_settings for entry in entries]
@@ -230,7 +231,7 @@ def _rows(groups: Sequence[Sequence[Entry]], known: Published | None) -> list[di
         if name not in TOLD and any(other.get(name) != settings[0][name] for other in settings)
     ]
     rows = []
-    for entry, less in zip(entries, _differences(groups), strict=True):
+    for entry, less in zip(entries, _differences(entries, found), strict=True):
         (words, scores, cost), *of_seeds = _measured(entry, varying)
         rows += [(words, scores, less | cost), *of_seeds]
     if known:
@@ -287,9 +288,8 @@ def _measured(entry: Entry, varying: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _differences(groups: Sequence[Sequence[Entry]]) -> list[dict[str, str]]:
+def _differences(entries: Sequence[Entry], found: Sequence[Difference]) -> list[dict[str, str]]:
     """For each experiment a column: by how much another is above it after a step, task by task."""
-    found = [each for group in groups for each in paired(group)]
     firsts = list(dict.fromkeys(each.first.label for each in found))
     heading = f"{firsts[0] if len(firsts) == 1 else 'a meta-learner'} less it, after 1"
     less = {id(each.first): "itself" for each in found} | {
@@ -297,9 +297,7 @@ def _differences(groups: Sequence[Sequence[Entry]]) -> list[dict[str, str]]:
         + (f" ({each.first.label})" if len(firsts) > 1 else "")
         for each in found
     }
-    return [
-        {heading: less.get(id(entry), "–")} if found else {} for group in groups for entry in group
-    ]
+    return [{heading: less.get(id(entry), "–")} if found else {} for entry in entries]
 
 
 def _heading(stage: int) -> str:

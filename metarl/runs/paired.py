@@ -77,11 +77,12 @@ def paired_meaning(differences: Sequence[Difference]) -> str:
     """What the numbers of the table of differences are, in a sentence or two."""
     metric = differences[0].first.method.problem.metric
     said = meanings({each.second.label: each.summary for each in differences})
-    return f"Differences in {metric.axis} on the same unseen tasks: {said}. {better(differences)}"
+    return (
+        f"Differences in {metric.axis} on the same unseen tasks: {said}. {better(differences[0])}"
+    )
 
 
-def better(differences: Sequence[Difference]) -> str:
-    """Which way differences are good, in a sentence."""
-    first = differences[0].first
-    side = "Above" if first.method.problem.metric.higher_is_better else "Below"
-    return f"{side} 0, {first.label} is better."
+def better(pair: Difference) -> str:
+    """Which way a difference is good, in a sentence."""
+    side = "Above" if pair.first.method.problem.metric.higher_is_better else "Below"
+    return f"{side} 0, {pair.first.label} is better."

@@ -11,10 +11,9 @@ from jinja2 import Environment, StrictUndefined
 
 from metarl.method import load_method
 from metarl.runs.adapted_policy import adapt_to_task
-from metarl.runs.comparison import draw, meaning, rows
+from metarl.runs.comparison import draw, tables
 from metarl.runs.config import dump_config
 from metarl.runs.experiments import Entry, short_names
-from metarl.runs.paired import paired, paired_meaning, paired_rows
 from metarl.runs.plots import plot_classification, plot_fits, plot_paths
 from metarl.runs.predictions import classify, fit, shows_pictures, shows_sinusoids
 from metarl.runs.run import Run
@@ -45,13 +44,10 @@ def report(comparisons: Sequence[Sequence[Entry]]) -> str:
 
 def _family(entries: Sequence[Entry], names: Mapping[Path, str], folder: Path) -> dict[str, object]:
     drawn = draw(entries, folder, "svg")
-    tables = [{"rows": rows(entries), "meaning": meaning(entries)}]
-    if differences := paired(entries):
-        tables.append({"rows": paired_rows(differences), "meaning": paired_meaning(differences)})
     return {
         "title": entries[0].method.problem.title,
         "settings": _settings(entries[0].runs[0]),
-        "tables": tables,
+        "tables": [{"rows": table, "meaning": said} for table, said in tables(entries)],
         "adaptation": [*dict.fromkeys(adaptation(entry) for entry in entries)],
         "plots": [{"alt": shown, "data": _data(path, SVG)} for shown, (path,) in drawn.items()],
         "methods": [_method(entry, names, folder) for entry in entries],
