@@ -155,14 +155,11 @@ def mean_over_runs(scores: Sequence[Floats]) -> Summary:
     Args:
         scores: of each run, (N, K + 1), at least two.
     """
-    # imported here: it takes half a second, which who sums up one run need not wait for
-    from scipy.stats import t as student_t
-
     every = np.stack(scores)  # (runs, N, K + 1)
     runs, tasks, _ = every.shape
     means = every.mean(axis=1)
     estimate = means.mean(axis=0)
-    width = student_t.ppf(0.975, runs - 1) * means.std(axis=0, ddof=1) / np.sqrt(runs)
+    width = _width_over_runs([means])
     meaning = f"mean of {runs} runs × {tasks} tasks, 95% interval over runs"
     return Summary(estimate, estimate - width, estimate + width, meaning)
 
@@ -190,23 +187,33 @@ def difference(first: Sequence[Floats], second: Sequence[Floats]) -> Summary:
     if runs == [1, 1]:
         summary = mean_over_tasks(one[0] - other[0])
         return replace(summary, meaning=f"mean of {tasks} tasks, 95% interval")
-    # imported here as above
-    from scipy.stats import t as student_t
-
     means = [scores.mean(axis=1) for scores in (one, other)]
     estimate = means[0].mean(axis=0) - means[1].mean(axis=0)
-    several = [each for each in means if len(each) > 1]
-    errors = np.stack([each.var(axis=0, ddof=1) / len(each) for each in several])
-    freedoms = np.array([[len(each) - 1] for each in several])
-    error = errors.sum(axis=0)
-    # by Welch and Satterthwaite; runs that are all equal leave nothing to be divided
-    with np.errstate(invalid="ignore"):
-        freedom = error**2 / (errors**2 / freedoms).sum(axis=0)
-    width = np.where(error > 0, student_t.ppf(0.975, freedom) * np.sqrt(error), 0.0)
+    width = _width_over_runs([each for each in means if len(each) > 1])
     alone = ", one run as it is" if 1 in runs else ""
     seeds = " and ".join(str(number) for number in runs if number > 1)
     meaning = f"mean of {tasks} tasks, 95% interval over {seeds} runs{alone}"
     return Summary(estimate, estimate - width, estimate + width, meaning)
+
+
+def _width_over_runs(groups: Sequence[Floats]) -> Floats:
+    """Half the 95% interval of a sum or difference of groups' means, by Welch and Satterthwaite.
+
+    Of one group it is Student's.
+
+    Args:
+        groups: of each group the means of its runs, (runs, K + 1), at least two runs.
+    """
+    # imported here: it takes half a second, which who sums up one run need not wait for
+    from scipy.stats import t as student_t
+
+    errors = np.stack([group.var(axis=0, ddof=1) / len(group) for group in groups])
+    error = errors.sum(axis=0)
+    freedoms = np.array([[len(group) - 1] for group in groups])
+    # runs that are all equal leave nothing to be divided
+    with np.errstate(invalid="ignore"):
+        freedom = error**2 / (errors**2 / freedoms).sum(axis=0)
+    return np.where(error > 0, student_t.ppf(0.975, freedom) * np.sqrt(error), 0.0)
 
 
 def short(value: float) -> str:
