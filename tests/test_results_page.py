@@ -12,8 +12,8 @@ import pytest
 from metarl.cli import main
 from metarl.method import load_method
 from metarl.rl.config import Config
+from metarl.runs.command import FREE, command
 from metarl.runs.config import flat, load_config
-from metarl.runs.page import FREE, command
 from metarl.runs.published import Published, published
 from metarl.runs.run import Run
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from metarl.files import storing
+from metarl.runs.command import command
 from metarl.runs.comparison import draw, markdown
 from metarl.runs.config import dump_config
 from metarl.runs.experiments import compare
 from metarl.runs.hub import FILES
-from metarl.runs.page import command
 from metarl.runs.run import Run
 
 
