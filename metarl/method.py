@@ -184,8 +184,13 @@ def load_method(config: Any) -> Method:
         UserError: if its data are not there, or damaged.
     """
     problem = PROBLEMS.load(config.domain)(config)
-    method: Method = problem.methods.load(config.method.name)(problem)
+    method: Method = method_class(config)(problem)
     return method
+
+
+def method_class(config: Any) -> Any:
+    """The class of the method that a config names."""
+    return PROBLEMS.load(config.domain).methods.load(config.method.name)
 
 
 def train(

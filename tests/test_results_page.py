@@ -12,8 +12,9 @@ import pytest
 from metarl.cli import main
 from metarl.method import load_method
 from metarl.rl.config import Config
-from metarl.runs.command import FREE, command
-from metarl.runs.config import flat, load_config
+from metarl.runs.command import command
+from metarl.runs.config import differences, load_config
+from metarl.runs.experiments import free, same_experiment
 from metarl.runs.published import Published, published
 from metarl.runs.run import Run
 
@@ -124,18 +125,26 @@ def test_the_command_that_it_gives_makes_the_config_of_the_run(path: Path) -> No
     asked = load_config(name, overrides)
     if isinstance(asked, Config) and asked.policy.observation_scale == "measured":
         asked = load_method(asked).problem.config  # as its run would say it
-    made = flat(asked.model_dump(mode="json"))
-    assert {
-        setting: (value, made.get(setting))
-        for setting, value in flat(config.model_dump(mode="json")).items()
-        if made.get(setting) != value and not setting.startswith(FREE)
-    } == {}
+    assert asked.seed == config.seed
+    assert differences(asked, config, free(config)) == []
 
 
 def test_the_command_of_a_baseline_names_its_kind() -> None:
     config = load_config("point_navigation", ["method=pretrained", "seed=3"])
     expected = "metarl baseline point_navigation --kind pretrained --set seed=3"
     assert command(config) == expected
+
+
+def test_what_baselines_are_told_makes_no_other_experiment_of_a_meta_learner() -> None:
+    told = ["baseline.chosen_after=0"]
+    maml, other = load_config("point_navigation"), load_config("point_navigation", told)
+    assert same_experiment(maml, other)
+    assert command(other) == "metarl train point_navigation"
+    pretrained = [
+        load_config("point_navigation", ["method=pretrained", *more]) for more in ([], told)
+    ]
+    assert not same_experiment(*pretrained)
+    assert command(pretrained[1]).endswith("--set baseline.chosen_after=0")
 
 
 def _published(name: str, *changes: str) -> Published | None:

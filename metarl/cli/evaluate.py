@@ -6,7 +6,7 @@ import re
 from rich.console import Console
 
 from metarl.cli.arguments import add_data, add_runs, add_set, add_trust, describe
-from metarl.runs.config import SEED, differences
+from metarl.runs.experiments import same_experiment
 
 DESCRIPTION = """\
 Measure the return, error or accuracy after 0, 1, 2, ... gradient steps on tasks that were never
@@ -82,7 +82,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     pairs = zip(runs, methods, strict=True)
     curves = [evaluate(run, method, console, name).scores for run, method in pairs]
     settings = [method.problem.evaluation_settings for method in methods]
-    seeds = not any(differences(runs[0].config, run.config, SEED) for run in runs[1:])
+    seeds = all(same_experiment(runs[0].config, run.config) for run in runs[1:])
     if len(runs) > 1 and seeds and all(other == settings[0] for other in settings):
         summary = summarise(curves)
         console.print(table(f"all {len(runs)} runs", methods[0], summary))

@@ -7,9 +7,7 @@ from metarl.errors import UserError
 from metarl.method import load_method
 from metarl.rl.config import Config
 from metarl.runs.config import AnyConfig, flat, load_config, shipped_configs
-
-# what a result does not depend on
-FREE = ("evaluation.", "device", "checkpoint_every", "report_every", "family.settings.num_threads")
+from metarl.runs.experiments import free
 
 
 def command(config: AnyConfig) -> str:
@@ -44,11 +42,11 @@ def command(config: AnyConfig) -> str:
 
 def _changes(shipped: AnyConfig, config: AnyConfig) -> dict[str, Any]:
     """The settings of a config that matter and are not those of one that comes with the package."""
-    settings = flat(shipped.model_dump(mode="json"))
+    settings, nothing = flat(shipped.model_dump(mode="json")), free(config)
     return {
         setting: value
         for setting, value in flat(config.model_dump(mode="json")).items()
-        if settings.get(setting) != value and not setting.startswith(FREE)
+        if settings.get(setting) != value and (setting == "seed" or not setting.startswith(nothing))
     }
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, Summary, summarise
-from metarl.method import Method
-from metarl.runs.config import SEED, differences
+from metarl.method import Method, method_class
+from metarl.runs.config import SEED, AnyConfig, differences
 from metarl.runs.results import Evaluated, measured
 from metarl.runs.run import Run
 
@@ -94,7 +94,20 @@ def experiments(evaluated: Sequence[Evaluated]) -> list[Entry]:
 def _same_experiment(group: Sequence[Evaluated], other: Evaluated) -> bool:
     first = group[0]
     as_far = first.curve.scores.shape == other.curve.scores.shape
-    return as_far and not differences(first.run.config, other.run.config, SEED)
+    return as_far and same_experiment(first.run.config, other.run.config)
+
+
+def same_experiment(config: AnyConfig, other: AnyConfig) -> bool:
+    """Whether these are training seeds of one experiment."""
+    return not differences(config, other, free(config))
+
+
+def free(config: AnyConfig) -> tuple[str, ...]:
+    """How settings begin that may differ between training seeds of the same experiment.
+
+    What baselines are told is nothing to a meta-learner.
+    """
+    return (*SEED, "baseline.") if method_class(config).role == "meta-learner" else SEED
 
 
 def _check_tasks_drawn(evaluated: Sequence[Evaluated]) -> None:

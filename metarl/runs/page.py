@@ -16,9 +16,9 @@ from jinja2 import Environment, StrictUndefined
 
 from metarl.files import storing
 from metarl.rl.config import Config
-from metarl.runs.command import FREE, command
+from metarl.runs.command import command
 from metarl.runs.comparison import axes_of, by_episodes, training_curves
-from metarl.runs.config import AnyConfig, flat
+from metarl.runs.config import SEED, AnyConfig, flat
 from metarl.runs.experiments import Entry, experiments, gathered, other_evaluation, short_names
 from metarl.runs.overview import overview
 from metarl.runs.paired import better, paired
@@ -187,7 +187,7 @@ def _tasks(config: AnyConfig) -> str:
         name.rpartition(".")[2]: value
         for name, value in settings.items()
         if name.startswith(("family.settings.", "data."))
-        and name not in (*FREE, "data.name", "data.ways")
+        and name not in (*SEED, "data.name", "data.ways")
     }
     return ", ".join(f"{name} {value}" for name, value in told.items())
 
