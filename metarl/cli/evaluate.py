@@ -6,7 +6,6 @@ import re
 from rich.console import Console
 
 from metarl.cli.arguments import add_data, add_runs, add_set, add_trust, describe
-from metarl.runs.experiments import same_experiment
 
 DESCRIPTION = """\
 Measure the return, error or accuracy after 0, 1, 2, ... gradient steps on tasks that were never
@@ -65,7 +64,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     from metarl.cli.adaptation import evaluate, table
     from metarl.evaluation import summarise
     from metarl.method import load_method
-    from metarl.runs.experiments import refuse_twice
+    from metarl.runs.experiments import refuse_twice, same_experiment
     from metarl.runs.results import PAPER, with_papers_schedule
     from metarl.runs.run import Run
 
