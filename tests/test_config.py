@@ -292,6 +292,16 @@ def test_maml_is_called_what_the_literature_calls_it(
     assert load_method(load_config(config, settings)).label == label
 
 
+def test_images_without_convolution_are_another_row_than_with_it() -> None:
+    def label(config: str, *settings: str) -> str:
+        return load_method(load_config(config, settings)).label
+
+    assert label("omniglot_5way_1shot") == "MAML"
+    assert label("omniglot_5way_1shot_mlp") == "MAML, no convolution"
+    first_order = label("omniglot_5way_1shot_mlp", "inner.first_order=true")
+    assert first_order == "MAML, first order, no convolution"
+
+
 def test_a_mistake_that_was_given_beside_a_file_is_not_said_to_be_in_it(complaint) -> None:
     said = complaint("train", "quickstart", "--set", "inner.stepsize=1")
     assert "quickstart.yaml with inner.stepsize=1 has a mistake" in said

@@ -47,8 +47,13 @@ class MAML(SupervisedMethod):
 
     @property
     def label(self) -> str:
-        """By the settings of its inner loop: ANIL, Meta-SGD and so on."""
-        return self.problem.config.inner.maml
+        """By the settings of its inner loop: ANIL, Meta-SGD and so on.
+
+        Without convolution images are another problem, of which other figures were published.
+        """
+        network = self.problem.network
+        plain = network.kind == "mlp" and network.for_images
+        return self.problem.config.inner.maml + ", no convolution" * bool(plain)
 
     def init(self, generator: torch.Generator) -> Params:
         """Line 1: θ, and step sizes where they are learned."""
