@@ -405,14 +405,33 @@ def test_numbers_have_as_many_digits_as_mean_something(value: float, text: str) 
 def test_the_numbers_below_a_training_do_not_overlap_however_short_it_is(
     steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
-    curve = np.arange(1.0, 3.0) * steps, np.zeros(2)
-    summary = {"MAML": summarise([np.random.default_rng(0).normal(size=(4, 3))])}
-    plot_summary(summary, {"MAML": {"before": [curve], "after": []}}, RETURN, "x", Path("x.png"))
-    FigureCanvasAgg(drawn[0]).draw()
-    low, high = drawn[0].axes[1].get_xlim()
-    labels = drawn[0].axes[1].get_xticklabels()
+    training = _summary_drawn(monkeypatch, ["MAML"], steps).axes[1]
+    low, high = training.get_xlim()
+    labels = training.get_xticklabels()
     boxes = [one.get_window_extent() for one in labels if low <= one.get_position()[0] <= high]
     assert len(boxes) > 1
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_of_many_methods_each_looks_the_same_in_both_panels_and_none_like_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    figure = _summary_drawn(monkeypatch, [f"method {n}" for n in range(11)], 1000)
+    looks = [
+        [(line.get_color(), line.get_linestyle()) for line in axes.get_lines()]
+        for axes in figure.axes
+    ]
+    assert looks[0] == looks[1]
+    assert len(set(looks[0])) == 11
+
+
+def _summary_drawn(monkeypatch: pytest.MonkeyPatch, labels: list[str], steps: int) -> Figure:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    curve = np.arange(1.0, 3.0) * steps, np.zeros(2)
+    scores = np.random.default_rng(0).normal(size=(4, 3))
+    training = {label: {"before": [curve], "after": []} for label in labels}
+    summaries = {label: summarise([scores]) for label in labels}
+    plot_summary(summaries, training, RETURN, "x", Path("x.png"))
+    FigureCanvasAgg(drawn[0]).draw()
+    return drawn[0]

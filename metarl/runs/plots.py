@@ -194,13 +194,14 @@ def _adaptation(
 ) -> str:
     """Draw scores against adaptation, and say what the intervals are."""
     steps = max(len(curve.estimate) for curve in curves.values())
-    for (label, curve), (colour, marker, _) in zip(curves.items(), _styles(curves), strict=True):
+    styled = zip(curves.items(), _styles(curves), strict=True)
+    for index, ((label, curve), (colour, marker, _)) in enumerate(styled):
         if len(curve.estimate) == 1 < steps:
             axes.axhline(curve.estimate[0], color=colour, linestyle="--", label=label)
             axes.axhspan(curve.low[0], curve.high[0], color=colour, alpha=0.15, linewidth=0)
             continue
         x = np.array(episodes[label]) if episodes else np.arange(len(curve.estimate))
-        axes.plot(x, curve.estimate, marker=marker, color=colour, label=label)
+        axes.plot(x, curve.estimate, _line(index), marker=marker, color=colour, label=label)
         axes.fill_between(x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
     if episodes:
         axes.set_xscale("symlog", linthresh=1.0)
@@ -231,7 +232,7 @@ def _training(axes: Axes, curves: TrainingCurves, metric: Metric) -> str:
     """Draw scores in training, and say what the band is."""
     styled = zip(curves.items(), _styles(curves), strict=True)
     for index, ((label, parts), (colour, _, _)) in enumerate(styled):
-        line = "-" if index < len(STYLES) else "--"  # where colours recur
+        line = _line(index)
         for part, style in (("before", ":" if parts["after"] else line), ("after", line)):
             if not parts[part]:
                 continue
@@ -372,6 +373,11 @@ def _styles(curves: Mapping[Any, Any]) -> list[tuple[str, str, Any]]:
     return [
         (STYLES[index % count][0], marker, dash) for index, (_, marker, dash) in enumerate(others)
     ]
+
+
+def _line(index: int) -> str:
+    """Of a curve by its number: dashed where colours recur, in the one legend of all panels too."""
+    return "-" if index < len(STYLES) else "--"
 
 
 def _smooth(values: NDArray[Any], window: int) -> NDArray[Any]:
