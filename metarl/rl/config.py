@@ -131,7 +131,12 @@ class PolicyConfig(Section):
 
 
 class InnerConfig(InnerSection):
-    """Adaptation: gradient steps on a few trajectories of one task."""
+    """Adaptation: gradient steps on a few trajectories of one task.
+
+    `gamma` and `lam` are γ and λ of the advantages (Schulman et al. 2016, equation 16), also of
+    those that the outer step learns from. λ 1, the paper's, is return minus baseline; with less,
+    advantages are less noisy, and biased towards what the linear baseline knows.
+    """
 
     trajectories: PositiveInt = 20
     gamma: Fraction = 0.99
