@@ -1,5 +1,6 @@
 """Runs on the Hugging Face hub, for which a folder stands here: nothing is fetched."""
 
+import json
 import shutil
 import sys
 from fnmatch import fnmatch
@@ -68,7 +69,9 @@ def test_its_card_has_the_table_the_curve_the_command_and_the_config(hub: Path) 
     card = (hub / "me" / "points" / "README.md").read_text()
     _, front, text = card.split("---\n", 2)
     assert yaml.safe_load(front)["library_name"] == "metarl"
-    assert "| MAML | -39.36 [-40.75, -37.97] |" in text
+    measured = json.loads((trained_runs()["point_navigation"] / "evaluation.json").read_text())
+    before, half = measured["mean"][0], measured["interval_95"][0]
+    assert f"| MAML | {before:.2f} [{before - half:.2f}, {before + half:.2f}] |" in text
     assert "](adaptation.png)" in text
     assert (hub / "me" / "points" / "adaptation.png").exists()
     assert "metarl evaluate hf:me/points" in text
