@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metarl.baselines.embedding import embedded, width
+from metarl.config.sections import MethodSection
 from metarl.distributed import shard
 from metarl.evaluation import AdaptationCurve
 from metarl.method import Axis, Role
 from metarl.networks import Network
 from metarl.networks.layers import uniform
 from metarl.params import Params, repeat
-from metarl.randomness import stream
-from metarl.settings import MethodSection
+from metarl.rng import stream
 from metarl.supervised.losses import CLASSIFICATION, Kind
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.methods import MANNSettings

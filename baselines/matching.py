@@ -13,9 +13,9 @@ from metarl.baselines.embedding import (
     squared_distances,
     width,
 )
+from metarl.config.sections import MethodSection
 from metarl.networks.layers import uniform
 from metarl.params import Params
-from metarl.settings import MethodSection
 from metarl.supervised.methods import MatchingSettings
 
 SUPPORT, QUERY = "support.", "query."  # the two LSTMs of full context embeddings

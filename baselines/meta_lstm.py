@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from metarl.config.sections import MethodSection, leave_out
 from metarl.inner_loop import reverse
 from metarl.method import Axis, Role
 from metarl.params import Params, flatten, repeat, unflatten
-from metarl.settings import MethodSection, leave_out
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.methods import MetaLSTMSettings
 from metarl.supervised.prediction import predict_with

@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from metarl.envs import TaskFamily
 from metarl.envs.family import check_finite, check_outcome, check_spaces, checked_tasks
 from metarl.errors import UserError
-from metarl.randomness import stream
+from metarl.rng import stream
 
 
 class MultiTaskEnv(VecEnv):

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from metarl.baselines.embedding import embedded, over_classes
 from metarl.baselines.pretrained_network import Pretrained
-from metarl.compute import one_thread
 from metarl.evaluation import AdaptationCurve
 from metarl.method import Axis
 from metarl.networks import Network
+from metarl.parallel import one_thread
 from metarl.params import Params, repeat
 from metarl.supervised.losses import CLASSIFICATION, Kind
 from metarl.supervised.prediction import queries_of

@@ -13,8 +13,8 @@ from metarl.baselines.stable_baselines import load_params, policy_keywords, to_p
 from metarl.errors import UserError
 from metarl.method import Metrics, TrainingState
 from metarl.params import Params, flatten
-from metarl.randomness import stream
 from metarl.rl.problem import PolicyProblem
+from metarl.rng import stream
 
 
 class MultiTaskPPO:

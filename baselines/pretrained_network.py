@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from metarl.compute import one_thread
 from metarl.evaluation import AdaptationCurve, best_schedule
 from metarl.method import Metrics, Role
+from metarl.parallel import one_thread
 from metarl.params import Params, repeat
 from metarl.supervised.losses import CLASSIFICATION, REGRESSION, Kind
 from metarl.supervised.maml import MAML

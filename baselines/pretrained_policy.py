@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.compute import one_thread
 from metarl.evaluation import AdaptationCurve, best_schedule
 from metarl.method import Axis, Metrics, Role, TrainingState
+from metarl.parallel import one_thread
 from metarl.params import Params
-from metarl.randomness import Key
 from metarl.rl.maml import fine_tune, fine_tuned
+from metarl.rl.outer_loop import PolicyLearner
 from metarl.rl.problem import PolicyProblem
-from metarl.rl.training import PolicyLearner
 from metarl.rl.trajectories import Rollouts
+from metarl.rng import Key
 
 if TYPE_CHECKING:
     from metarl.baselines.ppo import MultiTaskPPO

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metarl.baselines.embedding import EmbeddingMethod, squared_distances
+from metarl.config.sections import MethodSection
 from metarl.params import Params
-from metarl.settings import MethodSection
 from metarl.supervised.methods import PrototypicalSettings
 
 

@@ -18,24 +18,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.compute import one_thread, over_chunks
+from metarl.config.sections import MethodSection, leave_out
 from metarl.distributed import mean_over_tasks
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.method import Axis, Metrics, TrainingState
 from metarl.networks.layers import uniform
 from metarl.networks.recurrent import init_recurrent, recurrent_sequence, recurrent_step
-from metarl.optim import Objective
+from metarl.optim.first_order import Objective
+from metarl.parallel import one_thread, over_chunks
 from metarl.params import Params, flatten, repeat
-from metarl.randomness import Key
 from metarl.rl.advantages import discounted_returns
 from metarl.rl.methods import RL2Settings
+from metarl.rl.outer_loop import PolicyLearner, curve, outer_step
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, Memory, Noise
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample_episode
-from metarl.rl.training import PolicyLearner, curve, outer_step
 from metarl.rl.trajectories import Distribution, Rollouts, Trajectories, to_samples
-from metarl.settings import MethodSection, leave_out
+from metarl.rng import Key
 
 VALUE = "value."
 

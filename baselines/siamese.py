@@ -12,8 +12,8 @@ from metarl.baselines.embedding import (
     over_classes,
     width,
 )
+from metarl.config.sections import MethodSection
 from metarl.params import Params, repeat
-from metarl.settings import MethodSection
 from metarl.supervised.methods import SiameseSettings
 from metarl.supervised.tasks import Episodes
 

@@ -8,9 +8,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from metarl.config.registry import Registry, make
 from metarl.envs.world import NativeFamily
 from metarl.errors import UserError
-from metarl.registry import Registry, make
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from metarl.envs.objectives import Objective
 from metarl.envs.rendering import SceneRenderer
 from metarl.envs.vector import NativeTaskFamily
 from metarl.envs.world import Floats, Frame, Mask
-from metarl.processors import processors
+from metarl.threads import processors
 
 # m/s and rad/s. The fastest joints reach 36 under the wildest controls; beyond this limit MuJoCo's
 # solver has lost the simulation, and in a few steps it would no longer be finite

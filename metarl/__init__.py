@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from metarl.errors import UserError as UserError
     from metarl.evaluation import AdaptationCurve as AdaptationCurve
     from metarl.inner_loop import adapt as adapt
+    from metarl.models.network import AdaptiveNetwork as AdaptiveNetwork
+    from metarl.models.policy import AdaptivePolicy as AdaptivePolicy
     from metarl.rl.config import Config as Config
-    from metarl.rl.online import Trajectory as Trajectory
-    from metarl.runs.network import AdaptiveNetwork as AdaptiveNetwork
-    from metarl.runs.policy import AdaptivePolicy as AdaptivePolicy
+    from metarl.rl.external_data import Trajectory as Trajectory
     from metarl.runs.run import Run as Run
     from metarl.supervised.config import SupervisedConfig as SupervisedConfig
     from metarl.supervised.data import Dataset as Dataset
@@ -69,12 +69,12 @@ _HOMES = {
     "Config": "metarl.rl.config",
     "SupervisedConfig": "metarl.supervised.config",
     "Dataset": "metarl.supervised.data",
-    "AdaptivePolicy": "metarl.runs.policy",
-    "AdaptiveNetwork": "metarl.runs.network",
+    "AdaptivePolicy": "metarl.models.policy",
+    "AdaptiveNetwork": "metarl.models.network",
     "AdaptationCurve": "metarl.evaluation",
     "Run": "metarl.runs.run",
     "TaskFamily": "metarl.envs.family",
-    "Trajectory": "metarl.rl.online",
+    "Trajectory": "metarl.rl.external_data",
     "UserError": "metarl.errors",
 }
 

@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metarl.config.sections import Section
 from metarl.evaluation import AdaptationCurve
-from metarl.runs import experiments, results, training
-from metarl.runs.comparison import Comparison
-from metarl.runs.config import AnyConfig, load_config, validate_config
-from metarl.runs.network import AdaptiveNetwork
-from metarl.runs.policy import AdaptivePolicy
+from metarl.experiment import AnyConfig, load_config, validate_config
+from metarl.launch import train as training
+from metarl.launch.train import Report
+from metarl.models.network import AdaptiveNetwork
+from metarl.models.policy import AdaptivePolicy
+from metarl.report import evaluations as results
+from metarl.report import groups as experiments
+from metarl.report.comparison import Comparison
 from metarl.runs.run import Run
-from metarl.runs.training import Report
-from metarl.settings import Section
 
 RunLike = str | Path | Run
 

@@ -19,7 +19,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from metarl.errors import ProcessLost
-from metarl.processors import processors, under_torchrun
+from metarl.threads import processors, under_torchrun
 
 Value = TypeVar("Value")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.frames import frame
+from metarl.dataframe import frame
 
 if TYPE_CHECKING:
     from pandas import DataFrame

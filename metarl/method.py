@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.compute import one_thread
+from metarl.config.registry import Registry
+from metarl.config.sections import MethodSection
 from metarl.evaluation import AdaptationCurve, Metric
+from metarl.parallel import one_thread
 from metarl.params import Params, aligned
-from metarl.registry import Registry
-from metarl.settings import MethodSection
 
 Metrics = dict[str, float]
 Role = Literal["meta-learner", "baseline"]
@@ -198,8 +198,8 @@ def train(
 ) -> Iterator[tuple[TrainingState, Metrics]]:
     """Go on from a state, or begin; yield what follows, iteration after iteration.
 
-    Chunks of tasks are on threads of our own (`metarl.compute.over_chunks`), and torch has one: its
-    own threads spin while they wait, on processors that others want.
+    Chunks of tasks are on threads of our own (`metarl.parallel.over_chunks`), and torch has one:
+    its own threads spin while they wait, on processors that others want.
 
     Metrics go with every `report_every`-th iteration and with the last, and are empty otherwise.
     They are means over the iterations since the last report, but for numbers of samples, which are

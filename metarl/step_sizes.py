@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from metarl.config.sections import ContextSettings, InnerSection, MethodSection, leave_out
 from metarl.context import CONTEXT
 from metarl.params import Params
-from metarl.settings import ContextSettings, InnerSection, MethodSection, leave_out
 
 PREFIX = "step_size."  # what the names of learned step sizes begin with
 

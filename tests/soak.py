@@ -46,9 +46,9 @@ import metarl
 from metarl.baselines import ppo  # noqa: F401  imported before anything is forked
 from metarl.cli import main
 from metarl.errors import UserError
-from metarl.runs.config import load_config, shipped_configs
+from metarl.experiment import load_config, shipped_configs
+from metarl.report.evaluations import measured
 from metarl.runs.metrics import read_metrics
-from metarl.runs.results import measured
 from metarl.runs.run import Run
 
 POLICY = [

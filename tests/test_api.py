@@ -13,8 +13,8 @@ import torch
 import metarl
 from metarl.envs import PointNavigation
 from metarl.errors import UserError
-from metarl.randomness import Key
 from metarl.rl.maml import collect
+from metarl.rng import Key
 from metarl.runs.run import Run
 
 TASK = [0.3, -0.3]

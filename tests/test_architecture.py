@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from metarl.config.sections import MethodSection
 from metarl.envs import FAMILIES
 from metarl.method import AXES, PROBLEMS
 from metarl.networks import NETWORKS
-from metarl.optim import OUTER_STEPS
+from metarl.optim.first_order import OUTER_STEPS
 from metarl.rl.methods import METHODS as RL_METHODS
 from metarl.rl.methods import SETTINGS as RL_SETTINGS
-from metarl.settings import MethodSection
 from metarl.supervised.config import DATA
 from metarl.supervised.methods import METHODS as SUPERVISED_METHODS
 from metarl.supervised.methods import SETTINGS as SUPERVISED_SETTINGS

@@ -24,10 +24,10 @@ from metarl.baselines.stable_baselines import (
 )
 from metarl.envs import PointNavigation, TaskConditioned, load_family
 from metarl.errors import UserError
+from metarl.experiment import load_config
 from metarl.method import load_method, train
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.problem import PolicyProblem
-from metarl.runs.config import load_config
 
 TINY = [
     "outer.meta_batch=3",

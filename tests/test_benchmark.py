@@ -10,14 +10,8 @@ import torch
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
-from metarl.cli import bench
-from metarl.params import flatten
-from metarl.processors import processors
-from metarl.rl.maml import collect
-from metarl.rl.meta_objective import MetaObjective
-from metarl.rl.problem import PolicyProblem
-from metarl.runs import benchmark
-from metarl.runs.benchmark import (
+from metarl.bench import measurements as benchmark
+from metarl.bench.measurements import (
     SUPERVISED,
     alone,
     arithmetic,
@@ -26,7 +20,13 @@ from metarl.runs.benchmark import (
     sampling,
     supervised,
 )
-from metarl.runs.config import load_config
+from metarl.cli import bench
+from metarl.experiment import load_config
+from metarl.params import flatten
+from metarl.rl.maml import collect
+from metarl.rl.meta_objective import MetaObjective
+from metarl.rl.problem import PolicyProblem
+from metarl.threads import processors
 
 PARTS = dict.fromkeys(
     ("sampling", "learning", "adapt", "gradient", "curvature", "line search"), 9.9

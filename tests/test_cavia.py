@@ -10,16 +10,16 @@ import metarl
 from metarl.context import CONTEXT
 from metarl.envs import PointNavigation
 from metarl.errors import UserError
+from metarl.experiment import validate_config
 from metarl.method import load_method
 from metarl.networks.module import Stateless
 from metarl.params import flatten, unflatten
-from metarl.rl import derivatives
+from metarl.rl import mlp_gradients as derivatives
 from metarl.rl.config import InnerConfig
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.trajectories import Rollouts, Samples
-from metarl.runs.config import validate_config
 from metarl.supervised.method import EpisodeObjective
 from metarl.supervised.sinusoid import SinusoidTasks
 from metarl.supervised.tasks import Episodes

@@ -22,11 +22,11 @@ from metarl.evaluation import (
     short,
     summarise,
 )
+from metarl.report.evaluations import measured
+from metarl.report.groups import Entry, compare, short_names
+from metarl.report.paired import paired, paired_rows
+from metarl.report.plots import meanings, plot_summary
 from metarl.rl.problem import RETURN
-from metarl.runs.experiments import Entry, compare, short_names
-from metarl.runs.paired import paired, paired_rows
-from metarl.runs.plots import meanings, plot_summary
-from metarl.runs.results import measured
 from metarl.runs.run import Run
 
 TINY = [
@@ -357,7 +357,7 @@ def test_a_policy_comes_with_the_package_and_says_where_it_is_from(
     assert run.commit() is not None
     assert "dirty" not in run.commit()
     monkeypatch.setattr(
-        "metarl.runs.results.measure", None
+        "metarl.report.evaluations.measure", None
     )  # its evaluation is there, and up to date
     evaluated = measured(run)
     method = evaluated.method

@@ -9,7 +9,7 @@ import pytest
 
 ITERATIONS = """
 import resource, torch
-from metarl.compute import keep_freed_memory
+from metarl.parallel import keep_freed_memory
 
 def iterate():
     activations = [torch.ones(5 * 2**20) for _ in range(4)]  # 20 MB each

@@ -8,14 +8,14 @@ import pytest
 
 import metarl
 from metarl.errors import UserError
-from metarl.method import load_method
-from metarl.runs.config import (
+from metarl.experiment import (
     differences,
     dump_config,
     load_config,
     shipped_configs,
     validate_config,
 )
+from metarl.method import load_method
 
 MINIMAL = {"family": {"name": "point-navigation"}}
 

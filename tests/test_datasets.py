@@ -24,9 +24,9 @@ from rich.console import Console
 
 from metarl.cli import data
 from metarl.errors import UserError
+from metarl.experiment import load_config
 from metarl.method import load_method, train
 from metarl.progress import Progress
-from metarl.runs.config import load_config
 from metarl.supervised.datasets import images, miniimagenet, omniglot
 from metarl.supervised.datasets.images import ImageSet, Name, load_images
 from metarl.supervised.datasets.unpickling import unpickle

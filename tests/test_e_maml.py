@@ -8,16 +8,16 @@ import torch
 from torch.func import vmap
 
 from metarl.errors import UserError
+from metarl.experiment import validate_config
 from metarl.method import load_method
 from metarl.params import flatten, unflatten
-from metarl.rl import derivatives
+from metarl.rl import mlp_gradients as derivatives
 from metarl.rl.config import InnerConfig
 from metarl.rl.e_maml import ExploringObjective, standardised
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.trajectories import Rollouts, Samples
-from metarl.runs.config import validate_config
 
 ARMS = torch.tensor([1.0, -0.5, 0.2], dtype=torch.float64)
 BANDIT = CategoricalPolicy(1, 3, ())

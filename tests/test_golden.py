@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from metarl.cli import main
-from metarl.runs.config import trained_runs
+from metarl.experiment import trained_runs
 
 FILE = Path(__file__).parent / "golden.safetensors"
 # what was shipped before another was

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from metarl.cli import main
-from metarl.runs.config import trained_runs, validate_config
+from metarl.experiment import trained_runs, validate_config
 from metarl.runs.run import Run
 
 

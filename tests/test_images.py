@@ -13,12 +13,12 @@ import torch
 import metarl
 from metarl.envs.images import FlatImage, flat_family
 from metarl.errors import UserError
+from metarl.experiment import validate_config
 from metarl.method import load_method, train
 from metarl.networks.cnn import CNN
 from metarl.networks.module import check_module
 from metarl.rl.advantages import overview
 from metarl.rl.policies import CategoricalPolicy, policy_for
-from metarl.runs.config import validate_config
 
 HERE = Path(__file__).parent
 spec = importlib.util.spec_from_file_location("my_images", HERE / "my_images.py")

@@ -7,8 +7,8 @@ import torch
 from torch.func import grad, vmap
 
 import metarl.inner_loop
+from metarl.config.sections import InnerSection
 from metarl.inner_loop import adapt, reverse
-from metarl.settings import InnerSection
 from metarl.step_sizes import PREFIX, meta_parameters, split, step_sizes
 
 MATRIX = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from metarl.experiment import load_config
 from metarl.method import load_method, train
-from metarl.runs.config import load_config
 
 SMALL = [
     "family.settings.horizon=30",

@@ -12,7 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from metarl.cli import main
-from metarl.runs import weights_and_biases
+from metarl.launch import weights_and_biases
 
 CONFIG = """
 data: sinusoid

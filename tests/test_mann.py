@@ -9,9 +9,9 @@ import torch
 from metarl.baselines.mann import MANN, MANNSettings, Memory, blank, drive, init_mann, step, told
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
+from metarl.experiment import validate_config
 from metarl.method import TrainingState, load_method
-from metarl.runs.config import validate_config
-from metarl.runs.plots import counted_in
+from metarl.report.plots import counted_in
 from metarl.supervised.tasks import Episodes
 
 BLOBS = {

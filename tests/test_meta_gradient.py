@@ -9,11 +9,12 @@ from torch import nn
 from torch.func import hessian, vmap
 from torch.utils import _pytree as pytree
 
-from metarl.compute import move
 from metarl.networks.module import Stateless
-from metarl.optim import Adam
+from metarl.optim.first_order import Adam
+from metarl.optim.trust_region import TrustRegion
+from metarl.parallel import move
 from metarl.params import flatten, repeat, unflatten
-from metarl.rl import derivatives
+from metarl.rl import mlp_gradients as derivatives
 from metarl.rl.config import InnerConfig
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import clipped_surrogate, mean_kl, surrogate
@@ -23,7 +24,6 @@ from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.promp import ProMPSettings, ProximalObjective
 from metarl.rl.trajectories import Rollouts, Samples, subsample, tasks_of
 from metarl.step_sizes import PREFIX, split
-from metarl.trust_region import TrustRegion
 
 POLICIES = {
     # tanh: finite differences want a smooth network

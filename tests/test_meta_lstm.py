@@ -17,9 +17,9 @@ from metarl.baselines.meta_lstm import (
     stacked_rows,
 )
 from metarl.errors import UserError
+from metarl.experiment import validate_config
 from metarl.method import load_method
 from metarl.params import flatten, unflatten
-from metarl.runs.config import validate_config
 from metarl.supervised.method import EpisodeObjective
 from metarl.supervised.sinusoid import SinusoidTasks
 from metarl.supervised.tasks import Episodes

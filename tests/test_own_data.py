@@ -14,8 +14,8 @@ from PIL import Image
 import metarl
 from metarl.cli import main
 from metarl.errors import UserError
+from metarl.experiment import validate_config
 from metarl.method import load_method, train
-from metarl.runs.config import validate_config
 from metarl.supervised.datasets.folder import collected, split
 
 HERE = Path(__file__).parent

@@ -13,11 +13,11 @@ from torch.func import functional_call, vmap
 import metarl
 from metarl.cli import main
 from metarl.errors import UserError
+from metarl.experiment import validate_config
 from metarl.inner_loop import adapt
 from metarl.method import load_method
 from metarl.networks.module import Stateless, check_module
 from metarl.networks.normalisation import BatchNorm
-from metarl.runs.config import validate_config
 from metarl.runs.run import Run
 
 HERE = Path(__file__).parent

@@ -87,9 +87,9 @@ def test_the_wheel_holds_the_siblings_as_subpackages_and_nothing_at_the_top(whee
         "metarl/baselines/__init__.py",
         "metarl/configs/quickstart.yaml",
         "metarl/configs/trained/point_navigation/config.yaml",
-        "metarl/runs/report.html",
-        "metarl/runs/page.md",
-        "metarl/runs/published.yaml",
+        "metarl/report/report.html",
+        "metarl/report/results_page.md",
+        "metarl/report/published.yaml",
     ):
         assert expected in names
 

@@ -13,7 +13,7 @@ import torch
 
 from metarl.cli import main
 from metarl.envs import FAMILIES
-from metarl.runs.config import load_config
+from metarl.experiment import load_config
 
 ROOT = Path(__file__).parent.parent
 HOOKS = runpy.run_path(str(ROOT / "docs" / "hooks.py"))

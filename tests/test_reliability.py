@@ -15,11 +15,13 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from metarl.cli import main
-from metarl.cli.stopping import INTERRUPTED
+from metarl.cli.signals import INTERRUPTED
 from metarl.errors import UserError
+from metarl.experiment import dump_config, load_config
+from metarl.launch import train as training
+from metarl.report import evaluations as results
 from metarl.rl.maml import MAML
-from metarl.runs import checkpoint, results, training
-from metarl.runs.config import dump_config, load_config
+from metarl.runs import checkpoint
 from metarl.runs.metrics import MetricsLog, read_metrics
 from metarl.runs.run import Run
 
@@ -711,7 +713,7 @@ def test_a_name_with_a_nul_is_answered_in_a_sentence(complaint) -> None:
 def test_a_run_of_the_package_is_not_trained_on_in_its_place(
     run: Path, complaint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metarl.runs.config.trained_runs", lambda: {"mine": run})
+    monkeypatch.setattr("metarl.experiment.trained_runs", lambda: {"mine": run})
     error = complaint("train", "--resume", "mine", "--set=outer.iterations=6")
     assert f"comes with the package, and is not to be trained on; copy it from {run}" in error
     assert Run.open(run).load().iteration == 5

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from metarl.errors import UserError
+from metarl.experiment import validate_config
 from metarl.method import load_method
 from metarl.params import flatten
-from metarl.runs.config import validate_config
 
 SINE = {
     "data": {"name": "sinusoid"},

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from metarl.cli import main
+from metarl.experiment import differences, load_config
 from metarl.method import load_method
+from metarl.report.groups import free, same_experiment
+from metarl.report.published import Published, published
+from metarl.report.reproduce_command import command
 from metarl.rl.config import Config
-from metarl.runs.command import command
-from metarl.runs.config import differences, load_config
-from metarl.runs.experiments import free, same_experiment
-from metarl.runs.published import Published, published
 from metarl.runs.run import Run
 
 ROOT = Path(__file__).parent.parent

@@ -12,11 +12,11 @@ from metarl.baselines.rl2 import RL2, trial_objective
 from metarl.cli import main
 from metarl.envs import PointNavigation, TaskEnv, vectorise
 from metarl.errors import UserError
+from metarl.experiment import load_config
 from metarl.method import load_method, train
 from metarl.networks.recurrent import init_recurrent, recurrent_sequence, recurrent_step
 from metarl.params import flatten, unflatten
 from metarl.rl.problem import PolicyProblem
-from metarl.runs.config import load_config
 
 TINY = [
     "family.settings.horizon=12",

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from metarl.cli import main
-from metarl.runs.config import load_config
+from metarl.experiment import load_config
 from metarl.runs.run import Run
 
 TINY = [

@@ -10,13 +10,13 @@ from gymnasium.vector import AutoresetMode
 
 from metarl.envs import PointNavigation, half_cheetah_direction
 from metarl.errors import UserError
+from metarl.experiment import load_config
 from metarl.params import repeat, take
-from metarl.randomness import Key, stream, torch_stream
 from metarl.rl.advantages import with_advantages
 from metarl.rl.policies import CategoricalPolicy, policy_for
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import sample
-from metarl.runs.config import load_config
+from metarl.rng import Key, stream, torch_stream
 
 
 class Countdown(gym.vector.VectorEnv):
@@ -222,7 +222,7 @@ def test_streams_differ_by_seed_role_and_index_and_are_the_same_again() -> None:
 
 def test_tasks_sampled_in_parts_are_what_they_are_together(monkeypatch) -> None:
     monkeypatch.setattr("metarl.rl.problem.processors", lambda: 2)
-    monkeypatch.setattr("metarl.compute.processors", lambda: 2)
+    monkeypatch.setattr("metarl.parallel.processors", lambda: 2)
     settings = ["outer.meta_batch=3", "inner.trajectories=2", "family.settings.horizon=5"]
     problem = PolicyProblem(load_config("half_cheetah_direction", settings))
     policy, tasks = problem.policy, problem.sample_tasks(0)

@@ -14,9 +14,9 @@ from metarl.baselines.stable_baselines import load_model
 from metarl.cli import main
 from metarl.envs import PointNavigation, half_cheetah_direction
 from metarl.envs.scaling import measure_scale
+from metarl.experiment import load_config
 from metarl.method import load_method
-from metarl.rl.online import given
-from metarl.runs.config import load_config
+from metarl.rl.external_data import given
 from metarl.runs.run import Run
 
 TINY = [

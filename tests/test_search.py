@@ -9,9 +9,9 @@ import pytest
 
 from metarl.cli import main
 from metarl.errors import UserError
-from metarl.runs import search
-from metarl.runs.search import propose, ranges_of
-from metarl.runs.sweep import members
+from metarl.launch import search
+from metarl.launch.search import propose, ranges_of
+from metarl.launch.sweep import members
 
 CONFIG = """
 data: sinusoid

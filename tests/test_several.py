@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 
 from metarl.cli import main
 from metarl.errors import UserError
+from metarl.launch import scheduler
+from metarl.launch.grid import variants
+from metarl.launch.scheduler import Job, side_by_side
+from metarl.launch.sweep import members
 from metarl.progress import Progress
-from metarl.runs import scheduler
-from metarl.runs.grid import variants
-from metarl.runs.scheduler import Job, side_by_side
-from metarl.runs.sweep import members
 
 CONFIG = """
 data: sinusoid

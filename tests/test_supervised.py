@@ -19,14 +19,14 @@ from metarl.baselines.pretrained_network import mixed
 from metarl.cli import main
 from metarl.errors import UserError
 from metarl.evaluation import summarise
+from metarl.experiment import load_config, validate_config
 from metarl.method import load_method, train
 from metarl.networks.layers import head
 from metarl.params import flatten, unflatten
-from metarl.randomness import stream
-from metarl.runs.config import load_config, validate_config
-from metarl.runs.experiments import compare
-from metarl.runs.predictions import classify, fit
-from metarl.runs.results import measured
+from metarl.report.evaluations import measured
+from metarl.report.groups import compare
+from metarl.report.predictions import classify, fit
+from metarl.rng import stream
 from metarl.runs.run import Run
 from metarl.step_sizes import PREFIX, split
 from metarl.supervised.config import SupervisedConfig
@@ -355,7 +355,7 @@ def test_chunks_and_threads_change_nothing_but_the_order_of_a_sum(kind, monkeypa
         return meta_gradient(method, meta, episodes)
 
     expected = in_chunks_of(10**6)
-    monkeypatch.setattr("metarl.compute.processors", lambda: 3)
+    monkeypatch.setattr("metarl.parallel.processors", lambda: 3)
     for examples in (1, 20, 40):
         for mine, theirs in zip(in_chunks_of(examples), expected, strict=True):
             torch.testing.assert_close(mine, theirs)
@@ -894,7 +894,7 @@ def test_what_a_resumed_run_goes_on_with_is_written_at_once(waves, monkeypatch, 
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr("metarl.runs.training.iterations", interrupted)
+    monkeypatch.setattr("metarl.launch.train.iterations", interrupted)
     assert main(["train", "--resume", run, "--set", "outer.iterations=50"]) == 130
     assert "of 50 updates; continue with: metarl train --resume" in " ".join(
         capsys.readouterr().out.split()

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from metarl.experiment import load_config
 from metarl.method import Method, load_method
-from metarl.runs.config import load_config
 
 
 @pytest.fixture(autouse=True)

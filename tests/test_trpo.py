@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse.linalg
 import torch
 
-from metarl.trust_region import TrustRegion, conjugate_gradient, trust_region_step
+from metarl.optim.trust_region import TrustRegion, conjugate_gradient, trust_region_step
 
 
 def positive_definite(size=12, seed=0):

@@ -15,10 +15,10 @@ from typing import NoReturn
 from rich.console import Console
 
 from metarl.cli.arguments import check_runs
-from metarl.cli.stopping import INTERRUPTED, STOPPING
+from metarl.cli.signals import INTERRUPTED, STOPPING
 from metarl.errors import ProcessLost, StorageError, UserError
-from metarl.processors import under_torchrun
 from metarl.supervised.config import DATA_VARIABLE
+from metarl.threads import under_torchrun
 
 DESCRIPTION = """\
 Meta-learning with MAML (Finn et al., 2017): train a policy, a regression or a classifier that

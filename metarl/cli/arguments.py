@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from metarl.errors import UserError
-from metarl.runs.config import TRUST_VARIABLE, located, shipped_configs
+from metarl.experiment import TRUST_VARIABLE, located, shipped_configs
 from metarl.runs.hub import PREFIX
 from metarl.supervised.config import DATA_VARIABLE
 

@@ -15,11 +15,11 @@ from rich.table import Table
 from metarl.cli.arguments import describe
 from metarl.errors import UserError
 from metarl.files import write_atomically
-from metarl.processors import processors
 from metarl.progress import working
+from metarl.threads import processors
 
 if TYPE_CHECKING:
-    from metarl.runs.benchmark import Figures
+    from metarl.bench.measurements import Figures
 
 DESCRIPTION = """\
 Measure how far training is from what the hardware allows, as medians and ratios of one run:
@@ -64,7 +64,7 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
     if options.repeats < 1:
         raise UserError(f"--repeats must be at least 1, not {options.repeats}")
     # imported here: it takes two seconds, which the help should not wait for
-    from metarl.runs import benchmark
+    from metarl.bench import measurements as benchmark
     from metarl.runs.provenance import machine, package_commit
 
     results: dict[str, object] = {

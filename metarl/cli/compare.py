@@ -13,7 +13,7 @@ from metarl.files import write_atomically
 from metarl.progress import working
 
 if TYPE_CHECKING:
-    from metarl.runs.experiments import Entry
+    from metarl.report.groups import Entry
 
 DESCRIPTION = """\
 Put runs side by side: return, error or accuracy against gradient steps on the same unseen tasks,
@@ -58,8 +58,8 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
     if options.many_steps is not None and options.many_steps < 1:
         raise UserError(f"--many-steps must be at least 1, not {options.many_steps}")
     # imported here: it takes two seconds, which the help should not wait for
-    from metarl.cli.together import load, show
-    from metarl.runs.comparison import draw, markdown, with_steps_to_match
+    from metarl.cli.comparison_output import load, show
+    from metarl.report.comparison import draw, markdown, with_steps_to_match
     from metarl.runs.run import Run
 
     runs = [Run.open(path, trust_code=options.trust_code) for path in options.runs]
@@ -85,8 +85,8 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
 
 def _fits(entries: Sequence["Entry"], out: Path) -> list[Path]:
     """What each says of one wave, if that is what they are about."""
-    from metarl.runs.plots import plot_fits
-    from metarl.runs.predictions import fit, shows_sinusoids
+    from metarl.report.plots import plot_fits
+    from metarl.report.predictions import fit, shows_sinusoids
 
     runs = {entry.label: entry.runs[0] for entry in entries}
     if not all(shows_sinusoids(run) for run in runs.values()):

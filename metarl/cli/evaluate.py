@@ -61,11 +61,11 @@ def _name(text: str) -> str:
 
 def _evaluate(options: argparse.Namespace, console: Console) -> int:
     # imported here: it takes two seconds, which the help should not wait for
-    from metarl.cli.adaptation import evaluate, table
+    from metarl.cli.evaluation_output import evaluate, table
     from metarl.evaluation import summarise
     from metarl.method import load_method
-    from metarl.runs.experiments import refuse_twice, same_experiment
-    from metarl.runs.results import PAPER, with_papers_schedule
+    from metarl.report.evaluations import PAPER, with_papers_schedule
+    from metarl.report.groups import refuse_twice, same_experiment
     from metarl.runs.run import Run
 
     runs = [Run.open(path, tuple(options.set), options.trust_code) for path in options.runs]

@@ -29,9 +29,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def _export(options: argparse.Namespace, console: Console) -> int:
     # imported here: it takes two seconds, which the help should not wait for
     from metarl.baselines.stable_baselines import save_model
+    from metarl.report.adapted_policy import policy_method
+    from metarl.report.evaluations import fitting_state
     from metarl.rl.policies import Memoryless
-    from metarl.runs.adapted_policy import policy_method
-    from metarl.runs.results import fitting_state
     from metarl.runs.run import Run
 
     run = Run.open(options.run, trust_code=options.trust_code)

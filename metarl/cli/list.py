@@ -9,7 +9,7 @@ from rich.table import Table
 
 from metarl.cli.arguments import describe
 from metarl.evaluation import short
-from metarl.runs.config import read_values, shipped_configs, trained_runs
+from metarl.experiment import read_values, shipped_configs, trained_runs
 
 DESCRIPTION = "List the configs and the trained runs that come with the package."
 

@@ -40,7 +40,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def _push(options: argparse.Namespace, console: Console) -> int:
     check_name(options.name)
     # imported here: it takes two seconds, which the help should not wait for
-    from metarl.runs.card import write_model
+    from metarl.report.model_card import write_model
     from metarl.runs.run import Run
 
     run = Run.open(options.run, trust_code=options.trust_code)

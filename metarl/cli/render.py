@@ -57,6 +57,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def _render(options: argparse.Namespace, console: Console) -> int:
     # imported here: it takes two seconds, which the help should not wait for
-    from metarl.cli.rendering import render
+    from metarl.cli.render_output import render
 
     return render(options, console)

@@ -39,8 +39,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def _report(options: argparse.Namespace, console: Console) -> int:
     # imported here: it takes two seconds, which the help should not wait for
-    from metarl.cli.together import load_by_tasks
-    from metarl.runs.report import report
+    from metarl.cli.comparison_output import load_by_tasks
+    from metarl.report.html import report
 
     comparisons = load_by_tasks(options.runs, options.trust_code, console)
     out: Path = options.out

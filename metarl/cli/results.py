@@ -51,8 +51,8 @@ def _results(options: argparse.Namespace, console: Console) -> int:
     if options.out.suffix != ".md":
         raise UserError(f"--out {options.out} must end in .md: the page is Markdown")
     # imported here: it takes two seconds, which the help should not wait for
-    from metarl.cli.together import load_all
-    from metarl.runs.page import write_page
+    from metarl.cli.comparison_output import load_all
+    from metarl.report.results_page import write_page
 
     evaluated = load_all(options.runs, options.trust_code, console)
     for file in write_page(evaluated, options.out, options.notes):

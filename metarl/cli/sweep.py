@@ -19,16 +19,16 @@ from metarl.cli.arguments import (
     no_config,
     seeds_of,
 )
-from metarl.cli.stopping import INTERRUPTED
+from metarl.cli.signals import INTERRUPTED
 from metarl.errors import UserError
-from metarl.processors import processors
-from metarl.runs.config import AnyConfig, load_config
-from metarl.runs.grid import folder_of, variants
-from metarl.runs.search import propose, ranges_of, require_optuna
-from metarl.runs.weights_and_biases import require_wandb
+from metarl.experiment import AnyConfig, load_config
+from metarl.launch.grid import folder_of, variants
+from metarl.launch.search import propose, ranges_of, require_optuna
+from metarl.launch.weights_and_biases import require_wandb
+from metarl.threads import processors
 
 if TYPE_CHECKING:
-    from metarl.runs.experiments import Entry
+    from metarl.report.groups import Entry
 
 DESCRIPTION = """\
 Train every combination of the values that settings are given, each with the same seeds: side by
@@ -84,7 +84,7 @@ def _sweep(options: argparse.Namespace, console: Console) -> int:
         return _search(options, console)
     planned = _planned(options)
     # imported here: torch takes a second, which a mistake in the config should not wait for
-    from metarl.cli.several import train_several
+    from metarl.cli.multi_run import train_several
 
     return train_several(options, planned, console, _show)
 
@@ -128,10 +128,10 @@ def _search(options: argparse.Namespace, console: Console) -> int:
     lowest = planned([f"{name}={between.low:g}" for name, between in ranges.items()])
     planned([f"{name}={between.high:g}" for name, between in ranges.items()])
     # imported here: torch takes a second, which a mistake in the config should not wait for
-    from metarl.cli.several import train_all
-    from metarl.cli.together import load
+    from metarl.cli.comparison_output import load
+    from metarl.cli.multi_run import train_all
+    from metarl.launch.sweep import members
     from metarl.method import load_method
-    from metarl.runs.sweep import members
 
     metric = load_method(next(iter(lowest.values()))).problem.metric
     status, done = train_all(options, {}, console) if options.resume else (0, [])
@@ -163,8 +163,8 @@ def _show(out: Path, entries: Sequence["Entry"], console: Console) -> None:
     """A table, the best first, and the same as CSV."""
     from metarl.evaluation import short
     from metarl.files import storing, write_atomically
-    from metarl.runs.comparison import meaning
-    from metarl.runs.sweep import as_csv, ranked, settings_of, varied
+    from metarl.launch.sweep import as_csv, ranked, settings_of, varied
+    from metarl.report.comparison import meaning
 
     entries, names = ranked(entries), varied(entries)
     metric = entries[0].method.problem.metric.name

@@ -18,12 +18,12 @@ from metarl.cli.arguments import (
     seeds_of,
 )
 from metarl.errors import UserError
-from metarl.processors import leads
+from metarl.experiment import CONFIG, AnyConfig, load_config, located
+from metarl.launch.weights_and_biases import require_wandb
 from metarl.rl.methods import METHODS as RL_METHODS
-from metarl.runs.config import CONFIG, AnyConfig, load_config, located
 from metarl.runs.hub import PREFIX
-from metarl.runs.weights_and_biases import require_wandb
 from metarl.supervised.methods import METHODS as SUPERVISED_METHODS
+from metarl.threads import leads
 
 KINDS = list(dict.fromkeys([*RL_METHODS, *SUPERVISED_METHODS]))
 
@@ -147,7 +147,7 @@ def _train_several(options: argparse.Namespace, console: Console) -> int:
         for seed in seeds_of(options)
     }
     # imported here: torch takes a second, which a mistake in the config should not wait for
-    from metarl.cli.several import show_together, train_several
+    from metarl.cli.multi_run import show_together, train_several
 
     return train_several(options, planned, console, show_together)
 

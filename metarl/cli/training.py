@@ -7,19 +7,19 @@ from pathlib import Path
 from rich.console import Console
 
 from metarl import distributed
-from metarl.cli.adaptation import evaluate
-from metarl.cli.stopping import INTERRUPTED, Stop, stopping
-from metarl.compute import keep_freed_memory
+from metarl.cli.evaluation_output import evaluate
+from metarl.cli.signals import INTERRUPTED, Stop, stopping
 from metarl.errors import UserError
+from metarl.experiment import AnyConfig, load_config
+from metarl.launch.train import keep_training, taken_up
+from metarl.launch.weights_and_biases import WandbLog
 from metarl.method import Method, Metrics, TrainingState, load_method, train
+from metarl.parallel import keep_freed_memory
 from metarl.progress import Progress
+from metarl.report.evaluations import complete
 from metarl.rl.problem import PolicyProblem
-from metarl.runs.config import AnyConfig, load_config
 from metarl.runs.metrics import Log, in_words
-from metarl.runs.results import complete
 from metarl.runs.run import Run
-from metarl.runs.training import keep_training, taken_up
-from metarl.runs.weights_and_biases import WandbLog
 
 
 def train_one(options: argparse.Namespace, config: AnyConfig | None, console: Console) -> int:

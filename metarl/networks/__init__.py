@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from metarl.config.registry import Registry
 from metarl.params import Params
-from metarl.registry import Registry
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from metarl.config.sections import PositiveInt, Section
 from metarl.params import Params
-from metarl.settings import PositiveInt, Section
 
 if TYPE_CHECKING:
     import torch

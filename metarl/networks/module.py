@@ -15,10 +15,10 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from metarl.config.registry import Registry, make
+from metarl.config.sections import Name, Section
 from metarl.errors import UserError
 from metarl.params import Params
-from metarl.registry import Registry, make
-from metarl.settings import Name, Section
 
 WAY_OUT = "; docs/own_networks.md says more"
 RESERVED = ("step_size", "log_std")  # names of what stands beside a network's parameters

@@ -6,10 +6,10 @@ MAML whose inner loop adapts nothing but a few further inputs of the policy, fro
 from dataclasses import replace
 from typing import ClassVar
 
+from metarl.config.sections import ContextSettings, MethodSection
 from metarl.errors import UserError
 from metarl.rl.maml import MAML
 from metarl.rl.problem import PolicyProblem
-from metarl.settings import ContextSettings, MethodSection
 from metarl.step_sizes import check_context
 
 

@@ -13,11 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-from metarl.errors import UserError
-from metarl.optim import OUTER_STEPS
-from metarl.registry import Registry
-from metarl.rl.methods import MEMBERS, METHODS, SETTINGS
-from metarl.settings import (
+from metarl.config.registry import Registry
+from metarl.config.sections import (
     Count,
     Device,
     Experiment,
@@ -36,7 +33,10 @@ from metarl.settings import (
     one_of,
     sentence,
 )
-from metarl.trust_region import TrustRegion
+from metarl.errors import UserError
+from metarl.optim.first_order import OUTER_STEPS
+from metarl.optim.trust_region import TrustRegion
+from metarl.rl.methods import MEMBERS, METHODS, SETTINGS
 
 if TYPE_CHECKING:
     from metarl.envs import TaskFamily

@@ -11,8 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from metarl.config.sections import MethodSection
 from metarl.distributed import mean_over_tasks
-from metarl.optim import Objective
+from metarl.optim.first_order import Objective
 from metarl.params import Params
 from metarl.rl.losses import surrogate
 from metarl.rl.maml import MAML
@@ -20,7 +21,6 @@ from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.methods import EMAMLSettings
 from metarl.rl.policies import Densities
 from metarl.rl.trajectories import Rollouts, Samples
-from metarl.settings import MethodSection
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from metarl.compute import CPU, Result, over_chunks
 from metarl.inner_loop import adapt
+from metarl.parallel import CPU, Result, over_chunks
 from metarl.params import Params
 from metarl.rl.config import InnerConfig
 from metarl.rl.losses import Loss, reinforce

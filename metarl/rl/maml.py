@@ -21,22 +21,22 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.func import vmap
 
-from metarl.compute import CPU, move, one_thread
+from metarl.config.sections import Count
 from metarl.evaluation import AdaptationCurve
 from metarl.inner_loop import adapt
 from metarl.method import Axis, Metrics, TrainingState
-from metarl.optim import Objective
+from metarl.optim.first_order import Objective
+from metarl.parallel import CPU, move, one_thread
 from metarl.params import Params, concatenate, repeat
-from metarl.randomness import Key
-from metarl.rl import derivatives
+from metarl.rl import mlp_gradients as derivatives
 from metarl.rl.advantages import with_advantages
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.meta_objective import MetaObjective
+from metarl.rl.outer_loop import PolicyLearner, curve, outer_step
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample
-from metarl.rl.training import PolicyLearner, curve, outer_step
 from metarl.rl.trajectories import Rollouts, Samples, Trajectories, tasks_of
-from metarl.settings import Count
+from metarl.rng import Key
 from metarl.step_sizes import StepSizes, initial, mean_step_sizes
 
 

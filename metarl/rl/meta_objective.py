@@ -5,7 +5,7 @@
     curvature   products with the Hessian of the mean KL at the θ that was sampled from
 
 All three work in chunks of tasks; sums over tasks go through `metarl.distributed`. Multilayer
-perceptrons are differentiated by `metarl.rl.derivatives`, all other policies by autograd.
+perceptrons are differentiated by `metarl.rl.mlp_gradients`, all other policies by autograd.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from metarl.compute import CPU, Result, move, over_chunks
 from metarl.distributed import mean_over_tasks
 from metarl.inner_loop import adapt
-from metarl.optim import Objective
+from metarl.optim.first_order import Objective
+from metarl.parallel import CPU, Result, move, over_chunks
 from metarl.params import Params, flatten, unflatten
-from metarl.rl import derivatives
+from metarl.rl import mlp_gradients as derivatives
 from metarl.rl.gauss_newton import fisher_metric, gauss_newton
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import mean_kl, surrogate

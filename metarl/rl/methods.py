@@ -6,8 +6,8 @@ not wait a second for it.
 
 from typing import ClassVar, Literal
 
-from metarl.registry import Registry
-from metarl.settings import (
+from metarl.config.registry import Registry
+from metarl.config.sections import (
     METHOD_MEMBERS,
     Bounded,
     ContextSettings,

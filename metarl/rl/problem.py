@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metarl.compute import device_for, over_chunks
 from metarl.distributed import shard
 from metarl.envs import TaskConditioned, TaskFamily
 from metarl.envs.family import check_members, checked_tasks
@@ -17,15 +16,16 @@ from metarl.envs.images import flat_family
 from metarl.envs.scaling import ScaledObservations, measure_scale
 from metarl.evaluation import AdaptationCurve, Metric
 from metarl.method import Method
+from metarl.parallel import device_for, over_chunks
 from metarl.params import Params
-from metarl.processors import processors
-from metarl.randomness import Key, stream, torch_stream
 from metarl.rl.config import Config
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.methods import METHODS
 from metarl.rl.policies import Policy, policy_for
 from metarl.rl.sampler import VectorEnv
 from metarl.rl.trajectories import Rollouts
+from metarl.rng import Key, stream, torch_stream
+from metarl.threads import processors
 
 RETURN = Metric("return", "undiscounted return", "environment steps")
 

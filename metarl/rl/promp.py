@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from metarl.optim import Objective
+from metarl.config.sections import MethodSection
+from metarl.optim.first_order import Objective
 from metarl.params import Params
 from metarl.rl.losses import clipped_surrogate, mean_kl
 from metarl.rl.maml import MAML
@@ -18,7 +19,6 @@ from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.methods import ProMPSettings
 from metarl.rl.policies import Densities
 from metarl.rl.trajectories import Rollouts, Samples
-from metarl.settings import MethodSection
 
 
 @dataclass(frozen=True)

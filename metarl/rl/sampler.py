@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.compute import one_thread, over_chunks
+from metarl.config.sections import Count
 from metarl.envs.family import check_finite, check_outcome
-from metarl.randomness import Key
+from metarl.parallel import one_thread, over_chunks
 from metarl.rl.policies import Memory, Policy
 from metarl.rl.trajectories import Trajectories, first_steps, join
-from metarl.settings import Count
+from metarl.rng import Key
 
 VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
 MOST_ROUNDS = 4

@@ -1,1 +1,1 @@
-"""Runs: configs, directories, evaluations, comparisons, plots, videos and reports."""
+"""The run directory: config, checkpoint, metrics and provenance."""

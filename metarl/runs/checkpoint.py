@@ -19,13 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from metarl.config.sections import first_mistake
 from metarl.errors import UserError
+from metarl.experiment import CONFIG, AnyConfig, dump_config
 from metarl.files import read_bounded, storing, write_atomically
 from metarl.method import TrainingState
-from metarl.processors import processors
-from metarl.runs.config import CONFIG, AnyConfig, dump_config
 from metarl.runs.provenance import machine, package_commit, versions
-from metarl.settings import first_mistake
+from metarl.threads import processors
 
 STATE, WEIGHTS = "state.json", "weights-*.safetensors"
 LARGEST_STATE, LARGEST_WEIGHTS = 10**7, 2**32  # bytes

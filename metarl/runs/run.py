@@ -24,21 +24,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metarl.dataframe import frame
 from metarl.errors import UserError
-from metarl.files import leftovers, storing, write_atomically
-from metarl.frames import frame
-from metarl.method import TrainingState, load_method
-from metarl.runs import hub
-from metarl.runs.checkpoint import (
-    STATE,
-    WEIGHTS,
-    Checkpoint,
-    Description,
-    read_checkpoint,
-    weights_name,
-    write_checkpoint,
-)
-from metarl.runs.config import (
+from metarl.experiment import (
     CONFIG,
     TRUST_VARIABLE,
     AnyConfig,
@@ -50,6 +38,18 @@ from metarl.runs.config import (
     set_values,
     validate_config,
     with_changes,
+)
+from metarl.files import leftovers, storing, write_atomically
+from metarl.method import TrainingState, load_method
+from metarl.runs import hub
+from metarl.runs.checkpoint import (
+    STATE,
+    WEIGHTS,
+    Checkpoint,
+    Description,
+    read_checkpoint,
+    weights_name,
+    write_checkpoint,
 )
 from metarl.runs.metrics import NAME as METRICS
 from metarl.runs.metrics import read_metrics

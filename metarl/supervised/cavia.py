@@ -6,7 +6,7 @@ MAML whose inner loop adapts nothing but a few further inputs of the network, fr
 from dataclasses import replace
 from typing import ClassVar
 
-from metarl.settings import ContextSettings, MethodSection
+from metarl.config.sections import ContextSettings, MethodSection
 from metarl.step_sizes import check_context
 from metarl.supervised.losses import REGRESSION, Kind
 from metarl.supervised.maml import MAML

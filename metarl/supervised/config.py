@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from metarl.networks import NETWORKS, Network
-from metarl.optim import DESCENTS, Adam
-from metarl.registry import Registry
-from metarl.settings import (
+from metarl.config.registry import Registry
+from metarl.config.sections import (
     Device,
     Experiment,
     InnerSection,
@@ -21,6 +19,8 @@ from metarl.settings import (
     Section,
     one_of,
 )
+from metarl.networks import NETWORKS, Network
+from metarl.optim.first_order import DESCENTS, Adam
 from metarl.supervised.methods import MEMBERS, METHODS, SETTINGS
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ DATA = Registry(
         "dataset": "metarl.supervised.data:Dataset",
     },
 )
-OWN_TASKS = "metarl.supervised.own:OwnTasks"
+OWN_TASKS = "metarl.supervised.custom_tasks:OwnTasks"
 OWN_NETWORK = "metarl.networks.module:ModuleNetwork"  # of a torch.nn.Module
 
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator
 from rich.console import Console
 
+from metarl.config.registry import Registry, make
+from metarl.config.sections import Fraction, Name, Natural, Section
 from metarl.errors import UserError
 from metarl.progress import Progress
-from metarl.registry import Registry, make
-from metarl.settings import Fraction, Name, Natural, Section
 from metarl.supervised.config import DATA_VARIABLE
 from metarl.supervised.datasets import folder
 from metarl.supervised.datasets.cache import converted

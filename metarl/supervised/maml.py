@@ -9,7 +9,7 @@
     7           θ'_i = θ − α ∇_θ loss                       adapted, by metarl.inner_loop.adapt
     8           sample query examples
     9       end for
-    10      update θ by the gradient of the adapted losses  metarl.optim.Adam
+    10      update θ by the gradient of the adapted losses  metarl.optim.first_order.Adam
     11  end while
 
 Tasks are stacked: parameters are (N, ...), losses are summed over tasks, and the inner loop is the

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.compute import CPU, move, one_thread, over_chunks
+from metarl.config.sections import MethodSection
 from metarl.distributed import mean_over_tasks, seconds_waited, shard
 from metarl.evaluation import AdaptationCurve
 from metarl.method import Axis, Metrics, Role, TrainingState
-from metarl.optim import Objective
+from metarl.optim.first_order import Objective
+from metarl.parallel import CPU, move, one_thread, over_chunks
 from metarl.params import Params, flatten
-from metarl.randomness import stream
-from metarl.settings import MethodSection
+from metarl.rng import stream
 from metarl.supervised.losses import CLASSIFICATION, REGRESSION, Kind
 from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.tasks import Episodes, Examples

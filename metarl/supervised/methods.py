@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from metarl.registry import Registry
-from metarl.settings import (
+from metarl.config.registry import Registry
+from metarl.config.sections import (
     METHOD_MEMBERS,
     ContextSettings,
     Fraction,

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metarl.compute import device_for
 from metarl.errors import UserError
 from metarl.evaluation import Metric
 from metarl.networks import Network
 from metarl.networks.context import WithContext
-from metarl.randomness import stream, torch_stream
+from metarl.parallel import device_for
+from metarl.rng import stream, torch_stream
 from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.losses import Kind
 from metarl.supervised.methods import METHODS

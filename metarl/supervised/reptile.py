@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.config.sections import MethodSection, leave_out
 from metarl.errors import UserError
 from metarl.inner_loop import adapt, reverse
 from metarl.params import Params, repeat
-from metarl.randomness import stream
-from metarl.settings import MethodSection, leave_out
+from metarl.rng import stream
 from metarl.supervised.maml import MAML
 from metarl.supervised.methods import ReptileSettings
 from metarl.supervised.problem import SupervisedProblem

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.settings import Section
+from metarl.config.sections import Section
 from metarl.supervised.losses import REGRESSION, Kind
 from metarl.supervised.tasks import Episodes
 

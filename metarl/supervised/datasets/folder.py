@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from metarl.errors import UserError
-from metarl.randomness import stream
+from metarl.rng import stream
 from metarl.supervised.datasets.cache import checksum
 from metarl.supervised.datasets.decoding import decode, read_image, resized
 from metarl.supervised.datasets.source import SPLITS, Contents, Picture, Source

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.randomness import stream
 from metarl.reading import read_zip
+from metarl.rng import stream
 from metarl.supervised.datasets.decoding import decode, read_image, resized
 from metarl.supervised.datasets.source import Contents, Picture, Source, joined
 

@@ -1,0 +1,38 @@
+"""How well a run adapts: measured and told, by `evaluate` and at the end of a training."""
+
+from rich.console import Console
+from rich.table import Table
+
+from metarl.evaluation import AdaptationCurve, Summary, short
+from metarl.method import AXES, Method
+from metarl.progress import working
+from metarl.report.evaluations import measure, suffix
+from metarl.runs.run import Run
+
+
+def evaluate(run: Run, method: Method, console: Console, name: str = "") -> AdaptationCurve:
+    """Measure a run, print its adaptation curve, and say where the plot is."""
+    with working(console, f"evaluating {run.path}"):
+        curve = measure(run, method, name)
+    title = f"{run.path}: {method.label}"
+    console.print(table(title, method, curve.summary))
+    if len(curve.step_sizes):
+        sizes = ", ".join(f"{size:g}" for size in curve.step_sizes)
+        console.print(f"step sizes: {sizes}", highlight=False)
+    plot = run.results / f"adaptation{suffix(name)}.png"
+    console.print(f"plot: {plot}", highlight=False, soft_wrap=True)
+    return curve
+
+
+def table(title: str, method: Method, summary: Summary) -> Table:
+    """An adaptation curve, a row for each stage."""
+    table = Table(title=title, caption=summary.meaning)
+    by_episodes = method.axis == "episodes"  # the first of which has a number as well
+    table.add_column(AXES[method.axis or "gradient steps"].column, justify="right")
+    table.add_column(method.problem.metric.name, justify="right")
+    table.add_column("95% interval", justify="right")
+    for step, (estimate, low, high) in enumerate(
+        zip(summary.estimate, summary.low, summary.high, strict=True)
+    ):
+        table.add_row(str(step + by_episodes), short(estimate), f"[{short(low)}, {short(high)}]")
+    return table

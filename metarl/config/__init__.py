@@ -1,0 +1,1 @@
+"""The settings of an experiment: sections, registries, and safe YAML."""

@@ -1,0 +1,1 @@
+"""Training: single runs, several seeds, sweeps and searches."""

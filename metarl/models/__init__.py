@@ -1,0 +1,1 @@
+"""Objects that a trained run is loaded as."""

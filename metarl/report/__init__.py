@@ -1,0 +1,1 @@
+"""Evaluations, comparisons, plots, videos and result pages."""
