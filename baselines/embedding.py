@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metarl.method import Axis, Role
+from metarl.method import AdaptationUnit, Role
 from metarl.networks import Network
 from metarl.params import Params, repeat
 from metarl.supervised.losses import CLASSIFICATION, Kind
@@ -24,10 +24,10 @@ class EmbeddingMethod(SupervisedMethod):
     """Learns embeddings in which examples of one class are alike; a subclass says how alike."""
 
     role: ClassVar[Role] = "meta-learner"
-    axis: ClassVar[Axis | None] = None
+    adaptation_unit: ClassVar[AdaptationUnit | None] = None
     kinds: ClassVar[tuple[Kind, ...]] = (CLASSIFICATION,)
     any_ways: ClassVar[bool] = True
-    distributes: ClassVar[bool] = True
+    supports_distributed: ClassVar[bool] = True
 
     @property
     def ways(self) -> int | None:

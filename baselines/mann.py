@@ -16,11 +16,11 @@ from metarl.baselines.embedding import embedded, width
 from metarl.config.sections import MethodSection
 from metarl.distributed import shard
 from metarl.evaluation import AdaptationCurve
-from metarl.method import Axis, Role
+from metarl.method import INSTANCES, AdaptationUnit, Role
 from metarl.networks import Network
 from metarl.networks.layers import uniform
 from metarl.params import Params, repeat
-from metarl.rng import stream
+from metarl.rng import make_rng
 from metarl.supervised.losses import CLASSIFICATION, Kind
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.methods import MANNSettings
@@ -59,10 +59,10 @@ class MANN(SupervisedMethod):
 
     role: ClassVar[Role] = "meta-learner"
     label: ClassVar[str] = "memory-augmented network"
-    axis: ClassVar[Axis | None] = "instances"
+    adaptation_unit: ClassVar[AdaptationUnit | None] = INSTANCES
     Settings: ClassVar[type[MethodSection]] = MANNSettings
     kinds: ClassVar[tuple[Kind, ...]] = (CLASSIFICATION,)
-    distributes: ClassVar[bool] = True
+    supports_distributed: ClassVar[bool] = True
     stage: ClassVar[str] = "over_sequence"
 
     @property
@@ -90,7 +90,7 @@ class MANN(SupervisedMethod):
         (x, y), (more_x, more_y) = episodes.support, episodes.query
         x, y = torch.cat([x, more_x], dim=1), torch.cat([y, more_y], dim=1)
         config = self.problem.config
-        rng, batch = stream(config.seed, "order", iteration), config.outer.meta_batch
+        rng, batch = make_rng(config.seed, "order", iteration), config.outer.meta_batch
         order = torch.from_numpy(rng.random((batch, y.shape[1])).argsort(1)[shard(batch)])
         task = torch.arange(len(y)).unsqueeze(1)
         return Episodes(episodes.tasks, (x[:, :0], y[:, :0]), (x[task, order], y[task, order]))

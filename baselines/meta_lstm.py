@@ -16,7 +16,7 @@ from torch.func import vmap
 
 from metarl.config.sections import MethodSection, leave_out
 from metarl.inner_loop import reverse
-from metarl.method import Axis, Role
+from metarl.method import GRADIENT_STEPS, AdaptationUnit, Role
 from metarl.params import Params, flatten, repeat, unflatten
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.methods import MetaLSTMSettings
@@ -34,9 +34,9 @@ class MetaLSTM(SupervisedMethod):
 
     role: ClassVar[Role] = "meta-learner"
     label: ClassVar[str] = "meta-LSTM"
-    axis: ClassVar[Axis | None] = "gradient steps"
+    adaptation_unit: ClassVar[AdaptationUnit | None] = GRADIENT_STEPS
     Settings: ClassVar[type[MethodSection]] = MetaLSTMSettings
-    distributes: ClassVar[bool] = True
+    supports_distributed: ClassVar[bool] = True
 
     def __init__(self, problem: SupervisedProblem) -> None:
         super().__init__(problem)
@@ -76,7 +76,7 @@ class MetaLSTM(SupervisedMethod):
         theta = repeat(theta, len(support[1]))
         yield theta
         cell = stacked_rows(theta)
-        state = initial_state(rule, cell)
+        state = init_cell_state(rule, cell)
         for _ in range(steps):
             gradient, losses = self.slopes(theta, support)
             cell, state = rule_step(rule, cell, gradient, losses, state)
@@ -142,7 +142,7 @@ def init_rule(generator: torch.Generator, hidden_size: int) -> Params:
     }
 
 
-def initial_state(rule: Mapping[str, Tensor], cell: Tensor) -> State:
+def init_cell_state(rule: Mapping[str, Tensor], cell: Tensor) -> State:
     """What the rule remembers of each parameter before the first step: nothing."""
     hidden = cell.new_zeros(cell.numel(), rule["lstm_hidden"].shape[1])
     gate = cell.new_zeros(cell.numel())

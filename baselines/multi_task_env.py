@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from metarl.envs import TaskFamily
 from metarl.envs.family import check_finite, check_outcome, check_spaces, checked_tasks
 from metarl.errors import UserError
-from metarl.rng import stream
+from metarl.rng import make_rng
 
 
 class MultiTaskEnv(VecEnv):
@@ -45,7 +45,7 @@ class MultiTaskEnv(VecEnv):
 
     def start(self, seed: int, *indices: int) -> None:
         """Fix the randomness of what follows the next reset."""
-        self._rng = stream(seed, "mixed tasks", *indices)
+        self._rng = make_rng(seed, "mixed tasks", *indices)
         self.finished_returns: list[float] = []
 
     def reset(self) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from metarl.baselines.embedding import embedded, over_classes
 from metarl.baselines.pretrained_network import Pretrained
 from metarl.evaluation import AdaptationCurve
-from metarl.method import Axis
+from metarl.method import AdaptationUnit
 from metarl.networks import Network
 from metarl.parallel import one_thread
 from metarl.params import Params, repeat
@@ -23,7 +23,7 @@ class NearestNeighbour(Pretrained):
     """The class of the most similar support image. Nothing is fine-tuned."""
 
     label: ClassVar[str] = "nearest neighbour"
-    axis: ClassVar[Axis | None] = None
+    adaptation_unit: ClassVar[AdaptationUnit | None] = None
     kinds: ClassVar[tuple[Kind, ...]] = (CLASSIFICATION,)
     any_ways: ClassVar[bool] = True
     validates: ClassVar[bool] = False
@@ -36,7 +36,7 @@ class NearestNeighbour(Pretrained):
         yield predict(self.problem.network, repeat(params, len(inputs)), support, inputs)
 
     @one_thread()
-    def adaptation_curve(
+    def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
         """The accuracy, of a single stage."""

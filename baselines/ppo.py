@@ -14,7 +14,7 @@ from metarl.errors import UserError
 from metarl.method import Metrics, TrainingState
 from metarl.params import Params, flatten
 from metarl.rl.problem import PolicyProblem
-from metarl.rng import stream
+from metarl.rng import make_rng
 
 
 class MultiTaskPPO:
@@ -48,7 +48,7 @@ class MultiTaskPPO:
             # the value network is separate, and its gradients must not shrink the policy's
             max_grad_norm=float("inf"),
             policy_kwargs=policy_keywords(problem.policy, settings.value_hidden_sizes),
-            seed=int(stream(config.seed, "value network").integers(2**31)),
+            seed=int(make_rng(config.seed, "value network").integers(2**31)),
             device="cpu",
         )
         self.model.set_logger(Logger(folder=None, output_formats=[]))
@@ -60,18 +60,18 @@ class MultiTaskPPO:
             FloatingPointError: if the weights are not finite any more.
         """
         model, envs, started = self.model, self.envs, time.perf_counter()
-        if state.optimizer:
+        if state.opt_state:
             try:
-                _restore(model, state.optimizer)
+                _restore(model, state.opt_state)
             except (RuntimeError, KeyError, ValueError) as error:  # torch names what differs
                 raise UserError(
                     "the checkpoint's value network, or its optimiser, is not that of the config "
                     f"({' '.join(str(error).split())}); restore it from a copy, or train anew"
                 ) from error
-        load_params(model.policy, state.theta)
+        load_params(model.policy, state.params)
         rollout = envs.num_envs * self.horizon
         # stable-baselines3 draws from the global generators: fix them anew for every update
-        set_random_seed(int(stream(self.seed, "pretraining", state.iteration).integers(2**31)))
+        set_random_seed(int(make_rng(self.seed, "pretraining", state.iteration).integers(2**31)))
         envs.start(self.seed, state.iteration)
         model.set_env(envs, force_reset=True)
         clock = _Clock()

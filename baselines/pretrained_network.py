@@ -27,7 +27,7 @@ class Pretrained(MAML):
     role: ClassVar[Role] = "baseline"
     label: ClassVar[str] = "pretrained"
     validates: ClassVar[bool] = True
-    distributes: ClassVar[bool] = False
+    supports_distributed: ClassVar[bool] = False
     stage: ClassVar[str] = "after_0_steps"
 
     def init(self, generator: torch.Generator) -> Params:
@@ -61,13 +61,11 @@ class Pretrained(MAML):
         return super().outputs(params, support, inputs, step_sizes)
 
     @one_thread()
-    def adaptation_curve(
+    def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
         """Fine-tune on unseen tasks, with the step size that served best on validation tasks."""
-        return super().adaptation_curve(
-            params, self._chosen(params) if step_sizes is None else step_sizes
-        )
+        return super().evaluate(params, self._chosen(params) if step_sizes is None else step_sizes)
 
     def _chosen(self, params: Params) -> tuple[float, ...]:
         baseline, steps = self.problem.config.baseline, self.problem.config.evaluation.steps
@@ -83,7 +81,7 @@ class Random(Pretrained):
     """A network that was never trained, fine-tuned."""
 
     label: ClassVar[str] = "random"
-    updates: ClassVar[int] = 0
+    num_iterations: ClassVar[int] = 0
 
     outputs = MAML.outputs
 
@@ -97,14 +95,14 @@ class Oracle(Pretrained):
     """The same network with the task among its inputs. It has nothing to adapt to."""
 
     label: ClassVar[str] = "oracle"
-    axis = None
+    adaptation_unit = None
     kinds: ClassVar[tuple[Kind, ...]] = (REGRESSION,)
 
     def __init__(self, problem: SupervisedProblem) -> None:
         super().__init__(replace(problem, task_conditioned=True))
 
     @one_thread()
-    def adaptation_curve(
+    def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
         """The error without any adaptation."""

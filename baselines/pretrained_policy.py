@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.evaluation import AdaptationCurve, best_schedule
-from metarl.method import Axis, Metrics, Role, TrainingState
+from metarl.method import GRADIENT_STEPS, AdaptationUnit, Metrics, Role, TrainingState
 from metarl.parallel import one_thread
 from metarl.params import Params
 from metarl.rl.maml import fine_tune, fine_tuned
 from metarl.rl.outer_loop import PolicyLearner
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.trajectories import Rollouts
-from metarl.rng import Key
+from metarl.rng import RngKey
 
 if TYPE_CHECKING:
     from metarl.baselines.ppo import MultiTaskPPO
@@ -30,9 +30,9 @@ class Pretrained(PolicyLearner):
 
     role: ClassVar[Role] = "baseline"
     label: ClassVar[str] = "pretrained"
-    axis: ClassVar[Axis | None] = "gradient steps"
-    distributes: ClassVar[bool] = False
-    anneals: ClassVar[bool] = False
+    adaptation_unit: ClassVar[AdaptationUnit | None] = GRADIENT_STEPS
+    supports_distributed: ClassVar[bool] = False
+    uses_lr_schedule: ClassVar[bool] = False
     stages: ClassVar[int] = 1
 
     def __init__(self, problem: PolicyProblem) -> None:
@@ -40,14 +40,14 @@ class Pretrained(PolicyLearner):
         self._ppo: MultiTaskPPO | None = None
 
     @property
-    def updates(self) -> int:
+    def num_iterations(self) -> int:
         """One for every time that meta-training would have sampled: the same environment steps."""
         config = self.problem.config
         return config.outer.iterations * (config.inner.steps + 1)
 
     def initial_state(self) -> TrainingState:
         """The very policy that meta-training begins with."""
-        if self.updates:
+        if self.num_iterations:
             # imported here: stable-baselines3 takes a second, which nobody else should wait for
             from metarl.baselines.stable_baselines import check_perceptron
 
@@ -64,7 +64,7 @@ class Pretrained(PolicyLearner):
         return self._ppo.step(state)
 
     @one_thread()
-    def adaptation_curve(
+    def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
         """Fine-tune on unseen tasks, with the step sizes that served best on validation tasks."""
@@ -73,7 +73,7 @@ class Pretrained(PolicyLearner):
         return fine_tuned(self.problem, params, tasks, key, sizes)
 
     def rollouts(
-        self, params: Params, tasks: NDArray[np.float64], key: Key, curve: AdaptationCurve
+        self, params: Params, tasks: NDArray[np.float64], key: RngKey, curve: AdaptationCurve
     ) -> Rollouts:
         """Fine-tune on these tasks (N, T) with the step sizes of an evaluation."""
         return fine_tune(self.problem, params, tasks, key, curve.step_sizes)
@@ -105,14 +105,14 @@ class Oracle(Pretrained):
     """The same PPO with the task among the observations. It has nothing to adapt to."""
 
     label: ClassVar[str] = "oracle"
-    axis: ClassVar[Axis | None] = None
+    adaptation_unit: ClassVar[AdaptationUnit | None] = None
 
     def __init__(self, problem: PolicyProblem) -> None:
         super().__init__(replace(problem, task_conditioned=True))
 
     @one_thread()
-    def adaptation_curve(
+    def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
         """The return without any adaptation, unless step sizes are given."""
-        return super().adaptation_curve(params, () if step_sizes is None else step_sizes)
+        return super().evaluate(params, () if step_sizes is None else step_sizes)

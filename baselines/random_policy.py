@@ -9,4 +9,4 @@ class Random(Pretrained):
     """What pretraining would begin with."""
 
     label: ClassVar[str] = "random"
-    updates: ClassVar[int] = 0
+    num_iterations: ClassVar[int] = 0

@@ -22,11 +22,11 @@ from metarl.config.sections import MethodSection, leave_out
 from metarl.distributed import mean_over_tasks
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
-from metarl.method import Axis, Metrics, TrainingState
+from metarl.method import EPISODES, AdaptationUnit, Metrics, TrainingState
 from metarl.networks.layers import uniform
 from metarl.networks.recurrent import init_recurrent, recurrent_sequence, recurrent_step
 from metarl.optim.first_order import Objective
-from metarl.parallel import one_thread, over_chunks
+from metarl.parallel import map_chunks, one_thread
 from metarl.params import Params, flatten, repeat
 from metarl.rl.advantages import discounted_returns
 from metarl.rl.methods import RL2Settings
@@ -35,7 +35,7 @@ from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, Memory, Noise
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample_episode
 from metarl.rl.trajectories import Distribution, Rollouts, Trajectories, to_samples
-from metarl.rng import Key
+from metarl.rng import RngKey
 
 VALUE = "value."
 
@@ -152,7 +152,7 @@ class RL2(PolicyLearner):
     """Learns a recurrent policy that finds out about its task by acting."""
 
     label: ClassVar[str] = "RL²"
-    axis: ClassVar[Axis | None] = "episodes"
+    adaptation_unit: ClassVar[AdaptationUnit | None] = EPISODES
     Settings: ClassVar[type[MethodSection]] = RL2Settings
     outer_steps: ClassVar[tuple[str, ...]] = RL2Settings.outer_steps
 
@@ -190,17 +190,17 @@ class RL2(PolicyLearner):
         """Sample trials on tasks of this iteration, and improve on them by PPO."""
         problem, iteration = self.problem, state.iteration
         rollouts = self._collect(
-            state.theta,
+            state.params,
             problem.envs,
             problem.sample_tasks(iteration),
             problem.key(iteration),
             problem.shard.start,
         )
-        objective = trial_objective(self, state.theta, rollouts)
-        return outer_step(problem, state, rollouts, objective, "episodes")
+        objective = trial_objective(self, state.params, rollouts)
+        return outer_step(problem, state, rollouts, objective, EPISODES)
 
     @one_thread()
-    def adaptation_curve(
+    def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
         """The return of the first, second, ... episode of trials on unseen tasks."""
@@ -208,12 +208,12 @@ class RL2(PolicyLearner):
         return curve(self.problem, tasks, self._on(params, tasks, key))
 
     def rollouts(
-        self, params: Params, tasks: NDArray[np.float64], key: Key, curve: AdaptationCurve
+        self, params: Params, tasks: NDArray[np.float64], key: RngKey, curve: AdaptationCurve
     ) -> Rollouts:
         """Trials on these tasks (N, T)."""
         return self._on(params, tasks, key)
 
-    def _on(self, params: Params, tasks: NDArray[np.float64], key: Key) -> Rollouts:
+    def _on(self, params: Params, tasks: NDArray[np.float64], key: RngKey) -> Rollouts:
         trials = self.problem.config.evaluation.trajectories
         envs = self.problem.family.make_vec(len(tasks) * trials)
         try:
@@ -226,7 +226,7 @@ class RL2(PolicyLearner):
         params: Params,
         envs: VectorEnv,
         tasks: NDArray[np.float64],
-        key: Key,
+        key: RngKey,
         first_task: int = 0,
     ) -> Rollouts:
         """Trials in every environment: episode after episode, with the same memory."""
@@ -237,7 +237,7 @@ class RL2(PolicyLearner):
         for episode in range(self.settings.episodes):
             memories.append(memory)
             new, memory = sample_episode(
-                self.policy, params, envs, tasks, horizon, key.fold(episode), first_task, memory
+                self.policy, params, envs, tasks, horizon, key.fold_in(episode), first_task, memory
             )
             trajectories.append(new)
             # the horizon is an end as well, of which not every environment tells
@@ -304,7 +304,7 @@ class TrialObjective:
                 [flatten(dict(zip(leaves, slopes, strict=True))), value.detach().view(1)]
             )
 
-        pieces = over_chunks(some, trials, math.ceil(trials / CHUNKS))
+        pieces = map_chunks(some, trials, math.ceil(trials / CHUNKS))
         mean = mean_over_tasks(torch.stack(pieces).sum(0), trials)
         return mean[:-1], float(mean[-1])
 

@@ -1,14 +1,15 @@
-"""What a method is to those who train, evaluate and compare, and the one training loop.
+"""The interface of a method and of the problem it learns, and the one training loop.
 
-A problem is what is to be learned: tasks, a model, a measure; there is one class of them a domain
-(`metarl.rl.problem`, `metarl.supervised.problem`). A method is how: a file each, found by its name
-in the registry of its domain. Everything else, runs, commands, comparisons, knows these two alone.
+A problem is what is to be learned: tasks, a model and a metric. There is one class for each domain
+(`metarl.rl.problem`, `metarl.supervised.problem`). A method is how it is learned: one file each,
+found by name in the registry of its domain. Runs, commands and comparisons know only these two.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,30 +22,67 @@ from metarl.params import Params, aligned
 
 Metrics = dict[str, float]
 Role = Literal["meta-learner", "baseline"]
-Axis = Literal["gradient steps", "episodes", "instances"]
 
 
-class Counted(NamedTuple):
-    """What adaptation is counted in, in words.
+@dataclass(frozen=True)
+class AdaptationUnit:
+    """What the stages of a method's adaptation count, and how they are labelled.
 
     Attributes:
-        stage: what one stage of it is.
-        column: above the numbers of the stages in a table.
-        plot: on the axis of a plot.
+        name: one unit, such as "gradient step".
+        column: heading of a table's column of stages.
+        axis_label: label of a plot's axis.
+        metric: suffix of a training metric after k units, a format string.
+        stage: description of stage k, a format string; "before adaptation" for stage 0 where
+            `first` is 0.
+        first: the number of the first stage. Episodes are counted from 1, since the first episode
+            is part of the adaptation.
+        has_step_sizes: whether a stage is a step of a given size along a gradient.
+        counts_episodes: whether stages are episodes of the new task.
     """
 
-    stage: str
+    name: str
     column: str
-    plot: str
+    axis_label: str
+    metric: str
+    stage: str
+    first: int = 0
+    has_step_sizes: bool = False
+    counts_episodes: bool = False
+
+    def stage_name(self, stage: int) -> str:
+        """A stage in words: "before adaptation", "after 2 steps", "episode 1"."""
+        number = stage + self.first
+        if number == 0:
+            return "before adaptation"
+        return self.stage.format(number, "s" * (number > 1))
 
 
-AXES: dict[Axis, Counted] = {
-    "gradient steps": Counted(
-        "a gradient step", "gradient steps", "gradient steps on the new task"
-    ),
-    "episodes": Counted("an episode", "episode", "episodes of the new task that were used"),
-    "instances": Counted("an instance of each class", "instances seen", "instances of each class"),
-}
+GRADIENT_STEPS = AdaptationUnit(
+    "gradient step",
+    "gradient steps",
+    "gradient steps on the new task",
+    "after_{}_steps",
+    "after {} step{}",
+    has_step_sizes=True,
+)
+EPISODES = AdaptationUnit(
+    "episode",
+    "episode",
+    "adaptation episodes",
+    "after_{}_episodes",
+    "episode {}",
+    first=1,
+    counts_episodes=True,
+)
+INSTANCES = AdaptationUnit(
+    "instance of each class",
+    "instances",
+    "instances of each class",
+    "after_{}_instances",
+    "after {} instance{} of each class",
+)
+ADAPTATION_UNITS = {unit.column: unit for unit in (GRADIENT_STEPS, EPISODES, INSTANCES)}
 
 PROBLEMS = Registry(
     "domain",
@@ -57,33 +95,36 @@ PROBLEMS = Registry(
 
 @dataclass(frozen=True)
 class TrainingState:
-    """All that a run needs to continue exactly.
+    """Everything that a run needs to continue exactly.
 
-    A state that is read from a file continues as the one that was written: the leaves of both are
-    aligned, on which rounding depends.
+    All tensors are copied to aligned memory: vectorised sums round differently with other
+    alignments, and a state read from a file must continue like the one that was written.
 
     Attributes:
-        iteration: how many iterations are done.
-        theta: the meta-parameters.
-        optimizer: state of the outer optimiser; empty for TRPO, which has none.
-        samples: how many samples were learned from so far: environment steps or examples.
-        pending: metrics of the iterations since they were last reported, summed up, and under
-            `iterations` how many these are.
+        iteration: the number of completed iterations.
+        params: the meta-parameters.
+        opt_state: state of the outer optimiser; empty for TRPO, which has none.
+        samples: the number of samples used so far: environment steps or examples.
+        metric_accumulator: sums of the metrics since they were last reported; under `iterations`,
+            their number.
+        extra: any other tensors that a method keeps between iterations, such as a replay buffer or
+            a second network. They are saved with the checkpoint, in their own dtypes.
     """
 
     iteration: int
-    theta: Params
-    optimizer: Params = field(default_factory=dict)
+    params: Params
+    opt_state: Params = field(default_factory=dict)
     samples: int = 0
-    pending: Metrics = field(default_factory=dict)
+    metric_accumulator: Metrics = field(default_factory=dict)
+    extra: Params = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("theta", "optimizer"):
-            object.__setattr__(self, name, aligned(getattr(self, name)))  # frozen for all others
+        for name in ("params", "opt_state", "extra"):
+            object.__setattr__(self, name, aligned(getattr(self, name)))  # the class is frozen
 
 
 class Problem(Protocol):
-    """Tasks, a model, and a measure: what a config describes beside the method."""
+    """Tasks, a model and a metric: what a config describes besides the method."""
 
     @property
     def config(self) -> Any:
@@ -91,97 +132,97 @@ class Problem(Protocol):
 
     @property
     def title(self) -> str:
-        """What it is about, in a few words."""
+        """A short name for tables and plots."""
 
     @property
     def metric(self) -> Metric:
-        """What it is measured by."""
+        """The metric of training and evaluation."""
 
     @property
     def data_hashes(self) -> dict[str, str]:
-        """Checksums of the data, where there are any: what a resumed run must find unchanged."""
+        """Checksums of the data, if any: a resumed run must find them unchanged."""
 
     @property
     def evaluation_settings(self) -> dict[str, Any]:
-        """What its evaluation depends on, as plain values; equal where evaluations are alike."""
+        """The settings of the evaluation as plain values; evaluations with equal ones compare."""
 
     def check(self) -> None:
-        """Find out whether all is there that training and evaluation need.
+        """Check that everything needed for training and evaluation is available.
 
         Raises:
-            UserError: if there is no such device, or data are missing, damaged or too few.
+            UserError: if the device does not exist, or data are missing, damaged or too few.
         """
 
     def describe(self, task: NDArray[np.float64]) -> str:
-        """A task in words."""
+        """A description of a task (T,)."""
 
 
 class Method(Protocol):
-    """One way to learn a problem. A class that is made with the problem, `Class(problem)`.
+    """One way to learn a problem. A class constructed with the problem: `Class(problem)`.
 
     Class attributes:
-        role: of a meta-learner, or of what meta-learners are compared with.
-        axis: what its adaptation is counted in; None where it does not adapt.
-        Settings: what it alone can be told; at least `name`.
+        role: whether it is a meta-learner, or a baseline that meta-learners are compared with.
+        adaptation_unit: what its adaptation is counted in; None if it does not adapt.
+        Settings: the schema of its own section in a config; at least `name`.
     """
 
     role: ClassVar[Role]
-    axis: ClassVar[Axis | None]
+    adaptation_unit: ClassVar[AdaptationUnit | None]
     Settings: ClassVar[type[MethodSection]]
 
     @property
     def label(self) -> str:
-        """What to call it in tables and plots."""
+        """Its name in tables and plots."""
 
     @property
     def problem(self) -> Any:
-        """What it learns."""
+        """The problem that it learns."""
 
     @property
-    def updates(self) -> int:
-        """How many iterations training takes."""
+    def num_iterations(self) -> int:
+        """The number of training iterations."""
 
     @property
-    def budget(self) -> int:
-        """The most samples that training takes."""
+    def max_samples(self) -> int:
+        """An upper bound on the samples used in training."""
 
     @property
-    def anneals(self) -> bool:
-        """Whether every iteration depends on how many there will be."""
+    def uses_lr_schedule(self) -> bool:
+        """Whether an iteration depends on the total number of iterations."""
 
     @property
-    def distributes(self) -> bool:
-        """Whether several processes can share its tasks."""
+    def supports_distributed(self) -> bool:
+        """Whether several processes can share its meta-batch."""
 
     def initial_state(self) -> TrainingState:
-        """Before the first iteration."""
+        """The state before the first iteration."""
 
     def step(self, state: TrainingState) -> tuple[TrainingState, Metrics]:
-        """One iteration: a pure function of the state and of the problem.
+        """One iteration: a pure function of the state and the problem.
 
         Raises:
-            FloatingPointError: if something is not finite. The state before it is sound.
+            FloatingPointError: if something is not finite. The previous state is still valid.
         """
 
-    def adaptation_curve(
+    def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
-        """Adapt to the unseen tasks of the evaluation.
+        """Adapt to the held-out tasks of the evaluation.
 
         Args:
             params: the meta-parameters.
-            step_sizes: of the gradient steps; the method's own where None.
+            step_sizes: of the gradient steps; the method's own if None.
         """
 
     def close(self) -> None:
-        """Release what training holds, such as environments."""
+        """Release the resources of training, such as environments."""
 
 
 def load_method(config: Any) -> Method:
-    """The method that a config names, on the problem that it describes.
+    """The method named in a config, constructed with the problem that the config describes.
 
     Raises:
-        UserError: if its data are not there, or damaged.
+        UserError: if its data are missing or damaged.
     """
     problem = PROBLEMS.load(config.domain)(config)
     method: Method = method_class(config)(problem)
@@ -189,41 +230,66 @@ def load_method(config: Any) -> Method:
 
 
 def method_class(config: Any) -> Any:
-    """The class of the method that a config names."""
-    return PROBLEMS.load(config.domain).methods.load(config.method.name)
+    """The class of the method named in a config."""
+    return with_current_names(PROBLEMS.load(config.domain).methods.load(config.method.name))
+
+
+# members of custom methods written for version 0.1, and what they are called now
+DEPRECATED = {
+    "axis": "adaptation_unit",
+    "adaptation_curve": "evaluate",
+    "updates": "num_iterations",
+    "budget": "max_samples",
+    "anneals": "uses_lr_schedule",
+    "distributes": "supports_distributed",
+}
+
+
+def with_current_names(cls: Any) -> Any:
+    """Give a custom method's class the current names of members that it defines by an old one."""
+    for old, new in DEPRECATED.items():
+        for owner in (c for c in cls.__mro__ if old in vars(c) and new not in vars(c)):
+            warnings.warn(
+                f"{owner.__name__}.{old} is deprecated: it is called {new} now",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+            value = vars(owner)[old]
+            is_unit = old == "axis" and value is not None
+            setattr(owner, new, ADAPTATION_UNITS[value] if is_unit else value)
+    return cls
 
 
 def train(
     method: Method, state: TrainingState | None = None
 ) -> Iterator[tuple[TrainingState, Metrics]]:
-    """Go on from a state, or begin; yield what follows, iteration after iteration.
+    """Train from a state, or from the beginning; yield the state after each iteration.
 
-    Chunks of tasks are on threads of our own (`metarl.parallel.over_chunks`), and torch has one:
-    its own threads spin while they wait, on processors that others want.
-
-    Metrics go with every `report_every`-th iteration and with the last, and are empty otherwise.
-    They are means over the iterations since the last report, but for numbers of samples, which are
-    sums. What follows a state is the same, bit for bit, as in a run that was never interrupted.
+    Every `report_every`-th iteration and the last one yield metrics too; all others an empty
+    dictionary. Metrics are means over the iterations since the last report, except for numbers of
+    samples, which are sums. What follows a state is the same, bit for bit, as in a run that was
+    never interrupted.
 
     Raises:
-        FloatingPointError: if something is not finite. The last state that was yielded is sound.
+        FloatingPointError: if something is not finite. The last state that was yielded is valid.
     """
     state = method.initial_state() if state is None else state
     config, total = method.problem.config, method.problem.metric.samples.replace(" ", "_")
+    # chunks of tasks run on our own threads; torch's would spin while they wait
     with one_thread(), closing(method):
-        while state.iteration < method.updates:
-            pending = state.pending
+        while state.iteration < method.num_iterations:
+            sums = state.metric_accumulator
             state, metrics = method.step(state)
-            pending = {name: pending.get(name, 0.0) + value for name, value in metrics.items()} | {
-                "iterations": pending.get("iterations", 0.0) + 1.0
+            sums = {name: sums.get(name, 0.0) + value for name, value in metrics.items()} | {
+                "iterations": sums.get("iterations", 0.0) + 1.0
             }
             report: Metrics = {}
-            if state.iteration % config.report_every == 0 or state.iteration == method.updates:
-                count = pending.pop("iterations")
+            is_last = state.iteration == method.num_iterations
+            if state.iteration % config.report_every == 0 or is_last:
+                count = sums.pop("iterations")
                 report = {
-                    name: value if name == total else value / count
-                    for name, value in pending.items()
+                    name: value if name == total else value / count for name, value in sums.items()
                 }
-                pending = {}
-            state = replace(state, pending=pending)
+                sums = {}
+            state = replace(state, metric_accumulator=sums)
             yield state, report

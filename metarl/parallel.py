@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from metarl.config.sections import Device
 from metarl.errors import UserError
-from metarl.threads import processors, take_one
+from metarl.threads import limit_to_one_thread, processors
 
 Tree = TypeVar("Tree")
 Result = TypeVar("Result")
@@ -77,7 +77,7 @@ def keep_freed_memory() -> None:
         libc.mallopt(TRIM, 2**31 - 1)
 
 
-def over_chunks(function: Callable[[slice], Result], num_tasks: int, size: int) -> list[Result]:
+def map_chunks(function: Callable[[slice], Result], num_tasks: int, size: int) -> list[Result]:
     """The results of a function of some tasks, in order.
 
     Args:
@@ -101,4 +101,4 @@ def _threads(count: int) -> ThreadPoolExecutor:
 def _alone() -> None:
     """Torch's own threads, and the physics', would compete for the processors."""
     torch.set_num_threads(1)
-    take_one()
+    limit_to_one_thread()

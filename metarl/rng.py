@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     import torch
 
 
-class Key(NamedTuple):
+class RngKey(NamedTuple):
     """Where a stream stands among all of a run: its seed, and the indices that lead to it.
 
-    key = Key(seed).fold(iteration)
-    key.fold(inner_step).stream("trajectories", task)
+    key = RngKey(seed).fold_in(iteration)
+    key.fold_in(inner_step).rng("trajectories", task)
     """
 
     seed: int
     indices: tuple[int, ...] = ()
 
-    def fold(self, *indices: int) -> Key:
+    def fold_in(self, *indices: int) -> RngKey:
         """The key of a part: of an iteration, of an inner step."""
-        return Key(self.seed, self.indices + indices)
+        return RngKey(self.seed, self.indices + indices)
 
-    def stream(self, role: str, *indices: int) -> np.random.Generator:
-        """A generator for one role; see `stream`."""
-        return stream(self.seed, role, *self.indices, *indices)
+    def rng(self, role: str, *indices: int) -> np.random.Generator:
+        """A generator for one role; see `make_rng`."""
+        return make_rng(self.seed, role, *self.indices, *indices)
 
 
-def stream(seed: int, role: str, *indices: int) -> np.random.Generator:
-    """A generator for one role, such as `stream(seed, "tasks", iteration)`.
+def make_rng(seed: int, role: str, *indices: int) -> np.random.Generator:
+    """A generator for one role, such as `make_rng(seed, "tasks", iteration)`.
 
     Args:
         seed: the run's seed, not negative.
@@ -49,10 +49,10 @@ def stream(seed: int, role: str, *indices: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
-def torch_stream(seed: int, role: str, *indices: int) -> torch.Generator:
-    """The same as `stream`, for torch."""
+def make_torch_rng(seed: int, role: str, *indices: int) -> torch.Generator:
+    """The same as `make_rng`, for torch."""
     import torch
 
     generator = torch.Generator()
-    generator.manual_seed(int(stream(seed, role, *indices).integers(2**63)))
+    generator.manual_seed(int(make_rng(seed, role, *indices).integers(2**63)))
     return generator

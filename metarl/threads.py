@@ -15,12 +15,12 @@ def under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that writes and speaks, of those that torchrun started."""
     return not under_torchrun() or os.environ["RANK"] == "0"
 
 
-def take_one() -> None:
+def limit_to_one_thread() -> None:
     """Leave this thread one processor: others beside it have the rest."""
     _this_thread.alone = True
 

@@ -201,7 +201,7 @@ def outcome(path: Path) -> tuple[object, ...]:
     """All of a run that is promised to be the same, bit for bit."""
     state = Run.open(path).load()
     weights = [
-        (name, leaf.numpy().tobytes()) for name, leaf in {**state.theta, **state.optimizer}.items()
+        (name, leaf.numpy().tobytes()) for name, leaf in {**state.params, **state.opt_state}.items()
     ]
     lines = [
         {name: value for name, value in line.items() if not name.startswith("time/")}
@@ -584,7 +584,7 @@ def files(folder: Path, count: int, chance: random.Random) -> Part:
             run = Run.open(path)
             iteration, samples, weights, _, _ = sound[whole]
             state = run.load()
-            found = {**state.theta, **state.optimizer}
+            found = {**state.params, **state.opt_state}
             same = [(name, leaf.numpy().tobytes()) for name, leaf in found.items()] == weights
             run.metrics()
             if json.loads(before) if file.name == "evaluation.json" else True:

@@ -14,7 +14,7 @@ import metarl
 from metarl.envs import PointNavigation
 from metarl.errors import UserError
 from metarl.rl.maml import collect
-from metarl.rng import Key
+from metarl.rng import RngKey
 from metarl.runs.run import Run
 
 TASK = [0.3, -0.3]
@@ -78,7 +78,7 @@ def test_one_step_is_that_of_the_runs_own_evaluation(policy) -> None:
         PointNavigation().make_vec(6),
         tasks,
         100,
-        Key(0),
+        RngKey(0),
         with_learned,
     )
     adapted = policy.adapt(PointNavigation().make_vec(6), task=TASK, episodes=6)

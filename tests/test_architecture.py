@@ -10,7 +10,7 @@ import pytest
 
 from metarl.config.sections import MethodSection
 from metarl.envs import FAMILIES
-from metarl.method import AXES, PROBLEMS
+from metarl.method import ADAPTATION_UNITS, PROBLEMS
 from metarl.networks import NETWORKS
 from metarl.optim.first_order import OUTER_STEPS
 from metarl.rl.methods import METHODS as RL_METHODS
@@ -74,7 +74,7 @@ def test_there_is_one_training_loop() -> None:
         for loop in loops(tree)
         if re.search(r"\.step\((\w+\.)?state\b", ast.unparse(loop))
         or re.search(
-            r"\.(iterations|updates)\b",
+            r"\.(iterations|num_iterations)\b",
             ast.unparse(loop.test if isinstance(loop, ast.While) else loop.iter),
         )
     ]
@@ -99,11 +99,11 @@ def test_a_method_tells_what_others_need_to_know_of_it(registry, name: str) -> N
         pytest.skip("its file is not here")
     method = registry.load(name)
     assert method.role in ("meta-learner", "baseline")
-    assert method.axis in (*AXES, None)
+    assert method.adaptation_unit in (*ADAPTATION_UNITS.values(), None)
     assert method.label
     settings = RL_SETTINGS if registry is RL_METHODS else SUPERVISED_SETTINGS
     assert method.Settings is settings.get(name, MethodSection)
-    for member in ("updates", "budget", "anneals", "distributes"):
+    for member in ("num_iterations", "max_samples", "uses_lr_schedule", "supports_distributed"):
         assert hasattr(method, member)
-    for verb in ("initial_state", "step", "adaptation_curve", "close"):
+    for verb in ("initial_state", "step", "evaluate", "close"):
         assert callable(getattr(method, verb))

@@ -193,7 +193,7 @@ def test_pretraining_has_the_budget_of_meta_training() -> None:
     meta, _ = trained(config)[-1]
     config = tiny("family.settings.half_width=5", "method=pretrained")
     *_, (state, metrics) = trained(config)
-    assert state.samples == meta.samples == load_method(config).budget == 480
+    assert state.samples == meta.samples == load_method(config).max_samples == 480
     assert metrics.keys() >= {"return/after_0_steps", "environment_steps", "time/sampling"}
 
 
@@ -242,7 +242,7 @@ def test_pretraining_works_on_a_users_discrete_family(in_users_folder: Path) -> 
     Path("mine.yaml").write_text("family: {name: 'my_tasks:LineFamily'}\n")
     config = load_config("mine.yaml", more)
     *_, (state, _) = trained(config)
-    assert state.theta["weight2"].shape == (100, 2)
+    assert state.params["weight2"].shape == (100, 2)
 
 
 def test_the_step_size_is_chosen_on_validation_tasks(monkeypatch) -> None:
@@ -255,7 +255,7 @@ def test_the_step_size_is_chosen_on_validation_tasks(monkeypatch) -> None:
         return seen[-1]
 
     monkeypatch.setattr(pretrained_policy, "fine_tuned", spy)
-    final = method.adaptation_curve(method.initial_state().theta)
+    final = method.evaluate(method.initial_state().params)
     *validations, test = seen
     assert [curve.step_sizes for curve in validations] == [(0.1, 0.05, 0.025), (0.5, 0.25, 0.125)]
     best = max(validations, key=lambda curve: curve.scores[:, 1:].mean())
@@ -268,17 +268,17 @@ def test_the_step_size_is_chosen_on_validation_tasks(monkeypatch) -> None:
 def test_a_policy_without_learned_step_sizes_is_fine_tuned_with_the_chosen_ones(kind) -> None:
     learned = "inner.learned_step_sizes=meta_sgd"  # by MAML, beside which it is compared
     method = load_method(tiny(f"method={kind}", learned, "baseline.step_sizes=[0.3]"))
-    theta = method.initial_state().theta
-    assert method.adaptation_curve(theta).step_sizes == (0.3, 0.15, 0.075)
+    theta = method.initial_state().params
+    assert method.evaluate(theta).step_sizes == (0.3, 0.15, 0.075)
     before, *_, after = method.rollouts(
-        theta, *method.problem.test_tasks(), method.adaptation_curve(theta)
+        theta, *method.problem.test_tasks(), method.evaluate(theta)
     ).params
     assert not any(torch.equal(after[name], before[name]) for name in theta)
 
 
 def test_a_step_size_that_breaks_the_policy_down_is_out_of_the_race() -> None:
     method = load_method(tiny("method=pretrained", "baseline.step_sizes=[0.1,1e30]"))
-    params = method.initial_state().theta
+    params = method.initial_state().params
     assert chosen_step_sizes(method.problem, params)[0] == 0.1
     method = load_method(tiny("method=pretrained", "baseline.step_sizes=[1e30]"))
     with pytest.raises(FloatingPointError, match="add smaller ones"):
@@ -287,7 +287,7 @@ def test_a_step_size_that_breaks_the_policy_down_is_out_of_the_race() -> None:
 
 def test_an_oracle_does_not_adapt() -> None:
     method = load_method(tiny("method=oracle"))
-    params = method.initial_state().theta
-    curve = method.adaptation_curve(params)
+    params = method.initial_state().params
+    curve = method.evaluate(params)
     assert curve.scores.shape == (6, 1)
     assert params["weight0"].shape[0] == 4

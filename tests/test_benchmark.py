@@ -73,7 +73,7 @@ def test_the_arithmetic_of_an_iteration_is_that_of_its_matrix_products(monkeypat
         return [function(slice(start, start + size)) for start in range(0, num_tasks, size)]
 
     for module in ("metarl.rl.inner_loop", "metarl.rl.meta_objective"):
-        monkeypatch.setattr(f"{module}.over_chunks", here)  # the counter sees one thread alone
+        monkeypatch.setattr(f"{module}.map_chunks", here)  # the counter sees one thread alone
     monkeypatch.setattr(PolicyProblem, "steps_per_stage", 2 * 3 * 4)
     for part, function in (
         ("gradient", lambda: objective.gradient(theta)),

@@ -101,11 +101,11 @@ def test_training_never_moves_where_the_context_starts() -> None:
     values = {**SINE, "outer": {"iterations": 5, "meta_batch": 4}}
     method = load_method(validate_config(values))
     state = method.initial_state()
-    first = state.theta
+    first = state.params
     while state.iteration < 5:
         state, _ = method.step(state)
-    assert torch.equal(state.theta[CONTEXT], torch.zeros(3))
-    assert not torch.equal(state.theta["weight0"], first["weight0"])
+    assert torch.equal(state.params[CONTEXT], torch.zeros(3))
+    assert not torch.equal(state.params["weight0"], first["weight0"])
 
 
 POLICIES = {

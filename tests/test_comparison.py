@@ -22,6 +22,7 @@ from metarl.evaluation import (
     short,
     summarise,
 )
+from metarl.method import EPISODES, GRADIENT_STEPS, AdaptationUnit
 from metarl.report.evaluations import measured
 from metarl.report.groups import Entry, compare, short_names
 from metarl.report.paired import paired, paired_rows
@@ -127,26 +128,31 @@ def test_runs_that_another_version_evaluated_on_other_tasks_are_refused(
 
 
 def test_the_meta_learner_that_is_compared_is_that_with_the_most_to_be_compared_with() -> None:
-    def entry(axis: str | None, seeds: int, budget: int, label: str, far: int = 2) -> Entry:
+    def entry(
+        unit: AdaptationUnit | None, seeds: int, budget: int, label: str, far: int = 2
+    ) -> Entry:
         problem = SimpleNamespace(metric=RETURN, evaluation_settings={})
         method = SimpleNamespace(
-            axis=axis, role="meta-learner" if axis else "baseline", budget=budget, problem=problem
+            adaptation_unit=unit,
+            role="meta-learner" if unit else "baseline",
+            max_samples=budget,
+            problem=problem,
         )
         scores = np.ones((4, far))
         curves = [AdaptationCurve(np.zeros((4, 1)), scores, ())] * seeds
         return Entry(label, [None] * seeds, method, curves, summarise([scores] * seeds))
 
-    rl2, level = entry("episodes", 3, 1, "RL²"), entry(None, 1, 1, "oracle", far=1)
-    maml, anil = entry("gradient steps", 1, 1, "MAML"), entry("gradient steps", 1, 1, "ANIL")
+    rl2, level = entry(EPISODES, 3, 1, "RL²"), entry(None, 1, 1, "oracle", far=1)
+    maml, anil = entry(GRADIENT_STEPS, 1, 1, "MAML"), entry(GRADIENT_STEPS, 1, 1, "ANIL")
 
     def firsts(*entries: Entry) -> list[tuple[str, str]]:
         return [(each.first.label, each.second.label) for each in paired(entries)]
 
     assert firsts(rl2, maml, anil, level) == [("MAML", "ANIL"), ("MAML", "oracle")]
     assert firsts(anil, maml, level)[0] == ("ANIL", "MAML")  # the first of equals
-    seeds = entry("gradient steps", 2, 1, "two seeds")
+    seeds = entry(GRADIENT_STEPS, 2, 1, "two seeds")
     assert firsts(anil, seeds, level)[0] == ("two seeds", "ANIL")
-    other = entry("gradient steps", 1, 2, "more steps")
+    other = entry(GRADIENT_STEPS, 1, 2, "more steps")
     assert firsts(other, anil, maml, level)[0] == ("ANIL", "more steps")  # budgets
     assert firsts(level) == []
     assert list(paired_rows(paired([rl2, level]))[0]) == ["RL² less", "episode 1", "episode 2"]
@@ -361,7 +367,7 @@ def test_a_policy_comes_with_the_package_and_says_where_it_is_from(
     )  # its evaluation is there, and up to date
     evaluated = measured(run)
     method = evaluated.method
-    assert run.load().iteration == method.updates
+    assert run.load().iteration == method.num_iterations
     assert len(evaluated.curve.tasks) == run.config.evaluation.tasks
     assert method.problem.config == run.config
     assert main(["render", name, "--steps", "1"]) == 0
@@ -388,8 +394,8 @@ def test_export_writes_a_model_that_ppo_loads(runs, tmp_path, complaint) -> None
     arguments = ["baseline", "quickstart", "--kind", "pretrained", "--model", str(model)]
     assert main([*arguments, *TINY, "--out", str(out)]) == 0
     assert (
-        Run.open(out).load().theta["weight0"]
-        == Run.open(Path(runs["maml"])).load().theta["weight0"]
+        Run.open(out).load().params["weight0"]
+        == Run.open(Path(runs["maml"])).load().params["weight0"]
     ).all()
 
 

@@ -53,9 +53,9 @@ def test_one_and_three_processes_end_with_the_same_policy(tmp_path: Path) -> Non
     expected, found = one.load(), three.load()
     assert found.iteration == 3
     assert found.samples == expected.samples
-    for name, leaf in expected.theta.items():
+    for name, leaf in expected.params.items():
         # up to the order of summation
-        torch.testing.assert_close(found.theta[name], leaf, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(found.params[name], leaf, atol=1e-4, rtol=1e-3)
     for mine, theirs in zip(three.metrics(), one.metrics(), strict=True):
         assert mine["return/after_1_steps"] == pytest.approx(
             theirs["return/after_1_steps"], abs=1e-3
@@ -66,8 +66,8 @@ def test_one_and_three_processes_end_with_the_same_policy(tmp_path: Path) -> Non
 def test_two_processes_credit_what_came_of_actions_as_one_does(tmp_path: Path) -> None:
     command = ["train", "quickstart", *TINY, "--set=outer.iterations=3", "--set=method=e_maml"]
     one, two = (train(n, tmp_path, *command).load() for n in (1, 2))
-    for name, leaf in one.theta.items():
-        torch.testing.assert_close(two.theta[name], leaf, atol=1e-4, rtol=1e-3)
+    for name, leaf in one.params.items():
+        torch.testing.assert_close(two.params[name], leaf, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -76,8 +76,8 @@ def test_two_processes_learn_waves_as_one_does(tmp_path: Path, config: str, exam
     tiny = ["--set=outer.iterations=20", "--set=outer.meta_batch=5", "--set=evaluation.tasks=5"]
     one, two = (train(n, tmp_path, "train", config, *tiny).load() for n in (1, 2))
     assert one.samples == two.samples == 20 * 5 * examples
-    for name, leaf in one.theta.items():
-        torch.testing.assert_close(two.theta[name], leaf, atol=1e-5, rtol=1e-4)
+    for name, leaf in one.params.items():
+        torch.testing.assert_close(two.params[name], leaf, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -63,9 +63,9 @@ def test_meta_training_learns_to_find_out_which_corner_pays(
     }
     made = load_method(validate_config(values))
     state = made.initial_state()
-    untrained = made.adaptation_curve(state.theta).scores[:, 1].mean()
+    untrained = made.evaluate(state.params).scores[:, 1].mean()
     *_, (state, _) = train(made, state)
-    before, after = made.adaptation_curve(state.theta).scores.mean(0)
+    before, after = made.evaluate(state.params).scores.mean(0)
     # of 4; whoever does not know the corner gets nothing on average
     assert after > 1.5
     assert after > before + 1.0

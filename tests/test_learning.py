@@ -25,9 +25,9 @@ SMALL = [
 def test_meta_training_improves_the_return_after_a_step_on_unseen_goals(max_kl, learns) -> None:
     method = load_method(load_config("point_navigation", [*SMALL, f"outer.max_kl={max_kl}"]))
     state = method.initial_state()
-    before = method.adaptation_curve(state.theta)
+    before = method.evaluate(state.params)
     *_, (state, _) = train(method, state)
-    after = method.adaptation_curve(state.theta)
+    after = method.evaluate(state.params)
     np.testing.assert_array_equal(after.tasks, before.tasks)
     untrained = before.scores[:, 1].mean()  # returns are negative: the best is 0
     zero_step, one_step = after.scores[:, 0].mean(), after.scores[:, 1].mean()

@@ -11,7 +11,7 @@ from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.experiment import validate_config
 from metarl.method import TrainingState, load_method
-from metarl.report.plots import counted_in
+from metarl.report.plots import units_label
 from metarl.supervised.tasks import Episodes
 
 BLOBS = {
@@ -95,7 +95,7 @@ def sequence(method: MANN, inputs: torch.Tensor, labels: torch.Tensor) -> torch.
     nothing = (inputs[None, :0], labels[None, :0])
     episodes = Episodes(np.zeros((1, 3)), nothing, (inputs[None], labels[None]))
     with torch.no_grad():
-        return method.loss(method.initial_state().theta, episodes, 0)[1][0]
+        return method.loss(method.initial_state().params, episodes, 0)[1][0]
 
 
 def test_a_label_is_known_one_step_late(method) -> None:
@@ -123,7 +123,7 @@ def test_a_training_sequence_has_every_example_in_an_order_of_its_own(method) ->
 def test_a_query_of_an_episode_is_what_would_come_next_in_the_sequence(method) -> None:
     episodes = next(method.problem.unseen("test", 2))
     (known, labels), (queries, targets) = episodes.support, episodes.query
-    theta = method.initial_state().theta
+    theta = method.initial_state().params
     stages = method.predictions(theta, episodes, ())
     assert stages.shape == (2, 4, 6, 3)  # tasks, 0 to 3 instances, queries, classes
     for seen in range(4):
@@ -135,12 +135,12 @@ def test_a_query_of_an_episode_is_what_would_come_next_in_the_sequence(method) -
 
 
 def test_its_curve_counts_instances(method) -> None:
-    curve = method.adaptation_curve(method.initial_state().theta)
+    curve = method.evaluate(method.initial_state().params)
     assert curve.scores.shape == (4, 4)
     assert curve.step_sizes == ()
     assert curve.instances == (0, 1, 2, 3)
     assert AdaptationCurve.from_json(curve.to_json()).first(1).instances == (0, 1)
-    assert counted_in([method.axis]) == "instances of each class"
+    assert units_label([method.adaptation_unit]) == "instances of each class"
 
 
 def test_it_is_refused_what_it_has_no_outputs_or_slots_for(method) -> None:
@@ -165,7 +165,7 @@ def test_training_goes_on_alike_wherever_in_memory_its_weights_lie() -> None:
     for move in (torch.Tensor.clone, moved):
         state = initial
         for _ in range(6):
-            theta = {name: move(leaf) for name, leaf in state.theta.items()}
-            state, _ = method.step(TrainingState(state.iteration, theta, state.optimizer))
-        ends.append(state.theta)
-    assert all(torch.equal(ends[0][name], ends[1][name]) for name in initial.theta)
+            theta = {name: move(leaf) for name, leaf in state.params.items()}
+            state, _ = method.step(TrainingState(state.iteration, theta, state.opt_state))
+        ends.append(state.params)
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in initial.params)

@@ -9,8 +9,8 @@ import torch
 from metarl.baselines.meta_lstm import (
     PREFIX,
     from_rows,
+    init_cell_state,
     init_rule,
-    initial_state,
     parts,
     preprocessed,
     rule_step,
@@ -166,7 +166,7 @@ def test_it_begins_as_gradient_descent_with_a_small_step() -> None:
     rule = init_rule(torch.Generator().manual_seed(0), 20)
     cell, gradient = torch.ones(2, 5), torch.full((2, 5), 3.0)
     after, (_, _, forget, step) = rule_step(
-        rule, cell, gradient, torch.tensor([1.0, 2.0]), initial_state(rule, cell)
+        rule, cell, gradient, torch.tensor([1.0, 2.0]), init_cell_state(rule, cell)
     )
     assert ((forget > 0.98) & (forget < 0.998)).all()
     assert ((step > 0.006) & (step < 0.02)).all()
@@ -210,9 +210,9 @@ def test_it_learns_waves() -> None:
     }
     method = load_method(validate_config(values))
     state = method.initial_state()
-    untrained = method.curve("test", 50, state.theta, (1.0,) * 5).scores.mean(0)
-    while state.iteration < method.updates:
+    untrained = method.curve("test", 50, state.params, (1.0,) * 5).scores.mean(0)
+    while state.iteration < method.num_iterations:
         state, _ = method.step(state)
-    trained = method.curve("test", 50, state.theta, (1.0,) * 5).scores.mean(0)
+    trained = method.curve("test", 50, state.params, (1.0,) * 5).scores.mean(0)
     assert trained[5] < 0.8 * untrained[5]
     assert trained[5] < 0.8 * trained[0]

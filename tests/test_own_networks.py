@@ -177,7 +177,7 @@ def test_equal_seeds_make_equal_networks_buffers_included(mine: Path) -> None:
     theta, shifts = [], []
     for _ in range(2):
         method = load_method(config)
-        theta.append(method.initial_state().theta)
+        theta.append(method.initial_state().params)
         shifts.append(method.problem.network.stateless.module.shift)
     assert torch.equal(shifts[0], shifts[1])
     assert all(torch.equal(theta[0][name], theta[1][name]) for name in theta[0])
@@ -194,7 +194,7 @@ def test_a_network_of_ones_own_is_trained_evaluated_and_loaded(
     inner = {**values.get("inner", {}), **settings}
     run = metarl.train({**values, "inner": inner}, "run")
     load = metarl.load if "family" in values else metarl.load_network
-    before = load_method(run.config).initial_state().theta
+    before = load_method(run.config).initial_state().params
     params = load("run", trust_code=True).params
     assert not torch.equal(params["first.weight"], before["first.weight"])
     with pytest.raises(UserError, match="names code that is not of this package"):

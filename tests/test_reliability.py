@@ -60,7 +60,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 def outcome(path: Path) -> tuple[object, ...]:
     """All of a run that is promised to be the same, bit for bit."""
     state = Run.open(path).load()
-    weights = {name: leaf.numpy().tobytes() for name, leaf in state.theta.items()}
+    weights = {name: leaf.numpy().tobytes() for name, leaf in state.params.items()}
     lines = [
         {name: value for name, value in line.items() if not name.startswith("time/")}
         for line in read_metrics(path)
@@ -339,7 +339,7 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(
 
     def overtaken(file: Path, largest: int) -> bytes:
         if file.name == checkpoint.weights_name(state.iteration):
-            writer.save(type(state)(9, state.theta, state.optimizer, 99))  # these are gone now
+            writer.save(type(state)(9, state.params, state.opt_state, 99))  # these are gone now
         return read(file, largest)
 
     monkeypatch.setattr(checkpoint, "read_bounded", overtaken)
@@ -349,15 +349,15 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(
 def test_an_evaluation_names_the_weights_that_it_measured_though_newer_ones_came(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sha256, evaluate = Run.open(run).weights_sha256(), MAML.adaptation_curve
+    sha256, evaluate = Run.open(run).weights_sha256(), MAML.evaluate
 
     def overtaken(method, params):
         writer = Run.open(run)
         state = writer.load()
-        writer.save(type(state)(9, {n: v + 1 for n, v in state.theta.items()}, {}, 99))
+        writer.save(type(state)(9, {n: v + 1 for n, v in state.params.items()}, {}, 99))
         return evaluate(method, params)
 
-    monkeypatch.setattr(MAML, "adaptation_curve", overtaken)
+    monkeypatch.setattr(MAML, "evaluate", overtaken)
     results.measure(Run.open(run))
     written = json.loads((run / "evaluation.json").read_text())
     assert (written["weights_sha256"], written["iteration"]) == (sha256, 5)
@@ -636,9 +636,9 @@ def test_an_evaluation_that_says_nonsense_is_answered_in_a_sentence(
 def rewritten(run: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
     """Other weights, with the checksum that belongs to them."""
     state = Run.open(run).load()
-    theta = dict(state.theta)
+    theta = dict(state.params)
     change(theta)
-    Run.open(run).save(type(state)(state.iteration, theta, state.optimizer, state.samples))
+    Run.open(run).save(type(state)(state.iteration, theta, state.opt_state, state.samples))
 
 
 @pytest.mark.parametrize(
@@ -675,8 +675,8 @@ def test_what_an_optimiser_kept_for_another_network_is_refused(
         more = ["--set=baseline.minibatch=10", "--set=baseline.step_sizes=[0.1]"]
         assert main(["baseline", "--kind", kind, *command(path, 1, *more)[1:]]) == 0
     state = Run.open(path).load()
-    short = {n: leaf[:-1] if leaf.ndim else leaf for n, leaf in state.optimizer.items()}
-    Run.open(path).save(type(state)(state.iteration, state.theta, short, state.samples))
+    short = {n: leaf[:-1] if leaf.ndim else leaf for n, leaf in state.opt_state.items()}
+    Run.open(path).save(type(state)(state.iteration, state.params, short, state.samples))
     longer = "--set=outer.iterations=9"
     assert "restore" in complaint("train", "--resume", str(path), longer)
 

@@ -45,13 +45,13 @@ def test_the_outer_step_goes_towards_the_mean_of_where_tasks_arrive(batch) -> No
     episodes = method.draw(0)
     batches = method.minibatches(episodes.support, 0)
     arrived = [
-        descended(method, state.theta, [(x[task], y[task]) for x, y in batches])
+        descended(method, state.params, [(x[task], y[task]) for x, y in batches])
         for task in range(3)
     ]
-    before = flatten(state.theta)
+    before = flatten(state.params)
     expected = before + 0.7 * (torch.stack(arrived).mean(0) - before)
     after, _ = method.step(state)
-    torch.testing.assert_close(flatten(after.theta), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(flatten(after.params), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_minibatches_go_through_all_examples_before_one_comes_again() -> None:
@@ -67,7 +67,7 @@ def test_minibatches_go_through_all_examples_before_one_comes_again() -> None:
 
 def test_queries_are_not_learned_from() -> None:
     method = reptile()
-    theta, episodes, others = method.initial_state().theta, method.draw(0), method.draw(0)
+    theta, episodes, others = method.initial_state().params, method.draw(0), method.draw(0)
     others.query[1].mul_(100.0)
     loss, other = (method.loss(theta, shown, 0)[0] for shown in (episodes, others))
     assert torch.equal(loss, other)
@@ -75,7 +75,7 @@ def test_queries_are_not_learned_from() -> None:
 
 def test_the_meta_gradient_is_no_second_derivative() -> None:
     method = reptile(method={"batch": None}, inner={"steps": 1, "step_size": 0.1})
-    theta, episodes = method.initial_state().theta, method.draw(0)
+    theta, episodes = method.initial_state().params, method.draw(0)
     leaves = {name: leaf.requires_grad_() for name, leaf in theta.items()}
     loss, _ = method.loss(leaves, episodes, 0)
     gradient = torch.autograd.grad(loss, list(leaves.values()))
@@ -109,9 +109,9 @@ def test_it_learns_waves() -> None:
         method={"batch": 10},
     )
     state = method.initial_state()
-    untrained = method.curve("test", 100, state.theta, (0.02,) * 5).scores.mean(0)
-    while state.iteration < method.updates:
+    untrained = method.curve("test", 100, state.params, (0.02,) * 5).scores.mean(0)
+    while state.iteration < method.num_iterations:
         state, _ = method.step(state)
-    trained = method.curve("test", 100, state.theta, (0.02,) * 5).scores.mean(0)
+    trained = method.curve("test", 100, state.params, (0.02,) * 5).scores.mean(0)
     assert trained[5] < 0.7 * untrained[5]
     assert np.isfinite(trained).all()

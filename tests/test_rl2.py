@@ -56,7 +56,7 @@ def test_a_sequence_is_step_after_step() -> None:
 def test_what_ppo_sees_is_what_the_policy_saw(dense: bool) -> None:
     # goals within reach at once end some episodes early
     rl2 = method("method.episodes=3", *([] if dense else ["family.settings.half_width=0.04"]))
-    params = rl2.initial_state().theta
+    params = rl2.initial_state().params
     seen = rollouts(rl2, params)
     assert dense == all(bool(stage.mask.all()) for stage in seen.trajectories)
     objective = trial_objective(rl2, params, seen)
@@ -70,7 +70,7 @@ def test_what_ppo_sees_is_what_the_policy_saw(dense: bool) -> None:
 
 def test_memory_passes_from_episode_to_episode_and_not_from_trial_to_trial() -> None:
     rl2 = method()
-    first, second = rollouts(rl2, rl2.initial_state().theta).memories
+    first, second = rollouts(rl2, rl2.initial_state().params).memories
     assert all(not leaf.any() for leaf in first)
     assert second[0].abs().sum() > 0
     assert bool((second[-1] == 1.0).all())  # the next episode is told that one has ended
@@ -78,7 +78,7 @@ def test_memory_passes_from_episode_to_episode_and_not_from_trial_to_trial() -> 
 
 def test_advantages_run_on_over_the_end_of_an_episode() -> None:
     rl2 = method("method.lam=1.0", "inner.gamma=1.0")
-    params = rl2.initial_state().theta
+    params = rl2.initial_state().params
     seen = rollouts(rl2, params)
     objective = trial_objective(rl2, params, seen)
     rewards = torch.cat([stage.rewards.flatten(0, 1) for stage in seen.trajectories], dim=1)
@@ -88,10 +88,10 @@ def test_advantages_run_on_over_the_end_of_an_episode() -> None:
 
 def test_the_gradient_equals_finite_differences() -> None:
     rl2 = method("method.clip=1.0", "policy.output_scale=1.0")
-    params = {name: leaf.double() for name, leaf in rl2.initial_state().theta.items()}
+    params = {name: leaf.double() for name, leaf in rl2.initial_state().params.items()}
     single = trial_objective(
         rl2,
-        rl2.initial_state().theta,
+        rl2.initial_state().params,
         rollouts(rl2, {name: leaf.float() for name, leaf in params.items()}),
     )
     names = ("inputs", "actions", "log_probs", "advantages", "returns", "weights")
@@ -110,7 +110,7 @@ def test_the_gradient_equals_finite_differences() -> None:
 
 def test_minibatches_are_a_partition_of_the_trials() -> None:
     rl2 = method("method.minibatches=4")
-    params = rl2.initial_state().theta
+    params = rl2.initial_state().params
     objective = trial_objective(rl2, params, rollouts(rl2, params))
     parts = objective.minibatches()
     assert len(parts) == 4
@@ -122,7 +122,7 @@ def test_minibatches_are_a_partition_of_the_trials() -> None:
 def test_a_resumed_training_is_the_uninterrupted_one() -> None:
     whole = list(train(method("outer.iterations=3"), method().initial_state()))
     again = list(train(method("outer.iterations=3"), whole[0][0]))
-    assert torch.equal(flatten(whole[-1][0].theta), flatten(again[-1][0].theta))
+    assert torch.equal(flatten(whole[-1][0].params), flatten(again[-1][0].params))
 
 
 @pytest.mark.slow
@@ -149,7 +149,7 @@ def test_an_episode_that_the_horizon_ends_is_told_as_ended() -> None:
 
     config = load_config("point_navigation_rl2", TINY)
     rl2 = RL2(PolicyProblem(config, given=Endless(horizon=5)))
-    _, second = rollouts(rl2, rl2.initial_state().theta).memories
+    _, second = rollouts(rl2, rl2.initial_state().params).memories
     assert bool((second[-1] == 1.0).all())
 
 

@@ -44,7 +44,7 @@ def train(out: Path, iterations: int, *more: str) -> int:
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
     state = Run.open(path).load()
-    return {**state.theta, **state.optimizer}
+    return {**state.params, **state.opt_state}
 
 
 @pytest.fixture(scope="module")

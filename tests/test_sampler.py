@@ -16,7 +16,7 @@ from metarl.rl.advantages import with_advantages
 from metarl.rl.policies import CategoricalPolicy, policy_for
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import sample
-from metarl.rng import Key, stream, torch_stream
+from metarl.rng import RngKey, make_rng, make_torch_rng
 
 
 class Countdown(gym.vector.VectorEnv):
@@ -45,10 +45,10 @@ POLICY = CategoricalPolicy(1, 2, (4,))
 
 
 def countdown(limits, per_task=3, count="episodes", **kwargs):
-    params = repeat(POLICY.init(torch_stream(0, "init")), len(limits))
+    params = repeat(POLICY.init(make_torch_rng(0, "init")), len(limits))
     envs = Countdown(len(limits) * per_task, **kwargs)
     tasks = np.array(limits, dtype=float)[:, None]
-    return sample(POLICY, params, envs, tasks, 6, Key(0), count=count)
+    return sample(POLICY, params, envs, tasks, 6, RngKey(0), count=count)
 
 
 def test_episodes_are_masked_after_their_end() -> None:
@@ -87,13 +87,13 @@ def test_sampling_stops_when_every_episode_has_ended() -> None:
 
 
 def test_environments_that_do_not_divide_among_tasks_are_refused() -> None:
-    params = repeat(POLICY.init(torch_stream(0, "init")), 2)
+    params = repeat(POLICY.init(make_torch_rng(0, "init")), 2)
     with pytest.raises(ValueError, match="5 environments cannot be divided evenly among 2"):
-        sample(POLICY, params, Countdown(5), np.ones((2, 1)), 3, Key(0))
+        sample(POLICY, params, Countdown(5), np.ones((2, 1)), 3, RngKey(0))
 
 
 def test_tasks_in_one_axis_are_not_taken_for_one_large_task() -> None:
-    params = repeat(POLICY.init(torch_stream(0, "init")), 3)
+    params = repeat(POLICY.init(make_torch_rng(0, "init")), 3)
     with pytest.raises(ValueError, match=r"shape \(N, T\), one row each, not \(3,\)"):
         sample(POLICY, params, Countdown(3), np.ones(3), 3, 0)
 
@@ -128,10 +128,10 @@ def test_an_observation_that_is_not_finite_is_never_shown_to_the_policy() -> Non
             return super().distribution(params, observations)
 
     policy = Watchful(1, 2, (4,))
-    params = repeat(policy.init(torch_stream(0, "init")), 1)
+    params = repeat(policy.init(make_torch_rng(0, "init")), 1)
     envs = Countdown(2, breaks(0, np.nan, index=1, step=3))
     with pytest.raises(FloatingPointError, match="after 3 steps"):
-        sample(policy, params, envs, np.array([[9.0]]), 6, Key(0))
+        sample(policy, params, envs, np.array([[9.0]]), 6, RngKey(0))
     assert len(seen) == 3
     assert all(torch.isfinite(observations).all() for observations in seen)
 
@@ -181,12 +181,12 @@ def test_trajectories_that_are_not_finite_say_where() -> None:
 def test_a_task_is_sampled_the_same_beside_whatever_other_tasks(family) -> None:
     env = family.make()
     policy = policy_for(env.observation_space, env.action_space)
-    theta = policy.init(torch_stream(0, "init"))
-    tasks = family.sample_tasks(stream(0, "tasks"), 3)
+    theta = policy.init(make_torch_rng(0, "init"))
+    tasks = family.sample_tasks(make_rng(0, "tasks"), 3)
 
     def gather(tasks):
         envs = family.make_vec(2 * len(tasks))
-        return sample(policy, repeat(theta, len(tasks)), envs, tasks, 9, Key(0, (7,)))
+        return sample(policy, repeat(theta, len(tasks)), envs, tasks, 9, RngKey(0, (7,)))
 
     alone, together = gather(tasks[:1]), gather(tasks)
     torch.testing.assert_close(alone.observations[0], together.observations[0])
@@ -198,11 +198,11 @@ def test_stored_log_probabilities_and_distributions_are_those_of_the_policy() ->
     family = PointNavigation(horizon=5)
     env = family.make()
     policy = policy_for(env.observation_space, env.action_space)
-    generator = torch_stream(0, "init")
+    generator = make_torch_rng(0, "init")
     each = [policy.init(generator) for _ in range(2)]
     params = {name: torch.stack([p[name] for p in each]) for name in each[0]}
-    tasks = family.sample_tasks(stream(0, "tasks"), 2)
-    gathered = sample(policy, params, family.make_vec(6), tasks, 5, Key(0))
+    tasks = family.sample_tasks(make_rng(0, "tasks"), 2)
+    gathered = sample(policy, params, family.make_vec(6), tasks, 5, RngKey(0))
     for task in range(2):
         flat = gathered.observations[task].flatten(0, 1)
         distribution = policy.distribution(take(params, task), flat)
@@ -215,9 +215,9 @@ def test_stored_log_probabilities_and_distributions_are_those_of_the_policy() ->
 
 def test_streams_differ_by_seed_role_and_index_and_are_the_same_again() -> None:
     names = [(0, "a"), (1, "a"), (0, "b"), (0, "a", 0), (0, "a", 1), (0, "a", 0, 1)]
-    draws = [stream(*name).random() for name in names]
+    draws = [make_rng(*name).random() for name in names]
     assert len(set(draws)) == len(draws)
-    assert draws == [stream(*name).random() for name in names]
+    assert draws == [make_rng(*name).random() for name in names]
 
 
 def test_tasks_sampled_in_parts_are_what_they_are_together(monkeypatch) -> None:
@@ -229,7 +229,7 @@ def test_tasks_sampled_in_parts_are_what_they_are_together(monkeypatch) -> None:
     params = repeat(policy.init(problem.generator()), 3)
     assert [part.num_envs for part in problem.divided_envs] == [4, 2]
     together, apart = (
-        sample(policy, params, envs, tasks, 5, Key(0))
+        sample(policy, params, envs, tasks, 5, RngKey(0))
         for envs in (problem.envs, problem.divided_envs)
     )
     for name in ("observations", "actions", "rewards", "mask", "log_probs"):
@@ -239,7 +239,7 @@ def test_tasks_sampled_in_parts_are_what_they_are_together(monkeypatch) -> None:
 
 
 def test_an_environment_that_breaks_down_in_a_part_has_its_number_among_all() -> None:
-    params = repeat(POLICY.init(torch_stream(0, "init")), 2)
+    params = repeat(POLICY.init(make_torch_rng(0, "init")), 2)
     parts = [Countdown(3), Countdown(3, change=breaks(1, np.nan, index=1, step=2))]
     with pytest.raises(FloatingPointError, match="sub-environment 4 returned a reward"):
-        sample(POLICY, params, parts, np.array([[9.0], [9.0]]), 6, Key(0))
+        sample(POLICY, params, parts, np.array([[9.0], [9.0]]), 6, RngKey(0))

@@ -125,7 +125,7 @@ def test_an_exported_policy_acts_alike_on_observations_as_they_are(tmp_path: Pat
     model_file = tmp_path / "model.zip"
     assert main(["export", str(mine.path), str(model_file)]) == 0
     method = load_method(mine.config)
-    params = mine.load().theta
+    params = mine.load().params
     env = half_cheetah_direction(horizon=10).make()
     observation, _ = env.reset(seed=1, options={"task": np.ones(1)})
     model = PPO.load(model_file, env=env)

@@ -26,7 +26,7 @@ from metarl.params import flatten, unflatten
 from metarl.report.evaluations import measured
 from metarl.report.groups import compare
 from metarl.report.predictions import classify, fit
-from metarl.rng import stream
+from metarl.rng import make_rng
 from metarl.runs.run import Run
 from metarl.step_sizes import PREFIX, split
 from metarl.supervised.config import SupervisedConfig
@@ -220,9 +220,9 @@ def test_each_class_of_an_episode_has_a_turn_of_its_own_alike_in_support_and_que
     "tasks", [SinusoidTasks(), ImageTasks(pictures(), "train", 3, rotated=True)]
 )
 def test_what_is_drawn_does_not_depend_on_who_takes_which_shard(tasks) -> None:
-    whole = tasks.sample(stream(1, "tasks", 5), 6, 2, 3)
+    whole = tasks.sample(make_rng(1, "tasks", 5), 6, 2, 3)
     for share in (slice(0, 2), slice(2, 6)):
-        part = tasks.sample(stream(1, "tasks", 5), 6, 2, 3, share)
+        part = tasks.sample(make_rng(1, "tasks", 5), 6, 2, 3, share)
         np.testing.assert_array_equal(part.tasks, whole.tasks[share])
         for mine, all_of_it in ((part.support, whole.support), (part.query, whole.query)):
             assert torch.equal(mine[0], all_of_it[0][share])
@@ -441,7 +441,7 @@ def test_one_query_tells_nothing_about_another_unless_it_is_transductive() -> No
 def test_an_evaluation_on_more_tasks_keeps_the_scores_of_the_first() -> None:
     def curve(number: int):
         method = load_method(load_config("sinusoid", ["evaluation.steps=1"]))
-        return method.curve("test", number, method.initial_state().theta, (0.001,))
+        return method.curve("test", number, method.initial_state().params, (0.001,))
 
     few, more = curve(7), curve(60)
     np.testing.assert_array_equal(few.tasks, more.tasks[:7])
@@ -481,13 +481,13 @@ def test_training_on_images_learns(image_method) -> None:
         evaluation={"tasks": 100},
     )
     state = method.initial_state()
-    before = method.adaptation_curve(state.theta).scores[:, 1].mean()
+    before = method.evaluate(state.params).scores[:, 1].mean()
     *_, (state, metrics) = train(method, state)
-    after = method.adaptation_curve(state.theta).scores[:, 1].mean()
+    after = method.evaluate(state.params).scores[:, 1].mean()
     assert before < 60
     assert after > 80
     assert metrics["accuracy/after_1_steps"] > 80
-    assert state.samples == method.budget == 60 * 4 * 3 * 3
+    assert state.samples == method.max_samples == 60 * 4 * 3 * 3
 
 
 @pytest.mark.slow
@@ -501,10 +501,10 @@ def test_baselines_of_images_learn_all_classes_at_once(image_method, kind) -> No
         baseline={"validation_tasks": 20},
     )
     state = method.initial_state()
-    assert state.theta["weight4"].shape[1] == 48  # twelve classes in four rotations
+    assert state.params["weight4"].shape[1] == 48  # twelve classes in four rotations
     *_, (state, metrics) = train(method, state)
     assert metrics["pretraining/accuracy"] > 60  # chance is 2
-    curve = method.adaptation_curve(state.theta)
+    curve = method.evaluate(state.params)
     assert curve.scores.shape == ((100, 3) if kind == "pretrained" else (100, 1))
     assert curve.scores[:, -1].mean() > 80  # chance is 33
 
@@ -519,9 +519,9 @@ def test_a_baseline_learns_no_step_sizes_and_is_fine_tuned_all_the_same(kind, le
         "baseline": {"step_sizes": [0.07], "validation_tasks": 2},
     }
     method = load_method(validate_config({**SINE, **changed}))
-    theta = method.initial_state().theta
+    theta = method.initial_state().params
     assert not split(theta)[1]
-    curve = method.adaptation_curve(theta)
+    curve = method.evaluate(theta)
     assert curve.step_sizes == (0.07, 0.07)
     assert (curve.scores[:, 1:] != curve.scores[:, :-1]).all()
 
@@ -561,8 +561,8 @@ def test_a_resumed_run_ends_with_the_very_weights_of_one_that_went_through(
     expected, state = Run.open(whole).load(), Run.open(halves).load()
     assert state.iteration == expected.iteration == 6
     assert state.samples == expected.samples == 6 * 4 * 20
-    for name, leaf in expected.theta.items():
-        assert torch.equal(state.theta[name], leaf)
+    for name, leaf in expected.params.items():
+        assert torch.equal(state.params[name], leaf)
     lines = [
         [{k: v for k, v in line.items() if not k.startswith("time/")} for line in run.metrics()]
         for run in (Run.open(whole), Run.open(halves))
@@ -906,6 +906,6 @@ def test_an_interrupted_evaluation_says_what_is_left(tmp_path, monkeypatch, caps
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(SupervisedMethod, "adaptation_curve", interrupted)
+    monkeypatch.setattr(SupervisedMethod, "evaluate", interrupted)
     assert main(["train", "sinusoid", *TINY, "--out", str(tmp_path / "run")]) == 130
     assert "trained, and not evaluated" in " ".join(capsys.readouterr().out.split())

@@ -36,20 +36,20 @@ def test_an_evaluation_has_one_thread(
     config: str, method: str, asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: Method = load_method(load_config(config, [f"method={method}"]))
-    params = made.initial_state().theta
+    params = made.initial_state().params
 
     def seen(*_: object) -> None:
         raise InterruptedError(torch.get_num_threads())
 
     monkeypatch.setattr(type(made.problem), asked, seen)
     with pytest.raises(InterruptedError, match=r"^1$"):
-        made.adaptation_curve(params)
+        made.evaluate(params)
     assert torch.get_num_threads() == 2
 
 
 def test_initial_weights_are_the_same_with_any_number_of_threads() -> None:
     method = load_method(load_config("half_cheetah_direction_rl2", []))
-    two = method.initial_state().theta
+    two = method.initial_state().params
     torch.set_num_threads(1)
-    one = method.initial_state().theta
+    one = method.initial_state().params
     assert all(torch.equal(one[name], leaf) for name, leaf in two.items())

@@ -30,7 +30,7 @@ from metarl.envs.world import Mask
 from metarl.experiment import load_config
 from metarl.method import Method, load_method, train
 from metarl.optim.trust_region import TrustRegion
-from metarl.parallel import over_chunks
+from metarl.parallel import map_chunks
 from metarl.params import flatten, repeat
 from metarl.rl.config import Config
 from metarl.rl.maml import adapt_all, collect
@@ -39,7 +39,7 @@ from metarl.rl.policies import GaussianPolicy
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import sample
 from metarl.rl.trajectories import Trajectories
-from metarl.rng import Key, stream
+from metarl.rng import RngKey, make_rng
 from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.data import Omniglot
 from metarl.supervised.datasets.images import ImageSet
@@ -110,7 +110,7 @@ def floors(repeats: int) -> Figures:
     targets = [torch.zeros(large) for _ in range(count)]
 
     def seconds(function: Callable[[int], object]) -> float:
-        return _median(lambda: over_chunks(lambda one: function(one.start), count, 1), repeats)
+        return _median(lambda: map_chunks(lambda one: function(one.start), count, 1), repeats)
 
     def multiply(number: int) -> None:
         for _ in range(10):
@@ -139,12 +139,12 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     theta = policy.init(problem.generator())
     num_tasks = config.outer.meta_batch
     num_envs = num_tasks * config.inner.trajectories
-    tasks = family.sample_tasks(stream(0, "benchmark"), num_tasks)
+    tasks = family.sample_tasks(make_rng(0, "benchmark"), num_tasks)
     stacked = repeat(theta, num_tasks)
     envs = problem.divided_envs
 
     def sampled() -> Trajectories:
-        return sample(policy, stacked, envs, tasks, family.horizon, Key(0))
+        return sample(policy, stacked, envs, tasks, family.horizon, RngKey(0))
 
     # the floor takes the same actions, and steps only whom the sampler steps: who fell over rests
     collected = sampled()
@@ -153,7 +153,7 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     steps = int(active.sum())
 
     world = family.world(num_envs)
-    world.reset(np.ones(num_envs, dtype=bool), lambda index: stream(0, "start", index))
+    world.reset(np.ones(num_envs, dtype=bool), lambda index: make_rng(0, "start", index))
     starts = {name: world.batch.bind(name).copy() for name in ("qpos", "qvel")}
     plain = Batch(world.batch.model, num_envs, processors())
 
@@ -170,7 +170,7 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     def stepped(vectorised: Any, count: int) -> float:
         vector: gym.vector.VectorEnv[Any, Any, Any] = vectorised([family.make] * count)
         observation, _ = vector.reset(seed=0)
-        noise = torch.from_numpy(policy.noise(stream(0, "noise"), (family.horizon, count)))
+        noise = torch.from_numpy(policy.noise(make_rng(0, "noise"), (family.horizon, count)))
 
         @torch.no_grad()
         def episode() -> None:
@@ -313,7 +313,7 @@ PARTS: Mapping[str, tuple[Callable[..., Figures], Mapping[str, Question]]] = {
 
 def _noise(name: str) -> ImageSet:
     shape, classes, each = NOISE[name]
-    images = stream(0, "noise").integers(0, 256, (classes * each, *shape), dtype=np.uint8)
+    images = make_rng(0, "noise").integers(0, 256, (classes * each, *shape), dtype=np.uint8)
     names = tuple(str(number) for number in range(classes))
     splits = {"train": np.arange(classes)}
     return ImageSet(name, images, np.arange(classes + 1) * each, names, splits, "")

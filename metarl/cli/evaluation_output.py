@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.evaluation import AdaptationCurve, Summary, short
-from metarl.method import AXES, Method
+from metarl.method import GRADIENT_STEPS, Method
 from metarl.progress import working
 from metarl.report.evaluations import measure, suffix
 from metarl.runs.run import Run
@@ -27,12 +27,12 @@ def evaluate(run: Run, method: Method, console: Console, name: str = "") -> Adap
 def table(title: str, method: Method, summary: Summary) -> Table:
     """An adaptation curve, a row for each stage."""
     table = Table(title=title, caption=summary.meaning)
-    by_episodes = method.axis == "episodes"  # the first of which has a number as well
-    table.add_column(AXES[method.axis or "gradient steps"].column, justify="right")
+    unit = method.adaptation_unit or GRADIENT_STEPS
+    table.add_column(unit.column, justify="right")
     table.add_column(method.problem.metric.name, justify="right")
     table.add_column("95% interval", justify="right")
     for step, (estimate, low, high) in enumerate(
         zip(summary.estimate, summary.low, summary.high, strict=True)
     ):
-        table.add_row(str(step + by_episodes), short(estimate), f"[{short(low)}, {short(high)}]")
+        table.add_row(str(step + unit.first), short(estimate), f"[{short(low)}, {short(high)}]")
     return table

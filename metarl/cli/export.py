@@ -50,7 +50,7 @@ def _export(options: argparse.Namespace, console: Console) -> int:
     family, scale = method.problem.observed
     env = family.make()
     try:
-        save_model(path, method.policy, state.theta, env, scale)
+        save_model(path, method.policy, state.params, env, scale)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror})") from error
     finally:

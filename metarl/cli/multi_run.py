@@ -17,7 +17,7 @@ from metarl.progress import Progress
 from metarl.report.evaluations import complete
 from metarl.report.groups import Entry, other_evaluation
 from metarl.runs.run import Run
-from metarl.threads import leads, processors, under_torchrun
+from metarl.threads import is_main_process, processors, under_torchrun
 
 Summary = Callable[[Path, Sequence[Entry], Console], None]
 
@@ -54,7 +54,7 @@ def train_all(
         The exit status, and the runs that came to their end.
     """
     if under_torchrun():
-        if not leads():
+        if not is_main_process():
             return 2, []  # the first process says so
         raise UserError("several runs share the processors by themselves; start without torchrun")
     if options.resume and options.out:
@@ -118,7 +118,7 @@ def _jobs(out: Path, runs: Sequence[Run], options: argparse.Namespace) -> list[J
             if options.wandb:
                 arguments += ["--wandb", options.wandb]
             metric = method.problem.metric.name
-            jobs.append(Job(name, run.path, method.updates, metric, tuple(arguments)))
+            jobs.append(Job(name, run.path, method.num_iterations, metric, tuple(arguments)))
     return jobs
 
 

@@ -23,7 +23,7 @@ from metarl.launch.weights_and_biases import require_wandb
 from metarl.rl.methods import METHODS as RL_METHODS
 from metarl.runs.hub import PREFIX
 from metarl.supervised.methods import METHODS as SUPERVISED_METHODS
-from metarl.threads import leads
+from metarl.threads import is_main_process
 
 KINDS = list(dict.fromkeys([*RL_METHODS, *SUPERVISED_METHODS]))
 
@@ -132,7 +132,7 @@ def _train(options: argparse.Namespace, console: Console) -> int:
         return _train_several(options, console)
     if options.resume:
         _check_resumed(options)
-    config = None if options.resume or not leads() else _config(options, options.set)
+    config = None if options.resume or not is_main_process() else _config(options, options.set)
     # imported here: torch takes a second, which a mistake in the config should not wait for
     from metarl.cli.training import train_one
 

@@ -43,7 +43,7 @@ def train_one(options: argparse.Namespace, config: AnyConfig | None, console: Co
 
 
 def _follow(stop: Stop) -> int:
-    """Take part in what the first process leads, and write nothing."""
+    """Take part in what the first process is_main_process, and write nothing."""
     with stop.at_once():
         start: tuple[AnyConfig, TrainingState] = distributed.broadcast(None)
         config, state = start
@@ -70,7 +70,7 @@ def _lead(
     console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
     try:
         with Progress(console) as progress:
-            task = progress.add(method.label, method.updates, state.iteration)
+            task = progress.add(method.label, method.num_iterations, state.iteration)
 
             def report(iteration: int, metrics: Metrics) -> None:
                 task.update(iteration, in_words(metrics, metric))
@@ -79,9 +79,9 @@ def _lead(
     except KeyboardInterrupt:
         stop.asked = True  # within an iteration, which is given up
         state = run.load()
-    if stop.asked and state.iteration < method.updates:
+    if stop.asked and state.iteration < method.num_iterations:
         console.print(
-            f"stopped after {state.iteration} of {method.updates} updates; continue with: "
+            f"stopped after {state.iteration} of {method.num_iterations} updates; continue with: "
             f"metarl {options.name} --resume {run.path}",
             highlight=False,
             soft_wrap=True,
@@ -133,7 +133,7 @@ def _check_processes(method: Method) -> None:
     """Refuse more processes than a training can use."""
     processes = distributed.world_size()
     meta_batch = method.problem.config.outer.meta_batch
-    if processes > 1 and not method.distributes:
+    if processes > 1 and not method.supports_distributed:
         raise UserError(f"{method.label} trains in one process; start it without torchrun")
     if processes > meta_batch:
         raise UserError(
@@ -161,7 +161,7 @@ def _resume(options: argparse.Namespace, held: ExitStack) -> tuple[Run, Method, 
         longer = f"; to train for longer add --set outer.iterations={2 * state.iteration}"
         raise UserError(
             f"the run in {run.path} is complete ({state.iteration} updates)"
-            f"{longer if method.updates else ''}"
+            f"{longer if method.num_iterations else ''}"
         )
     run.save_config()
     return run, method, state
@@ -169,11 +169,11 @@ def _resume(options: argparse.Namespace, held: ExitStack) -> tuple[Run, Method, 
 
 def _imported(method: Method, path: Path) -> TrainingState:
     """The state of a run that somebody else's model is the end of."""
-    if not isinstance(method.problem, PolicyProblem) or not method.updates:
+    if not isinstance(method.problem, PolicyProblem) or not method.num_iterations:
         raise UserError("--model is for a policy that is trained, such as --kind pretrained")
     # imported here: stable-baselines3 takes a second, which nobody else should wait for
     from metarl.baselines.stable_baselines import load_model
 
     _, scale = method.problem.observed
     params, steps = load_model(path, method.problem.policy, scale)
-    return TrainingState(method.updates, params, samples=steps)
+    return TrainingState(method.num_iterations, params, samples=steps)

@@ -206,7 +206,7 @@ class ContextSettings(MethodSection):
 
 
 # what a class must have to be a method, see `metarl.method.Method`
-METHOD_MEMBERS = ("Settings", "role", "label", "axis", "initial_state", "step", "adaptation_curve")
+METHOD_MEMBERS = ("Settings", "role", "label", "initial_state", "step")
 
 
 class Experiment(Section):

@@ -32,14 +32,14 @@ class Job:
     Attributes:
         name: what to call it.
         run: its directory.
-        updates: how many iterations it takes.
+        num_iterations: the number of iterations.
         metric: the name of what is seen in training.
         arguments: of `metarl train`.
     """
 
     name: str
     run: Path
-    updates: int
+    num_iterations: int
     metric: str
     arguments: Sequence[str]
 
@@ -74,7 +74,7 @@ def side_by_side(
             while waiting and not stopped and len(working) < processors():
                 job = waiting.pop(0)
                 before = last_metrics(job.run) or {}
-                task = progress.add(job.name, job.updates, int(before.get("iteration", 0)))
+                task = progress.add(job.name, job.num_iterations, int(before.get("iteration", 0)))
                 working[job] = _begin(job), task
             time.sleep(PAUSE)
             if stop() and not stopped:

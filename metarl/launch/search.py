@@ -104,7 +104,7 @@ def propose(
         Values by the names of the settings.
     """
     # imported here, as optuna is: with it comes torch, which a mistake should not wait for
-    from metarl.rng import stream
+    from metarl.rng import make_rng
 
     optuna: Any = import_module("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -114,7 +114,7 @@ def propose(
         else optuna.distributions.FloatDistribution(r.low, r.high, log=r.by_magnitude)
         for name, r in ranges.items()
     }
-    seed = int(stream(0, "search", begun).integers(2**31))
+    seed = int(make_rng(0, "search", begun).integers(2**31))
     study = optuna.create_study(
         direction="maximize" if higher_is_better else "minimize",
         sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=True),

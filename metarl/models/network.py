@@ -52,7 +52,7 @@ class AdaptiveNetwork:
         if not isinstance(method, SupervisedMethod):
             raise UserError(f"{run.path} has a policy: metarl.load({str(run.path)!r}) loads it")
         run.check_data_hashes(method.problem.data_hashes)
-        return cls(run, method, fitting_state(run, method).theta)
+        return cls(run, method, fitting_state(run, method).params)
 
     def __repr__(self) -> str:
         known = 0 if self.support is None else self.support[0].shape[1]

@@ -20,6 +20,7 @@ from metarl.envs.scaling import scale_observations, scale_vector_observations
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.inner_loop import adapt
+from metarl.method import EPISODES
 from metarl.parallel import one_thread
 from metarl.params import Params
 from metarl.report.adapted_policy import policy_method
@@ -38,7 +39,7 @@ from metarl.rl.external_data import (
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.problem import PolicyMethod, PolicyProblem
 from metarl.rl.trajectories import Samples, Trajectories
-from metarl.rng import Key, stream
+from metarl.rng import RngKey, make_rng
 from metarl.runs.run import Run
 from metarl.step_sizes import split
 
@@ -74,7 +75,7 @@ class AdaptivePolicy:
             UserError: if the run is about something else, has no checkpoint, or it is damaged.
         """
         method = policy_method(run)
-        return cls(run, method, fitting_state(run, method).theta, seed=seed)
+        return cls(run, method, fitting_state(run, method).params, seed=seed)
 
     def __repr__(self) -> str:
         return f"<{self.method.label} policy of {self.run.path}, after {self.steps} gradient steps>"
@@ -157,8 +158,9 @@ class AdaptivePolicy:
                 not fit it, or a setting makes no sense.
             FloatingPointError: if a number is not finite.
         """
-        if self.method.axis != "gradient steps":
-            way = "by its memory, while it acts" if self.method.axis else "to nothing"
+        unit = self.method.adaptation_unit
+        if unit is None or not unit.has_step_sizes:
+            way = "by its memory, while it acts" if unit else "to nothing"
             raise UserError(
                 f"{self.method.label} of {self.run.path} adapts {way}, and not by gradient steps; "
                 "render() films it, evaluate() measures it"
@@ -226,7 +228,7 @@ class AdaptivePolicy:
         """
         if self.steps == 0:
             return measured(self.run).curve
-        return self.method.adaptation_curve(self.params)
+        return self.method.evaluate(self.params)
 
     def render(
         self,
@@ -254,7 +256,7 @@ class AdaptivePolicy:
             raise UserError(f"the name of a film ends in .mp4 or .gif, not as {path.name!r} does")
         problem, policy = self.method.problem, self.method.policy
         theta, _ = split(self.params)
-        seed = int(stream(self.seed, "rendering", self.steps).integers(2**31))
+        seed = int(make_rng(self.seed, "rendering", self.steps).integers(2**31))
         memory, row = policy.initial_memory((1,)), as_task(task)
         try:
             if env is None:
@@ -276,7 +278,7 @@ class AdaptivePolicy:
 
     @cached_property
     def _rng(self) -> np.random.Generator:
-        return stream(self.seed, "acting", self.steps)
+        return make_rng(self.seed, "acting", self.steps)
 
     @cached_property
     def _space(self) -> FlatImage | None:
@@ -297,7 +299,7 @@ class AdaptivePolicy:
         return problem.inner
 
     def _refuse_memory(self, verb: str) -> None:
-        if self.method.axis == "episodes":
+        if self.method.adaptation_unit is EPISODES:
             raise UserError(
                 f"{self.method.label} of {self.run.path} has a memory, which is told rewards and "
                 f"ends as well: it does not {verb} here; render() films it, evaluate() measures it"
@@ -313,7 +315,11 @@ class AdaptivePolicy:
     ) -> Trajectories:
         number = episodes or self.method.problem.config.evaluation.trajectories
         # as an evaluation draws: the k-th stage, and another stream for what is not learned from
-        key = Key(self.seed).fold(self.steps, role) if role else Key(self.seed).fold(self.steps)
+        key = (
+            RngKey(self.seed).fold_in(self.steps, role)
+            if role
+            else RngKey(self.seed).fold_in(self.steps)
+        )
         theta, _ = split(self.params)
         seen = self._seen(env)
         return gather(self.method.policy, theta, seen, number, horizon or self.horizon, key, task)

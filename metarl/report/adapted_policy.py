@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from metarl.envs import PointNavigation, TaskFamily
 from metarl.errors import UserError
-from metarl.method import Axis, load_method
+from metarl.method import AdaptationUnit, load_method
 from metarl.params import take
 from metarl.report.evaluations import fitting_state, measured, steps_to_show
 from metarl.report.plots import stage_name
@@ -18,7 +18,7 @@ from metarl.report.video import Episode, record
 from metarl.rl.policies import Memory, Policy
 from metarl.rl.problem import PolicyMethod, PolicyProblem
 from metarl.rl.trajectories import Rollouts
-from metarl.rng import Key, stream
+from metarl.rng import RngKey, make_rng
 from metarl.runs.run import Run
 
 
@@ -31,7 +31,7 @@ class Adapted:
         policy: what adapted.
         task: (T,).
         steps: numbers of gradient steps to look at.
-        axis: what the stages are.
+        unit: what the stages count.
         rollouts: of this one task, stage after stage.
         seed: of videos.
     """
@@ -40,7 +40,7 @@ class Adapted:
     policy: Policy
     task: NDArray[np.float64]
     steps: Sequence[int]
-    axis: Axis | None
+    unit: AdaptationUnit | None
     rollouts: Rollouts
     seed: int
 
@@ -52,7 +52,7 @@ class Adapted:
     def episodes(self) -> dict[str, Episode]:
         """An episode of each stage; all with the same start and the same noise."""
         return {
-            stage_name(step, self.axis): record(
+            stage_name(step, self.unit): record(
                 self.policy,
                 take(self.rollouts.params[step], 0),
                 self.family,
@@ -79,7 +79,7 @@ class Adapted:
         for step in self.steps:
             gathered = self.rollouts.trajectories[step]
             positions = torch.where(gathered.mask[..., None], gathered.observations, torch.nan)
-            paths[stage_name(step, self.axis)] = positions[0, :most, :, :2].numpy()
+            paths[stage_name(step, self.unit)] = positions[0, :most, :, :2].numpy()
         return paths
 
 
@@ -109,9 +109,9 @@ def adapt_to_task(
         raise UserError(
             f"a task of {problem.title} has {family.task_size} numbers, such as --task {example}"
         )
-    seed = int(stream(settings.seed, "rendering").integers(2**31))
-    rollouts = method.rollouts(state.theta, chosen[None], Key(seed), curve.first(max(steps)))
-    return Adapted(family, method.policy, chosen, steps, method.axis, rollouts, seed)
+    seed = int(make_rng(settings.seed, "rendering").integers(2**31))
+    rollouts = method.rollouts(state.params, chosen[None], RngKey(seed), curve.first(max(steps)))
+    return Adapted(family, method.policy, chosen, steps, method.adaptation_unit, rollouts, seed)
 
 
 def policy_method(run: Run) -> PolicyMethod:

@@ -12,11 +12,17 @@ from numpy.typing import NDArray
 from metarl.dataframe import frame
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
-from metarl.method import AXES, Axis
+from metarl.method import EPISODES, AdaptationUnit
 from metarl.report.evaluations import fitting_state
 from metarl.report.groups import Entry, meta_learners
 from metarl.report.paired import paired, paired_meaning, paired_rows
-from metarl.report.plots import counted_in, meanings, plot_adaptation, plot_training, step_name
+from metarl.report.plots import (
+    meanings,
+    plot_adaptation,
+    plot_training,
+    stage_name,
+    units_label,
+)
 from metarl.runs.metrics import training_minutes
 from metarl.runs.run import Run
 
@@ -76,11 +82,12 @@ def with_steps_to_match(entries: Sequence[Entry], most: int) -> list[Entry]:
     target = max(sign * entry.summary.estimate[1] for entry in metas)
     asked = []
     for entry in entries:
-        if entry.method.role == "baseline" and entry.method.axis == "gradient steps":
+        unit = entry.method.adaptation_unit
+        if entry not in metas and unit and unit.has_step_sizes:
             sizes = entry.curves[0].step_sizes
             schedule = (*sizes, *[sizes[-1]] * most)[:most]
-            theta = fitting_state(entry.runs[0], entry.method).theta
-            curve = entry.method.adaptation_curve(theta, schedule)
+            theta = fitting_state(entry.runs[0], entry.method).params
+            curve = entry.method.evaluate(theta, schedule)
             reached = np.flatnonzero(sign * curve.scores.mean(axis=0) >= target)
             text = str(reached[0]) if len(reached) else f"more than {most}"
             entry = replace(entry, steps_to_match=text)
@@ -92,12 +99,12 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
     """The comparison as a table: a row for each entry, by column name; scores come first."""
     steps = max(len(entry.summary.estimate) for entry in entries)
     metric = entries[0].method.problem.metric
-    mixed = not axes_of(entries) <= {"gradient steps", None}
+    mixed = any(unit and not unit.has_step_sizes for unit in units_of(entries))
     table = []
     for entry in entries:
         row = {"method": entry.label}
         for k in range(steps):
-            after = f"stage {k}" if mixed else step_name(k)
+            after = f"stage {k}" if mixed else stage_name(k, None)
             heading = f"{metric.name} before" if k == 0 else after
             row[heading] = entry.summary.after(k) if k < len(entry.summary.estimate) else "–"
         if mixed:
@@ -106,7 +113,7 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
             "step size": _step_sizes(entry.curves),
             "seeds": ", ".join(str(run.config.seed) for run in entry.runs),
             metric.samples: _span(entry.samples),
-            "budget": _millions(entry.method.budget),
+            "budget": _millions(entry.method.max_samples),
         }
         if any(other.steps_to_match for other in entries):
             row[f"steps to MAML's {metric.name} after 1"] = entry.steps_to_match or "–"
@@ -114,22 +121,23 @@ def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
     return table
 
 
-def axes_of(entries: Sequence[Entry]) -> set[Axis | None]:
+def units_of(entries: Sequence[Entry]) -> set[AdaptationUnit | None]:
     """What their adaptation is counted in; None among them where some do not adapt."""
-    return {entry.method.axis for entry in entries}
+    return {entry.method.adaptation_unit for entry in entries}
 
 
 def by_episodes(entries: Sequence[Entry]) -> bool:
     """Whether methods adapt in different ways: then they share the axis of episodes used."""
-    return "episodes" in axes_of(entries)
+    return any(unit and unit.counts_episodes for unit in units_of(entries))
 
 
 def _stage(entry: Entry) -> str:
     """What one stage of adaptation is, in words."""
     episodes = entry.curves[0].episodes
-    if entry.method.axis == "gradient steps" and len(episodes) > 1:
+    unit = entry.method.adaptation_unit
+    if unit and unit.has_step_sizes and len(episodes) > 1:
         return f"a gradient step on {episodes[1]} episodes"
-    return AXES[entry.method.axis].stage if entry.method.axis else "–"
+    return unit.name if unit else "–"
 
 
 def minutes(runs: Sequence[Run]) -> str:
@@ -196,8 +204,8 @@ def draw(entries: Sequence[Entry], folder: Path, *formats: str) -> dict[str, lis
     def files(name: str) -> list[Path]:
         return [folder / f"{name}.{ending}" for ending in formats]
 
-    counted = axes_of(entries)
-    axis = AXES["episodes"].plot if by_episodes(entries) else counted_in(counted)
+    counted = units_of(entries)
+    axis = EPISODES.axis_label if by_episodes(entries) else units_label(counted)
     plots = {f"{metric.name} against {axis}": files("adaptation")}
     summaries = {entry.label: entry.summary for entry in entries}
     used = {entry.label: entry.curves[0].episodes for entry in entries}

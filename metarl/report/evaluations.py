@@ -19,10 +19,9 @@ from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.experiment import AnyConfig
 from metarl.files import read_bounded, storing, write_atomically
-from metarl.method import Method, Problem, TrainingState, load_method
+from metarl.method import Method, Problem, TrainingState, load_method, method_class
 from metarl.params import flatten
 from metarl.rl.config import Config
-from metarl.rl.methods import METHODS
 from metarl.runs.run import Run
 
 PAPER = "paper"  # the name of an evaluation with the step sizes of Finn et al. (2017)
@@ -97,7 +96,7 @@ def measure(run: Run, method: Method | None = None, name: str = "") -> Adaptatio
     problem.check()
     run.check_data_hashes(problem.data_hashes)
     state = fitting_state(run, method)
-    curve = method.adaptation_curve(state.theta)
+    curve = method.evaluate(state.params)
     description: dict[str, Any] = {
         "method": run.config.method.name,
         "weights_sha256": run.weights_sha256(),
@@ -106,6 +105,7 @@ def measure(run: Run, method: Method | None = None, name: str = "") -> Adaptatio
         "settings": problem.evaluation_settings,
         **curve.to_json(),
     }
+    unit = method.adaptation_unit
     with storing(run.results):
         run.results.mkdir(parents=True, exist_ok=True)
         # a line each: the scores of hundreds of tasks are many numbers
@@ -118,8 +118,8 @@ def measure(run: Run, method: Method | None = None, name: str = "") -> Adaptatio
             problem.metric,
             f"Adaptation: {problem.title}",
             run.results / f"adaptation{suffix(name)}.png",
-            counted=[method.axis],
-            episodes={method.label: curve.episodes} if method.axis == "episodes" else None,
+            counted=[method.adaptation_unit],
+            episodes={method.label: curve.episodes} if unit and unit.counts_episodes else None,
         )
     return curve
 
@@ -129,7 +129,7 @@ def complete(run: Run, method: Method) -> bool:
 
     A run that was stopped between its last update and its evaluation has that left.
     """
-    if not run.has_checkpoint() or run.load().iteration < method.updates:
+    if not run.has_checkpoint() or run.load().iteration < method.num_iterations:
         return False
     return (run.path / "evaluation.json").exists()
 
@@ -149,7 +149,7 @@ def with_papers_schedule(run: Run) -> AnyConfig:
     """
     if not isinstance(run.config, Config):
         raise UserError(f"{run.path} has no policy: the paper's schedule is one for returns")
-    if METHODS.load(run.config.method.name).axis != "gradient steps":
+    if not _has_step_sizes(run):
         raise UserError(
             f"{run.path} takes no gradient steps on a new task (its method is "
             f"{run.config.method.name}): there is no schedule of step sizes to choose"
@@ -163,27 +163,32 @@ def with_papers_schedule(run: Run) -> AnyConfig:
     return run.config.model_copy(update={"evaluation": evaluation})
 
 
+def _has_step_sizes(run: Run) -> bool:
+    unit = method_class(run.config).adaptation_unit
+    return unit is not None and unit.has_step_sizes
+
+
 def fitting_state(run: Run, method: Method) -> TrainingState:
     """The state of a run's checkpoint, whose tensors are those that its method can use.
 
     Raises:
         UserError: if there is none, it is damaged, or has other weights.
     """
-    state, expected = run.load(), method.initial_state().theta
-    if list(state.theta) != list(expected):
-        problem = f"they are {', '.join(state.theta)}, and should be {', '.join(expected)}"
+    state, expected = run.load(), method.initial_state().params
+    if list(state.params) != list(expected):
+        problem = f"they are {', '.join(state.params)}, and should be {', '.join(expected)}"
         raise _unfit(run, problem)
     for name, leaf in expected.items():
-        found = state.theta[name]
+        found = state.params[name]
         if (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
             problem = f"{name} is {_kind(found)}, and should be {_kind(leaf)}"
             raise _unfit(run, problem)
         if not torch.isfinite(found).all():
             raise _unfit(run, f"{name} has numbers that are not finite")
-    size = flatten(state.theta).shape
+    size = flatten(state.params).shape
     for name in ("exp_avg", "exp_avg_sq"):  # Adam's, where Adam it was
-        if name in state.optimizer and state.optimizer[name].shape != size:
-            raise _unfit(run, f"{name} is {_kind(state.optimizer[name])}, and should have {size}")
+        if name in state.opt_state and state.opt_state[name].shape != size:
+            raise _unfit(run, f"{name} is {_kind(state.opt_state[name])}, and should have {size}")
     return state
 
 
@@ -204,7 +209,7 @@ def evaluations(run: Run) -> list[str]:
         file for folder in (run.path, run.results) for file in folder.glob("evaluation-*.json")
     ]
     named = {file.stem.removeprefix("evaluation-") for file in files}
-    if has_two_schedules(run) and METHODS.load(run.config.method.name).axis == "gradient steps":
+    if has_two_schedules(run) and _has_step_sizes(run):
         named.add(PAPER)
     return ["", *sorted(named)]
 

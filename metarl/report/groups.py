@@ -195,7 +195,7 @@ def other_evaluation(first: Method, other: Method) -> dict[str, str]:
     """By name, the settings because of which scores of two methods cannot be compared."""
     before = first.problem.evaluation_settings
     # by gradients, how many episodes a step takes; else, how many are averaged
-    own = OWN if other.axis == first.axis else (*OWN, "trajectories")
+    own = OWN if other.adaptation_unit == first.adaptation_unit else (*OWN, "trajectories")
     return {
         name: f"evaluation.{name}: {before.get(name)} → {value}"
         for name, value in other.problem.evaluation_settings.items()

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from metarl.experiment import dump_config
-from metarl.method import load_method
+from metarl.method import EPISODES, INSTANCES, load_method
 from metarl.report.adapted_policy import adapt_to_task
 from metarl.report.comparison import draw, tables
 from metarl.report.groups import Entry, short_names
@@ -56,15 +56,15 @@ def _family(entries: Sequence[Entry], names: Mapping[Path, str], folder: Path) -
 
 def adaptation(entry: Entry) -> str:
     """What a step of an entry's adaptation is, in a sentence or two."""
-    axis, curve = entry.method.axis, entry.curves[0]
-    if axis is None:
+    unit, curve = entry.method.adaptation_unit, entry.curves[0]
+    if unit is None:
         return f"{entry.label} does not adapt: its score stands before any step."
-    if axis == "episodes":
+    if unit is EPISODES:
         return (
             f"An episode of {entry.label} leaves the weights as they are: the policy carries its "
             "memory from one episode of the new task to the next."
         )
-    if axis == "instances":
+    if unit is INSTANCES:
         return (
             f"{entry.label} sees the new task image by image, each with the label of the one "
             "before, and keeps in its memory what it needs: a stage is one more image of each "

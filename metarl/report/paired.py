@@ -37,15 +37,15 @@ def paired(entries: Sequence[Entry]) -> list[Difference]:
         return [other for other in entries if other is not first and _alike(first, other)]
 
     def preference(first: Entry) -> tuple[int, int, int]:
-        budgets = [other.method.budget for other in others(first)]
-        return len(budgets), len(first.runs), budgets.count(first.method.budget)
+        budgets = [other.method.max_samples for other in others(first)]
+        return len(budgets), len(first.runs), budgets.count(first.method.max_samples)
 
     first = max(metas, key=preference)
     return [_difference(first, other) for other in others(first)]
 
 
 def _alike(first: Entry, other: Entry) -> bool:
-    same_axis = other.method.axis in (first.method.axis, None)
+    same_axis = other.method.adaptation_unit in (first.method.adaptation_unit, None)
     return same_axis and not other_evaluation(first.method, other.method)
 
 
@@ -64,7 +64,7 @@ def paired_rows(differences: Sequence[Difference]) -> list[dict[str, str]]:
     return [
         {f"{each.first.label} less": each.second.label}
         | {
-            stage_name(k, each.first.method.axis): (
+            stage_name(k, each.first.method.adaptation_unit): (
                 each.summary.after(k) if k < len(each.summary.estimate) else "–"
             )
             for k in range(stages)

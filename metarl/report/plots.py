@@ -13,7 +13,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from metarl.evaluation import Metric, Summary
-from metarl.method import AXES, Axis
+from metarl.method import ADAPTATION_UNITS, EPISODES, GRADIENT_STEPS, AdaptationUnit
 
 Curve = tuple[NDArray[Any], NDArray[Any]]
 TrainingCurves = Mapping[str, Mapping[str, Sequence[Curve]]]  # by label, then "before" and "after"
@@ -68,24 +68,15 @@ class Classification:
     steps: int
 
 
-def step_name(step: int) -> str:
-    """`before adaptation`, `after 1 step`, `after 2 steps`, ..."""
-    return "before adaptation" if step == 0 else f"after {step} step{'s' * (step > 1)}"
+def stage_name(stage: int, unit: AdaptationUnit | None) -> str:
+    """A stage of adaptation in words; in gradient steps for a method without adaptation."""
+    return (unit or GRADIENT_STEPS).stage_name(stage)
 
 
-def stage_name(stage: int, axis: Axis | None) -> str:
-    """The same of gradient steps; `episode 1`, ... of a trial; `after 1 instance of each class`."""
-    if axis == "episodes":
-        return f"episode {stage + 1}"
-    if axis == "instances" and stage:
-        return f"after {stage} instance{'s' * (stage > 1)} of each class"
-    return step_name(stage)
-
-
-def counted_in(axes: Collection[Axis | None]) -> str:
-    """What adaptation is counted in, for the axis of a plot; by gradients where nothing adapts."""
-    present = [words.plot for axis, words in AXES.items() if axis in axes]
-    return ", or ".join(present or [AXES["gradient steps"].plot])
+def units_label(units: Collection[AdaptationUnit | None]) -> str:
+    """The label of a plot's axis over stages counted in these units."""
+    labels = [unit.axis_label for unit in ADAPTATION_UNITS.values() if unit in units]
+    return ", or ".join(labels or [GRADIENT_STEPS.axis_label])
 
 
 def meanings(curves: Mapping[str, Summary]) -> str:
@@ -103,7 +94,7 @@ def plot_adaptation(
     metric: Metric,
     title: str,
     *paths: Path,
-    counted: Collection[Axis | None] = (),
+    counted: Collection[AdaptationUnit | None] = (),
     episodes: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
     """Scores against adaptation, in the form of Finn et al. (2017), figures 4 and 5.
@@ -148,7 +139,7 @@ def plot_summary(
     metric: Metric,
     title: str,
     *paths: Path,
-    counted: Collection[Axis | None] = (),
+    counted: Collection[AdaptationUnit | None] = (),
     episodes: Mapping[str, Sequence[int]] | None = None,
     published: Mapping[int, float] | None = None,
 ) -> None:
@@ -189,7 +180,7 @@ def _adaptation(
     axes: Axes,
     curves: Mapping[str, Summary],
     metric: Metric,
-    counted: Collection[Axis | None],
+    counted: Collection[AdaptationUnit | None],
     episodes: Mapping[str, Sequence[int]] | None,
 ) -> str:
     """Draw scores against adaptation, and say what the intervals are."""
@@ -206,9 +197,9 @@ def _adaptation(
     if episodes:
         axes.set_xscale("symlog", linthresh=1.0)
         axes.set_xlim(left=-0.1)  # fewer than none there are not
-        axes.set_xlabel(AXES["episodes"].plot)
+        axes.set_xlabel(EPISODES.axis_label)
     else:
-        axes.set_xlabel(counted_in(counted))
+        axes.set_xlabel(units_label(counted))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"{metric.axis} on unseen tasks")
     _scale(axes, metric)
@@ -304,7 +295,7 @@ def plot_fits(fits: Mapping[str, Fit], title: str, *files: Path) -> None:
         axes.plot(*fit.wave.T, color="black", linewidth=1.0, label="truth")
         styles = zip(fit.curves.items(), _styles(fit.curves), strict=True)
         for (step, curve), (colour, _, dash) in styles:
-            axes.plot(*curve.T, color=colour, linestyle=dash, label=step_name(step))
+            axes.plot(*curve.T, color=colour, linestyle=dash, label=stage_name(step, None))
         axes.plot(*fit.points.T, "k^", markersize=7, label="points shown", zorder=10)
         axes.set_title(label)
         axes.set_xlabel("x")

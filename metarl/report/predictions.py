@@ -10,7 +10,7 @@ from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.report.evaluations import fitting_state, measured, steps_to_show
 from metarl.report.plots import Classification, Fit
-from metarl.rng import stream
+from metarl.rng import make_rng
 from metarl.runs.run import Run
 from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.losses import CLASSIFICATION
@@ -42,10 +42,10 @@ def fit(run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | No
     if wave.shape != (1, 2) or not (np.abs(wave) < LARGE).all():
         raise UserError("a wave has an amplitude and a phase, such as --task 3.0 1.5")
     shots = problem.evaluation_shots
-    shown = stream(problem.config.evaluation.seed, "points").uniform(*INPUTS, (shots, 1))
+    shown = make_rng(problem.config.evaluation.seed, "points").uniform(*INPUTS, (shots, 1))
     x = np.concatenate([shown, np.linspace(*INPUTS, GRID)[:, None]])
     episodes = points(wave, x[None], shots, problem.task_conditioned)
-    theta = fitting_state(run, method).theta
+    theta = fitting_state(run, method).params
     outputs = method.predictions(theta, episodes, curve.step_sizes)[0].numpy()
     grid = x[shots:]
     return Fit(
@@ -65,7 +65,7 @@ def classify(run: Run) -> Classification:
             "metarl.load_network predicts in Python"
         )
     episodes = next(method.problem.unseen("test", len(curve.tasks)))
-    outputs = method.predictions(fitting_state(run, method).theta, episodes, curve.step_sizes)
+    outputs = method.predictions(fitting_state(run, method).params, episodes, curve.step_sizes)
     (images, shown), (queries, labels) = episodes.support, episodes.query
     first = [int((shown[0] == label).nonzero()[0]) for label in range(int(shown.max()) + 1)]
     return Classification(

@@ -16,11 +16,11 @@ from jinja2 import Environment, StrictUndefined
 
 from metarl.experiment import SEED, AnyConfig, flat
 from metarl.files import storing
-from metarl.report.comparison import axes_of, by_episodes, training_curves
+from metarl.report.comparison import by_episodes, training_curves, units_of
 from metarl.report.evaluations import Evaluated
 from metarl.report.groups import Entry, experiments, gathered, other_evaluation, short_names
 from metarl.report.paired import better, paired
-from metarl.report.plots import counted_in, plot_summary
+from metarl.report.plots import plot_summary, units_label
 from metarl.report.published import Published, estimates, published
 from metarl.report.reproduce_command import command
 from metarl.report.results_overview import overview
@@ -145,7 +145,7 @@ def _described(section: Section, made: Mapping[Path, Mapping[str, str]]) -> dict
         "title": section.title,
         "settings": section.settings,
         "axis": section.entries[0].method.problem.metric.axis,
-        "counted": counted_in(axes_of(section.entries)),
+        "counted": units_label(units_of(section.entries)),
         "table": with_minus(results_rows(section.groups, section.known, found)),
         "better": " ".join(dict.fromkeys(map(better, found))),
         "source": section.known.source if section.known else "",
@@ -215,7 +215,7 @@ def _draw(section: Section, picture: Path) -> None:
         problem.metric,
         problem.title,
         picture,
-        counted=axes_of(entries),
+        counted=units_of(entries),
         episodes=used if by_episodes(entries) else None,
         published=estimates(row) if row else None,
     )

@@ -7,7 +7,7 @@ from statistics import fmean
 import yaml
 
 from metarl.evaluation import Summary, mean_over_tasks
-from metarl.method import AXES
+from metarl.method import AdaptationUnit
 from metarl.report.comparison import markdown_table, minutes
 from metarl.report.groups import OWN, Entry
 from metarl.report.paired import Difference
@@ -66,8 +66,8 @@ def _measured(entry: Entry, varying: Sequence[str]) -> list[Row]:
     """
     curve = entry.curves[0]
     sizes = dict.fromkeys(", ".join(f"{s:g}" for s in c.step_sizes[:3]) for c in entry.curves)
-    axis = entry.method.axis
-    how = f"{AXES[axis].stage} a stage" if axis and not curve.step_sizes else " or ".join(sizes)
+    unit: AdaptationUnit | None = entry.method.adaptation_unit
+    how = f"1 {unit.name} per stage" if unit and not curve.step_sizes else " or ".join(sizes)
     if len(curve.step_sizes) > 3:
         how += ", …"
     settings = entry.method.problem.evaluation_settings

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from metarl.envs import TaskFamily
 from metarl.params import Params
 from metarl.rl.policies import Memory, Policy
-from metarl.rng import stream
+from metarl.rng import make_rng
 
 Frame = NDArray[np.uint8]
 
@@ -81,7 +81,7 @@ def film(
     memory: Memory = (),
 ) -> Episode:
     """As `record`, in an environment that exists and stays open; it is told no task where None."""
-    rng = stream(seed, "video")
+    rng = make_rng(seed, "video")
     noise = torch.from_numpy(policy.noise(rng, (horizon, 1)))
     options = None if task is None else {"task": task}
     observation, _ = env.reset(seed=int(rng.integers(2**31)), options=options)

@@ -20,7 +20,7 @@ from metarl.params import Params, repeat
 from metarl.rl.policies import GaussianPolicy, Policy, policy_for
 from metarl.rl.sampler import VectorEnv, sample
 from metarl.rl.trajectories import Trajectories, first_trajectories
-from metarl.rng import Key
+from metarl.rng import RngKey
 
 AnyEnv = gym.Env[Any, Any] | VectorEnv
 
@@ -116,7 +116,7 @@ def gather(
     env: AnyEnv,
     episodes: int,
     horizon: int,
-    key: Key,
+    key: RngKey,
     task: NDArray[np.float64] | None = None,
 ) -> Trajectories:
     """Play episodes in an environment: (1, B, H, ·), as the sampler has them of a single task.

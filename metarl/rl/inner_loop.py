@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from metarl.inner_loop import adapt
-from metarl.parallel import CPU, Result, over_chunks
+from metarl.parallel import CPU, Result, map_chunks
 from metarl.params import Params
 from metarl.rl.config import InnerConfig
 from metarl.rl.losses import Loss, reinforce
@@ -64,4 +64,4 @@ class InnerLoop:
         size = self.chunk_samples // per_task
         if num_tasks * per_task > self.chunk_samples // 2:
             size = min(size, math.ceil(num_tasks / 2))
-        return over_chunks(function, num_tasks, max(1, size))
+        return map_chunks(function, num_tasks, max(1, size))

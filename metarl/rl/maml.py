@@ -1,6 +1,6 @@
 """MAML for reinforcement learning: Algorithm 3 of Finn et al. (2017).
 
-1   initialise θ                                            MAML.initial_state
+1   initialise θ                                            MAML.init
 2   while not done do                                       metarl.method.train
 3       sample a batch of tasks                             MAML.step
 4       for all tasks do                                    collect, for all of them at once
@@ -24,7 +24,7 @@ from torch.func import vmap
 from metarl.config.sections import Count
 from metarl.evaluation import AdaptationCurve
 from metarl.inner_loop import adapt
-from metarl.method import Axis, Metrics, TrainingState
+from metarl.method import GRADIENT_STEPS, AdaptationUnit, Metrics, TrainingState
 from metarl.optim.first_order import Objective
 from metarl.parallel import CPU, move, one_thread
 from metarl.params import Params, concatenate, repeat
@@ -36,14 +36,14 @@ from metarl.rl.outer_loop import PolicyLearner, curve, outer_step
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample
 from metarl.rl.trajectories import Rollouts, Samples, Trajectories, tasks_of
-from metarl.rng import Key
+from metarl.rng import RngKey
 from metarl.step_sizes import StepSizes, initial, mean_step_sizes
 
 
 class MAML(PolicyLearner):
     """Learns parameters from which a gradient step on a few trajectories adapts a policy."""
 
-    axis: ClassVar[Axis | None] = "gradient steps"
+    adaptation_unit: ClassVar[AdaptationUnit | None] = GRADIENT_STEPS
 
     @property
     def label(self) -> str:
@@ -65,7 +65,7 @@ class MAML(PolicyLearner):
         tasks = problem.sample_tasks(iteration)  # line 3
         rollouts = collect(  # lines 4 to 9
             problem.inner,
-            state.theta,
+            state.params,
             problem.divided_envs,
             tasks,
             problem.family.horizon,
@@ -73,14 +73,14 @@ class MAML(PolicyLearner):
             first_task=problem.shard.start,
         )
         objective = self.objective(rollouts)
-        return outer_step(problem, state, rollouts, objective, "gradient steps")  # line 10
+        return outer_step(problem, state, rollouts, objective, GRADIENT_STEPS)  # line 10
 
     def objective(self, rollouts: Rollouts) -> Objective:
         """What line 10 improves."""
         return MetaObjective(self.problem.inner, rollouts)
 
     @one_thread()
-    def adaptation_curve(
+    def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
         """Adapt to unseen tasks by plain policy gradients; the config's step sizes where None."""
@@ -89,7 +89,7 @@ class MAML(PolicyLearner):
         return fine_tuned(self.problem, params, tasks, key, sizes)
 
     def rollouts(
-        self, params: Params, tasks: NDArray[np.float64], key: Key, curve: AdaptationCurve
+        self, params: Params, tasks: NDArray[np.float64], key: RngKey, curve: AdaptationCurve
     ) -> Rollouts:
         """Adapt to these tasks (N, T) with the step sizes of an evaluation; to be looked at."""
         return fine_tune(self.problem, params, tasks, key, curve.step_sizes)
@@ -101,7 +101,7 @@ def collect(
     envs: VectorEnv | Sequence[VectorEnv],
     tasks: NDArray[np.float64],
     horizon: int,
-    key: Key,
+    key: RngKey,
     step_sizes: Sequence[float] | None = None,
     first_task: int = 0,
     count: Count = "episodes",
@@ -126,7 +126,7 @@ def collect(
 
     def stage(params: Params) -> Samples:
         params = move(params, CPU)
-        here = key.fold(len(samples))
+        here = key.fold_in(len(samples))
         new = sample(inner.policy, params, envs, tasks, horizon, here, first_task, count)
         trajectories.append(new)
         sampled_with.append(params)
@@ -167,7 +167,7 @@ def fine_tune(
     problem: PolicyProblem,
     params: Params,
     tasks: NDArray[np.float64],
-    key: Key,
+    key: RngKey,
     step_sizes: Sequence[float],
 ) -> Rollouts:
     """Adapt to tasks (N, T) by plain policy gradients, as many as there are step sizes."""
@@ -186,7 +186,7 @@ def fine_tuned(
     problem: PolicyProblem,
     params: Params,
     tasks: NDArray[np.float64],
-    key: Key,
+    key: RngKey,
     step_sizes: Sequence[float],
 ) -> AdaptationCurve:
     """The adaptation curve of `fine_tune`; learned step sizes are told by their means."""

@@ -18,7 +18,7 @@ from torch.func import grad_and_value, vmap
 from metarl.distributed import mean_over_tasks
 from metarl.inner_loop import adapt
 from metarl.optim.first_order import Objective
-from metarl.parallel import CPU, Result, move, over_chunks
+from metarl.parallel import CPU, Result, map_chunks, move
 from metarl.params import Params, flatten, unflatten
 from metarl.rl import mlp_gradients as derivatives
 from metarl.rl.gauss_newton import fisher_metric, gauss_newton
@@ -160,7 +160,7 @@ class MetaObjective:
 
         def product(vector: Tensor) -> Tensor:
             vector = vector.to(self.inner.device)
-            pieces = over_chunks(lambda chunk: products[chunk.start](vector), len(products), 1)
+            pieces = map_chunks(lambda chunk: products[chunk.start](vector), len(products), 1)
             return mean_over_tasks(torch.stack(pieces).sum(0), self._num_tasks).to(CPU)
 
         return product

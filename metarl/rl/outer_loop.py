@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from metarl.config.sections import MethodSection
 from metarl.distributed import mean_over_tasks, seconds_waited
 from metarl.evaluation import AdaptationCurve
-from metarl.method import Axis, Metrics, Role, TrainingState
+from metarl.method import AdaptationUnit, Metrics, Role, TrainingState
 from metarl.optim.first_order import OUTER_STEPS, Objective
 from metarl.parallel import CPU, move
 from metarl.params import flatten
@@ -20,14 +20,12 @@ from metarl.rl.policies import Policy
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.trajectories import Rollouts
 
-STAGES: dict[Axis, str] = {"gradient steps": "after_{}_steps", "episodes": "after_{}_episodes"}
-
 
 class PolicyLearner:
     """What methods that learn policies have in common; see `metarl.method.Method`."""
 
     role: ClassVar[Role] = "meta-learner"
-    distributes: ClassVar[bool] = True
+    supports_distributed: ClassVar[bool] = True
     Settings: ClassVar[type[MethodSection]] = MethodSection
     outer_steps: ClassVar[tuple[str, ...]] = tuple(OUTER_STEPS)  # those that its objective serves
 
@@ -45,17 +43,17 @@ class PolicyLearner:
         raise NotImplementedError
 
     @property
-    def updates(self) -> int:
+    def num_iterations(self) -> int:
         """The config's iterations."""
         return self.problem.config.outer.iterations
 
     @property
-    def budget(self) -> int:
+    def max_samples(self) -> int:
         """The most environment steps."""
-        return self.updates * self.stages * self.problem.steps_per_stage
+        return self.num_iterations * self.stages * self.problem.steps_per_stage
 
     @property
-    def anneals(self) -> bool:
+    def uses_lr_schedule(self) -> bool:
         """Whether the outer step shrinks towards the last iteration."""
         return self.problem.config.outer.anneal
 
@@ -69,7 +67,7 @@ def outer_step(
     state: TrainingState,
     rollouts: Rollouts,
     objective: Objective,
-    axis: Axis,
+    unit: AdaptationUnit,
 ) -> tuple[TrainingState, Metrics]:
     """Follow an objective by the config's outer step.
 
@@ -78,7 +76,7 @@ def outer_step(
         state: whose parameters the rollouts were sampled with.
         rollouts: what this iteration collected.
         objective: of them.
-        axis: what the stages of the rollouts are.
+        unit: what the stages of the rollouts count.
 
     Raises:
         FloatingPointError: if the parameters are not finite any more.
@@ -86,7 +84,7 @@ def outer_step(
     config = problem.config
     started = time.perf_counter()
     theta, optimizer, metrics = config.outer.step(  # type: ignore[attr-defined]
-        state.theta, objective, state.optimizer, state.iteration
+        state.params, objective, state.opt_state, state.iteration
     )
     seconds = time.perf_counter() - started
     if not torch.isfinite(flatten(theta)).all():
@@ -94,7 +92,7 @@ def outer_step(
             "the meta-parameters are not finite any more; lower the outer step "
             "(outer.learning_rate) or the inner one (inner.step_size)"
         )
-    seen = _rollout_metrics(problem.policy, rollouts, config.outer.meta_batch, axis)
+    seen = _rollout_metrics(problem.policy, rollouts, config.outer.meta_batch, unit)
     steps = round(seen["environment_steps"])
     new = TrainingState(state.iteration + 1, theta, optimizer, state.samples + steps)
     return new, {
@@ -107,13 +105,15 @@ def outer_step(
     }
 
 
-def _rollout_metrics(policy: Policy, rollouts: Rollouts, meta_batch: int, axis: Axis) -> Metrics:
+def _rollout_metrics(
+    policy: Policy, rollouts: Rollouts, meta_batch: int, unit: AdaptationUnit
+) -> Metrics:
     """Means over the tasks of all processes, and how many steps were taken for them."""
     post = move(rollouts.post, CPU)
     entropy = policy.entropy(post.distribution).expand_as(post.weights)
     sums = {"policy/entropy": (post.weights * entropy).sum()}
     for stage, collected in enumerate(rollouts.trajectories):
-        name = STAGES[axis].format(stage)
+        name = unit.metric.format(stage)
         sums[f"return/{name}"] = collected.mean_returns.sum()
         sums[f"episode_length/{name}"] = collected.lengths.double().mean(dim=1).sum()
     sums["environment_steps"] = torch.stack([t.mask.sum() for t in rollouts.trajectories]).sum()

@@ -16,7 +16,7 @@ from metarl.envs.images import flat_family
 from metarl.envs.scaling import ScaledObservations, measure_scale
 from metarl.evaluation import AdaptationCurve, Metric
 from metarl.method import Method
-from metarl.parallel import device_for, over_chunks
+from metarl.parallel import device_for, map_chunks
 from metarl.params import Params
 from metarl.rl.config import Config
 from metarl.rl.inner_loop import InnerLoop
@@ -24,7 +24,7 @@ from metarl.rl.methods import METHODS
 from metarl.rl.policies import Policy, policy_for
 from metarl.rl.sampler import VectorEnv
 from metarl.rl.trajectories import Rollouts
-from metarl.rng import Key, stream, torch_stream
+from metarl.rng import RngKey, make_rng, make_torch_rng
 from metarl.threads import processors
 
 RETURN = Metric("return", "undiscounted return", "environment steps")
@@ -151,7 +151,7 @@ class PolicyProblem:
         A family says so by a property `divides`. What environments of others share, nobody knows.
         """
         parts = processors() if getattr(self._family, "divides", False) else 1
-        return over_chunks(
+        return map_chunks(
             lambda chunk: self.family.make_vec(len(range(num_tasks)[chunk]) * trajectories),
             num_tasks,
             math.ceil(num_tasks / parts),
@@ -166,30 +166,30 @@ class PolicyProblem:
 
     def sample_tasks(self, iteration: int) -> NDArray[np.float64]:
         """This process's tasks of a meta-batch, (N, T)."""
-        rng = stream(self.config.seed, "tasks", iteration)
+        rng = make_rng(self.config.seed, "tasks", iteration)
         return checked_tasks(self.family, rng, self.config.outer.meta_batch)[self.shard]
 
-    def key(self, iteration: int) -> Key:
+    def key(self, iteration: int) -> RngKey:
         """Where the randomness of an iteration is."""
-        return Key(self.config.seed).fold(iteration)
+        return RngKey(self.config.seed).fold_in(iteration)
 
     def generator(self) -> torch.Generator:
         """The randomness of initial parameters."""
-        return torch_stream(self.config.seed, "initialisation")
+        return make_torch_rng(self.config.seed, "initialisation")
 
-    def test_tasks(self) -> tuple[NDArray[np.float64], Key]:
+    def test_tasks(self) -> tuple[NDArray[np.float64], RngKey]:
         """The unseen tasks of the evaluation, and where their randomness is."""
         settings = self.config.evaluation
         return self._unseen(settings.tasks, settings.seed)
 
-    def validation_tasks(self) -> tuple[NDArray[np.float64], Key]:
+    def validation_tasks(self) -> tuple[NDArray[np.float64], RngKey]:
         """Tasks, starts and noise that have nothing in common with those of the test."""
-        seed = int(stream(self.config.evaluation.seed, "validation").integers(2**31))
+        seed = int(make_rng(self.config.evaluation.seed, "validation").integers(2**31))
         return self._unseen(self.config.baseline.validation_tasks, seed)
 
-    def _unseen(self, number: int, seed: int) -> tuple[NDArray[np.float64], Key]:
-        rng = stream(seed, "evaluation tasks")
-        return checked_tasks(self.family, rng, number), Key(seed)
+    def _unseen(self, number: int, seed: int) -> tuple[NDArray[np.float64], RngKey]:
+        rng = make_rng(seed, "evaluation tasks")
+        return checked_tasks(self.family, rng, number), RngKey(seed)
 
 
 class PolicyMethod(Method, Protocol):
@@ -200,6 +200,6 @@ class PolicyMethod(Method, Protocol):
         """What acts."""
 
     def rollouts(
-        self, params: Params, tasks: NDArray[np.float64], key: Key, curve: AdaptationCurve
+        self, params: Params, tasks: NDArray[np.float64], key: RngKey, curve: AdaptationCurve
     ) -> Rollouts:
         """Adapt to these tasks (N, T) as an evaluation did, stage after stage."""

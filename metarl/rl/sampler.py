@@ -13,10 +13,10 @@ from torch import Tensor
 
 from metarl.config.sections import Count
 from metarl.envs.family import check_finite, check_outcome
-from metarl.parallel import one_thread, over_chunks
+from metarl.parallel import map_chunks, one_thread
 from metarl.rl.policies import Memory, Policy
 from metarl.rl.trajectories import Trajectories, first_steps, join
-from metarl.rng import Key
+from metarl.rng import RngKey
 
 VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
 MOST_ROUNDS = 4
@@ -28,7 +28,7 @@ def sample(
     envs: VectorEnv | Sequence[VectorEnv],
     tasks: NDArray[np.float64],
     horizon: int,
-    key: Key,
+    key: RngKey,
     first_task: int = 0,
     count: Count = "episodes",
 ) -> Trajectories:
@@ -45,21 +45,21 @@ def sample(
     parts = envs if isinstance(envs, Sequence) else [envs]
     size = math.ceil(len(tasks) / len(parts))
 
-    def some(key: Key, chunk: slice) -> Trajectories:
+    def some(key: RngKey, chunk: slice) -> Trajectories:
         mine = {name: leaf[chunk] for name, leaf in params.items()} if len(parts) > 1 else params
         first = first_task + chunk.start
         part = parts[chunk.start // size]
         return sample_episode(policy, mine, part, tasks[chunk], horizon, key, first)[0]
 
-    def once(key: Key) -> Trajectories:
-        return join(over_chunks(partial(some, key), len(tasks), size))
+    def once(key: RngKey) -> Trajectories:
+        return join(map_chunks(partial(some, key), len(tasks), size))
 
     rounds = [once(key)]
     if count == "episodes":
         return rounds[0]
     steps, lasted = rounds[0].mask[0].numel(), rounds[0].mask.sum(dim=(1, 2))
     while lasted.min() < steps and len(rounds) < MOST_ROUNDS:
-        rounds.append(once(key.fold(len(rounds))))
+        rounds.append(once(key.fold_in(len(rounds))))
         lasted += rounds[-1].mask.sum(dim=(1, 2))
     return first_steps(rounds, steps)
 
@@ -71,7 +71,7 @@ def sample_episode(
     envs: VectorEnv,
     tasks: NDArray[np.float64],
     horizon: int,
-    key: Key,
+    key: RngKey,
     first_task: int = 0,
     memory: Memory | None = None,
 ) -> tuple[Trajectories, Memory]:
@@ -114,7 +114,7 @@ def sample_episode(
         )
     first_env = first_task * per_task
     positions = range(first_task, first_task + num_tasks)
-    streams = [key.stream("trajectories", task) for task in positions]
+    streams = [key.rng("trajectories", task) for task in positions]
     noise = torch.stack(
         [torch.from_numpy(policy.noise(rng, (horizon, per_task))) for rng in streams], dim=1
     )  # (H, N, B, ·): a time step is one contiguous block

@@ -92,14 +92,14 @@ def write_checkpoint(
     Raises:
         StorageError: if it cannot be written. The checkpoint before it is still there then.
     """
-    tensors = {f"theta.{name}": value for name, value in state.theta.items()}
-    tensors |= {f"optimizer.{name}": value for name, value in state.optimizer.items()}
+    tensors = {f"theta.{name}": value for name, value in state.params.items()}
+    tensors |= {f"optimizer.{name}": value for name, value in state.opt_state.items()}
     weights = save_tensors({name: value.contiguous() for name, value in tensors.items()})
     file = folder / weights_name(state.iteration)
     description = {
         "iteration": state.iteration,
         "samples": state.samples,
-        "pending": state.pending,
+        "pending": state.metric_accumulator,
         "weights": file.name,
         "sha256": hashlib.sha256(weights).hexdigest(),
         # safetensors keep names sorted; parameters are used in the order of their making

@@ -209,7 +209,7 @@ class Run:
     def _free(self) -> list[str]:
         """The settings that may change."""
         # where steps shrink towards the last iteration, which that is matters from the first
-        fixed = "outer.iterations" if load_method(self.config).anneals else None
+        fixed = "outer.iterations" if load_method(self.config).uses_lr_schedule else None
         return [name for name in RESUMABLE if name != fixed]
 
     def save_config(self) -> None:

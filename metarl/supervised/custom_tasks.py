@@ -28,7 +28,7 @@ from torch import Tensor
 from metarl.config.registry import Registry, make
 from metarl.config.sections import Name, Section
 from metarl.errors import UserError
-from metarl.rng import stream
+from metarl.rng import make_rng
 from metarl.supervised.losses import CLASSIFICATION, REGRESSION, Kind
 from metarl.supervised.tasks import Episodes
 
@@ -135,7 +135,7 @@ class SplitOfOwnTasks:
 
     def check(self, shots: int, queries: int) -> None:
         """Draw some, twice: what is wrong is found before any work."""
-        first, again = (self.sample(stream(0, "trial"), 2, shots, queries) for _ in range(2))
+        first, again = (self.sample(make_rng(0, "trial"), 2, shots, queries) for _ in range(2))
         same = torch.equal(first.query[0], again.query[0])
         if not same or not np.array_equal(first.tasks, again.tasks):
             raise UserError(
@@ -209,7 +209,7 @@ class SplitOfOwnTasks:
 
     @cached_property
     def _tried(self) -> Episodes:
-        return self.sample(stream(0, "trial"), 1, 1, 1)
+        return self.sample(make_rng(0, "trial"), 1, 1, 1)
 
     def _array(self, member: str, value: Any) -> NDArray[Any]:
         try:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from metarl.inner_loop import adapt, reverse
-from metarl.method import Axis, Role
+from metarl.method import GRADIENT_STEPS, AdaptationUnit, Role
 from metarl.params import Params, repeat
 from metarl.step_sizes import (
     StepSizes,
@@ -42,8 +42,8 @@ class MAML(SupervisedMethod):
     """Learns parameters from which a gradient step on a few examples adapts a network."""
 
     role: ClassVar[Role] = "meta-learner"
-    axis: ClassVar[Axis | None] = "gradient steps"
-    distributes: ClassVar[bool] = True
+    adaptation_unit: ClassVar[AdaptationUnit | None] = GRADIENT_STEPS
+    supports_distributed: ClassVar[bool] = True
 
     @property
     def label(self) -> str:

@@ -19,11 +19,11 @@ from torch import Tensor
 from metarl.config.sections import MethodSection
 from metarl.distributed import mean_over_tasks, seconds_waited, shard
 from metarl.evaluation import AdaptationCurve
-from metarl.method import Axis, Metrics, Role, TrainingState
+from metarl.method import AdaptationUnit, Metrics, Role, TrainingState
 from metarl.optim.first_order import Objective
-from metarl.parallel import CPU, move, one_thread, over_chunks
+from metarl.parallel import CPU, map_chunks, move, one_thread
 from metarl.params import Params, flatten
-from metarl.rng import stream
+from metarl.rng import make_rng
 from metarl.supervised.losses import CLASSIFICATION, REGRESSION, Kind
 from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.tasks import Episodes, Examples
@@ -39,12 +39,12 @@ class SupervisedMethod:
     """
 
     role: ClassVar[Role]
-    axis: ClassVar[Axis | None]
+    adaptation_unit: ClassVar[AdaptationUnit | None]
     Settings: ClassVar[type[MethodSection]] = MethodSection
     kinds: ClassVar[tuple[Kind, ...]] = (REGRESSION, CLASSIFICATION)
     validates: ClassVar[bool] = False
     any_ways: ClassVar[bool] = False
-    distributes: ClassVar[bool] = False
+    supports_distributed: ClassVar[bool] = False
 
     def __init__(self, problem: SupervisedProblem) -> None:
         self.problem = problem
@@ -84,7 +84,7 @@ class SupervisedMethod:
         """This process's episodes of an iteration."""
         config, settings = self.problem.config, self.problem.config.inner
         return self.problem.tasks("train", self.ways).sample(
-            stream(config.seed, "tasks", iteration),
+            make_rng(config.seed, "tasks", iteration),
             config.outer.meta_batch,
             settings.shots,
             settings.queries,
@@ -113,17 +113,17 @@ class SupervisedMethod:
         return "after_0_steps"
 
     @property
-    def updates(self) -> int:
+    def num_iterations(self) -> int:
         """The config's iterations."""
         return self.problem.config.outer.iterations
 
     @property
-    def budget(self) -> int:
+    def max_samples(self) -> int:
         """How many examples training takes."""
-        return self.updates * self.examples
+        return self.num_iterations * self.examples
 
     @property
-    def anneals(self) -> bool:
+    def uses_lr_schedule(self) -> bool:
         """Whether the outer step shrinks towards the last iteration."""
         return self.problem.config.outer.anneal
 
@@ -138,7 +138,7 @@ class SupervisedMethod:
         drawn = time.perf_counter()
         objective = EpisodeObjective(self, episodes, state.iteration)
         theta, optimizer, _ = self.problem.config.outer.step(  # type: ignore[attr-defined]
-            state.theta, objective, state.optimizer, state.iteration
+            state.params, objective, state.opt_state, state.iteration
         )
         samples = state.samples + self.examples
         return TrainingState(state.iteration + 1, theta, optimizer, samples), {
@@ -156,7 +156,7 @@ class SupervisedMethod:
         return score_name if self.problem.kind is REGRESSION else {"loss": loss, **score_name}
 
     @one_thread()
-    def adaptation_curve(
+    def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
         """Adapt to the unseen tasks of the test."""
@@ -208,7 +208,7 @@ class SupervisedMethod:
             return torch.stack([stage.cpu() for stage in outputs], dim=1)
 
         size = self.chunk_size(episodes)
-        return torch.cat(over_chunks(some, len(episodes.tasks), size))
+        return torch.cat(map_chunks(some, len(episodes.tasks), size))
 
     def close(self) -> None:
         """There is nothing to release."""
@@ -252,7 +252,7 @@ class EpisodeObjective:
 
         number = len(self.episodes.tasks)
         size = method.chunk_size(self.episodes)
-        gradients, seen = zip(*over_chunks(some, number, size), strict=True)
+        gradients, seen = zip(*map_chunks(some, number, size), strict=True)
         total = torch.cat([torch.stack(gradients).sum(0), torch.stack(seen).sum(0)])
         means = mean_over_tasks(total, number).to(CPU)
         self.seen = self.seen or means[-2:].tolist()  # before the first of several steps

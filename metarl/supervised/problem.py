@@ -14,7 +14,7 @@ from metarl.evaluation import Metric
 from metarl.networks import Network
 from metarl.networks.context import WithContext
 from metarl.parallel import device_for
-from metarl.rng import stream, torch_stream
+from metarl.rng import make_rng, make_torch_rng
 from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.losses import Kind
 from metarl.supervised.methods import METHODS
@@ -133,7 +133,7 @@ class SupervisedProblem:
 
     def generator(self) -> torch.Generator:
         """The randomness of initial parameters."""
-        return torch_stream(self.config.seed, "initialisation")
+        return make_torch_rng(self.config.seed, "initialisation")
 
     def unseen(self, split: str, number: int) -> Iterator[Episodes]:
         """So many tasks of the evaluation, some at a time; the first ones of any number are alike.
@@ -144,7 +144,7 @@ class SupervisedProblem:
         tasks, seed = self.tasks(split, settings.ways), settings.seed
         for group, start in enumerate(range(0, number, GROUP)):
             yield tasks.sample(
-                stream(seed, f"{split} tasks", group),
+                make_rng(seed, f"{split} tasks", group),
                 GROUP,
                 self.evaluation_shots,
                 self.evaluation_queries,

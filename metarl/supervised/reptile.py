@@ -15,7 +15,7 @@ from metarl.config.sections import MethodSection, leave_out
 from metarl.errors import UserError
 from metarl.inner_loop import adapt, reverse
 from metarl.params import Params, repeat
-from metarl.rng import stream
+from metarl.rng import make_rng
 from metarl.supervised.maml import MAML
 from metarl.supervised.methods import ReptileSettings
 from metarl.supervised.problem import SupervisedProblem
@@ -68,7 +68,7 @@ class Reptile(MAML):
 
     def minibatches(self, support: Examples, iteration: int) -> list[Examples]:
         """Of each inner step: all examples in random order, and again once there are none left."""
-        rng = stream(self.problem.config.seed, "minibatches", iteration)
+        rng = make_rng(self.problem.config.seed, "minibatches", iteration)
         steps = self.problem.config.inner.steps
         rounds = -(-steps * self.batch // self.support)
         order = np.concatenate([rng.permutation(self.support) for _ in range(rounds)])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from metarl.errors import UserError
-from metarl.rng import stream
+from metarl.rng import make_rng
 from metarl.supervised.datasets.cache import checksum
 from metarl.supervised.datasets.decoding import decode, read_image, resized
 from metarl.supervised.datasets.source import SPLITS, Contents, Picture, Source
@@ -173,7 +173,7 @@ def split(
         raise UserError(
             f"there are {len(classes)} classes, and training, validation and test need one each"
         )
-    order = stream(seed, "split of classes").permutation(len(classes)).astype(np.int64)
+    order = make_rng(seed, "split of classes").permutation(len(classes)).astype(np.int64)
     count = len(classes)
     first = min(max(1, round(shares[0] * count)), count - 2)
     second = min(max(first + 1, round((shares[0] + shares[1]) * count)), count - 1)

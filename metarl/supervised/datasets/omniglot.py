@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from metarl.errors import UserError
 from metarl.reading import read_zip
-from metarl.rng import stream
+from metarl.rng import make_rng
 from metarl.supervised.datasets.decoding import decode, read_image, resized
 from metarl.supervised.datasets.source import Contents, Picture, Source, joined
 
@@ -76,7 +76,7 @@ def find(folder: Path) -> Source | None:
 
 def split(classes: Sequence[str], seed: int) -> dict[str, NDArray[np.int64]]:
     """Class numbers of train, validation and test: drawn from all alphabets alike, and sorted."""
-    order = stream(seed, "omniglot split").permutation(len(classes)).astype(np.int64)
+    order = make_rng(seed, "omniglot split").permutation(len(classes)).astype(np.int64)
     ends = np.cumsum(list(PUBLISHED.split.values()))
     pieces = np.split(order, ends[:-1])
     return {name: np.sort(piece) for name, piece in zip(PUBLISHED.split, pieces, strict=True)}
