@@ -118,9 +118,9 @@ def evaluate(run: RunLike, *, trust_code: bool = False, **settings: Any) -> Adap
     """
     changed = tuple(f"evaluation.{name}={json.dumps(value)}" for name, value in settings.items())
     if isinstance(run, Run) and not settings:
-        return results.measure(run)
+        return results.evaluate(run)
     path = run.path if isinstance(run, Run) else Path(run)
-    return results.measure(Run.open(path, changed, trust_code or isinstance(run, Run)))
+    return results.evaluate(Run.open(path, changed, trust_code or isinstance(run, Run)))
 
 
 def compare(*runs: RunLike, trust_code: bool = False) -> Comparison:

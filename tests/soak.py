@@ -47,7 +47,7 @@ from metarl.baselines import ppo  # noqa: F401  imported before anything is fork
 from metarl.cli import main
 from metarl.errors import UserError
 from metarl.experiment import load_config, shipped_configs
-from metarl.report.evaluations import measured
+from metarl.report.evaluations import load_or_evaluate
 from metarl.runs.metrics import read_metrics
 from metarl.runs.run import Run
 
@@ -618,10 +618,10 @@ def strangers(folder: Path, count: int, chance: random.Random) -> Part:
 
 
 def _evaluation(run: Run) -> None:
-    """Read an evaluation, where it is of these weights: it is not measured anew here."""
+    """Read an evaluation, where it is of these weights: it is not evaluated again here."""
     text = (run.path / "evaluation.json").read_bytes()
     if run.weights_sha256().encode() in text:
-        measured(run)
+        load_or_evaluate(run)
 
 
 def iterations(folder: Path, asked: int, chance: random.Random) -> Part:

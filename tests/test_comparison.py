@@ -23,10 +23,10 @@ from metarl.evaluation import (
     summarise,
 )
 from metarl.method import EPISODES, GRADIENT_STEPS, AdaptationUnit
-from metarl.report.evaluations import measured
-from metarl.report.groups import Entry, compare, short_names
-from metarl.report.paired import paired, paired_rows
-from metarl.report.plots import meanings, plot_summary
+from metarl.report.evaluations import load_or_evaluate
+from metarl.report.groups import ExperimentGroup, compare, short_names
+from metarl.report.paired import paired_differences, paired_rows
+from metarl.report.plots import describe_intervals, plot_summary
 from metarl.rl.problem import RETURN
 from metarl.runs.run import Run
 
@@ -99,17 +99,19 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
     plots = {f"{plot}.{kind}" for plot in ("adaptation", "training") for kind in ("png", "svg")}
     assert written == {"comparison.md", *plots}
     lines = (tmp_path / "out" / "comparison.md").read_text().splitlines()
-    assert lines[0].startswith("| method | return before | after 1 step | after 2 steps |")
+    assert lines[0].startswith(
+        "| method | return before adaptation | after 1 step | after 2 steps |"
+    )
     assert lines[0].endswith("| step size | seeds | environment steps | budget |")
     assert " | 1, 2 | " in lines[2]
     stages = "before adaptation | after 1 step | after 2 steps | after 3 steps"
-    start = lines.index(f"| MAML less | {stages} |")
+    start = lines.index(f"| MAML − | {stages} |")
     assert [line.split(" | ")[0] for line in lines[start + 2 : start + 5]] == [
         "| pretrained",
         "| random",
         "| oracle",
     ]
-    assert "95% interval over 2 runs, one run as it is. Above 0, MAML is better." in lines[-1]
+    assert "95% interval over 2 runs, one run as it is. Positive values favour MAML." in lines[-1]
 
 
 def test_runs_that_another_version_evaluated_on_other_tasks_are_refused(
@@ -130,7 +132,7 @@ def test_runs_that_another_version_evaluated_on_other_tasks_are_refused(
 def test_the_meta_learner_that_is_compared_is_that_with_the_most_to_be_compared_with() -> None:
     def entry(
         unit: AdaptationUnit | None, seeds: int, budget: int, label: str, far: int = 2
-    ) -> Entry:
+    ) -> ExperimentGroup:
         problem = SimpleNamespace(metric=RETURN, evaluation_settings={})
         method = SimpleNamespace(
             adaptation_unit=unit,
@@ -140,13 +142,13 @@ def test_the_meta_learner_that_is_compared_is_that_with_the_most_to_be_compared_
         )
         scores = np.ones((4, far))
         curves = [AdaptationCurve(np.zeros((4, 1)), scores, ())] * seeds
-        return Entry(label, [None] * seeds, method, curves, summarise([scores] * seeds))
+        return ExperimentGroup(label, [None] * seeds, method, curves, summarise([scores] * seeds))
 
     rl2, level = entry(EPISODES, 3, 1, "RL²"), entry(None, 1, 1, "oracle", far=1)
     maml, anil = entry(GRADIENT_STEPS, 1, 1, "MAML"), entry(GRADIENT_STEPS, 1, 1, "ANIL")
 
-    def firsts(*entries: Entry) -> list[tuple[str, str]]:
-        return [(each.first.label, each.second.label) for each in paired(entries)]
+    def firsts(*entries: ExperimentGroup) -> list[tuple[str, str]]:
+        return [(pair.reference.label, pair.other.label) for pair in paired_differences(entries)]
 
     assert firsts(rl2, maml, anil, level) == [("MAML", "ANIL"), ("MAML", "oracle")]
     assert firsts(anil, maml, level)[0] == ("ANIL", "MAML")  # the first of equals
@@ -155,7 +157,11 @@ def test_the_meta_learner_that_is_compared_is_that_with_the_most_to_be_compared_
     other = entry(GRADIENT_STEPS, 1, 2, "more steps")
     assert firsts(other, anil, maml, level)[0] == ("ANIL", "more steps")  # budgets
     assert firsts(level) == []
-    assert list(paired_rows(paired([rl2, level]))[0]) == ["RL² less", "episode 1", "episode 2"]
+    assert list(paired_rows(paired_differences([rl2, level]))[0]) == [
+        "RL² −",
+        "episode 1",
+        "episode 2",
+    ]
 
 
 @pytest.mark.slow
@@ -164,7 +170,7 @@ def test_compare_says_how_many_steps_others_need_to_catch_up(runs, tmp_path, com
     chosen = [runs[name] for name in ("maml", "random", "oracle")]
     assert main(["compare", *chosen, "--out", str(out), "--many-steps", "5"]) == 0
     header, _, maml, random, oracle, *_ = (out / "comparison.md").read_text().splitlines()
-    assert header.endswith("| steps to MAML's return after 1 |")
+    assert header.endswith("| steps to match MAML's return (1 step) |")
     assert maml.endswith("| – |")
     assert oracle.endswith("| – |")
     assert random.split("|")[-2].strip() in {*"012345", "more than 5"}
@@ -217,11 +223,11 @@ def test_several_seeds_are_evaluated_together(runs, capsys) -> None:
 def test_a_run_whose_weights_changed_is_measured_anew(runs, tmp_path) -> None:
     path = tmp_path / "run"
     shutil.copytree(runs["maml"], path)
-    old = measured(Run.open(path)).curve
+    old = load_or_evaluate(Run.open(path)).curve
     (path / "evaluation.json").rename(path / "kept")
     assert main(["train", "--resume", str(path), "--set=outer.iterations=4"]) == 0
     shutil.copy(path / "kept", path / "evaluation.json")  # as if it had not been evaluated since
-    new = measured(Run.open(path)).curve
+    new = load_or_evaluate(Run.open(path)).curve
     assert not np.array_equal(old.scores, new.scores)
 
 
@@ -279,7 +285,7 @@ def test_an_evaluation_of_another_version_is_answered_in_a_sentence(
     path = tmp_path / "old"
     shutil.copytree(runs["maml"], path)
     (path / "evaluation.json").write_text('{"mean": [1.0]}')
-    assert "measure it anew" in complaint("compare", str(path))
+    assert "evaluate again" in complaint("compare", str(path))
 
 
 @pytest.mark.slow
@@ -318,13 +324,13 @@ def test_the_report_is_one_page_that_needs_nothing_else(runs, tmp_path) -> None:
     assert main(["report", *runs.values(), "--out", str(page)]) == 0
     text = page.read_text()
     assert text.count('<table class="scores">') == 2
-    assert "<th>MAML less</th>" in text
+    assert "<th>MAML −</th>" in text
     for label in ("MAML", "pretrained", "random", "oracle"):
         assert f"<h3>{label}</h3>" in text
     assert set(re.findall(r'(?:src|href)="(.{5})', text)) == {"data:"}
     assert text.count("data:video/mp4") == 3 * 3 + 1  # a stage each, of which the oracle has one
     assert str(Path(runs["maml"]).parent) not in text  # runs have short names
-    assert "the policy plays 3 episodes of a task that it never saw" in text
+    assert "the policy collects 3 episodes of a held-out task" in text
     assert "oracle does not adapt" in text
 
 
@@ -344,8 +350,8 @@ def test_directories_have_the_shortest_names_that_tell_them_apart() -> None:
 
 def test_a_footnote_says_which_interval_is_whose() -> None:
     runs, tasks = mean_over_runs([np.eye(2), np.eye(2)]), mean_over_tasks(np.eye(2))
-    assert meanings({"MAML": tasks, "random": tasks}) == "mean of 2 tasks, 95% interval"
-    assert meanings({"MAML": runs, "random": tasks, "oracle": tasks}) == (
+    assert describe_intervals({"MAML": tasks, "random": tasks}) == "mean of 2 tasks, 95% interval"
+    assert describe_intervals({"MAML": runs, "random": tasks, "oracle": tasks}) == (
         "mean of 2 runs × 2 tasks, 95% interval over runs (MAML); "
         "mean of 2 tasks, 95% interval (random, oracle)"
     )
@@ -363,9 +369,9 @@ def test_a_policy_comes_with_the_package_and_says_where_it_is_from(
     assert run.commit() is not None
     assert "dirty" not in run.commit()
     monkeypatch.setattr(
-        "metarl.report.evaluations.measure", None
+        "metarl.report.evaluations.evaluate", None
     )  # its evaluation is there, and up to date
-    evaluated = measured(run)
+    evaluated = load_or_evaluate(run)
     method = evaluated.method
     assert run.load().iteration == method.num_iterations
     assert len(evaluated.curve.tasks) == run.config.evaluation.tasks

@@ -97,7 +97,9 @@ def test_so_is_one_in_a_config_about_networks() -> None:
 @pytest.mark.slow
 def test_a_training_imports_neither_plots_nor_another_trainer(tmp_path: Path) -> None:
     # as far as its evaluation, which draws a plot
-    without = "import metarl.cli.training as training\ntraining.evaluate = lambda *_: None\n"
+    without = (
+        "import metarl.cli.training as training\ntraining.evaluate_and_print = lambda *_: None\n"
+    )
     seen = imported("train", "quickstart", *TINY, cwd=tmp_path, first=without)
     assert {"torch", "tensorboard"} <= seen
     assert not seen & {"matplotlib", "scipy", "stable_baselines3", "imageio", "jinja2"}

@@ -358,7 +358,7 @@ def test_an_evaluation_names_the_weights_that_it_measured_though_newer_ones_came
         return evaluate(method, params)
 
     monkeypatch.setattr(MAML, "evaluate", overtaken)
-    results.measure(Run.open(run))
+    results.evaluate(Run.open(run))
     written = json.loads((run / "evaluation.json").read_text())
     assert (written["weights_sha256"], written["iteration"]) == (sha256, 5)
     assert Run.open(run).weights_sha256() != sha256
@@ -659,7 +659,7 @@ def test_weights_of_another_network_are_refused_though_their_checksum_is_right(
     resume = ["train", "--set=outer.iterations=9", "--resume"]
     for arguments in (["evaluate"], ["compare"], ["render"], resume):
         error = complaint(*arguments, str(run))
-        assert "are not those of its config" in error
+        assert "don't match its config" in error
         assert named in error
 
 

@@ -12,9 +12,9 @@ import pytest
 from metarl.cli import main
 from metarl.experiment import differences, load_config
 from metarl.method import load_method
-from metarl.report.groups import free, same_experiment
-from metarl.report.published import Published, published
-from metarl.report.reproduce_command import command
+from metarl.report.groups import same_experiment, seed_independent_fields
+from metarl.report.published import Published, find_published
+from metarl.report.reproduce_command import reproduce_command
 from metarl.rl.config import Config
 from metarl.runs.run import Run
 
@@ -66,10 +66,10 @@ def test_its_tables_have_every_seed_both_schedules_and_what_was_published(page: 
 def test_a_column_has_the_differences_after_a_step_task_by_task(page: Path) -> None:
     section = page.read_text().split("\n## half-cheetah-velocity\n")[1].split("\n## ")[0]
     header, *table = [line.split(" | ") for line in section.splitlines() if " | " in line]
-    column = header.index("MAML less it, after 1")
-    less = {row[0]: row[column] for row in table if len(row) == len(header)}
-    assert less["| MAML"] == "itself"  # the one that they are from
-    assert less["| MAML, seed 1"] == less["| *published: MAML*"] == ""
+    column = header.index("MAML − method (1 step)")
+    differences = {row[0]: row[column] for row in table if len(row) == len(header)}
+    assert differences["| MAML"] == "– (reference)"
+    assert differences["| MAML, seed 1"] == differences["| *published: MAML*"] == ""
     scores = {
         name: np.array(json.loads((DOCS.parent / path / "evaluation.json").read_text())["scores"])
         for name, path in {
@@ -81,7 +81,7 @@ def test_a_column_has_the_differences_after_a_step_task_by_task(page: Path) -> N
     }
     others = scores.pop("pretrained")
     mean = np.mean([(mine - others)[:, 1].mean() for mine in scores.values()])
-    assert less["| pretrained"].startswith(f"{mean:.2f} [")
+    assert differences["| pretrained"].startswith(f"{mean:.2f} [")
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_every_evaluation_of_a_run_has_a_row_and_data_with_several_have_an_overv
 @pytest.mark.parametrize("path", [*KEPT, *SHIPPED], ids=lambda path: path.name)
 def test_the_command_that_it_gives_makes_the_config_of_the_run(path: Path) -> None:
     config = Run.open(path).config
-    program, verb, name, *rest = shlex.split(command(config))
+    program, verb, name, *rest = shlex.split(reproduce_command(config))
     assert program == "metarl"
     assert verb == ("baseline" if "--kind" in rest else "train")
     overrides = [
@@ -126,29 +126,29 @@ def test_the_command_that_it_gives_makes_the_config_of_the_run(path: Path) -> No
     if isinstance(asked, Config) and asked.policy.observation_scale == "measured":
         asked = load_method(asked).problem.config  # as its run would say it
     assert asked.seed == config.seed
-    assert differences(asked, config, free(config)) == []
+    assert differences(asked, config, seed_independent_fields(config)) == []
 
 
 def test_the_command_of_a_baseline_names_its_kind() -> None:
     config = load_config("point_navigation", ["method=pretrained", "seed=3"])
     expected = "metarl baseline point_navigation --kind pretrained --set seed=3"
-    assert command(config) == expected
+    assert reproduce_command(config) == expected
 
 
 def test_what_baselines_are_told_makes_no_other_experiment_of_a_meta_learner() -> None:
     told = ["baseline.chosen_after=0"]
     maml, other = load_config("point_navigation"), load_config("point_navigation", told)
     assert same_experiment(maml, other)
-    assert command(other) == "metarl train point_navigation"
+    assert reproduce_command(other) == "metarl train point_navigation"
     pretrained = [
         load_config("point_navigation", ["method=pretrained", *more]) for more in ([], told)
     ]
     assert not same_experiment(*pretrained)
-    assert command(pretrained[1]).endswith("--set baseline.chosen_after=0")
+    assert reproduce_command(pretrained[1]).endswith("--set baseline.chosen_after=0")
 
 
 def _published(name: str, *changes: str) -> Published | None:
-    return published(load_method(load_config(name, changes)).problem)
+    return find_published(load_method(load_config(name, changes)).problem)
 
 
 def test_what_was_published_stands_beside_runs_of_its_protocol_alone() -> None:
@@ -177,7 +177,7 @@ def test_notes_of_no_section_are_one_of_their_own_and_mistakes_are_sentences(
     text = out.read_text()
     places = [text.index(words) for words in ("What this is.", "Of waves.", "## Something else")]
     assert places == sorted(places)
-    assert "![sinusoid, 5-shot: adaptation, and training where it was recorded]" in text
+    assert "![sinusoid, 5-shot: adaptation and training]" in text
     assert (tmp_path / re.findall(r"\]\((.*?\.png)\)", text)[0]).exists()
     assert "there is no folder" in complaint(*arguments, str(tmp_path / "none"))
     assert "must end in .md" in complaint("results", "sinusoid", "--out", str(tmp_path / "x"))

@@ -1,4 +1,4 @@
-"""Supervised meta-learning: tasks, Algorithm 2, its trainings and what is measured of them."""
+"""Supervised meta-learning: tasks, Algorithm 2, training and evaluation."""
 
 import json
 import re
@@ -23,9 +23,9 @@ from metarl.experiment import load_config, validate_config
 from metarl.method import load_method, train
 from metarl.networks.layers import head
 from metarl.params import flatten, unflatten
-from metarl.report.evaluations import measured
+from metarl.report.evaluations import load_or_evaluate
 from metarl.report.groups import compare
-from metarl.report.predictions import classify, fit
+from metarl.report.predictions import predict_episode, predict_wave
 from metarl.rng import make_rng
 from metarl.runs.run import Run
 from metarl.step_sizes import PREFIX, split
@@ -595,8 +595,8 @@ def test_waves_are_compared(wave_runs, tmp_path: Path) -> None:
     assert main(["compare", *wave_runs.values(), "--out", str(out), "--many-steps", "3"]) == 0
     table = (out / "comparison.md").read_text()
     assert "| error before | after 1 step |" in table
-    assert "Mean squared error on unseen tasks" in table
-    assert "Below 0, MAML is better." in table
+    assert "Mean squared error on held-out tasks" in table
+    assert "Negative values favour MAML." in table
     with Image.open(out / "fits.png") as picture:
         colours = picture.convert("RGB").getcolors(picture.width * picture.height)
         assert len(colours) > 1000  # curves and letters with smooth edges, on white
@@ -661,7 +661,7 @@ def test_images_are_compared(image_runs, tmp_path: Path) -> None:
     table = (out / "comparison.md").read_text()
     assert "| accuracy before | after 1 step |" in table
     assert "nearest neighbour" in table
-    assert "Accuracy (%) on unseen tasks: mean of 6 tasks" in table
+    assert "Accuracy (%) on held-out tasks: mean of 6 tasks" in table
 
 
 def test_the_evaluation_of_images_is_written_task_by_task(image_runs) -> None:
@@ -694,7 +694,9 @@ def test_what_was_evaluated_transductively_is_not_compared_with_what_was_not(
 ) -> None:
     other = str(shutil.copytree(image_runs["nearest_neighbour"], tmp_path / "alone"))
     assert main(["evaluate", other, "--set", "evaluation.transductive=false"]) == 0
-    assert "evaluated otherwise" in complaint("compare", image_runs["maml"], other)
+    assert "were evaluated with different settings" in complaint(
+        "compare", image_runs["maml"], other
+    )
 
 
 def test_a_run_refuses_other_data_than_it_was_trained_on(
@@ -810,7 +812,7 @@ def test_seeds_that_were_evaluated_otherwise_are_not_summed_up(waves, capsys) ->
 def test_a_run_named_twice_is_refused(waves, complaint) -> None:
     run = waves("run")
     for command in ("compare", "evaluate"):
-        assert "is named twice" in complaint(command, run, f"{run}/../run")
+        assert "is given twice" in complaint(command, run, f"{run}/../run")
 
 
 def test_runs_of_the_same_name_are_told_apart(waves, tmp_path: Path) -> None:
@@ -826,9 +828,9 @@ def test_what_is_drawn_is_the_first_task_of_the_evaluation_with_its_settings(wav
     out = waves("run")
     assert main(["evaluate", out, "--set=evaluation.shots=7", "--set=evaluation.steps=4"]) == 0
     run = Run.open(Path(out))
-    evaluated = measured(run)
+    evaluated = load_or_evaluate(run)
     curve, method = evaluated.curve, evaluated.method
-    drawn = fit(run, steps=[4])
+    drawn = predict_wave(run, steps=[4])
     assert len(drawn.points) == 7
     assert drawn.description == method.problem.describe(curve.tasks[0])
 
@@ -839,9 +841,9 @@ def test_the_sheet_is_the_first_episode_of_the_evaluation(tmp_path: Path) -> Non
     changed = [f"--set={setting}" for setting in [*tiny, "evaluation.tasks=6"]]
     out = tmp_path / "run"
     assert main(["train", "omniglot_5way_1shot", *changed, "--out", str(out)]) == 0
-    curve = measured(Run.open(out)).curve
-    sheet = classify(Run.open(out))
-    assert 100 * (sheet.answers == sheet.labels).mean() == pytest.approx(curve.scores[0, -1])
+    curve = load_or_evaluate(Run.open(out)).curve
+    sheet = predict_episode(Run.open(out))
+    assert 100 * (sheet.predictions == sheet.labels).mean() == pytest.approx(curve.scores[0, -1])
 
 
 def test_an_evaluation_of_other_classes_is_refused_where_there_are_none(waves, complaint) -> None:

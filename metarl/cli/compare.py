@@ -13,7 +13,7 @@ from metarl.files import write_atomically
 from metarl.progress import working
 
 if TYPE_CHECKING:
-    from metarl.report.groups import Entry
+    from metarl.report.groups import ExperimentGroup
 
 DESCRIPTION = """\
 Put runs side by side: return, error or accuracy against gradient steps on the same unseen tasks,
@@ -59,7 +59,7 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
         raise UserError(f"--many-steps must be at least 1, not {options.many_steps}")
     # imported here: it takes two seconds, which the help should not wait for
     from metarl.cli.comparison_output import load, show
-    from metarl.report.comparison import draw, markdown, with_steps_to_match
+    from metarl.report.comparison import markdown, with_steps_to_match, write_plots
     from metarl.runs.run import Run
 
     runs = [Run.open(path, trust_code=options.trust_code) for path in options.runs]
@@ -71,7 +71,9 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "comparison.md", markdown(entries))
-        plots = [path for paths in draw(entries, out, "png", "svg").values() for path in paths]
+        plots = [
+            path for paths in write_plots(entries, out, "png", "svg").values() for path in paths
+        ]
         plots += _fits(entries, out)
     except OSError as error:
         raise UserError(
@@ -83,14 +85,14 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _fits(entries: Sequence["Entry"], out: Path) -> list[Path]:
+def _fits(entries: Sequence["ExperimentGroup"], out: Path) -> list[Path]:
     """What each says of one wave, if that is what they are about."""
     from metarl.report.plots import plot_fits
-    from metarl.report.predictions import fit, shows_sinusoids
+    from metarl.report.predictions import is_sinusoid, predict_wave
 
     runs = {entry.label: entry.runs[0] for entry in entries}
-    if not all(shows_sinusoids(run) for run in runs.values()):
+    if not all(is_sinusoid(run) for run in runs.values()):
         return []
-    fits = {label: fit(run) for label, run in runs.items()}
+    fits = {label: predict_wave(run) for label, run in runs.items()}
     plot_fits(fits, next(iter(fits.values())).description, out / "fits.png")
     return [out / "fits.png"]

@@ -1,4 +1,4 @@
-"""Runs side by side: measured and told, by `compare` and by all that end in a comparison."""
+"""Loading runs for a comparison, and printing its tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,12 +8,12 @@ from rich.table import Table
 
 from metarl.progress import working
 from metarl.report.comparison import tables
-from metarl.report.evaluations import Evaluated, evaluations, measured
-from metarl.report.groups import Entry, by_tasks, compare, refuse_twice
+from metarl.report.evaluations import Evaluation, evaluation_names, load_or_evaluate
+from metarl.report.groups import ExperimentGroup, check_unique, compare, group_by_tasks
 from metarl.runs.run import Run
 
 
-def show(console: Console, entries: Sequence[Entry]) -> None:
+def show(console: Console, entries: Sequence[ExperimentGroup]) -> None:
     """Print a comparison, the title above the first of its tables."""
     titles = [entries[0].method.problem.title, None]
     for title, (table, said) in zip(titles, tables(entries), strict=False):
@@ -32,20 +32,22 @@ def _table(title: str | None, rows: Sequence[Mapping[str, str]], caption: str) -
     return table
 
 
-def load_by_tasks(paths: Sequence[Path], trust_code: bool, console: Console) -> list[list[Entry]]:
+def load_by_tasks(
+    paths: Sequence[Path], trust_code: bool, console: Console
+) -> list[list[ExperimentGroup]]:
     """A comparison for each family of tasks or data set among these runs."""
     runs = [Run.open(path, trust_code=trust_code) for path in paths]
-    return [load(group, console) for group in by_tasks(runs)]
+    return [load(group, console) for group in group_by_tasks(runs)]
 
 
-def load_all(paths: Sequence[Path], trust_code: bool, console: Console) -> list[Evaluated]:
+def load_all(paths: Sequence[Path], trust_code: bool, console: Console) -> list[Evaluation]:
     """All evaluations of these runs: first those of their configs, then those with a name."""
     runs = [Run.open(path, trust_code=trust_code) for path in paths]
-    found = _evaluated(runs, evaluations, console)
+    found = _evaluated(runs, evaluation_names, console)
     return [first for first, *_ in found] + [each for _, *named in found for each in named]
 
 
-def load(runs: Sequence[Run], console: Console) -> list[Entry]:
+def load(runs: Sequence[Run], console: Console) -> list[ExperimentGroup]:
     """The comparison of these runs; what was not evaluated yet is evaluated."""
     _evaluated(runs, lambda _: [""], console)
     return compare(runs)
@@ -53,13 +55,13 @@ def load(runs: Sequence[Run], console: Console) -> list[Entry]:
 
 def _evaluated(
     runs: Sequence[Run], names: Callable[[Run], Sequence[str]], console: Console
-) -> list[list[Evaluated]]:
+) -> list[list[Evaluation]]:
     """The evaluations of each run, of these names."""
     for run in runs:
         run.load()  # what is damaged is found before any work
-    refuse_twice(runs)
+    check_unique(runs)
     found = []
     for number, run in enumerate(runs, start=1):
         with working(console, f"evaluating {run.path} ({number} of {len(runs)})"):
-            found.append([measured(run, name) for name in names(run)])
+            found.append([load_or_evaluate(run, name) for name in names(run)])
     return found

@@ -61,25 +61,25 @@ def _name(text: str) -> str:
 
 def _evaluate(options: argparse.Namespace, console: Console) -> int:
     # imported here: it takes two seconds, which the help should not wait for
-    from metarl.cli.evaluation_output import evaluate, table
+    from metarl.cli.evaluation_output import evaluate_and_print, table
     from metarl.evaluation import summarise
     from metarl.method import load_method
-    from metarl.report.evaluations import PAPER, with_papers_schedule
-    from metarl.report.groups import refuse_twice, same_experiment
+    from metarl.report.evaluations import PAPER, with_paper_schedule
+    from metarl.report.groups import check_unique, same_experiment
     from metarl.runs.run import Run
 
     runs = [Run.open(path, tuple(options.set), options.trust_code) for path in options.runs]
     for run in runs:
         run.load()  # what is damaged is found before any work
-    refuse_twice(runs)
+    check_unique(runs)
     paper = options.schedule == PAPER
     name = options.name or (PAPER if paper else "")
-    methods = [load_method(with_papers_schedule(run) if paper else run.config) for run in runs]
+    methods = [load_method(with_paper_schedule(run) if paper else run.config) for run in runs]
     for run, method in zip(runs, methods, strict=True):
         method.problem.check()
         run.check_data_hashes(method.problem.data_hashes)
     pairs = zip(runs, methods, strict=True)
-    curves = [evaluate(run, method, console, name).scores for run, method in pairs]
+    curves = [evaluate_and_print(run, method, console, name).scores for run, method in pairs]
     settings = [method.problem.evaluation_settings for method in methods]
     seeds = all(same_experiment(runs[0].config, run.config) for run in runs[1:])
     if len(runs) > 1 and seeds and all(other == settings[0] for other in settings):

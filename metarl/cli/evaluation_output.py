@@ -6,20 +6,22 @@ from rich.table import Table
 from metarl.evaluation import AdaptationCurve, Summary, short
 from metarl.method import GRADIENT_STEPS, Method
 from metarl.progress import working
-from metarl.report.evaluations import measure, suffix
+from metarl.report.evaluations import evaluate, file_suffix
 from metarl.runs.run import Run
 
 
-def evaluate(run: Run, method: Method, console: Console, name: str = "") -> AdaptationCurve:
+def evaluate_and_print(
+    run: Run, method: Method, console: Console, name: str = ""
+) -> AdaptationCurve:
     """Measure a run, print its adaptation curve, and say where the plot is."""
     with working(console, f"evaluating {run.path}"):
-        curve = measure(run, method, name)
+        curve = evaluate(run, method, name)
     title = f"{run.path}: {method.label}"
     console.print(table(title, method, curve.summary))
     if len(curve.step_sizes):
         sizes = ", ".join(f"{size:g}" for size in curve.step_sizes)
         console.print(f"step sizes: {sizes}", highlight=False)
-    plot = run.results / f"adaptation{suffix(name)}.png"
+    plot = run.results / f"adaptation{file_suffix(name)}.png"
     console.print(f"plot: {plot}", highlight=False, soft_wrap=True)
     return curve
 

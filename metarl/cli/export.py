@@ -30,7 +30,7 @@ def _export(options: argparse.Namespace, console: Console) -> int:
     # imported here: it takes two seconds, which the help should not wait for
     from metarl.baselines.stable_baselines import save_model
     from metarl.report.adapted_policy import policy_method
-    from metarl.report.evaluations import fitting_state
+    from metarl.report.evaluations import load_checked_state
     from metarl.rl.policies import Memoryless
     from metarl.runs.run import Run
 
@@ -41,7 +41,7 @@ def _export(options: argparse.Namespace, console: Console) -> int:
             f"{run.path} has a policy with a memory, which PPO of stable-baselines3 has not: "
             "film it or evaluate it here"
         )
-    state = fitting_state(run, method)
+    state = load_checked_state(run, method)
     path: Path = options.model
     if path.suffix != ".zip":
         raise UserError(f"{path}: the name of a stable-baselines3 model ends in .zip")

@@ -14,12 +14,12 @@ from metarl.launch.scheduler import LOG, Job, side_by_side
 from metarl.launch.sweep import gather
 from metarl.method import load_method
 from metarl.progress import Progress
-from metarl.report.evaluations import complete
-from metarl.report.groups import Entry, other_evaluation
+from metarl.report.evaluations import is_complete
+from metarl.report.groups import ExperimentGroup, evaluation_differences
 from metarl.runs.run import Run
 from metarl.threads import is_main_process, processors, under_torchrun
 
-Summary = Callable[[Path, Sequence[Entry], Console], None]
+Summary = Callable[[Path, Sequence[ExperimentGroup], Console], None]
 
 
 def train_several(
@@ -64,7 +64,7 @@ def train_all(
     methods = {place: load_method(config) for place, config in planned.items()}
     for method in methods.values():
         method.problem.check()
-        if changed := other_evaluation(next(iter(methods.values())), method):
+        if changed := evaluation_differences(next(iter(methods.values())), method):
             fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
             raise UserError(
                 f"these runs would not be evaluated alike ({'; '.join(changed.values())}), and "
@@ -101,7 +101,7 @@ def train_all(
     return (1 if failures else 0), done
 
 
-def show_together(out: Path, entries: Sequence[Entry], console: Console) -> None:
+def show_together(out: Path, entries: Sequence[ExperimentGroup], console: Console) -> None:
     """The table of runs that differ in their seed."""
     show(console, entries)
 
@@ -124,7 +124,7 @@ def _jobs(out: Path, runs: Sequence[Run], options: argparse.Namespace) -> list[J
 
 def _unfinished(run: Run) -> bool:
     try:
-        return not complete(run, load_method(run.config))
+        return not is_complete(run, load_method(run.config))
     except UserError:
         return True  # it is damaged: its own process says so, and the others go on
 

@@ -14,8 +14,8 @@ from metarl.method import load_method
 from metarl.progress import working
 from metarl.report.adapted_policy import adapt_to_task
 from metarl.report.plots import plot_classification, plot_fits, plot_paths
-from metarl.report.predictions import classify, fit, shows_sinusoids
-from metarl.report.video import Frame, side_by_side, write_gif, write_mp4
+from metarl.report.predictions import is_sinusoid, predict_episode, predict_wave
+from metarl.report.video import Frame, compose_frames, write_gif, write_mp4
 from metarl.runs.run import Run
 from metarl.supervised.config import SupervisedConfig
 
@@ -46,7 +46,7 @@ def _film(run: Run, options: argparse.Namespace, out: Path, console: Console) ->
         adapted = adapt_to_task(run, options.task, options.steps)
         title = f"{_title(run)}: {adapted.description}"
         try:
-            frames, fps = side_by_side(adapted.episodes(), title)
+            frames, fps = compose_frames(adapted.episodes(), title)
         except RuntimeError as error:
             raise UserError(str(error)) from error
     if options.live:
@@ -58,7 +58,7 @@ def _film(run: Run, options: argparse.Namespace, out: Path, console: Console) ->
     with working(console, "writing the videos"):
         write_mp4(files[0], frames, fps)
         write_gif(files[1], frames, fps)
-    if adapted.shows_paths:
+    if adapted.has_paths:
         files.append(out / f"{name}.png")
         plot_paths(adapted.paths(), adapted.task, title, files[-1])
     return files
@@ -67,8 +67,8 @@ def _film(run: Run, options: argparse.Namespace, out: Path, console: Console) ->
 def _draw(run: Run, options: argparse.Namespace, out: Path) -> list[Path]:
     if options.live:
         raise UserError(f"{run.path} moves nothing: leave --live out, and look at the picture")
-    if shows_sinusoids(run):
-        seen = fit(run, options.task, options.steps)
+    if is_sinusoid(run):
+        seen = predict_wave(run, options.task, options.steps)
         out.mkdir(parents=True, exist_ok=True)
         plot_fits({_title(run): seen}, seen.description, out / "fit.png")
         return [out / "fit.png"]
@@ -77,7 +77,7 @@ def _draw(run: Run, options: argparse.Namespace, out: Path) -> list[Path]:
             f"{run.path} is about images, of which the first episode of the evaluation is drawn: "
             "leave --task and --steps out"
         )
-    episode = classify(run)
+    episode = predict_episode(run)
     out.mkdir(parents=True, exist_ok=True)
     plot_classification(episode, _title(run), out / "episode.png")
     return [out / "episode.png"]

@@ -40,13 +40,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def _report(options: argparse.Namespace, console: Console) -> int:
     # imported here: it takes two seconds, which the help should not wait for
     from metarl.cli.comparison_output import load_by_tasks
-    from metarl.report.html import report
+    from metarl.report.html import html_report
 
     comparisons = load_by_tasks(options.runs, options.trust_code, console)
     out: Path = options.out
     try:
         with working(console, "filming"):
-            page = report(comparisons)
+            page = html_report(comparisons)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, page)
     except RuntimeError as error:

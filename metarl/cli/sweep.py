@@ -28,7 +28,7 @@ from metarl.launch.weights_and_biases import require_wandb
 from metarl.threads import processors
 
 if TYPE_CHECKING:
-    from metarl.report.groups import Entry
+    from metarl.report.groups import ExperimentGroup
 
 DESCRIPTION = """\
 Train every combination of the values that settings are given, each with the same seeds: side by
@@ -159,16 +159,16 @@ def _search(options: argparse.Namespace, console: Console) -> int:
     return status
 
 
-def _show(out: Path, entries: Sequence["Entry"], console: Console) -> None:
+def _show(out: Path, entries: Sequence["ExperimentGroup"], console: Console) -> None:
     """A table, the best first, and the same as CSV."""
     from metarl.evaluation import short
     from metarl.files import storing, write_atomically
     from metarl.launch.sweep import as_csv, ranked, settings_of, varied
-    from metarl.report.comparison import meaning
+    from metarl.report.comparison import caption
 
     entries, names = ranked(entries), varied(entries)
     metric = entries[0].method.problem.metric.name
-    table = Table(title=entries[0].method.problem.title, caption=meaning(entries))
+    table = Table(title=entries[0].method.problem.title, caption=caption(entries))
     for name in names:
         last = name.rpartition(".")[2]  # 80 columns have no place for all of it
         alone = sum(other.rpartition(".")[2] == last for other in names) == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from metarl import distributed
-from metarl.cli.evaluation_output import evaluate
+from metarl.cli.evaluation_output import evaluate_and_print
 from metarl.cli.signals import INTERRUPTED, Stop, stopping
 from metarl.errors import UserError
 from metarl.experiment import AnyConfig, load_config
@@ -16,7 +16,7 @@ from metarl.launch.weights_and_biases import WandbLog
 from metarl.method import Method, Metrics, TrainingState, load_method, train
 from metarl.parallel import keep_freed_memory
 from metarl.progress import Progress
-from metarl.report.evaluations import complete
+from metarl.report.evaluations import is_complete
 from metarl.rl.problem import PolicyProblem
 from metarl.runs.metrics import Log, in_words
 from metarl.runs.run import Run
@@ -89,7 +89,7 @@ def _lead(
         return INTERRUPTED
     try:
         with stop.at_once():
-            evaluate(run, method, console)
+            evaluate_and_print(run, method, console)
     except KeyboardInterrupt:
         console.print(
             f"trained, and not evaluated; do that with: metarl {options.name} --resume {run.path}",
@@ -157,10 +157,10 @@ def _resume(options: argparse.Namespace, held: ExitStack) -> tuple[Run, Method, 
     method.problem.check()
     held.enter_context(run.locked())
     state = taken_up(run, method, method.initial_state())
-    if complete(run, method):
+    if is_complete(run, method):
         longer = f"; to train for longer add --set outer.iterations={2 * state.iteration}"
         raise UserError(
-            f"the run in {run.path} is complete ({state.iteration} updates)"
+            f"the run in {run.path} is is_complete ({state.iteration} updates)"
             f"{longer if method.num_iterations else ''}"
         )
     run.save_config()

@@ -16,7 +16,7 @@ from metarl.experiment import flat
 from metarl.launch.grid import check_varied
 
 if TYPE_CHECKING:
-    from metarl.report.groups import Entry
+    from metarl.report.groups import ExperimentGroup
 
 DECADE = 10.0  # a range that is wider than so many times its lower end is searched by magnitude
 
@@ -86,7 +86,7 @@ def ranges_of(settings: Sequence[str]) -> tuple[list[str], dict[str, Range]]:
 
 def propose(
     ranges: Mapping[str, Range],
-    entries: Sequence["Entry"],
+    entries: Sequence["ExperimentGroup"],
     begun: int,
     number: int,
     higher_is_better: bool,

@@ -16,7 +16,7 @@ from typing import Any
 
 from metarl.errors import UserError
 from metarl.experiment import CONFIG, SEED, AnyConfig, differences, flat
-from metarl.report.groups import Entry
+from metarl.report.groups import ExperimentGroup
 from metarl.runs.run import Run
 
 
@@ -79,7 +79,7 @@ def gather(
     return [runs[path] for path in order]
 
 
-def varied(entries: Sequence[Entry]) -> list[str]:
+def varied(entries: Sequence[ExperimentGroup]) -> list[str]:
     """The settings in which experiments differ."""
     first, *others = [entry.runs[0].config for entry in entries]
     changed = [change for other in others for change in differences(first, other, SEED)]
@@ -88,13 +88,13 @@ def varied(entries: Sequence[Entry]) -> list[str]:
     return sorted(names, key=[*flat(first.model_dump()), *sorted(names)].index)
 
 
-def ranked(entries: Sequence[Entry]) -> list[Entry]:
+def ranked(entries: Sequence[ExperimentGroup]) -> list[ExperimentGroup]:
     """Experiments, the best after all of its adaptation first."""
     sign = -1.0 if entries[0].method.problem.metric.higher_is_better else 1.0
     return sorted(entries, key=lambda entry: sign * entry.summary.estimate[-1])
 
 
-def settings_of(entry: Entry, names: Sequence[str]) -> list[str]:
+def settings_of(entry: ExperimentGroup, names: Sequence[str]) -> list[str]:
     """The values of these settings, as one writes them."""
     values = flat(entry.runs[0].config.model_dump(mode="json"))
     return [_text(values.get(name)) for name in names]
@@ -106,7 +106,7 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
-def as_csv(entries: Sequence[Entry]) -> str:
+def as_csv(entries: Sequence[ExperimentGroup]) -> str:
     """A row for each experiment: its settings, its runs, its scores with their intervals."""
     names, text = varied(entries), io.StringIO()
     metric = entries[0].method.problem.metric.name

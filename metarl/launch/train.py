@@ -10,7 +10,7 @@ from metarl.errors import UserError
 from metarl.experiment import AnyConfig, dump_config
 from metarl.method import Method, Metrics, TrainingState, load_method
 from metarl.method import train as iterations
-from metarl.report.evaluations import fitting_state, measure
+from metarl.report.evaluations import evaluate, load_checked_state
 from metarl.runs.metrics import Log, MetricsLog
 from metarl.runs.run import Run
 
@@ -55,7 +55,7 @@ def train(config: AnyConfig, path: Path, resume: bool = False, report: Report | 
         if not run.has_checkpoint():
             run.save(state, method.problem.data_hashes)
         keep_training(run, method, state, report)
-        measure(run, method)
+        evaluate(run, method)
     return run
 
 
@@ -65,7 +65,7 @@ def taken_up(run: Run, method: Method, initial: TrainingState) -> TrainingState:
     if not run.has_checkpoint():
         return initial
     run.check_data_hashes(method.problem.data_hashes)
-    return fitting_state(run, method)
+    return load_checked_state(run, method)
 
 
 def keep_training(

@@ -15,7 +15,7 @@ from torch import Tensor
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.params import Params
-from metarl.report.evaluations import fitting_state, measured
+from metarl.report.evaluations import load_checked_state, load_or_evaluate
 from metarl.runs.run import Run
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.tasks import Episodes, Examples
@@ -48,11 +48,11 @@ class AdaptiveNetwork:
         Raises:
             UserError: if the run is about policies, has no checkpoint, or it is damaged.
         """
-        method = measured(run).method
+        method = load_or_evaluate(run).method
         if not isinstance(method, SupervisedMethod):
             raise UserError(f"{run.path} has a policy: metarl.load({str(run.path)!r}) loads it")
         run.check_data_hashes(method.problem.data_hashes)
-        return cls(run, method, fitting_state(run, method).params)
+        return cls(run, method, load_checked_state(run, method).params)
 
     def __repr__(self) -> str:
         known = 0 if self.support is None else self.support[0].shape[1]
@@ -108,11 +108,11 @@ class AdaptiveNetwork:
 
     def evaluate(self) -> AdaptationCurve:
         """Errors or accuracies on the run's unseen tasks; see `AdaptivePolicy.evaluate`."""
-        return measured(self.run).curve
+        return load_or_evaluate(self.run).curve
 
     @cached_property
     def _schedule(self) -> Sequence[float]:
-        return measured(self.run).curve.step_sizes
+        return load_or_evaluate(self.run).curve.step_sizes
 
     def _inputs(self, inputs: ArrayLike) -> Tensor:
         shape = self.method.problem.tasks("test").shape

@@ -24,8 +24,8 @@ from metarl.method import EPISODES
 from metarl.parallel import one_thread
 from metarl.params import Params
 from metarl.report.adapted_policy import policy_method
-from metarl.report.evaluations import fitting_state, measured
-from metarl.report.video import Episode, film, record, write_gif, write_mp4
+from metarl.report.evaluations import load_checked_state, load_or_evaluate
+from metarl.report.video import Episode, record, record_in, write_gif, write_mp4
 from metarl.rl.advantages import with_advantages
 from metarl.rl.external_data import (
     AnyEnv,
@@ -75,7 +75,7 @@ class AdaptivePolicy:
             UserError: if the run is about something else, has no checkpoint, or it is damaged.
         """
         method = policy_method(run)
-        return cls(run, method, fitting_state(run, method).params, seed=seed)
+        return cls(run, method, load_checked_state(run, method).params, seed=seed)
 
     def __repr__(self) -> str:
         return f"<{self.method.label} policy of {self.run.path}, after {self.steps} gradient steps>"
@@ -227,7 +227,7 @@ class AdaptivePolicy:
         computed. `to_frame()` of the result is a pandas frame.
         """
         if self.steps == 0:
-            return measured(self.run).curve
+            return load_or_evaluate(self.run).curve
         return self.method.evaluate(self.params)
 
     def render(
@@ -253,7 +253,7 @@ class AdaptivePolicy:
         """
         path = None if file is None else Path(file)
         if path and path.suffix not in (".mp4", ".gif"):
-            raise UserError(f"the name of a film ends in .mp4 or .gif, not as {path.name!r} does")
+            raise UserError(f"the name of a video ends in .mp4 or .gif, not as {path.name!r} does")
         problem, policy = self.method.problem, self.method.policy
         theta, _ = split(self.params)
         seed = int(make_rng(self.seed, "rendering", self.steps).integers(2**31))
@@ -268,7 +268,7 @@ class AdaptivePolicy:
                     )
                 seen = record(policy, theta, problem.family, row, seed, memory)
             else:
-                seen = film(policy, theta, self._seen(env), self.horizon, row, seed, memory)
+                seen = record_in(policy, theta, self._seen(env), self.horizon, row, seed, memory)
         except RuntimeError as error:
             raise UserError(str(error)) from error
         if path:
@@ -368,7 +368,7 @@ class AdaptivePolicy:
     def _schedule(self) -> Sequence[float]:
         """Step sizes of the run's evaluation; a baseline's were chosen in it."""
         if self.method.role == "baseline":
-            return measured(self.run).curve.step_sizes
+            return load_or_evaluate(self.run).curve.step_sizes
         sizes: Sequence[float] = self.method.problem.config.evaluation_step_sizes
         return sizes
 

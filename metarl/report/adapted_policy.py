@@ -1,4 +1,4 @@
-"""A run's policy on one task, before and after it adapted to it: to be looked at."""
+"""A run's policy on one task before and after adaptation, for videos and plots of paths."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from metarl.envs import PointNavigation, TaskFamily
 from metarl.errors import UserError
 from metarl.method import AdaptationUnit, load_method
 from metarl.params import take
-from metarl.report.evaluations import fitting_state, measured, steps_to_show
+from metarl.report.evaluations import load_checked_state, load_or_evaluate, steps_to_show
 from metarl.report.plots import stage_name
 from metarl.report.video import Episode, record
 from metarl.rl.policies import Memory, Policy
@@ -23,17 +23,17 @@ from metarl.runs.run import Run
 
 
 @dataclass(frozen=True)
-class Adapted:
-    """How a policy adapted to a task.
+class AdaptedPolicy:
+    """A policy at several stages of its adaptation to a task.
 
     Attributes:
-        family: what the task is of.
-        policy: what adapted.
+        family: the family of the task.
+        policy: the policy.
         task: (T,).
-        steps: numbers of gradient steps to look at.
-        unit: what the stages count.
-        rollouts: of this one task, stage after stage.
-        seed: of videos.
+        steps: the stages to show.
+        unit: of the stages.
+        rollouts: of this task, at every stage.
+        seed: of the recorded episodes.
     """
 
     family: TaskFamily
@@ -50,7 +50,7 @@ class Adapted:
         return self.family.describe(self.task)
 
     def episodes(self) -> dict[str, Episode]:
-        """An episode of each stage; all with the same start and the same noise."""
+        """One recorded episode per stage, all with the same initial state and action noise."""
         return {
             stage_name(step, self.unit): record(
                 self.policy,
@@ -64,45 +64,50 @@ class Adapted:
         }
 
     def _memory(self, step: int) -> Memory:
-        """What the policy remembered before a stage, of the first trajectory."""
+        """The state of a recurrent policy before a stage, for the first trajectory."""
         memories = self.rollouts.memories
         return tuple(leaf[0, :1] for leaf in memories[step]) if memories else ()
 
     @property
-    def shows_paths(self) -> bool:
-        """Whether observations are positions in the plane, so that paths can be drawn."""
+    def has_paths(self) -> bool:
+        """Whether observations are positions in the plane."""
         return isinstance(self.family, PointNavigation)
 
-    def paths(self, most: int = 3) -> dict[str, NDArray[Any]]:
-        """Positions (B, H, 2) of each stage, by its name; NaN after an episode's end."""
+    def paths(self, max_paths: int = 3) -> dict[str, NDArray[Any]]:
+        """Positions (B, H, 2) by name of the stage; NaN after the end of an episode."""
         paths = {}
         for step in self.steps:
-            gathered = self.rollouts.trajectories[step]
-            positions = torch.where(gathered.mask[..., None], gathered.observations, torch.nan)
-            paths[stage_name(step, self.unit)] = positions[0, :most, :, :2].numpy()
+            trajectories = self.rollouts.trajectories[step]
+            mask = trajectories.mask[..., None]
+            positions = torch.where(mask, trajectories.observations, torch.nan)
+            paths[stage_name(step, self.unit)] = positions[0, :max_paths, :, :2].numpy()
         return paths
 
 
 def adapt_to_task(
     run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | None = None
-) -> Adapted:
+) -> AdaptedPolicy:
     """Adapt a run's policy to one task, with the step sizes of its evaluation.
 
     Args:
-        run: with a checkpoint.
-        task: (T,); the first of the evaluation's unseen tasks where None.
-        steps: numbers of gradient steps to look at; 0, 1 and 3, as far as the run goes, where None.
+        run: a run with a checkpoint.
+        task: (T,); by default the first test task of the evaluation.
+        steps: the stages to show; by default 0, 1 and 3.
 
     Raises:
-        UserError: if the task or the steps make no sense for the run.
+        UserError: if the run has no policy, or the task or the steps are invalid.
     """
-    policy_method(run)  # what is about something else is found before any work
-    evaluated = measured(run)
-    curve, method = evaluated.curve, cast(PolicyMethod, evaluated.method)
+    policy_method(run)  # raises before the evaluation
+    evaluation = load_or_evaluate(run)
+    curve, method = evaluation.curve, cast(PolicyMethod, evaluation.method)
     problem: PolicyProblem = method.problem
-    state, family, settings = fitting_state(run, method), problem.family, problem.config.evaluation
-    most = curve.scores.shape[1] - 1
-    steps = steps_to_show(run, most, steps, (0, 1, 3), "evaluation.step_sizes=[…]")
+    state, family, settings = (
+        load_checked_state(run, method),
+        problem.family,
+        problem.config.evaluation,
+    )
+    last = curve.scores.shape[1] - 1
+    steps = steps_to_show(run, last, steps, (0, 1, 3), "evaluation.step_sizes=[…]")
     chosen = curve.tasks[0] if task is None else np.array(task, dtype=np.float64)
     if chosen.shape != (family.task_size,) or not np.isfinite(chosen).all():
         example = " ".join(f"{number:.2f}" for number in curve.tasks[0])
@@ -111,18 +116,20 @@ def adapt_to_task(
         )
     seed = int(make_rng(settings.seed, "rendering").integers(2**31))
     rollouts = method.rollouts(state.params, chosen[None], RngKey(seed), curve.first(max(steps)))
-    return Adapted(family, method.policy, chosen, steps, method.adaptation_unit, rollouts, seed)
+    return AdaptedPolicy(
+        family, method.policy, chosen, steps, method.adaptation_unit, rollouts, seed
+    )
 
 
 def policy_method(run: Run) -> PolicyMethod:
-    """The method of a run that is about policies.
+    """The method of a reinforcement learning run.
 
     Raises:
-        UserError: if it is about something else.
+        UserError: if it is a run of supervised learning.
     """
     method = load_method(run.config)
     if not isinstance(method.problem, PolicyProblem):
         raise UserError(
-            f"{run.path} is about {method.problem.title}: there is no policy to film or to export"
+            f"{run.path} is a {method.problem.title} run; it has no policy to render or export"
         )
     return cast(PolicyMethod, method)

@@ -1,5 +1,6 @@
-"""Runs side by side: who adapts best, on the same tasks, with the same budget."""
+"""Comparison of experiments: adaptation on the same tasks after training with a known budget."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,11 @@ from metarl.dataframe import frame
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.method import EPISODES, AdaptationUnit
-from metarl.report.evaluations import fitting_state
-from metarl.report.groups import Entry, meta_learners
-from metarl.report.paired import paired, paired_meaning, paired_rows
+from metarl.report.evaluations import load_checked_state
+from metarl.report.groups import ExperimentGroup, meta_learners
+from metarl.report.paired import paired_caption, paired_differences, paired_rows
 from metarl.report.plots import (
-    meanings,
+    describe_intervals,
     plot_adaptation,
     plot_training,
     stage_name,
@@ -32,16 +33,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison to look at: `print` shows its tables.
+    """Experiments on the same tasks; `print` shows their tables.
 
     Attributes:
-        entries: an experiment each.
+        groups: the experiments.
     """
 
-    entries: Sequence[Entry]
+    groups: Sequence[ExperimentGroup]
+
+    @property
+    def entries(self) -> Sequence[ExperimentGroup]:
+        """Deprecated name of `groups`."""
+        warnings.warn(
+            "Comparison.entries is deprecated; use Comparison.groups",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.groups
 
     def __str__(self) -> str:
-        return markdown(self.entries)
+        return markdown(self.groups)
 
     def to_frame(self) -> "DataFrame":
         """A pandas frame with a row for each method and step: `estimate`, `low`, `high` and so on.
@@ -51,202 +62,207 @@ class Comparison:
         """
         return frame(
             {
-                "method": entry.label,
+                "method": group.label,
                 "step": step,
-                "estimate": float(entry.summary.estimate[step]),
-                "low": float(entry.summary.low[step]),
-                "high": float(entry.summary.high[step]),
-                "runs": len(entry.runs),
+                "estimate": float(group.summary.estimate[step]),
+                "low": float(group.summary.low[step]),
+                "high": float(group.summary.high[step]),
+                "runs": len(group.runs),
             }
-            for entry in self.entries
-            for step in range(len(entry.summary.estimate))
+            for group in self.groups
+            for step in range(len(group.summary.estimate))
         )
 
 
-def with_steps_to_match(entries: Sequence[Entry], most: int) -> list[Entry]:
-    """Ask of those who fine-tune how many steps take them to where MAML is after one.
+def with_steps_to_match(groups: Sequence[ExperimentGroup], max_steps: int) -> list[ExperimentGroup]:
+    """Find how many gradient steps other methods need to reach MAML's score after one step.
 
-    The first run of each goes on with the last of its step sizes.
-
-    Args:
-        entries: a comparison.
-        most: after how many steps to give up.
+    The first run of each experiment is fine-tuned further with its last step size.
 
     Raises:
-        UserError: if no meta-policy is among them.
+        UserError: if there is no meta-learner that adapts.
     """
-    metas = meta_learners(entries)
+    metas = meta_learners(groups)
     if not metas:
         raise UserError("--many-steps needs the run of a meta-learner that adapts, to be matched")
     sign = 1.0 if metas[0].method.problem.metric.higher_is_better else -1.0
-    target = max(sign * entry.summary.estimate[1] for entry in metas)
-    asked = []
-    for entry in entries:
-        unit = entry.method.adaptation_unit
-        if entry not in metas and unit and unit.has_step_sizes:
-            sizes = entry.curves[0].step_sizes
-            schedule = (*sizes, *[sizes[-1]] * most)[:most]
-            theta = fitting_state(entry.runs[0], entry.method).params
-            curve = entry.method.evaluate(theta, schedule)
-            reached = np.flatnonzero(sign * curve.scores.mean(axis=0) >= target)
-            text = str(reached[0]) if len(reached) else f"more than {most}"
-            entry = replace(entry, steps_to_match=text)
-        asked.append(entry)
-    return asked
+    target = max(sign * group.summary.estimate[1] for group in metas)
+    result = []
+    for group in groups:
+        unit = group.method.adaptation_unit
+        if group not in metas and unit and unit.has_step_sizes:
+            sizes = group.curves[0].step_sizes
+            schedule = (*sizes, *[sizes[-1]] * max_steps)[:max_steps]
+            theta = load_checked_state(group.runs[0], group.method).params
+            curve = group.method.evaluate(theta, schedule)
+            steps = np.flatnonzero(sign * curve.scores.mean(axis=0) >= target)
+            text = str(steps[0]) if len(steps) else f"more than {max_steps}"
+            group = replace(group, steps_to_match=text)
+        result.append(group)
+    return result
 
 
-def rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
-    """The comparison as a table: a row for each entry, by column name; scores come first."""
-    steps = max(len(entry.summary.estimate) for entry in entries)
-    metric = entries[0].method.problem.metric
-    mixed = any(unit and not unit.has_step_sizes for unit in units_of(entries))
+def rows(groups: Sequence[ExperimentGroup]) -> list[dict[str, str]]:
+    """The table of a comparison: one row per experiment, by column name.
+
+    Scores come first. Stages of different units, such as gradient steps and episodes, share the
+    columns "step 1", "step 2" and so on; a further column then says what a step is.
+    """
+    num_stages = max(len(group.summary.estimate) for group in groups)
+    metric = groups[0].method.problem.metric
+    mixed = any(unit and not unit.has_step_sizes for unit in units_of(groups))
     table = []
-    for entry in entries:
-        row = {"method": entry.label}
-        for k in range(steps):
-            after = f"stage {k}" if mixed else stage_name(k, None)
-            heading = f"{metric.name} before" if k == 0 else after
-            row[heading] = entry.summary.after(k) if k < len(entry.summary.estimate) else "–"
+    for group in groups:
+        row = {"method": group.label}
+        for k in range(num_stages):
+            after = f"step {k}" if mixed else stage_name(k, None)
+            heading = f"{metric.name} before adaptation" if k == 0 else after
+            row[heading] = group.summary.after(k) if k < len(group.summary.estimate) else "–"
         if mixed:
-            row["a stage is"] = _stage(entry)
+            row["adaptation step"] = _adaptation_step(group)
         row |= {
-            "step size": _step_sizes(entry.curves),
-            "seeds": ", ".join(str(run.config.seed) for run in entry.runs),
-            metric.samples: _span(entry.samples),
-            "budget": _millions(entry.method.max_samples),
+            "step size": _step_sizes(group.curves),
+            "seeds": ", ".join(str(run.config.seed) for run in group.runs),
+            metric.samples: _range_in_millions(group.samples),
+            "budget": _in_millions(group.method.max_samples),
         }
-        if any(other.steps_to_match for other in entries):
-            row[f"steps to MAML's {metric.name} after 1"] = entry.steps_to_match or "–"
+        if any(other.steps_to_match for other in groups):
+            row[f"steps to match MAML's {metric.name} (1 step)"] = group.steps_to_match or "–"
         table.append(row)
     return table
 
 
-def units_of(entries: Sequence[Entry]) -> set[AdaptationUnit | None]:
-    """What their adaptation is counted in; None among them where some do not adapt."""
-    return {entry.method.adaptation_unit for entry in entries}
+def units_of(groups: Sequence[ExperimentGroup]) -> set[AdaptationUnit | None]:
+    """The units of adaptation; None is among them if a method does not adapt."""
+    return {group.method.adaptation_unit for group in groups}
 
 
-def by_episodes(entries: Sequence[Entry]) -> bool:
-    """Whether methods adapt in different ways: then they share the axis of episodes used."""
-    return any(unit and unit.counts_episodes for unit in units_of(entries))
+def uses_episodes(groups: Sequence[ExperimentGroup]) -> bool:
+    """Whether adaptation is plotted against episodes, the axis that all methods have."""
+    return any(unit and unit.counts_episodes for unit in units_of(groups))
 
 
-def _stage(entry: Entry) -> str:
-    """What one stage of adaptation is, in words."""
-    episodes = entry.curves[0].episodes
-    unit = entry.method.adaptation_unit
+def _adaptation_step(group: ExperimentGroup) -> str:
+    episodes = group.curves[0].episodes
+    unit = group.method.adaptation_unit
     if unit and unit.has_step_sizes and len(episodes) > 1:
         return f"a gradient step on {episodes[1]} episodes"
     return unit.name if unit else "–"
 
 
-def minutes(runs: Sequence[Run]) -> str:
-    """How long trainings took, the mean of those recorded, without evaluations and pauses."""
-    every = [training_minutes(metrics) for run in runs if (metrics := run.metrics())]
-    return f"{fmean(every):.3g}" if every else "–"
+def training_time(runs: Sequence[Run]) -> str:
+    """The mean training time in minutes, without evaluations and pauses; "–" if not recorded."""
+    minutes = [training_minutes(metrics) for run in runs if (metrics := run.metrics())]
+    return f"{fmean(minutes):.3g}" if minutes else "–"
 
 
-def _span(steps: Sequence[int]) -> str:
-    """The fewest and the most, in millions."""
-    return " to ".join(dict.fromkeys([_millions(min(steps)), _millions(max(steps))]))
+def _range_in_millions(samples: Sequence[int]) -> str:
+    return " to ".join(dict.fromkeys([_in_millions(min(samples)), _in_millions(max(samples))]))
 
 
-def _millions(steps: int) -> str:
-    return f"{steps / 1e6:.2f} M" if steps else "0"
+def _in_millions(samples: int) -> str:
+    return f"{samples / 1e6:.2f} M" if samples else "0"
 
 
 def _step_sizes(curves: Sequence[AdaptationCurve]) -> str:
-    """The first step size of each run, as it was trained for or chosen."""
+    """The first step size of each run, without repetitions."""
     first = dict.fromkeys(f"{curve.step_sizes[0]:g}" for curve in curves if curve.step_sizes)
     return ", ".join(first) or "–"
 
 
-def tables(entries: Sequence[Entry]) -> list[tuple[list[dict[str, str]], str]]:
-    """What a comparison shows: scores, and differences where there are any; and what they mean."""
-    shown = [(rows(entries), meaning(entries))]
-    if differences := paired(entries):
-        shown.append((paired_rows(differences), paired_meaning(differences)))
-    return shown
+def tables(groups: Sequence[ExperimentGroup]) -> list[tuple[list[dict[str, str]], str]]:
+    """The tables of a comparison, scores and paired differences, each with its caption."""
+    result = [(rows(groups), caption(groups))]
+    if differences := paired_differences(groups):
+        result.append((paired_rows(differences), paired_caption(differences)))
+    return result
 
 
-def markdown(entries: Sequence[Entry]) -> str:
+def markdown(groups: Sequence[ExperimentGroup]) -> str:
     """The tables in Markdown."""
-    parts = [part for table, said in tables(entries) for part in (markdown_table(table), said)]
+    parts = [part for table, text in tables(groups) for part in (markdown_table(table), text)]
     return "\n\n".join(parts) + "\n"
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows of the same columns in Markdown."""
+    """A table in Markdown, from rows with the same columns."""
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     return "\n".join([*lines, *("| " + " | ".join(row.values()) + " |" for row in rows)])
 
 
-def meaning(entries: Sequence[Entry]) -> str:
-    """What the numbers of the table are, in a sentence."""
-    axis = entries[0].method.problem.metric.axis
-    said = meanings({entry.label: entry.summary for entry in entries})
-    return f"{axis[0].upper()}{axis[1:]} on unseen tasks: {said}."
+def caption(groups: Sequence[ExperimentGroup]) -> str:
+    """The caption of the table of scores."""
+    axis = groups[0].method.problem.metric.axis
+    intervals = describe_intervals({group.label: group.summary for group in groups})
+    return f"{axis[0].upper()}{axis[1:]} on held-out tasks: {intervals}."
 
 
-def draw(entries: Sequence[Entry], folder: Path, *formats: str) -> dict[str, list[Path]]:
+def write_plots(
+    groups: Sequence[ExperimentGroup], folder: Path, *formats: str
+) -> dict[str, list[Path]]:
     """Write the plots of a comparison.
 
     Args:
-        entries: a comparison.
-        folder: where to.
-        formats: what the files' names end with, such as `png`.
+        groups: the experiments.
+        folder: the output directory.
+        formats: endings of the files, such as `png`.
 
     Returns:
-        By what it shows, the files of a plot. Training is left out where no run recorded it.
+        The files of each plot, by its description. Without metrics there is no plot of training.
     """
-    title, metric = entries[0].method.problem.title, entries[0].method.problem.metric
+    title, metric = groups[0].method.problem.title, groups[0].method.problem.metric
 
     def files(name: str) -> list[Path]:
         return [folder / f"{name}.{ending}" for ending in formats]
 
-    counted = units_of(entries)
-    axis = EPISODES.axis_label if by_episodes(entries) else units_label(counted)
+    units, by_episodes = units_of(groups), uses_episodes(groups)
+    axis = EPISODES.axis_label if by_episodes else units_label(units)
     plots = {f"{metric.name} against {axis}": files("adaptation")}
-    summaries = {entry.label: entry.summary for entry in entries}
-    used = {entry.label: entry.curves[0].episodes for entry in entries}
     plot_adaptation(
-        summaries,
+        {group.label: group.summary for group in groups},
         metric,
         f"Adaptation: {title}",
         *files("adaptation"),
-        counted=counted,
-        episodes=used if by_episodes(entries) else None,
+        units=units,
+        episodes={group.label: group.curves[0].episodes for group in groups}
+        if by_episodes
+        else None,
     )
-    curves = {entry.label: training_curves(entry) for entry in entries}
+    curves = {group.label: training_curves(group) for group in groups}
     if any(parts["before"] or parts["after"] for parts in curves.values()):
         plots[f"{metric.name} in training"] = files("training")
         plot_training(curves, metric, f"Training: {title}", *files("training"))
     return plots
 
 
-def training_curves(entry: Entry) -> Mapping[str, list[tuple[NDArray[Any], NDArray[Any]]]]:
-    """Samples and scores in training, for each run; by "before" and "after" adaptation.
+def training_curves(
+    group: ExperimentGroup,
+) -> Mapping[str, list[tuple[NDArray[Any], NDArray[Any]]]]:
+    """Samples and scores in training for each run, by "before" and "after" adaptation.
 
-    A run that has no metrics, as those that come with the package, is left out.
+    Runs without metrics, such as those of the package, are left out.
+
+    Raises:
+        UserError: if a line of the metrics is incomplete.
     """
-    metric = entry.method.problem.metric
+    metric = group.method.problem.metric
     curves: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {"before": [], "after": []}
-    for run in entry.runs:
+    for run in group.runs:
         metrics = run.metrics()
         if not metrics:
             continue
-        sampled = metric.samples.replace(" ", "_")
+        samples_name = metric.samples.replace(" ", "_")
         names = [name for name in metrics[0] if name.startswith(f"{metric.name}/")]
         before = [name for name in names if "/after_0_" in name]
         after = [name for name in names if name not in before][-1:]
-        wanted = [(name, "before") for name in before] + [(name, "after") for name in after]
+        columns = [(name, "before") for name in before] + [(name, "after") for name in after]
         for number, line in enumerate(metrics, start=1):
-            if lacking := [name for name in (sampled, *dict(wanted)) if name not in line]:
+            if missing := [name for name in (samples_name, *dict(columns)) if name not in line]:
                 raise UserError(
-                    f"line {number} of {run.path / 'metrics.jsonl'} lacks {lacking[0]}: the file "
+                    f"line {number} of {run.path / 'metrics.jsonl'} lacks {missing[0]}: the file "
                     "is damaged, or of another version of metarl; restore it, or delete it"
                 )
-        samples = np.cumsum([line[sampled] for line in metrics])
-        for name, when in wanted:
+        samples = np.cumsum([line[samples_name] for line in metrics])
+        for name, when in columns:
             curves[when].append((samples, np.array([line[name] for line in metrics])))
     return curves

@@ -1,4 +1,4 @@
-"""Runs grouped into experiments, and what may be compared: the same tasks, measured alike."""
+"""Grouping of runs into experiments, and checks that evaluations can be compared."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -12,27 +12,27 @@ from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, Summary, summarise
 from metarl.experiment import SEED, AnyConfig, differences
 from metarl.method import Method, method_class
-from metarl.report.evaluations import Evaluated, measured
+from metarl.report.evaluations import Evaluation, load_or_evaluate
 from metarl.runs.run import Run
 
-Thing = TypeVar("Thing")
+T = TypeVar("T")
 
-# how a method adapts is its own business; the table tells it
-OWN = ("step_sizes", "steps")
+# evaluation settings that may differ between compared methods; tables show them
+METHOD_SPECIFIC = ("step_sizes", "steps")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One experiment in a comparison: a method, and the runs that differ in their seed alone.
+class ExperimentGroup:
+    """One experiment of a comparison: runs that differ only in their seed.
 
     Attributes:
-        label: what to call it.
-        runs: its runs.
-        method: of the first run.
-        curves: the adaptation curve of each.
-        summary: of all of them.
-        steps_to_match: how many gradient steps it takes to where MAML is after one, in words; empty
-            where nobody asked.
+        label: its name in tables and plots.
+        runs: one per seed.
+        method: the method of the first run.
+        curves: the adaptation curve of each run.
+        summary: of all runs.
+        steps_to_match: the number of gradient steps to reach MAML's score after one step, as text;
+            empty if it was not computed.
     """
 
     label: str
@@ -44,134 +44,130 @@ class Entry:
 
     @property
     def samples(self) -> list[int]:
-        """How many each run was trained with."""
+        """The number of training samples of each run."""
         return [run.load().samples for run in self.runs]
 
 
-def compare(runs: Sequence[Run]) -> list[Entry]:
-    """Evaluate runs where they were not, and put them side by side.
-
-    Args:
-        runs: what to compare.
+def compare(runs: Sequence[Run]) -> list[ExperimentGroup]:
+    """Group runs into experiments, and evaluate those that have no current evaluation.
 
     Raises:
-        UserError: if they are about different tasks, or were evaluated on different ones.
+        UserError: if their tasks or their evaluation settings differ.
     """
-    refuse_twice(runs)
-    _check_tasks(runs)
-    evaluated = [measured(run) for run in runs]
-    _check_evaluations(evaluated)
-    return experiments(evaluated)
+    check_unique(runs)
+    _check_same_tasks(runs)
+    evaluations = [load_or_evaluate(run) for run in runs]
+    _check_same_settings(evaluations)
+    return group_experiments(evaluations)
 
 
-def experiments(evaluated: Sequence[Evaluated]) -> list[Entry]:
-    """Group what was evaluated alike, in the order of the domain's registry of methods.
+def group_experiments(evaluations: Sequence[Evaluation]) -> list[ExperimentGroup]:
+    """Group evaluations with the same settings, in the order of the registry of methods.
 
     Raises:
-        UserError: if the tasks were not the same, because another version of metarl drew them.
+        UserError: if the test tasks differ, because another version of metarl sampled them.
     """
-    _check_tasks_drawn(evaluated)
-    groups = gathered(evaluated, _same_experiment)
-    labels = Counter(group[0].method.label for group in groups)
-    names = short_names([each.run.path for each in evaluated])
-    entries = []
-    for group in groups:
-        group.sort(key=lambda each: each.run.config.seed)
+    _check_same_test_tasks(evaluations)
+    grouped = group_by(evaluations, _same_experiment)
+    labels = Counter(group[0].method.label for group in grouped)
+    names = short_names([evaluation.run.path for evaluation in evaluations])
+    groups = []
+    for group in grouped:
+        group.sort(key=lambda evaluation: evaluation.run.config.seed)
         first = group[0]
         label = first.method.label
         if labels[label] > 1:
             label += f" ({names[first.run.path]})"
-        runs, curves = [each.run for each in group], [each.curve for each in group]
+        runs = [evaluation.run for evaluation in group]
+        curves = [evaluation.curve for evaluation in group]
         summary = summarise([curve.scores for curve in curves])
-        entries.append(Entry(label, runs, first.method, curves, summary))
-    order = list(entries[0].method.problem.methods)
-    # whatever is not registered is somebody's own, and comes last
-    present = [entry.runs[0].config.method.name for entry in entries]
+        groups.append(ExperimentGroup(label, runs, first.method, curves, summary))
+    order = list(groups[0].method.problem.methods)
+    # custom methods are not in the registry, and come last
+    present = [group.runs[0].config.method.name for group in groups]
     order += [name for name in present if name not in order]
-    return sorted(entries, key=lambda entry: order.index(entry.runs[0].config.method.name))
+    return sorted(groups, key=lambda group: order.index(group.runs[0].config.method.name))
 
 
-def _same_experiment(group: Sequence[Evaluated], other: Evaluated) -> bool:
+def _same_experiment(group: Sequence[Evaluation], other: Evaluation) -> bool:
     first = group[0]
-    as_far = first.curve.scores.shape == other.curve.scores.shape
-    return as_far and same_experiment(first.run.config, other.run.config)
+    same_shape = first.curve.scores.shape == other.curve.scores.shape
+    return same_shape and same_experiment(first.run.config, other.run.config)
 
 
 def same_experiment(config: AnyConfig, other: AnyConfig) -> bool:
-    """Whether these are training seeds of one experiment."""
-    return not differences(config, other, free(config))
+    """Whether two configs differ only in their seed and in settings without effect."""
+    return not differences(config, other, seed_independent_fields(config))
 
 
-def free(config: AnyConfig) -> tuple[str, ...]:
-    """How settings begin that may differ between training seeds of the same experiment.
+def seed_independent_fields(config: AnyConfig) -> tuple[str, ...]:
+    """Prefixes of the settings that may differ between the seeds of one experiment.
 
-    What baselines are told is nothing to a meta-learner.
+    A meta-learner ignores the section `baseline`.
     """
     return (*SEED, "baseline.") if method_class(config).role == "meta-learner" else SEED
 
 
-def _check_tasks_drawn(evaluated: Sequence[Evaluated]) -> None:
-    first, *others = evaluated
+def _check_same_test_tasks(evaluations: Sequence[Evaluation]) -> None:
+    first, *others = evaluations
     for other in others:
         if not np.array_equal(first.curve.tasks, other.curve.tasks):
             raise UserError(
                 f"{other.run.path} was evaluated on other tasks than {first.run.path}, one of them "
-                f"by another version of metarl; evaluate both anew: metarl evaluate "
+                f"by another version of metarl; evaluate both again: metarl evaluate "
                 f"{first.run.path} and metarl evaluate {other.run.path}"
             )
 
 
-def meta_learners(entries: Sequence[Entry]) -> list[Entry]:
-    """Those that adapt."""
+def meta_learners(groups: Sequence[ExperimentGroup]) -> list[ExperimentGroup]:
+    """The meta-learners that adapt."""
     return [
-        entry
-        for entry in entries
-        if entry.method.role == "meta-learner" and len(entry.summary.estimate) > 1
+        group
+        for group in groups
+        if group.method.role == "meta-learner" and len(group.summary.estimate) > 1
     ]
 
 
-def refuse_twice(runs: Sequence[Run]) -> None:
-    """Raise UserError if a run is named twice: it would count as two seeds."""
+def check_unique(runs: Sequence[Run]) -> None:
+    """Raise UserError if a run is given twice: it would count as two seeds."""
     paths = [run.path.resolve() for run in runs]
-    if twice := [path for path in paths if paths.count(path) > 1]:
-        raise UserError(f"{twice[0]} is named twice; a run counts once")
+    if repeated := [path for path in paths if paths.count(path) > 1]:
+        raise UserError(f"{repeated[0]} is given twice; name each run once")
 
 
 def short_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """What to call directories: by their last part, or as many as tell them apart."""
+    """The shortest distinct names of directories: the last parts of their paths."""
     names: dict[Path, str] = {}
     for path in paths:
-        whole = path.resolve().parts
-        others = {other.resolve().parts for other in paths} - {whole}
+        parts = path.resolve().parts
+        others = {other.resolve().parts for other in paths} - {parts}
         length = 1
-        while any(other[-length:] == whole[-length:] for other in others):
+        while any(other[-length:] == parts[-length:] for other in others):
             length += 1
-        names[path] = "/".join(whole[-length:])
+        names[path] = "/".join(parts[-length:])
     return names
 
 
-def by_tasks(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs that can be compared with one another, in the order of their first ones."""
-    return gathered(runs, lambda group, run: not _other_tasks(group[0], run))
+def group_by_tasks(runs: Sequence[Run]) -> list[list[Run]]:
+    """Groups of runs on the same tasks, in the order of their first runs."""
+    return group_by(runs, lambda group, run: not _task_differences(group[0], run))
 
 
-def gathered(
-    things: Iterable[Thing], fits: Callable[[Sequence[Thing], Thing], bool]
-) -> list[list[Thing]]:
-    """Things in groups, each in the first one that it fits into, else in one of its own."""
-    groups: list[list[Thing]] = []
-    for thing in things:
+def group_by(items: Iterable[T], belongs: Callable[[Sequence[T], T], bool]) -> list[list[T]]:
+    """Put each item into the first group that it belongs to, or else into a new one."""
+    groups: list[list[T]] = []
+    for item in items:
         for group in groups:
-            if fits(group, thing):
-                group.append(thing)
+            if belongs(group, item):
+                group.append(item)
                 break
         else:
-            groups.append([thing])
+            groups.append([item])
     return groups
 
 
-def _other_tasks(first: Run, run: Run) -> list[str]:
-    """Which settings make the tasks of one run others than those of another."""
+def _task_differences(first: Run, run: Run) -> list[str]:
+    """The settings that make the tasks of two runs different."""
     return [
         difference
         for difference in differences(first.config, run.config, SEED)
@@ -179,37 +175,39 @@ def _other_tasks(first: Run, run: Run) -> list[str]:
     ]
 
 
-def _check_tasks(runs: Sequence[Run]) -> None:
+def _check_same_tasks(runs: Sequence[Run]) -> None:
     first = runs[0]
     for run in runs[1:]:
         run.check_data_hashes(first.data_hashes())
-        changed = _other_tasks(first, run)
+        changed = _task_differences(first, run)
         if changed:
             raise UserError(
-                f"{run.path} is about other tasks than {first.path} ({'; '.join(changed)}): they "
+                f"{run.path} uses different tasks from {first.path} ({'; '.join(changed)}): they "
                 "cannot be compared"
             )
 
 
-def other_evaluation(first: Method, other: Method) -> dict[str, str]:
-    """By name, the settings because of which scores of two methods cannot be compared."""
+def evaluation_differences(first: Method, other: Method) -> dict[str, str]:
+    """The evaluation settings, by name, that make the scores of two methods incomparable."""
     before = first.problem.evaluation_settings
-    # by gradients, how many episodes a step takes; else, how many are averaged
-    own = OWN if other.adaptation_unit == first.adaptation_unit else (*OWN, "trajectories")
+    # `trajectories` is the number of episodes per gradient step, or the number that is averaged
+    same_unit = other.adaptation_unit == first.adaptation_unit
+    ignored = METHOD_SPECIFIC if same_unit else (*METHOD_SPECIFIC, "trajectories")
     return {
         name: f"evaluation.{name}: {before.get(name)} → {value}"
         for name, value in other.problem.evaluation_settings.items()
-        if value != before.get(name) and name not in own
+        if value != before.get(name) and name not in ignored
     }
 
 
-def _check_evaluations(evaluated: Sequence[Evaluated]) -> None:
-    first, *others = evaluated
+def _check_same_settings(evaluations: Sequence[Evaluation]) -> None:
+    first, *others = evaluations
     for other in others:
-        if changed := other_evaluation(first.method, other.method):
+        if changed := evaluation_differences(first.method, other.method):
             fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
             path = other.run.path
             raise UserError(
-                f"{path} was evaluated otherwise than {first.run.path} "
-                f"({'; '.join(changed.values())}); evaluate it alike: metarl evaluate {path} {fix}"
+                f"{path} and {first.run.path} were evaluated with different settings "
+                f"({'; '.join(changed.values())}); evaluate with the same ones: metarl evaluate "
+                f"{path} {fix}"
             )

@@ -1,4 +1,4 @@
-"""A run as others get it: its files, and a model card that says what it is and how good."""
+"""A run prepared for publication: its files and a model card."""
 
 import shutil
 from importlib import resources
@@ -8,38 +8,37 @@ from jinja2 import Environment, StrictUndefined
 
 from metarl.experiment import dump_config
 from metarl.files import storing
-from metarl.report.comparison import draw, markdown
+from metarl.report.comparison import markdown, write_plots
 from metarl.report.groups import compare
-from metarl.report.reproduce_command import command
+from metarl.report.reproduce_command import reproduce_command
 from metarl.runs.hub import FILES
 from metarl.runs.run import Run
 
 
 def write_model(run: Run, folder: Path, name: str) -> None:
-    """Copy what a run is of, and write README.md and its pictures beside it.
-
-    A run that was not evaluated yet is evaluated.
+    """Copy a run's files, and write README.md and its plots; evaluate the run if necessary.
 
     Args:
-        run: with a checkpoint.
-        folder: an empty one.
-        name: under which others find it, `USER/NAME`.
+        run: a run with a checkpoint.
+        folder: an empty directory.
+        name: of the repository, `USER/NAME`.
 
     Raises:
         UserError: if the run is damaged.
-        StorageError: if something cannot be written.
+        StorageError: if a file cannot be written.
     """
-    entries = compare([run])
-    method, description = entries[0].method, run.checkpoint().description
+    groups = compare([run])
+    method, description = groups[0].method, run.checkpoint().description
     with storing(folder):
         for pattern in FILES:
-            # those of a run that comes with the package are evaluated elsewhere
-            for file in {
+            # evaluations of shipped runs are in another directory
+            files = {
                 path.name: path for place in (run.path, run.results) for path in place.glob(pattern)
-            }.values():
+            }
+            for file in files.values():
                 if file.suffix != ".safetensors" or file.name == description.weights:
                     shutil.copyfile(file, folder / file.name)
-        pictures = draw(entries, folder, "png")
+        plots = write_plots(groups, folder, "png")
     template = resources.files("metarl.report").joinpath("model_card.md").read_text()
     page = Environment(undefined=StrictUndefined, trim_blocks=True).from_string(template)
     text = page.render(
@@ -47,9 +46,9 @@ def write_model(run: Run, folder: Path, name: str) -> None:
         method=method.label,
         title=method.problem.title,
         policy=method.problem.config.domain == "rl",
-        table=markdown(entries),
-        pictures={shown: file.name for shown, (file,) in pictures.items()},
-        command=command(run.config),
+        table=markdown(groups),
+        pictures={alt: file.name for alt, (file,) in plots.items()},
+        command=reproduce_command(run.config),
         updates=description.iteration,
         commit=description.commit or "not recorded",
         config=dump_config(run.config),

@@ -1,88 +1,94 @@
-"""One meta-learner less the others, on the same tasks: who is better, and how sure that is."""
+"""Paired differences between a meta-learner and other methods on the same tasks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metarl.evaluation import Summary, difference
-from metarl.report.groups import Entry, meta_learners, other_evaluation
-from metarl.report.plots import meanings, stage_name
+from metarl.report.groups import ExperimentGroup, evaluation_differences, meta_learners
+from metarl.report.plots import describe_intervals, stage_name
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How much higher the scores of one experiment are than those of another, on the same tasks.
+class PairedDifference:
+    """The scores of a reference experiment minus those of another, on the same tasks.
 
     Attributes:
-        first: whose.
-        second: than whose.
-        summary: at each stage of the first; one without stages is a level, the same at each.
+        reference: the first of both.
+        other: the second of both.
+        summary: the difference at each stage of the reference. The score of a method without
+            adaptation is the same at every stage.
     """
 
-    first: Entry
-    second: Entry
+    reference: ExperimentGroup
+    other: ExperimentGroup
     summary: Summary
 
 
-def paired(entries: Sequence[Entry]) -> list[Difference]:
-    """A meta-learner less each that adapts in the same way, or not at all, and was measured alike.
+def paired_differences(groups: Sequence[ExperimentGroup]) -> list[PairedDifference]:
+    """Differences between one meta-learner and each method that is comparable with it.
 
-    It is the one that can be compared with the most; of these that of the most seeds, then the one
-    whose budget the most others have, then the first.
+    Comparable methods have the same adaptation unit or don't adapt, and the same evaluation
+    settings. The reference is the meta-learner with the most comparable methods; among equals, the
+    one with the most seeds, then the one with the most common training budget, then the first.
     """
-    metas = meta_learners(entries)
+    metas = meta_learners(groups)
     if not metas:
         return []
 
-    def others(first: Entry) -> list[Entry]:
-        return [other for other in entries if other is not first and _alike(first, other)]
+    def comparable_with(reference: ExperimentGroup) -> list[ExperimentGroup]:
+        return [
+            other for other in groups if other is not reference and _comparable(reference, other)
+        ]
 
-    def preference(first: Entry) -> tuple[int, int, int]:
-        budgets = [other.method.max_samples for other in others(first)]
-        return len(budgets), len(first.runs), budgets.count(first.method.max_samples)
+    def preference(group: ExperimentGroup) -> tuple[int, int, int]:
+        budgets = [other.method.max_samples for other in comparable_with(group)]
+        return len(budgets), len(group.runs), budgets.count(group.method.max_samples)
 
-    first = max(metas, key=preference)
-    return [_difference(first, other) for other in others(first)]
-
-
-def _alike(first: Entry, other: Entry) -> bool:
-    same_axis = other.method.adaptation_unit in (first.method.adaptation_unit, None)
-    return same_axis and not other_evaluation(first.method, other.method)
+    reference = max(metas, key=preference)
+    return [_difference(reference, other) for other in comparable_with(reference)]
 
 
-def _difference(first: Entry, second: Entry) -> Difference:
-    stages = len(first.summary.estimate)
-    level = len(second.summary.estimate) == 1
-    common = stages if level else min(stages, len(second.summary.estimate))
-    mine = [curve.scores[:, :common] for curve in first.curves]
-    others = [curve.scores[:, : 1 if level else common] for curve in second.curves]
-    return Difference(first, second, difference(mine, others))
+def _comparable(reference: ExperimentGroup, other: ExperimentGroup) -> bool:
+    same_unit = other.method.adaptation_unit in (reference.method.adaptation_unit, None)
+    return same_unit and not evaluation_differences(reference.method, other.method)
 
 
-def paired_rows(differences: Sequence[Difference]) -> list[dict[str, str]]:
-    """A table of differences: a row for each other experiment, by column name."""
-    stages = max(len(each.summary.estimate) for each in differences)
+def _difference(reference: ExperimentGroup, other: ExperimentGroup) -> PairedDifference:
+    stages = len(reference.summary.estimate)
+    adapts = len(other.summary.estimate) > 1
+    common = min(stages, len(other.summary.estimate)) if adapts else stages
+    # one column of a method without adaptation is broadcast over the stages
+    minuend = [curve.scores[:, :common] for curve in reference.curves]
+    subtrahend = [curve.scores[:, : common if adapts else 1] for curve in other.curves]
+    return PairedDifference(reference, other, difference(minuend, subtrahend))
+
+
+def paired_rows(differences: Sequence[PairedDifference]) -> list[dict[str, str]]:
+    """The table of differences: one row per method, by column name."""
+    stages = max(len(pair.summary.estimate) for pair in differences)
     return [
-        {f"{each.first.label} less": each.second.label}
+        {f"{pair.reference.label} −": pair.other.label}
         | {
-            stage_name(k, each.first.method.adaptation_unit): (
-                each.summary.after(k) if k < len(each.summary.estimate) else "–"
+            stage_name(k, pair.reference.method.adaptation_unit): (
+                pair.summary.after(k) if k < len(pair.summary.estimate) else "–"
             )
             for k in range(stages)
         }
-        for each in differences
+        for pair in differences
     ]
 
 
-def paired_meaning(differences: Sequence[Difference]) -> str:
-    """What the numbers of the table of differences are, in a sentence or two."""
-    metric = differences[0].first.method.problem.metric
-    said = meanings({each.second.label: each.summary for each in differences})
+def paired_caption(differences: Sequence[PairedDifference]) -> str:
+    """The caption of the table of differences."""
+    metric = differences[0].reference.method.problem.metric
+    intervals = describe_intervals({pair.other.label: pair.summary for pair in differences})
     return (
-        f"Differences in {metric.axis} on the same unseen tasks: {said}. {better(differences[0])}"
+        f"Paired differences in {metric.axis} on held-out tasks: {intervals}. "
+        f"{sign_note(differences[0])}"
     )
 
 
-def better(pair: Difference) -> str:
-    """Which way a difference is good, in a sentence."""
-    side = "Above" if pair.first.method.problem.metric.higher_is_better else "Below"
-    return f"{side} 0, {pair.first.label} is better."
+def sign_note(pair: PairedDifference) -> str:
+    """A sentence that says which sign of a difference is an improvement."""
+    sign = "Positive" if pair.reference.method.problem.metric.higher_is_better else "Negative"
+    return f"{sign} values favour {pair.reference.label}."

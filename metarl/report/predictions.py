@@ -1,4 +1,4 @@
-"""A network on one task before and after adaptation, to be looked at."""
+"""Predictions of a network on one task before and after adaptation, for plots."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
-from metarl.report.evaluations import fitting_state, measured, steps_to_show
+from metarl.report.evaluations import load_checked_state, load_or_evaluate, steps_to_show
 from metarl.report.plots import Classification, Fit
 from metarl.rng import make_rng
 from metarl.runs.run import Run
@@ -18,87 +18,94 @@ from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.sinusoid import INPUTS, Sinusoid, points
 
-GRID = 200  # points that a curve is drawn through
-LARGE = 1e3
+GRID_SIZE = 200  # points of a plotted curve
+MAX_TASK_PARAM = 1e3
 
 
-def fit(run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | None = None) -> Fit:
-    """Adapt a run's network to one wave, with the step sizes of its evaluation.
+def predict_wave(
+    run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | None = None
+) -> Fit:
+    """Adapt a run's network to one sine wave, with the step sizes of its evaluation.
 
     Args:
-        run: about waves, with a checkpoint.
-        task: amplitude and phase; the first of the evaluation's waves where None.
-        steps: after how many gradient steps to look; 0, 1 and 10, as far as the run goes, where
-            None.
+        run: a sinusoid run with a checkpoint.
+        task: amplitude and phase; by default the first test task of the evaluation.
+        steps: the numbers of gradient steps to show; by default 0, 1 and 10.
 
     Raises:
-        UserError: if the task or the steps make no sense for the run.
+        UserError: if the task or the steps are invalid.
     """
-    curve, method = _evaluated(run)
+    curve, method = _load_evaluation(run)
     problem = method.problem
-    most = len(curve.step_sizes)
-    steps = steps_to_show(run, most, steps, (0, 1, 10), "evaluation.steps=…")
+    last = len(curve.step_sizes)
+    steps = steps_to_show(run, last, steps, (0, 1, 10), "evaluation.steps=…")
     wave = curve.tasks[:1] if task is None else np.array([task], dtype=np.float64)
-    if wave.shape != (1, 2) or not (np.abs(wave) < LARGE).all():
+    if wave.shape != (1, 2) or not (np.abs(wave) < MAX_TASK_PARAM).all():
         raise UserError("a wave has an amplitude and a phase, such as --task 3.0 1.5")
     shots = problem.evaluation_shots
-    shown = make_rng(problem.config.evaluation.seed, "points").uniform(*INPUTS, (shots, 1))
-    x = np.concatenate([shown, np.linspace(*INPUTS, GRID)[:, None]])
+    support = make_rng(problem.config.evaluation.seed, "points").uniform(*INPUTS, (shots, 1))
+    # the plotted grid takes the place of the query inputs
+    x = np.concatenate([support, np.linspace(*INPUTS, GRID_SIZE)[:, None]])
     episodes = points(wave, x[None], shots, problem.task_conditioned)
-    theta = fitting_state(run, method).params
+    theta = load_checked_state(run, method).params
     outputs = method.predictions(theta, episodes, curve.step_sizes)[0].numpy()
     grid = x[shots:]
     return Fit(
         problem.describe(wave[0]),
-        np.concatenate([shown, episodes.support[1][0].numpy()], axis=1),
+        np.concatenate([support, episodes.support[1][0].numpy()], axis=1),
         np.concatenate([grid, episodes.query[1][0].numpy()], axis=1),
         {step: np.concatenate([grid, outputs[step]], axis=1) for step in steps},
     )
 
 
-def classify(run: Run) -> Classification:
-    """Adapt a run's network to the first episode of its evaluation."""
-    curve, method = _evaluated(run)
-    if not shows_pictures(method.problem):
+def predict_episode(run: Run) -> Classification:
+    """Adapt a run's network to the first episode of its evaluation.
+
+    Raises:
+        UserError: if the run does not classify images.
+    """
+    curve, method = _load_evaluation(run)
+    if not has_images(method.problem):
         raise UserError(
-            f"{run.path} is about {method.problem.title}, which no picture is drawn of; "
-            "metarl.load_network predicts in Python"
+            f"{run.path} is a {method.problem.title} run, for which there is no plot; use "
+            "metarl.load_network in Python for its predictions"
         )
     episodes = next(method.problem.unseen("test", len(curve.tasks)))
-    outputs = method.predictions(fitting_state(run, method).params, episodes, curve.step_sizes)
-    (images, shown), (queries, labels) = episodes.support, episodes.query
-    first = [int((shown[0] == label).nonzero()[0]) for label in range(int(shown.max()) + 1)]
+    theta = load_checked_state(run, method).params
+    outputs = method.predictions(theta, episodes, curve.step_sizes)
+    (images, support_labels), (queries, labels) = episodes.support, episodes.query
+    classes = range(int(support_labels.max()) + 1)
+    first = [int((support_labels[0] == label).nonzero()[0]) for label in classes]
     return Classification(
         method.problem.describe(episodes.tasks[0]),
-        _pictures(images[0, first]),
-        _pictures(queries[0]),
+        _channels_last(images[0, first]),
+        _channels_last(queries[0]),
         labels[0].numpy(),
         outputs[0, -1].argmax(-1).numpy(),
         len(curve.step_sizes),
     )
 
 
-def shows_pictures(problem: SupervisedProblem) -> bool:
-    """Whether a problem is about telling apart images that can be drawn."""
+def has_images(problem: SupervisedProblem) -> bool:
+    """Whether a problem is the classification of grey or RGB images."""
     shape = problem.tasks("test").shape
     return problem.kind is CLASSIFICATION and len(shape) == 3 and shape[0] in (1, 3)
 
 
-def shows_sinusoids(run: Run) -> bool:
-    """Whether a run is about waves: others are about images, or about policies."""
+def is_sinusoid(run: Run) -> bool:
+    """Whether a run is a regression of sine waves."""
     config = run.config
     return isinstance(config, SupervisedConfig) and isinstance(config.data, Sinusoid)
 
 
-def _evaluated(run: Run) -> tuple[AdaptationCurve, SupervisedMethod]:
-    """A run's evaluation, and its method with the settings of that."""
-    evaluated = measured(run)
-    method = evaluated.method
+def _load_evaluation(run: Run) -> tuple[AdaptationCurve, SupervisedMethod]:
+    evaluation = load_or_evaluate(run)
+    method = evaluation.method
     assert isinstance(method, SupervisedMethod)
     run.check_data_hashes(method.problem.data_hashes)
-    return evaluated.curve, method
+    return evaluation.curve, method
 
 
-def _pictures(images: torch.Tensor) -> NDArray[np.float64]:
+def _channels_last(images: torch.Tensor) -> NDArray[np.float64]:
     """(M, C, H, W) to (M, H, W, C)."""
     return images.movedim(1, -1).double().numpy()

@@ -1,4 +1,4 @@
-"""Figures that others published, for runs of the same protocol; see published.yaml."""
+"""Published results for runs of the same protocol; see published.yaml."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -11,17 +11,17 @@ from pydantic import BaseModel
 from metarl.experiment import flat
 from metarl.method import Problem
 
-Figure = float | tuple[float, float]
+Figure = float | tuple[float, float]  # an estimate, or an estimate and its ±
 
 
 class Published(BaseModel):
-    """What one source says of one family of tasks.
+    """Results that one source reports for one family of tasks.
 
     Attributes:
-        where: settings that make a run comparable, with their values.
-        source: who published it, and of how many tasks and seeds.
-        tasks: how many, where it is told.
-        rows: by method, then by stage of adaptation: a figure, or a figure and its ±.
+        where: settings that a comparable run must have: name to value, or to a list of values.
+        source: the publication, its number of tasks and seeds.
+        tasks: number of tasks, if reported.
+        rows: figures by method and number of adaptation steps.
     """
 
     where: dict[str, Any]
@@ -29,8 +29,8 @@ class Published(BaseModel):
     tasks: int | None = None
     rows: dict[str, dict[int, Figure]]
 
-    def fits(self, problem: Problem) -> bool:
-        """Whether figures of such a problem, evaluated so, stand beside these."""
+    def matches(self, problem: Problem) -> bool:
+        """Whether a problem, with its evaluation settings, follows the same protocol."""
         settings = flat(problem.config.model_dump(mode="json"))
         settings |= flat(problem.evaluation_settings, "evaluation.")
         return all(
@@ -40,23 +40,23 @@ class Published(BaseModel):
 
 
 @cache
-def _all() -> list[Published]:
+def _load_all() -> list[Published]:
     text = resources.files("metarl.report").joinpath("published.yaml").read_text()
     return [Published.model_validate(values) for values in yaml.safe_load(text)]
 
 
-def published(problem: Problem) -> Published | None:
-    """What was published of a problem's tasks; None where nothing was."""
-    return next((figures for figures in _all() if figures.fits(problem)), None)
+def find_published(problem: Problem) -> Published | None:
+    """The published results for a problem's tasks, if there are any."""
+    return next((results for results in _load_all() if results.matches(problem)), None)
 
 
 def estimates(row: Mapping[int, Figure]) -> dict[int, float]:
-    """A row without its intervals."""
+    """The figures of a row without their intervals."""
     return {k: value[0] if isinstance(value, tuple) else value for k, value in row.items()}
 
 
-def in_words(figure: Figure) -> str:
-    """Such as `315.7 ± 13.8`."""
+def format_figure(figure: Figure) -> str:
+    """Format a figure as in `315.7 ± 13.8`."""
     return " ± ".join(
         f"{number:g}" for number in (figure if isinstance(figure, tuple) else [figure])
     )

@@ -1,46 +1,46 @@
-"""Every method on the same data, over numbers of classes and of examples, in one table."""
+"""The overview table of a data set: every method in every setting (ways and shots)."""
 
 from collections.abc import Sequence
 
-from metarl.report.comparison import minutes
-from metarl.report.groups import Entry
-from metarl.report.published import Published, in_words
+from metarl.report.comparison import training_time
+from metarl.report.groups import ExperimentGroup
+from metarl.report.published import Published, format_figure
 
-Column = tuple[Sequence[Entry], Published | None]
+Column = tuple[Sequence[ExperimentGroup], Published | None]
 
 
-def overview(columns: Sequence[Column]) -> list[dict[str, str]]:
-    """A row for each method: its score, what was published, and the minutes that training took.
+def overview_rows(columns: Sequence[Column]) -> list[dict[str, str]]:
+    """One row per method: its score, the published score and the training time in minutes.
 
-    A score is that after as many steps as the published one is of; where none was published, after
-    all that were taken.
+    Scores are taken after as many steps as the published one, or after the last step where nothing
+    was published.
 
     Args:
-        columns: what was evaluated in each setting, and what was published of it.
+        columns: for each setting, the evaluated experiments and the published results.
     """
-    ordered = sorted(columns, key=lambda column: _size(column[0][0]))
-    labels = dict.fromkeys(entry.label for entries, _ in ordered for entry in entries)
+    ordered = sorted(columns, key=lambda column: _ways_and_shots(column[0][0]))
+    labels = dict.fromkeys(group.label for groups, _ in ordered for group in groups)
     rows = []
     for label in labels:
         row = {"": label}
-        for entries, known in ordered:
-            setting = entries[0].method.problem.title.partition(", ")[2]
-            entry = next((entry for entry in entries if entry.label == label), None)
-            figures = known.rows.get(label, {}) if known else {}
-            stage = max(figures, default=None)
-            row[setting] = _score(entry, stage) if entry else "–"
-            row[f"{setting}, published"] = "–" if stage is None else in_words(figures[stage])
-            row[f"{setting}, minutes"] = minutes(entry.runs) if entry else "–"
+        for groups, published in ordered:
+            setting = groups[0].method.problem.title.partition(", ")[2]
+            group = next((group for group in groups if group.label == label), None)
+            figures = published.rows.get(label, {}) if published else {}
+            step = max(figures, default=None)
+            row[setting] = _score(group, step) if group else "–"
+            row[f"{setting}, published"] = "–" if step is None else format_figure(figures[step])
+            row[f"{setting}, minutes"] = training_time(group.runs) if group else "–"
         rows.append(row)
     return rows
 
 
-def _size(entry: Entry) -> tuple[int, int]:
-    settings = entry.method.problem.evaluation_settings
+def _ways_and_shots(group: ExperimentGroup) -> tuple[int, int]:
+    settings = group.method.problem.evaluation_settings
     return settings["ways"] or 0, settings["shots"]
 
 
-def _score(entry: Entry, stage: int | None) -> str:
-    last = len(entry.summary.estimate) - 1
-    k = last if stage is None else min(stage, last)
-    return entry.summary.after(k) + (f" after {k}" if k else "")
+def _score(group: ExperimentGroup, step: int | None) -> str:
+    last = len(group.summary.estimate) - 1
+    k = last if step is None else min(step, last)
+    return group.summary.after(k) + (f" after {k}" if k else "")

@@ -1,8 +1,8 @@
-"""One page of results, made from run directories: what is on it was measured, not typed.
+"""The results page in Markdown, made from run directories and a folder of notes.
 
-A section a family of tasks: a table beside the published figures, a picture of adaptation and of
-training, how each run was made, and what a person concludes from it, out of a file of notes. Data
-with several sections, such as of 5 and of 20 classes, have one more before them, with all methods.
+Each section covers one family of tasks: a table with the published figures, a plot of adaptation
+and training, the commands that made the runs, and hand-written notes. Data sets with several
+sections, such as 5-way and 20-way, begin with an overview of all methods.
 """
 
 import re
@@ -16,15 +16,21 @@ from jinja2 import Environment, StrictUndefined
 
 from metarl.experiment import SEED, AnyConfig, flat
 from metarl.files import storing
-from metarl.report.comparison import by_episodes, training_curves, units_of
-from metarl.report.evaluations import Evaluated
-from metarl.report.groups import Entry, experiments, gathered, other_evaluation, short_names
-from metarl.report.paired import better, paired
+from metarl.report.comparison import training_curves, units_of, uses_episodes
+from metarl.report.evaluations import Evaluation
+from metarl.report.groups import (
+    ExperimentGroup,
+    evaluation_differences,
+    group_by,
+    group_experiments,
+    short_names,
+)
+from metarl.report.paired import paired_differences, sign_note
 from metarl.report.plots import plot_summary, units_label
-from metarl.report.published import Published, estimates, published
-from metarl.report.reproduce_command import command
-from metarl.report.results_overview import overview
-from metarl.report.results_table import results_rows, with_minus
+from metarl.report.published import Published, estimates, find_published
+from metarl.report.reproduce_command import reproduce_command
+from metarl.report.results_overview import overview_rows
+from metarl.report.results_table import results_markdown, results_rows
 from metarl.rl.config import Config
 from metarl.runs.run import Run
 from metarl.supervised.tasks import Data
@@ -37,185 +43,188 @@ class Section:
     """Experiments on the same tasks.
 
     Attributes:
-        title: its heading.
-        settings: of the tasks, as far as the title does not tell them.
-        groups: the experiments, those that were evaluated alike together.
-        known: what was published of these tasks.
+        title: the heading.
+        settings: of the tasks, apart from those that the title names.
+        protocols: the experiments by evaluation protocol.
+        published: the published results for these tasks.
     """
 
     title: str
     settings: str
-    groups: list[list[Entry]]
-    known: Published | None
+    protocols: list[list[ExperimentGroup]]
+    published: Published | None
 
     @property
-    def entries(self) -> list[Entry]:
-        """The experiments, as they are compared at first."""
-        return self.groups[0]
+    def groups(self) -> list[ExperimentGroup]:
+        """The experiments of the first protocol: the one that is plotted."""
+        return self.protocols[0]
 
     @property
     def slug(self) -> str:
-        """The name of its picture and of its notes."""
+        """The file name, without ending, of its plot and its notes."""
         return _slug(self.title)
 
 
-def write_page(evaluated: Sequence[Evaluated], page: Path, notes: Path | None) -> list[Path]:
-    """Write the page, and a picture for each of its sections into a folder of the page's name.
+def write_page(evaluations: Sequence[Evaluation], page: Path, notes: Path | None) -> list[Path]:
+    """Write the page, and one plot per section into a folder named after the page.
 
     Args:
-        evaluated: what is to be on it; those of a run's config before others.
-        page: the Markdown file. One that is there already is replaced.
-        notes: a folder with what people say: `introduction.md`, and a file for each section, by the
-            name of its picture. A file of another name is a section of its own, at the end. None
-            where nobody says anything.
+        evaluations: what the page shows; those that follow a run's config before others.
+        page: the Markdown file; an existing one is replaced.
+        notes: a folder with `introduction.md` and one file per section, named like its plot. A file
+            with another name becomes a section at the end.
 
     Returns:
-        What was written.
+        The files that were written.
 
     Raises:
-        UserError: if a run's files are damaged, or runs saw other images under the same name.
-        StorageError: if something cannot be written.
+        UserError: if a run is damaged, or runs used different images under the same name.
+        StorageError: if a file cannot be written.
     """
     files = sorted(notes.glob("*.md")) if notes else []
-    said = {file.stem: file.read_text().strip() for file in files}
-    introduction = said.pop(INTRODUCTION, "")
-    runs = {each.run.path: each.run for each in evaluated}
+    texts = {file.stem: file.read_text().strip() for file in files}
+    introduction = texts.pop(INTRODUCTION, "")
+    runs = {evaluation.run.path: evaluation.run for evaluation in evaluations}
     names = short_names(list(runs))
-    made = {path: _made(run, names) for path, run in runs.items()}
+    provenance = {path: _provenance(run, names) for path, run in runs.items()}
     folder = page.parent / page.stem
     titles: list[str] = []
-    pictures: list[Path] = []
+    plots: list[Path] = []
     kinds: list[dict[str, Any]] = []
-    # sections of the same data, or of a family with other settings, follow one another
-    for related in gathered(gathered(evaluated, _same_tasks), _same_kind):
-        # the one that was published bears the plain title
-        related.sort(key=lambda section: published(section[0].method.problem) is None)
+    # sections on the same data set, or on one family with different settings, are adjacent
+    for related in group_by(group_by(evaluations, _same_tasks), _same_kind):
+        # the section with published results has the plain title
+        related.sort(key=lambda section: find_published(section[0].method.problem) is None)
         sections: list[Section] = []
-        for of_tasks in related:
-            sections.append(_section(of_tasks, titles))
+        for evaluations_of_tasks in related:
+            sections.append(_section(evaluations_of_tasks, titles))
             titles.append(sections[-1].title)
-        described = []
+        contexts = []
         for section in sections:
-            picture = folder / f"{section.slug}.png"
+            plot = folder / f"{section.slug}.png"
             with storing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                _draw(section, picture)
-            pictures.append(picture)
-            shown = {"picture": picture.relative_to(page.parent).as_posix()}
-            conclusion = {"notes": said.pop(section.slug, "")}
-            described.append(_described(section, made) | shown | conclusion)
-        kind: dict[str, Any] = {"name": _kind(related[0]), "sections": described}
+                _plot(section, plot)
+            plots.append(plot)
+            context = _template_context(section, provenance)
+            context["picture"] = plot.relative_to(page.parent).as_posix()
+            context["notes"] = texts.pop(section.slug, "")
+            contexts.append(context)
+        kind: dict[str, Any] = {"name": _kind(related[0]), "sections": contexts}
         if len(sections) > 1 and related[0][0].run.config.domain == "supervised":
-            columns = [(section.entries, section.known) for section in sections]
-            kind["overview"] = with_minus(overview(columns))
-            kind["notes"] = said.pop(_slug(kind["name"]), "")
+            columns = [(section.groups, section.published) for section in sections]
+            kind["overview"] = results_markdown(overview_rows(columns))
+            kind["notes"] = texts.pop(_slug(kind["name"]), "")
         kinds.append(kind)
     template = resources.files("metarl.report").joinpath("results_page.md").read_text()
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     text = environment.from_string(template).render(
-        introduction=introduction, kinds=kinds, rest=list(said.values())
+        introduction=introduction, kinds=kinds, rest=list(texts.values())
     )
     with storing(page):
         page.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
-    return [page, *pictures]
+    return [page, *plots]
 
 
-def _section(of_tasks: Sequence[Evaluated], taken: Collection[str]) -> Section:
-    """What there is of the same tasks; `taken` are the titles of other sections.
+def _section(evaluations: Sequence[Evaluation], titles: Collection[str]) -> Section:
+    """The section of evaluations on the same tasks; `titles` are those of earlier sections.
 
     Raises:
-        UserError: if its runs saw other images under the same name.
+        UserError: if the runs used different images under the same name.
     """
-    first, *others = of_tasks
+    first, *others = evaluations
     for other in others:
         other.run.check_data_hashes(first.run.data_hashes())
-    groups = [experiments(group) for group in gathered(of_tasks, _same_protocol)]
-    problem = groups[0][0].method.problem
-    title, settings = problem.title, _tasks(groups[0][0].runs[0].config)
-    if title in taken:  # such as with other dynamics
+    protocols = [group_experiments(group) for group in group_by(evaluations, _same_protocol)]
+    problem = protocols[0][0].method.problem
+    title, settings = problem.title, _task_settings(protocols[0][0].runs[0].config)
+    if title in titles:  # the same family with other settings
         title += f", {settings}"
-    return Section(title, settings, groups, published(problem))
+    return Section(title, settings, protocols, find_published(problem))
 
 
-def _described(section: Section, made: Mapping[Path, Mapping[str, str]]) -> dict[str, str]:
-    """What the page says of a section; `made` is how each run was, by its path."""
-    found = [each for group in section.groups for each in paired(group)]
-    paths = [run.path for group in section.groups for entry in group for run in entry.runs]
+def _template_context(
+    section: Section, provenance: Mapping[Path, Mapping[str, str]]
+) -> dict[str, str]:
+    """The variables of the template for a section; `provenance` is by run directory."""
+    differences = [pair for groups in section.protocols for pair in paired_differences(groups)]
+    paths = [run.path for groups in section.protocols for group in groups for run in group.runs]
     return {
         "title": section.title,
         "settings": section.settings,
-        "axis": section.entries[0].method.problem.metric.axis,
-        "counted": units_label(units_of(section.entries)),
-        "table": with_minus(results_rows(section.groups, section.known, found)),
-        "better": " ".join(dict.fromkeys(map(better, found))),
-        "source": section.known.source if section.known else "",
-        "runs": with_minus([made[path] for path in dict.fromkeys(paths)]),
+        "axis": section.groups[0].method.problem.metric.axis,
+        "units": units_label(units_of(section.groups)),
+        "table": results_markdown(results_rows(section.protocols, section.published, differences)),
+        "sign_note": " ".join(dict.fromkeys(map(sign_note, differences))),
+        "source": section.published.source if section.published else "",
+        "runs": results_markdown([provenance[path] for path in dict.fromkeys(paths)]),
     }
 
 
-def _kind(section: Sequence[Evaluated]) -> str:
-    """The name of a section's data, or of its family of tasks."""
-    config = section[0].run.config
+def _kind(evaluations: Sequence[Evaluation]) -> str:
+    """The name of a section's data set or family of tasks."""
+    config = evaluations[0].run.config
     return config.family.name if isinstance(config, Config) else cast(Data, config.data).name
 
 
-def _same_kind(sections: Sequence[Sequence[Evaluated]], other: Sequence[Evaluated]) -> bool:
+def _same_kind(sections: Sequence[Sequence[Evaluation]], other: Sequence[Evaluation]) -> bool:
     return _kind(sections[0]) == _kind(other)
 
 
-def _same_tasks(section: Sequence[Evaluated], other: Evaluated) -> bool:
+def _same_tasks(section: Sequence[Evaluation], other: Evaluation) -> bool:
     first = section[0]
     same_title = first.method.problem.title == other.method.problem.title
-    return same_title and _tasks(first.run.config) == _tasks(other.run.config)
+    return same_title and _task_settings(first.run.config) == _task_settings(other.run.config)
 
 
-def _same_protocol(group: Sequence[Evaluated], other: Evaluated) -> bool:
-    """Whether it was evaluated alike; of a run that is there, other step sizes are another one."""
-    there = [each.run for each in group]
-    return other.run not in there and not other_evaluation(group[0].method, other.method)
+def _same_protocol(group: Sequence[Evaluation], other: Evaluation) -> bool:
+    """Whether scores compare; a second evaluation of the same run is another protocol."""
+    runs = [evaluation.run for evaluation in group]
+    return other.run not in runs and not evaluation_differences(group[0].method, other.method)
 
 
 def _slug(title: str) -> str:
-    """A title as the name of a file, such as `point-navigation`."""
+    """A title as a file name, such as `point-navigation`."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def _tasks(config: AnyConfig) -> str:
-    """What the tasks are, but for what their title tells."""
-    settings = flat(config.model_dump(mode="json"))
-    told = {
+def _task_settings(config: AnyConfig) -> str:
+    """The settings of the tasks that their title doesn't name."""
+    settings = {
         name.rpartition(".")[2]: value
-        for name, value in settings.items()
+        for name, value in flat(config.model_dump(mode="json")).items()
         if name.startswith(("family.settings.", "data."))
         and name not in (*SEED, "data.name", "data.ways")
     }
-    return ", ".join(f"{name} {value}" for name, value in told.items())
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
-def _made(run: Run, names: Mapping[Path, str]) -> dict[str, str]:
-    """How a run was made."""
+def _provenance(run: Run, names: Mapping[Path, str]) -> dict[str, str]:
     description = run.checkpoint().description
     return {
         "run": names[run.path],
-        "command": f"`{command(run.config)}`",
+        "command": f"`{reproduce_command(run.config)}`",
         "updates": str(description.iteration),
         "hardware": description.machine or "not recorded",
         "commit": f"`{description.commit[:9]}`" if description.commit else "not recorded",
     }
 
 
-def _draw(section: Section, picture: Path) -> None:
-    entries, known = section.entries, section.known
-    problem = entries[0].method.problem
-    used = {entry.label: entry.curves[0].episodes for entry in entries}
-    row = known.rows.get("MAML") if known else None
+def _plot(section: Section, file: Path) -> None:
+    groups, published = section.groups, section.published
+    problem = groups[0].method.problem
+    row = published.rows.get("MAML") if published else None
     plot_summary(
-        {entry.label: entry.summary for entry in entries},
-        {entry.label: training_curves(entry) for entry in entries},
+        {group.label: group.summary for group in groups},
+        {group.label: training_curves(group) for group in groups},
         problem.metric,
         problem.title,
-        picture,
-        counted=units_of(entries),
-        episodes=used if by_episodes(entries) else None,
+        file,
+        units=units_of(groups),
+        episodes=(
+            {group.label: group.curves[0].episodes for group in groups}
+            if uses_episodes(groups)
+            else None
+        ),
         published=estimates(row) if row else None,
     )

@@ -1,4 +1,4 @@
-"""A table of the page of results: a row for each experiment, seed, and published figure."""
+"""The table of a section of the results page: one row per experiment, seed and published figure."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,111 +7,122 @@ from statistics import fmean
 import yaml
 
 from metarl.evaluation import Summary, mean_over_tasks
-from metarl.method import AdaptationUnit
-from metarl.report.comparison import markdown_table, minutes
-from metarl.report.groups import OWN, Entry
-from metarl.report.paired import Difference
-from metarl.report.published import Published, in_words
+from metarl.report.comparison import markdown_table, training_time
+from metarl.report.groups import METHOD_SPECIFIC, ExperimentGroup
+from metarl.report.paired import PairedDifference
+from metarl.report.published import Published, format_figure
 from metarl.runs.run import Run
 
-STAGES = (0, 1, 2, 3, 5, 10, 12)  # as far as a run goes
-# settings of an evaluation that a section's title or another column tells
-TOLD = {*OWN, "ways", "shots", "tasks", "trajectories"}
-# what a row is of, its scores by stage, and what it took
+STEPS = (0, 1, 2, 3, 5, 10, 12)  # columns, as far as any row goes
+# evaluation settings that the section's title or another column shows
+SHOWN_ELSEWHERE = {*METHOD_SPECIFIC, "ways", "shots", "tasks", "trajectories"}
+# descriptive cells by column, scores by number of adaptation steps, training costs by column
 Row = tuple[dict[str, str], dict[int, str], dict[str, str]]
 
 
 def results_rows(
-    groups: Sequence[Sequence[Entry]], known: Published | None, found: Sequence[Difference]
+    protocols: Sequence[Sequence[ExperimentGroup]],
+    published: Published | None,
+    differences: Sequence[PairedDifference],
 ) -> list[dict[str, str]]:
-    """A row for each experiment and protocol, for each of its seeds, and for each published one.
+    """One row per experiment and protocol, per seed, and per published method.
 
     Args:
-        groups: the experiments on the same tasks, those that were evaluated alike together.
-        known: what was published of these tasks.
-        found: a meta-learner less others, for a column.
+        protocols: the experiments on the same tasks, by evaluation protocol.
+        published: the published results for these tasks.
+        differences: paired differences between experiments, for a column.
     """
-    entries = [entry for group in groups for entry in group]
-    settings = [entry.method.problem.evaluation_settings for entry in entries]
+    groups = [group for protocol in protocols for group in protocol]
+    settings = [group.method.problem.evaluation_settings for group in groups]
     varying = [
         name
         for name in settings[0]
-        if name not in TOLD and any(other.get(name) != settings[0][name] for other in settings)
+        if name not in SHOWN_ELSEWHERE
+        and any(other.get(name) != settings[0][name] for other in settings)
     ]
-    rows = []
-    for entry, less in zip(entries, _differences(entries, found), strict=True):
-        (words, scores, cost), *of_seeds = _measured(entry, varying)
-        rows += [(words, scores, less | cost), *of_seeds]
-    if known:
-        for method, figures in known.rows.items():
-            words = {"": f"*published: {method}*", "tasks": str(known.tasks or "")}
-            rows.append((words, {k: in_words(figure) for k, figure in figures.items()}, {}))
-    reached = {k for _, scores, _ in rows for k in scores}
-    stages = {_heading(k): k for k in STAGES if k in reached}
-    first, _, last = rows[0]
+    rows: list[Row] = []
+    for group, cells in zip(groups, _difference_cells(groups, differences), strict=True):
+        (description, scores, costs), *seeds = _group_rows(group, varying)
+        rows += [(description, scores, cells | costs), *seeds]
+    if published:
+        for method, figures in published.rows.items():
+            description = {"": f"*published: {method}*", "tasks": str(published.tasks or "")}
+            rows.append((description, {k: format_figure(f) for k, f in figures.items()}, {}))
+    present = {k for _, scores, _ in rows for k in scores}
+    headings = {_heading(k): k for k in STEPS if k in present}
+    # the first row has every column; published rows and seeds leave some of them empty
+    first_columns, _, last_columns = rows[0]
     return [
-        {name: words.get(name, "") for name in first}
-        | {heading: scores.get(k, "–") for heading, k in stages.items()}
-        | {name: cost.get(name, "") for name in last}
-        for words, scores, cost in rows
+        {name: description.get(name, "") for name in first_columns}
+        | {heading: scores.get(k, "–") for heading, k in headings.items()}
+        | {name: costs.get(name, "") for name in last_columns}
+        for description, scores, costs in rows
     ]
 
 
-def _measured(entry: Entry, varying: Sequence[str]) -> list[Row]:
-    """The rows of one experiment: all seeds together, and each alone.
+def _group_rows(group: ExperimentGroup, varying: Sequence[str]) -> list[Row]:
+    """The rows of one experiment: all seeds together, then each seed.
 
     Args:
-        entry: the experiment.
-        varying: settings of the evaluation that are not the same in all rows.
+        group: the experiment.
+        varying: the evaluation settings that differ between the rows of the table.
     """
-    curve = entry.curves[0]
-    sizes = dict.fromkeys(", ".join(f"{s:g}" for s in c.step_sizes[:3]) for c in entry.curves)
-    unit: AdaptationUnit | None = entry.method.adaptation_unit
-    how = f"1 {unit.name} per stage" if unit and not curve.step_sizes else " or ".join(sizes)
+    curve = group.curves[0]
+    schedules = dict.fromkeys(", ".join(f"{s:g}" for s in c.step_sizes[:3]) for c in group.curves)
+    unit = group.method.adaptation_unit
+    step = f"1 {unit.name} per step" if unit and not curve.step_sizes else " or ".join(schedules)
     if len(curve.step_sizes) > 3:
-        how += ", …"
-    settings = entry.method.problem.evaluation_settings
+        step += ", …"
+    settings = group.method.problem.evaluation_settings
     common = {name: yaml.safe_dump(settings.get(name)).split("\n")[0] for name in varying}
-    common["step sizes"] = how or "–"
+    common["step sizes"] = step or "–"
     if curve.episodes:
-        common["episodes a stage"] = str(curve.episodes[1]) if len(curve.episodes) > 1 else "–"
+        common["episodes per step"] = str(curve.episodes[1]) if len(curve.episodes) > 1 else "–"
 
     def row(label: str, runs: Sequence[Run], summary: Summary) -> Row:
         seeds = ", ".join(str(run.config.seed) for run in runs)
-        words = {"": label, **common, "seeds": seeds, "tasks": str(len(curve.tasks))}
-        return words, {k: summary.after(k) for k in range(len(summary.estimate))}, cost(runs)
+        description = {"": label, **common, "seeds": seeds, "tasks": str(len(curve.tasks))}
+        return description, {k: summary.after(k) for k in range(len(summary.estimate))}, costs(runs)
 
-    def cost(runs: Sequence[Run]) -> dict[str, str]:
+    def costs(runs: Sequence[Run]) -> dict[str, str]:
         samples = [run.checkpoint().description.samples for run in runs]
         return {
-            entry.method.problem.metric.samples: f"{fmean(samples) / 1e6:.2f} M",
-            "minutes": minutes(runs),
+            group.method.problem.metric.samples: f"{fmean(samples) / 1e6:.2f} M",
+            "minutes": training_time(runs),
         }
 
-    rows = [row(entry.label, entry.runs, entry.summary)]
-    if len(entry.runs) > 1:
-        for run, each in zip(entry.runs, entry.curves, strict=True):
-            label = f"{entry.label}, seed {run.config.seed}"
-            rows.append(row(label, [run], mean_over_tasks(each.scores)))
+    rows = [row(group.label, group.runs, group.summary)]
+    if len(group.runs) > 1:
+        for run, curve_of_seed in zip(group.runs, group.curves, strict=True):
+            label = f"{group.label}, seed {run.config.seed}"
+            rows.append(row(label, [run], mean_over_tasks(curve_of_seed.scores)))
     return rows
 
 
-def _differences(entries: Sequence[Entry], found: Sequence[Difference]) -> list[dict[str, str]]:
-    """For each experiment a column: by how much another is above it after a step, task by task."""
-    firsts = list(dict.fromkeys(each.first.label for each in found))
-    heading = f"{firsts[0] if len(firsts) == 1 else 'a meta-learner'} less it, after 1"
-    less = {id(each.first): "itself" for each in found} | {
-        id(each.second): each.summary.after(1)
-        + (f" ({each.first.label})" if len(firsts) > 1 else "")
-        for each in found
+def _difference_cells(
+    groups: Sequence[ExperimentGroup], differences: Sequence[PairedDifference]
+) -> list[dict[str, str]]:
+    """One cell per experiment: the reference's score minus its own after one step, task by task.
+
+    The cell names the reference only where the protocols have different ones.
+    """
+    if not differences:
+        return [{} for _ in groups]
+    references = {pair.reference.label: pair.reference for pair in differences}
+    labels = {reference.method.label for reference in references.values()}
+    heading = f"{labels.pop() if len(labels) == 1 else 'meta-learner'} − method (1 step)"
+    cells = {id(pair.reference): "– (reference)" for pair in differences} | {
+        id(pair.other): pair.summary.after(1)
+        + (f" ({pair.reference.label})" if len(references) > 1 else "")
+        for pair in differences
     }
-    return [{heading: less.get(id(entry), "–")} if found else {} for entry in entries]
+    return [{heading: cells.get(id(group), "–")} for group in groups]
 
 
-def _heading(stage: int) -> str:
-    return "before" if stage == 0 else f"after {stage}"
+def _heading(step: int) -> str:
+    return "pre-adaptation" if step == 0 else f"{step} step{'s' * (step > 1)}"
 
 
-def with_minus(rows: Sequence[Mapping[str, str]]) -> str:
-    """A table in which a minus is one, where it is before a number and not part of a command."""
+def results_markdown(rows: Sequence[Mapping[str, str]]) -> str:
+    """The table in Markdown, with minus signs in numbers but not in commands."""
     return re.sub(r"(?<=[ \[])-(?=\d)", "−", markdown_table(rows))

@@ -1,4 +1,4 @@
-"""Videos of a policy before and after adaptation, side by side."""
+"""Videos of episodes, one or several next to each other."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,19 +22,19 @@ Frame = NDArray[np.uint8]
 
 TITLE, CAPTION = 40, 56
 MAX_FPS = 30
-NARROWEST = 256
+MIN_WIDTH = 256  # of an episode's frames
 GIF_WIDTH, GIF_FPS, GIF_COLOURS = 720, 15, 64
 INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode as it was seen.
+    """A recorded episode.
 
     Attributes:
-        frames: pictures (height, width, 3), the first before the first step.
+        frames: images (height, width, 3); the first shows the initial state.
         returns: the sum of rewards up to each frame.
-        fps: at which it plays in real time.
+        fps: frames per second for playback in real time.
     """
 
     frames: Sequence[Frame]
@@ -50,28 +50,28 @@ def record(
     seed: int,
     memory: Memory = (),
 ) -> Episode:
-    """Play one episode, with actions drawn as in training, and take a picture of every step.
+    """Record one episode with sampled actions in a new environment.
 
     Args:
-        policy: what the parameters are of.
-        params: of one policy.
-        family: environments; they must render "rgb_array".
+        policy: the policy.
+        params: its parameters.
+        family: must support the render mode "rgb_array".
         task: (T,).
-        seed: fixes start and action noise.
-        memory: what the policy remembers of earlier episodes, every leaf (1, ...).
+        seed: of the initial state and the actions.
+        memory: the state of a recurrent policy after earlier episodes, every leaf (1, ...).
 
     Raises:
-        RuntimeError: if nothing can be rendered, with what to install.
+        RuntimeError: if rendering is not available; the message says what to install.
     """
     env = family.make(render_mode="rgb_array")
     try:
-        return film(policy, params, env, family.horizon, task, seed, memory)
+        return record_in(policy, params, env, family.horizon, task, seed, memory)
     finally:
         env.close()
 
 
 @torch.no_grad()
-def film(
+def record_in(
     policy: Policy,
     params: Params,
     env: gym.Env[Any, Any],
@@ -80,49 +80,48 @@ def film(
     seed: int,
     memory: Memory = (),
 ) -> Episode:
-    """As `record`, in an environment that exists and stays open; it is told no task where None."""
+    """Like `record`, in an existing environment; its task is unchanged where `task` is None."""
     rng = make_rng(seed, "video")
     noise = torch.from_numpy(policy.noise(rng, (horizon, 1)))
     options = None if task is None else {"task": task}
     observation, _ = env.reset(seed=int(rng.integers(2**31)), options=options)
-    frames, returns = [_picture(env.render())], [0.0]
+    frames, returns = [_check_frame(env.render())], [0.0]
     for t in range(horizon):
-        seen = torch.from_numpy(np.asarray(observation, dtype=np.float32))[None]
-        distribution, memory = policy.step(params, memory, seen)
+        observations = torch.from_numpy(np.asarray(observation, dtype=np.float32))[None]
+        distribution, memory = policy.step(params, memory, observations)
         action = policy.act(distribution, noise[t])
         observation, reward, terminated, truncated, _ = env.step(action[0].numpy())
         memory = policy.remember(
             memory, action, torch.tensor([float(reward)]), torch.tensor([terminated])
         )
-        frames.append(_picture(env.render()))
+        frames.append(_check_frame(env.render()))
         returns.append(returns[-1] + float(reward))
         if terminated or truncated:
             break
     return Episode(frames, returns, float(env.metadata.get("render_fps", MAX_FPS)))
 
 
-def _picture(frame: object) -> Frame:
+def _check_frame(frame: object) -> Frame:
     if not isinstance(frame, np.ndarray) or frame.ndim != 3:
-        raise RuntimeError("the environment renders no picture with render_mode='rgb_array'")
-    # pixels of a small one become squares: there has to be room for what is written above
-    factor = math.ceil(NARROWEST / frame.shape[1])
+        raise RuntimeError("the environment renders no image with render_mode='rgb_array'")
+    # small images are enlarged without smoothing, so that the caption fits above them
+    factor = math.ceil(MIN_WIDTH / frame.shape[1])
     enlarged: Frame = frame.astype(np.uint8, copy=False)
     return enlarged.repeat(factor, 0).repeat(factor, 1) if factor > 1 else enlarged
 
 
-def side_by_side(
+def compose_frames(
     episodes: Mapping[str, Episode], title: str, length: int = 0
 ) -> tuple[list[Frame], float]:
-    """One video of several episodes, each with its name and the return so far.
+    """Compose one video of several episodes, each with its name and its return so far.
 
     Args:
         episodes: by name, such as "before adaptation".
-        title: what the task is.
-        length: in frames; that of the longest episode, if that is more. An episode that is over
-            stands still.
+        title: of the video, such as the task.
+        length: the least number of frames. Shorter episodes stop at their last frame.
 
     Returns:
-        Frames, and how many a second. At most 30: where the steps are shorter, some are left out.
+        The frames, and frames per second: at most 30, so that frames of short steps are dropped.
     """
     first = next(iter(episodes.values()))
     stride = math.ceil(first.fps / MAX_FPS)
@@ -133,7 +132,7 @@ def side_by_side(
 
 def _compose(episodes: Mapping[str, Episode], title: str, index: int) -> Frame:
     height, width = next(iter(episodes.values())).frames[0].shape[:2]
-    # even sides: the video format wants them
+    # H.264 needs an even width and height
     size = (_even(width * len(episodes)), _even(TITLE + CAPTION + height))
     canvas = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(canvas)
@@ -141,7 +140,7 @@ def _compose(episodes: Mapping[str, Episode], title: str, index: int) -> Frame:
     for column, (name, episode) in enumerate(episodes.items()):
         now = min(index, len(episode.frames) - 1)
         left = column * width
-        # captions stand above the pictures: below, a player's controls would cover them
+        # captions are above the images: below, a player's controls would cover them
         canvas.paste(Image.fromarray(episode.frames[now]), (left, TITLE + CAPTION))
         centre = left + width // 2
         draw.text((centre, TITLE + 16), name, INK, _font(19), anchor="mm")
@@ -162,7 +161,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def write_mp4(path: Path, frames: Sequence[Frame], fps: float) -> None:
-    """Write H.264, which browsers play."""
+    """Write an H.264 video, which browsers play."""
     with imageio.get_writer(
         path, fps=fps, codec="libx264", quality=7, macro_block_size=2, pixelformat="yuv420p"
     ) as writer:
@@ -171,23 +170,23 @@ def write_mp4(path: Path, frames: Sequence[Frame], fps: float) -> None:
 
 
 def write_gif(path: Path, frames: Sequence[Frame], fps: float) -> None:
-    """Write a GIF that repeats, in the size, rate and colours that a README has room for."""
+    """Write a looping GIF, reduced in size, frame rate and colours to fit a README."""
     stride = math.ceil(fps / GIF_FPS)
-    pictures = [Image.fromarray(frame) for frame in frames[::stride]]
-    width, height = pictures[0].size
+    images = [Image.fromarray(frame) for frame in frames[::stride]]
+    width, height = images[0].size
     scale = min(1.0, GIF_WIDTH / width)
     size = (round(width * scale), round(height * scale))
-    pictures = [
+    images = [
         # octree, because median cut drops the few pixels that mark the task
-        picture.resize(size, Image.Resampling.LANCZOS).quantize(
+        image.resize(size, Image.Resampling.LANCZOS).quantize(
             GIF_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
         )
-        for picture in pictures
+        for image in images
     ]
-    pictures[0].save(
+    images[0].save(
         path,
         save_all=True,
-        append_images=pictures[1:],
+        append_images=images[1:],
         duration=round(1000 * stride / fps),
         loop=0,
         optimize=True,
