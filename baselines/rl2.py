@@ -25,7 +25,7 @@ from metarl.evaluation import AdaptationCurve
 from metarl.method import EPISODES, AdaptationUnit, Metrics, TrainingState
 from metarl.networks.layers import uniform
 from metarl.networks.recurrent import init_recurrent, recurrent_sequence, recurrent_step
-from metarl.optim.first_order import Objective
+from metarl.optim import Objective
 from metarl.parallel import map_chunks, one_thread
 from metarl.params import Params, flatten, repeat
 from metarl.rl.advantages import discounted_returns
@@ -316,7 +316,7 @@ class TrialObjective:
         values = memories @ params[f"{VALUE}weight"] + params[f"{VALUE}bias"]
         return policy.distribution(params, memories), values.squeeze(-1)
 
-    def evaluate(self, theta: Params) -> tuple[float, float]:
+    def value_and_kl(self, theta: Params) -> tuple[float, float]:
         """Not defined: PPO has no line search."""
         raise NotImplementedError
 

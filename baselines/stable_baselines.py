@@ -14,9 +14,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
 from metarl.errors import UserError
+from metarl.io import read_zip, unzip
 from metarl.networks.layers import ACTIVATIONS
 from metarl.params import Params
-from metarl.reading import read_zip, unzip
 from metarl.rl.policies import GaussianPolicy, Policy
 
 # what a model's file needs of us: its settings and its weights; whatever else is in it stays there

@@ -1,7 +1,7 @@
-"""Context parameters: further inputs of a network, which alone adapt (Zintgraf et al. 2019).
+"""Context parameters: additional inputs of a network, the only ones adapted (Zintgraf et al. 2019).
 
-They stand among the meta-parameters for their name and their number alone: where a task begins
-they are zeros, always, and the outer step learns what the network makes of them.
+They are part of the meta-parameters for their name and their size only: adaptation starts from
+zeros on every task, and the outer loop learns how the network uses them.
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ CONTEXT = "context"
 
 
 def with_context(params: Params, size: int) -> Params:
-    """The same parameters, and `context` (size,), zeros; none where the size is 0."""
+    """Add `context` (size,), zeros, unless the size is 0."""
     return params | {CONTEXT: torch.zeros(size)} if size else params
 
 
-def beside_context(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """Inputs (..., M, S) with the context (..., C) beside each, (..., M, S + C).
+def concat_context(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Append the context (..., C) to each input (..., M, S): (..., M, S + C).
 
-    As they are where the parameters have no context.
+    Parameters without a context leave the inputs unchanged.
     """
     if CONTEXT not in params:
         return inputs
@@ -31,5 +31,5 @@ def beside_context(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
 
 
 def without_context(params: Mapping[str, Tensor]) -> Params:
-    """The other parameters."""
+    """All parameters except the context."""
     return {name: leaf for name, leaf in params.items() if name != CONTEXT}

@@ -1,4 +1,4 @@
-"""Rows of numbers as a pandas frame, where pandas is there: nothing else here needs it."""
+"""Conversion to pandas, which is an optional dependency."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def frame(rows: Iterable[Mapping[str, Any]]) -> "DataFrame":
-    """A frame with a column for each name.
+def to_dataframe(rows: Iterable[Mapping[str, Any]]) -> "DataFrame":
+    """A pandas DataFrame with one row for each mapping and one column for each key.
 
     Raises:
         UserError: if pandas is not installed.
     """
     try:
-        import pandas
+        import pandas  # imported here because it is optional
     except ImportError as error:
-        raise UserError("to_frame() makes a frame of pandas: pip install pandas") from error
+        raise UserError("to_frame() requires pandas: pip install pandas") from error
     return pandas.DataFrame.from_records(list(rows))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.dataframe import frame
+from metarl.dataframe import to_dataframe
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -103,7 +103,7 @@ class AdaptationCurve:
         Raises:
             UserError: if pandas is not installed.
         """
-        return frame(
+        return to_dataframe(
             {"task": task, "step": step, "score": score}
             | ({"episodes": self.episodes[step]} if self.episodes else {})
             for task, scores in enumerate(self.scores.tolist())

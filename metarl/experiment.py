@@ -17,9 +17,9 @@ from metarl.config.registry import Registry
 from metarl.config.safe_yaml import LARGEST, parse_yaml
 from metarl.config.sections import section_of
 from metarl.errors import UserError, did_you_mean
-from metarl.files import read_bounded
+from metarl.io import read_bytes
 from metarl.networks import NETWORKS
-from metarl.optim.first_order import OUTER_STEPS
+from metarl.optim import OPTIMIZERS
 from metarl.rl.config import Config, PolicyConfig
 from metarl.supervised.config import DATA, OWN_NETWORK, OWN_TASKS, SupervisedConfig
 
@@ -102,7 +102,7 @@ def read_values(path: Path) -> dict[str, Any]:
         UserError: if the file cannot be read, or is not a mapping in YAML.
     """
     try:
-        text = read_bounded(path, LARGEST).decode()
+        text = read_bytes(path, LARGEST).decode()
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the config {str(path)!r}: {error}") from error
     values = parse_yaml(text, f"{str(path)!r}")
@@ -221,7 +221,7 @@ def _settings(registry: Registry, own: str, kind: str) -> Collection[str]:
 
 # what says of which kind a section is, and which settings a kind has
 KINDS: dict[str, Callable[[str], Collection[str]]] = {
-    "outer.algorithm": partial(_settings, OUTER_STEPS, ""),
+    "outer.algorithm": partial(_settings, OPTIMIZERS, ""),
     "network.kind": partial(_settings, NETWORKS, OWN_NETWORK),
     "data.name": partial(_settings, DATA, OWN_TASKS),
     "policy.network": PolicyConfig.settings_of,

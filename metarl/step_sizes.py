@@ -46,7 +46,7 @@ def split(meta: Mapping[str, Tensor]) -> tuple[Params, Params]:
     return theta, alpha
 
 
-def initial(meta: Mapping[str, Tensor]) -> Params:
+def initial_params(meta: Mapping[str, Tensor]) -> Params:
     """Where the adaptation of every task starts: θ, with a context of zeros where there is one."""
     theta, _ = split(meta)
     if CONTEXT not in theta:

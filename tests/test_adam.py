@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metarl.optim.first_order import adam_step
+from metarl.optim import adam_step
 from metarl.params import flatten
 
 

@@ -12,7 +12,7 @@ from metarl.config.sections import MethodSection
 from metarl.envs import FAMILIES
 from metarl.method import ADAPTATION_UNITS, PROBLEMS
 from metarl.networks import NETWORKS
-from metarl.optim.first_order import OUTER_STEPS
+from metarl.optim import OPTIMIZERS
 from metarl.rl.methods import METHODS as RL_METHODS
 from metarl.rl.methods import SETTINGS as RL_SETTINGS
 from metarl.supervised.config import DATA
@@ -20,7 +20,7 @@ from metarl.supervised.methods import METHODS as SUPERVISED_METHODS
 from metarl.supervised.methods import SETTINGS as SUPERVISED_SETTINGS
 
 ROOT = Path(__file__).parent.parent
-REGISTRIES = [PROBLEMS, RL_METHODS, SUPERVISED_METHODS, OUTER_STEPS, NETWORKS, DATA, FAMILIES]
+REGISTRIES = [PROBLEMS, RL_METHODS, SUPERVISED_METHODS, OPTIMIZERS, NETWORKS, DATA, FAMILIES]
 METHODS = [
     pytest.param(registry, name, id=f"{entry.split(':')[0]}-{name}")
     for registry in (RL_METHODS, SUPERVISED_METHODS)

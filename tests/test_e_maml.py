@@ -114,12 +114,12 @@ def test_gradient_and_value_are_those_of_the_candidates_that_a_line_search_sees(
 ) -> None:
     theta, objective = objective_of(policy, steps)
     gradient, value = objective.gradient(theta)
-    assert value == pytest.approx(objective.evaluate(theta)[0])
+    assert value == pytest.approx(objective.value_and_kl(theta)[0])
     direction = torch.randn(
         gradient.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64
     )
     ahead, behind = (
-        objective.evaluate(unflatten(flatten(theta) + size * direction, theta))[0]
+        objective.value_and_kl(unflatten(flatten(theta) + size * direction, theta))[0]
         for size in (1e-5, -1e-5)
     )
     assert float(gradient @ direction) == pytest.approx((ahead - behind) / 2e-5, rel=1e-6)
@@ -129,7 +129,7 @@ def test_by_hand_and_by_autograd_it_is_the_same() -> None:
     (theta, by_hand), (_, autograd) = (objective_of(policy, 2) for policy in POLICIES)
     assert [derivatives.serves(policy) for policy in POLICIES] == [True, False]
     torch.testing.assert_close(by_hand.gradient(theta), autograd.gradient(theta))
-    torch.testing.assert_close(by_hand.evaluate(theta), autograd.evaluate(theta))
+    torch.testing.assert_close(by_hand.value_and_kl(theta), autograd.value_and_kl(theta))
 
 
 def test_the_credit_is_the_score_of_the_actions_times_what_came_of_them() -> None:

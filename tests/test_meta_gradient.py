@@ -10,8 +10,7 @@ from torch.func import hessian, vmap
 from torch.utils import _pytree as pytree
 
 from metarl.networks.module import Stateless
-from metarl.optim.first_order import Adam
-from metarl.optim.trust_region import TrustRegion
+from metarl.optim import Adam, TrustRegion
 from metarl.parallel import move
 from metarl.params import flatten, repeat, unflatten
 from metarl.rl import mlp_gradients as derivatives
@@ -135,8 +134,8 @@ def check_slopes(gradient, function, theta, rtol, atol):
 def test_meta_gradient_equals_finite_differences(policy, estimator, steps) -> None:
     theta, objective = problem(policy, steps=steps, estimator=estimator)
     gradient, value = objective.gradient(theta)
-    assert value == pytest.approx(objective.evaluate(theta)[0])
-    check_slopes(gradient, lambda t: objective.evaluate(t)[0], theta, rtol=1e-6, atol=1e-8)
+    assert value == pytest.approx(objective.value_and_kl(theta)[0])
+    check_slopes(gradient, lambda t: objective.value_and_kl(t)[0], theta, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -153,12 +152,12 @@ def test_the_whole_inner_loop_has_exact_gradients_and_curvature(policy, settings
     theta, objective = problem(policy, **settings)
     assert any(name.startswith(PREFIX) for name in theta) == ("learned_step_sizes" in settings)
     gradient, _ = objective.gradient(theta)
-    check_slopes(gradient, lambda t: objective.evaluate(t)[0], theta, rtol=1e-6, atol=1e-8)
+    check_slopes(gradient, lambda t: objective.value_and_kl(t)[0], theta, rtol=1e-6, atol=1e-8)
     vector = torch.randn(len(gradient), dtype=torch.float64)
     # along a line through θ the divergence is half its curvature's quadratic form, to second order
     step = 1e-4
-    _, ahead = objective.evaluate(unflatten(flatten(theta) + step * vector, theta))
-    _, behind = objective.evaluate(unflatten(flatten(theta) - step * vector, theta))
+    _, ahead = objective.value_and_kl(unflatten(flatten(theta) + step * vector, theta))
+    _, behind = objective.value_and_kl(unflatten(flatten(theta) - step * vector, theta))
     quadratic = float(vector @ objective.curvature(theta)(vector))
     assert quadratic == pytest.approx((ahead + behind) / step**2, rel=1e-3)
 
@@ -256,7 +255,7 @@ def padded(samples: Samples, happened: int) -> Samples:
 
 def test_before_the_step_all_ratios_are_one_and_the_divergence_is_zero(policy) -> None:
     theta, objective = problem(policy)
-    value, kl = objective.evaluate(theta)
+    value, kl = objective.value_and_kl(theta)
     post = objective.rollouts.post
     mean_advantage = (post.weights * post.advantages).sum(1).mean()
     assert value == pytest.approx(float(mean_advantage), abs=1e-12)
@@ -265,10 +264,10 @@ def test_before_the_step_all_ratios_are_one_and_the_divergence_is_zero(policy) -
 
 def test_an_accepted_step_improves_within_the_region(policy) -> None:
     theta, objective = problem(policy)
-    before, _ = objective.evaluate(theta)
+    before, _ = objective.value_and_kl(theta)
     after, _, step = TrustRegion(curvature_fraction=1).step(theta, objective, {}, 0)
     assert step["outer/accepted"]
-    assert objective.evaluate(after) == (step["outer/objective"], step["outer/kl"])
+    assert objective.value_and_kl(after) == (step["outer/objective"], step["outer/kl"])
     assert step["outer/objective"] > before
     assert 0.0 < step["outer/kl"] <= 0.01
 
@@ -472,7 +471,7 @@ def test_derivatives_by_hand_are_those_of_autograd(pair, settings, monkeypatch) 
     for at in (theta, elsewhere):
         ours, theirs = (one.gradient(at) for one in (by_hand, autograd))
         torch.testing.assert_close(ours, theirs, **exactly)
-    ours, theirs = (one.evaluate(elsewhere) for one in (by_hand, autograd))
+    ours, theirs = (one.value_and_kl(elsewhere) for one in (by_hand, autograd))
     torch.testing.assert_close(ours, theirs, **exactly)
     both = [proximal(one, kl_penalty=0.5).gradient(elsewhere) for one in (by_hand, autograd)]
     torch.testing.assert_close(*both, **exactly)

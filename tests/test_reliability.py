@@ -334,7 +334,7 @@ def test_the_lock_dies_with_its_process_though_a_child_of_it_lives(run: Path) ->
 def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader, writer, read = Run.open(run), Run.open(run), checkpoint.read_bounded
+    reader, writer, read = Run.open(run), Run.open(run), checkpoint.read_bytes
     state = writer.load()
 
     def overtaken(file: Path, largest: int) -> bytes:
@@ -342,7 +342,7 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(
             writer.save(type(state)(9, state.params, state.opt_state, 99))  # these are gone now
         return read(file, largest)
 
-    monkeypatch.setattr(checkpoint, "read_bounded", overtaken)
+    monkeypatch.setattr(checkpoint, "read_bytes", overtaken)
     assert reader.load().iteration == 9
 
 
@@ -507,7 +507,7 @@ def test_a_directory_that_is_deleted_while_training_is_one_sentence(
 
     monkeypatch.setattr(MetricsLog, "write", deleting)
     assert main(command(path, 5)) == 1
-    assert f"the directory {path} is gone" in " ".join(capsys.readouterr().err.split())
+    assert f"the directory {path} no longer exists" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from PIL.EpsImagePlugin import EpsImageFile
 
 from metarl.baselines.stable_baselines import load_model, save_model
 from metarl.errors import UserError
-from metarl.reading import read_file, read_zip
+from metarl.io import read_file, read_zip
 from metarl.rl.policies import GaussianPolicy
 from metarl.supervised.datasets import omniglot
 from metarl.supervised.datasets.decoding import decode
@@ -160,10 +160,10 @@ def encrypted(content: bytes) -> bytes:
 
 
 ODD = {
-    "a bomb": (bomb, "unpacks to 3,221,225,472 bytes"),
+    "a bomb": (bomb, "decompresses to 3,221,225,472 bytes"),
     "encrypted": (lambda name: encrypted(zipped({name: b"abc"})), "encrypted"),
-    "bzip2": (lambda name: zipped({name: b"abc"}, zipfile.ZIP_BZIP2), "unusual way"),
-    "lzma": (lambda name: zipped({name: b"abc"}, zipfile.ZIP_LZMA), "unusual way"),
+    "bzip2": (lambda name: zipped({name: b"abc"}, zipfile.ZIP_BZIP2), "unsupported method"),
+    "lzma": (lambda name: zipped({name: b"abc"}, zipfile.ZIP_LZMA), "unsupported method"),
     "empty": (lambda name: b"", "not a zip file"),
     "bzip2 alone": (lambda name: bz2.compress(b"abc"), "not a zip file"),
 }
@@ -198,7 +198,7 @@ def test_an_archive_with_two_members_of_one_name_is_refused(tmp_path: Path) -> N
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("data", b"{}")
         archive.writestr("data", b"[]")
-    with pytest.raises(ValueError, match="two members of one name"):
+    with pytest.raises(ValueError, match="two members of the same name"):
         read_zip(file, lambda name: True, 2**20)
 
 

@@ -29,7 +29,7 @@ from metarl.envs.mujoco_world import MujocoFamily
 from metarl.envs.world import Mask
 from metarl.experiment import load_config
 from metarl.method import Method, load_method, train
-from metarl.optim.trust_region import TrustRegion
+from metarl.optim import TrustRegion
 from metarl.parallel import map_chunks
 from metarl.params import flatten, repeat
 from metarl.rl.config import Config
@@ -344,7 +344,7 @@ def _parts(config: Config, repeats: int) -> Figures:
         "adapt": _median(adapted, repeats),
         "gradient": _median(lambda: objective.gradient(theta), repeats),
         "curvature": _median(products, repeats),
-        "line search": _median(lambda: objective.evaluate(theta), repeats),
+        "line search": _median(lambda: objective.value_and_kl(theta), repeats),
     }
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from metarl.cli.arguments import describe
 from metarl.errors import UserError
-from metarl.files import write_atomically
+from metarl.io import write_atomically
 from metarl.progress import working
 from metarl.threads import processors
 

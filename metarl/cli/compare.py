@@ -9,7 +9,7 @@ from rich.console import Console
 
 from metarl.cli.arguments import add_data, add_runs, add_trust, describe
 from metarl.errors import UserError
-from metarl.files import write_atomically
+from metarl.io import write_atomically
 from metarl.progress import working
 
 if TYPE_CHECKING:

@@ -162,7 +162,7 @@ def _search(options: argparse.Namespace, console: Console) -> int:
 def _show(out: Path, entries: Sequence["ExperimentGroup"], console: Console) -> None:
     """A table, the best first, and the same as CSV."""
     from metarl.evaluation import short
-    from metarl.files import storing, write_atomically
+    from metarl.io import translate_os_errors, write_atomically
     from metarl.launch.sweep import as_csv, ranked, settings_of, varied
     from metarl.report.comparison import caption
 
@@ -186,6 +186,6 @@ def _show(out: Path, entries: Sequence["ExperimentGroup"], console: Console) -> 
             f"[{short(summary.low[-1])}, {short(summary.high[-1])}]",
         )
     console.print(table)
-    with storing(out):
+    with translate_os_errors(out):
         write_atomically(out / "sweep.csv", as_csv(entries))
     console.print(f"numbers: {out / 'sweep.csv'}", highlight=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from metarl.errors import UserError
-from metarl.files import storing, write_atomically
+from metarl.io import translate_os_errors, write_atomically
 
 if TYPE_CHECKING:
     from metarl.runs.run import Run
@@ -40,7 +40,7 @@ class WandbLog:
         require_wandb()
         wandb: Any = import_module("wandb")
         file = run.path / ID
-        with storing(run.path):
+        with translate_os_errors(run.path):
             identity = file.read_text().strip() if file.exists() else uuid4().hex[:12]
         try:
             self._run = wandb.init(
@@ -57,7 +57,7 @@ class WandbLog:
                 f"Weights & Biases cannot begin ({' '.join(str(error).split())}); log in with "
                 "`wandb login`, or set WANDB_MODE=offline and `wandb sync` later"
             ) from error
-        with storing(run.path):
+        with translate_os_errors(run.path):
             write_atomically(file, identity + "\n")
         # not by steps of its own: a run that was killed goes on before where it was
         self._run.define_metric("iteration", hidden=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metarl.context import beside_context, with_context, without_context
+from metarl.context import concat_context, with_context, without_context
 from metarl.networks import Network
 from metarl.params import Params
 
@@ -41,11 +41,11 @@ class WithContext:
 
     def __call__(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """Outputs (N, M, O) for inputs (N, M, S)."""
-        return self.network(without_context(params), beside_context(params, inputs))
+        return self.network(without_context(params), concat_context(params, inputs))
 
     def features(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """What the last layer sees, (N, M, F)."""
-        return self.network.features(without_context(params), beside_context(params, inputs))
+        return self.network.features(without_context(params), concat_context(params, inputs))
 
     def head(self, params: Mapping[str, Tensor]) -> list[str]:
         """The names of the last layer's parameters."""

@@ -1,1 +1,29 @@
-"""Outer-loop optimisers."""
+"""Outer-loop optimisers: pure steps on a parameter vector, independent of any domain.
+
+An optimiser is a section of the config with one method, `step`; see `Optimizer`. Its state is a
+dictionary of tensors that the caller keeps, as in optax.
+"""
+
+from metarl.config.registry import Registry
+from metarl.optim.adam import Adam, adam_step
+from metarl.optim.objective import Objective, Optimizer
+from metarl.optim.sgd import SGD
+from metarl.optim.trust_region import TrustRegion
+
+__all__ = [
+    "GRADIENT_OPTIMIZERS",
+    "OPTIMIZERS",
+    "SGD",
+    "Adam",
+    "Objective",
+    "Optimizer",
+    "TrustRegion",
+    "adam_step",
+]
+
+GRADIENT_OPTIMIZERS = Registry(  # those that need the gradient only, not KL or curvature
+    "outer step", {"adam": "metarl.optim.adam:Adam", "sgd": "metarl.optim.sgd:SGD"}
+)
+OPTIMIZERS = Registry(
+    "outer step", {"trpo": "metarl.optim.trust_region:TrustRegion", **GRADIENT_OPTIMIZERS}
+)

@@ -1,7 +1,7 @@
-"""Trust region policy optimisation (Schulman et al. 2015), on a parameter vector.
+"""Trust region policy optimisation (Schulman et al. 2015) on a parameter vector.
 
-It is told nothing of tasks or of adaptation: it sees a gradient, curvature products, and a function
-that evaluates the objective and the divergence at a candidate.
+It needs the objective's gradient, products with the curvature of the KL divergence, and the value
+and the divergence at candidates; see `metarl.optim.Objective`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from metarl.config.sections import Bounded, Fraction, OuterSection, Positive, PositiveInt
-from metarl.optim.first_order import Objective, check_gradient
+from metarl.optim.objective import Objective, check_gradient
 from metarl.params import Params, flatten, unflatten
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class TrustRegion(OuterSection):
     """Trust region steps; the defaults are those of Finn et al. (2017).
 
-    `max_kl` is δ, the largest mean divergence of an accepted step; `damping` is added to the
-    curvature's diagonal; `curvature_fraction` of the samples estimate the curvature, the gradient
-    and the line search always use all.
+    `max_kl` is δ, the largest mean KL divergence of an accepted step. `damping` is added to the
+    diagonal of the curvature. `curvature_fraction` of the samples estimate the curvature; the
+    gradient and the line search use all samples.
     """
 
     algorithm: Literal["trpo"] = "trpo"
@@ -40,7 +40,7 @@ class TrustRegion(OuterSection):
     def step(
         self, theta: Params, objective: Objective, state: Params, iteration: int
     ) -> tuple[Params, Params, dict[str, float]]:
-        """As `metarl.optim.first_order.Optimizer` has it; there is no state.
+        """See `metarl.optim.Optimizer`; there is no state.
 
         Raises:
             FloatingPointError: if the gradient is not finite.
@@ -50,7 +50,7 @@ class TrustRegion(OuterSection):
             flatten(theta),
             gradient,
             objective.curvature(theta, self.curvature_fraction),
-            lambda candidate: objective.evaluate(unflatten(candidate, theta)),
+            lambda candidate: objective.value_and_kl(unflatten(candidate, theta)),
             value,
             self.model_copy(update={"max_kl": self.annealed(self.max_kl, iteration)}),
         )
@@ -66,15 +66,15 @@ class TrustRegion(OuterSection):
 
 @dataclass(frozen=True)
 class TrustRegionStep:
-    """What a step did.
+    """Result of a step.
 
     Attributes:
-        theta: the parameters after it (P,); the very same tensor where it was rejected.
+        theta: the new parameters (P,); the identical tensor if the step was rejected.
         accepted: whether a candidate improved the objective within the trust region.
-        candidates: how many the line search tried.
-        objective: at `theta`.
-        improvement: of the objective, 0 where rejected.
-        kl: mean divergence at `theta`, 0 where rejected.
+        candidates: number of candidates that the line search evaluated.
+        objective: value at `theta`.
+        improvement: increase of the objective, 0 if rejected.
+        kl: mean divergence at `theta`, 0 if rejected.
     """
 
     theta: Tensor
@@ -86,31 +86,32 @@ class TrustRegionStep:
 
 
 def conjugate_gradient(
-    product: Callable[[Tensor], Tensor], target: Tensor, iterations: int, tolerance: float = 1e-10
+    matvec: Callable[[Tensor], Tensor], target: Tensor, iterations: int, tolerance: float = 1e-10
 ) -> tuple[Tensor, Tensor]:
-    """Solve A x = target for a positive definite A that is known by its products.
+    """Solve A x = target for a positive definite A (Hestenes and Stiefel 1952).
 
     Args:
-        product: v (P,) to A v (P,).
+        matvec: v (P,) to A v (P,).
         target: (P,).
-        iterations: at most this many.
-        tolerance: stop once the squared residual is below this.
+        iterations: maximum number of iterations, each with one product.
+        tolerance: stop when the squared residual is below this.
 
     Returns:
-        x (P,), and A x (P,), which is known without another product.
+        x (P,) and A x (P,); the latter costs no additional product.
     """
     solution = target.new_zeros(target.shape)
-    residual = target.clone()
+    residual = target.clone()  # r = target − A x, with x = 0
     direction = target.clone()
     squared = residual @ residual
     for _ in range(iterations):
         if squared < tolerance:
             break
-        image = product(direction)
-        step = squared / (direction @ image)
+        image = matvec(direction)
+        step = squared / (direction @ image)  # minimises ½ xᵀA x − targetᵀx along the direction
         solution += step * direction
         residual -= step * image
         previous, squared = squared, residual @ residual
+        # this makes the directions conjugate: dᵢᵀ A dⱼ = 0 for i ≠ j
         direction = residual + (squared / previous) * direction
     return solution, target - residual
 
@@ -119,18 +120,18 @@ def trust_region_step(
     theta: Tensor,
     gradient: Tensor,
     curvature: Callable[[Tensor], Tensor],
-    evaluate: Callable[[Tensor], tuple[float, float]],
+    value_and_kl: Callable[[Tensor], tuple[float, float]],
     objective: float,
     settings: TrustRegion,
 ) -> TrustRegionStep:
-    """Maximise the objective along the natural gradient, as far as the divergence allows.
+    """Maximise the objective subject to a mean KL divergence of at most δ (`max_kl`).
 
     Args:
         theta: parameters (P,).
-        gradient: of the objective, at theta (P,).
-        curvature: v (P,) to H v (P,), H the Hessian of the mean divergence at theta.
-        evaluate: a candidate (P,) to its objective and its mean divergence.
-        objective: at theta.
+        gradient: g, the gradient of the objective at theta (P,).
+        curvature: v (P,) to H v (P,), H the Hessian of the mean KL divergence at theta.
+        value_and_kl: a candidate (P,) to its objective and its mean KL divergence.
+        objective: value at theta.
         settings: see `TrustRegion`.
 
     Raises:
@@ -142,15 +143,18 @@ def trust_region_step(
     def damped(vector: Tensor) -> Tensor:
         return curvature(vector) + settings.damping * vector
 
+    # natural gradient s = H⁻¹ g: the direction of steepest ascent per unit of KL divergence
     direction, image = conjugate_gradient(damped, gradient, settings.cg_iterations)
-    quadratic = float(direction @ image)
+    quadratic = float(direction @ image)  # sᵀ H s
     if not math.isfinite(quadratic) or quadratic <= 0.0:
-        return rejected  # a zero gradient, or a curvature estimate that is none
+        return rejected  # a zero gradient, or an estimate of H that is not positive definite
+    # KL(θ, θ + β s) ≈ ½ β² sᵀ H s = δ at the boundary, hence β = √(2 δ / sᵀ H s)
     step = math.sqrt(2.0 * settings.max_kl / quadratic) * direction
+    # the quadratic model is only local: shrink the step until the exact values agree with it
     for backtrack in range(settings.max_backtracks):
         candidate = theta + settings.backtrack_ratio**backtrack * step
-        value, kl = evaluate(candidate)
-        # a candidate that is not finite fails both comparisons
+        value, kl = value_and_kl(candidate)
+        # NaN fails both comparisons
         if value > objective and kl <= settings.max_kl:
             return TrustRegionStep(candidate, True, backtrack + 1, value, value - objective, kl)
     return TrustRegionStep(theta, False, settings.max_backtracks, objective, 0.0, 0.0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.dataframe import frame
+from metarl.dataframe import to_dataframe
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.method import EPISODES, AdaptationUnit
@@ -60,7 +60,7 @@ class Comparison:
         Raises:
             UserError: if pandas is not installed.
         """
-        return frame(
+        return to_dataframe(
             {
                 "method": group.label,
                 "step": step,

@@ -18,7 +18,7 @@ from metarl.config.sections import Natural, Positive, first_mistake
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.experiment import AnyConfig
-from metarl.files import read_bounded, storing, write_atomically
+from metarl.io import read_bytes, translate_os_errors, write_atomically
 from metarl.method import Method, Problem, TrainingState, load_method, method_class
 from metarl.params import flatten
 from metarl.report.plots import plot_adaptation
@@ -103,7 +103,7 @@ def evaluate(run: Run, method: Method | None = None, name: str = "") -> Adaptati
         **curve.to_json(),
     }
     unit = method.adaptation_unit
-    with storing(run.results):
+    with translate_os_errors(run.results):
         run.results.mkdir(parents=True, exist_ok=True)
         # one line per key: the scores of hundreds of tasks would fill as many lines
         lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in description.items())
@@ -218,7 +218,7 @@ def load_or_evaluate(run: Run, name: str = "") -> Evaluation:
     file = f"evaluation{file_suffix(name)}.json"
     for folder in (run.results, run.path):
         try:
-            stored = _EvaluationFile.model_validate_json(read_bounded(folder / file, MAX_BYTES))
+            stored = _EvaluationFile.model_validate_json(read_bytes(folder / file, MAX_BYTES))
             if stored.weights_sha256 == run.weights_sha256():
                 settings = type(run.config.evaluation).model_validate(stored.settings)
                 config = run.config.model_copy(update={"evaluation": settings})

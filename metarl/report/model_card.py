@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from metarl.experiment import dump_config
-from metarl.files import storing
+from metarl.io import translate_os_errors
 from metarl.report.comparison import markdown, write_plots
 from metarl.report.groups import compare
 from metarl.report.reproduce_command import reproduce_command
@@ -29,7 +29,7 @@ def write_model(run: Run, folder: Path, name: str) -> None:
     """
     groups = compare([run])
     method, description = groups[0].method, run.checkpoint().description
-    with storing(folder):
+    with translate_os_errors(folder):
         for pattern in FILES:
             # evaluations of shipped runs are in another directory
             files = {
@@ -53,5 +53,5 @@ def write_model(run: Run, folder: Path, name: str) -> None:
         commit=description.commit or "not recorded",
         config=dump_config(run.config),
     )
-    with storing(folder):
+    with translate_os_errors(folder):
         (folder / "README.md").write_text(text)

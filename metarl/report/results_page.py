@@ -15,7 +15,7 @@ from typing import Any, cast
 from jinja2 import Environment, StrictUndefined
 
 from metarl.experiment import SEED, AnyConfig, flat
-from metarl.files import storing
+from metarl.io import translate_os_errors
 from metarl.report.comparison import training_curves, units_of, uses_episodes
 from metarl.report.evaluations import Evaluation
 from metarl.report.groups import (
@@ -102,7 +102,7 @@ def write_page(evaluations: Sequence[Evaluation], page: Path, notes: Path | None
         contexts = []
         for section in sections:
             plot = folder / f"{section.slug}.png"
-            with storing(folder):
+            with translate_os_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 _plot(section, plot)
             plots.append(plot)
@@ -121,7 +121,7 @@ def write_page(evaluations: Sequence[Evaluation], page: Path, notes: Path | None
     text = environment.from_string(template).render(
         introduction=introduction, kinds=kinds, rest=list(texts.values())
     )
-    with storing(page):
+    with translate_os_errors(page):
         page.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
     return [page, *plots]
 

@@ -34,8 +34,7 @@ from metarl.config.sections import (
     sentence,
 )
 from metarl.errors import UserError
-from metarl.optim.first_order import OUTER_STEPS
-from metarl.optim.trust_region import TrustRegion
+from metarl.optim import OPTIMIZERS, TrustRegion
 from metarl.rl.methods import MEMBERS, METHODS, SETTINGS
 
 if TYPE_CHECKING:
@@ -206,7 +205,7 @@ class Config(Experiment):
     family: FamilyConfig
     policy: PolicyConfig = PolicyConfig()
     inner: InnerConfig = InnerConfig()
-    outer: Annotated[SerializeAsAny[OuterSection], one_of(OUTER_STEPS, "algorithm", "trpo")] = (
+    outer: Annotated[SerializeAsAny[OuterSection], one_of(OPTIMIZERS, "algorithm", "trpo")] = (
         TrustRegion()
     )
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -251,7 +250,7 @@ class Config(Experiment):
         """Raise ValueError where the outer step does not serve the method."""
         method, algorithm = self.method, self.outer.algorithm
         own = METHODS.load(method.name) if method.name not in METHODS else method
-        steps = getattr(own, "outer_steps", tuple(OUTER_STEPS))
+        steps = getattr(own, "outer_steps", tuple(OPTIMIZERS))
         if algorithm not in steps:
             raise ValueError(
                 f"outer.algorithm: must be {' or '.join(map(repr, steps))} for method "

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metarl.config.sections import MethodSection
 from metarl.distributed import mean_over_tasks
-from metarl.optim.first_order import Objective
+from metarl.optim import Objective
 from metarl.params import Params
 from metarl.rl.losses import surrogate
 from metarl.rl.maml import MAML

@@ -13,7 +13,7 @@ from metarl.rl.config import InnerConfig
 from metarl.rl.losses import Loss, reinforce
 from metarl.rl.policies import Policy
 from metarl.rl.trajectories import Samples
-from metarl.step_sizes import StepSizes, initial, meta_parameters, step_sizes
+from metarl.step_sizes import StepSizes, initial_params, meta_parameters, step_sizes
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class InnerLoop:
     def adapt(self, meta: Params, pre: Sequence[Samples]) -> Params:
         """θ'_i of one task from the samples of its inner steps; differentiable."""
         sizes = self.step_sizes(meta)
-        return adapt(self.loss, initial(meta), pre, sizes, self.settings.first_order)
+        return adapt(self.loss, initial_params(meta), pre, sizes, self.settings.first_order)
 
     def over_tasks(self, function: Callable[[slice], Result], samples: Samples) -> list[Result]:
         """The results of a function of some tasks, of about `chunk_samples` samples a time.

@@ -25,7 +25,7 @@ from metarl.config.sections import Count
 from metarl.evaluation import AdaptationCurve
 from metarl.inner_loop import adapt
 from metarl.method import GRADIENT_STEPS, AdaptationUnit, Metrics, TrainingState
-from metarl.optim.first_order import Objective
+from metarl.optim import Objective
 from metarl.parallel import CPU, move, one_thread
 from metarl.params import Params, concatenate, repeat
 from metarl.rl import mlp_gradients as derivatives
@@ -37,7 +37,7 @@ from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample
 from metarl.rl.trajectories import Rollouts, Samples, Trajectories, tasks_of
 from metarl.rng import RngKey
-from metarl.step_sizes import StepSizes, initial, mean_step_sizes
+from metarl.step_sizes import StepSizes, initial_params, mean_step_sizes
 
 
 class MAML(PolicyLearner):
@@ -136,7 +136,7 @@ def collect(
         return samples[-1]
 
     meta = move(meta, inner.device)
-    params = repeat(initial(meta), len(tasks))
+    params = repeat(initial_params(meta), len(tasks))
     for alpha in inner.step_sizes(meta, step_sizes):
         before = stage(params)
         params = adapt_all(inner, params, before, alpha)

@@ -1,7 +1,7 @@
 """The meta-objective: how well policies do after they adapted, as a function of θ.
 
     gradient    ∇_θ 1/N Σ_i surrogate(adapt(θ, pre_i), post_i), exact, through the inner steps
-    evaluate    the same at a candidate, which re-adapts from the stored trajectories, and its KL
+    value_and_kl  the same at a candidate, which re-adapts from the stored trajectories, and its KL
     curvature   products with the Hessian of the mean KL at the θ that was sampled from
 
 All three work in chunks of tasks; sums over tasks go through `metarl.distributed`. Multilayer
@@ -17,7 +17,7 @@ from torch.func import grad_and_value, vmap
 
 from metarl.distributed import mean_over_tasks
 from metarl.inner_loop import adapt
-from metarl.optim.first_order import Objective
+from metarl.optim import Objective
 from metarl.parallel import CPU, Result, map_chunks, move
 from metarl.params import Params, flatten, unflatten
 from metarl.rl import mlp_gradients as derivatives
@@ -26,7 +26,7 @@ from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import mean_kl, surrogate
 from metarl.rl.policies import Densities
 from metarl.rl.trajectories import Distribution, Rollouts, Samples, subsample, tasks_of
-from metarl.step_sizes import initial
+from metarl.step_sizes import initial_params
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class MetaObjective:
     ) -> tuple[Tensor, Params]:
         """The objective of one task, and its adapted parameters."""
         policy, inner = self.inner.policy, self.inner
-        params = initial(theta)
+        params = initial_params(theta)
         spent = post.weights.new_zeros(())
         for step, (samples, size) in enumerate(zip(pre, inner.step_sizes(theta), strict=True)):
             if costed:
@@ -94,7 +94,7 @@ class MetaObjective:
         mean = mean_over_tasks(torch.stack(sums).sum(0), self._num_tasks).to(CPU)
         return mean[:-1], float(mean[-1])
 
-    def evaluate(self, theta: Params) -> tuple[float, float]:
+    def value_and_kl(self, theta: Params) -> tuple[float, float]:
         """Objective and mean KL of a candidate, which re-adapts from the stored trajectories.
 
         The divergence is that of the adapted policy from the one that `post` was sampled with.

@@ -13,7 +13,7 @@ from metarl.config.sections import MethodSection
 from metarl.distributed import mean_over_tasks, seconds_waited
 from metarl.evaluation import AdaptationCurve
 from metarl.method import AdaptationUnit, Metrics, Role, TrainingState
-from metarl.optim.first_order import OUTER_STEPS, Objective
+from metarl.optim import OPTIMIZERS, Objective
 from metarl.parallel import CPU, move
 from metarl.params import flatten
 from metarl.rl.policies import Policy
@@ -27,7 +27,7 @@ class PolicyLearner:
     role: ClassVar[Role] = "meta-learner"
     supports_distributed: ClassVar[bool] = True
     Settings: ClassVar[type[MethodSection]] = MethodSection
-    outer_steps: ClassVar[tuple[str, ...]] = tuple(OUTER_STEPS)  # those that its objective serves
+    outer_steps: ClassVar[tuple[str, ...]] = tuple(OPTIMIZERS)  # those that its objective serves
 
     def __init__(self, problem: PolicyProblem) -> None:
         self.problem = problem

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.context import beside_context, with_context, without_context
+from metarl.context import concat_context, with_context, without_context
 from metarl.envs.family import check_spaces
 from metarl.envs.images import FlatImage, flat_space
 from metarl.networks.layers import ACTIVATIONS, last_layer
@@ -112,7 +112,7 @@ class Memoryless:
 
     def outputs(self, params: Mapping[str, Tensor], observations: Tensor) -> Tensor:
         """What the network says at observations (..., M, S): (..., M, O)."""
-        inputs = beside_context(params, observations)
+        inputs = concat_context(params, observations)
         if self.network is not None:
             shape = self.image or (self.observation_size + self.context,)
             seen = inputs.reshape(*inputs.shape[:-1], *shape)

@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from metarl.config.sections import MethodSection
-from metarl.optim.first_order import Objective
+from metarl.optim import Objective
 from metarl.params import Params
 from metarl.rl.losses import clipped_surrogate, mean_kl
 from metarl.rl.maml import MAML

@@ -22,7 +22,7 @@ from safetensors.torch import save as save_tensors
 from metarl.config.sections import first_mistake
 from metarl.errors import UserError
 from metarl.experiment import CONFIG, AnyConfig, dump_config
-from metarl.files import read_bounded, storing, write_atomically
+from metarl.io import read_bytes, translate_os_errors, write_atomically
 from metarl.method import TrainingState
 from metarl.runs.provenance import machine, package_commit, versions
 from metarl.threads import processors
@@ -111,7 +111,7 @@ def write_checkpoint(
         "python": platform.python_version(),
         "config": config.model_dump(mode="json"),
     }
-    with storing(folder):
+    with translate_os_errors(folder):
         write_atomically(file, weights)
         write_atomically(folder / CONFIG, dump_config(config))
         write_atomically(folder / STATE, json.dumps(description, indent=2) + "\n")
@@ -143,7 +143,7 @@ def _describe(folder: Path) -> Description:
     if not file.exists():
         raise UserError(f"the run in {folder} has no checkpoint yet (no state.json)")
     try:
-        return Description.model_validate_json(read_bounded(file, LARGEST_STATE))
+        return Description.model_validate_json(read_bytes(file, LARGEST_STATE))
     except ValidationError as error:
         raise _damaged(folder, ValueError(first_mistake(error, STATE))) from error
     except (OSError, ValueError) as error:
@@ -153,7 +153,7 @@ def _describe(folder: Path) -> Description:
 def _state(folder: Path, description: Description) -> TrainingState:
     if description.weights != weights_name(description.iteration):
         raise ValueError(f"{description.weights} is not of iteration {description.iteration}")
-    weights = read_bounded(folder / description.weights, LARGEST_WEIGHTS)
+    weights = read_bytes(folder / description.weights, LARGEST_WEIGHTS)
     if hashlib.sha256(weights).hexdigest() != description.sha256:
         raise ValueError("its checksum is not the one in state.json")
     tensors = load_tensors(weights)

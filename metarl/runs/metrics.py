@@ -21,7 +21,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from metarl.errors import UserError
 from metarl.evaluation import short
-from metarl.files import read_bounded, storing, write_atomically
+from metarl.io import read_bytes, translate_os_errors, write_atomically
 
 NAME = "metrics.jsonl"
 LARGEST = 2**30
@@ -40,7 +40,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     try:
-        return list(_parsed(read_bounded(path, LARGEST)))
+        return list(_parsed(read_bytes(path, LARGEST)))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged ({error}); restore it from a copy, or delete it: the weights do "
@@ -99,7 +99,7 @@ class MetricsLog:
         self._folder, self._metric = folder, metric
         path = folder / NAME
         kept = [line for line in read_metrics(folder) if line["iteration"] <= iteration]
-        with storing(folder):
+        with translate_os_errors(folder):
             write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
             self._lines = path.open("a")
             # written here and now: the writers that come with TensorBoard do it in a thread, which
@@ -118,14 +118,14 @@ class MetricsLog:
             for name, value in metrics.items()
         ]
         line = json.dumps({"iteration": iteration, **metrics}) + "\n"
-        with storing(self._folder):
+        with translate_os_errors(self._folder):
             self._lines.write(line)
             self._lines.flush()
             self._event(step=iteration, summary=Summary(value=values))
 
     def close(self) -> None:
         """Close both."""
-        with storing(self._folder):
+        with translate_os_errors(self._folder):
             try:
                 self._lines.close()
             finally:

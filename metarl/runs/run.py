@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metarl.dataframe import frame
+from metarl.dataframe import to_dataframe
 from metarl.errors import UserError
 from metarl.experiment import (
     CONFIG,
@@ -39,7 +39,7 @@ from metarl.experiment import (
     validate_config,
     with_changes,
 )
-from metarl.files import leftovers, storing, write_atomically
+from metarl.io import stale_temp_files, translate_os_errors, write_atomically
 from metarl.method import TrainingState, load_method
 from metarl.runs import hub
 from metarl.runs.checkpoint import (
@@ -188,8 +188,8 @@ class Run:
 
     def remove_leftovers(self) -> None:
         """Remove what a process was writing when it was killed; for the one that holds the lock."""
-        with storing(self.path):
-            for file in leftovers(self.path):
+        with translate_os_errors(self.path):
+            for file in stale_temp_files(self.path):
                 file.unlink(missing_ok=True)
 
     def reconfigure(self, config: AnyConfig) -> None:
@@ -214,7 +214,7 @@ class Run:
 
     def save_config(self) -> None:
         """Write the config that the run continues with."""
-        with storing(self.path):
+        with translate_os_errors(self.path):
             write_atomically(self.path / CONFIG, dump_config(self.config))
 
     def save(self, state: TrainingState, data_hashes: Mapping[str, str] | None = None) -> None:
@@ -313,7 +313,7 @@ class Run:
         Raises:
             UserError: if it is damaged, or pandas is not installed.
         """
-        return frame(self.metrics())
+        return to_dataframe(self.metrics())
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
@@ -325,7 +325,7 @@ def _unborn(path: Path) -> Iterator[Path]:
     yield path / LOCK
     if not (path / STATE).exists():
         yield path / weights_name(0)
-    yield from leftovers(path)
+    yield from stale_temp_files(path)
 
 
 def _refuse_code(path: Path, values: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from metarl.config.sections import (
     one_of,
 )
 from metarl.networks import NETWORKS, Network
-from metarl.optim.first_order import DESCENTS, Adam
+from metarl.optim import GRADIENT_OPTIMIZERS, Adam
 from metarl.supervised.methods import MEMBERS, METHODS, SETTINGS
 
 if TYPE_CHECKING:
@@ -115,7 +115,9 @@ class SupervisedConfig(Experiment):
         BeforeValidator(_named),
     ]
     inner: InnerConfig = InnerConfig()
-    outer: Annotated[SerializeAsAny[OuterSection], one_of(DESCENTS, "algorithm", "adam")] = Adam()
+    outer: Annotated[
+        SerializeAsAny[OuterSection], one_of(GRADIENT_OPTIMIZERS, "algorithm", "adam")
+    ] = Adam()
     evaluation: EvaluationConfig = EvaluationConfig()
     baseline: BaselineConfig = BaselineConfig()
     seed: Natural = 1

@@ -9,7 +9,7 @@
     7           θ'_i = θ − α ∇_θ loss                       adapted, by metarl.inner_loop.adapt
     8           sample query examples
     9       end for
-    10      update θ by the gradient of the adapted losses  metarl.optim.first_order.Adam
+    10      update θ by the gradient of the adapted losses  metarl.optim.Adam
     11  end while
 
 Tasks are stacked: parameters are (N, ...), losses are summed over tasks, and the inner loop is the
@@ -27,7 +27,7 @@ from metarl.method import GRADIENT_STEPS, AdaptationUnit, Role
 from metarl.params import Params, repeat
 from metarl.step_sizes import (
     StepSizes,
-    initial,
+    initial_params,
     mean_step_sizes,
     meta_parameters,
     split,
@@ -66,7 +66,7 @@ class MAML(SupervisedMethod):
         settings, (inputs, targets) = self.problem.config.inner, episodes.query
         weights = step_weights(settings.steps, settings.multi_step_iterations, iteration)
         sizes = self.step_sizes(params, (settings.step_size,) * settings.steps)
-        start = repeat(initial(params), len(targets))
+        start = repeat(initial_params(params), len(targets))
         objective: Tensor | float = 0.0
         after = self.adapted(start, episodes.support, sizes, settings.first_order)
         for theta, weight in zip(after, weights, strict=True):
@@ -81,7 +81,7 @@ class MAML(SupervisedMethod):
     ) -> Iterator[Tensor]:
         """What the network predicts before adaptation, and after each step."""
         predict = predict_with(self.problem.config.evaluation.transductive)
-        start = repeat(initial(params), len(inputs))
+        start = repeat(initial_params(params), len(inputs))
         for theta in self.adapted(start, support, self.step_sizes(params, step_sizes)):
             yield predict(self.problem.network, theta, support, inputs)
 

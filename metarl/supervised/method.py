@@ -20,7 +20,7 @@ from metarl.config.sections import MethodSection
 from metarl.distributed import mean_over_tasks, seconds_waited, shard
 from metarl.evaluation import AdaptationCurve
 from metarl.method import AdaptationUnit, Metrics, Role, TrainingState
-from metarl.optim.first_order import Objective
+from metarl.optim import Objective
 from metarl.parallel import CPU, map_chunks, move, one_thread
 from metarl.params import Params, flatten
 from metarl.rng import make_rng
@@ -258,7 +258,7 @@ class EpisodeObjective:
         self.seen = self.seen or means[-2:].tolist()  # before the first of several steps
         return -means[:-2], -float(means[-2])
 
-    def evaluate(self, theta: Params) -> tuple[float, float]:
+    def value_and_kl(self, theta: Params) -> tuple[float, float]:
         """Not defined: predictions have no divergence from what they were sampled with."""
         raise NotImplementedError
 

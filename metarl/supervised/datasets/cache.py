@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.files import replacing, write_atomically
+from metarl.io import atomic_write, write_atomically
 from metarl.progress import Progress
 from metarl.supervised.datasets.source import Contents, Source
 
@@ -129,7 +129,7 @@ def _convert(source: Source, file: Path, progress: Progress | None) -> None:
     digest = hashlib.sha256()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as output:
+        with atomic_write(file) as output:
             np.lib.format.write_array_header_1_0(output, header)
             for image in _decoded(contents, f"converting {source.name}", progress):
                 digest.update(image.data)

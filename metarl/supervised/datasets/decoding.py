@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from metarl.errors import UserError
-from metarl.reading import read_file
+from metarl.io import read_file
 
 # of the many formats that Pillow knows, some run other programs: Ghostscript for EPS
 FORMATS = ("PNG", "JPEG")

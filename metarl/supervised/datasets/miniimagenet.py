@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.reading import read_file
+from metarl.io import read_file
 from metarl.supervised.datasets.decoding import decode, read_image, resized
 from metarl.supervised.datasets.source import SPLITS, Contents, Picture, Source, joined
 from metarl.supervised.datasets.unpickling import unpickle

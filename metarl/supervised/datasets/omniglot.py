@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.reading import read_zip
+from metarl.io import read_zip
 from metarl.rng import make_rng
 from metarl.supervised.datasets.decoding import decode, read_image, resized
 from metarl.supervised.datasets.source import Contents, Picture, Source, joined

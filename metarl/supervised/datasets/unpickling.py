@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.reading import read_file
+from metarl.io import read_file
 
 MOST_BYTES = 2**32  # MiniImagenet's training images have less than 2**30
 

@@ -1,0 +1,60 @@
+"""Protocols of the outer loop: the objective that is maximised, and the optimiser that does so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from metarl.params import Params
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Objective(Protocol):
+    """A function of the parameters that an optimiser maximises.
+
+    Gradient methods use `minibatches` and `gradient` only; a trust region uses the rest as well.
+    """
+
+    def minibatches(self) -> list[Objective]:
+        """The objective on disjoint parts of the data; `[self]` if it is not divided."""
+
+    def gradient(self, theta: Params) -> tuple[Tensor, float]:
+        """The gradient (P,) and the value at `theta`."""
+
+    def value_and_kl(self, theta: Params) -> tuple[float, float]:
+        """The value at `theta`, and the mean KL divergence from the data's distributions."""
+
+    def curvature(self, theta: Params, fraction: float) -> Callable[[Tensor], Tensor]:
+        """Products v (P,) to H v (P,) with the Hessian H of the mean KL divergence at `theta`.
+
+        `fraction` of the samples estimate it.
+        """
+
+
+class Optimizer(Protocol):
+    """An outer step; see `metarl.config.sections.OuterSection` for the settings of all of them."""
+
+    def step(
+        self, theta: Params, objective: Objective, state: Params, iteration: int
+    ) -> tuple[Params, Params, dict[str, float]]:
+        """Maximise the objective, starting from `theta`.
+
+        Returns:
+            The new parameters (the identical `theta` if the step was rejected), the new state, and
+            metrics.
+        """
+
+
+def check_gradient(gradient: Tensor) -> None:
+    """Refuse a gradient that would ruin the parameters.
+
+    Raises:
+        FloatingPointError: if the gradient is not finite.
+    """
+    if not gradient.isfinite().all():
+        raise FloatingPointError(
+            "the meta-gradient is not finite; lower the inner step size (inner.step_size) or the "
+            "outer one (outer.learning_rate, outer.max_kl)"
+        )
