@@ -1,5 +1,6 @@
-"""What a task family is, the families of this package, and how a config names one."""
+"""The task family protocol, the registry of families, and checks of what families return."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -15,34 +16,35 @@ from metarl.errors import UserError
 
 @runtime_checkable
 class TaskFamily(Protocol):
-    """A distribution of tasks, and environments to solve them in.
+    """A distribution of tasks, and the environments that they are solved in.
 
-    Write a class with these members to meta-train on tasks of your own; it need not derive from
-    anything. `metarl.envs.check_family` tells whether it keeps the contract, and
-    `metarl.envs.wrappers` makes a vector environment of any gymnasium environment.
+    To meta-train on your own tasks, write a class with these members; no base class is needed.
+    `metarl.envs.check_family` checks it, and `metarl.envs.vectorise` makes a vector environment
+    of any gymnasium environment. The optional property `releases_gil` says that steps release the
+    GIL for long, as native physics does; tasks are then sampled in chunks on several threads.
     """
 
     @property
     def horizon(self) -> int:
-        """H, the longest an episode lasts."""
+        """H, the maximum number of steps in an episode."""
 
     @property
     def task_size(self) -> int:
-        """T, how many numbers make a task."""
+        """T, the number of values in a task."""
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> NDArray[np.float64]:
-        """Tasks (num_tasks, T), drawn from the passed generator alone."""
+        """Sample tasks (num_tasks, T), using only the given generator."""
 
     def describe(self, task: NDArray[np.float64]) -> str:
-        """One task (T,) in words."""
+        """Describe one task (T,) in words."""
 
     def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        """A single environment whose `reset` takes `options={"task": task}`."""
+        """Make a single environment whose `reset` takes `options={"task": task}`."""
 
     def make_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
-        """A vector environment whose `reset` takes `options={"task": tasks}`, (num_envs, T).
+        """Make a vector environment whose `reset` takes `options={"task": tasks}`, (num_envs, T).
 
-        With `reset_mask`, boolean (num_envs,), in the options, it resets those alone.
+        The option `reset_mask`, boolean (num_envs,), selects the sub-environments to reset.
         """
 
 
@@ -57,128 +59,129 @@ FAMILIES = Registry(
         "ant-goal": "metarl.envs.ant:ant_goal",
     },
 )
-METHODS = ("sample_tasks", "describe", "make", "make_vec")  # what a class of one's own must have
+REQUIRED_METHODS = ("sample_tasks", "describe", "make", "make_vec")
 
 
 def load_family(name: str, settings: Mapping[str, Any] | None = None) -> TaskFamily:
-    """The family of this name, with these settings.
+    """Create a task family by name.
 
     Args:
-        name: a key of `FAMILIES`, or `package.module:Class` of one's own, found on the Python path
-            or in the working directory.
+        name: a key of `FAMILIES`, or `package.module:Class`, found on the Python path or in the
+            working directory.
         settings: keyword arguments of the family.
 
     Raises:
-        UserError: if there is no such family or setting, what is named is no class with a family's
-            methods, or it cannot be made with these settings.
+        UserError: if the family or a setting does not exist, the class lacks a method of a family,
+            or its constructor raises an error.
     """
-    factory = FAMILIES.load(name, METHODS)
+    factory = FAMILIES.load(name, REQUIRED_METHODS)
     family: TaskFamily = make(FAMILIES.kind, name, factory, settings or {})
     check_members(family, name)
     return family
 
 
 def check_members(family: object, name: str) -> None:
-    """Refuse what lacks a member of a family, or has sizes that are no numbers of at least 1.
+    """Check that an object has the members of a task family, and that its sizes are valid.
 
     Args:
-        family: what should be one.
-        name: what the sentence calls it.
+        family: the object.
+        name: its name in error messages.
 
     Raises:
-        UserError: if it is none.
+        UserError: if a member is missing, or `horizon` or `task_size` is not a positive integer.
     """
     if not isinstance(family, TaskFamily):
         members = [m for m in vars(TaskFamily) if not m.startswith("_")]
-        lacking = sorted(member for member in members if not hasattr(family, member))
-        raise UserError(f"{name!r} is not a task family: it lacks {', '.join(lacking)}")
+        missing = sorted(member for member in members if not hasattr(family, member))
+        raise UserError(f"{name!r} is not a task family: it lacks {', '.join(missing)}")
     for member in ("horizon", "task_size"):
         size = getattr(family, member)
         if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
             raise UserError(
-                f"{member} of task family {name!r} must be a whole number of at least 1, not "
-                f"{size!r}"
+                f"{member} of task family {name!r} must be an integer of at least 1, not {size!r}"
             )
+
+
+def releases_gil(family: TaskFamily) -> bool:
+    """Whether the tasks of a family are sampled in chunks on several threads."""
+    if hasattr(family, "divides"):
+        message = f"{type(family).__name__}.divides is deprecated: rename it to releases_gil"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return bool(family.divides)
+    return bool(getattr(family, "releases_gil", False))
 
 
 def checked_tasks(
     family: TaskFamily | NativeFamily, rng: np.random.Generator, num_tasks: int
 ) -> NDArray[np.float64]:
-    """Tasks of a family, a new array (num_tasks, T), once it is sure that they are what they must.
+    """Sample tasks and validate them.
 
-    Args:
-        family: whose tasks.
-        rng: what they are drawn from.
-        num_tasks: how many.
+    Returns:
+        A new array (num_tasks, T).
 
     Raises:
-        UserError: if `sample_tasks` returned another shape, or anything but finite numbers.
+        UserError: if `sample_tasks` returned an array of another shape, or values that are not
+            finite real numbers.
     """
     sampled = family.sample_tasks(rng, num_tasks)
-    whose = f"sample_tasks of {type(family).__name__}"
+    source = f"sample_tasks of {type(family).__name__}"
     try:
         tasks = np.asarray(sampled)
     except (TypeError, ValueError) as error:  # such as rows of different lengths
-        raise UserError(f"{whose} must return an array, one row a task: {error}") from error
+        raise UserError(f"{source} must return an array with one row per task: {error}") from error
     if not np.can_cast(tasks.dtype, np.float64, "same_kind"):
-        raise UserError(f"{whose} must return real numbers, not elements of type {tasks.dtype}")
+        raise UserError(f"{source} must return real numbers, not elements of type {tasks.dtype}")
     if tasks.shape != (num_tasks, family.task_size):
         raise UserError(
-            f"{whose} must return one row for each task, of shape (num_tasks, task_size) = "
+            f"{source} must return one row per task, of shape (num_tasks, task_size) = "
             f"({num_tasks}, {family.task_size}), not {tasks.shape}"
         )
     tasks = tasks.astype(np.float64)
     if not np.isfinite(tasks).all():
-        raise UserError(f"{whose} must return finite numbers, not NaN or infinities")
+        raise UserError(f"{source} must return finite numbers, not NaN or infinities")
     return tasks
 
 
 @dataclass(frozen=True)
 class FamilyWrapper:
-    """A family like another; what derives from it says in what its environments differ.
+    """Base class of families that wrap the environments of another family.
 
     Attributes:
-        family: the other.
+        family: the wrapped family.
     """
 
     family: TaskFamily
 
     @property
     def horizon(self) -> int:
-        """H."""
         return self.family.horizon
 
     @property
     def task_size(self) -> int:
-        """T."""
         return self.family.task_size
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> NDArray[np.float64]:
-        """Tasks (num_tasks, T)."""
         return checked_tasks(self.family, rng, num_tasks)
 
     def describe(self, task: NDArray[np.float64]) -> str:
-        """One task in words."""
         return self.family.describe(task)
 
     def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        """A single environment."""
         raise NotImplementedError
 
     def make_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
-        """A vector environment."""
         raise NotImplementedError
 
 
 def check_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-    """Refuse spaces that no policy is for; the sentence names the wrapper that mends them.
+    """Check that a policy supports the spaces of a single environment.
 
     Args:
-        observation_space: of a single environment; a one-dimensional Box.
-        action_space: of a single environment; a one-dimensional Box of floats, or Discrete from 0.
+        observation_space: must be a one-dimensional Box.
+        action_space: must be a one-dimensional Box of floats, or Discrete starting at 0.
 
     Raises:
-        UserError: for other spaces.
+        UserError: for other spaces, naming the wrapper that converts them.
     """
     if not isinstance(observation_space, gym.spaces.Box) or len(observation_space.shape) != 1:
         raise UserError(
@@ -196,7 +199,7 @@ def check_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any]
     raise UserError(
         f"actions must be a flat Box of floats or Discrete starting at 0, not {action_space}; wrap "
         "the environment in gymnasium.wrappers.TransformAction, with such a space and a function "
-        "from it to the environment's own actions"
+        "that maps its actions to the environment's"
     )
 
 
@@ -206,16 +209,16 @@ def check_outcome(
     rewards: object | None = None,
     *ends: object,
 ) -> None:
-    """Refuse what `reset` or `step` of a vector environment returned if it has other shapes.
+    """Check the shapes of what `reset` or `step` of a vector environment returned.
 
     Args:
-        shape: what observations must have, (num_envs, S).
-        observations: what was observed.
-        rewards: must be (num_envs,); None after a reset.
-        ends: terminated and truncated; must be boolean arrays (num_envs,).
+        shape: (num_envs, S).
+        observations: must be of this shape.
+        rewards: must be of shape (num_envs,); None after a reset.
+        ends: terminated and truncated; must be boolean, of shape (num_envs,).
 
     Raises:
-        UserError: if something has another shape, or an end is not boolean.
+        UserError: if a shape or a type is wrong.
     """
     if _shape(observations) != shape:
         raise UserError(
@@ -236,38 +239,38 @@ def check_outcome(
 
 
 def check_finite(
-    what: str,
+    name: str,
     values: NDArray[np.floating[Any]],
     tasks: NDArray[np.float64],
     steps: int | NDArray[np.int64],
     first: int = 0,
 ) -> None:
-    """Refuse numbers from environments that are not finite, and say where they come from.
+    """Check that observations or rewards are finite.
 
     Args:
-        what: what they are, such as "an observation".
+        name: the kind of value, such as "an observation".
         values: (num_envs,) or (num_envs, ·).
-        tasks: of each sub-environment, (num_envs, T).
-        steps: how many its episode has lasted.
-        first: number of the first sub-environment, where others come before these.
+        tasks: the task of each sub-environment, (num_envs, T).
+        steps: the number of steps in each episode so far.
+        first: index of the first of these sub-environments, if they are a chunk of a larger batch.
 
     Raises:
-        FloatingPointError: naming the sub-environment, the task and the step of the first.
+        FloatingPointError: naming the first sub-environment concerned, its task and its step.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        # a sum is finite only if all its terms are, and much faster to look at
+        # one pass without temporaries: the sum is finite only if all terms are
         if np.isfinite(values.sum()):
             return
-    broken = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    for index in np.flatnonzero(broken):
+    invalid = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    for index in np.flatnonzero(invalid):
         raise FloatingPointError(
-            f"sub-environment {first + index} returned {what} that is not finite in single "
+            f"sub-environment {first + index} returned {name} that is not finite in single "
             f"precision after {np.broadcast_to(steps, len(values))[index]} steps of its episode on "
-            f"the task {tasks[index].tolist()}; have the environment end an episode whose "
-            "simulation broke down, or lower the step size of whatever trains the policy"
+            f"the task {tasks[index].tolist()}; terminate the episode if the simulation "
+            "becomes unstable, or lower the step size of the training"
         )
 
 
 def _shape(value: object) -> object:
-    """An array's shape, or else the type of what is no array."""
+    """The shape of an array, or the type of another object."""
     return getattr(value, "shape", type(value).__name__)

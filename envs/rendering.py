@@ -1,4 +1,4 @@
-"""Pictures of MuJoCo simulations, with the task drawn into the scene."""
+"""Images of MuJoCo simulations, with a marker of the task in the scene."""
 
 import importlib
 import os
@@ -10,24 +10,24 @@ import numpy as np
 from mujoco.rendering.classic import gl_context
 from numpy.typing import NDArray
 
-from metarl.envs.objectives import Marker
+from metarl.envs.task_rewards import Marker
 from metarl.envs.world import Floats, Frame
 
 WIDTH, HEIGHT = 480, 360
-# Okabe and Ito's vermillion: stands out from the mint floor for colour-blind readers as well
-TASK = np.array([0.84, 0.37, 0.0, 1.0], dtype=np.float32)
-START = np.array([0.35, 0.35, 0.35, 1.0], dtype=np.float32)
-REACH = 1.6  # metres to each side of the robot that are in the picture
+# vermillion of Okabe and Ito's palette, which colour-blind readers can tell from the mint floor
+TASK_COLOUR = np.array([0.84, 0.37, 0.0, 1.0], dtype=np.float32)
+START_COLOUR = np.array([0.35, 0.35, 0.35, 1.0], dtype=np.float32)
+VIEW_HALF_WIDTH = 1.6  # metres of the image to each side of the robot
 
 
-def choose_backend() -> None:
-    """Where there is no display and MUJOCO_GL is not set, render by EGL, or else by OSMesa.
+def choose_gl_backend() -> None:
+    """Render with EGL, or else OSMesa, if there is no display and MUJOCO_GL is not set.
 
-    MuJoCo reads MUJOCO_GL when it is first imported, and without a display its own choice, GLFW,
-    aborts the process. So the choice is made here, when the first picture is wanted.
+    MuJoCo reads MUJOCO_GL when it is imported, and its default, GLFW, aborts a process without a
+    display. This function therefore sets the backend just before the first rendering.
 
     Raises:
-        RuntimeError: if neither works, with what to install.
+        RuntimeError: if neither backend works.
     """
     if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("MUJOCO_GL"):
         return
@@ -36,29 +36,29 @@ def choose_backend() -> None:
         try:
             context = importlib.import_module(f"mujoco.{backend}").GLContext
             context(WIDTH, HEIGHT).free()
-        except Exception as error:  # noqa: BLE001 - a missing library shows in many ways
+        except Exception as error:  # noqa: BLE001 - the type depends on which library is missing
             failures.append(f"{backend}: {error}")
         else:
             gl_context.GLContext = context
             return
     raise RuntimeError(
-        "MuJoCo cannot render without a display here: install EGL or OSMesa (on Debian, libegl1 "
+        "MuJoCo cannot render without a display: install EGL or OSMesa (on Debian, libegl1 "
         f"or libosmesa6). {'; '.join(failures)}"
     )
 
 
 class SceneRenderer:
-    """Renders simulations of one model from a camera that follows the robot.
+    """Renders simulations of one model with a camera that follows the robot.
 
     Raises:
-        RuntimeError: if no graphics backend works, with what to install or set.
+        RuntimeError: if no graphics backend works.
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
-        choose_backend()
+        choose_gl_backend()
         model = copy(model)
-        # the floor is endless to the physics, but in a picture robots would run off its 40 m; and
-        # the texture of what has no size is repeated so often a metre
+        # The physics treats the floor as infinite, but its image ends after 40 m. A size of zero
+        # renders an infinite plane, for which texrepeat counts repetitions per metre.
         floor = np.flatnonzero(
             (model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
             & (model.geom_matid >= 0)
@@ -70,8 +70,8 @@ class SceneRenderer:
             self._renderer = mujoco.Renderer(model, HEIGHT, WIDTH)
         except Exception as error:
             raise RuntimeError(
-                "MuJoCo cannot render here: install EGL or OSMesa (on Debian: libegl1 or "
-                "libosmesa6) and set MUJOCO_GL=egl or MUJOCO_GL=osmesa; the backend said: "
+                "MuJoCo cannot render: install EGL or OSMesa (on Debian: libegl1 or "
+                "libosmesa6) and set MUJOCO_GL=egl or MUJOCO_GL=osmesa; the backend raised: "
                 f"{error}"
             ) from error
         self._model = model
@@ -81,40 +81,42 @@ class SceneRenderer:
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
 
-    def frame(self, data: mujoco.MjData, marker: Marker, task: Floats, words: str) -> Frame:
-        """A picture of one simulation: the robot, where it started, and its task.
+    def render(self, data: mujoco.MjData, marker: Marker, task: Floats, caption: str) -> Frame:
+        """Render one simulation: the robot, its initial position, and its task.
 
-        A goal is a pole on a disc. A velocity is a pole that travels at it, level with which the
-        robot should keep; where it has left the picture, an arrow says to which side. A direction
-        is an arrow. What is asked for is written beside it.
+        A goal is a pole on a disc. A target velocity is a pole that moves at this velocity, which
+        the robot should keep pace with; if it is outside the image, an arrow points to it. A
+        direction is an arrow. The caption labels the marker.
 
         Args:
-            data: its state; derived fields are computed here.
-            marker: how to show the task.
+            data: the state; derived fields are computed here.
+            marker: the kind of marker.
             task: (T,).
-            words: the same.
+            caption: the task in caption.
         """
         mujoco.mj_forward(self._model, data)
         body = data.body("torso").xpos
         self._camera.lookat[:] = (body[0], body[1], 0.4)
         self._renderer.update_scene(data, self._camera)
         if marker == "goal":
-            self._pole((0.0, 0.0), START, "start")
-            self._pole((task[0], task[1]), TASK, words)
-            self._geom("CYLINDER", (0.3, 0.01, 0.0), np.array([task[0], task[1], 0.01]), TASK)
+            self._pole((0.0, 0.0), START_COLOUR, "start")
+            self._pole((task[0], task[1]), TASK_COLOUR, caption)
+            self._geom(
+                "CYLINDER", (0.3, 0.01, 0.0), np.array([task[0], task[1], 0.01]), TASK_COLOUR
+            )
         else:
             side = body[1] + 0.8
-            self._pole((0.0, side), START, "start")
+            self._pole((0.0, side), START_COLOUR, "start")
             ahead = task[0] * data.time - body[0]
             if marker == "arrow":
-                self._arrow(np.array([body[0], side, 1.6]), task[0], words)
-            elif abs(ahead) < REACH:
-                self._pole((body[0] + ahead, side), TASK, words)
+                self._arrow(np.array([body[0], side, 1.6]), task[0], caption)
+            elif abs(ahead) < VIEW_HALF_WIDTH:
+                self._pole((body[0] + ahead, side), TASK_COLOUR, caption)
             else:
-                place = np.array([body[0] + np.sign(ahead) * REACH, side, 1.3])
-                self._arrow(place, ahead, words)
-        picture: Frame = self._renderer.render().copy()
-        return picture
+                place = np.array([body[0] + np.sign(ahead) * VIEW_HALF_WIDTH, side, 1.3])
+                self._arrow(place, ahead, caption)
+        image: Frame = self._renderer.render().copy()
+        return image
 
     def _pole(self, place: tuple[float, float], colour: NDArray[np.float32], label: str) -> None:
         self._geom("CYLINDER", (0.03, 0.6, 0.0), np.array([*place, 0.6]), colour)
@@ -143,7 +145,7 @@ class SceneRenderer:
 
     def _arrow(self, start: Floats, direction: float, label: str) -> None:
         end = start + np.array([0.8 * np.sign(direction), 0.0, 0.0])
-        self._geom("ARROW", (0.05, 0.05, 1.0), start, TASK, label)
+        self._geom("ARROW", (0.05, 0.05, 1.0), start, TASK_COLOUR, label)
         geom = self._renderer.scene.geoms[self._renderer.scene.ngeom - 1]
         mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_ARROW, 0.08, start, end)
 

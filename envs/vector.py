@@ -1,7 +1,7 @@
-"""Environments made from a family's world: a single one, and many without a Python loop.
+"""Gymnasium environments on a world: `TaskEnv` (single) and `BatchedEnv` (vectorised).
 
-`TaskEnv` is a gymnasium environment of one simulation; `BatchedEnv` a gymnasium vector environment:
-seeds, tasks, time limit, autoreset. `NativeTaskFamily` makes both.
+Both handle seeds and tasks; `BatchedEnv` also has the time limit and autoreset. `NativeTaskFamily`
+gives a family with a world both environments.
 """
 
 from collections.abc import Sequence
@@ -27,17 +27,17 @@ from metarl.envs.world import (
     as_tasks,
 )
 
-ALL = np.ones(1, dtype=bool)
+ALL_ACTIVE = np.ones(1, dtype=bool)
 
 
 class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
     """One environment of a family; its task is set with `reset(options={"task": task})`.
 
-    A task stays until another is given. Where none ever was, every reset draws one from the
-    environment's own generator. The time limit is a wrapper's business, as ever in gymnasium.
+    The task persists across resets. Until a task has been set, every reset samples one with the
+    environment's generator. There is no time limit: wrap it in gymnasium's TimeLimit.
 
     Args:
-        family: what the environment is of.
+        family: the native task family.
         render_mode: None or "rgb_array".
     """
 
@@ -49,35 +49,35 @@ class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.world.fps}
         self.observation_space: gym.spaces.Box = self.world.observation_space  # type: ignore[assignment]
         self.action_space = self.world.action_space
-        self._task_given = False
+        self._has_task = False
 
     @property
     def task(self) -> Floats:
-        """The present task (T,)."""
+        """The current task (T,)."""
         task: Floats = self.world.tasks[0].copy()
         return task
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Floats, dict[str, Any]]:
-        """Start an episode, on the task of `options["task"]` (T,) if there is one."""
+        """Start an episode. `options["task"]` (T,) sets the task."""
         super().reset(seed=seed)
         if options and options.get("task") is not None:
             self.world.tasks[:] = as_tasks(options["task"], 1, self.family.task_size)
-            self._task_given = True
-        elif not self._task_given:
+            self._has_task = True
+        elif not self._has_task:
             self.world.tasks[:] = checked_tasks(self.family, self.np_random, 1)
-        self.world.reset(ALL, lambda _: self.np_random)
+        self.world.reset(ALL_ACTIVE, lambda _: self.np_random)
         return self.world.observe()[0], {}
 
     def step(self, action: NDArray[Any]) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
         """Advance by one step."""
         actions = as_actions(action, self.action_space)[None]
-        rewards, terminated = self.world.step(actions, ALL)
+        rewards, terminated = self.world.step(actions, ALL_ACTIVE)
         return self.world.observe()[0], rewards[0], bool(terminated[0]), False, {}
 
     def render(self) -> Frame | None:
-        """A picture (height, width, 3), where render_mode is "rgb_array"."""
+        """An image (height, width, 3) if render_mode is "rgb_array", else None."""
         return None if self.render_mode is None else self.world.render(0)
 
     def close(self) -> None:
@@ -86,23 +86,23 @@ class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
 
 
 class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPickle):
-    """Many environments of one family, without a Python loop over them.
+    """A vector environment of one family, without a Python loop over sub-environments.
 
-    It equals gymnasium's SyncVectorEnv over the family's single environments bit for bit.
+    The results equal gymnasium's SyncVectorEnv over the family's single environments bit for bit.
 
         envs = BatchedEnv(half_cheetah_direction(), num_envs=800)
         observations, _ = envs.reset(seed=0, options={"task": tasks})   # tasks (800, 1) or (1,)
         observations, rewards, terminated, truncated, _ = envs.step(actions)
 
-    A task stays until another is given. Where none ever was, every reset draws one from the
-    sub-environment's own generator.
+    Tasks persist across resets. Until tasks have been set, every reset samples one with the
+    sub-environment's generator.
 
     Args:
-        family: what the environments are of.
-        num_envs: how many.
-        max_episode_steps: when an episode is truncated; the family's horizon where None.
-        autoreset_mode: "NextStep", as gymnasium has it by default, or "Disabled": an environment
-            whose episode ended is frozen until it is reset, and costs nothing.
+        family: the native task family.
+        num_envs: the number of sub-environments.
+        max_episode_steps: the time limit; the family's horizon if None.
+        autoreset_mode: "NextStep", gymnasium's default, or "Disabled": a sub-environment whose
+            episode has ended is not simulated until it is reset.
         render_mode: None or "rgb_array".
     """
 
@@ -117,10 +117,10 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         EzPickle.__init__(self, family, num_envs, max_episode_steps, autoreset_mode, render_mode)
         for name, count in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
             if count is not None and not (isinstance(count, int | np.integer) and count >= 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, not {count!r}")
+                raise ValueError(f"{name} must be an integer of at least 1, not {count!r}")
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            raise ValueError('autoreset_mode "SameStep" is not offered; use "NextStep"')
+            raise ValueError('autoreset_mode "SameStep" is not supported; use "NextStep"')
         self.family = family
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps or family.horizon
@@ -137,28 +137,28 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._seeds: list[int | None] = [None] * num_envs
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
-        self._tasks_given: Floats | None = None
+        self._next_tasks: Floats | None = None
         self._started = False
         self._steps = np.zeros(num_envs, dtype=np.int64)
         self._done = np.zeros(num_envs, dtype=bool)
         self._terminated = np.zeros(num_envs, dtype=bool)
 
     def _rng(self, index: int) -> np.random.Generator:
-        """The generator of a sub-environment, made when it is first needed."""
+        """The generator of a sub-environment, created on first use."""
         rng = self._rngs[index]
         if rng is None:
             rng, self._seeds[index] = seeding.np_random(self._seeds[index])
             self._rngs[index] = rng
         return rng
 
-    @property  # type: ignore[misc] # read-only and of all, as gymnasium's SyncVectorEnv has it
+    @property  # type: ignore[misc] # a tuple, as in gymnasium's SyncVectorEnv
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The generators of all sub-environments."""
         return tuple(self._rng(index) for index in range(self.num_envs))
 
     @property
     def np_random_seed(self) -> tuple[int | None, ...]:  # type: ignore[override]
-        """What each sub-environment's generator was last seeded with."""
+        """The seed of each sub-environment's generator."""
         for index in range(self.num_envs):
             self._rng(index)
         return tuple(self._seeds)
@@ -172,38 +172,37 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         """Reset all sub-environments, or those of `options["reset_mask"]`.
 
         Args:
-            seed: for sub-environment i, seed + i of a number, or the i-th of a sequence. Those that
-                are not reset keep their generators.
-            options: `task`, (T,) or (num_envs, T), for whatever a sub-environment starts from now
-                on; `reset_mask`, boolean (num_envs,).
+            seed: an integer, which gives sub-environment i the seed + i, or a sequence.
+                Sub-environments that are not reset keep their generators.
+            options: `task`, (T,) or (num_envs, T), applies to all episodes that start from now on;
+                `reset_mask`, boolean (num_envs,), selects the sub-environments to reset.
 
         Returns:
             Observations (num_envs, S), and an empty info.
 
         Raises:
-            ValueError: if seeds, tasks or mask are not as described, or the first reset of all is
-                one of some.
+            ValueError: if seeds, tasks or mask are invalid, or the first reset has a mask.
         """
         options = options or {}
         selected = np.ones(self.num_envs, dtype=bool)
         if options.get("reset_mask") is not None:
             selected = as_mask(options["reset_mask"], self.num_envs)
             if not self._started and not selected.all():
-                raise ValueError("the first reset must be of all environments, without reset_mask")
+                raise ValueError("the first reset must include all environments; omit reset_mask")
         if seed is not None:
-            for index, new in enumerate(as_seeds(seed, self.num_envs)):
-                if new is not None and selected[index]:
-                    self._seeds[index], self._rngs[index] = new, None
+            for index, new_seed in enumerate(as_seeds(seed, self.num_envs)):
+                if new_seed is not None and selected[index]:
+                    self._seeds[index], self._rngs[index] = new_seed, None
         if options.get("task") is not None:
             size = self.family.task_size
-            self._tasks_given = as_tasks(options["task"], self.num_envs, size).copy()
+            self._next_tasks = as_tasks(options["task"], self.num_envs, size).copy()
         self._started = True
         self._restart(selected)
         return self.world.observe(), {}
 
     def _restart(self, selected: Mask) -> None:
-        if self._tasks_given is not None:
-            self.world.tasks[selected] = self._tasks_given[selected]
+        if self._next_tasks is not None:
+            self.world.tasks[selected] = self._next_tasks[selected]
         else:
             for index in np.flatnonzero(selected):
                 rng = self._rng(int(index))
@@ -216,15 +215,17 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Advance every sub-environment, or reset or leave alone those whose episode has ended.
+        """Advance every sub-environment whose episode has not ended; autoreset the others.
 
         Raises:
-            ValueError: if actions are not finite, or not of shape (num_envs, A).
+            ValueError: if an action is invalid; see `as_actions`.
             gymnasium.error.ResetNeeded: before the first reset.
         """
         if not self._started:
             raise gym.error.ResetNeeded("cannot step before the first reset")
         actions = as_actions(actions, self.action_space)
+        # An episode that ended at the previous step is not simulated at this one: NEXT_STEP starts
+        # the next episode and ignores the action, DISABLED repeats the end flags.
         ended = self._done.copy()
         active = ~ended
         rewards, terminated = self.world.step(actions, active)
@@ -243,7 +244,7 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         return self.world.observe(), rewards, terminated.copy(), truncated, {}
 
     def render(self) -> tuple[Frame, ...] | None:
-        """A picture of every sub-environment, where render_mode is "rgb_array"."""
+        """An image of every sub-environment if render_mode is "rgb_array", else None."""
         if self.render_mode is None:
             return None
         return tuple(self.world.render(index) for index in range(self.num_envs))
@@ -254,17 +255,17 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
 
 
 class NativeTaskFamily(NativeFamily):
-    """Makes single and vector environments of a family that has a world."""
+    """A mixin that makes the environments of a family with a `world` method."""
 
     def check_horizon(self) -> None:
-        """Refuse a horizon that is no number of steps."""
+        """Raise ValueError if the horizon is not a positive integer."""
         if not isinstance(self.horizon, int) or self.horizon < 1:
-            raise ValueError(f"horizon must be a whole number of at least 1, not {self.horizon!r}")
+            raise ValueError(f"horizon must be an integer of at least 1, not {self.horizon!r}")
 
     def make(self, render_mode: str | None = None) -> gym.Env:
         """A single environment, truncated at the horizon."""
         return TimeLimit(TaskEnv(self, render_mode), self.horizon)
 
     def make_vec(self, num_envs: int) -> BatchedEnv:
-        """Many environments; one whose episode has ended rests until the next reset."""
+        """A vector environment without autoreset, as the sampler uses it."""
         return BatchedEnv(self, num_envs, autoreset_mode=AutoresetMode.DISABLED)

@@ -1,7 +1,7 @@
-"""What an environment of this package is made of: a world of simulations, stepped all at once.
+"""The world: many simulations of a task family that are stepped together.
 
-A world is the one implementation of a task family's dynamics and rewards. `metarl.envs.vector`
-makes a gymnasium vector environment of it, `metarl.envs.vector` an environment of a single one.
+A world is the only implementation of a family's dynamics and rewards. `metarl.envs.vector` builds
+both the single environment (one simulation) and the vector environment on it.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,31 +17,31 @@ Frame = NDArray[np.uint8]
 
 
 class World(Protocol):
-    """`num` simulations of one kind, each with a task of its own."""
+    """A set of `num` simulations, each with its own task."""
 
     @property
     def observation_space(self) -> gym.spaces.Box:
-        """Of one simulation."""
+        """The observation space of one simulation."""
 
     @property
     def action_space(self) -> gym.spaces.Box:
-        """Of one simulation."""
+        """The action space of one simulation."""
 
     @property
     def tasks(self) -> Floats:
-        """(num, T), read at every step; whoever owns the world writes into it."""
+        """The tasks (num, T). The environment writes them before `reset`; `step` reads them."""
 
     @property
     def fps(self) -> int:
-        """Frames a second at which consecutive steps play in real time."""
+        """Steps per second of simulated time, the frame rate of a video in real time."""
 
     def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
-        """Start the selected simulations anew.
+        """Start a new episode in the selected simulations.
 
         Args:
             selected: (num,).
-            rng: gives the generator of a simulation. Ask only where there is something to draw:
-                making generators is what a reset costs.
+            rng: returns the generator of a simulation, given its index. Call it only if there is
+                something to draw: creating generators is the main cost of a reset.
         """
 
     def step(self, actions: NDArray[Any], active: Mask) -> tuple[Floats, Mask]:
@@ -52,26 +52,25 @@ class World(Protocol):
             active: (num,).
 
         Returns:
-            Rewards (num,) and whether each simulation has come to its end (num,); both are
-            meaningless where it was not active.
+            Rewards (num,) and terminated (num,). Both are undefined for inactive simulations.
         """
 
     def observe(self) -> Floats:
-        """Observations of all simulations, a new array (num, S)."""
+        """Observations of all simulations, as a new array (num, S)."""
 
     def render(self, index: int) -> Frame:
-        """A picture of one simulation, (height, width, 3)."""
+        """An RGB image of one simulation, (height, width, 3)."""
 
     def close(self) -> None:
-        """Release what rendering holds."""
+        """Release the rendering resources."""
 
 
 class NativeFamily(Protocol):
-    """A task family whose environments are simulations of a world."""
+    """A task family that implements its environments as a `World`."""
 
     @property
     def horizon(self) -> int:
-        """H, after which an episode is truncated."""
+        """H, the number of steps after which an episode is truncated."""
 
     @property
     def task_size(self) -> int:
@@ -81,35 +80,35 @@ class NativeFamily(Protocol):
         """Tasks (num_tasks, T)."""
 
     def world(self, num: int, num_threads: int = 0) -> World:
-        """A world of `num` simulations on `num_threads` threads, 0 for as many as the family's."""
+        """Create `num` simulations, stepped on `num_threads` threads; 0 is the family's default."""
 
 
 def as_tasks(tasks: object, num: int, size: int) -> Floats:
-    """Tasks (num, T), from these or from one task (T,) for all.
+    """Validate tasks, and repeat a single task (T,) to (num, T).
 
     Raises:
-        ValueError: if the shape is neither, or a number is not finite.
+        ValueError: if the shape is neither (T,) nor (num, T), or a value is not finite.
     """
     array = np.asarray(tasks, dtype=np.float64)
     if array.shape not in ((size,), (num, size)):
         raise ValueError(
-            f"options['task'] has shape {array.shape}; give ({size},) for one task, or "
+            f"options['task'] has shape {array.shape}; pass ({size},) for one task, or "
             f"({num}, {size}) for one in each sub-environment"
         )
     if not np.isfinite(array).all():
-        raise ValueError("options['task'] holds numbers that are not finite")
+        raise ValueError("options['task'] contains values that are not finite")
     return np.broadcast_to(array, (num, size))
 
 
 def as_actions(actions: object, space: gym.Space[Any]) -> NDArray[Any]:
-    """Actions as an array, once it is sure that they poison no simulation.
+    """Validate actions, which would otherwise silently corrupt a simulation.
 
     Args:
-        actions: as many and as large as in the space, but not necessarily within its bounds.
-        space: of all the actions.
+        actions: of the space's shape; values of a Box may lie outside its bounds.
+        space: the action space, single or batched.
 
     Raises:
-        ValueError: if they have another shape, or one is NaN, infinite or no number.
+        ValueError: if the shape or the type is wrong, or a value is not finite.
     """
     array = np.asarray(actions)
     if array.shape != space.shape:
@@ -124,11 +123,11 @@ def as_actions(actions: object, space: gym.Space[Any]) -> NDArray[Any]:
 
 
 def as_mask(selected: object, num: int) -> Mask:
-    """What `options["reset_mask"]` selects, (num,).
+    """Validate `options["reset_mask"]`, a boolean array (num,).
 
     Raises:
-        ValueError: if it is no boolean array of this shape, or selects nothing. Numbers are
-            refused because they would be indices.
+        ValueError: if the type or the shape is wrong, or no simulation is selected. Integers are
+            an error because they could be meant as indices.
     """
     mask = np.asarray(selected)
     if mask.dtype != np.bool_ or mask.shape != (num,):
@@ -137,26 +136,28 @@ def as_mask(selected: object, num: int) -> Mask:
             f"{mask.shape}"
         )
     if not mask.any():
-        raise ValueError("options['reset_mask'] selects nothing; leave out a reset of nothing")
+        raise ValueError("options['reset_mask'] selects no environment; select at least one")
     return mask
 
 
 def as_seeds(seed: object, num: int) -> list[int | None]:
-    """A seed for each of `num` simulations: seed + i of a number, or the i-th of a sequence.
+    """One seed per simulation: seed + i if `seed` is an integer, else the i-th of the sequence.
 
     Raises:
-        ValueError: if there is another number of them, or one is no whole number from 0.
+        ValueError: if the number of seeds is not `num`, or a seed is not a non-negative integer.
     """
     if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
         seeds: list[Any] = [int(seed) + i for i in range(num)]
     elif isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str):
         seeds = list(seed)
     else:
-        raise ValueError(f"seed must be a whole number or one for each environment, not {seed!r}")
+        raise ValueError(
+            f"seed must be an integer or a sequence with one per environment, not {seed!r}"
+        )
     if len(seeds) != num:
-        raise ValueError(f"{len(seeds)} seeds were given for {num} environments")
-    for one in seeds:
-        whole = isinstance(one, int | np.integer) and not isinstance(one, bool)
-        if one is not None and not (whole and one >= 0):
-            raise ValueError(f"a seed must be a whole number of at least 0, not {one!r}")
-    return [None if one is None else int(one) for one in seeds]
+        raise ValueError(f"got {len(seeds)} seeds for {num} environments")
+    for value in seeds:
+        is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if value is not None and not (is_integer and value >= 0):
+            raise ValueError(f"a seed must be a non-negative integer, not {value!r}")
+    return [None if value is None else int(value) for value in seeds]

@@ -243,7 +243,7 @@ def test_mistakes_at_reset_and_step_are_answered_in_a_sentence() -> None:
         envs.reset(options={"task": np.zeros((2, 1))})
     with pytest.raises(ValueError, match="not finite"):
         envs.reset(options={"task": np.array([np.nan])})
-    with pytest.raises(ValueError, match="2 seeds were given for 3"):
+    with pytest.raises(ValueError, match="got 2 seeds for 3"):
         envs.reset(seed=[1, 2])
     envs.reset(seed=0)
     with pytest.raises(ValueError, match="action is NaN"):

@@ -74,7 +74,7 @@ TASKS = {
     "too many": (lambda rng, n: rng.normal(size=(n + 1, 1)), r"\(4, 1\), not \(5, 1\)"),
     "another size": (lambda rng, n: rng.normal(size=(n, 2)), r"\(4, 1\), not \(4, 2\)"),
     "nothing": (lambda rng, n: None, "real numbers, not elements of type object"),
-    "ragged": (lambda rng, n: [[1.0]] * (n - 1) + [[1.0, 2.0]], "one row a task"),
+    "ragged": (lambda rng, n: [[1.0]] * (n - 1) + [[1.0, 2.0]], "one row per task"),
     "words": (lambda rng, n: [["left"]] * n, "real numbers"),
     "digits": (lambda rng, n: [["1"]] * n, "real numbers"),
     "objects": (lambda rng, n: np.array([[0.5]] * n, dtype=object), "real numbers"),
@@ -125,7 +125,7 @@ def test_native_environments_check_the_tasks_that_they_draw_themselves() -> None
 def test_a_horizon_and_a_task_size_are_whole_numbers_from_1(
     member: str, size: object, in_users_folder: Path
 ) -> None:
-    with pytest.raises(UserError, match=f"{member} of .* must be a whole number of at least 1"):
+    with pytest.raises(UserError, match=f"{member} of .* must be an integer of at least 1"):
         check_family(changed(**{member: size}))
     Path("sizes.py").write_text(
         "from my_tasks import LineFamily\n"

@@ -160,7 +160,7 @@ def test_a_mask_of_another_shape_or_type_or_of_nothing_is_refused(env_id: str, m
 @every_id
 def test_the_first_reset_and_only_that_must_be_of_all(env_id: str) -> None:
     envs = made(env_id)
-    with pytest.raises(ValueError, match="first reset must be of all"):
+    with pytest.raises(ValueError, match="first reset must include all"):
         envs.reset(options={"reset_mask": np.array([True, True, False])})
     envs.reset(options={"reset_mask": np.array([True, True, True])})
     envs.reset(options={"reset_mask": np.array([True, True, False])})
@@ -223,7 +223,7 @@ def test_seeds_that_are_no_whole_numbers_from_0_are_refused_at_once(seed) -> Non
     ids=str,
 )
 def test_numbers_that_are_no_counts_are_refused(settings) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(settings))} must be a whole number"):
+    with pytest.raises(ValueError, match=f"{next(iter(settings))} must be an integer"):
         BatchedEnv(PointNavigation(), **{"num_envs": 2, **settings})
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from metarl.distributed import shard
 from metarl.envs import TaskConditioned, TaskFamily
-from metarl.envs.family import check_members, checked_tasks
+from metarl.envs.family import check_members, checked_tasks, releases_gil
 from metarl.envs.images import flat_family
 from metarl.envs.scaling import ScaledObservations, measure_scale
 from metarl.evaluation import AdaptationCurve, Metric
@@ -148,9 +148,9 @@ class PolicyProblem:
     def make_envs(self, num_tasks: int, trajectories: int) -> list[VectorEnv]:
         """Environments of some tasks each, a part for every processor where that is faster.
 
-        A family says so by a property `divides`. What environments of others share, nobody knows.
+        A family opts in with the property `releases_gil`.
         """
-        parts = processors() if getattr(self._family, "divides", False) else 1
+        parts = processors() if releases_gil(self._family) else 1
         return map_chunks(
             lambda chunk: self.family.make_vec(len(range(num_tasks)[chunk]) * trajectories),
             num_tasks,

@@ -1,4 +1,4 @@
-"""What a robot is asked to do: the distribution of tasks, the reward for progress, the words."""
+"""Tasks of a robot that moves in a plane: their distribution, and their part of the reward."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -10,8 +10,8 @@ from metarl.envs.world import Floats
 Marker = Literal["pace", "arrow", "goal"]
 
 
-class Objective(Protocol):
-    """A distribution of tasks for a robot that moves in a plane."""
+class TaskReward(Protocol):
+    """A distribution of tasks, and the task-dependent part of the reward."""
 
     @property
     def task_size(self) -> int:
@@ -19,30 +19,27 @@ class Objective(Protocol):
 
     @property
     def marker(self) -> Marker:
-        """How a picture shows the task."""
+        """The marker that shows the task in an image."""
 
     def sample(self, rng: np.random.Generator, num_tasks: int) -> Floats:
-        """Tasks (num_tasks, T)."""
+        """Sample tasks (num_tasks, T)."""
 
     def describe(self, task: Floats) -> str:
-        """One task in words."""
+        """Describe one task (T,) in words."""
 
-    def progress(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
-        """The part of the reward that depends on the task.
+    def reward(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
+        """The task-dependent part of the reward, (num,).
 
         Args:
             tasks: (num, T).
-            velocity: forward velocity (num,), metres a second.
-            position: in the plane (num, 2), metres.
-
-        Returns:
-            (num,).
+            velocity: forward velocity (num,), m/s.
+            position: position in the plane (num, 2), m.
         """
 
 
 @dataclass(frozen=True)
 class TargetVelocity:
-    """Run at a velocity: `offset` − |v_x − v|, with v uniform in [low, high]."""
+    """Run at a target velocity v: the reward is `offset` − |v_x − v|, v ~ U[low, high]."""
 
     low: float
     high: float
@@ -55,41 +52,35 @@ class TargetVelocity:
             raise ValueError(f"low must be below high, not {self.low} and {self.high}")
 
     def sample(self, rng: np.random.Generator, num_tasks: int) -> Floats:
-        """Velocities."""
         return rng.uniform(self.low, self.high, (num_tasks, 1))
 
     def describe(self, task: Floats) -> str:
-        """Such as "run at 1.30 m/s"."""
         return f"run at {task[0]:.2f} m/s"
 
-    def progress(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
-        """`offset` − |v_x − v|."""
+    def reward(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
         return self.offset - np.abs(velocity - tasks[:, 0])
 
 
 @dataclass(frozen=True)
 class TargetDirection:
-    """Run forward or backward, as fast as possible: d · v_x, with d = ±1 at even odds."""
+    """Run forward or backward: the reward is d · v_x, d = ±1 with equal probability."""
 
     task_size = 1
     marker: Marker = "arrow"
 
     def sample(self, rng: np.random.Generator, num_tasks: int) -> Floats:
-        """Directions."""
         return rng.choice([-1.0, 1.0], (num_tasks, 1))
 
     def describe(self, task: Floats) -> str:
-        """In words."""
         return "run forward" if task[0] > 0 else "run backward"
 
-    def progress(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
-        """d · v_x."""
+    def reward(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
         return tasks[:, 0] * velocity
 
 
 @dataclass(frozen=True)
 class TargetGoal:
-    """Reach a goal and stay: `offset` − ‖xy − g‖₁, with g uniform in a square around the start."""
+    """Reach a goal g: the reward is `offset` − ‖xy − g‖₁, g uniform in a square at the origin."""
 
     half_width: float
     offset: float
@@ -101,14 +92,11 @@ class TargetGoal:
             raise ValueError(f"half_width must be positive, not {self.half_width}")
 
     def sample(self, rng: np.random.Generator, num_tasks: int) -> Floats:
-        """Goals."""
         return rng.uniform(-self.half_width, self.half_width, (num_tasks, 2))
 
     def describe(self, task: Floats) -> str:
-        """The goal in words."""
         return f"reach ({task[0]:+.2f}, {task[1]:+.2f})"
 
-    def progress(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
-        """`offset` − ‖xy − g‖₁."""
+    def reward(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
         distance: Floats = np.abs(position - tasks).sum(axis=-1)
         return self.offset - distance
