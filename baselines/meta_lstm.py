@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metarl.config.sections import MethodSection, leave_out
+from metarl.config.sections import MethodSection, reject_settings
 from metarl.inner_loop import reverse
 from metarl.method import GRADIENT_STEPS, AdaptationUnit, Role
 from metarl.params import Params, flatten, repeat, unflatten
@@ -40,7 +40,7 @@ class MetaLSTM(SupervisedMethod):
 
     def __init__(self, problem: SupervisedProblem) -> None:
         super().__init__(problem)
-        leave_out(
+        reject_settings(
             problem.config.inner,
             ["adapt", "learned_step_sizes", "multi_step_iterations"],
             problem.config.method,

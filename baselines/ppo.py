@@ -32,17 +32,17 @@ class MultiTaskPPO:
         config, self.horizon = problem.config, problem.family.horizon
         settings, self.seed = config.baseline, config.seed
         self.envs = MultiTaskEnv(
-            problem.family, config.outer.meta_batch * config.inner.trajectories
+            problem.family, config.outer.meta_batch * config.inner.episodes_per_task
         )
         self.model = PPO(
             "MlpPolicy",
             self.envs,
             learning_rate=settings.learning_rate,
             n_steps=self.horizon,
-            batch_size=min(settings.minibatch, self.envs.num_envs * self.horizon),
+            batch_size=min(settings.batch_size, self.envs.num_envs * self.horizon),
             n_epochs=settings.epochs,
             gamma=config.inner.gamma,
-            gae_lambda=settings.lam,
+            gae_lambda=settings.gae_lambda,
             clip_range=settings.clip_range,
             normalize_advantage=settings.normalize_advantages,
             # the value network is separate, and its gradients must not shrink the policy's

@@ -73,7 +73,7 @@ class Pretrained(MAML):
             [(size,) * steps for size in baseline.step_sizes],
             lambda sizes: self.curve("validation", baseline.validation_tasks, params, sizes),
             self.problem.metric,
-            baseline.chosen_after,
+            baseline.selection_step,
         )
 
 

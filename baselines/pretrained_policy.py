@@ -97,7 +97,7 @@ def chosen_step_sizes(problem: PolicyProblem, params: Params) -> tuple[float, ..
         [tuple(first * size / usual[0] for size in usual) for first in baseline.step_sizes],
         lambda schedule: fine_tuned(problem, params, tasks, key, schedule),
         problem.metric,
-        baseline.chosen_after,
+        baseline.selection_step,
     )
 
 

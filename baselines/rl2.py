@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.config.sections import MethodSection, leave_out
+from metarl.config.sections import MethodSection, reject_settings
 from metarl.distributed import mean_over_tasks
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
@@ -161,7 +161,7 @@ class RL2(PolicyLearner):
         assert isinstance(problem.config.method, RL2Settings)
         self.settings = problem.config.method
         evaluation, why = problem.config.evaluation, "whose trials have so many episodes"
-        leave_out(evaluation, ["count"], self.settings, why, section="evaluation")
+        reject_settings(evaluation, ["batch_unit"], self.settings, why, section="evaluation")
 
     @cached_property
     def policy(self) -> RecurrentPolicy:
@@ -214,7 +214,7 @@ class RL2(PolicyLearner):
         return self._on(params, tasks, key)
 
     def _on(self, params: Params, tasks: NDArray[np.float64], key: RngKey) -> Rollouts:
-        trials = self.problem.config.evaluation.trajectories
+        trials = self.problem.config.evaluation.episodes_per_task
         envs = self.problem.family.make_vec(len(tasks) * trials)
         try:
             return self._collect(params, envs, tasks, key)
@@ -379,7 +379,7 @@ def trial_objective(method: RL2, theta: Params, rollouts: Rollouts) -> TrialObje
     values = torch.where(mask, values, 0.0)
     following = torch.cat([values[1:], torch.zeros_like(values[:1])])
     deltas = rewards + config.inner.gamma * following - values
-    discount = config.inner.gamma * method.settings.lam
+    discount = config.inner.gamma * method.settings.gae_lambda
     raw = discounted_returns(deltas.mT, discount).mT
     raw = torch.where(mask, raw, 0.0)
     valid = raw[mask]

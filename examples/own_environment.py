@@ -64,7 +64,7 @@ def main(iterations: int = 20, meta_batch: int = 10, out: str = "runs/poles") ->
         family={"name": Poles},
         policy={"hidden_sizes": [32, 32]},
         outer={"algorithm": "trpo", "iterations": iterations, "meta_batch": meta_batch},
-        evaluation={"tasks": 10, "trajectories": 5},
+        evaluation={"tasks": 10, "episodes_per_task": 5},
     )
     run = metarl.train(config, Path(out), report=tell)
     adapted = metarl.load(run).adapt(Poles().make(), task=[1.2])

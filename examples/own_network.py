@@ -35,9 +35,9 @@ def main(iterations: int = 20, width: int = 64, out: str = "runs/own_network") -
     policy = metarl.Config(
         family={"name": "point-navigation"},
         policy={"network": Residual, "settings": {"width": width}},
-        inner={"trajectories": 10},
+        inner={"episodes_per_task": 10},
         outer={"algorithm": "trpo", "iterations": iterations, "meta_batch": 10},
-        evaluation={"tasks": 10, "trajectories": 10},
+        evaluation={"tasks": 10, "episodes_per_task": 10},
     )
     print(metarl.load(metarl.train(policy, Path(out) / "points")).evaluate().summary.estimate)
     waves = metarl.SupervisedConfig(

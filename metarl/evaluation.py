@@ -127,7 +127,8 @@ class AdaptationCurve:
     def from_json(cls, value: Mapping[str, Any]) -> "AdaptationCurve":
         """The inverse of `to_json`; episodes of older evaluations follow from their settings."""
         scores, step_sizes = np.array(value["scores"]), tuple(value["step_sizes"])
-        each = value.get("settings", {}).get("trajectories")
+        settings = value.get("settings", {})
+        each = settings.get("episodes_per_task", settings.get("trajectories"))
         counted = [each * k for k in range(scores.shape[1])] if each else []
         episodes = value.get("episodes") or counted
         instances = tuple(value.get("instances", ()))

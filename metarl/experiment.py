@@ -1,6 +1,7 @@
-"""Experiments come from YAML files: one file, one experiment, validated whole.
+"""Configs of experiments: loading, validation, comparison.
 
-Everything is checked before any work is spent, and every mistake is reported at once.
+A YAML file describes one experiment. All of it is validated before any work begins, and all errors
+are reported together.
 """
 
 import json
@@ -15,7 +16,7 @@ import yaml
 
 from metarl.config.registry import Registry
 from metarl.config.safe_yaml import LARGEST, parse_yaml
-from metarl.config.sections import section_of
+from metarl.config.sections import RENAMED, Source, current_name, section_of
 from metarl.errors import UserError, did_you_mean
 from metarl.io import read_bytes
 from metarl.networks import NETWORKS
@@ -27,8 +28,8 @@ AnyConfig = Config | SupervisedConfig
 TRUST_VARIABLE = "METARL_TRUST_CODE"
 CONFIG = "config.yaml"  # in a run's directory
 
-# what may differ between runs that are training seeds of one experiment
-SEED = (
+# settings in which the training seeds of one experiment may differ
+SEED_INDEPENDENT = (
     "seed",
     "device",
     "checkpoint_every",
@@ -39,50 +40,50 @@ SEED = (
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The configs that come with the package, by name."""
+    """The configs of this package, by name."""
     folder = Path(str(resources.files("metarl.configs")))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def trained_runs() -> dict[str, Path]:
-    """The runs that come with the package, by name."""
+    """The trained runs of this package, by name."""
     folder = Path(str(resources.files("metarl.configs"))) / "trained"
     return {path.parent.name: path.parent for path in sorted(folder.glob("*/state.json"))}
 
 
 def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
-    """Read and validate an experiment.
+    """Load and validate a config.
 
     Args:
-        source: a YAML file, or the name of a config that comes with the package.
+        source: a YAML file, or the name of a config of this package.
         overrides: settings such as `inner.step_size=0.2`.
 
     Raises:
-        UserError: if the file cannot be read, or with one sentence for each mistake in it.
+        UserError: if the file cannot be read; else with one line for each invalid setting.
     """
-    path, known = Path(source), shipped_configs()
-    if not path.is_file() and source in known:
-        path = known[source]
+    path, configs = Path(source), shipped_configs()
+    if not path.is_file() and source in configs:
+        path = configs[source]
     if not path.exists():
         raise UserError(
-            f"there is no config file {source!r}{did_you_mean(source, known)}; give a path, or "
-            f"one of the names {', '.join(known)}"
+            f"there is no config file {source!r}{did_you_mean(source, configs)}; give a path, or "
+            f"one of the names {', '.join(configs)}"
         )
     values = read_values(path)
     set_values(values, overrides)
-    return validate_config(values, with_changes(path, overrides))
+    return validate_config(values, describe_source(path, overrides))
 
 
-def with_changes(path: Path, overrides: Sequence[str]) -> str:
-    """What a mistake is in: a file, or what was given beside it."""
+def describe_source(path: Path, overrides: Sequence[str]) -> str:
+    """The source of a config in error messages: the file and the overrides."""
     return f"{path} with {', '.join(overrides)}" if overrides else str(path)
 
 
-def located(path: Path) -> Path:
-    """The directory of a run: this one, or that of the name of one that comes with the package.
+def resolve_run_dir(path: Path) -> Path:
+    """The directory of a run. A name of a trained run of this package stands for its directory.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is no run.
     """
     shipped = trained_runs()
     if not path.exists() and str(path) in shipped:
@@ -96,10 +97,10 @@ def located(path: Path) -> Path:
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """What a YAML file says, as plain values that nobody has looked at yet.
+    """The settings in a YAML file as plain values, not validated.
 
     Raises:
-        UserError: if the file cannot be read, or is not a mapping in YAML.
+        UserError: if the file cannot be read, or is not a mapping.
     """
     try:
         text = read_bytes(path, LARGEST).decode()
@@ -111,33 +112,42 @@ def read_values(path: Path) -> dict[str, Any]:
     return values
 
 
-def validate_config(values: Mapping[str, Any], origin: str = "the config") -> AnyConfig:
-    """An experiment from plain values, with every mistake reported at once.
+def validate_config(
+    values: Mapping[str, Any], origin: str = "the config", recorded: bool = False
+) -> AnyConfig:
+    """Validate plain values and construct the config.
 
     Args:
-        values: as read from YAML.
-        origin: what to call it in messages.
+        values: the settings, as in YAML.
+        origin: the source of the settings in error messages.
+        recorded: whether metarl wrote the settings, maybe an older version; see `Source`.
 
     Raises:
-        UserError: with one sentence for each mistake.
+        UserError: with one line for each invalid setting.
     """
     if not {"family", "data"} & values.keys():
         raise UserError(
-            f"{origin} must say what to learn: `family` (reinforcement learning) or `data` "
+            f"{origin} has no task distribution: set `family` (reinforcement learning) or `data` "
             "(few-shot regression and classification)"
         )
     schema: type[AnyConfig] = SupervisedConfig if "data" in values else Config
-    return schema.model_validate(values, context=origin)
+    return schema.model_validate(values, context=Source(origin, recorded))
 
 
 def dump_config(config: AnyConfig) -> str:
-    """The whole experiment as YAML, defaults included."""
+    """A config as YAML, defaults included."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def differences(old: AnyConfig, new: AnyConfig, ignore: Sequence[str] = ()) -> list[str]:
-    """Which settings differ, as `name: old → new`, but for those whose names start as ignored."""
-    before, after = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
+    """The settings in which two configs differ, as `name: old → new`.
+
+    Args:
+        old: a config.
+        new: another config.
+        ignore: prefixes of settings that are not compared.
+    """
+    before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
     return [
         f"{name}: {before.get(name)} → {after.get(name)}"
         for name in {**before, **after}
@@ -145,55 +155,64 @@ def differences(old: AnyConfig, new: AnyConfig, ignore: Sequence[str] = ()) -> l
     ]
 
 
-def edits(recorded: Mapping[str, Any], config: AnyConfig, ignore: Sequence[str]) -> list[str]:
-    """As `differences`, from a config that was recorded as plain values, maybe by another version.
+def diff_recorded(
+    recorded: Mapping[str, Any], config: AnyConfig, ignore: Sequence[str]
+) -> list[str]:
+    """The settings in which a config differs from recorded plain values.
 
-    Settings that only one of both versions knows are no edits.
+    Another version may have recorded them: a setting that only one of the two versions has is not
+    a difference, and a renamed setting is compared by its present name.
+
+    Args:
+        recorded: plain values of a config.
+        config: the config.
+        ignore: prefixes of settings that are not compared.
     """
-    before, after = flat(recorded), flat(config.model_dump(mode="json"))
-    known = [
+    after = flatten(config.model_dump(mode="json"))
+    before = {current_name(name, after): value for name, value in flatten(recorded).items()}
+    compared = [
         name
         for name in {**before, **after}
-        # those of a family are no version's: none may come or go
+        # a family's settings do not depend on the version
         if name.startswith("family.settings.") or (name in before and name in after)
     ]
     return [
         f"{name}: {before.get(name)} → {after.get(name)}"
-        for name in known
+        for name in compared
         # as text, in which NaN is equal to itself
         if json.dumps(before.get(name)) != json.dumps(after.get(name))
         and not name.startswith(tuple(ignore))
     ]
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by their whole names, such as `inner.step_size`."""
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their full names, such as `inner.step_size`."""
     settings: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
-        settings |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        settings |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return settings
 
 
 def set_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Change settings of a config's plain values.
+    """Override settings in plain values, in place.
 
-    With another kind of a section, what the file gave to the old one is void; what is among the
-    overrides is not.
+    If an override changes the kind of a section, such as `outer.algorithm`, the settings that the
+    new kind does not have are removed from the section, except for overrides.
 
     Args:
-        values: as `read_values` gives them.
-        overrides: such as `inner.step_size=0.2`.
+        values: plain values of a config.
+        overrides: settings such as `inner.step_size=0.2`.
 
     Raises:
-        UserError: if one has another form, or names a section that is none.
+        UserError: if an override has another form, or addresses a setting as a section.
     """
-    given = {_kind(override.partition("=")[0]) for override in overrides}
+    overridden = {_full_name(override.partition("=")[0]) for override in overrides}
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or not name:
             raise UserError(f"--set {override!r} must have the form section.setting=value")
-        name = _kind(name)
+        name = _full_name(name)
         prefix, _, setting = name.rpartition(".")
         section = values
         for part in prefix.split(".") if prefix else ():
@@ -202,16 +221,19 @@ def set_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
                 raise UserError(f"--set {override!r}: {part!r} is a setting, not a section")
         before, value = section.get(setting), parse_yaml(text, f"--set {override!r}")
         section[setting] = value
+        for old, new in RENAMED.items():  # the override replaces the setting by either name
+            if setting in (old, new) and not prefix.endswith("settings"):
+                section.pop(old if setting == new else new, None)
         if name in KINDS and value != before:
-            with suppress(UserError):  # there is no such kind: validation says so
+            with suppress(UserError):  # an unknown kind is an error in the validation
                 known = KINDS[name](str(value))
                 for other in [other for other in section if other not in known]:
-                    if f"{prefix}.{other}" not in given:
+                    if f"{prefix}.{other}" not in overridden:
                         del section[other]
 
 
-def _kind(name: str) -> str:
-    """`name` says the kind of a network as well: that is what it is called elsewhere."""
+def _full_name(name: str) -> str:
+    """`network.name` is an alias of `network.kind`."""
     return "network.kind" if name == "network.name" else name
 
 
@@ -219,7 +241,7 @@ def _settings(registry: Registry, own: str, kind: str) -> Collection[str]:
     return section_of(registry, kind, own=own).model_fields
 
 
-# what says of which kind a section is, and which settings a kind has
+# the settings that choose the kind of a section, and the settings of a kind
 KINDS: dict[str, Callable[[str], Collection[str]]] = {
     "outer.algorithm": partial(_settings, OPTIMIZERS, ""),
     "network.kind": partial(_settings, NETWORKS, OWN_NETWORK),

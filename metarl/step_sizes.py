@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from metarl.config.sections import ContextSettings, InnerSection, MethodSection, leave_out
+from metarl.config.sections import ContextSettings, InnerSection, MethodSection, reject_settings
 from metarl.context import CONTEXT
 from metarl.params import Params
 
@@ -85,7 +85,7 @@ def check_context(settings: InnerSection, method: MethodSection) -> int:
     Raises:
         UserError: if the inner loop is told to adapt something else.
     """
-    leave_out(settings, ["adapt"], method, "whose context alone adapts")
+    reject_settings(settings, ["adapt"], method, "whose context alone adapts")
     assert isinstance(method, ContextSettings)
     return method.context
 

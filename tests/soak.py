@@ -55,13 +55,13 @@ POLICY = [
     "family.settings.horizon=5",
     "outer.meta_batch=2",
     "outer.anneal=false",
-    "inner.trajectories=3",
+    "inner.episodes_per_task=3",
     "evaluation.tasks=3",
-    "evaluation.trajectories=2",
+    "evaluation.episodes_per_task=2",
     "policy.hidden_sizes=[4]",
     "checkpoint_every=3",
 ]
-PPO = ["baseline.value_hidden_sizes=[4]", "baseline.step_sizes=[0.1]", "baseline.minibatch=10"]
+PPO = ["baseline.value_hidden_sizes=[4]", "baseline.step_sizes=[0.1]", "baseline.batch_size=10"]
 WAVES = ["outer.meta_batch=2", "evaluation.tasks=3", "network.hidden_sizes=[4]"]
 WAVES += ["checkpoint_every=10", "report_every=10"]
 ADAM = "outer={algorithm: adam, meta_batch: 2, iterations: 12}"
@@ -492,7 +492,7 @@ SENSIBLE = {
     "checkpoint_every": ["1", "2"],
 }
 OF_POLICIES = {
-    "inner.trajectories": ["1", "2"],
+    "inner.episodes_per_task": ["1", "2"],
     "inner.gamma": ["0.5", "1"],
     "evaluation.step_sizes": ["[0.1]", "[0.5, 0.2]"],
     "policy.activation": ["tanh", "relu"],
@@ -510,7 +510,7 @@ OF_WAVES = {
 
 def sensible_command(chance: random.Random, run: Path, out: Path) -> list[str]:
     """A command as somebody may well give it: most are accepted, with settings by chance."""
-    few = ["evaluation.tasks=2", "evaluation.trajectories=1"]
+    few = ["evaluation.tasks=2", "evaluation.episodes_per_task=1"]
     match chance.choice(["train", "train", "train", "evaluate", "compare", "export"]):
         case "evaluate":
             more = chance.sample(["evaluation.seed=5", "evaluation.step_sizes=[0.1]"], k=1)
@@ -546,7 +546,12 @@ def fuzzed_command(chance: random.Random, run: Path, out: Path) -> list[str]:
             arguments += ["--resume", chance.choice(runs)]
     else:
         arguments = [name, chance.choice(runs)]
-        tiny = ["evaluation.tasks=2", "evaluation.trajectories=1", "evaluation.tasks=-1", "seed=2"]
+        tiny = [
+            "evaluation.tasks=2",
+            "evaluation.episodes_per_task=1",
+            "evaluation.tasks=-1",
+            "seed=2",
+        ]
         if name == "evaluate":
             arguments += _sets("evaluation.tasks=3", *chance.choices(tiny, k=chance.randint(0, 2)))
         elif name == "compare":

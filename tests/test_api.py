@@ -21,9 +21,9 @@ TASK = [0.3, -0.3]
 TINY = {
     "family": {"name": "point-navigation", "settings": {"horizon": 5}},
     "policy": {"hidden_sizes": [4]},
-    "inner": {"trajectories": 3},
+    "inner": {"episodes_per_task": 3},
     "outer": {"algorithm": "trpo", "iterations": 2, "meta_batch": 2},
-    "evaluation": {"tasks": 3, "trajectories": 2},
+    "evaluation": {"tasks": 3, "episodes_per_task": 2},
 }
 
 

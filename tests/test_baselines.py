@@ -32,11 +32,11 @@ from metarl.rl.problem import PolicyProblem
 TINY = [
     "outer.meta_batch=3",
     "outer.iterations=2",
-    "inner.trajectories=4",
+    "inner.episodes_per_task=4",
     "family.settings.horizon=10",
     "policy.hidden_sizes=[8]",
     "evaluation.tasks=6",
-    "evaluation.trajectories=3",
+    "evaluation.episodes_per_task=3",
 ]
 
 
@@ -208,10 +208,10 @@ def test_pretraining_learns(method: str, share: float) -> None:
         settings = [
             f"method={method}",
             f"baseline.learning_rate={learning_rate}",
-            "baseline.minibatch=500",
+            "baseline.batch_size=500",
             "outer.iterations=10",
             "outer.meta_batch=10",
-            "inner.trajectories=10",
+            "inner.episodes_per_task=10",
             "family.settings.horizon=30",
         ]
         results = trained(load_config("point_navigation", settings))
@@ -224,9 +224,9 @@ def test_pretraining_learns(method: str, share: float) -> None:
 def test_ppo_has_the_settings_of_the_config(asked: bool) -> None:
     settings = {
         "learning_rate": 2e-4,
-        "lam": 0.9,
+        "gae_lambda": 0.9,
         "epochs": 3,
-        "minibatch": 7,
+        "batch_size": 7,
         "clip_range": 0.3,
         "normalize_advantages": asked,
     }
@@ -238,7 +238,12 @@ def test_ppo_has_the_settings_of_the_config(asked: bool) -> None:
 
 
 def test_pretraining_works_on_a_users_discrete_family(in_users_folder: Path) -> None:
-    more = ["outer.meta_batch=2", "outer.iterations=1", "inner.trajectories=2", "method=pretrained"]
+    more = [
+        "outer.meta_batch=2",
+        "outer.iterations=1",
+        "inner.episodes_per_task=2",
+        "method=pretrained",
+    ]
     Path("mine.yaml").write_text("family: {name: 'my_tasks:LineFamily'}\n")
     config = load_config("mine.yaml", more)
     *_, (state, _) = trained(config)

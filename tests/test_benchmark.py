@@ -32,7 +32,7 @@ PARTS = dict.fromkeys(
     ("sampling", "learning", "adapt", "gradient", "curvature", "line search"), 9.9
 )
 COUNTED = {f"GFLOP {part}": 44.5 for part in ("adapt", "gradient", "curvature", "line search")}
-TINY = ("outer.meta_batch=2", "inner.trajectories=3", "family.settings.horizon=5")
+TINY = ("outer.meta_batch=2", "inner.episodes_per_task=3", "family.settings.horizon=5")
 
 
 @pytest.mark.slow

@@ -177,15 +177,18 @@ def test_gradient_and_curvature_of_a_policy_are_exact(policy, settings) -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({**SINE, "inner": {"adapt": "head"}}, "inner.adapt: head is not for method cavia"),
+        (
+            {**SINE, "inner": {"adapt": "head"}},
+            "inner.adapt: head is not supported by method cavia",
+        ),
         ({**SINE, "method": {"name": "cavia", "context": 0}}, "method.context: must be greater"),
         (
             {"family": {"name": "point-navigation"}, "method": "cavia", "inner": {"adapt": "head"}},
-            "inner.adapt: head is not for method cavia",
+            "inner.adapt: head is not supported by method cavia",
         ),
         (
             {**SINE, "data": {"name": "omniglot", "ways": 5}, "network": {"kind": "conv4"}},
-            "method: cavia is not for classification",
+            "method: cavia does not support classification",
         ),
     ],
 )
@@ -200,9 +203,9 @@ def test_a_policy_that_is_loaded_goes_on_from_the_context_that_it_has(tmp_path) 
         "family": {"name": "point-navigation", "settings": {"horizon": 10}},
         "method": {"name": "cavia", "context": 3},
         "policy": {"hidden_sizes": [8]},
-        "inner": {"step_size": 1.0, "trajectories": 4},
+        "inner": {"step_size": 1.0, "episodes_per_task": 4},
         "outer": {"iterations": 2, "meta_batch": 2},
-        "evaluation": {"tasks": 2, "trajectories": 4},
+        "evaluation": {"tasks": 2, "episodes_per_task": 4},
     }
     run = metarl.train(values, tmp_path / "run")
     policy = metarl.load(run)

@@ -35,9 +35,9 @@ TINY = [
     "--set=outer.meta_batch=3",
     "--set=outer.anneal=false",
     "--set=outer.iterations=2",
-    "--set=inner.trajectories=4",
+    "--set=inner.episodes_per_task=4",
     "--set=evaluation.tasks=5",
-    "--set=evaluation.trajectories=3",
+    "--set=evaluation.episodes_per_task=3",
     "--set=policy.hidden_sizes=[8]",
     "--set=baseline.validation_tasks=2",
 ]

@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
+import yaml
 
 import metarl
 from metarl.errors import UserError
@@ -13,9 +15,12 @@ from metarl.experiment import (
     dump_config,
     load_config,
     shipped_configs,
+    trained_runs,
     validate_config,
 )
 from metarl.method import load_method
+from metarl.report import evaluations
+from metarl.runs.run import Run
 
 MINIMAL = {"family": {"name": "point-navigation"}}
 
@@ -86,11 +91,11 @@ def test_annealed_steps_fall_from_their_size_to_nothing() -> None:
             ["outer.algorithm: must be 'trpo' or 'adam' or"],
         ),
         ({**MINIMAL, "outer": 3}, ["outer: must be a section"]),
-        ({}, ["must say what to learn: `family`"]),
+        ({}, ["has no task distribution: set `family`"]),
         ({"family": {"name": "ant-gaol"}}, ["did you mean 'ant-goal'"]),
         (
             {"family": {"name": "ant-gaol"}, "sed": 1, "policy": {"activation": "gelu"}},
-            ["3 mistakes", "ant-goal", "did you mean 'seed'", "policy.activation: must be 'relu'"],
+            ["3 errors", "ant-goal", "did you mean 'seed'", "policy.activation: must be 'relu'"],
         ),
         (
             {"family": {"name": "ant-goal", "settings": {"half_widht": 1}}},
@@ -184,6 +189,52 @@ def test_a_malformed_override_is_answered_in_a_sentence(override: str, sentence:
         load_config("quickstart", ["seed=1", override])
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("inner.trajectories=3", "inner.episodes_per_task=3"),
+        ("inner.lam=0.5", "inner.gae_lambda=0.5"),
+        ("evaluation.trajectories=3", "evaluation.episodes_per_task=3"),
+        ("evaluation.count=steps", "evaluation.batch_unit=steps"),
+        ("baseline.lam=0.5", "baseline.gae_lambda=0.5"),
+        ("baseline.minibatch=7", "baseline.batch_size=7"),
+        ("baseline.chosen_after=0", "baseline.selection_step=0"),
+        ("method.lam=0.5", "method.gae_lambda=0.5"),
+    ],
+)
+def test_settings_have_their_names_of_version_0_1_as_well(tmp_path: Path, old, new) -> None:
+    name, _, value = old.partition("=")
+    with pytest.warns(DeprecationWarning, match=f"use {new.partition('=')[0].split('.')[1]}"):
+        config = load_config("point_navigation_rl2", [old])
+    assert config == load_config("point_navigation_rl2", [new])
+
+    section, setting = name.split(".")
+    values = load_config("point_navigation_rl2").model_dump(mode="json")
+    del values[section][new.partition("=")[0].split(".")[1]]
+    values[section][setting] = value
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(values))
+    with pytest.warns(DeprecationWarning, match="was renamed"):
+        assert load_config(str(tmp_path / "old.yaml")) == config
+    with pytest.warns(DeprecationWarning, match="was renamed"):
+        assert metarl.Config(**values) == config
+    # the override has the last word, by either name
+    changed = load_config(str(tmp_path / "old.yaml"), [new])
+    assert changed == config
+    values[section][new.partition("=")[0].split(".")[1]] = value
+    with pytest.raises(UserError, match=rf"{section}\.{setting}: was renamed to .*; set only"):
+        validate_config(values)
+
+
+def test_a_recorded_config_with_old_names_loads_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in trained_runs():
+            run = Run.open(Path(name), ("evaluation.tasks=3",))
+            assert run.checkpoint().state.iteration
+            evaluations.load_or_evaluate(run)
+    assert "trajectories" in (trained_runs()["half_cheetah_direction"] / "config.yaml").read_text()
+
+
 def test_a_config_that_does_not_exist_names_the_nearest_one() -> None:
     with pytest.raises(UserError, match="did you mean 'quickstart'"):
         load_config("quikstart")
@@ -218,7 +269,9 @@ def test_another_policy_network_forgets_what_the_file_gave_to_the_first(
     (in_users_folder / "mine.yaml").write_text(dump_config(config))
     assert load_config("mine.yaml", ["policy.network=mlp"]).policy.settings == {}
     assert load_config("mine.yaml", [own]).policy.settings == {"width": 7}
-    with pytest.raises(UserError, match=r"policy\.hidden_sizes: is the multilayer perceptron's"):
+    with pytest.raises(
+        UserError, match=r"policy\.hidden_sizes: belongs to the multilayer perceptron"
+    ):
         load_config("layers.yaml", ["policy.hidden_sizes=[7]", own])
 
 
@@ -228,7 +281,7 @@ def test_the_kind_of_a_network_may_be_called_its_name() -> None:
         "omniglot_5way_1shot", ["network.kind=mlp", "network.hidden_sizes=[3]"]
     )
     values = {"data": {"name": "sinusoid"}, "network": {"name": "mlp", "kind": "mlp"}}
-    with pytest.raises(UserError, match=r"network\.name: is what `kind` says already"):
+    with pytest.raises(UserError, match=r"network\.name: is an alias of `kind`"):
         validate_config(values)
 
 
@@ -304,6 +357,6 @@ def test_images_without_convolution_are_another_row_than_with_it() -> None:
 
 def test_a_mistake_that_was_given_beside_a_file_is_not_said_to_be_in_it(complaint) -> None:
     said = complaint("train", "quickstart", "--set", "inner.stepsize=1")
-    assert "quickstart.yaml with inner.stepsize=1 has a mistake" in said
+    assert "quickstart.yaml with inner.stepsize=1 has an error" in said
     said = complaint("evaluate", "sinusoid", "--set", "evaluation.tasks=0")
-    assert "config.yaml with evaluation.tasks=0 has a mistake" in said
+    assert "config.yaml with evaluation.tasks=0 has an error" in said

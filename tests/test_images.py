@@ -27,9 +27,9 @@ spec.loader.exec_module(my_images)
 TINY = {
     "family": {"name": "my_images:Corners"},
     "policy": {"hidden_sizes": [16], "activation": "tanh"},
-    "inner": {"trajectories": 4, "step_size": 0.5},
+    "inner": {"episodes_per_task": 4, "step_size": 0.5},
     "outer": {"algorithm": "trpo", "iterations": 1, "meta_batch": 3},
-    "evaluation": {"tasks": 3, "trajectories": 2},
+    "evaluation": {"tasks": 3, "episodes_per_task": 2},
 }
 ADAM = {"algorithm": "adam", "iterations": 1, "meta_batch": 3}
 
@@ -57,9 +57,9 @@ def test_meta_training_learns_to_find_out_which_corner_pays(
     values = {
         **TINY,
         "method": method,
-        "inner": {"trajectories": 20, "step_size": 1.0},
+        "inner": {"episodes_per_task": 20, "step_size": 1.0},
         "outer": {**outer, "iterations": most, "meta_batch": 10},
-        "evaluation": {"tasks": 20, "trajectories": 20, "step_sizes": [1.0]},
+        "evaluation": {"tasks": 20, "episodes_per_task": 20, "step_sizes": [1.0]},
     }
     made = load_method(validate_config(values))
     state = made.initial_state()
@@ -101,7 +101,7 @@ def test_other_methods_and_the_perceptron_take_images_or_say_what_to_do(mine: Pa
     metarl.train({**TINY, "method": "rl2", "outer": ADAM}, "rl2")
     flat = {**TINY, "policy": {"network": "mlp", "hidden_sizes": [8]}}
     for kind in ("pretrained", "oracle"):
-        small = {"baseline": {"minibatch": 8, "step_sizes": [0.1], "validation_tasks": 2}}
+        small = {"baseline": {"batch_size": 8, "step_sizes": [0.1], "validation_tasks": 2}}
         metarl.train({**flat, **small, "method": kind}, kind)
     with pytest.raises(UserError, match="is cnn, which stable-baselines3's MlpPolicy has no"):
         metarl.train({**TINY, "method": "pretrained"}, "other")

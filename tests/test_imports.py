@@ -17,7 +17,7 @@ from metarl.cli import main
 atexit.register(lambda: print(json.dumps(sorted(set(HEAVY) & sys.modules.keys()))))
 main(sys.argv[1:])
 """
-TINY = ("--set=outer.iterations=1", "--set=outer.meta_batch=2", "--set=inner.trajectories=2")
+TINY = ("--set=outer.iterations=1", "--set=outer.meta_batch=2", "--set=inner.episodes_per_task=2")
 
 
 def imported(*arguments: str, cwd: Path | None = None, first: str = "") -> set[str]:

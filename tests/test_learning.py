@@ -9,11 +9,11 @@ from metarl.method import load_method, train
 SMALL = [
     "family.settings.horizon=30",
     "policy.hidden_sizes=[64]",
-    "inner.trajectories=10",
+    "inner.episodes_per_task=10",
     "outer.meta_batch=10",
     "outer.iterations=25",
     "evaluation.tasks=40",
-    "evaluation.trajectories=10",
+    "evaluation.episodes_per_task=10",
 ]
 
 

@@ -196,7 +196,7 @@ def test_a_task_adapts_alike_beside_any_other() -> None:
 )
 def test_what_the_rule_decides_cannot_be_told(setting) -> None:
     (name,) = setting
-    with pytest.raises(UserError, match=f"inner.{name}: .* is not for method meta_lstm"):
+    with pytest.raises(UserError, match=f"inner.{name}: .* is not supported by method meta_lstm"):
         method_of(**setting)
 
 

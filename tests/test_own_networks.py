@@ -27,9 +27,9 @@ spec.loader.exec_module(my_networks)
 POINT = {
     "family": {"name": "point-navigation", "settings": {"horizon": 5}},
     "policy": {"network": "my_networks:Net", "settings": {"width": 3}},
-    "inner": {"trajectories": 10},
+    "inner": {"episodes_per_task": 10},
     "outer": {"algorithm": "trpo", "iterations": 2, "meta_batch": 3},
-    "evaluation": {"tasks": 3, "trajectories": 2},
+    "evaluation": {"tasks": 3, "episodes_per_task": 2},
 }
 SINE = {
     "data": {"name": "sinusoid"},
@@ -231,7 +231,7 @@ def test_the_baselines_of_supervised_learning_take_it(mine: Path) -> None:
         ({**POINT, "policy": {"settings": {"width": 1}}}, "policy.settings: are those of"),
         (
             {**POINT, "policy": {"network": "my_networks:Net", "hidden_sizes": [3]}},
-            "policy.hidden_sizes: is the multilayer perceptron's",
+            "policy.hidden_sizes: belongs to the multilayer perceptron",
         ),
         ({**SINE, "network": {"name": "fractions:Fraction"}}, "must be a torch.nn.Module"),
         ({**SINE, "network": {"name": "my_networks:Net", "width": 3}}, "width: there is no such"),

@@ -102,7 +102,7 @@ def test_the_installed_wheel_trains_from_outside_the_checkout(
     tiny = [
         "outer.iterations=1",
         "outer.meta_batch=2",
-        "inner.trajectories=3",
+        "inner.episodes_per_task=3",
         "evaluation.tasks=2",
     ]
     for setting in tiny:

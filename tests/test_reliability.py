@@ -30,9 +30,9 @@ SETTINGS = [
     "family.settings.horizon=5",
     "outer.meta_batch=2",
     "outer.anneal=false",
-    "inner.trajectories=3",
+    "inner.episodes_per_task=3",
     "evaluation.tasks=3",
-    "evaluation.trajectories=2",
+    "evaluation.episodes_per_task=2",
     "policy.hidden_sizes=[4]",
     "checkpoint_every=2",
 ]
@@ -672,7 +672,7 @@ def test_what_an_optimiser_kept_for_another_network_is_refused(
         adam = "--set=outer={algorithm: adam, iterations: 2, meta_batch: 2}"
         assert main([*command(path, 2, adam)[:-2], adam]) == 0
     else:
-        more = ["--set=baseline.minibatch=10", "--set=baseline.step_sizes=[0.1]"]
+        more = ["--set=baseline.batch_size=10", "--set=baseline.step_sizes=[0.1]"]
         assert main(["baseline", "--kind", kind, *command(path, 1, *more)[1:]]) == 0
     state = Run.open(path).load()
     short = {n: leaf[:-1] if leaf.ndim else leaf for n, leaf in state.opt_state.items()}

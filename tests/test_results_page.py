@@ -136,7 +136,7 @@ def test_the_command_of_a_baseline_names_its_kind() -> None:
 
 
 def test_what_baselines_are_told_makes_no_other_experiment_of_a_meta_learner() -> None:
-    told = ["baseline.chosen_after=0"]
+    told = ["baseline.selection_step=0"]
     maml, other = load_config("point_navigation"), load_config("point_navigation", told)
     assert same_experiment(maml, other)
     assert reproduce_command(other) == "metarl train point_navigation"
@@ -144,7 +144,7 @@ def test_what_baselines_are_told_makes_no_other_experiment_of_a_meta_learner() -
         load_config("point_navigation", ["method=pretrained", *more]) for more in ([], told)
     ]
     assert not same_experiment(*pretrained)
-    assert reproduce_command(pretrained[1]).endswith("--set baseline.chosen_after=0")
+    assert reproduce_command(pretrained[1]).endswith("--set baseline.selection_step=0")
 
 
 def _published(name: str, *changes: str) -> Published | None:
@@ -224,13 +224,13 @@ def test_the_papers_schedule_is_evaluated_beside_the_runs_own(tmp_path: Path, co
     shutil.copytree(ROOT / "configs" / "trained" / "point_navigation", run)
     (run / "evaluation-paper.json").unlink()
     before = (run / "evaluation.json").read_bytes()
-    few = ["--set=evaluation.tasks=3", "--set=evaluation.trajectories=5"]
+    few = ["--set=evaluation.tasks=3", "--set=evaluation.episodes_per_task=5"]
     assert main(["evaluate", str(run), "--schedule", "paper", *few]) == 0
     assert (run / "evaluation.json").read_bytes() == before
     written = json.loads((run / "evaluation-paper.json").read_text())
     assert written["step_sizes"] == [0.5, 0.25, 0.25]
     # 500 time steps a batch: few episodes end before adaptation, most do after it
-    assert written["settings"]["count"] == "steps"
+    assert written["settings"]["batch_unit"] == "steps"
     batches = np.diff(written["episodes"])
     assert 5 <= batches[0] < batches[-1]
     assert (run / "evaluation-paper.csv").exists()

@@ -20,12 +20,12 @@ from metarl.rl.problem import PolicyProblem
 
 TINY = [
     "family.settings.horizon=12",
-    "inner.trajectories=3",
+    "inner.episodes_per_task=3",
     "outer.meta_batch=4",
     "outer.iterations=2",
     "method.hidden_size=6",
     "evaluation.tasks=3",
-    "evaluation.trajectories=2",
+    "evaluation.episodes_per_task=2",
 ]
 
 
@@ -77,7 +77,7 @@ def test_memory_passes_from_episode_to_episode_and_not_from_trial_to_trial() -> 
 
 
 def test_advantages_run_on_over_the_end_of_an_episode() -> None:
-    rl2 = method("method.lam=1.0", "inner.gamma=1.0")
+    rl2 = method("method.gae_lambda=1.0", "inner.gamma=1.0")
     params = rl2.initial_state().params
     seen = rollouts(rl2, params)
     objective = trial_objective(rl2, params, seen)
@@ -159,5 +159,7 @@ def test_a_policy_with_a_memory_is_not_exported_to_one_without(tmp_path: Path, c
 
 
 def test_an_evaluation_of_trials_cannot_be_told_to_count_steps() -> None:
-    with pytest.raises(UserError, match=r"evaluation\.count: steps is not for method rl2"):
-        method("evaluation.count=steps")
+    with pytest.raises(
+        UserError, match=r"evaluation\.batch_unit: steps is not supported by method rl2"
+    ):
+        method("evaluation.batch_unit=steps")

@@ -20,9 +20,9 @@ TINY = [
     "--set=family.settings.horizon=10",
     "--set=outer.meta_batch=3",
     "--set=outer.anneal=false",
-    "--set=inner.trajectories=4",
+    "--set=inner.episodes_per_task=4",
     "--set=evaluation.tasks=5",
-    "--set=evaluation.trajectories=3",
+    "--set=evaluation.episodes_per_task=3",
     "--set=policy.hidden_sizes=[8]",
     "--set=checkpoint_every=2",
 ]

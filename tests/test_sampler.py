@@ -223,7 +223,7 @@ def test_streams_differ_by_seed_role_and_index_and_are_the_same_again() -> None:
 def test_tasks_sampled_in_parts_are_what_they_are_together(monkeypatch) -> None:
     monkeypatch.setattr("metarl.rl.problem.processors", lambda: 2)
     monkeypatch.setattr("metarl.parallel.processors", lambda: 2)
-    settings = ["outer.meta_batch=3", "inner.trajectories=2", "family.settings.horizon=5"]
+    settings = ["outer.meta_batch=3", "inner.episodes_per_task=2", "family.settings.horizon=5"]
     problem = PolicyProblem(load_config("half_cheetah_direction", settings))
     policy, tasks = problem.policy, problem.sample_tasks(0)
     params = repeat(policy.init(problem.generator()), 3)

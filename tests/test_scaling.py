@@ -24,13 +24,13 @@ TINY = [
     "outer.meta_batch=2",
     "outer.iterations=2",
     "outer.anneal=false",
-    "inner.trajectories=2",
+    "inner.episodes_per_task=2",
     "evaluation.tasks=3",
-    "evaluation.trajectories=2",
+    "evaluation.episodes_per_task=2",
     "policy.hidden_sizes=[8]",
     "baseline.value_hidden_sizes=[4]",
     "baseline.step_sizes=[0.1]",
-    "baseline.minibatch=10",
+    "baseline.batch_size=10",
 ]
 SCALE = [2.0 + 0.1 * i for i in range(20)]
 
@@ -147,8 +147,11 @@ def test_a_scale_of_another_length_is_refused_in_a_sentence(complaint, tmp_path:
 @pytest.mark.parametrize("value", ["sometimes", "[0.0]", "[.nan]", "-1"])
 def test_what_is_no_scale_is_refused_in_a_sentence(complaint, value: str) -> None:
     said = complaint("train", "half_cheetah_direction", f"--set=policy.observation_scale={value}")
-    assert "policy.observation_scale: must be `measured`, or a positive number for each" in said
-    assert "a mistake" in said
+    assert (
+        "policy.observation_scale: must be `measured`, or one positive number per observation"
+        in said
+    )
+    assert "an error" in said
 
 
 def test_from_python_a_policy_sees_them_scaled_in_anybodys_environment(tmp_path: Path) -> None:

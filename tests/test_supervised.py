@@ -715,12 +715,12 @@ def test_a_run_refuses_other_data_than_it_was_trained_on(
     [
         (
             {**SINE, "method": "nearest_neighbour"},
-            "method: nearest_neighbour is not for regression",
+            "method: nearest_neighbour does not support regression",
         ),
-        ({**IMAGES, "method": "oracle"}, "method: oracle is not for classification"),
+        ({**IMAGES, "method": "oracle"}, "method: oracle does not support classification"),
         (
             {**SINE, "network": {"kind": "conv4"}},
-            "network.kind: is for images, not for regression; take an mlp",
+            "network.kind: is for images, not for regression; use an mlp",
         ),
         ({**SINE, "network": {"kind": "cnn"}}, "network.kind: must be 'mlp' or 'conv4', not 'cnn'"),
         ({**SINE, "data": {"name": "sinus"}}, "data.name: must be 'sinusoid' or 'omniglot' or"),

@@ -13,9 +13,9 @@ from metarl.runs.run import TRUST_VARIABLE, Run
 CONFIG = {
     "family": {"name": "my_tasks:LineFamily"},
     "policy": {"hidden_sizes": [4]},
-    "inner": {"trajectories": 3},
+    "inner": {"episodes_per_task": 3},
     "outer": {"algorithm": "trpo", "iterations": 2, "meta_batch": 2},
-    "evaluation": {"tasks": 3, "trajectories": 2},
+    "evaluation": {"tasks": 3, "episodes_per_task": 2},
 }
 COMMANDS = [
     ["evaluate", "run"],

@@ -55,7 +55,7 @@ SAMPLED: dict[str, Question] = {  # what `sampling` is asked about
     for dynamics in ("gymnasium", "paper")
 }
 # with as many trajectories as all that others measured of it
-POINT: Question = ("point_navigation", ("inner.trajectories=20",))
+POINT: Question = ("point_navigation", ("inner.episodes_per_task=20",))
 ITERATED: dict[str, Question] = {  # what `iteration` is asked about
     "point navigation": POINT,
     "half-cheetah, paper": SAMPLED["half-cheetah, paper"],
@@ -66,7 +66,7 @@ GROWTH: dict[str, Question] = {
     f"{letter} {size}": (POINT[0], (*POINT[1], f"{setting}={size}"))
     for letter, setting, sizes in (
         ("N", "outer.meta_batch", (5, 10, 20, 40, 80, 160)),
-        ("B", "inner.trajectories", (10, 20, 40, 80)),
+        ("B", "inner.episodes_per_task", (10, 20, 40, 80)),
         ("H", "family.settings.horizon", (50, 100, 200, 400)),
     )
     for size in sizes
@@ -138,7 +138,7 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     assert isinstance(family, MujocoFamily)
     theta = policy.init(problem.generator())
     num_tasks = config.outer.meta_batch
-    num_envs = num_tasks * config.inner.trajectories
+    num_envs = num_tasks * config.inner.episodes_per_task
     tasks = family.sample_tasks(make_rng(0, "benchmark"), num_tasks)
     stacked = repeat(theta, num_tasks)
     envs = problem.divided_envs

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from metarl.errors import UserError
-from metarl.experiment import TRUST_VARIABLE, located, shipped_configs
+from metarl.experiment import TRUST_VARIABLE, resolve_run_dir, shipped_configs
 from metarl.runs.hub import PREFIX
 from metarl.supervised.config import DATA_VARIABLE
 
@@ -52,7 +52,7 @@ def check_runs(options: argparse.Namespace) -> None:
     single = getattr(options, "run", None)
     for path in getattr(options, "runs", [single] if single else []):
         if not str(path).startswith(PREFIX):
-            located(path)
+            resolve_run_dir(path)
 
 
 def add_set(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:

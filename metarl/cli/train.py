@@ -18,7 +18,7 @@ from metarl.cli.arguments import (
     seeds_of,
 )
 from metarl.errors import UserError
-from metarl.experiment import CONFIG, AnyConfig, load_config, located
+from metarl.experiment import CONFIG, AnyConfig, load_config, resolve_run_dir
 from metarl.launch.weights_and_biases import require_wandb
 from metarl.rl.methods import METHODS as RL_METHODS
 from metarl.runs.hub import PREFIX
@@ -161,7 +161,7 @@ def _check_resumed(options: argparse.Namespace) -> None:
                 "it is"
             )
     if not str(options.resume).startswith(PREFIX):
-        located(options.resume)
+        resolve_run_dir(options.resume)
 
 
 def _holds_several(folder: Path) -> bool:

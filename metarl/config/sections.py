@@ -1,8 +1,10 @@
-"""What all experiments' settings are made of."""
+"""Sections of settings, from which configs are composed, and their error messages."""
 
 import importlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -23,41 +25,90 @@ from metarl.config.registry import Registry
 from metarl.errors import UserError, did_you_mean
 
 PositiveInt = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0.0, le=1e30)]  # a number in single precision
-Bounded = Annotated[float, Field(ge=0.0, le=1e30)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+# at most 1e30: settings are converted to single precision
+PositiveFloat = Annotated[float, Field(gt=0.0, le=1e30)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0, le=1e30)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
-Unit = Annotated[float, Field(ge=0.0, le=1.0)]
-Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
+HiddenSizes = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 Device = Literal["auto", "cpu", "cuda"]
-Count = Literal["episodes", "steps"]
+BatchUnit = Literal["episodes", "steps"]
 LearnedStepSizes = Literal["none", "meta_sgd", "lslr"]
 
 
-Plain = Mapping[str, Any]  # a section as YAML would have it
+ConfigMapping = Mapping[str, Any]  # a section as plain values, as in YAML
+
+# Settings renamed after version 0.1, by their old names. A section with the new name accepts the
+# old one as well.
+RENAMED = {
+    "trajectories": "episodes_per_task",
+    "count": "batch_unit",
+    "lam": "gae_lambda",
+    "chosen_after": "selection_step",
+    "minibatch": "batch_size",
+}
 
 
-def import_string(value: Any) -> Any:
-    """`module:Class` of a class; everything else as it is."""
+def current_name(setting: str, settings: Container[str]) -> str:
+    """The present name of a setting such as `inner.lam`, if `settings` has it by that name only."""
+    section, dot, name = setting.rpartition(".")
+    renamed = f"{section}{dot}{RENAMED.get(name, name)}"
+    return renamed if setting not in settings and renamed in settings else setting
+
+
+def _to_import_string(value: Any) -> Any:
     return f"{value.__module__}:{value.__qualname__}" if isinstance(value, type) else value
 
 
-Name = Annotated[str, BeforeValidator(import_string)]  # from Python, a class names itself
+# A class is accepted in place of its import string.
+ImportString = Annotated[str, BeforeValidator(_to_import_string)]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The context of a validation: where the settings come from.
+
+    Attributes:
+        name: of the config in error messages.
+        recorded: whether metarl wrote the settings itself. Old names of settings are then no reason
+            for a warning.
+    """
+
+    name: str
+    recorded: bool = False
 
 
 class Section(BaseModel):
-    """Settings that belong together. What they don't know they refuse, and they never change."""
+    """A group of settings. Sections are immutable, and unknown settings are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_names(cls, values: Any, info: ValidationInfo) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        names = {name: current_name(str(name), cls.model_fields) for name in values}
+        for old, new in names.items():
+            if old == new:
+                continue
+            if new in values:
+                raise ValueError(f"{old}: was renamed to {new}; set only {new}")
+            if not (isinstance(info.context, Source) and info.context.recorded):
+                warnings.warn(
+                    f"the setting {old} was renamed: use {new}", DeprecationWarning, stacklevel=2
+                )
+        return {names[name]: value for name, value in values.items()}
+
 
 class SectionError(ValueError):
-    """Mistakes in a section whose kind is looked up: each is one of the section's own."""
+    """The errors of a section whose schema depends on a name in it."""
 
-    def __init__(self, section: type[Section], mistakes: ValidationError) -> None:
-        super().__init__(str(mistakes))
+    def __init__(self, section: type[Section], errors: ValidationError) -> None:
+        super().__init__(str(errors))
         self.section = section
-        self.mistakes = mistakes
+        self.errors = errors
 
 
 def section_of(
@@ -98,14 +149,14 @@ def one_of(
             who is registered and not here has a name alone. A class of one's own has `Settings`.
     """
 
-    def validate(value: Any, as_section: ValidatorFunctionWrapHandler) -> Any:
+    def validate(value: Any, as_section: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
         if isinstance(value, str | type):
             value = {tag: value}
         if not isinstance(value, Mapping):
             if isinstance(value, Section):
                 return as_section(value)
             raise ValueError(f"must be a section with settings of its own, not {value!r}")
-        name = import_string(value.get(tag, default))
+        name = _to_import_string(value.get(tag, default))
         if not isinstance(name, str):
             raise ValueError(f"{tag}: must be a name, not {name!r}")
         value = {**value, tag: name}
@@ -117,7 +168,7 @@ def one_of(
             names = " or ".join(map(repr, registry))
             raise ValueError(f"{tag}: must be {names}, not {name!r}") from error
         try:
-            section = schema.model_validate(value)
+            section = schema.model_validate(value, context=info.context)
         except ValidationError as error:
             raise SectionError(schema, error) from error
         return as_section(section)
@@ -126,7 +177,7 @@ def one_of(
 
 
 class OuterSection(Section):
-    """Meta-training: how long, and on how many tasks an iteration."""
+    """The outer loop: meta-training. `meta_batch` is the number of tasks in an iteration."""
 
     algorithm: str
     iterations: PositiveInt = 100
@@ -134,20 +185,20 @@ class OuterSection(Section):
     anneal: bool = False
 
     def annealed(self, value: float, iteration: int) -> float:
-        """A step's size at an iteration: with `anneal` it falls to zero by half a cosine."""
+        """A step size at an iteration; `anneal` reduces it to zero along half a cosine."""
         progress = iteration / self.iterations
         return value * 0.5 * (1.0 + math.cos(math.pi * progress)) if self.anneal else value
 
 
 class InnerSection(Section):
-    """Adaptation: gradient steps on a little data of one task.
+    """The inner loop: gradient steps on data of one task.
 
-    `adapt: head` adapts the last layer alone (ANIL, Raghu et al. 2020). Step sizes are learned with
-    θ one for each single parameter (`meta_sgd`, Li et al. 2017) or one for each tensor and step
-    (`lslr`, Antoniou et al. 2019).
+    `adapt: head` adapts only the last layer (ANIL, Raghu et al. 2020). Step sizes are learned
+    jointly with θ, one for each parameter (`meta_sgd`, Li et al. 2017) or one for each tensor and
+    step (`lslr`, Antoniou et al. 2019).
     """
 
-    step_size: Positive = 0.1
+    step_size: PositiveFloat = 0.1
     steps: PositiveInt = 1
     first_order: bool = False
     adapt: Literal["all", "head"] = "all"
@@ -155,34 +206,33 @@ class InnerSection(Section):
 
     @property
     def maml(self) -> str:
-        """What the literature calls MAML with these settings, such as `ANIL` and `Meta-SGD`."""
+        """The name of MAML with these settings in the literature, such as `ANIL`, `Meta-SGD`."""
         learned = {"none": "", "meta_sgd": "Meta-SGD", "lslr": "LSLR"}[self.learned_step_sizes]
-        names = ["ANIL" if self.adapt == "head" else "", learned]
-        called = [name for name in names if name] or ["MAML"]
-        return ", ".join([*called, *["first order"] * self.first_order])
+        variants = [name for name in ("ANIL" if self.adapt == "head" else "", learned) if name]
+        return ", ".join([*(variants or ["MAML"]), *["first order"] * self.first_order])
 
 
 class MethodSection(Section):
-    """Which method, and what it alone can be told."""
+    """The name of a method. Subclasses add the settings that only this method has."""
 
     name: str
 
 
-def leave_out(
+def reject_settings(
     settings: Section,
     names: Iterable[str],
     method: MethodSection,
-    why: str,
+    reason: str,
     section: str = "inner",
 ) -> None:
-    """Refuse what a method cannot make use of, rather than say nothing and do without.
+    """Check that settings which a method does not support have their default values.
 
     Args:
-        settings: of the inner loop, or of another section.
-        names: of those that must have their defaults.
-        method: whose settings they are not.
-        why: what about it is in their way, such as `which has no second derivatives`.
-        section: what a config calls it.
+        settings: the section with these settings.
+        names: the settings.
+        method: the settings of the method.
+        reason: a relative clause for the message, such as `which has no second derivatives`.
+        section: the name of the section in a config.
 
     Raises:
         UserError: if one of them has another value.
@@ -191,40 +241,42 @@ def leave_out(
         value = getattr(settings, name)
         if value != type(settings).model_fields[name].default:
             raise UserError(
-                f"{section}.{name}: {value} is not for method {method.name}, {why}; leave it out"
+                f"{section}.{name}: {value} is not supported by method {method.name}, {reason}; "
+                "leave it out"
             )
 
 
 class ContextSettings(MethodSection):
-    """`context` parameters that adapt, from zeros; all others are the same for every task.
+    """CAVIA: `context` is the number of context parameters.
 
-    Those of CAVIA, in every domain. Their step size is `inner.step_size`: a few numbers, far from
-    the output, want a larger one than a whole network.
+    Context parameters start at zero for each task and are all that adapts. Their step size is
+    `inner.step_size`. It is larger than for a whole network, because they are few and far from the
+    output.
     """
 
     context: PositiveInt = 5
 
 
-# what a class must have to be a method, see `metarl.method.Method`
+# the members that a custom method must have, see `metarl.method.Method`
 METHOD_MEMBERS = ("Settings", "role", "label", "initial_state", "step")
 
 
 class Experiment(Section):
-    """All settings of an experiment. Every mistake in them is told at once, as a `UserError`.
+    """All settings of an experiment. All errors are reported together, as one `UserError`.
 
-    The context of a validation is what to call the experiment in messages; from Python there is
-    none.
+    The context of a validation is a `Source`, or None for objects constructed in Python.
     """
 
     def check(self) -> None:
-        """Raise ValueError where settings contradict each other.
+        """Check that settings do not contradict each other. Each of them is valid by itself.
 
-        Everything else is right then, and what takes long to import may be imported.
+        Raises:
+            ValueError: if they do.
         """
 
     @model_validator(mode="wrap")
     @classmethod
-    def _in_sentences(
+    def _report_all_errors(
         cls, values: Any, validate: ModelWrapValidatorHandler[Self], info: ValidationInfo
     ) -> Self:
         try:
@@ -232,71 +284,67 @@ class Experiment(Section):
             experiment.check()
             return experiment
         except ValueError as error:
-            problems = (
-                _sentences(cls, error) if isinstance(error, ValidationError) else [str(error)]
-            )
-            mistakes = "a mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-            lines = [
-                f"{info.context or 'the config'} has {mistakes}:",
-                *map("  - {}".format, problems),
-            ]
+            messages = _messages(cls, error) if isinstance(error, ValidationError) else [str(error)]
+            count = "an error" if len(messages) == 1 else f"{len(messages)} errors"
+            source = info.context.name if info.context else "the config"
+            lines = [f"{source} has {count}:", *map("  - {}".format, messages)]
             raise UserError("\n".join(lines)) from error
 
 
-def sentence(said: str) -> PydanticCustomError:
-    """What to raise of a section as a whole, where its mistake is no single setting's."""
-    return PydanticCustomError("sentence", "{said}", {"said": said})
+def config_error(message: str) -> PydanticCustomError:
+    """An error of a section as a whole, to be raised in its validators."""
+    return PydanticCustomError("section", "{message}", {"message": message})
 
 
-def first_mistake(error: ValidationError, file: str) -> str:
-    """What is wrong with a file that nobody writes by hand, such as `state.json.sha256: …`."""
+def first_error(error: ValidationError, file: str) -> str:
+    """The first error in a machine-written file, such as `state.json.sha256: Field required`."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join([file, *map(str, first['loc'])])}: {first['msg']}"
 
 
-def _sentences(schema: type[BaseModel], error: ValidationError, prefix: str = "") -> list[str]:
-    """A sentence for each mistake; those of a section whose schema was looked up are its own."""
-    sentences = []
+def _messages(schema: type[BaseModel], error: ValidationError, prefix: str = "") -> list[str]:
+    """One message for each error, including those in sections with a schema of their own."""
+    messages = []
     for detail in error.errors():
         inner = detail.get("ctx", {}).get("error")
         if isinstance(inner, SectionError):
             name = ".".join(map(str, detail["loc"]))
-            sentences += _sentences(inner.section, inner.mistakes, f"{prefix}{name}.")
+            messages += _messages(inner.section, inner.errors, f"{prefix}{name}.")
         else:
-            sentences.append(_sentence(schema, detail, prefix))
-    return sentences
+            messages.append(_message(schema, detail, prefix))
+    return messages
 
 
-def _sentence(schema: type[BaseModel], detail: ErrorDetails, prefix: str) -> str:
+def _message(schema: type[BaseModel], detail: ErrorDetails, prefix: str) -> str:
     location = [str(part) for part in detail["loc"]]
-    name, given = prefix + ".".join(location), detail["input"]
+    name, value = prefix + ".".join(location), detail["input"]
     match detail["type"]:
         case "extra_forbidden":
-            known = list(_section(schema, location).model_fields)
+            settings = list(_section_at(schema, location).model_fields)
             return (
-                f"{name}: there is no such setting{did_you_mean(location[-1], known)}; "
-                f"there are {', '.join(known)}"
+                f"{name}: there is no such setting{did_you_mean(location[-1], settings)}; "
+                f"there are {', '.join(settings)}"
             )
         case "model_type" | "model_attributes_type":
-            return f"{name}: must be a section with settings of its own, not {given!r}"
+            return f"{name}: must be a section with settings of its own, not {value!r}"
         case "missing":
             return f"{name}: this setting is required"
-        case "sentence":
+        case "section":
             return f"{name}: {detail['msg']}"
-        case "value_error":  # of a check of ours, which names what is in the section itself
-            said = detail["msg"].removeprefix("Value error, ")
+        case "value_error":  # raised by a validator of a section: "setting: message"
+            message = detail["msg"].removeprefix("Value error, ")
             if not location:
-                return prefix + said
-            return f"{name}: {said}" if said.startswith("must") else f"{name}.{said}"
+                return prefix + message
+            return f"{name}: {message}" if message.startswith("must") else f"{name}.{message}"
         case _:
-            what, should, message = detail["msg"].partition("should ")
+            subject, should, message = detail["msg"].partition("should ")
             if not should:
-                return f"{name}: {what[0].lower()}{what[1:]}: {given!r}"
-            return f"{name}: must {message}, not {given!r}"
+                return f"{name}: {subject[0].lower()}{subject[1:]}: {value!r}"
+            return f"{name}: must {message}, not {value!r}"
 
 
-def _section(schema: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
-    """The section that a setting is in."""
+def _section_at(schema: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
+    """The schema of the section that contains a setting."""
     for part in location[:-1]:
         field = schema.model_fields.get(part)
         if field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

@@ -7,10 +7,10 @@ from itertools import product
 from pathlib import Path
 
 from metarl.errors import UserError
-from metarl.experiment import SEED
+from metarl.experiment import SEED_INDEPENDENT
 
 # settings of which runs cannot be compared where they differ, or of which results do not depend
-FIXED = ("family.", "data.", *SEED)
+FIXED = ("family.", "data.", *SEED_INDEPENDENT)
 
 
 @dataclass(frozen=True)

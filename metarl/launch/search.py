@@ -11,8 +11,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from metarl.config.sections import current_name
 from metarl.errors import UserError
-from metarl.experiment import flat
+from metarl.experiment import flatten
 from metarl.launch.grid import check_varied
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ def propose(
         sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=True),
     )
     for entry in entries:
-        settings = flat(entry.runs[0].config.model_dump(mode="json"))
-        values = {name: settings[name] for name in ranges}
+        settings = flatten(entry.runs[0].config.model_dump(mode="json"))
+        values = {name: settings[current_name(name, settings)] for name in ranges}
         if all(ranges[name].low <= value <= ranges[name].high for name, value in values.items()):
             score = float(entry.summary.estimate[-1])
             trial = optuna.trial.create_trial(params=values, distributions=spaces, value=score)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.errors import UserError
-from metarl.experiment import CONFIG, SEED, AnyConfig, differences, flat
+from metarl.experiment import CONFIG, SEED_INDEPENDENT, AnyConfig, differences, flatten
 from metarl.report.groups import ExperimentGroup
 from metarl.runs.run import Run
 
@@ -82,10 +82,10 @@ def gather(
 def varied(entries: Sequence[ExperimentGroup]) -> list[str]:
     """The settings in which experiments differ."""
     first, *others = [entry.runs[0].config for entry in entries]
-    changed = [change for other in others for change in differences(first, other, SEED)]
+    changed = [change for other in others for change in differences(first, other, SEED_INDEPENDENT)]
     names = {change.partition(":")[0] for change in changed}
     # in the order of the config; what only others have comes last
-    return sorted(names, key=[*flat(first.model_dump()), *sorted(names)].index)
+    return sorted(names, key=[*flatten(first.model_dump()), *sorted(names)].index)
 
 
 def ranked(entries: Sequence[ExperimentGroup]) -> list[ExperimentGroup]:
@@ -96,7 +96,7 @@ def ranked(entries: Sequence[ExperimentGroup]) -> list[ExperimentGroup]:
 
 def settings_of(entry: ExperimentGroup, names: Sequence[str]) -> list[str]:
     """The values of these settings, as one writes them."""
-    values = flat(entry.runs[0].config.model_dump(mode="json"))
+    values = flatten(entry.runs[0].config.model_dump(mode="json"))
     return [_text(values.get(name)) for name in names]
 
 

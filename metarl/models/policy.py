@@ -313,7 +313,7 @@ class AdaptivePolicy:
         horizon: int | None,
         role: int,
     ) -> Trajectories:
-        number = episodes or self.method.problem.config.evaluation.trajectories
+        number = episodes or self.method.problem.config.evaluation.episodes_per_task
         # as an evaluation draws: the k-th stage, and another stream for what is not learned from
         key = (
             RngKey(self.seed).fold_in(self.steps, role)
@@ -348,7 +348,7 @@ class AdaptivePolicy:
             size = inner.step_sizes(theta, (step_size,))[0]
         with one_thread():
             samples = with_advantages(
-                seen, inner.settings.gamma, inner.settings.lam, inner.policy.image
+                seen, inner.settings.gamma, inner.settings.gae_lambda, inner.policy.image
             )
             of_task: Samples = pytree.tree_map(lambda leaf: leaf[0], samples)
             theta = adapt(inner.loss, theta, [of_task], [size])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from metarl.config.registry import Registry, make
-from metarl.config.sections import Name, Section
+from metarl.config.sections import ImportString, Section
 from metarl.errors import UserError
 from metarl.params import Params
 
@@ -149,7 +149,7 @@ class ModuleNetwork(Section):
     where it takes arguments of these names.
     """
 
-    kind: Name
+    kind: ImportString
     settings: dict[str, Any] = Field(default_factory=dict)
 
     for_images: ClassVar[str | None] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from metarl.config.sections import OuterSection, Positive, PositiveInt
+from metarl.config.sections import OuterSection, PositiveFloat, PositiveInt
 from metarl.optim.objective import Objective, check_gradient
 from metarl.params import Params, flatten, unflatten
 
@@ -21,8 +21,8 @@ class Adam(OuterSection):
     """
 
     algorithm: Literal["adam"] = "adam"
-    learning_rate: Positive = 1e-3
-    clip: Positive | None = None
+    learning_rate: PositiveFloat = 1e-3
+    clip: PositiveFloat | None = None
     epochs: PositiveInt = 1
 
     def step(

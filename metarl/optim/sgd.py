@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from metarl.config.sections import OuterSection, Positive
+from metarl.config.sections import OuterSection, PositiveFloat
 from metarl.optim.objective import Objective, check_gradient
 from metarl.params import Params, flatten, unflatten
 
@@ -13,7 +13,7 @@ class SGD(OuterSection):
     """Gradient ascent without momentum: θ ← θ + learning_rate · ∇θ; it has no state."""
 
     algorithm: Literal["sgd"] = "sgd"
-    learning_rate: Positive = 1.0
+    learning_rate: PositiveFloat = 1.0
 
     def step(
         self, theta: Params, objective: Objective, state: Params, iteration: int

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from metarl.config.sections import Bounded, Fraction, OuterSection, Positive, PositiveInt
+from metarl.config.sections import (
+    Fraction,
+    NonNegativeFloat,
+    OuterSection,
+    PositiveFloat,
+    PositiveInt,
+)
 from metarl.optim.objective import Objective, check_gradient
 from metarl.params import Params, flatten, unflatten
 
@@ -30,9 +36,9 @@ class TrustRegion(OuterSection):
     """
 
     algorithm: Literal["trpo"] = "trpo"
-    max_kl: Positive = 0.01
+    max_kl: PositiveFloat = 0.01
     cg_iterations: PositiveInt = 10
-    damping: Bounded = 1e-5
+    damping: NonNegativeFloat = 1e-5
     backtrack_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
     max_backtracks: PositiveInt = 15
     curvature_fraction: Fraction = 0.1

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel, Field, ValidationError
 
-from metarl.config.sections import Natural, Positive, first_mistake
+from metarl.config.sections import NonNegativeInt, PositiveFloat, Source, first_error
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.experiment import AnyConfig
@@ -35,11 +35,11 @@ class _EvaluationFile(BaseModel):
 
     weights_sha256: str
     settings: dict[str, Any]
-    step_sizes: tuple[Positive, ...]
+    step_sizes: tuple[PositiveFloat, ...]
     tasks: list[list[FiniteFloat]]
     scores: list[list[FiniteFloat]]
-    episodes: tuple[Natural, ...] = ()
-    instances: tuple[Natural, ...] = ()
+    episodes: tuple[NonNegativeInt, ...] = ()
+    instances: tuple[NonNegativeInt, ...] = ()
 
     @property
     def curve(self) -> AdaptationCurve:
@@ -153,7 +153,9 @@ def with_paper_schedule(run: Run) -> AnyConfig:
             f"the config of {run.path} sets no evaluation.step_sizes: its schedule is the paper's "
             "already"
         )
-    evaluation = run.config.evaluation.model_copy(update={"step_sizes": None, "count": "steps"})
+    evaluation = run.config.evaluation.model_copy(
+        update={"step_sizes": None, "batch_unit": "steps"}
+    )
     return run.config.model_copy(update={"evaluation": evaluation})
 
 
@@ -220,14 +222,16 @@ def load_or_evaluate(run: Run, name: str = "") -> Evaluation:
         try:
             stored = _EvaluationFile.model_validate_json(read_bytes(folder / file, MAX_BYTES))
             if stored.weights_sha256 == run.weights_sha256():
-                settings = type(run.config.evaluation).model_validate(stored.settings)
+                schema = type(run.config.evaluation)
+                source = Source(str(folder / file), recorded=True)
+                settings = schema.model_validate(stored.settings, context=source)
                 config = run.config.model_copy(update={"evaluation": settings})
                 return Evaluation(run, load_method(config), stored.curve)
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
             if isinstance(error, ValidationError):
-                problem = first_mistake(error, file)
+                problem = first_error(error, file)
             else:
                 problem = " ".join(str(error).split())
             option = f" --name {name}" if name else ""

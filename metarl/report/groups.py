@@ -10,7 +10,7 @@ import numpy as np
 
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, Summary, summarise
-from metarl.experiment import SEED, AnyConfig, differences
+from metarl.experiment import SEED_INDEPENDENT, AnyConfig, differences
 from metarl.method import Method, method_class
 from metarl.report.evaluations import Evaluation, load_or_evaluate
 from metarl.runs.run import Run
@@ -105,7 +105,8 @@ def seed_independent_fields(config: AnyConfig) -> tuple[str, ...]:
 
     A meta-learner ignores the section `baseline`.
     """
-    return (*SEED, "baseline.") if method_class(config).role == "meta-learner" else SEED
+    is_baseline = method_class(config).role == "baseline"
+    return SEED_INDEPENDENT if is_baseline else (*SEED_INDEPENDENT, "baseline.")
 
 
 def _check_same_test_tasks(evaluations: Sequence[Evaluation]) -> None:
@@ -170,7 +171,7 @@ def _task_differences(first: Run, run: Run) -> list[str]:
     """The settings that make the tasks of two runs different."""
     return [
         difference
-        for difference in differences(first.config, run.config, SEED)
+        for difference in differences(first.config, run.config, SEED_INDEPENDENT)
         if difference.startswith(("family.", "data."))
     ]
 
@@ -192,7 +193,7 @@ def evaluation_differences(first: Method, other: Method) -> dict[str, str]:
     before = first.problem.evaluation_settings
     # `trajectories` is the number of episodes per gradient step, or the number that is averaged
     same_unit = other.adaptation_unit == first.adaptation_unit
-    ignored = METHOD_SPECIFIC if same_unit else (*METHOD_SPECIFIC, "trajectories")
+    ignored = METHOD_SPECIFIC if same_unit else (*METHOD_SPECIFIC, "episodes_per_task")
     return {
         name: f"evaluation.{name}: {before.get(name)} → {value}"
         for name, value in other.problem.evaluation_settings.items()

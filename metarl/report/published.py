@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from metarl.experiment import flat
+from metarl.experiment import flatten
 from metarl.method import Problem
 
 Figure = float | tuple[float, float]  # an estimate, or an estimate and its ±
@@ -31,8 +31,8 @@ class Published(BaseModel):
 
     def matches(self, problem: Problem) -> bool:
         """Whether a problem, with its evaluation settings, follows the same protocol."""
-        settings = flat(problem.config.model_dump(mode="json"))
-        settings |= flat(problem.evaluation_settings, "evaluation.")
+        settings = flatten(problem.config.model_dump(mode="json"))
+        settings |= flatten(problem.evaluation_settings, "evaluation.")
         return all(
             settings.get(name) in (value if isinstance(value, list) else [value])
             for name, value in self.where.items()

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from metarl.errors import UserError
-from metarl.experiment import AnyConfig, flat, load_config, shipped_configs
+from metarl.experiment import AnyConfig, flatten, load_config, shipped_configs
 from metarl.method import load_method
 from metarl.report.groups import seed_independent_fields
 from metarl.rl.config import Config
@@ -41,10 +41,10 @@ def reproduce_command(config: AnyConfig) -> str:
 
 def _changes(shipped: AnyConfig, config: AnyConfig) -> dict[str, Any]:
     """The settings of a config that affect its result and differ from a shipped one."""
-    before, ignored = flat(shipped.model_dump(mode="json")), seed_independent_fields(config)
+    before, ignored = flatten(shipped.model_dump(mode="json")), seed_independent_fields(config)
     return {
         name: value
-        for name, value in flat(config.model_dump(mode="json")).items()
+        for name, value in flatten(config.model_dump(mode="json")).items()
         if before.get(name) != value and (name == "seed" or not name.startswith(ignored))
     }
 

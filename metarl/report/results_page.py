@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from jinja2 import Environment, StrictUndefined
 
-from metarl.experiment import SEED, AnyConfig, flat
+from metarl.experiment import SEED_INDEPENDENT, AnyConfig, flatten
 from metarl.io import translate_os_errors
 from metarl.report.comparison import training_curves, units_of, uses_episodes
 from metarl.report.evaluations import Evaluation
@@ -192,9 +192,9 @@ def _task_settings(config: AnyConfig) -> str:
     """The settings of the tasks that their title doesn't name."""
     settings = {
         name.rpartition(".")[2]: value
-        for name, value in flat(config.model_dump(mode="json")).items()
+        for name, value in flatten(config.model_dump(mode="json")).items()
         if name.startswith(("family.settings.", "data."))
-        and name not in (*SEED, "data.name", "data.ways")
+        and name not in (*SEED_INDEPENDENT, "data.name", "data.ways")
     }
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 

@@ -15,7 +15,7 @@ from metarl.runs.run import Run
 
 STEPS = (0, 1, 2, 3, 5, 10, 12)  # columns, as far as any row goes
 # evaluation settings that the section's title or another column shows
-SHOWN_ELSEWHERE = {*METHOD_SPECIFIC, "ways", "shots", "tasks", "trajectories"}
+SHOWN_ELSEWHERE = {*METHOD_SPECIFIC, "ways", "shots", "tasks", "episodes_per_task"}
 # descriptive cells by column, scores by number of adaptation steps, training costs by column
 Row = tuple[dict[str, str], dict[int, str], dict[str, str]]
 

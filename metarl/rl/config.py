@@ -1,4 +1,4 @@
-"""What an experiment in reinforcement learning is."""
+"""The config of an experiment in reinforcement learning."""
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -15,23 +15,23 @@ from pydantic import (
 
 from metarl.config.registry import Registry
 from metarl.config.sections import (
-    Count,
+    BatchUnit,
+    ConfigMapping,
     Device,
     Experiment,
     Fraction,
+    HiddenSizes,
+    ImportString,
     InnerSection,
     MethodSection,
-    Name,
-    Natural,
+    NonNegativeInt,
     OuterSection,
-    Plain,
-    Positive,
+    PositiveFloat,
     PositiveInt,
     Section,
-    Unit,
-    Widths,
+    UnitInterval,
+    config_error,
     one_of,
-    sentence,
 )
 from metarl.errors import UserError
 from metarl.optim import OPTIMIZERS, TrustRegion
@@ -40,78 +40,77 @@ from metarl.rl.methods import MEMBERS, METHODS, SETTINGS
 if TYPE_CHECKING:
     from metarl.envs import TaskFamily
 
-PERCEPTRON, IMAGE_NETWORK = "mlp", "cnn"
-PERCEPTRONS = ("hidden_sizes", "activation", "output_scale")  # settings of its alone
+MLP, IMAGE_NETWORK = "mlp", "cnn"
+MLP_SETTINGS = ("hidden_sizes", "activation", "output_scale")
 POLICY_NETWORKS = Registry("policy network", {IMAGE_NETWORK: "metarl.networks.cnn:CNN"})
 
 
 class FamilyConfig(Section):
-    """The tasks: a family of this package or `package.module:Class`, and its settings."""
+    """The task distribution: a family of this package or `package.module:Class`."""
 
-    name: Name
+    name: ImportString
     settings: dict[str, Any] = Field(default_factory=dict)
 
     def load(self) -> "TaskFamily":
-        """The family itself."""
+        """Construct the family with its settings."""
         # imported here: with it come MuJoCo and gymnasium, which a config alone does not need
         from metarl.envs import load_family
 
         return load_family(self.name, self.settings)
 
 
-def _scale_in_a_sentence(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+def _validate_scale(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     try:
-        return validated(value)
-    except ValidationError as error:  # of each alternative, where one sentence says it
+        return validate(value)
+    except ValidationError as error:  # one message instead of one for each member of the union
         raise ValueError(
-            f"must be `measured`, or a positive number for each that is observed, not {value!r}"
+            f"must be `measured`, or one positive number per observation, not {value!r}"
         ) from error
 
 
 class PolicyConfig(Section):
-    """The network: hidden layers, and the standard deviation of a continuous action.
+    """The policy network: hidden layers, and the standard deviation of continuous actions.
 
-    Where observations are images, convolutions come before the hidden layers (`network: cnn`, whose
-    number of `filters` is among `settings`), unless `network: mlp` says otherwise.
+    For image observations, convolutions precede the hidden layers (`network: cnn`; their `filters`
+    are among `settings`), unless `network: mlp` is set.
 
-    `output_scale` is a factor on the last layer's weights at initialisation. Xavier's (1) saturates
-    the actuators of a robot whose velocities are tens, for some seeds: then nothing is learned for
-    a long time.
+    `output_scale` multiplies the last layer's initial weights. With Xavier's initialisation (1),
+    a robot with velocities in the tens saturates its actuators for some seeds, and learns nothing
+    for many iterations.
 
-    `observation_scale` has a factor for each number that is observed, by which the policy, and
-    every baseline's, sees it multiplied; `measured`, which becomes these factors when a training
-    begins, is one over the standard deviation under random actions, at most 5, and at most 1 for
-    what spreads as an episode goes on (`metarl.envs.scaling`). It is worth the more the more units
-    an observation has.
+    `observation_scale` has a factor for each observation; policies and value functions, also those
+    of the baselines, get the products. `measured` is replaced by factors when training begins: one
+    over the standard deviation under random actions, at most 5, and at most 1 for observations
+    whose spread grows during an episode (`metarl.envs.scaling`). It matters most where observations
+    have different units.
 
-    `network` names a `torch.nn.Module` of one's own in place of these layers, `module:Class`, and
-    `settings` what its constructor is told; see docs/own_networks.md.
+    `network` may also be a `torch.nn.Module`, `module:Class`, with `settings` as the arguments of
+    its constructor; see docs/own_networks.md.
     """
 
     observation_scale: Annotated[
-        Literal["measured"] | tuple[Positive, ...] | None, WrapValidator(_scale_in_a_sentence)
+        Literal["measured"] | tuple[PositiveFloat, ...] | None, WrapValidator(_validate_scale)
     ] = None
-    hidden_sizes: Widths = (100, 100)
+    hidden_sizes: HiddenSizes = (100, 100)
     activation: Literal["relu", "tanh"] = "relu"
-    output_scale: Positive = 1.0
-    init_std: Positive = 1.0
-    min_std: Positive = 1e-6
-    network: Name | None = None
+    output_scale: PositiveFloat = 1.0
+    init_std: PositiveFloat = 1.0
+    min_std: PositiveFloat = 1e-6
+    network: ImportString | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def settings_of(cls, network: str) -> set[str]:
-        """Which settings a network has, where another one may have had others."""
-        own = network not in (PERCEPTRON, *POLICY_NETWORKS, str(None))
-        return cls.model_fields.keys() - {"settings", *(PERCEPTRONS if own else ())}
+        """The settings that a network shares with others. A custom network has no MLP settings."""
+        is_custom = network not in (MLP, *POLICY_NETWORKS, str(None))
+        return cls.model_fields.keys() - {"settings", *(MLP_SETTINGS if is_custom else ())}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.network in (None, PERCEPTRON):
+        if self.network in (None, MLP):
             if self.settings:
-                raise ValueError("settings: are those of a network of one's own; name it too")
+                raise ValueError("settings: needs a custom network; set policy.network as well")
             return self
-        # imported here: torch takes a second, which only a network of one's own should cost
         from metarl.networks.module import load_module
 
         try:
@@ -120,82 +119,81 @@ class PolicyConfig(Section):
             raise ValueError(f"network: {error}") from error
         if self.network in POLICY_NETWORKS:
             return self
-        for name in PERCEPTRONS:
+        for name in MLP_SETTINGS:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
-                    f"{name}: is the multilayer perceptron's; what {self.network} is to be told "
-                    "stands in policy.settings"
+                    f"{name}: belongs to the multilayer perceptron; the arguments of "
+                    f"{self.network} are in policy.settings"
                 )
         return self
 
 
 class InnerConfig(InnerSection):
-    """Adaptation: gradient steps on a few trajectories of one task.
+    """The inner loop: gradient steps on `episodes_per_task` episodes of one task.
 
-    `gamma` and `lam` are γ and λ of the advantages (Schulman et al. 2016, equation 16), also of
-    those that the outer step learns from. λ 1, the paper's, is return minus baseline; with less,
-    advantages are less noisy, and biased towards what the linear baseline knows.
+    `gamma` and `gae_lambda` are γ and λ of generalised advantage estimation (Schulman et al. 2016,
+    equation 16), in the inner and in the outer loss. λ = 1, as in the paper, is return minus
+    baseline. A smaller λ reduces the variance and adds a bias towards the linear baseline.
     """
 
-    trajectories: PositiveInt = 20
+    episodes_per_task: PositiveInt = 20
     gamma: Fraction = 0.99
-    lam: Unit = 1.0
+    gae_lambda: UnitInterval = 1.0
     estimator: Literal["likelihood_ratio", "log_likelihood"] = "likelihood_ratio"
 
 
 class EvaluationConfig(Section):
-    """Adaptation to tasks never trained on.
+    """The evaluation: adaptation to held-out tasks.
 
-    A batch has so many `trajectories` of a task; or, with `count: steps`, as many time steps as so
-    many whole episodes have, in up to four times as many trajectories where they end early, as the
-    paper's batches do.
+    A batch has `episodes_per_task` episodes of each task. With `batch_unit: steps` it has as many
+    time steps as that number of full-length episodes, collected in up to four times as many
+    episodes if they end early. The paper's code counts this way.
 
-    Without step sizes of its own, it takes α for the first step and α/2 for the others, three in
-    all, as the paper's evaluation does.
+    Without `step_sizes` there are three gradient steps, of α, α/2 and α/2, as in the paper.
     """
 
     tasks: Annotated[int, Field(ge=2)] = 40
-    trajectories: PositiveInt = 20
-    count: Count = "episodes"
-    step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
-    seed: Natural = 1
+    episodes_per_task: PositiveInt = 20
+    batch_unit: BatchUnit = "episodes"
+    step_sizes: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = None
+    seed: NonNegativeInt = 1
 
 
 class BaselineConfig(Section):
-    """What meta-training is measured against: PPO on all tasks mixed, and its fine-tuning.
+    """The baselines: PPO on all tasks jointly (multi-task pretraining), then fine-tuning.
 
-    The step size of fine-tuning is the best of `step_sizes` on validation tasks, which are neither
-    trained nor tested on, by the return after so many steps as `chosen_after` says, 0 for the mean
-    over all of them. Where none are given, each is √2 times the one before. Where the evaluation's
-    step sizes change from step to step, those of fine-tuning change in proportion.
+    The step size of fine-tuning is the one among `step_sizes` with the highest return on validation
+    tasks after `selection_step` steps, or with the highest mean over all steps if that is 0. The
+    validation tasks are neither training nor test tasks. If the evaluation's step sizes vary
+    between steps, those of fine-tuning vary in proportion. The default is a grid with factor √2.
     """
 
-    learning_rate: Positive = 3e-4
-    lam: Unit = 0.95
+    learning_rate: PositiveFloat = 3e-4
+    gae_lambda: UnitInterval = 0.95
     epochs: PositiveInt = 4
-    minibatch: Annotated[int, Field(ge=2)] = 4000
+    batch_size: Annotated[int, Field(ge=2)] = 4000
     clip_range: Fraction = 0.2
     normalize_advantages: bool = True
-    value_hidden_sizes: Widths = (64, 64)
-    step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = tuple(
+    value_hidden_sizes: HiddenSizes = (64, 64)
+    step_sizes: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = tuple(
         round(0.1 * 2 ** (n / 2), 3) for n in range(-6, 10)
     )
     validation_tasks: PositiveInt = 20
-    chosen_after: Natural = 1
+    selection_step: NonNegativeInt = 1
 
 
 class Config(Experiment):
-    """One experiment in meta-reinforcement learning.
+    """The config of an experiment in meta-reinforcement learning.
 
-    From Python, sections are plain values, as YAML has them, or objects; what is left out has its
-    default, and where YAML names `package.module:Class`, the class itself may stand:
+    Sections are mappings, as in YAML, or objects. All settings but the family have defaults. A
+    class may be given in place of `package.module:Class`:
 
         Config(family={"name": "ant-goal"}, inner={"step_size": 0.2}, seed=2)
         Config(family={"name": Poles}, outer={"algorithm": "trpo", "iterations": 100})
 
     Raises:
-        UserError: with one sentence for each mistake. That there is no such family is said once it
-            is needed: it may be given otherwise, see `metarl.rl.PolicyProblem`.
+        UserError: with one line for each invalid setting. In Python, the family is loaded when it
+            is first used, since `metarl.rl.PolicyProblem` may be given another one.
     """
 
     method: Annotated[
@@ -210,25 +208,25 @@ class Config(Experiment):
     )
     evaluation: EvaluationConfig = EvaluationConfig()
     baseline: BaselineConfig = BaselineConfig()
-    seed: Natural = 1
+    seed: NonNegativeInt = 1
     device: Device = "auto"
     checkpoint_every: PositiveInt = 10
     report_every: PositiveInt = 1
 
     domain: ClassVar[str] = "rl"
 
-    if TYPE_CHECKING:  # what pydantic takes, which is more than what it keeps
+    if TYPE_CHECKING:  # the arguments before validation
 
         def __init__(
             self,
             *,
-            family: FamilyConfig | Plain,
-            method: MethodSection | Plain | str | type = ...,
-            policy: PolicyConfig | Plain = ...,
-            inner: InnerConfig | Plain = ...,
-            outer: OuterSection | Plain | str = ...,
-            evaluation: EvaluationConfig | Plain = ...,
-            baseline: BaselineConfig | Plain = ...,
+            family: FamilyConfig | ConfigMapping,
+            method: MethodSection | ConfigMapping | str | type = ...,
+            policy: PolicyConfig | ConfigMapping = ...,
+            inner: InnerConfig | ConfigMapping = ...,
+            outer: OuterSection | ConfigMapping | str = ...,
+            evaluation: EvaluationConfig | ConfigMapping = ...,
+            baseline: BaselineConfig | ConfigMapping = ...,
             seed: int = ...,
             device: Device = ...,
             checkpoint_every: int = ...,
@@ -238,19 +236,19 @@ class Config(Experiment):
     @field_validator("family")
     @classmethod
     def _is_family(cls, family: FamilyConfig, info: ValidationInfo) -> FamilyConfig:
-        if info.context is None:  # made in Python, where a family of any name may be given
+        if info.context is None:  # constructed in Python: PolicyProblem may get another family
             return family
         try:
             family.load()
         except (ValueError, UserError) as error:
-            raise sentence(str(error)) from error
+            raise config_error(str(error)) from error
         return family
 
     def check(self) -> None:
-        """Raise ValueError where the outer step does not serve the method."""
+        """Check that the method supports the outer step."""
         method, algorithm = self.method, self.outer.algorithm
-        own = METHODS.load(method.name) if method.name not in METHODS else method
-        steps = getattr(own, "outer_steps", tuple(OPTIMIZERS))
+        declared = METHODS.load(method.name) if method.name not in METHODS else method
+        steps = getattr(declared, "outer_steps", tuple(OPTIMIZERS))
         if algorithm not in steps:
             raise ValueError(
                 f"outer.algorithm: must be {' or '.join(map(repr, steps))} for method "
@@ -259,6 +257,6 @@ class Config(Experiment):
 
     @property
     def evaluation_step_sizes(self) -> tuple[float, ...]:
-        """Step sizes of the evaluation."""
+        """The step sizes of the evaluation's gradient steps."""
         alpha = self.inner.step_size
         return self.evaluation.step_sizes or (alpha, alpha / 2, alpha / 2)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.func import vmap
 
-from metarl.config.sections import Count
+from metarl.config.sections import BatchUnit
 from metarl.evaluation import AdaptationCurve
 from metarl.inner_loop import adapt
 from metarl.method import GRADIENT_STEPS, AdaptationUnit, Metrics, TrainingState
@@ -104,7 +104,7 @@ def collect(
     key: RngKey,
     step_sizes: Sequence[float] | None = None,
     first_task: int = 0,
-    count: Count = "episodes",
+    count: BatchUnit = "episodes",
 ) -> Rollouts:
     """Lines 4 to 9: sample, take an inner step, sample anew; once for each step size.
 
@@ -131,7 +131,7 @@ def collect(
         trajectories.append(new)
         sampled_with.append(params)
         settings = inner.settings
-        seen = with_advantages(new, settings.gamma, settings.lam, inner.policy.image)
+        seen = with_advantages(new, settings.gamma, settings.gae_lambda, inner.policy.image)
         samples.append(move(seen, inner.device))
         return samples[-1]
 
@@ -172,10 +172,10 @@ def fine_tune(
 ) -> Rollouts:
     """Adapt to tasks (N, T) by plain policy gradients, as many as there are step sizes."""
     horizon, settings = problem.family.horizon, problem.config.evaluation
-    envs = problem.make_envs(len(tasks), settings.trajectories)
+    envs = problem.make_envs(len(tasks), settings.episodes_per_task)
     try:
         return collect(
-            problem.inner, params, envs, tasks, horizon, key, step_sizes, count=settings.count
+            problem.inner, params, envs, tasks, horizon, key, step_sizes, count=settings.batch_unit
         )
     finally:
         for part in envs:

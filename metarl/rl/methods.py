@@ -9,13 +9,13 @@ from typing import ClassVar, Literal
 from metarl.config.registry import Registry
 from metarl.config.sections import (
     METHOD_MEMBERS,
-    Bounded,
     ContextSettings,
     Fraction,
     MethodSection,
-    Positive,
+    NonNegativeFloat,
+    PositiveFloat,
     PositiveInt,
-    Unit,
+    UnitInterval,
 )
 
 MEMBERS = (*METHOD_MEMBERS, "outer_steps")  # what a method of one's own must have
@@ -43,7 +43,7 @@ class ProMPSettings(MethodSection):
 
     name: Literal["promp"] = "promp"
     clip: Fraction = 0.3
-    kl_penalty: Bounded = 5e-4
+    kl_penalty: NonNegativeFloat = 5e-4
 
     outer_steps: ClassVar[tuple[str, ...]] = ("adam",)  # clipped: no line search measures that
 
@@ -56,11 +56,11 @@ class EMAMLSettings(MethodSection):
     """
 
     name: Literal["e_maml"] = "e_maml"
-    credit: Positive = 1.0
+    credit: PositiveFloat = 1.0
 
 
 class RL2Settings(MethodSection):
-    """Trials of `episodes` each, `inner.trajectories` trials of a task; and PPO's settings.
+    """Trials of `episodes` each, `inner.episodes_per_task` trials of a task; and PPO's settings.
 
     The outer step is that of `outer: {algorithm: adam, epochs: …}`, each epoch `minibatches` steps.
     """
@@ -69,10 +69,10 @@ class RL2Settings(MethodSection):
     episodes: PositiveInt = 2
     hidden_size: PositiveInt = 64
     clip: Fraction = 0.2
-    lam: Unit = 0.95
+    gae_lambda: UnitInterval = 0.95
     minibatches: PositiveInt = 4
-    value_weight: Bounded = 0.5
-    entropy_weight: Bounded = 0.005
+    value_weight: NonNegativeFloat = 0.5
+    entropy_weight: NonNegativeFloat = 0.005
 
     outer_steps: ClassVar[tuple[str, ...]] = ("adam",)
 

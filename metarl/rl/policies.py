@@ -21,7 +21,7 @@ from metarl.networks.layers import ACTIVATIONS, last_layer
 from metarl.networks.mlp import init_mlp, mlp
 from metarl.networks.module import Stateless, stateless
 from metarl.params import Params
-from metarl.rl.config import IMAGE_NETWORK, PERCEPTRON, POLICY_NETWORKS
+from metarl.rl.config import IMAGE_NETWORK, MLP, POLICY_NETWORKS
 from metarl.rl.trajectories import Distribution
 
 Memory = tuple[Tensor, ...]
@@ -377,7 +377,7 @@ def policy_for(
     own: Stateless | None = None
     if network is None and image:
         network = IMAGE_NETWORK
-    if network is not None and network != PERCEPTRON:
+    if network is not None and network != MLP:
         perceptron = {"hidden_sizes": hidden_sizes, "activation": activation}
         offered = perceptron | {"output_scale": output_scale} if network in POLICY_NETWORKS else {}
         shape = image or (size + context,)

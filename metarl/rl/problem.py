@@ -125,7 +125,7 @@ class PolicyProblem:
     def steps_per_stage(self) -> int:
         """The most environment steps that the episodes of one stage take."""
         config = self.config
-        return config.outer.meta_batch * config.inner.trajectories * self.family.horizon
+        return config.outer.meta_batch * config.inner.episodes_per_task * self.family.horizon
 
     @cached_property
     def shard(self) -> slice:
@@ -136,14 +136,14 @@ class PolicyProblem:
     def envs(self) -> VectorEnv:
         """Environments for this process's share of a meta-batch."""
         return self.family.make_vec(
-            (self.shard.stop - self.shard.start) * self.config.inner.trajectories
+            (self.shard.stop - self.shard.start) * self.config.inner.episodes_per_task
         )
 
     @cached_property
     def divided_envs(self) -> list[VectorEnv]:
         """As many, in parts that can be sampled at once."""
         num_tasks = self.shard.stop - self.shard.start
-        return self.make_envs(num_tasks, self.config.inner.trajectories)
+        return self.make_envs(num_tasks, self.config.inner.episodes_per_task)
 
     def make_envs(self, num_tasks: int, trajectories: int) -> list[VectorEnv]:
         """Environments of some tasks each, a part for every processor where that is faster.

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.config.sections import Count
+from metarl.config.sections import BatchUnit
 from metarl.envs.family import check_finite, check_outcome
 from metarl.parallel import map_chunks, one_thread
 from metarl.rl.policies import Memory, Policy
@@ -30,7 +30,7 @@ def sample(
     horizon: int,
     key: RngKey,
     first_task: int = 0,
-    count: Count = "episodes",
+    count: BatchUnit = "episodes",
 ) -> Trajectories:
     """Trajectories of a policy that remembers nothing before them: one in every sub-environment.
 

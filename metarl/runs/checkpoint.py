@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from metarl.config.sections import first_mistake
+from metarl.config.sections import first_error
 from metarl.errors import UserError
 from metarl.experiment import CONFIG, AnyConfig, dump_config
 from metarl.io import read_bytes, translate_os_errors, write_atomically
@@ -145,7 +145,7 @@ def _describe(folder: Path) -> Description:
     try:
         return Description.model_validate_json(read_bytes(file, LARGEST_STATE))
     except ValidationError as error:
-        raise _damaged(folder, ValueError(first_mistake(error, STATE))) from error
+        raise _damaged(folder, ValueError(first_error(error, STATE))) from error
     except (OSError, ValueError) as error:
         raise _damaged(folder, error) from error
 

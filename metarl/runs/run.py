@@ -30,14 +30,14 @@ from metarl.experiment import (
     CONFIG,
     TRUST_VARIABLE,
     AnyConfig,
+    describe_source,
+    diff_recorded,
     differences,
     dump_config,
-    edits,
-    located,
     read_values,
+    resolve_run_dir,
     set_values,
     validate_config,
-    with_changes,
 )
 from metarl.io import stale_temp_files, translate_os_errors, write_atomically
 from metarl.method import TrainingState, load_method
@@ -63,7 +63,7 @@ RESUMABLE = (
     "evaluation.",
     "baseline.step_sizes",
     "baseline.validation_tasks",
-    "baseline.chosen_after",
+    "baseline.selection_step",
     "device",
     "data.path",  # what is there is told by its checksum
     "checkpoint_every",
@@ -136,7 +136,7 @@ class Run:
         if str(path).startswith(hub.PREFIX):
             address = str(path)
             path, results = hub.fetch(address), Path("runs") / address.replace(":", "/")
-        name, path = path, located(path)
+        name, path = path, resolve_run_dir(path)
         if path != name:
             results = Path("runs") / "trained" / name
         file = path / CONFIG
@@ -144,7 +144,7 @@ class Run:
         if not (trust_code or os.environ.get(TRUST_VARIABLE) == "1"):
             _refuse_code(path, values)
         try:
-            config = validate_config(values, str(file))
+            config = validate_config(values, str(file), recorded=True)
         except UserError as error:
             raise UserError(
                 f"the run in {path} was made with other settings than this version of metarl "
@@ -154,7 +154,8 @@ class Run:
         run = cls(path, config, results)
         if overrides:
             set_values(values, overrides)
-            run.reconfigure(validate_config(values, with_changes(file, overrides)))
+            source = describe_source(file, overrides)
+            run.reconfigure(validate_config(values, source, recorded=True))
         return run
 
     @contextmanager
@@ -266,7 +267,7 @@ class Run:
     def _refuse_edits(self, description: Description) -> None:
         if description.config is None:
             return
-        if changed := edits(description.config, self.config, self._free()):
+        if changed := diff_recorded(description.config, self.config, self._free()):
             raise UserError(
                 f"{self.path / CONFIG} is not what the run was trained with "
                 f"({'; '.join(changed)}); restore these settings, or start a new run: what may "

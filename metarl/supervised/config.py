@@ -1,4 +1,4 @@
-"""What an experiment in few-shot regression or classification is."""
+"""The config of an experiment in few-shot regression or classification."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
@@ -7,14 +7,14 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from metarl.config.registry import Registry
 from metarl.config.sections import (
+    ConfigMapping,
     Device,
     Experiment,
     InnerSection,
     MethodSection,
-    Natural,
+    NonNegativeInt,
     OuterSection,
-    Plain,
-    Positive,
+    PositiveFloat,
     PositiveInt,
     Section,
     one_of,
@@ -42,21 +42,21 @@ OWN_NETWORK = "metarl.networks.module:ModuleNetwork"  # of a torch.nn.Module
 
 
 class InnerConfig(InnerSection):
-    """Adaptation: gradient steps on the support set of one task.
+    """The inner loop: gradient steps on the support set of one task.
 
-    `shots` and `queries` count points of a sinusoid, or images of each class. In the first
-    `multi_step_iterations` the losses before the last step count as well (MAML++, Antoniou et al.
-    2019, section 4).
+    `shots` and `queries` are numbers of points of a sinusoid, or of images per class. In the first
+    `multi_step_iterations` iterations, the losses after every step enter the outer loss (MAML++,
+    Antoniou et al. 2019, section 4).
     """
 
-    step_size: Positive = 0.01
+    step_size: PositiveFloat = 0.01
     shots: PositiveInt = 10
     queries: PositiveInt = 10
-    multi_step_iterations: Natural = 0
+    multi_step_iterations: NonNegativeInt = 0
 
 
 class EvaluationConfig(Section):
-    """Adaptation to tasks never trained on; what is not given is as in training."""
+    """The evaluation: adaptation to held-out tasks. None stands for the value in training."""
 
     tasks: Annotated[int, Field(ge=2)] = 600
     ways: Annotated[int, Field(ge=2)] | None = None
@@ -64,16 +64,17 @@ class EvaluationConfig(Section):
     queries: PositiveInt | None = None
     steps: PositiveInt = 3
     transductive: bool = True
-    seed: Natural = 1
+    seed: NonNegativeInt = 1
 
 
 class BaselineConfig(Section):
-    """Fine-tuning of what was not meta-trained: its step size is the best on validation tasks.
+    """Fine-tuning of baselines, with the step size that is best on validation tasks.
 
-    The best by the score after so many steps as `chosen_after` says, 0 for the mean over all.
+    The best one among `step_sizes` has the best score after `selection_step` steps, or the best
+    mean over all steps if that is 0.
     """
 
-    step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (
+    step_sizes: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
         0.001,
         0.003,
         0.01,
@@ -83,25 +84,25 @@ class BaselineConfig(Section):
         1.0,
     )
     validation_tasks: PositiveInt = 100
-    chosen_after: Natural = 1
+    selection_step: NonNegativeInt = 1
 
 
-def _named(network: Any) -> Any:
-    """`name` says the kind of a network as well: that is what it is called elsewhere."""
+def _name_to_kind(network: Any) -> Any:
+    """Accept `name`, as in other sections, for `kind`."""
     if isinstance(network, Mapping) and "name" in network:
         if "kind" in network:
-            raise ValueError("name: is what `kind` says already; give one of them")
+            raise ValueError("name: is an alias of `kind`; set only one of them")
         return {"kind" if key == "name" else key: value for key, value in network.items()}
     return network
 
 
 class SupervisedConfig(Experiment):
-    """One experiment in supervised meta-learning; from Python as `metarl.Config`.
+    """The config of an experiment in supervised meta-learning, constructed as `metarl.Config`.
 
         SupervisedConfig(data={"name": "sinusoid"}, network={"kind": "mlp"}, seed=2)
 
     Raises:
-        UserError: with one sentence for each mistake.
+        UserError: with one line for each invalid setting.
     """
 
     method: Annotated[
@@ -112,7 +113,7 @@ class SupervisedConfig(Experiment):
     network: Annotated[
         SerializeAsAny[Section],
         one_of(NETWORKS, "kind", "", own=OWN_NETWORK),
-        BeforeValidator(_named),
+        BeforeValidator(_name_to_kind),
     ]
     inner: InnerConfig = InnerConfig()
     outer: Annotated[
@@ -120,25 +121,25 @@ class SupervisedConfig(Experiment):
     ] = Adam()
     evaluation: EvaluationConfig = EvaluationConfig()
     baseline: BaselineConfig = BaselineConfig()
-    seed: Natural = 1
+    seed: NonNegativeInt = 1
     device: Device = "auto"
     checkpoint_every: PositiveInt = 1000
     report_every: PositiveInt = 10
 
     domain: ClassVar[Literal["supervised"]] = "supervised"
 
-    if TYPE_CHECKING:  # what pydantic takes, which is more than what it keeps
+    if TYPE_CHECKING:  # the arguments before validation
 
         def __init__(
             self,
             *,
-            data: Section | Plain | str | type,
-            network: Section | Plain | str | type,
-            method: MethodSection | Plain | str | type = ...,
-            inner: InnerConfig | Plain = ...,
-            outer: OuterSection | Plain | str = ...,
-            evaluation: EvaluationConfig | Plain = ...,
-            baseline: BaselineConfig | Plain = ...,
+            data: Section | ConfigMapping | str | type,
+            network: Section | ConfigMapping | str | type,
+            method: MethodSection | ConfigMapping | str | type = ...,
+            inner: InnerConfig | ConfigMapping = ...,
+            outer: OuterSection | ConfigMapping | str = ...,
+            evaluation: EvaluationConfig | ConfigMapping = ...,
+            baseline: BaselineConfig | ConfigMapping = ...,
             seed: int = ...,
             device: Device = ...,
             checkpoint_every: int = ...,
@@ -146,17 +147,16 @@ class SupervisedConfig(Experiment):
         ) -> None: ...
 
     def check(self) -> None:
-        """Raise ValueError where method, network and inner loop are not for these data."""
-        # imported here: with it comes torch, which a config with a mistake does not need
+        """Check that method, network and inner loop support these data."""
         from metarl.supervised.losses import REGRESSION
 
         data, network = cast("Data", self.data), cast(Network, self.network)
         if data.kind not in METHODS.load(self.method.name).kinds:
-            raise ValueError(f"method: {self.method.name} is not for {data.kind.name}")
+            raise ValueError(f"method: {self.method.name} does not support {data.kind.name}")
         if data.kind is REGRESSION and network.for_images:
             raise ValueError(
-                f"network.{network.for_images}: is for images, not for {data.kind.name}; take an "
-                "mlp, without norm"
+                f"network.{network.for_images}: is for images, not for {data.kind.name}; use an "
+                "mlp without norm"
             )
         if self.inner.multi_step_iterations and self.inner.steps == 1:
             raise ValueError("inner.multi_step_iterations: needs inner.steps above 1")

@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor
 
 from metarl.config.registry import Registry, make
-from metarl.config.sections import Name, Section
+from metarl.config.sections import ImportString, Section
 from metarl.errors import UserError
 from metarl.rng import make_rng
 from metarl.supervised.losses import CLASSIFICATION, REGRESSION, Kind
@@ -40,7 +40,7 @@ OWN = Registry("class of tasks", {})
 class OwnTasks(Section):
     """A class of one's own, `module:Class`, and the settings of its constructor."""
 
-    name: Name
+    name: ImportString
     settings: dict[str, Any] = Field(default_factory=dict)
 
     hashes: ClassVar[dict[str, str]] = {}

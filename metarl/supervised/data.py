@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from rich.console import Console
 
 from metarl.config.registry import Registry, make
-from metarl.config.sections import Fraction, Name, Natural, Section
+from metarl.config.sections import Fraction, ImportString, NonNegativeInt, Section
 from metarl.errors import UserError
 from metarl.progress import Progress
 from metarl.supervised.config import DATA_VARIABLE
@@ -26,7 +26,7 @@ class ImageData(Section):
 
     name: str
     ways: Annotated[int, Field(ge=2)] = 5
-    split_seed: Natural = 0
+    split_seed: NonNegativeInt = 0
 
     kind: ClassVar[Kind] = CLASSIFICATION
     rotated: ClassVar[bool] = False
@@ -151,7 +151,7 @@ class Dataset(OwnImages):
     """
 
     name: Literal["dataset"] = "dataset"
-    dataset: Name
+    dataset: ImportString
     settings: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod

@@ -14,8 +14,8 @@ from metarl.config.sections import (
     ContextSettings,
     Fraction,
     MethodSection,
-    Natural,
-    Positive,
+    NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
 )
 
@@ -73,7 +73,7 @@ class MatchingSettings(EmbeddingSettings):
 
     name: Literal["matching"] = "matching"
     distance: Literal["euclidean", "cosine"] = "euclidean"
-    context_steps: Natural = 0
+    context_steps: NonNegativeInt = 0
 
 
 class SiameseSettings(EmbeddingSettings):
@@ -98,7 +98,7 @@ class MANNSettings(MethodSection):
     width: PositiveInt = 40
     reads: PositiveInt = 4
     decay: Fraction = 0.95
-    strength: Positive = 1.0
+    strength: PositiveFloat = 1.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:

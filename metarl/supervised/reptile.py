@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.config.sections import MethodSection, leave_out
+from metarl.config.sections import MethodSection, reject_settings
 from metarl.errors import UserError
 from metarl.inner_loop import adapt, reverse
 from metarl.params import Params, repeat
@@ -30,7 +30,7 @@ class Reptile(MAML):
 
     def __init__(self, problem: SupervisedProblem) -> None:
         super().__init__(problem)
-        leave_out(
+        reject_settings(
             problem.config.inner,
             ["learned_step_sizes", "multi_step_iterations"],
             problem.config.method,
