@@ -78,7 +78,7 @@ def test_the_arithmetic_of_an_iteration_is_that_of_its_matrix_products(monkeypat
     for part, function in (
         ("gradient", lambda: objective.gradient(theta)),
         ("curvature", product),
-        ("line search", lambda: objective.evaluate(theta)),
+        ("line search", lambda: objective.value_and_kl(theta)),
     ):
         mapping = {torch.ops.aten.baddbmm_: lambda _, a, b, **__: 2 * math.prod(a) * b[-1]}
         with FlopCounterMode(display=False, custom_mapping=mapping) as counter:

@@ -14,10 +14,10 @@ from metarl.experiment import validate_config
 from metarl.method import load_method
 from metarl.networks.module import Stateless
 from metarl.params import flatten, unflatten
-from metarl.rl import mlp_gradients as derivatives
 from metarl.rl.config import InnerConfig
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.meta_objective import MetaObjective
+from metarl.rl.mlp_gradients import supports
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.trajectories import Rollouts, Samples
 from metarl.supervised.method import EpisodeObjective
@@ -157,12 +157,12 @@ def test_of_a_policy_the_context_alone_adapts(policy) -> None:
 @pytest.mark.parametrize("settings", [{}, {"steps": 2}, {"estimator": "log_likelihood"}])
 def test_gradient_and_curvature_of_a_policy_are_exact(policy, settings) -> None:
     theta, objective, _ = objective_of(POLICIES[policy], **settings)
-    assert not derivatives.serves(POLICIES[policy])  # it would leave the context out
+    assert not supports(POLICIES[policy])  # it would leave the context out
     gradient, _ = objective.gradient(theta)
     vector, generator = flatten(theta), torch.Generator().manual_seed(2)
     direction = torch.randn(vector.shape, generator=generator, dtype=torch.float64)
     values = {
-        size: objective.evaluate(unflatten(vector + size * direction, theta))
+        size: objective.value_and_kl(unflatten(vector + size * direction, theta))
         for size in (1e-4, -1e-4, 1e-5, -1e-5)
     }
     slope = (values[1e-5][0] - values[-1e-5][0]) / 2e-5

@@ -11,11 +11,11 @@ from metarl.errors import UserError
 from metarl.experiment import validate_config
 from metarl.method import load_method
 from metarl.params import flatten, unflatten
-from metarl.rl import mlp_gradients as derivatives
 from metarl.rl.config import InnerConfig
 from metarl.rl.e_maml import ExploringObjective, standardised
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.meta_objective import MetaObjective
+from metarl.rl.mlp_gradients import supports
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.trajectories import Rollouts, Samples
 
@@ -127,7 +127,7 @@ def test_gradient_and_value_are_those_of_the_candidates_that_a_line_search_sees(
 
 def test_by_hand_and_by_autograd_it_is_the_same() -> None:
     (theta, by_hand), (_, autograd) = (objective_of(policy, 2) for policy in POLICIES)
-    assert [derivatives.serves(policy) for policy in POLICIES] == [True, False]
+    assert [supports(policy) for policy in POLICIES] == [True, False]
     torch.testing.assert_close(by_hand.gradient(theta), autograd.gradient(theta))
     torch.testing.assert_close(by_hand.value_and_kl(theta), autograd.value_and_kl(theta))
 

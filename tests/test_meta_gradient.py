@@ -13,12 +13,13 @@ from metarl.networks.module import Stateless
 from metarl.optim import Adam, TrustRegion
 from metarl.parallel import move
 from metarl.params import flatten, repeat, unflatten
-from metarl.rl import mlp_gradients as derivatives
+from metarl.rl import mlp_gradients
 from metarl.rl.config import InnerConfig
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import clipped_surrogate, mean_kl, surrogate
 from metarl.rl.maml import adapt_all
 from metarl.rl.meta_objective import MetaObjective
+from metarl.rl.mlp_gradients import AnalyticMLP, TaskData
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.promp import ProMPSettings, ProximalObjective
 from metarl.rl.trajectories import Rollouts, Samples, subsample, tasks_of
@@ -461,11 +462,11 @@ PAIRS = {  # hidden layers in odd numbers; the same policy, by hand and by autog
 )
 def test_derivatives_by_hand_are_those_of_autograd(pair, settings, monkeypatch) -> None:
     policy, own = PAIRS[pair]
-    monkeypatch.setattr(derivatives, "PIECE", 11)  # samples are divided, and not evenly
+    monkeypatch.setattr(mlp_gradients, "BLOCK_SAMPLES", 11)  # several blocks of unequal size
     theta, by_hand = problem(policy, **settings)
     autograd = replace(by_hand, inner=replace(by_hand.inner, policy=own))
-    assert derivatives.serves(policy)
-    assert not derivatives.serves(own)
+    assert mlp_gradients.supports(policy)
+    assert not mlp_gradients.supports(own)
     elsewhere = nudged(theta, 0.05)
     exactly = {"rtol": 0.0, "atol": 1e-10}
     for at in (theta, elsewhere):
@@ -488,8 +489,10 @@ def test_derivatives_stay_on_the_device_where_the_samples_are(pair) -> None:
     meta = torch.device("meta")  # computes no numbers, but refuses to mix with another device
     theta, pre, post = move((theta, rollouts.pre, rollouts.post), meta)
     vector = flatten(theta)
-    gradient = derivatives.gradient(inner, theta, pre, post, [], objective.reached, objective.cost)
-    product = derivatives.curvature(inner, theta, pre, subsample(post, rollouts.horizon, 2))(vector)
+    analytic = AnalyticMLP(inner)
+    gradient = analytic.gradient(objective, theta, TaskData(pre, post, []))
+    post = subsample(post, rollouts.horizon, 2)
+    product = analytic.curvature(theta, TaskData(pre, post, []))(vector)
     adapted = adapt_all(inner, repeat(split(theta)[0], 3), pre[0], inner.step_sizes(theta)[0])
     assert gradient.device == product.device == flatten(adapted).device == meta
     assert gradient.shape == (len(vector) + 1,)

@@ -1,9 +1,21 @@
-"""First and second derivatives of `mlp`, written by hand: matrix products and little else.
+"""Analytic first and second derivatives of `mlp`, for parameters stacked over tasks.
 
-Backward of a forward pass, its derivative along a direction of the parameters, and that of the
-backward pass (Pearlmutter 1994, R{·}), for parameters stacked over tasks. Autograd finds the same
-from a graph whose nodes it visits one by one; here what a pass computed is kept once, and every
-derivative at the same point takes it from there.
+With activations h_l, pre-activations z_l, an activation function φ and a scalar f of the outputs:
+
+    forward    h_0 = x,  z_l = h_l W_l + b_l,  h_{l+1} = φ(z_l),  outputs y = z_L
+    backward   δ_L = ∂f/∂y,  δ_l = ∂f/∂z_l = (δ_{l+1} W_{l+1}ᵀ) ⊙ φ'(z_l)
+               ∂f/∂W_l = h_lᵀ δ_l,  ∂f/∂b_l = Σ_m δ_l[m]
+
+The derivative of both along a direction (Ẇ, ḃ), Pearlmutter's R-operator (1994), as a dot:
+
+    forward    ḣ_0 = 0,  ż_l = ḣ_l W_l + h_l Ẇ_l + ḃ_l,  ḣ_{l+1} = φ'(z_l) ⊙ ż_l
+    backward   δ̇_l = (δ̇_{l+1} W_{l+1}ᵀ + δ_{l+1} Ẇ_{l+1}ᵀ) ⊙ φ'(z_l)
+                     + (δ_{l+1} W_{l+1}ᵀ) ⊙ φ''(z_l) ⊙ ż_l
+               (∂f/∂W_l)˙ = h_lᵀ δ̇_l + ḣ_lᵀ δ_l,  (∂f/∂b_l)˙ = Σ_m δ̇_l[m]
+
+φ' and φ'' follow from h alone: for tanh, φ' = 1 − h² and φ'' ż = −2 h φ' ż = −2 h ḣ; for ReLU,
+φ' = [h > 0] and φ'' = 0. Autograd would build and traverse a graph for each derivative; here the
+intermediate values of a pass are stored once and shared by all derivatives at the same point.
 """
 
 from collections.abc import Mapping
@@ -23,8 +35,8 @@ class ForwardPass:
     Attributes:
         params: stacked over tasks; weights (N, F, F'), biases (N, F').
         activation: `relu` or `tanh`.
-        inputs: of each layer, (N, M, F): the observations first.
-        outputs: (N, M, O).
+        inputs: h_l, the input of each layer, (N, M, F); h_0 are the observations.
+        outputs: y, (N, M, O).
     """
 
     params: Mapping[str, Tensor]
@@ -33,10 +45,10 @@ class ForwardPass:
     outputs: Tensor
 
     @property
-    def rest(self) -> Params:
+    def other_params(self) -> Params:
         """The parameters that belong to no layer."""
-        ours = {f"{kind}{layer}" for layer in self._layers for kind in ("weight", "bias")}
-        return {name: leaf for name, leaf in self.params.items() if name not in ours}
+        layer_params = {f"{kind}{layer}" for layer in self._layers for kind in ("weight", "bias")}
+        return {name: leaf for name, leaf in self.params.items() if name not in layer_params}
 
     @property
     def _layers(self) -> range:
@@ -46,38 +58,40 @@ class ForwardPass:
     def _last(self) -> int:
         return len(self.inputs) - 1
 
-    def backward(self, cotangent: Tensor) -> "BackwardPass":
-        """The gradient of Σ cotangent · outputs, with a cotangent (N, M, O)."""
+    def backward(self, grad_outputs: Tensor) -> "BackwardPass":
+        """The gradient of f for ∂f/∂y = `grad_outputs` (N, M, O)."""
         gradient: Params = {}
-        arrived, reaching = [cotangent], list[Tensor]()
+        grad_preact, grad_act = [grad_outputs], list[Tensor]()
         for layer in reversed(self._layers):
-            hidden = self.inputs[layer]
-            gradient[f"weight{layer}"] = _outer(hidden, arrived[-1], layer == self._last)
-            gradient[f"bias{layer}"] = arrived[-1].sum(1)
+            hidden, delta = self.inputs[layer], grad_preact[-1]
+            gradient[f"weight{layer}"] = _weight_grad(hidden, delta, layer == self._last)
+            gradient[f"bias{layer}"] = delta.sum(1)
             if layer:
-                above = torch.bmm(arrived[-1], self.params[f"weight{layer}"].mT)
-                if self.activation == "tanh":  # alone needs it again: the second derivative
-                    reaching.append(above)
-                arrived.append(_through(self.activation, above, hidden))
-        return BackwardPass(self, gradient, arrived[::-1], reaching[::-1])
+                grad_hidden = torch.bmm(delta, self.params[f"weight{layer}"].mT)  # δ_l W_lᵀ
+                if self.activation == "tanh":  # stored for the φ'' term, which is 0 for ReLU
+                    grad_act.append(grad_hidden)
+                grad_preact.append(_act_backward(self.activation, grad_hidden, hidden))
+        return BackwardPass(self, gradient, grad_preact[::-1], grad_act[::-1])
 
-    def tangent(self, direction: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """How the outputs change along a direction, stacked parameters, and each layer's inputs.
+    def jvp(self, direction: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Derivatives along a direction in parameter space (stacked parameters).
 
-        The inputs of the first layer don't: the list begins with those of the second.
+        Returns:
+            ẏ, (N, M, O), and ḣ_l of every layer but the first, whose ḣ_0 is 0.
         """
-        changes: list[Tensor] = []
+        hidden_tangents: list[Tensor] = []
         for layer in self._layers:
             narrow, weight = layer == self._last, self.params[f"weight{layer}"]
-            moved = direction[f"weight{layer}"], direction[f"bias{layer}"]
-            change = _affine(self.inputs[layer], *moved, narrow)
+            weight_tangent, bias_tangent = direction[f"weight{layer}"], direction[f"bias{layer}"]
+            tangent = _affine(self.inputs[layer], weight_tangent, bias_tangent, narrow)
             if layer and narrow:
-                change += _narrow(changes[-1], weight)
+                tangent += _narrow_product(hidden_tangents[-1], weight)
             elif layer:
-                change.baddbmm_(changes[-1], weight)
-            if layer < self._last:
-                changes.append(_through_(self.activation, change, self.inputs[layer + 1]))
-        return change, changes
+                tangent.baddbmm_(hidden_tangents[-1], weight)
+            if layer < self._last:  # ḣ = φ' ⊙ ż is the same product as in the backward pass
+                activated = self.inputs[layer + 1]
+                hidden_tangents.append(_act_backward_(self.activation, tangent, activated))
+        return tangent, hidden_tangents
 
 
 @dataclass(frozen=True)
@@ -85,88 +99,92 @@ class BackwardPass:
     """A backward pass.
 
     Attributes:
-        forward: what it went back through.
-        gradient: of every layer's parameters, stacked.
-        arrived: the cotangent of each layer's outputs before activation, (N, M, F').
-        reaching: that of each hidden layer's activations, where a derivative asks for it.
+        forward: the forward pass.
+        gradient: ∂f/∂W_l and ∂f/∂b_l of all layers, stacked.
+        grad_preact: δ_l = ∂f/∂z_l of each layer, (N, M, F').
+        grad_act: δ_l W_lᵀ = ∂f/∂h_l of each layer but the first; for tanh only.
     """
 
     forward: ForwardPass
     gradient: Params
-    arrived: list[Tensor]
-    reaching: list[Tensor]
+    grad_preact: list[Tensor]
+    grad_act: list[Tensor]
 
-    def tangent(
-        self, direction: Mapping[str, Tensor], changes: list[Tensor], cotangent: Tensor
+    def jvp(
+        self,
+        direction: Mapping[str, Tensor],
+        hidden_tangents: list[Tensor],
+        grad_outputs_tangent: Tensor,
     ) -> Params:
-        """How the gradient changes along a direction.
+        """The derivative of the gradient along a direction in parameter space.
 
         Args:
             direction: stacked parameters.
-            changes: of the layers' inputs, as `ForwardPass.tangent` tells them.
-            cotangent: how the outputs' cotangent changes, (N, M, O).
+            hidden_tangents: ḣ_l, as returned by `ForwardPass.jvp`.
+            grad_outputs_tangent: δ̇_L, the derivative of ∂f/∂y along the direction, (N, M, O).
         """
-        forward, change = self.forward, {}
+        forward, tangents, delta_tangent = self.forward, dict[str, Tensor](), grad_outputs_tangent
         for layer in reversed(forward._layers):
-            hidden, arrived = forward.inputs[layer], self.arrived[layer]
-            weight = _outer(hidden, cotangent, layer == forward._last)
+            hidden, delta = forward.inputs[layer], self.grad_preact[layer]
+            weight_tangent = _weight_grad(hidden, delta_tangent, layer == forward._last)  # hᵀ δ̇
+            if layer:  # + ḣᵀ δ
+                weight_tangent = weight_tangent + _weight_grad(
+                    hidden_tangents[layer - 1], delta, layer == forward._last
+                )
+            tangents[f"weight{layer}"] = weight_tangent
+            tangents[f"bias{layer}"] = delta_tangent.sum(1)
             if layer:
-                weight = weight + _outer(changes[layer - 1], arrived, layer == forward._last)
-            change[f"weight{layer}"], change[f"bias{layer}"] = weight, cotangent.sum(1)
-            if layer:
-                above = torch.bmm(cotangent, forward.params[f"weight{layer}"].mT)
-                above.baddbmm_(arrived, direction[f"weight{layer}"].mT)
-                cotangent = _through_(forward.activation, above, hidden)
-                if forward.activation == "tanh":
-                    bend = self.reaching[layer - 1] * hidden * changes[layer - 1]
-                    cotangent.sub_(bend, alpha=2.0)
-        return change
+                # (δ̇ Wᵀ + δ Ẇᵀ) ⊙ φ'
+                grad_tangent = torch.bmm(delta_tangent, forward.params[f"weight{layer}"].mT)
+                grad_tangent.baddbmm_(delta, direction[f"weight{layer}"].mT)
+                delta_tangent = _act_backward_(forward.activation, grad_tangent, hidden)
+                if forward.activation == "tanh":  # + (δ Wᵀ) ⊙ φ'' ż, where φ'' ż = −2 h ḣ
+                    product = self.grad_act[layer - 1] * hidden * hidden_tangents[layer - 1]
+                    delta_tangent.sub_(product, alpha=2.0)
+        return tangents
 
 
 def forward_pass(params: Mapping[str, Tensor], inputs: Tensor, activation: str) -> ForwardPass:
-    """`mlp` at inputs (N, M, S), with what its derivatives need."""
-    each, last = [inputs], depth(params) - 1
+    """Apply `mlp` to inputs (N, M, S) and keep what its derivatives need."""
+    layer_inputs, last = [inputs], depth(params) - 1
     for layer in range(last):
-        hidden = _affine(each[-1], params[f"weight{layer}"], params[f"bias{layer}"])
-        each.append(torch.relu_(hidden) if activation == "relu" else torch.tanh_(hidden))
-    outputs = _affine(each[-1], params[f"weight{last}"], params[f"bias{last}"], narrow=True)
-    return ForwardPass(params, activation, each, outputs)
+        hidden = _affine(layer_inputs[-1], params[f"weight{layer}"], params[f"bias{layer}"])
+        layer_inputs.append(torch.relu_(hidden) if activation == "relu" else torch.tanh_(hidden))
+    weight, bias = params[f"weight{last}"], params[f"bias{last}"]
+    outputs = _affine(layer_inputs[-1], weight, bias, narrow=True)
+    return ForwardPass(params, activation, layer_inputs, outputs)
 
 
 def _affine(inputs: Tensor, weight: Tensor, bias: Tensor, narrow: bool = False) -> Tensor:
-    """Inputs times weight plus bias.
-
-    A product of few columns is many times faster as its transpose, which has few rows.
-    """
+    """h W + b; `narrow` for a W of few columns."""
     if narrow:
-        return (_narrow(inputs, weight) + bias.unsqueeze(1)).contiguous()
+        return (_narrow_product(inputs, weight) + bias.unsqueeze(1)).contiguous()
     return torch.baddbmm(bias.unsqueeze(1), inputs, weight)
 
 
-def _narrow(inputs: Tensor, weight: Tensor) -> Tensor:
+def _narrow_product(inputs: Tensor, weight: Tensor) -> Tensor:
+    # a product with few columns is several times slower than its transpose (Wᵀ hᵀ)ᵀ
     return torch.bmm(weight.mT.contiguous(), inputs.mT).mT
 
 
-def _outer(inputs: Tensor, cotangent: Tensor, narrow: bool = False) -> Tensor:
-    """The gradient of a weight: Σ over samples of inputs times cotangents."""
+def _weight_grad(inputs: Tensor, grad_preact: Tensor, narrow: bool = False) -> Tensor:
+    """hᵀ δ, summed over samples."""
     if narrow:
-        return torch.bmm(cotangent.mT, inputs).mT
-    return torch.bmm(inputs.mT, cotangent)
+        return torch.bmm(grad_preact.mT, inputs).mT
+    return torch.bmm(inputs.mT, grad_preact)
 
 
-def _through(activation: str, cotangent: Tensor, activated: Tensor) -> Tensor:
-    """The cotangent times the activation's slope, which what was activated tells."""
+def _act_backward(activation: str, grad: Tensor, activated: Tensor) -> Tensor:
+    """Gradient times φ', which is computed from the activations h = φ(z)."""
     if activation == "relu":
-        return torch.ops.aten.threshold_backward(cotangent, activated, 0.0)  # type: ignore[no-any-return]
-    return torch.ops.aten.tanh_backward(cotangent, activated)  # type: ignore[no-any-return]
+        return torch.ops.aten.threshold_backward(grad, activated, 0.0)  # type: ignore[no-any-return]
+    return torch.ops.aten.tanh_backward(grad, activated)  # type: ignore[no-any-return]
 
 
-def _through_(activation: str, cotangent: Tensor, activated: Tensor) -> Tensor:
-    """The same in place."""
+def _act_backward_(activation: str, grad: Tensor, activated: Tensor) -> Tensor:
+    """Like `_act_backward`, in place."""
     if activation == "relu":
-        torch.ops.aten.threshold_backward.grad_input(
-            cotangent, activated, 0.0, grad_input=cotangent
-        )
+        torch.ops.aten.threshold_backward.grad_input(grad, activated, 0.0, grad_input=grad)
     else:
-        torch.ops.aten.tanh_backward.grad_input(cotangent, activated, grad_input=cotangent)
-    return cotangent
+        torch.ops.aten.tanh_backward.grad_input(grad, activated, grad_input=grad)
+    return grad

@@ -36,7 +36,7 @@ class ExploringObjective(MetaObjective):
     credit: float
 
     @property
-    def costed(self) -> list[Samples]:
+    def penalty_samples(self) -> list[Samples]:
         """The samples of the inner steps, all actions of a task with its outcome as advantage."""
         outcome = self.outcome[:, None]
         return [
@@ -44,9 +44,9 @@ class ExploringObjective(MetaObjective):
             for step in self.rollouts.pre
         ]
 
-    def cost(self, policy: Densities, params: Params, pre: Samples) -> Tensor:
-        """The credit, which is to grow: a cost below zero."""
-        return -self.credit * surrogate(policy, params, pre)
+    def pre_penalty(self, policy: Densities, params: Params, samples: Samples) -> Tensor:
+        """The negative credit: the objective subtracts penalties, and credit is to grow."""
+        return -self.credit * surrogate(policy, params, samples)
 
 
 class EMAML(MAML):

@@ -1,4 +1,4 @@
-"""Gauss-Newton products: Jᵀ M J of a function of parameters that gives action distributions."""
+"""Gauss-Newton products Jᵀ M J v for a function from parameters to action distributions."""
 
 from collections.abc import Callable, Iterable
 
@@ -11,42 +11,46 @@ from metarl.rl.trajectories import Distribution
 
 
 def gauss_newton(
-    outputs: Callable[[Params], Distribution],
+    function: Callable[[Params], Distribution],
     params: Params,
     metric: Callable[[Distribution, Distribution], Distribution],
 ) -> Callable[[Params], Params]:
-    """v to Jᵀ M J v, J the derivative of the outputs at the parameters, M v = metric(outputs, v).
+    """v to Jᵀ M J v, with the Jacobian J of `function` at `params`, M u = metric(outputs, u).
 
-    The graph of u ↦ Jᵀ u is built once and kept. It is linear in u, so that its own derivative is
-    the product with J, and neither product computes the outputs again.
+    The graph of the backward pass g(u) = Jᵀ u is built once and kept. g is linear in u, so that
+    its own vector-Jacobian product with v is (Jᵀ)ᵀ v = J v: forward mode by two reverse passes. No
+    product evaluates `function` again.
     """
     leaves = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
-    values = outputs(leaves)
-    fixed = {name: leaf.detach() for name, leaf in values.items()}
-    # any u does, since the graph is linear in it; zeros are as good as others
-    cotangent = {name: torch.zeros_like(leaf, requires_grad=True) for name, leaf in values.items()}
+    outputs = function(leaves)
+    fixed = {name: leaf.detach() for name, leaf in outputs.items()}
+    # g is linear, so that its derivative is the same at every u; zeros are sufficient
+    cotangent = {name: torch.zeros_like(leaf, requires_grad=True) for name, leaf in outputs.items()}
 
-    def backward(
-        out: Iterable[Tensor], into: Iterable[Tensor], along: Iterable[Tensor], again: bool = False
+    def vjp(
+        outputs: Iterable[Tensor],
+        inputs: Iterable[Tensor],
+        grad_outputs: Iterable[Tensor],
+        create_graph: bool = False,
     ) -> tuple[Tensor, ...]:
         return torch.autograd.grad(
-            tuple(out),
-            tuple(into),
-            tuple(along),
+            tuple(outputs),
+            tuple(inputs),
+            tuple(grad_outputs),
             retain_graph=True,
-            create_graph=again,
+            create_graph=create_graph,
             allow_unused=True,
             materialize_grads=True,
         )
 
-    pulled = backward(values.values(), leaves.values(), cotangent.values(), again=True)
+    # g(u) = Jᵀ u
+    grads = vjp(outputs.values(), leaves.values(), cotangent.values(), create_graph=True)
 
     def product(tangent: Params) -> Params:
-        # J v: the derivative of u ↦ Jᵀ u, applied to v, is the transpose of a transpose
-        change = backward(pulled, cotangent.values(), (tangent[name] for name in leaves))
-        weighted = metric(fixed, dict(zip(values, change, strict=True)))
-        pushed = backward(values.values(), leaves.values(), (weighted[name] for name in values))
-        return dict(zip(leaves, pushed, strict=True))
+        change = vjp(grads, cotangent.values(), (tangent[name] for name in leaves))  # J v
+        weighted = metric(fixed, dict(zip(outputs, change, strict=True)))  # M J v
+        result = vjp(outputs.values(), leaves.values(), (weighted[name] for name in outputs))
+        return dict(zip(leaves, result, strict=True))  # Jᵀ M J v
 
     return product
 
@@ -54,17 +58,17 @@ def gauss_newton(
 def fisher_metric(
     policy: Densities, weights: Tensor
 ) -> Callable[[Distribution, Distribution], Distribution]:
-    """The Fisher matrix of distributions (N, M, ·), weighted by weights (N, M), times a change."""
+    """Products with the Fisher matrix of distributions (N, M, ·), weighted by weights (N, M)."""
 
-    def metric(distribution: Distribution, change: Distribution) -> Distribution:
+    def metric(distribution: Distribution, tangent: Distribution) -> Distribution:
         return {
-            name: _reduce_to(weights.unsqueeze(-1) * leaf, distribution[name])
-            for name, leaf in policy.fisher(distribution, change).items()
+            name: _sum_to_shape(weights.unsqueeze(-1) * leaf, distribution[name])
+            for name, leaf in policy.fisher(distribution, tangent).items()
         }
 
     return metric
 
 
-def _reduce_to(leaf: Tensor, like: Tensor) -> Tensor:
-    """Sum over the samples (axis 1) where the distribution has one row for all of them."""
+def _sum_to_shape(leaf: Tensor, like: Tensor) -> Tensor:
+    """Sum over samples (axis 1) where the distribution has one row for all of them, (N, 1, ·)."""
     return leaf if leaf.shape == like.shape else leaf.sum(1, keepdim=True)

@@ -19,18 +19,16 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.func import vmap
 
 from metarl.config.sections import BatchUnit
 from metarl.evaluation import AdaptationCurve
-from metarl.inner_loop import adapt
 from metarl.method import GRADIENT_STEPS, AdaptationUnit, Metrics, TrainingState
 from metarl.optim import Objective
 from metarl.parallel import CPU, move, one_thread
 from metarl.params import Params, concatenate, repeat
-from metarl.rl import mlp_gradients as derivatives
 from metarl.rl.advantages import with_advantages
 from metarl.rl.inner_loop import InnerLoop
+from metarl.rl.meta_gradient import meta_gradient_for
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.outer_loop import PolicyLearner, curve, outer_step
 from metarl.rl.problem import PolicyProblem
@@ -146,21 +144,14 @@ def collect(
 
 
 def adapt_all(inner: InnerLoop, params: Params, samples: Samples, alpha: StepSizes) -> Params:
-    """Line 7: parameters stacked over tasks after an inner step, some of the tasks at a time."""
+    """Line 7: parameters stacked over tasks after an inner step, in chunks of tasks."""
+    meta_gradient = meta_gradient_for(inner)
 
-    def one(params: Params, samples: Samples) -> Params:
-        return adapt(inner.loss, params, [samples], [alpha])
+    def adapt_chunk(chunk: slice) -> Params:
+        theta = {name: leaf[chunk] for name, leaf in params.items()}
+        return meta_gradient.adapt_chunk(theta, tasks_of(samples, chunk), alpha)
 
-    def some(chunk: slice) -> Params:
-        before, seen = (
-            {name: leaf[chunk] for name, leaf in params.items()},
-            tasks_of(samples, chunk),
-        )
-        if derivatives.serves(inner.policy):
-            return derivatives.adapted_once(inner, before, seen, alpha)[0]
-        return vmap(one)(before, seen)
-
-    return concatenate(inner.over_tasks(some, samples))
+    return concatenate(inner.over_tasks(adapt_chunk, samples))
 
 
 def fine_tune(

@@ -1,15 +1,21 @@
-"""Adaptation of multilayer perceptrons with derivatives that are matrix products and little else.
+"""Analytic meta-gradients of multilayer perceptrons.
 
-A policy's network is differentiated by `metarl.networks.mlp_gradients`, a loss of its few outputs
-by autograd. Nothing is approximated: `metarl.rl.meta_objective` has the same by autograd alone, for
-every other policy and to compare with.
+The network is differentiated by `metarl.networks.mlp_gradients`, the loss of its few outputs by
+autograd. The results are exact; `metarl.rl.meta_gradient.Autograd` computes them for any policy.
 
-All functions work on some tasks at a time, with parameters stacked over them.
+With θ_0 = θ, an inner step is θ_{k+1} = θ_k − α_k ⊙ ∇L_k(θ_k). Its Jacobian is I − diag(α_k) H_k,
+with the Hessian H_k of the inner loss L_k at θ_k, which is symmetric. Derivatives pass through it
+by Hessian-vector products:
+
+    forward  (jvp)   θ̇_{k+1} = θ̇_k − α_k ⊙ H_k θ̇_k − α̇_k ⊙ ∇L_k
+    backward (vjp)   v ← v − H_k (α_k ⊙ v),   ∂/∂α_k = −∇L_k ⊙ v
+
+FOMAML replaces H_k by 0. All functions work on a chunk of tasks, with parameters stacked over them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import NamedTuple, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -24,317 +30,345 @@ from metarl.rl.policies import CategoricalPolicy, Densities, GaussianPolicy, Pol
 from metarl.rl.trajectories import Samples
 from metarl.step_sizes import PREFIX, StepSizes, split
 
-PIECE = 2000  # samples whose temporaries stay in the processor's cache
+BLOCK_SAMPLES = 2000  # samples differentiated at once: their temporaries fit into the CPU cache
 OUTPUTS = "outputs"
 
 MLPPolicy = GaussianPolicy | CategoricalPolicy
 PolicyLoss = Callable[[Densities, Params, Samples], Tensor]
 
 
-def serves(policy: Policy) -> TypeGuard[MLPPolicy]:
-    """Whether a policy's network is a plain MLP; a subclass of these may have another."""
+class TaskData(NamedTuple):
+    """Samples of a chunk of tasks.
+
+    Attributes:
+        pre: the samples of each inner step.
+        post: samples after adaptation.
+        penalty: samples of the penalty of each inner step; empty without a penalty.
+    """
+
+    pre: list[Samples]
+    post: Samples
+    penalty: list[Samples]
+
+
+class ObjectiveTerms(Protocol):
+    """The meta-objective of a task: post_objective(θ_K) − Σ_k pre_penalty(θ_k)."""
+
+    def post_objective(self, policy: Densities, params: Params, post: Samples) -> Tensor:
+        """The term of the adapted parameters."""
+
+    def pre_penalty(self, policy: Densities, params: Params, samples: Samples) -> Tensor:
+        """The term of the parameters before an inner step."""
+
+
+def supports(policy: Policy) -> TypeGuard[MLPPolicy]:
+    """Whether a policy's network is a plain MLP; a subclass may use a different network."""
     if type(policy) not in (GaussianPolicy, CategoricalPolicy):
         return False
     return policy.network is None and not policy.context  # type: ignore[attr-defined] # of these
 
 
-def _policy(inner: InnerLoop) -> MLPPolicy:
-    assert serves(inner.policy)
-    return inner.policy
-
-
 @dataclass(frozen=True)
-class _Piece:
-    forward: ForwardPass
-    leaves: Params
-    slopes: tuple[Tensor, ...]
-    backward: BackwardPass
-
-
-@dataclass(frozen=True)
-class Differentiated:
-    """A loss at stacked parameters, in sum over the tasks.
+class AnalyticMLP:
+    """See `metarl.rl.meta_gradient.MetaGradient`; for policies that `supports` accepts.
 
     Attributes:
-        value: the loss.
-        gradient: of each task's loss, stacked.
-        pieces: what the second derivative takes up again.
+        inner: the inner loop.
     """
 
-    value: Tensor
-    gradient: Params
-    pieces: list[_Piece]
+    inner: InnerLoop
 
-    def hessian(self, direction: Mapping[str, Tensor]) -> Params:
-        """Each task's Hessian times a direction, stacked."""
-        return _summed(self._hessian(piece, direction) for piece in self.pieces)
+    @property
+    def _policy(self) -> MLPPolicy:
+        assert supports(self.inner.policy)
+        return self.inner.policy
 
-    def _hessian(self, piece: _Piece, direction: Mapping[str, Tensor]) -> Params:
-        outputs, inputs = piece.forward.tangent(direction)
-        along = {name: direction[name] for name in piece.leaves if name != OUTPUTS}
-        # the loss's own Hessian, in its few arguments, is symmetric: forward is backward
-        bent = _grad(piece.slopes, piece.leaves, (outputs, *along.values()), retain_graph=True)
-        change = piece.backward.tangent(direction, inputs, bent.pop(OUTPUTS))
-        every = {**change, **bent}
-        return {name: every[name] for name in self.gradient}
+    def adapt_chunk(self, params: Params, samples: Samples, step_sizes: StepSizes) -> Params:
+        return inner_step(self.inner, self._policy, params, samples, step_sizes)[0]
 
+    def gradient(self, terms: ObjectiveTerms, meta: Params, data: TaskData) -> Tensor:
+        readout, adaptation = (
+            Readout(self._policy),
+            Adaptation(self.inner, self._policy, meta, data),
+        )
 
-def differentiate(
-    policy: MLPPolicy,
-    loss: Loss,
-    params: Params,
-    samples: Samples,
-    twice: bool = False,
-) -> Differentiated:
-    """A loss and its gradient.
+        def grad_of(term: PolicyLoss, params: Params, samples: Samples) -> LossGradient:
+            return loss_gradient(self._policy, lambda p, s: term(readout, p, s), params, samples)
 
-    Args:
-        policy: whose network it is.
-        loss: of the network's outputs, in place of observations, and of the other parameters.
-        params: stacked.
-        samples: (N, M).
-        twice: whether Hessians will be asked for.
-    """
-    values, pieces, slopes = [], [], []
-    for piece in _pieces(samples):
-        forward = forward_pass(params, piece.observations, policy.activation)
-        with torch.enable_grad():
-            rest = {name: leaf.detach() for name, leaf in forward.rest.items()}
-            leaves = {name: leaf.requires_grad_() for name, leaf in rest.items()}
-            leaves = {OUTPUTS: forward.outputs.requires_grad_(), **leaves}
-            value = loss(leaves, piece._replace(observations=leaves[OUTPUTS]))
-            slope = _grad((value,), leaves, None, create_graph=twice)
-        backward = forward.backward(slope[OUTPUTS].detach())
-        every = {**slope, **backward.gradient}
-        slopes.append({name: every[name].detach() for name in params})
-        values.append(value.detach())
-        if twice:
-            pieces.append(_Piece(forward, leaves, tuple(slope.values()), backward))
-    return Differentiated(torch.stack(values).sum(), _summed(slopes), pieces)
+        post = grad_of(terms.post_objective, adaptation.adapted, data.post)
+        penalties = [
+            grad_of(terms.pre_penalty, params, samples)
+            for params, samples in zip(adaptation.params, data.penalty, strict=False)
+        ]
+        value = post.value - sum(penalty.value for penalty in penalties)
+        cotangents = [
+            {name: -leaf for name, leaf in penalty.gradient.items()} for penalty in penalties
+        ]
+        gradient = adaptation.vjp(post.gradient, cotangents)
+        return torch.cat([flatten(gradient), value.view(1)])
+
+    def value_and_kl(self, terms: ObjectiveTerms, meta: Params, data: TaskData) -> Tensor:
+        readout = Readout(self._policy)
+        adaptation = Adaptation(self.inner, self._policy, meta, data, linearised=False)
+
+        def sums(params: Params, samples: Samples, *losses: PolicyLoss) -> Tensor:
+            block_sums = []
+            for block in _blocks(samples):
+                forward = forward_pass(params, block.observations, self._policy.activation)
+                outputs = block._replace(observations=forward.outputs)  # the input of `readout`
+                values = [loss(readout, params, outputs) for loss in losses]
+                block_sums.append(torch.stack(values).double())
+            return torch.stack(block_sums).sum(0)
+
+        value, kl = sums(adaptation.adapted, data.post, terms.post_objective, mean_kl)
+        for params, samples in zip(adaptation.params, data.penalty, strict=False):
+            value = value - sums(params, samples, terms.pre_penalty)[0]
+        return torch.stack([value, kl])
+
+    def curvature(self, meta: Params, data: TaskData) -> Callable[[Tensor], Tensor]:
+        readout, adaptation = (
+            Readout(self._policy),
+            Adaptation(self.inner, self._policy, meta, data),
+        )
+        forwards, products = [], []
+        for block in _blocks(data.post):
+            forward = forward_pass(adaptation.adapted, block.observations, self._policy.activation)
+            forwards.append(forward)
+            products.append(
+                gauss_newton(
+                    lambda leaves: readout.distribution(leaves, leaves[OUTPUTS]),
+                    {OUTPUTS: forward.outputs, **forward.other_params},
+                    fisher_metric(readout, block.weights),
+                )
+            )
+
+        def product(vector: Tensor) -> Tensor:
+            # Jᵀ F J v, with J = (outputs by θ'_i) · (θ'_i by θ)
+            tangent = adaptation.jvp(unflatten(vector, meta))
+            block_grads = []
+            for forward, fisher in zip(forwards, products, strict=True):
+                outputs, _ = forward.jvp(tangent)
+                grad = fisher(
+                    {OUTPUTS: outputs, **{name: tangent[name] for name in forward.other_params}}
+                )
+                backward = forward.backward(grad.pop(OUTPUTS))
+                grads = {**grad, **backward.gradient}
+                block_grads.append({name: grads[name] for name in tangent})
+            return flatten(adaptation.vjp(_sum(block_grads)))
+
+        return product
 
 
 class Adaptation:
-    """θ'_i of some tasks, and the products with its Jacobian with respect to meta-parameters.
+    """The adapted parameters of a chunk of tasks, and products with their Jacobian.
 
     Attributes:
-        stages: θ_i before each inner step and after the last, stacked.
+        params: θ_k before each inner step and after the last, stacked over tasks.
     """
 
     def __init__(
         self,
         inner: InnerLoop,
+        policy: MLPPolicy,
         meta: Params,
-        pre: Sequence[Samples],
+        data: TaskData,
         linearised: bool = True,
     ) -> None:
         self.inner, self.meta = inner, meta
         theta, self._learned = split(meta)
-        self._tasks = len(pre[0].weights)
-        self._steps: list[tuple[Differentiated, StepSizes]] = []
-        self._twice = linearised and not inner.settings.first_order
-        self.stages: list[Params] = [repeat(theta, self._tasks)]
-        for samples, rates in zip(pre, inner.step_sizes(meta), strict=True):
-            params, step = adapted_once(inner, self.stages[-1], samples, rates, self._twice)
-            self._steps.append((step, rates))
-            self.stages.append(params)
+        self._num_tasks = len(data.post.weights)
+        self._steps: list[tuple[LossGradient, StepSizes]] = []
+        self._second_order = linearised and not inner.settings.first_order
+        self.params: list[Params] = [repeat(theta, self._num_tasks)]
+        for samples, alpha in zip(data.pre, inner.step_sizes(meta), strict=True):
+            params, loss = inner_step(
+                inner, policy, self.params[-1], samples, alpha, self._second_order
+            )
+            self._steps.append((loss, alpha))
+            self.params.append(params)
 
     @property
     def adapted(self) -> Params:
         """θ'_i, stacked."""
-        return self.stages[-1]
+        return self.params[-1]
 
-    def push(self, tangent: Params) -> Params:
-        """How θ'_i change along a change of the meta-parameters, stacked."""
+    def jvp(self, tangent: Params) -> Params:
+        """The derivative of θ'_i along a direction of the meta-parameters, stacked."""
         theta, _ = split(tangent)
-        change: Params = repeat(theta, self._tasks)
-        steps = self.inner.step_sizes(tangent) if self._learned else [{}] * len(self._steps)
-        for (step, rates), changed in zip(self._steps, steps, strict=True):
-            bent = step.hessian(change) if self._twice else {}
+        change: Params = repeat(theta, self._num_tasks)
+        # step sizes are linear in their parameters: their tangents are those of the same function
+        alpha_tangents = (
+            self.inner.step_sizes(tangent) if self._learned else [{}] * len(self._steps)
+        )
+        for (loss, alpha), alpha_tangent in zip(self._steps, alpha_tangents, strict=True):
+            hvp = loss.hvp(change) if self._second_order else {}
             change = dict(change)
-            for name in rates:
-                if self._twice:
-                    change[name] = change[name] - rates[name] * bent[name]
-                if name in changed:
-                    change[name] = change[name] - changed[name] * step.gradient[name]
+            for name in alpha:
+                if self._second_order:  # − α H θ̇
+                    change[name] = change[name] - alpha[name] * hvp[name]
+                if name in alpha_tangent:  # − α̇ ∇L
+                    change[name] = change[name] - alpha_tangent[name] * loss.gradient[name]
         return change
 
-    def pull(self, cotangent: Params, before: Sequence[Params] = ()) -> Params:
-        """The gradient of the meta-parameters, summed over tasks, from those of θ'_i, stacked.
+    def vjp(self, cotangent: Params, penalty_cotangents: Sequence[Params] = ()) -> Params:
+        """The gradient with respect to the meta-parameters, summed over tasks.
 
         Args:
-            cotangent: of θ'_i.
-            before: of what each inner step starts from, if there are any.
+            cotangent: the gradient with respect to θ'_i, stacked.
+            penalty_cotangents: gradients with respect to θ_k before each inner step, if any.
         """
-        sizes: list[dict[str, Tensor]] = []
-        for number, (step, rates) in reversed(list(enumerate(self._steps))):
-            if self._learned:
-                sizes.append(
+        alpha_grads: list[dict[str, Tensor]] = []
+        for step, (loss, alpha) in reversed(list(enumerate(self._steps))):
+            if self._learned:  # ∂/∂α = −∇L ⊙ v, summed over what shares a step size
+                grads = loss.gradient
+                alpha_grads.append(
                     {
-                        name: -(step.gradient[name] * cotangent[name])
-                        .sum(0)
-                        .sum_to_size(rate.shape)
-                        for name, rate in rates.items()
-                        if isinstance(rate, Tensor)
+                        name: -(grads[name] * cotangent[name]).sum(0).sum_to_size(size.shape)
+                        for name, size in alpha.items()
+                        if isinstance(size, Tensor)
                     }
                 )
-            if self._twice:
+            if self._second_order:  # v ← v − H (α ⊙ v); parameters that do not adapt have α = 0
                 scaled = {
-                    name: rates[name] * leaf if name in rates else torch.zeros_like(leaf)
+                    name: alpha[name] * leaf if name in alpha else torch.zeros_like(leaf)
                     for name, leaf in cotangent.items()
                 }
-                bent = step.hessian(scaled)
-                cotangent = {name: leaf - bent[name] for name, leaf in cotangent.items()}
-            if before:
-                cotangent = _summed([cotangent, before[number]])
+                hvp = loss.hvp(scaled)
+                cotangent = {name: leaf - hvp[name] for name, leaf in cotangent.items()}
+            if penalty_cotangents:
+                cotangent = _sum([cotangent, penalty_cotangents[step]])
         gradient = {name: leaf.sum(0) for name, leaf in cotangent.items()}
         if self._learned:
-            alpha = {PREFIX + name: leaf for name, leaf in self._learned.items()}
-            pulled = torch.func.vjp(self.inner.step_sizes, alpha)[1]
-            gradient |= pulled(sizes[::-1])[0]
+            learned = {PREFIX + name: leaf for name, leaf in self._learned.items()}
+            step_sizes_vjp = torch.func.vjp(self.inner.step_sizes, learned)[1]
+            gradient |= step_sizes_vjp(alpha_grads[::-1])[0]
         return {name: gradient[name] for name in self.meta}
 
 
-def adapted_once(
-    inner: InnerLoop, params: Params, samples: Samples, rates: StepSizes, twice: bool = False
-) -> tuple[Params, Differentiated]:
-    """Stacked parameters after an inner step, and the step's loss."""
-    policy = _policy(inner)
-    loss = reinforce(Readout(policy), inner.settings.estimator)
-    step = differentiate(policy, loss, params, samples, twice)
-    moved = {name: params[name] - rate * step.gradient[name] for name, rate in rates.items()}
-    return {**params, **moved}, step
+@dataclass(frozen=True)
+class _Block:
+    forward: ForwardPass
+    leaves: Params  # the network's outputs, and the parameters outside its layers
+    grads: tuple[Tensor, ...]  # of the loss, with respect to `leaves`
+    backward: BackwardPass
 
 
-def gradient(
-    inner: InnerLoop,
-    meta: Params,
-    pre: Sequence[Samples],
-    post: Samples,
-    costed: Sequence[Samples],
-    reached: PolicyLoss,
-    cost: PolicyLoss,
-) -> Tensor:
-    """The meta-gradient and the objective, (P + 1,), in sum over tasks.
+@dataclass(frozen=True)
+class LossGradient:
+    """A loss and its gradient at stacked parameters.
+
+    Attributes:
+        value: sum of the loss over tasks.
+        gradient: of each task's loss, stacked.
+        blocks: intermediate values for `hvp`.
+    """
+
+    value: Tensor
+    gradient: Params
+    blocks: list[_Block]
+
+    def hvp(self, direction: Mapping[str, Tensor]) -> Params:
+        """H v: each task's Hessian times a direction, stacked."""
+        return _sum(self._block_hvp(block, direction) for block in self.blocks)
+
+    def _block_hvp(self, block: _Block, direction: Mapping[str, Tensor]) -> Params:
+        outputs_tangent, hidden_tangents = block.forward.jvp(direction)
+        other = {name: direction[name] for name in block.leaves if name != OUTPUTS}
+        # derivative of the loss's gradient with respect to its own arguments along their tangents;
+        # this Hessian is symmetric, so that reverse mode computes the product with it
+        tangents = (outputs_tangent, *other.values())
+        hvp = _grad(block.grads, block.leaves, tangents, retain_graph=True)
+        layers = block.backward.jvp(direction, hidden_tangents, hvp.pop(OUTPUTS))
+        all_leaves = {**layers, **hvp}
+        return {name: all_leaves[name] for name in self.gradient}
+
+
+def loss_gradient(
+    policy: MLPPolicy,
+    loss: Loss,
+    params: Params,
+    samples: Samples,
+    create_hvp: bool = False,
+) -> LossGradient:
+    """The gradient of a loss.
 
     Args:
-        inner: how policies adapt.
-        meta: the meta-parameters.
-        pre: samples of the inner steps.
-        post: samples after them.
-        costed: what the cost of each inner step is measured on; empty where there is none.
-        reached: what is to grow, at the adapted parameters.
-        cost: what it costs, at the parameters that each inner step starts from.
+        policy: the policy.
+        loss: a function of the network's outputs, which `samples.observations` hold when it is
+            called, and of the parameters outside the layers.
+        params: stacked.
+        samples: (N, M).
+        create_hvp: keep what `LossGradient.hvp` needs.
     """
-    policy = _policy(inner)
-    readout, adaptation = Readout(policy), Adaptation(inner, meta, pre)
+    values, blocks, gradients = [], [], []
+    for block in _blocks(samples):
+        forward = forward_pass(params, block.observations, policy.activation)
+        with torch.enable_grad():
+            other = {name: leaf.detach() for name, leaf in forward.other_params.items()}
+            leaves = {name: leaf.requires_grad_() for name, leaf in other.items()}
+            leaves = {OUTPUTS: forward.outputs.requires_grad_(), **leaves}
+            value = loss(leaves, block._replace(observations=leaves[OUTPUTS]))
+            grads = _grad((value,), leaves, None, create_graph=create_hvp)
+        backward = forward.backward(grads[OUTPUTS].detach())
+        all_leaves = {**grads, **backward.gradient}
+        gradients.append({name: all_leaves[name].detach() for name in params})
+        values.append(value.detach())
+        if create_hvp:
+            blocks.append(_Block(forward, leaves, tuple(grads.values()), backward))
+    return LossGradient(torch.stack(values).sum(), _sum(gradients), blocks)
 
-    def sloped(loss: PolicyLoss, params: Params, samples: Samples) -> Differentiated:
-        return differentiate(policy, lambda p, s: loss(readout, p, s), params, samples)
 
-    after = sloped(reached, adaptation.adapted, post)
-    spent = [sloped(cost, *stage) for stage in zip(adaptation.stages, costed, strict=False)]
-    value = after.value - sum(one.value for one in spent)
-    before = [{name: -leaf for name, leaf in one.gradient.items()} for one in spent]
-    return torch.cat([flatten(adaptation.pull(after.gradient, before)), value.view(1)])
-
-
-def evaluate(
+def inner_step(
     inner: InnerLoop,
-    meta: Params,
-    pre: Sequence[Samples],
-    post: Samples,
-    costed: Sequence[Samples],
-    reached: PolicyLoss,
-    cost: PolicyLoss,
-) -> Tensor:
-    """The objective, and the divergence from the distributions sampled from, summed over tasks.
-
-    The arguments are those of `gradient`.
-    """
-    policy = _policy(inner)
-    readout, adaptation = Readout(policy), Adaptation(inner, meta, pre, linearised=False)
-
-    def summed(params: Params, samples: Samples, *losses: PolicyLoss) -> Tensor:
-        sums = []
-        for piece in _pieces(samples):
-            forward = forward_pass(params, piece.observations, policy.activation)
-            seen = piece._replace(observations=forward.outputs)
-            sums.append(torch.stack([f(readout, params, seen) for f in losses]).double())
-        return torch.stack(sums).sum(0)
-
-    value, divergence = summed(adaptation.adapted, post, reached, mean_kl)
-    for params, samples in zip(adaptation.stages, costed, strict=False):
-        value = value - summed(params, samples, cost)[0]
-    return torch.stack([value, divergence])
+    policy: MLPPolicy,
+    params: Params,
+    samples: Samples,
+    step_sizes: StepSizes,
+    create_hvp: bool = False,
+) -> tuple[Params, LossGradient]:
+    """Stacked parameters after an inner step, and the step's loss."""
+    inner_loss = reinforce(Readout(policy), inner.settings.estimator)
+    loss = loss_gradient(policy, inner_loss, params, samples, create_hvp)
+    adapted = {name: params[name] - size * loss.gradient[name] for name, size in step_sizes.items()}
+    return {**params, **adapted}, loss
 
 
-def curvature(
-    inner: InnerLoop, meta: Params, pre: Sequence[Samples], post: Samples
-) -> Callable[[Tensor], Tensor]:
-    """Products with Σ_i J_iᵀ F_i J_i over some tasks; see `MetaObjective.curvature`."""
-    policy = _policy(inner)
-    readout, adaptation = Readout(policy), Adaptation(inner, meta, pre)
-    forwards, products = [], []
-    for piece in _pieces(post):
-        forward = forward_pass(adaptation.adapted, piece.observations, policy.activation)
-        forwards.append(forward)
-        products.append(
-            gauss_newton(
-                lambda leaves: readout.distribution(leaves, leaves[OUTPUTS]),
-                {OUTPUTS: forward.outputs, **forward.rest},
-                fisher_metric(readout, piece.weights),
-            )
-        )
-
-    def product(vector: Tensor) -> Tensor:
-        change = adaptation.push(unflatten(vector, meta))
-        parts = []
-        for forward, weighted in zip(forwards, products, strict=True):
-            outputs, _ = forward.tangent(change)
-            slope = weighted({OUTPUTS: outputs, **{name: change[name] for name in forward.rest}})
-            backward = forward.backward(slope.pop(OUTPUTS))
-            every = {**slope, **backward.gradient}
-            parts.append({name: every[name] for name in change})
-        return flatten(adaptation.pull(_summed(parts)))
-
-    return product
-
-
-def _pieces(samples: Samples) -> Iterator[Samples]:
-    """Some of the time steps of every task at a time; losses are sums over them."""
+def _blocks(samples: Samples) -> Iterator[Samples]:
+    """Blocks of time steps of all tasks; losses are sums over time steps."""
     num_tasks, length = samples.weights.shape
-    size = max(1, PIECE // num_tasks)
+    size = max(1, BLOCK_SAMPLES // num_tasks)
     for start in range(0, length, size):
-        part: Samples = pytree.tree_map(
+        block: Samples = pytree.tree_map(
             lambda leaf, start=start: (
+                # leaves that depend on the task only, such as (N, 1, A), belong to every block
                 leaf[:, start : start + size] if leaf.shape[1] == length else leaf
             ),
             samples,
         )
-        yield part
+        yield block
 
 
-def _summed(parts: Iterator[Params] | Sequence[Params]) -> Params:
-    total, *others = parts
-    for part in others:
-        total = {name: leaf + part[name] for name, leaf in total.items()}
+def _sum(trees: Iterator[Params] | Sequence[Params]) -> Params:
+    total, *rest = trees
+    for tree in rest:
+        total = {name: leaf + tree[name] for name, leaf in total.items()}
     return total
 
 
 def _grad(
-    out: Sequence[Tensor],
+    outputs: Sequence[Tensor],
     leaves: Params,
-    along: Sequence[Tensor] | None,
+    grad_outputs: Sequence[Tensor] | None,
     create_graph: bool = False,
     retain_graph: bool | None = None,
 ) -> Params:
-    slopes = torch.autograd.grad(
-        tuple(out),
+    grads = torch.autograd.grad(
+        tuple(outputs),
         tuple(leaves.values()),
-        along,
+        grad_outputs,
         create_graph=create_graph,
         retain_graph=retain_graph,
         allow_unused=True,
         materialize_grads=True,
     )
-    return dict(zip(leaves, slopes, strict=True))
+    return dict(zip(leaves, grads, strict=True))

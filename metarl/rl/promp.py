@@ -32,18 +32,18 @@ class ProximalObjective(MetaObjective):
     settings: ProMPSettings
 
     @property
-    def costed(self) -> list[Samples]:
+    def penalty_samples(self) -> list[Samples]:
         """The samples of the inner steps themselves."""
         return self.rollouts.pre
 
-    def reached(self, policy: Densities, params: Params, post: Samples) -> Tensor:
+    def post_objective(self, policy: Densities, params: Params, post: Samples) -> Tensor:
         """The clipped surrogate (equation 14)."""
         return clipped_surrogate(policy, params, post, self.settings.clip)
 
-    def cost(self, policy: Densities, params: Params, pre: Samples) -> Tensor:
-        """The penalised divergence; of several inner steps, each one's share of the mean."""
+    def pre_penalty(self, policy: Densities, params: Params, samples: Samples) -> Tensor:
+        """The penalised KL divergence, which is averaged over the inner steps."""
         penalty = self.settings.kl_penalty / len(self.rollouts.pre)
-        return penalty * mean_kl(policy, params, pre)
+        return penalty * mean_kl(policy, params, samples)
 
 
 class ProMP(MAML):
