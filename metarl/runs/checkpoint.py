@@ -1,8 +1,8 @@
-"""The state of a training in a run's directory: weights, and `state.json`, which points to them.
+"""Checkpoints: the weights of a run, and `state.json`, which names them.
 
-Every file is written beside its place and then moved there. Weights are named by their iteration:
-the two cannot disagree, whenever the process that writes them is killed. What is read is not
-trusted: it may come from somebody else, and may be damaged.
+Files are replaced atomically, and weights are named by their iteration, so that the two agree
+whenever the writing process is killed. Files are validated when they are read: they may be damaged,
+or come from somebody else.
 """
 
 import hashlib
@@ -28,32 +28,36 @@ from metarl.runs.provenance import machine, package_commit, versions
 from metarl.threads import processors
 
 STATE, WEIGHTS = "state.json", "weights-*.safetensors"
-LARGEST_STATE, LARGEST_WEIGHTS = 10**7, 2**32  # bytes
+MAX_STATE_BYTES, MAX_WEIGHTS_BYTES = 10**7, 2**32
+# prefixes of tensor names in the weights file, and the fields of TrainingState that they stand for
+PARTS = {"theta": "params", "optimizer": "opt_state", "extra": "extra"}
 Count = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 
 
 class Description(BaseModel):
-    """What `state.json` says, as far as anybody asks.
+    """The fields of `state.json` that are read.
 
     Attributes:
-        iteration: how many iterations are done.
-        samples: how many samples were learned from.
-        pending: metrics since they were last reported, see `metarl.method.TrainingState`.
-        weights: the file beside it.
+        iteration: the number of completed iterations.
+        samples: the number of training samples.
+        metric_accumulator: see `metarl.method.TrainingState`; called `pending` in the file.
+        weights: the name of the weights file.
         sha256: its checksum.
-        order: its tensors as they were made: safetensors keep names sorted.
-        provenance: checksums of the data that were learned from.
-        commit: of this package, where it was known.
-        machine: what trained it, where that was recorded.
-        config: that of the training; None in runs of earlier versions.
+        order: the names of its tensors in the order of the state; safetensors sort them.
+        provenance: checksums of the training data.
+        commit: of this package, if known.
+        machine: the machine that trained the run, if recorded.
+        config: of the training; None for runs of earlier versions.
     """
 
     iteration: Count
     samples: Count
-    pending: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
+    metric_accumulator: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
+        default={}, alias="pending"
+    )
     weights: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    order: list[Annotated[str, Field(pattern=r"^(theta|optimizer)\..")]]
+    order: list[Annotated[str, Field(pattern=rf"^({'|'.join(PARTS)})\..")]]
     provenance: dict[str, str] = {}
     commit: str | None = None
     machine: str | None = None
@@ -62,11 +66,11 @@ class Description(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state of a run, and what is known of it; all of the same moment.
+    """A training state with its description.
 
     Attributes:
-        state: to go on from, or to be measured.
-        description: with the checksum of its weights, which was verified.
+        state: the state.
+        description: the content of state.json; the checksum of the weights was verified.
     """
 
     state: TrainingState
@@ -74,27 +78,34 @@ class Checkpoint:
 
 
 def weights_name(iteration: int) -> str:
-    """The file of an iteration's weights."""
+    """The name of the weights file of an iteration."""
     return f"weights-{iteration:06d}.safetensors"
 
 
 def write_checkpoint(
     folder: Path, state: TrainingState, config: AnyConfig, data_hashes: Mapping[str, str]
 ) -> None:
-    """Write a checkpoint, and then forget the one before it.
+    """Write a checkpoint, then remove the previous one.
 
     Args:
-        folder: of the run.
-        state: what to save.
+        folder: the run directory.
+        state: the state to save.
         config: of the training.
-        data_hashes: checksums of the data that were learned from.
+        data_hashes: checksums of the training data.
 
     Raises:
-        StorageError: if it cannot be written. The checkpoint before it is still there then.
+        StorageError: if it cannot be written. The previous checkpoint is then still valid.
     """
-    tensors = {f"theta.{name}": value for name, value in state.params.items()}
-    tensors |= {f"optimizer.{name}": value for name, value in state.opt_state.items()}
-    weights = save_tensors({name: value.contiguous() for name, value in tensors.items()})
+    tensors = {
+        f"{prefix}.{name}": value
+        for prefix, part in PARTS.items()
+        for name, value in getattr(state, part).items()
+    }
+    # copies, since safetensors refuse tensors that share memory
+    copies = {
+        name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
+    }
+    weights = save_tensors(copies)
     file = folder / weights_name(state.iteration)
     description = {
         "iteration": state.iteration,
@@ -102,7 +113,7 @@ def write_checkpoint(
         "pending": state.metric_accumulator,
         "weights": file.name,
         "sha256": hashlib.sha256(weights).hexdigest(),
-        # safetensors keep names sorted; parameters are used in the order of their making
+        # safetensors sort names, but flattened parameters depend on their order
         "order": list(tensors),
         "provenance": dict(data_hashes),
         "commit": package_commit(),
@@ -121,59 +132,58 @@ def write_checkpoint(
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """The latest checkpoint, of a run that may be trained meanwhile.
+    """Read the latest checkpoint, also while another process trains the run.
 
     Raises:
-        UserError: if there is none yet, or it is damaged.
+        UserError: if there is none, or it is damaged.
     """
-    description = _describe(folder)
+    description = _read_description(folder)
     while True:
         try:
-            return Checkpoint(_state(folder, description), description)
+            return Checkpoint(_read_state(folder, description), description)
         except (OSError, ValueError, SafetensorError) as error:
-            # of a run that is being trained, there may be newer weights by now
-            latest = _describe(folder)
+            # a training process may have replaced the weights since state.json was read
+            latest = _read_description(folder)
             if latest == description:
                 raise _damaged(folder, error) from error
             description = latest
 
 
-def _describe(folder: Path) -> Description:
+def _read_description(folder: Path) -> Description:
     file = folder / STATE
     if not file.exists():
         raise UserError(f"the run in {folder} has no checkpoint yet (no state.json)")
     try:
-        return Description.model_validate_json(read_bytes(file, LARGEST_STATE))
+        return Description.model_validate_json(read_bytes(file, MAX_STATE_BYTES))
     except ValidationError as error:
         raise _damaged(folder, ValueError(first_error(error, STATE))) from error
     except (OSError, ValueError) as error:
         raise _damaged(folder, error) from error
 
 
-def _state(folder: Path, description: Description) -> TrainingState:
+def _read_state(folder: Path, description: Description) -> TrainingState:
     if description.weights != weights_name(description.iteration):
         raise ValueError(f"{description.weights} is not of iteration {description.iteration}")
-    weights = read_bytes(folder / description.weights, LARGEST_WEIGHTS)
+    weights = read_bytes(folder / description.weights, MAX_WEIGHTS_BYTES)
     if hashlib.sha256(weights).hexdigest() != description.sha256:
         raise ValueError("its checksum is not the one in state.json")
     tensors = load_tensors(weights)
     if sorted(tensors) != sorted(description.order):
         raise ValueError("its tensors are not those that state.json names")
-    parts: dict[str, dict[str, torch.Tensor]] = {"theta": {}, "optimizer": {}}
+    parts: dict[str, dict[str, torch.Tensor]] = {part: {} for part in PARTS.values()}
     for name in description.order:
-        part, _, leaf = name.partition(".")
-        parts[part][leaf] = tensors[name]
+        prefix, _, leaf = name.partition(".")
+        parts[PARTS[prefix]][leaf] = tensors[name]
     return TrainingState(
         description.iteration,
-        parts["theta"],
-        parts["optimizer"],
-        description.samples,
-        description.pending,
+        samples=description.samples,
+        metric_accumulator=description.metric_accumulator,
+        **parts,
     )
 
 
 def _damaged(folder: Path, error: Exception) -> UserError:
     return UserError(
         f"the checkpoint in {folder} is damaged, or of another version of metarl "
-        f"({type(error).__name__}: {error}); restore it from a copy, or train anew"
+        f"({type(error).__name__}: {error}); restore it from a copy, or train again"
     )

@@ -1,7 +1,4 @@
-"""Trained runs on the Hugging Face hub, where `hf:USER/NAME` is one.
-
-`huggingface_hub` does the talking, and knows of logins and caches; it comes with the extra [hub].
-"""
+"""Runs on the Hugging Face hub, addressed as `hf:USER/NAME`; needs the extra [hub]."""
 
 import re
 from collections.abc import Iterator
@@ -13,8 +10,8 @@ from typing import Any
 from metarl.errors import UserError
 
 PREFIX = "hf:"
-NAME = re.compile(r"[\w.-]+/[\w.-]+")
-# what a run is of; others are neither uploaded nor fetched
+REPOSITORY_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# the files of a run that are uploaded and fetched
 FILES = (
     "config.yaml",
     "state.json",
@@ -28,18 +25,18 @@ FILES = (
 
 
 def fetch(address: str) -> Path:
-    """The directory of a run from the hub, downloaded once.
+    """Download a run into the hub's cache, and return its directory.
 
     Args:
         address: `hf:USER/NAME`, or `hf:USER/NAME@REVISION`.
 
     Raises:
-        UserError: if the package for it is lacking, there is no such run, or it cannot be reached.
+        UserError: if huggingface_hub is not installed, or the run cannot be downloaded.
     """
     name, _, revision = address.removeprefix(PREFIX).partition("@")
-    check_name(name)
-    hub = _package()
-    with _told(f"cannot fetch {address}"):
+    check_repository_id(name)
+    hub = _import_hub()
+    with _user_errors(f"cannot fetch {address}"):
         folder = hub.snapshot_download(
             repo_id=name, revision=revision or None, allow_patterns=list(FILES)
         )
@@ -47,39 +44,39 @@ def fetch(address: str) -> Path:
 
 
 def upload(folder: Path, name: str, private: bool) -> str:
-    """Put a folder on the hub, in a model repository that is made where there is none.
+    """Upload a folder to a model repository; create the repository if necessary.
 
     Args:
-        folder: what to upload, all of it.
+        folder: all of its files are uploaded.
         name: `USER/NAME`.
-        private: whether a repository that is made is seen by its owner alone.
+        private: whether a new repository is private.
 
     Returns:
-        Its address, as `fetch` takes it.
+        The address for `fetch`.
 
     Raises:
-        UserError: if the package for it is lacking, nobody is logged in, or it is refused.
+        UserError: if huggingface_hub is not installed, nobody is logged in, or the hub refuses.
     """
-    api = _package().HfApi()
-    with _told(f"cannot push to {name}"):
+    api = _import_hub().HfApi()
+    with _user_errors(f"cannot push to {name}"):
         api.create_repo(repo_id=name, repo_type="model", private=private, exist_ok=True)
-        # the weights of an earlier push have the names of their iterations
+        # weights are named by iteration: those of an earlier push would stay
         api.upload_folder(
             repo_id=name,
             folder_path=str(folder),
             delete_patterns=list(FILES),
-            commit_message="A run of metarl",
+            commit_message="Upload a metarl run",
         )
     return f"{PREFIX}{name}"
 
 
-def check_name(name: str) -> None:
-    """Raise UserError if a name is not one of a repository."""
-    if not NAME.fullmatch(name):
-        raise UserError(f"{name!r} is no name of a repository on the hub: it must be USER/NAME")
+def check_repository_id(name: str) -> None:
+    """Raise UserError if this is not the id of a repository."""
+    if not REPOSITORY_ID.fullmatch(name):
+        raise UserError(f"{name!r} is not a valid repository id: it must be USER/NAME")
 
 
-def _package() -> Any:
+def _import_hub() -> Any:
     try:
         return import_module("huggingface_hub")
     except ImportError as error:
@@ -89,9 +86,9 @@ def _package() -> Any:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _user_errors(prefix: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"{what}: {said or type(error).__name__}") from error
+        message = " ".join(str(error).split())
+        raise UserError(f"{prefix}: {message or type(error).__name__}") from error

@@ -1,4 +1,4 @@
-"""What a result was made with: the commit of this package, the machine, the libraries."""
+"""The provenance of a result: commit of this package, machine and library versions."""
 
 import platform
 import subprocess
@@ -13,7 +13,7 @@ LIBRARIES = ("metarl-maml", "torch", "numpy", "gymnasium", "mujoco")
 
 @cache
 def package_commit() -> str | None:
-    """The commit of this package, where it runs from a checkout, marked where it was changed."""
+    """The commit of a checkout, marked "dirty" after changes; None for an installed package."""
     describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     folder = Path(__file__).parent.parent
     if not (folder.parent / ".git").exists():
@@ -21,13 +21,13 @@ def package_commit() -> str | None:
     try:
         result = subprocess.run(describe, cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return None  # no git, or a checkout that it doesn't trust
+        return None  # git is missing, or refuses a checkout of another user
     return result.stdout.strip()
 
 
 @cache
 def machine() -> str:
-    """The processor's name where the system tells it."""
+    """The name of the processor, or else its architecture."""
     if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -36,9 +36,9 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that are installed: supervised learning needs no MuJoCo."""
-    found = {}
+    """Versions of the installed libraries; supervised learning runs without MuJoCo."""
+    installed = {}
     for library in LIBRARIES:
         with suppress(PackageNotFoundError):
-            found[library] = version(library)
-    return found
+            installed[library] = version(library)
+    return installed
