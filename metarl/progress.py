@@ -59,7 +59,7 @@ class Task:
                 _say(self._bars.console, line)
 
     def line(self, at_the_end: bool = False) -> str | None:
-        """Such as `MAML: iteration 120/500, return -20 → adapted -9, 2:10 elapsed, ETA 6:51`.
+        """Such as `MAML: iteration 120/500, pre / post return -20 / -9, 2:10 elapsed, ETA 6:51`.
 
         None where it was said already: of what is over, and at the end of all the rest.
         """

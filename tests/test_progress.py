@@ -35,16 +35,16 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
 def test_a_log_gets_plain_lines_while_work_goes_on_flushed_at_once(log: Log) -> None:
     shown = Progress(Console(file=log))
     task = shown.add("MAML", total=500, done=100)
-    task.update(120, "return -20.1 → adapted -9.3")
+    task.update(120, "pre / post return -20.1 / -9.3")
     with shown:
         assert log.told.wait(10.0)
         line = log.getvalue().splitlines()[0]
-        task.update(500, "return -12.0 → adapted -4.1")
+        task.update(500, "pre / post return -12.0 / -4.1")
     assert re.fullmatch(
-        r"MAML: iteration 120/500, return -20.1 → adapted -9.3, 0:00 elapsed, ETA 0:0\d", line
+        r"MAML: iteration 120/500, pre / post return -20.1 / -9.3, 0:00 elapsed, ETA 0:0\d", line
     )
     last = log.getvalue().splitlines()[1:]
-    assert last == ["MAML: iteration 500/500, return -12.0 → adapted -4.1, 0:00 elapsed"]
+    assert last == ["MAML: iteration 500/500, pre / post return -12.0 / -4.1, 0:00 elapsed"]
 
 
 def test_a_log_hears_of_work_that_says_nothing_itself(log: Log) -> None:

@@ -458,7 +458,7 @@ def test_a_full_disk_is_one_sentence_and_with_room_the_run_goes_on(
 def test_what_no_longer_fits_into_the_logs_is_one_sentence_too(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    path, event = tmp_path / "run", MetricsLog._event
+    path, event = tmp_path / "run", MetricsLog._write_event
 
     def full(log: MetricsLog, **what) -> None:
         if what.get("step") == 4:
@@ -466,7 +466,7 @@ def test_what_no_longer_fits_into_the_logs_is_one_sentence_too(
         event(log, **what)
 
     with monkeypatch.context() as patch:
-        patch.setattr(MetricsLog, "_event", full)
+        patch.setattr(MetricsLog, "_write_event", full)
         assert main(command(path, 5)) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert Run.open(path).load().iteration == 4  # what could be saved was

@@ -101,6 +101,46 @@ def test_two_evaluations_are_identical(finished: Path) -> None:
     assert (finished / "evaluation.json").read_text() == before
 
 
+AVERAGED = """
+from dataclasses import replace
+import torch
+from metarl.rl.maml import MAML
+
+class AveragedMAML(MAML):
+    # moves θ halfway to the average of all θ, which it keeps between iterations
+    def step(self, state):
+        average, count = state.extra.get("average.weight0"), state.extra.get("count")
+        state, metrics = super().step(state)
+        weight = state.params["weight0"]
+        if count is None:
+            average, count = weight.double(), torch.tensor(0)
+        average = average + (weight.double() - average) / (count + 1)
+        params = {**state.params, "weight0": (weight + average.float()) / 2}
+        extra = {"average.weight0": average, "count": count + 1, "alias": params["weight0"]}
+        return replace(state, params=params, extra=extra), metrics
+"""
+
+
+def test_a_method_that_keeps_extra_tensors_resumes_bit_for_bit(in_users_folder: Path) -> None:
+    Path("averaged.py").write_text(AVERAGED)
+    method = "--set=method=averaged:AveragedMAML"
+    assert train(Path("whole"), 4, method) == 0
+    assert train(Path("parts"), 2, method) == 0
+    assert main(["train", "--resume", "parts", "--set=outer.iterations=4", "--trust-code"]) == 0
+    whole, parts = (Run.open(Path(name), trust_code=True).load() for name in ("whole", "parts"))
+    assert whole.extra["average.weight0"].dtype == torch.float64
+    assert whole.extra["count"].item() == 4
+    for before, after in ((whole.params, parts.params), (whole.extra, parts.extra)):
+        assert list(before) == list(after)
+        assert all(before[name].dtype == after[name].dtype for name in before)
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_checkpoint_of_an_older_version_has_no_extra_tensors() -> None:
+    for path in (Path(__file__).parent / "older_runs").iterdir():
+        assert Run.open(path).load().extra == {}
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_saves_and_says_how_to_continue(tmp_path: Path) -> None:
     path = tmp_path / "run"
@@ -190,6 +230,11 @@ def test_an_annealed_run_cannot_be_made_longer(complaint, tmp_path: Path) -> Non
     assert train(path, 2, "--set=outer.anneal=true") == 0
     error = complaint("train", "--resume", str(path), "--set=outer.iterations=4")
     assert "outer.iterations: 2 → 4" in error
+    config = path / "config.yaml"
+    config.write_text(config.read_text().replace("step_size: 0.5", "step_size: 0.7"))
+    edited = complaint("train", "--resume", str(path))
+    assert "is not what the run was trained with" in edited
+    assert "--set outer.iterations" not in edited
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "absent", "json", "future"])

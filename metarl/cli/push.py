@@ -8,7 +8,7 @@ from rich.console import Console
 
 from metarl.cli.arguments import add_data, add_run, add_trust, describe
 from metarl.progress import working
-from metarl.runs.hub import check_name, upload
+from metarl.runs.hub import check_repository_id, upload
 
 DESCRIPTION = """\
 Push a run to the Hugging Face hub: config, weights, evaluation and metrics, with a model card that
@@ -38,7 +38,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _push(options: argparse.Namespace, console: Console) -> int:
-    check_name(options.name)
+    check_repository_id(options.name)
     # imported here: it takes two seconds, which the help should not wait for
     from metarl.report.model_card import write_model
     from metarl.runs.run import Run

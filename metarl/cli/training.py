@@ -18,7 +18,7 @@ from metarl.parallel import keep_freed_memory
 from metarl.progress import Progress
 from metarl.report.evaluations import is_complete
 from metarl.rl.problem import PolicyProblem
-from metarl.runs.metrics import Log, in_words
+from metarl.runs.metrics import Log, progress_text
 from metarl.runs.run import Run
 
 
@@ -73,7 +73,7 @@ def _lead(
             task = progress.add(method.label, method.num_iterations, state.iteration)
 
             def report(iteration: int, metrics: Metrics) -> None:
-                task.update(iteration, in_words(metrics, metric))
+                task.update(iteration, progress_text(metrics, metric))
 
             state = keep_training(run, method, state, report, logs, stop)
     except KeyboardInterrupt:
@@ -125,7 +125,7 @@ def _prepare(
         return run, method, taken_up(run, method, state)
     run = Run.create(path, config)
     held.enter_context(run.locked())
-    run.remove_leftovers()
+    run.remove_temp_files()
     return run, method, state
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metarl.progress import Progress, Task
-from metarl.runs.metrics import in_words, last_metrics
+from metarl.runs.metrics import last_metrics, progress_text
 from metarl.threads import THREADS_VARIABLE, processors
 
 # torch, numpy and MuJoCo each have a name of their own for it
@@ -82,7 +82,7 @@ def side_by_side(
                 _terminate(working)
             for job, (process, task) in list(working.items()):
                 if seen := last_metrics(job.run):
-                    task.update(int(seen["iteration"]), in_words(seen, job.metric))
+                    task.update(int(seen["iteration"]), progress_text(seen, job.metric))
                 if (status := process.poll()) is not None:
                     del working[job]
                     task.end()

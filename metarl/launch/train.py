@@ -61,7 +61,7 @@ def train(config: AnyConfig, path: Path, resume: bool = False, report: Report | 
 
 def taken_up(run: Run, method: Method, initial: TrainingState) -> TrainingState:
     """Where a run goes on, and what its process left behind when it was killed removed."""
-    run.remove_leftovers()
+    run.remove_temp_files()
     if not run.has_checkpoint():
         return initial
     run.check_data_hashes(method.problem.data_hashes)

@@ -1,7 +1,7 @@
-"""What was seen in training: a line of JSON an iteration, and the same for TensorBoard.
+"""Training metrics, as JSON lines and for TensorBoard.
 
-TensorBoard sorts by name, capitals first: there the scores are `Return/…`, `Error/…` or
-`Accuracy/…`, so that they are what one sees first.
+TensorBoard sorts tags with capitals first: scores are logged there as `Return/…`, `Error/…` or
+`Accuracy/…`, so that they come before all others.
 """
 
 import json
@@ -23,24 +23,24 @@ from metarl.errors import UserError
 from metarl.evaluation import short
 from metarl.io import read_bytes, translate_os_errors, write_atomically
 
-NAME = "metrics.jsonl"
-LARGEST = 2**30
-LONGEST = 2**16  # bytes, of a line
+METRICS = "metrics.jsonl"
+MAX_BYTES = 2**30
+MAX_LINE_BYTES = 2**16
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """What was logged in a run's directory, a dictionary for each iteration; empty if nothing was.
+    """Read the metrics of a run, one dictionary per iteration; empty if there are none.
 
-    A last line that is not whole yet is none: a run is being trained, or was killed.
+    An incomplete last line is ignored: the run is being trained, or was killed.
 
     Raises:
-        UserError: if something else is not whole.
+        UserError: if any other line is invalid.
     """
-    path = folder / NAME
+    path = folder / METRICS
     if not path.exists():
         return []
     try:
-        return list(_parsed(read_bytes(path, LARGEST)))
+        return list(_parse_lines(read_bytes(path, MAX_BYTES)))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged ({error}); restore it from a copy, or delete it: the weights do "
@@ -49,70 +49,72 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def last_metrics(folder: Path) -> dict[str, float] | None:
-    """The last whole line of what was logged in a run's directory; None if there is none."""
+    """The last complete line of a run's metrics; None if there is none."""
     try:
-        with (folder / NAME).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST))
+        with (folder / METRICS).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - MAX_LINE_BYTES))
             *_, last, _ = [b"", b"", *file.read().split(b"\n")]
-        return _values(last) if last else None
+        return _parse_line(last) if last else None
     except FileNotFoundError:
         return None
 
 
-def in_words(metrics: Mapping[str, float], metric: str) -> str:
-    """The loss where there is one, and the scores of this name before and after adaptation."""
-    said = [f"loss {metrics['loss']:.3g}"] if "loss" in metrics else []
+def progress_text(metrics: Mapping[str, float], metric: str) -> str:
+    """The loss, if any, and the scores: "loss 0.31, pre / post return -21.3 / 14.8"."""
+    parts = [f"loss {metrics['loss']:.3g}"] if "loss" in metrics else []
     scores = [value for name, value in metrics.items() if name.startswith(f"{metric}/")]
-    if scores:
-        ends = scores[:1] + scores[1:][-1:]
-        said.append(f"{metric} {' → adapted '.join(short(score) for score in ends)}")
-    return ", ".join(said)
+    if len(scores) > 1:
+        parts.append(f"pre / post {metric} {short(scores[0])} / {short(scores[-1])}")
+    elif scores:
+        parts.append(f"{metric} {short(scores[0])}")
+    return ", ".join(parts)
 
 
 class Log(Protocol):
-    """Where metrics go."""
+    """A destination of training metrics."""
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Add one iteration."""
+        """Log the metrics of one iteration."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Flush and close."""
 
 
 class MetricsLog:
-    """Metrics of every iteration, as JSON lines and for TensorBoard.
+    """Writes metrics as JSON lines and as TensorBoard events.
 
-    Opened at an iteration, it forgets what a run that was killed had written beyond it.
+    Lines after `iteration` are removed: a killed run had written them after its last checkpoint.
 
     Args:
-        folder: a run's directory.
-        iteration: how many iterations are done.
-        metric: the name of the scores, which TensorBoard is to show first.
-        config: the experiment in YAML, which TensorBoard shows as text.
+        folder: the run directory.
+        iteration: the number of completed iterations.
+        metric: the name of the scores, which TensorBoard shows first.
+        config: the config in YAML, which TensorBoard shows as text.
 
     Raises:
-        UserError: if what is there is damaged.
-        StorageError: if it cannot be written; so do the methods.
+        UserError: if existing metrics are damaged.
+        StorageError: if a file cannot be written; also raised by the methods.
     """
 
     def __init__(self, folder: Path, iteration: int, metric: str, config: str) -> None:
         self._folder, self._metric = folder, metric
-        path = folder / NAME
+        path = folder / METRICS
         kept = [line for line in read_metrics(folder) if line["iteration"] <= iteration]
         with translate_os_errors(folder):
             write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
             self._lines = path.open("a")
-            # written here and now: the writers that come with TensorBoard do it in a thread, which
-            # cannot tell anybody that the disk is full
+            # TensorBoard's own writers run in a thread, which cannot report that the disk is full
             name = f"events.out.tfevents.{time.time():017.6f}.{platform.node()}.{os.getpid()}"
             self._events = RecordWriter((folder / name).open("wb"))
-            self._event(file_version="brain.Event:2")
-            # so TensorBoard forgets it as well
-            self._event(step=iteration + 1, session_log=SessionLog(status=SessionLog.START))
-            self._event(step=iteration, summary=Summary(value=[_text("config", config)]))
+            self._write_event(file_version="brain.Event:2")
+            # TensorBoard drops the events from this step on
+            self._write_event(step=iteration + 1, session_log=SessionLog(status=SessionLog.START))
+            self._write_event(
+                step=iteration, summary=Summary(value=[_text_value("config", config)])
+            )
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Add one iteration."""
+        """Log the metrics of one iteration."""
         values = [
             Summary.Value(tag=self._tag(name), simple_value=value)
             for name, value in metrics.items()
@@ -121,10 +123,10 @@ class MetricsLog:
         with translate_os_errors(self._folder):
             self._lines.write(line)
             self._lines.flush()
-            self._event(step=iteration, summary=Summary(value=values))
+            self._write_event(step=iteration, summary=Summary(value=values))
 
     def close(self) -> None:
-        """Close both."""
+        """Close both files."""
         with translate_os_errors(self._folder):
             try:
                 self._lines.close()
@@ -134,31 +136,31 @@ class MetricsLog:
     def _tag(self, name: str) -> str:
         return name.capitalize() if name.startswith(f"{self._metric}/") else name
 
-    def _event(self, **what: object) -> None:
-        self._events.write(Event(wall_time=time.time(), **what).SerializeToString())
+    def _write_event(self, **fields: object) -> None:
+        self._events.write(Event(wall_time=time.time(), **fields).SerializeToString())
         self._events.flush()
 
 
-def _text(tag: str, yaml: str) -> Summary.Value:
-    shown = TensorProto(dtype=DT_STRING, string_val=[f"```\n{yaml}```".encode()])
-    return Summary.Value(tag=tag, metadata=create_summary_metadata(tag, ""), tensor=shown)
+def _text_value(tag: str, yaml: str) -> Summary.Value:
+    markdown = TensorProto(dtype=DT_STRING, string_val=[f"```\n{yaml}```".encode()])
+    return Summary.Value(tag=tag, metadata=create_summary_metadata(tag, ""), tensor=markdown)
 
 
-def _parsed(content: bytes) -> Iterator[dict[str, float]]:
+def _parse_lines(content: bytes) -> Iterator[dict[str, float]]:
     *lines, last = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
-            yield _values(line)
+            yield _parse_line(line)
         except (ValueError, RecursionError, OverflowError) as error:
             raise ValueError(f"line {number}: {error}") from error
     try:
-        whole = _values(last)
+        values = _parse_line(last)
     except (ValueError, RecursionError, OverflowError):
         return
-    yield whole
+    yield values
 
 
-def _values(line: bytes) -> dict[str, float]:
+def _parse_line(line: bytes) -> dict[str, float]:
     values = json.loads(line)
     if not isinstance(values, dict):
         raise ValueError("it is not a mapping")
@@ -168,16 +170,17 @@ def _values(line: bytes) -> dict[str, float]:
     for name, value in values.items():
         if type(value) not in (int, float):
             raise ValueError(f"{name} is not a number")
-        float(value)  # an OverflowError, where an integer is beyond every number
+        float(value)  # raises OverflowError for an integer that is too large
     return values
 
 
 def training_minutes(metrics: Sequence[Mapping[str, float]]) -> float:
-    """How long training took, without evaluations and pauses."""
-    seconds, before = 0.0, 0.0
-    for line in metrics:  # times are means over the iterations that a line stands for
+    """The training time in minutes, without evaluations and pauses."""
+    seconds, previous = 0.0, 0.0
+    for line in metrics:
         parts = ("iteration", "sampling", "learning", "communication")
-        spent = sum(line.get(f"time/{part}", 0.0) for part in parts)
-        seconds += spent * (line["iteration"] - before)
-        before = line["iteration"]
+        per_iteration = sum(line.get(f"time/{part}", 0.0) for part in parts)
+        # a line has means over the iterations since the previous line
+        seconds += per_iteration * (line["iteration"] - previous)
+        previous = line["iteration"]
     return seconds / 60

@@ -1,18 +1,16 @@
-"""A run is a directory: what was asked for, how far it got, and what was seen on the way.
+"""A run directory: config, checkpoint, metrics and evaluations of one training.
 
     config.yaml               the whole experiment, defaults included
-    state.json                iteration, versions, and which weights belong to it
-    weights-000100.safetensors   meta-parameters, and the outer optimiser's state
-    metrics.jsonl             one line a meta-iteration
+    state.json                iteration, versions, and the name of the weights file
+    weights-000100.safetensors   meta-parameters, and the state of the outer optimiser
+    metrics.jsonl             one line per meta-iteration
     events.out.tfevents...    the same for TensorBoard
-    evaluation.json, evaluation.csv, adaptation.png   the adaptation curve at the end
-    training.log              what its process said, where several were trained side by side
+    evaluation.json, evaluation.csv, adaptation.png   the adaptation curve after training
+    training.log              the output of its process, if several runs are trained in parallel
 
-A run that is killed at any moment can be resumed (`metarl.runs.checkpoint`); one that has no
-`state.json` yet is at its beginning.
-
-One process trains a run at a time; any number may read it meanwhile. What is read is not trusted: a
-run may come from somebody else, and may be damaged.
+A run that is killed at any moment can be resumed (`metarl.runs.checkpoint`); without `state.json`
+it starts from the beginning. One process trains a run at a time, while any number may read it.
+Files are validated when they are read: they may be damaged, or come from somebody else.
 """
 
 import errno
@@ -51,13 +49,12 @@ from metarl.runs.checkpoint import (
     weights_name,
     write_checkpoint,
 )
-from metarl.runs.metrics import NAME as METRICS
-from metarl.runs.metrics import read_metrics
+from metarl.runs.metrics import METRICS, read_metrics
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# settings that may change on resuming: what was already computed does not depend on them
+# settings that may change when a run is resumed: earlier iterations don't depend on them
 RESUMABLE = (
     "outer.iterations",
     "evaluation.",
@@ -65,7 +62,7 @@ RESUMABLE = (
     "baseline.validation_tasks",
     "baseline.selection_step",
     "device",
-    "data.path",  # what is there is told by its checksum
+    "data.path",  # the checksum of the data must agree
     "checkpoint_every",
     "report_every",
 )
@@ -73,13 +70,13 @@ LOCK = ".lock"
 
 
 class Run:
-    """A run directory. Make one with `create`, or find one with `open`.
+    """A run directory; see `create` and `open`.
 
     Attributes:
         path: the directory.
         config: the experiment.
-        results: where evaluations, videos and plots go: the directory itself, but for the runs that
-            come with the package, which are not to be written to.
+        results: the output directory of evaluations, videos and plots: `path`, except for runs of
+            the package and of the hub, which are read-only.
     """
 
     def __init__(self, path: Path, config: AnyConfig, results: Path | None = None) -> None:
@@ -90,28 +87,27 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, config: AnyConfig) -> "Run":
-        """Start a run in a directory that is empty or does not exist yet.
-
-        Its first checkpoint makes it one. What a run left that was killed before counts as empty.
+        """Create the directory of a new run; the first checkpoint completes it.
 
         Args:
-            path: the directory.
-            config: the experiment as its problem has it, with what had to be measured.
+            path: a directory that does not exist, is empty, or has only files of a run that was
+                killed before its first checkpoint.
+            config: the experiment, with measured values.
 
         Raises:
-            UserError: if something is there already, or the directory cannot be written.
+            UserError: if the directory has other files, or cannot be written.
         """
         try:
             if (path / CONFIG).exists():
-                state = "already holds a run"
+                problem = "already holds a run"
                 if not (path / STATE).exists():
-                    state += ", which was stopped before its first checkpoint"
+                    problem += ", which was stopped before its first checkpoint"
                 raise UserError(
-                    f"{path} {state}; continue that one with --resume {path}, or name another "
+                    f"{path} {problem}; continue that one with --resume {path}, or choose another "
                     "directory with --out"
                 )
-            if path.is_dir() and {*path.iterdir()} - {*_unborn(path)}:
-                raise UserError(f"{path} is not empty; name another directory with --out")
+            if path.is_dir() and {*path.iterdir()} - {*_files_before_config(path)}:
+                raise UserError(f"{path} is not empty; choose another directory with --out")
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unwritable(path, error) from error
@@ -119,18 +115,18 @@ class Run:
 
     @classmethod
     def open(cls, path: Path, overrides: tuple[str, ...] = (), trust_code: bool = False) -> "Run":
-        """A run that exists, with settings changed that may change.
+        """Open an existing run, optionally with changed settings.
 
         Args:
-            path: its directory, the name of one that comes with the package, or `hf:USER/NAME`.
+            path: its directory, the name of a run of the package, or `hf:USER/NAME`.
             overrides: settings such as `evaluation.seed=2`.
-            trust_code: import what its config names that is not of this package; so does the
-                environment variable METARL_TRUST_CODE=1. Runs are exchanged between people, and
-                what is imported is executed.
+            trust_code: import code outside this package that the config names, as does the
+                environment variable METARL_TRUST_CODE=1. Imported code is executed: only trust
+                runs from people whom you trust.
 
         Raises:
-            UserError: if there is none, its files are damaged, it names code that is not trusted,
-                or a setting may not change.
+            UserError: if there is no such run, it is damaged, it names code that is not trusted, or
+                a changed setting must stay the same.
         """
         results = path
         if str(path).startswith(hub.PREFIX):
@@ -142,13 +138,13 @@ class Run:
         file = path / CONFIG
         values = read_values(file)
         if not (trust_code or os.environ.get(TRUST_VARIABLE) == "1"):
-            _refuse_code(path, values)
+            _check_trusted(path, values)
         try:
             config = validate_config(values, str(file), recorded=True)
         except UserError as error:
             raise UserError(
                 f"the run in {path} was made with other settings than this version of metarl "
-                f"knows; train it anew, or use the version that made it (state.json names it). "
+                f"knows; train it again, or use the version that made it (see state.json). "
                 f"{error}"
             ) from error
         run = cls(path, config, results)
@@ -160,12 +156,12 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the one process that trains this run.
+        """Lock the run for training by this process.
 
-        The lock is the process's: it dies with it, though children that it forked may live on.
+        The lock ends with the process, even if its forked children live on.
 
         Raises:
-            UserError: if another process trains it, or its directory cannot be written.
+            UserError: if another process trains the run, or its directory cannot be written.
         """
         try:
             lock = (self.path / LOCK).open("a+")
@@ -187,55 +183,54 @@ class Run:
                 ) from error
             yield
 
-    def remove_leftovers(self) -> None:
-        """Remove what a process was writing when it was killed; for the one that holds the lock."""
+    def remove_temp_files(self) -> None:
+        """Remove temporary files of a killed process; call it only with the lock."""
         with translate_os_errors(self.path):
             for file in stale_temp_files(self.path):
                 file.unlink(missing_ok=True)
 
     def reconfigure(self, config: AnyConfig) -> None:
-        """Continue with this config instead.
+        """Continue with this config.
 
         Raises:
-            UserError: if it differs in what already computed iterations depend on.
+            UserError: if it changes settings that earlier iterations depend on.
         """
-        config = load_method(config).problem.config  # with what is measured, as the run's own is
-        if changed := differences(self.config, config, self._free()):
+        config = load_method(config).problem.config  # includes measured values, as self.config does
+        if changed := differences(self.config, config, self._resumable()):
             raise UserError(
                 f"the run in {self.path} was started with other settings "
                 f"({'; '.join(changed)}); resume it without changing them, or start a new run"
             )
         self.config = config
 
-    def _free(self) -> list[str]:
-        """The settings that may change."""
-        # where steps shrink towards the last iteration, which that is matters from the first
+    def _resumable(self) -> list[str]:
+        """The settings that may change: `outer.iterations` only without a schedule."""
         fixed = "outer.iterations" if load_method(self.config).uses_lr_schedule else None
         return [name for name in RESUMABLE if name != fixed]
 
     def save_config(self) -> None:
-        """Write the config that the run continues with."""
+        """Write `config` to the directory."""
         with translate_os_errors(self.path):
             write_atomically(self.path / CONFIG, dump_config(self.config))
 
     def save(self, state: TrainingState, data_hashes: Mapping[str, str] | None = None) -> None:
-        """Write a checkpoint, and then forget the one before it.
+        """Write a checkpoint, then remove the previous one.
 
         Args:
-            state: what to save.
-            data_hashes: of the data that it was trained on.
+            state: the state to save.
+            data_hashes: checksums of the training data.
 
         Raises:
-            StorageError: if it cannot be written. The checkpoint before it is still there then.
+            StorageError: if it cannot be written. The previous checkpoint is then still valid.
         """
         self._checkpoint = None
         write_checkpoint(self.path, state, self.config, data_hashes or {})
 
     def has_checkpoint(self) -> bool:
-        """Whether it was saved yet: a run that was killed before is at its beginning.
+        """Whether there is a checkpoint; a run that was killed before the first one has none.
 
         Raises:
-            UserError: if it was, and its state.json is lost.
+            UserError: if the run was trained, and its state.json is missing.
         """
         if (self.path / STATE).exists():
             return True
@@ -243,7 +238,7 @@ class Run:
         if trained := [file.name for file in traces if file.name != weights_name(0)]:
             raise UserError(
                 f"the run in {self.path} has lost its state.json: {trained[0]} shows that it was "
-                "trained; restore it from a copy, or train anew in another directory"
+                "trained; restore it from a copy, or train again in another directory"
             )
         return False
 
@@ -252,86 +247,89 @@ class Run:
         return self.checkpoint().state
 
     def checkpoint(self) -> Checkpoint:
-        """The latest checkpoint, as it was when it was first asked for, or saved last.
+        """The latest checkpoint, cached until the next `save`.
 
-        All that is measured of a run is then of the same weights, though it is being trained.
+        Evaluations of a run that is being trained thus refer to one set of weights.
 
         Raises:
-            UserError: if there is none yet, it is damaged, or config.yaml was edited since.
+            UserError: if there is none, it is damaged, or config.yaml was edited.
         """
         if self._checkpoint is None:
             self._checkpoint = read_checkpoint(self.path)
-            self._refuse_edits(self._checkpoint.description)
+            self._check_unedited(self._checkpoint.description)
         return self._checkpoint
 
-    def _refuse_edits(self, description: Description) -> None:
+    def _check_unedited(self, description: Description) -> None:
         if description.config is None:
             return
-        if changed := diff_recorded(description.config, self.config, self._free()):
+        resumable = self._resumable()
+        if changed := diff_recorded(description.config, self.config, resumable):
+            # a run with a learning rate schedule cannot be made longer
+            example = "outer.iterations=500" if "outer.iterations" in resumable else "device=cuda"
             raise UserError(
                 f"{self.path / CONFIG} is not what the run was trained with "
-                f"({'; '.join(changed)}); restore these settings, or start a new run: what may "
-                "change is changed with --set, such as --set outer.iterations=500"
+                f"({'; '.join(changed)}); restore these settings, or start a new run; settings "
+                f"that may change are changed with --set, such as --set {example}"
             )
 
     def data_hashes(self) -> dict[str, str]:
-        """Checksums of the data that the checkpoint was trained on."""
+        """Checksums of the training data."""
         return self.checkpoint().description.provenance
 
     def check_data_hashes(self, data_hashes: Mapping[str, str]) -> None:
-        """Compare the data at hand with those that the run was trained on.
+        """Compare available data with the training data of the run.
 
         Raises:
-            UserError: if they are others.
+            UserError: if they differ.
         """
         for name, expected in self.data_hashes().items():
             if data_hashes.get(name) != expected:
                 raise UserError(
                     f"the run in {self.path} was trained on other data: its {name} is "
-                    f"{expected[:12]}…, that of the data at hand "
-                    f"{data_hashes.get(name, '')[:12]}…; `metarl data check` tells what you have"
+                    f"{expected[:12]}…, that of the available data is "
+                    f"{data_hashes.get(name, '')[:12]}…; `metarl data check` shows what you have"
                 )
 
     def weights_sha256(self) -> str:
-        """The checksum of the checkpoint's weights."""
+        """The checksum of the weights file."""
         return self.checkpoint().description.sha256
 
     def commit(self) -> str | None:
-        """The commit of this package that trained the checkpoint, where it was known."""
+        """The commit of this package that trained the checkpoint, if known."""
         return self.checkpoint().description.commit
 
     def metrics(self) -> list[dict[str, float]]:
-        """What was logged in training, a dictionary for each iteration; empty if nothing was.
+        """The training metrics, one dictionary per iteration; empty if there are none.
 
         Raises:
-            UserError: if it is damaged.
+            UserError: if they are damaged.
         """
         return read_metrics(self.path)
 
     def to_frame(self) -> "DataFrame":
-        """What was logged in training as a pandas frame, a row for each iteration.
+        """The training metrics as a pandas frame, one row per iteration.
 
         Raises:
-            UserError: if it is damaged, or pandas is not installed.
+            UserError: if they are damaged, or pandas is not installed.
         """
         return to_dataframe(self.metrics())
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write to {path} ({error.strerror}); name another directory")
+    return UserError(f"cannot write to {path} ({error.strerror}); choose another directory")
 
 
-def _unborn(path: Path) -> Iterator[Path]:
-    """What a run leaves that is killed before it has a config."""
+def _files_before_config(path: Path) -> Iterator[Path]:
+    """Files that a run may have written before its config."""
     yield path / LOCK
     if not (path / STATE).exists():
         yield path / weights_name(0)
     yield from stale_temp_files(path)
 
 
-def _refuse_code(path: Path, values: Mapping[str, Any]) -> None:
-    """Raise UserError if a config names code that is not of this package: `module:Class`."""
-    for name, value in _texts(values):
+def _check_trusted(path: Path, values: Mapping[str, Any]) -> None:
+    """Raise UserError if a config names code outside this package, `module:Class`."""
+    for name, value in _strings(values):
         if ":" in value:
             raise UserError(
                 f"the run in {path} names code that is not of this package ({name}: {value!r}), "
@@ -340,13 +338,13 @@ def _refuse_code(path: Path, values: Mapping[str, Any]) -> None:
             )
 
 
-def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every text among plain values, with the name of its setting."""
+def _strings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every string among plain values, with the name of its setting."""
     if isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _texts(part, f"{name}.{key}" if name else str(key))
+            yield from _strings(part, f"{name}.{key}" if name else str(key))
     elif isinstance(value, list):
         for part in value:
-            yield from _texts(part, name)
+            yield from _strings(part, name)
     elif isinstance(value, str):
         yield name, value
