@@ -1,9 +1,10 @@
-"""What methods that compare embeddings have in common. Nothing is fine-tuned on a new task.
+"""Metric-based methods: classification by the similarity of embeddings, without fine-tuning.
 
-The embedding is what the network's last layer would see; that layer itself goes unused.
+The embedding of an example is the input of the network's last layer, which itself is not used.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -13,41 +14,41 @@ from torch import Tensor
 from metarl.method import AdaptationUnit, Role
 from metarl.networks import Network
 from metarl.params import Params, repeat
-from metarl.supervised.losses import CLASSIFICATION, Kind
+from metarl.supervised.losses import CLASSIFICATION, TaskType
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.methods import EmbeddingSettings
-from metarl.supervised.prediction import queries_of
+from metarl.supervised.prediction import map_queries
 from metarl.supervised.tasks import Episodes, Examples
 
 
 class EmbeddingMethod(SupervisedMethod):
-    """Learns embeddings in which examples of one class are alike; a subclass says how alike."""
+    """Learns embeddings in which examples of a class are similar. Subclasses define `compare`."""
 
     role: ClassVar[Role] = "meta-learner"
     adaptation_unit: ClassVar[AdaptationUnit | None] = None
-    kinds: ClassVar[tuple[Kind, ...]] = (CLASSIFICATION,)
-    any_ways: ClassVar[bool] = True
+    kinds: ClassVar[tuple[TaskType, ...]] = (CLASSIFICATION,)
+    supports_other_ways: ClassVar[bool] = True
     supports_distributed: ClassVar[bool] = True
 
     @property
     def ways(self) -> int | None:
-        """More classes an episode of training than at the test."""
+        """The number of classes of a training task, which may exceed that of test tasks."""
         settings = self.problem.config.method
         assert isinstance(settings, EmbeddingSettings)
         return settings.ways
 
     def init(self, generator: torch.Generator) -> Params:
-        """A fresh network."""
+        """The network."""
         tasks = self.problem.tasks("train")
         return self.problem.network.init(generator, tasks.shape, tasks.outputs)
 
     def compare(self, params: Params, support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
-        """Logits of embeddings.
+        """Logits from embeddings.
 
         Args:
             params: the meta-parameters, not stacked.
             support: embeddings of N tasks, (N, K, F).
-            labels: theirs, (N, K).
+            labels: of the support set, (N, K).
             queries: embeddings, (N, M, F).
 
         Returns:
@@ -64,59 +65,59 @@ class EmbeddingMethod(SupervisedMethod):
     def outputs(
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
     ) -> Iterator[Tensor]:
-        """The logits, of a single stage."""
-        predict = queries_of(self.predict, self.problem.config.evaluation.transductive)
-        yield predict(self.problem.network, params, support, inputs)
+        """The logits. There is a single stage."""
+        predict = partial(self.predict, self.problem.network, params, support)
+        yield map_queries(predict, inputs, self.problem.prediction_mode)
 
     def predict(
         self, network: Network, params: Params, support: Examples, inputs: Tensor
     ) -> Tensor:
-        """Logits (N, M, ways) for inputs (N, M, ...), with parameters that are not stacked."""
-        known, labels = support
-        ours, theirs = embedded(network, repeat(params, len(inputs)), known, inputs)
-        return self.compare(params, ours, labels, theirs)
+        """Logits (N, M, ways) for inputs (N, M, ...); the parameters are not stacked."""
+        x, labels = support
+        embeddings, query_embeddings = embed(network, repeat(params, len(inputs)), x, inputs)
+        return self.compare(params, embeddings, labels, query_embeddings)
 
 
-def embedded(
+def embed(
     network: Network, params: Mapping[str, Tensor], support: Tensor, queries: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Embeddings of the support set and of the queries, (N, K, F) and (N, M, F).
 
     Args:
-        network: embeds by its features.
+        network: its features are the embeddings.
         params: its parameters, stacked over tasks.
         support: inputs of N tasks, (N, K, ...).
-        queries: the same, (N, M, ...).
+        queries: inputs, (N, M, ...).
     """
-    # in one batch, so that both are normalised alike
+    # one batch, so that batch normalisation has the same statistics for both
     features = network.features(params, torch.cat([support, queries], dim=1))
     return features[:, : support.shape[1]], features[:, support.shape[1] :]
 
 
-def width(network: Network, params: Params, shape: tuple[int, ...]) -> int:
-    """F, the size of an embedding of inputs of a shape."""
+def embedding_size(network: Network, params: Params, shape: tuple[int, ...]) -> int:
+    """F, the size of an embedding of an input of this shape."""
     with torch.no_grad():
         return network.features(repeat(params, 1), torch.zeros(1, 2, *shape)).shape[-1]
 
 
-def squared_distances(queries: Tensor, others: Tensor) -> Tensor:
-    """Squared Euclidean distances (N, M, K) of embeddings (N, M, F) to others (N, K, F)."""
-    return torch.cdist(queries, others, compute_mode="donot_use_mm_for_euclid_dist").square()
+def squared_distances(queries: Tensor, support: Tensor) -> Tensor:
+    """Squared Euclidean distances (N, M, K) of embeddings (N, M, F) to embeddings (N, K, F)."""
+    return torch.cdist(queries, support, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
-def over_classes(reduce: Callable[..., Tensor], similarities: Tensor, labels: Tensor) -> Tensor:
-    """Similarities to the examples of each class, as one number a class, (N, M, ways).
+def reduce_classes(reduce: Callable[..., Tensor], similarities: Tensor, labels: Tensor) -> Tensor:
+    """Reduce similarities to support examples to one number per class, (N, M, ways).
 
     Args:
-        reduce: over a class, such as `torch.amax`; −∞ stands in the place of other classes.
-        similarities: of queries to the support set, (N, M, K).
+        reduce: a reduction such as `torch.amax`. Examples of other classes are −∞ in its input.
+        similarities: of queries to support examples, (N, M, K).
         labels: of the support set, (N, K).
     """
     members = F.one_hot(labels).bool().mT  # (N, ways, K)
     return torch.stack(
         [
-            reduce(similarities.masked_fill(~of_class.unsqueeze(1), -torch.inf), -1)
-            for of_class in members.unbind(1)
+            reduce(similarities.masked_fill(~mask.unsqueeze(1), -torch.inf), -1)
+            for mask in members.unbind(1)
         ],
         dim=-1,
     )

@@ -9,9 +9,9 @@ from torch.func import functional_call
 
 from metarl.baselines.embedding import (
     EmbeddingMethod,
-    over_classes,
+    embedding_size,
+    reduce_classes,
     squared_distances,
-    width,
 )
 from metarl.config.sections import MethodSection
 from metarl.networks.layers import uniform
@@ -22,28 +22,28 @@ SUPPORT, QUERY = "support.", "query."  # the two LSTMs of full context embedding
 
 
 class Matching(EmbeddingMethod):
-    """Learns embeddings; a query's class is the attention-weighted mean of the support's labels."""
+    """Learns embeddings; the prediction is the attention-weighted mean of the support labels."""
 
     label: ClassVar[str] = "matching networks"
     Settings: ClassVar[type[MethodSection]] = MatchingSettings
 
     @property
     def settings(self) -> MatchingSettings:
-        """What it alone was told."""
+        """The settings of this method."""
         settings = self.problem.config.method
         assert isinstance(settings, MatchingSettings)
         return settings
 
     def init(self, generator: torch.Generator) -> Params:
-        """A fresh network, and the LSTMs of full context embeddings."""
+        """The network, and the LSTMs of full context embeddings if there are any."""
         params = super().init(generator)
         if not self.settings.context_steps:
             return params
-        size = width(self.problem.network, params, self.problem.tasks("train").shape)
+        size = embedding_size(self.problem.network, params, self.problem.tasks("train").shape)
         return params | init_context(generator, size)
 
     def compare(self, params: Params, support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
-        """The logarithm of the attention that each class gets."""
+        """The logarithm of the attention to each class."""
         if steps := self.settings.context_steps:
             support = support_in_context(params, support)
             queries = queries_in_context(params, queries, support, steps)
@@ -51,29 +51,30 @@ class Matching(EmbeddingMethod):
 
 
 def attention(support: Tensor, labels: Tensor, queries: Tensor, distance: str) -> Tensor:
-    """log Σ a(x̂, xᵢ) over the examples of each class, a the softmax (equations 1 and 2).
+    """log Σ a(x̂, xᵢ) over the examples of each class, with softmax a (equations 1 and 2).
 
     Args:
         support: embeddings of N tasks, (N, K, F).
-        labels: theirs, (N, K).
+        labels: of the support set, (N, K).
         queries: embeddings, (N, M, F).
-        distance: `euclidean`, squared, or `cosine`.
+        distance: `euclidean`, which is squared, or `cosine`.
 
     Returns:
-        Log-probabilities (N, M, ways), which are logits as well.
+        Log-probabilities (N, M, ways). They are logits too, as they are normalised.
     """
     if distance == "cosine":
         similarities = F.normalize(queries, dim=-1) @ F.normalize(support, dim=-1).mT
     else:
         similarities = -squared_distances(queries, support)
-    return over_classes(torch.logsumexp, similarities.log_softmax(-1), labels)
+    return reduce_classes(torch.logsumexp, similarities.log_softmax(-1), labels)
 
 
 def init_context(generator: torch.Generator, size: int) -> Params:
-    """Xavier weights and zero biases of both LSTMs, for embeddings of a size F.
+    """Xavier weights and zero biases of both LSTMs, for embeddings of size F.
 
-    The support's two directions are `support.weight_ih_l0`, ..., `support.weight_ih_l0_reverse`, as
-    torch calls them; the query's has F more inputs, what it read.
+    The two directions of the support LSTM are `support.weight_ih_l0`, ...,
+    `support.weight_ih_l0_reverse`, as in torch. The query LSTM has 2F inputs: the embedding and
+    the read vector.
     """
 
     def lstm(prefix: str, inputs: int, suffix: str) -> Params:
@@ -84,48 +85,58 @@ def init_context(generator: torch.Generator, size: int) -> Params:
             f"{prefix}bias_hh_{suffix}": torch.zeros(4 * size),
         }
 
-    both = lstm(SUPPORT, size, "l0") | lstm(SUPPORT, size, "l0_reverse")
-    return both | lstm(QUERY, 2 * size, "l0")
+    support = lstm(SUPPORT, size, "l0") | lstm(SUPPORT, size, "l0_reverse")
+    return support | lstm(QUERY, 2 * size, "l0")
 
 
 def support_in_context(params: Params, support: Tensor) -> Tensor:
-    """g(xᵢ, S): both directions of an LSTM over the support set, and the embedding (appendix A.2).
+    """g(xᵢ, S): the embedding plus both directions of an LSTM over the support set (appendix A.2).
 
     Args:
-        params: with those of `init_context`.
-        support: embeddings (N, K, F), in the order in which the LSTM sees them.
+        params: contains those of `init_context`.
+        support: embeddings (N, K, F), in the order in which the LSTM processes them.
     """
     size = support.shape[-1]
-    # the module is a shell without weights of its own, which come as an argument
-    shell = torch.nn.LSTM(size, size, batch_first=True, bidirectional=True, device="meta")
+    # a module on the meta device has no memory for weights: they are passed to functional_call
+    lstm = torch.nn.LSTM(size, size, batch_first=True, bidirectional=True, device="meta")
     weights = {
         name.removeprefix(SUPPORT): leaf
         for name, leaf in params.items()
         if name.startswith(SUPPORT)
     }
-    hidden, _ = functional_call(shell, weights, (support,))
-    forwards, backwards = hidden.split(size, dim=-1)
-    seen: Tensor = forwards + backwards + support
-    return seen
+    hidden, _ = functional_call(lstm, weights, (support,))
+    forward, backward = hidden.split(size, dim=-1)
+    embeddings: Tensor = forward + backward + support
+    return embeddings
 
 
 def queries_in_context(params: Params, queries: Tensor, support: Tensor, steps: int) -> Tensor:
-    """f(x̂, S): steps of an LSTM that reads the support set by attention (equations 3 to 6).
+    """f(x̂, S): steps of an LSTM that reads the support set by attention (appendix A.1).
+
+    For k = 1, ..., `steps`, with f'(x̂) the embedding of a query and g(xᵢ) those of the support set:
+
+        ĥ_k, c_k = LSTM(f'(x̂), [h_{k−1}, r_{k−1}], c_{k−1})
+        h_k      = ĥ_k + f'(x̂)
+        r_k      = Σᵢ softmax(h_kᵀ g(xᵢ)) g(xᵢ)
+
+    The states start at h₀ = c₀ = r₀ = 0. In the paper r₀ is the read at h₀ = 0, whose attention is
+    uniform: the mean of the support set. The read vector is an input of the LSTM cell, where it has
+    the same effect as in the hidden state: both enter the gates linearly.
 
     Args:
-        params: with those of `init_context`.
+        params: contains those of `init_context`.
         queries: embeddings (N, M, F).
-        support: in context, (N, K, F).
-        steps: how many.
+        support: embeddings in context, (N, K, F).
+        steps: the number of LSTM steps.
     """
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     weights = [params[f"{QUERY}{name}_l0"] for name in names]
-    flat = queries.flatten(0, 1)
-    hidden = read = cell = torch.zeros_like(flat)
+    embeddings = queries.flatten(0, 1)  # (N·M, F), as torch's cell takes one batch dimension
+    hidden = read = cell = torch.zeros_like(embeddings)
     for _ in range(steps):
-        inputs = torch.cat([flat, read], dim=-1)
+        inputs = torch.cat([embeddings, read], dim=-1)
         hidden, cell = torch.lstm_cell(inputs, (hidden, cell), *weights)
-        hidden = hidden + flat
-        chosen = (hidden.view_as(queries) @ support.mT).softmax(-1)  # (N, M, K)
-        read = (chosen @ support).flatten(0, 1)
+        hidden = hidden + embeddings
+        weights_of_support = (hidden.view_as(queries) @ support.mT).softmax(-1)  # (N, M, K)
+        read = (weights_of_support @ support).flatten(0, 1)
     return hidden.view_as(queries)

@@ -1,9 +1,14 @@
-"""Meta-LSTM (Ravi and Larochelle 2017): the step that adapts a network is itself a network.
+"""Meta-LSTM (Ravi and Larochelle 2017): a learned optimiser with a learned initialisation.
 
-The parameters of the adapted network are the cell of an LSTM: a forget gate shrinks them, an input
-gate is their step size, and what is put in is the gradient downhill. Both gates see what a smaller
-LSTM makes of gradient and loss. One set of weights serves every parameter, each with a state of its
-own; where the cell starts is learned as well, as in MAML.
+The parameters θ of the adapted network are the cell state of an LSTM (equations 4 to 6):
+
+    θ_t = f_t ⊙ θ_{t−1} − i_t ⊙ ∇_t
+    f_t = σ(W_f [h_t, θ_{t−1}, f_{t−1}] + b_f)      forget gate
+    i_t = σ(W_i [h_t, θ_{t−1}, i_{t−1}] + b_i)      input gate: the step size
+
+h_t is the state of a second, smaller LSTM whose inputs are the preprocessed gradient ∇_t and loss.
+The weights are shared by all parameters; each parameter has its own state. The initial cell state
+θ_0 is learned too, as in MAML.
 """
 
 import math
@@ -20,17 +25,17 @@ from metarl.method import GRADIENT_STEPS, AdaptationUnit, Role
 from metarl.params import Params, flatten, repeat, unflatten
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.methods import MetaLSTMSettings
-from metarl.supervised.prediction import predict_with
+from metarl.supervised.prediction import predict
 from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.tasks import Episodes, Examples
 
-PREFIX = "rule."  # what the names of the learned rule's weights begin with
+PREFIX = "rule."  # of the names of the learned optimiser's weights
 P = 10.0  # of the preprocessing (Andrychowicz et al. 2016, appendix A)
 INPUTS = 4  # gradient and loss, two numbers each
 
 
 class MetaLSTM(SupervisedMethod):
-    """Learns how to step, and where from."""
+    """Learns an optimiser, and initial parameters for it."""
 
     role: ClassVar[Role] = "meta-learner"
     label: ClassVar[str] = "meta-LSTM"
@@ -44,11 +49,11 @@ class MetaLSTM(SupervisedMethod):
             problem.config.inner,
             ["adapt", "learned_step_sizes", "multi_step_iterations"],
             problem.config.method,
-            "whose steps are all learned",
+            "which learns the whole step",
         )
 
     def init(self, generator: torch.Generator) -> Params:
-        """Where the cell starts, and the rule's weights."""
+        """The initial cell state, and the weights of the learned optimiser."""
         tasks, settings = self.problem.tasks("train"), self.problem.config.method
         assert isinstance(settings, MetaLSTMSettings)
         theta = self.problem.network.init(generator, tasks.shape, tasks.outputs)
@@ -56,75 +61,76 @@ class MetaLSTM(SupervisedMethod):
         return theta | {PREFIX + name: leaf for name, leaf in rule.items()}
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
-        """The queries' loss after the last step."""
+        """The query loss after the last step."""
         inputs, targets = episodes.query
-        *_, last = self.adapted(params, episodes.support, self.problem.config.inner.steps)
-        outputs = self.problem.network(last, inputs)
+        *_, theta = self.adapted(params, episodes.support, self.problem.config.inner.steps)
+        outputs = self.problem.network(theta, inputs)
         return self.problem.kind.loss(outputs, targets), outputs
 
     def outputs(
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
     ) -> Iterator[Tensor]:
-        """What the network predicts before adaptation, and after each step; of any size."""
-        predict = predict_with(self.problem.config.evaluation.transductive)
+        """The network's predictions before adaptation and after each step; sizes are ignored."""
         for theta in self.adapted(params, support, len(step_sizes)):
-            yield predict(self.problem.network, theta, support, inputs)
+            yield predict(
+                self.problem.network, theta, support, inputs, self.problem.prediction_mode
+            )
 
     def adapted(self, params: Params, support: Examples, steps: int) -> Iterator[Params]:
         """The parameters of stacked tasks after 0, 1, 2, ... steps (equations 4 to 6)."""
-        theta, rule = parts(params)
+        theta, rule = split_rule(params)
         theta = repeat(theta, len(support[1]))
         yield theta
         cell = stacked_rows(theta)
-        state = init_cell_state(rule, cell)
+        state = init_state(rule, cell)
         for _ in range(steps):
-            gradient, losses = self.slopes(theta, support)
+            gradient, losses = self.support_gradient(theta, support)
             cell, state = rule_step(rule, cell, gradient, losses, state)
             theta = from_rows(cell, theta)
             yield theta
 
-    def slopes(self, theta: Params, support: Examples) -> tuple[Tensor, Tensor]:
+    def support_gradient(self, theta: Params, support: Examples) -> tuple[Tensor, Tensor]:
         """The gradient (N, P) and the losses (N,) of stacked tasks, as constants.
 
-        They depend on earlier steps, and are not differentiated (section 3.3 of the paper).
+        They depend on earlier steps, but are not differentiated (section 3.3 of the paper).
         """
         inputs, targets = support
-        kind, seen = self.problem.kind, list[Tensor]()
+        kind, losses = self.problem.kind, list[Tensor]()
 
-        def total(theta: Params) -> Tensor:
+        def total_loss(theta: Params) -> Tensor:
             outputs = self.problem.network(theta, inputs)
             tasks = zip(torch.split(outputs, 1), torch.split(targets, 1), strict=True)
-            seen.append(torch.stack([kind.loss(*task) for task in tasks]))
-            return seen[-1].sum()
+            losses.append(torch.stack([kind.loss(*task) for task in tasks]))
+            return losses[-1].sum()
 
-        gradient = reverse(total)({name: leaf.detach() for name, leaf in theta.items()})
-        return stacked_rows(gradient).detach(), seen[-1].detach()
+        gradient = reverse(total_loss)({name: leaf.detach() for name, leaf in theta.items()})
+        return stacked_rows(gradient).detach(), losses[-1].detach()
 
     @property
     def schedule(self) -> tuple[float, ...]:
-        """As many steps as the evaluation has; their sizes are the rule's own."""
+        """The steps of the evaluation. Only their number matters: their sizes are learned."""
         config = self.problem.config
         return (config.inner.step_size,) * config.evaluation.steps
 
     @property
-    def stage(self) -> str:
-        """Scores of training are those after the last step."""
+    def train_metric_suffix(self) -> str:
+        """Training metrics are measured after the last inner step."""
         return f"after_{self.problem.config.inner.steps}_steps"
 
-    def told(self, params: Params, step_sizes: Sequence[float]) -> tuple[float, ...]:
-        """What the input gate is where it sees nothing: a step size of that order."""
+    def reported_step_sizes(self, params: Params, step_sizes: Sequence[float]) -> tuple[float, ...]:
+        """The input gate at zero input, which is of the order of a step size."""
         return (float(params[PREFIX + "input_bias"].sigmoid()),) * len(step_sizes)
 
 
-# stacked parameters as one row a task, (N, P), and rows with the names and shapes of stacked ones
+# stacked parameters to one row per task, (N, P), and back, with stacked parameters for the shapes
 stacked_rows, from_rows = vmap(flatten), vmap(unflatten)
-State = tuple[Tensor, Tensor, Tensor, Tensor]  # of every parameter: h and c (R, H), f and i (R,)
+State = tuple[Tensor, Tensor, Tensor, Tensor]  # of each parameter: h and c (R, H), f and i (R,)
 
 
 def init_rule(generator: torch.Generator, hidden_size: int) -> Params:
-    """Weights of the rule: small, with a forget gate near one and an input gate near zero.
+    """Small weights, with biases that put the forget gate near one and the input gate near zero.
 
-    So that it begins as gradient descent with a small step (section 4.1 of the paper).
+    Adaptation is then initially gradient descent with a small step size (section 4.1 of the paper).
     """
 
     def uniform(low: float, high: float, *size: int) -> Tensor:
@@ -142,8 +148,8 @@ def init_rule(generator: torch.Generator, hidden_size: int) -> Params:
     }
 
 
-def init_cell_state(rule: Mapping[str, Tensor], cell: Tensor) -> State:
-    """What the rule remembers of each parameter before the first step: nothing."""
+def init_state(rule: Mapping[str, Tensor], cell: Tensor) -> State:
+    """The state of each parameter before the first step: zeros."""
     hidden = cell.new_zeros(cell.numel(), rule["lstm_hidden"].shape[1])
     gate = cell.new_zeros(cell.numel())
     return hidden, hidden, gate, gate
@@ -152,35 +158,37 @@ def init_cell_state(rule: Mapping[str, Tensor], cell: Tensor) -> State:
 def rule_step(
     rule: Mapping[str, Tensor], cell: Tensor, gradient: Tensor, losses: Tensor, state: State
 ) -> tuple[Tensor, State]:
-    """One step of the rule: θ ← f θ − i ∇, where both gates are learned functions.
+    """One step of the learned optimiser: θ ← f ⊙ θ − i ⊙ ∇ (equations 4 to 6).
 
     Args:
-        rule: as `init_rule` makes it.
+        rule: the weights, as returned by `init_rule`.
         cell: θ of N tasks, (N, P).
         gradient: (N, P).
         losses: (N,).
-        state: R = N·P rows, as a previous call returned it.
+        state: of R = N·P parameters, as returned by the previous call.
 
     Returns:
-        The new cell (N, P), and the new state.
+        The new cell state (N, P), and the new state.
     """
-    hidden, memory, forget, step = state
-    told = preprocessed(losses)[:, None].expand(*gradient.shape, 2)
-    seen = torch.cat([preprocessed(gradient), told], dim=-1).flatten(0, 1)
+    hidden, memory, forget_gate, input_gate = state
+    # every parameter of a task has the task's loss as an input, in addition to its own gradient
+    loss_inputs = preprocessed(losses)[:, None].expand(*gradient.shape, 2)
+    inputs = torch.cat([preprocessed(gradient), loss_inputs], dim=-1).flatten(0, 1)  # (R, 4)
     weights = rule["lstm_inputs"], rule["lstm_hidden"], rule["lstm_bias"]
     hidden, memory = torch.lstm_cell(
-        seen, (hidden, memory), *weights, torch.zeros_like(weights[-1])
+        inputs, (hidden, memory), *weights, torch.zeros_like(weights[-1])
     )
     theta = cell.flatten()
 
-    def gate(name: str, before: Tensor) -> Tensor:
-        of_hidden, of_theta, of_before = torch.split(rule[name], [hidden.shape[1], 1, 1])
-        total = hidden @ of_hidden + theta * of_theta + before * of_before
+    def gate(name: str, previous: Tensor) -> Tensor:
+        # W [h, θ, previous gate] without the concatenation: H + 2 numbers for each of R parameters
+        w_hidden, w_theta, w_previous = torch.split(rule[name], [hidden.shape[1], 1, 1])
+        total = hidden @ w_hidden + theta * w_theta + previous * w_previous
         return torch.sigmoid(total + rule[f"{name}_bias"])
 
-    forget, step = gate("forget", forget), gate("input", step)
-    theta = forget * theta - step * gradient.flatten()
-    return theta.view_as(cell), (hidden, memory, forget, step)
+    forget_gate, input_gate = gate("forget", forget_gate), gate("input", input_gate)
+    theta = forget_gate * theta - input_gate * gradient.flatten()
+    return theta.view_as(cell), (hidden, memory, forget_gate, input_gate)
 
 
 def preprocessed(values: Tensor) -> Tensor:
@@ -195,8 +203,8 @@ def preprocessed(values: Tensor) -> Tensor:
     return torch.stack([magnitude, sign], dim=-1)
 
 
-def parts(params: Mapping[str, Tensor]) -> tuple[Params, Params]:
-    """The network's parameters, and the rule's weights."""
+def split_rule(params: Mapping[str, Tensor]) -> tuple[Params, Params]:
+    """The network's parameters, and the weights of the learned optimiser."""
     theta = {name: leaf for name, leaf in params.items() if not name.startswith(PREFIX)}
     rule = {
         name.removeprefix(PREFIX): leaf for name, leaf in params.items() if name.startswith(PREFIX)

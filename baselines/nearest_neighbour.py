@@ -1,65 +1,67 @@
-"""Classification by the nearest neighbour, in the feature space of a pretrained network."""
+"""Nearest-neighbour classification in the feature space of a pretrained network."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metarl.baselines.embedding import embedded, over_classes
+from metarl.baselines.embedding import embed, reduce_classes
 from metarl.baselines.pretrained_network import Pretrained
 from metarl.evaluation import AdaptationCurve
 from metarl.method import AdaptationUnit
 from metarl.networks import Network
 from metarl.parallel import one_thread
 from metarl.params import Params, repeat
-from metarl.supervised.losses import CLASSIFICATION, Kind
-from metarl.supervised.prediction import queries_of
+from metarl.supervised.losses import CLASSIFICATION, TaskType
+from metarl.supervised.prediction import map_queries
 from metarl.supervised.tasks import Examples
 
 
 class NearestNeighbour(Pretrained):
-    """The class of the most similar support image. Nothing is fine-tuned."""
+    """Predicts the class of the most similar support image, without fine-tuning."""
 
     label: ClassVar[str] = "nearest neighbour"
     adaptation_unit: ClassVar[AdaptationUnit | None] = None
-    kinds: ClassVar[tuple[Kind, ...]] = (CLASSIFICATION,)
-    any_ways: ClassVar[bool] = True
-    validates: ClassVar[bool] = False
+    kinds: ClassVar[tuple[TaskType, ...]] = (CLASSIFICATION,)
+    supports_other_ways: ClassVar[bool] = True
+    needs_validation: ClassVar[bool] = False
 
     def outputs(
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
     ) -> Iterator[Tensor]:
-        """Similarities, of a single stage."""
-        predict = queries_of(nearest_neighbour, self.problem.config.evaluation.transductive)
-        yield predict(self.problem.network, repeat(params, len(inputs)), support, inputs)
+        """The similarities as logits. There is a single stage."""
+        stacked = repeat(params, len(inputs))
+        predict = partial(nearest_neighbour, self.problem.network, stacked, support)
+        yield map_queries(predict, inputs, self.problem.prediction_mode)
 
     @one_thread()
     def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
-        """The accuracy, of a single stage."""
+        """The accuracy on the held-out tasks, of a single stage."""
         return self.curve("test", self.problem.config.evaluation.tasks, params, ())
 
 
 def nearest_neighbour(
     network: Network, params: Params, support: Examples, inputs: Tensor
 ) -> Tensor:
-    """Of each class, the cosine similarity of the support example that is most similar.
+    """The cosine similarity to the most similar support example of each class.
 
-    Ravi and Larochelle (2017), section 4.1. Nothing is learned from the support set.
+    Ravi and Larochelle (2017), section 4.1.
 
     Args:
-        network: one that was trained to tell many classes apart.
+        network: a classifier of all training classes, whose features are compared.
         params: its parameters, stacked over tasks.
         support: of N tasks, inputs (N, K, ...) and labels (N, K).
         inputs: (N, M, ...).
 
     Returns:
-        (N, M, ways).
+        Logits (N, M, ways).
     """
-    known, labels = support
-    ours, theirs = embedded(network, params, known, inputs)
-    similarities = F.normalize(theirs, dim=-1) @ F.normalize(ours, dim=-1).mT  # (N, M, K)
-    return over_classes(torch.amax, similarities, labels)
+    x, labels = support
+    embeddings, query_embeddings = embed(network, params, x, inputs)
+    similarities = F.normalize(query_embeddings, dim=-1) @ F.normalize(embeddings, dim=-1).mT
+    return reduce_classes(torch.amax, similarities, labels)

@@ -1,6 +1,6 @@
-"""One network for all tasks mixed, then fine-tuned; and an oracle, which is told the task.
+"""Multi-task pretraining with fine-tuning, a random initialisation, and a task-conditioned oracle.
 
-What MAML is measured against in Finn et al. (2017), section 5.1, and as "fine-tuning" in Ravi and
+The baselines of Finn et al. (2017), section 5.1; pretraining is "fine-tuning" in Ravi and
 Larochelle (2017), section 4.1. The network and the number of examples are those of meta-training.
 """
 
@@ -15,46 +15,46 @@ from metarl.evaluation import AdaptationCurve, best_schedule
 from metarl.method import Metrics, Role
 from metarl.parallel import one_thread
 from metarl.params import Params, repeat
-from metarl.supervised.losses import CLASSIFICATION, REGRESSION, Kind
+from metarl.supervised.losses import CLASSIFICATION, REGRESSION, TaskType
 from metarl.supervised.maml import MAML
 from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.tasks import Episodes, Examples
 
 
 class Pretrained(MAML):
-    """Learns the examples of all tasks as one; is fine-tuned by MAML's inner loop."""
+    """Trains on the examples of all tasks jointly; fine-tunes with MAML's inner loop."""
 
     role: ClassVar[Role] = "baseline"
     label: ClassVar[str] = "pretrained"
-    validates: ClassVar[bool] = True
+    needs_validation: ClassVar[bool] = True
     supports_distributed: ClassVar[bool] = False
-    stage: ClassVar[str] = "after_0_steps"
+    train_metric_suffix: ClassVar[str] = "after_0_steps"
 
     def init(self, generator: torch.Generator) -> Params:
-        """A network with an output for every class there is."""
+        """A network with an output for each of all classes."""
         tasks = self.problem.tasks("train")
         return self.problem.network.init(generator, tasks.shape, tasks.all_outputs)
 
-    def draw(self, iteration: int) -> Episodes:
-        """The examples of all tasks as those of one."""
-        return mixed(super().draw(iteration))
+    def sample_batch(self, iteration: int) -> Episodes:
+        """The meta-batch as a single task."""
+        return merge_tasks(super().sample_batch(iteration))
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
-        """Without any adaptation."""
+        """The loss without adaptation."""
         inputs, targets = episodes.query
         outputs = self.problem.network(repeat(params, len(targets)), inputs)
         return self.problem.kind.loss(outputs, targets), outputs
 
-    def named(self, loss: float, score: float) -> Metrics:
-        """A classifier of all classes has another task: not to be drawn into the same plot."""
+    def train_metrics(self, loss: float, score: float) -> Metrics:
+        """Classification of all classes is another problem, so its score has another name."""
         if self.problem.kind is REGRESSION:
-            return super().named(loss, score)
+            return super().train_metrics(loss, score)
         return {"loss": loss, f"pretraining/{self.problem.metric.name}": score}
 
     def outputs(
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
     ) -> Iterator[Tensor]:
-        """Before and after fine-tuning; a classifier starts with a last layer of zeros."""
+        """Predictions before and after fine-tuning. A classifier gets a new last layer of zeros."""
         if self.problem.kind is CLASSIFICATION:
             ways = self.problem.tasks("test").outputs
             params = self.problem.network.new_head(params, ways)
@@ -64,10 +64,11 @@ class Pretrained(MAML):
     def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
-        """Fine-tune on unseen tasks, with the step size that served best on validation tasks."""
-        return super().evaluate(params, self._chosen(params) if step_sizes is None else step_sizes)
+        """Fine-tune on the held-out tasks, with the best step size on validation tasks."""
+        step_sizes = self._best_step_sizes(params) if step_sizes is None else step_sizes
+        return super().evaluate(params, step_sizes)
 
-    def _chosen(self, params: Params) -> tuple[float, ...]:
+    def _best_step_sizes(self, params: Params) -> tuple[float, ...]:
         baseline, steps = self.problem.config.baseline, self.problem.config.evaluation.steps
         return best_schedule(
             [(size,) * steps for size in baseline.step_sizes],
@@ -78,7 +79,7 @@ class Pretrained(MAML):
 
 
 class Random(Pretrained):
-    """A network that was never trained, fine-tuned."""
+    """Fine-tunes a randomly initialised network."""
 
     label: ClassVar[str] = "random"
     num_iterations: ClassVar[int] = 0
@@ -92,11 +93,11 @@ class Random(Pretrained):
 
 
 class Oracle(Pretrained):
-    """The same network with the task among its inputs. It has nothing to adapt to."""
+    """The network with the task as an additional input. It does not adapt."""
 
     label: ClassVar[str] = "oracle"
     adaptation_unit = None
-    kinds: ClassVar[tuple[Kind, ...]] = (REGRESSION,)
+    kinds: ClassVar[tuple[TaskType, ...]] = (REGRESSION,)
 
     def __init__(self, problem: SupervisedProblem) -> None:
         super().__init__(replace(problem, task_conditioned=True))
@@ -105,20 +106,18 @@ class Oracle(Pretrained):
     def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
-        """The error without any adaptation."""
+        """The error on the held-out tasks, of a single stage."""
         tasks = self.problem.config.evaluation.tasks
         return self.curve("test", tasks, params, ())
 
 
-def mixed(episodes: Episodes) -> Episodes:
-    """The examples of all tasks as those of a single one.
-
-    Labels are those of all classes there are then, which a task names.
-    """
-    (x, y), (more_x, more_y) = episodes.support, episodes.query
-    inputs = torch.cat([x, more_x], dim=1).flatten(0, 1)[None]
-    targets = torch.cat([y, more_y], dim=1)
+def merge_tasks(episodes: Episodes) -> Episodes:
+    """All examples of N tasks as those of a single task, whose labels number all classes."""
+    (x, y), (query_x, query_y) = episodes.support, episodes.query
+    inputs = torch.cat([x, query_x], dim=1).flatten(0, 1)[None]
+    targets = torch.cat([y, query_y], dim=1)
     if not targets.is_floating_point():
+        # a task (ways,) holds the number of each of its classes, in the order of their labels
         targets = torch.gather(torch.from_numpy(episodes.tasks), 1, targets).long()
     examples = (inputs, targets.flatten(0, 1)[None])
     return Episodes(episodes.tasks[:1], examples, examples)

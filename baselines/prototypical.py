@@ -1,4 +1,4 @@
-"""Prototypical networks (Snell et al. 2017): a class is the mean of its examples' embeddings."""
+"""Prototypical networks (Snell et al. 2017): the nearest class mean in embedding space."""
 
 from typing import ClassVar
 
@@ -12,13 +12,13 @@ from metarl.supervised.methods import PrototypicalSettings
 
 
 class Prototypical(EmbeddingMethod):
-    """Learns embeddings in which the nearest class mean is the right class."""
+    """Learns embeddings for classification by the nearest class mean."""
 
     label: ClassVar[str] = "prototypical networks"
     Settings: ClassVar[type[MethodSection]] = PrototypicalSettings
 
     def compare(self, params: Params, support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
-        """The distances to class means."""
+        """The negative squared distances to the class means."""
         return nearest_prototype(support, labels, queries)
 
 
@@ -27,7 +27,7 @@ def nearest_prototype(support: Tensor, labels: Tensor, queries: Tensor) -> Tenso
 
     Args:
         support: embeddings of N tasks, (N, K, F).
-        labels: theirs, (N, K).
+        labels: of the support set, (N, K).
         queries: embeddings, (N, M, F).
 
     Returns:

@@ -246,8 +246,11 @@ DEPRECATED = {
 
 
 def with_current_names(cls: Any) -> Any:
-    """Give a custom method's class the current names of members that it defines by an old one."""
-    for old, new in DEPRECATED.items():
+    """Give a custom method's class the current names of members that it defines by an old one.
+
+    A base class may deprecate further names by a dictionary `deprecated_names`.
+    """
+    for old, new in {**DEPRECATED, **getattr(cls, "deprecated_names", {})}.items():
         for owner in (c for c in cls.__mro__ if old in vars(c) and new not in vars(c)):
             warnings.warn(
                 f"{owner.__name__}.{old} is deprecated: it is called {new} now",
@@ -257,6 +260,9 @@ def with_current_names(cls: Any) -> Any:
             value = vars(owner)[old]
             is_unit = old == "axis" and value is not None
             setattr(owner, new, ADAPTATION_UNITS[value] if is_unit else value)
+            # an override may call super() by the old name
+            for base in (c for c in owner.__mro__ if new in vars(c) and old not in vars(c)):
+                setattr(base, old, vars(base)[new])
     return cls
 
 

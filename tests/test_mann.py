@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.baselines.mann import MANN, MANNSettings, Memory, blank, drive, init_mann, step, told
+from metarl.baselines.mann import (
+    MANN,
+    MANNSettings,
+    Memory,
+    empty_memory,
+    init_mann,
+    input_gates,
+    step,
+    with_label,
+)
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.experiment import validate_config
@@ -36,18 +45,20 @@ def slow_step(params, memory: Memory, image: np.ndarray) -> Memory:
     heads, size = SETTINGS.reads, SETTINGS.width
     gates = image @ params["image.weight"] + params["image.bias"]
     before = np.concatenate([memory.label, memory.read, memory.hidden])
-    let_in, keep, new, let_out = np.split(gates + before @ params["recurrent.weight"], 4)
-    cell = sigmoid(keep) * memory.cell + sigmoid(let_in) * np.tanh(new)
-    hidden = sigmoid(let_out) * np.tanh(cell)
-    said = hidden @ params["heads.weight"] + params["heads.bias"]
-    keys = [said[head * size : (head + 1) * size] for head in range(heads)]
+    input_gate, forget_gate, candidate, output_gate = np.split(
+        gates + before @ params["recurrent.weight"], 4
+    )
+    cell = sigmoid(forget_gate) * memory.cell + sigmoid(input_gate) * np.tanh(candidate)
+    hidden = sigmoid(output_gate) * np.tanh(cell)
+    outputs = hidden @ params["heads.weight"] + params["heads.bias"]
+    keys = [outputs[head * size : (head + 1) * size] for head in range(heads)]
     slots = memory.slots.copy()
     least = sorted(range(SETTINGS.slots), key=lambda slot: memory.usage[slot])[:heads]
     for slot in least:
         slots[slot] = 0.0
     usage = SETTINGS.decay * memory.usage
     for head in range(heads):
-        gate = sigmoid(said[heads * size + head])
+        gate = sigmoid(outputs[heads * size + head])
         for slot in range(SETTINGS.slots):
             weight = gate * memory.weights[head, slot] + (1.0 - gate) * (slot == least[head])
             slots[slot] += weight * keys[head]
@@ -71,16 +82,16 @@ def test_a_step_is_that_of_the_paper() -> None:
     plain = {name: leaf.numpy() for name, leaf in params.items()}
     images = torch.randn(2, 6, F, generator=generator, dtype=torch.float64)
     labels = torch.tensor([[0, 1, 2, 0, 1, 2], [2, 2, 1, 0, 0, 1]])
-    memory = blank(params, 2, SETTINGS)
+    memory = empty_memory(params, 2, SETTINGS)
     slow = [Memory(*(leaf[task].numpy() for leaf in memory)) for task in range(2)]
     for time in range(6):
-        memory = step(params, memory, drive(params, images)[:, time], SETTINGS)
+        memory = step(params, memory, input_gates(params, images)[:, time], SETTINGS)
         for task in range(2):
             slow[task] = slow_step(plain, slow[task], images[task, time].numpy())
             for name, leaf in slow[task]._asdict().items():
                 np.testing.assert_allclose(getattr(memory, name)[task], leaf, rtol=1e-9)
             slow[task] = slow[task]._replace(label=np.eye(WAYS)[labels[task, time]])
-        memory = told(memory, labels[:, time])
+        memory = with_label(memory, labels[:, time])
 
 
 @pytest.fixture
@@ -108,7 +119,7 @@ def test_a_label_is_known_one_step_late(method) -> None:
 
 
 def test_a_training_sequence_has_every_example_in_an_order_of_its_own(method) -> None:
-    episodes = method.draw(0)
+    episodes = method.sample_batch(0)
     inputs, labels = episodes.query
     assert labels.shape == (3, 12)
     assert labels.sort(1).values.tolist() == [[0] * 4 + [1] * 4 + [2] * 4] * 3
@@ -116,12 +127,12 @@ def test_a_training_sequence_has_every_example_in_an_order_of_its_own(method) ->
     # an image keeps its label: examples of one cloud are near to each other
     for points, of in zip(inputs, labels, strict=True):
         assert max(float(points[of == label].std(0).max()) for label in range(3)) < 0.2
-    assert torch.equal(method.draw(0).query[1], labels)
-    assert not torch.equal(method.draw(1).query[1], labels)
+    assert torch.equal(method.sample_batch(0).query[1], labels)
+    assert not torch.equal(method.sample_batch(1).query[1], labels)
 
 
 def test_a_query_of_an_episode_is_what_would_come_next_in_the_sequence(method) -> None:
-    episodes = next(method.problem.unseen("test", 2))
+    episodes = next(method.problem.evaluation_episodes("test", 2))
     (known, labels), (queries, targets) = episodes.support, episodes.query
     theta = method.initial_state().params
     stages = method.predictions(theta, episodes, ())
@@ -147,7 +158,9 @@ def test_it_is_refused_what_it_has_no_outputs_or_slots_for(method) -> None:
     with pytest.raises(ValueError, match="5 heads write to 5 slots at once, of which there are 2"):
         MANNSettings(reads=5, slots=2)
     config = {**BLOBS, "evaluation": {"tasks": 2, "ways": 2}}
-    with pytest.raises(UserError, match=r"evaluation.ways=2: mann tells 3 classes apart"):
+    with pytest.raises(
+        UserError, match=r"evaluation.ways=2: mann is trained to distinguish 3 classes"
+    ):
         load_method(validate_config(config)).problem.check()
 
 

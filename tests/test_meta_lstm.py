@@ -1,4 +1,4 @@
-"""Meta-LSTM: its step against one that is written out, its gradient, and where it begins."""
+"""Meta-LSTM: its step against one parameter at a time, its gradient, and its initialisation."""
 
 import math
 
@@ -9,11 +9,11 @@ import torch
 from metarl.baselines.meta_lstm import (
     PREFIX,
     from_rows,
-    init_cell_state,
     init_rule,
-    parts,
+    init_state,
     preprocessed,
     rule_step,
+    split_rule,
     stacked_rows,
 )
 from metarl.errors import UserError
@@ -60,14 +60,14 @@ def sigmoid(x: float) -> float:
     return 1.0 / (1.0 + math.exp(-x))
 
 
-def told(x: float) -> list[float]:
+def preprocess(x: float) -> list[float]:
     if abs(x) >= math.exp(-10):
         return [math.log(abs(x)) / 10, math.copysign(1.0, x)]
     return [-1.0, math.exp(10) * x]
 
 
 class OneParameter:
-    """The rule for a single number, written out."""
+    """The learned optimiser for a single parameter, in plain Python."""
 
     def __init__(self, rule, theta: float) -> None:
         self.rule = {name: leaf.tolist() for name, leaf in rule.items()}
@@ -77,25 +77,27 @@ class OneParameter:
 
     def move(self, gradient: float, loss: float) -> float:
         rule, size = self.rule, self.size
-        seen = [*told(gradient), *told(loss)]
+        inputs = [*preprocess(gradient), *preprocess(loss)]
         gates = [
-            sum(w * x for w, x in zip(rule["lstm_inputs"][row], seen, strict=True))
+            sum(w * x for w, x in zip(rule["lstm_inputs"][row], inputs, strict=True))
             + sum(w * x for w, x in zip(rule["lstm_hidden"][row], self.hidden, strict=True))
             + rule["lstm_bias"][row]
             for row in range(4 * size)
         ]
-        entered, forgot, candidate, out = (
+        input_gate, forget_gate, candidate, output_gate = (
             gates[part * size : (part + 1) * size] for part in range(4)
         )
         self.memory = [
             sigmoid(f) * c + sigmoid(i) * math.tanh(g)
-            for f, c, i, g in zip(forgot, self.memory, entered, candidate, strict=True)
+            for f, c, i, g in zip(forget_gate, self.memory, input_gate, candidate, strict=True)
         ]
-        self.hidden = [sigmoid(o) * math.tanh(c) for o, c in zip(out, self.memory, strict=True)]
+        self.hidden = [
+            sigmoid(o) * math.tanh(c) for o, c in zip(output_gate, self.memory, strict=True)
+        ]
 
-        def gate(name: str, before: float) -> float:
-            told_of = [*self.hidden, self.theta, before]
-            total = sum(w * x for w, x in zip(rule[name], told_of, strict=True))
+        def gate(name: str, previous: float) -> float:
+            gate_inputs = [*self.hidden, self.theta, previous]
+            total = sum(w * x for w, x in zip(rule[name], gate_inputs, strict=True))
             return sigmoid(total + rule[f"{name}_bias"][0])
 
         self.forget, self.step = gate("forget", self.forget), gate("input", self.step)
@@ -106,21 +108,21 @@ class OneParameter:
 def test_the_rule_is_that_of_each_parameter_for_itself() -> None:
     method, episodes = method_of(), waves()
     meta = meta_of(method)
-    theta, rule = parts(meta)
+    theta, rule = split_rule(meta)
     stages = list(method.adapted(meta, episodes.support, 3))
     network = method.problem.network
     for task in range(2):
         x, y = (leaf[task] for leaf in episodes.support)
         alone = {name: leaf.clone() for name, leaf in theta.items()}
-        each = [OneParameter(rule, float(value)) for value in flatten(alone)]
+        optimisers = [OneParameter(rule, float(value)) for value in flatten(alone)]
         for stage in stages[1:]:
             leaves = {name: leaf.requires_grad_() for name, leaf in alone.items()}
             loss = (network({n: v[None] for n, v in leaves.items()}, x[None])[0] - y).square()
-            slopes = torch.autograd.grad(loss.mean(), list(leaves.values()))
-            gradient = torch.cat([slope.flatten() for slope in slopes]).tolist()
+            gradients = torch.autograd.grad(loss.mean(), list(leaves.values()))
+            gradient = torch.cat([leaf.flatten() for leaf in gradients]).tolist()
             moved = [
-                one.move(slope, float(loss.mean().detach()))
-                for one, slope in zip(each, gradient, strict=True)
+                optimiser.move(slope, float(loss.mean().detach()))
+                for optimiser, slope in zip(optimisers, gradient, strict=True)
             ]
             vector = torch.tensor(moved, dtype=torch.float64)
             torch.testing.assert_close(flatten({n: v[task] for n, v in stage.items()}), vector)
@@ -132,13 +134,13 @@ def test_the_meta_gradient_is_that_of_finite_differences_with_the_slopes_held_fi
 ) -> None:
     method, episodes = method_of(), waves()
     meta = meta_of(method)
-    recorded, slopes = [], method.slopes
+    recorded, support_gradient = [], method.support_gradient
 
     def recording(theta, support):
-        recorded.append(slopes(theta, support))
+        recorded.append(support_gradient(theta, support))
         return recorded[-1]
 
-    monkeypatch.setattr(method, "slopes", recording)
+    monkeypatch.setattr(method, "support_gradient", recording)
     gradient, value = EpisodeObjective(method, episodes, 0).gradient(meta)
     assert len(recorded) == 3
     direction = torch.randn(
@@ -146,8 +148,8 @@ def test_the_meta_gradient_is_that_of_finite_differences_with_the_slopes_held_fi
     )
 
     def objective(size: float) -> float:
-        given = iter(recorded)
-        monkeypatch.setattr(method, "slopes", lambda *_: next(given))
+        replayed = iter(recorded)
+        monkeypatch.setattr(method, "support_gradient", lambda *_: next(replayed))
         moved = unflatten(flatten(meta) + size * direction, meta)
         return -float(method.loss(moved, episodes, 0)[0]) / 2
 
@@ -158,15 +160,17 @@ def test_the_meta_gradient_is_that_of_finite_differences_with_the_slopes_held_fi
 
 def test_numbers_of_any_scale_are_told_by_magnitude_and_sign() -> None:
     values = [0.0, 1e-9, -1e-9, math.exp(-10) * 1.01, -2.5, 1e8]
-    seen = preprocessed(torch.tensor(values, dtype=torch.float64))
-    torch.testing.assert_close(seen, torch.tensor([told(x) for x in values], dtype=torch.float64))
+    features = preprocessed(torch.tensor(values, dtype=torch.float64))
+    torch.testing.assert_close(
+        features, torch.tensor([preprocess(x) for x in values], dtype=torch.float64)
+    )
 
 
 def test_it_begins_as_gradient_descent_with_a_small_step() -> None:
     rule = init_rule(torch.Generator().manual_seed(0), 20)
     cell, gradient = torch.ones(2, 5), torch.full((2, 5), 3.0)
     after, (_, _, forget, step) = rule_step(
-        rule, cell, gradient, torch.tensor([1.0, 2.0]), init_cell_state(rule, cell)
+        rule, cell, gradient, torch.tensor([1.0, 2.0]), init_state(rule, cell)
     )
     assert ((forget > 0.98) & (forget < 0.998)).all()
     assert ((step > 0.006) & (step < 0.02)).all()

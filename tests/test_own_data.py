@@ -63,7 +63,7 @@ def test_data_of_ones_own_is_trained_on_evaluated_and_loaded(mine: Path, values)
     assert metarl.evaluate(run).scores.shape[0] == 3
     network = metarl.load_network("run", trust_code=True)
     problem = network.method.problem
-    episodes = next(problem.unseen("test", 1))
+    episodes = next(problem.evaluation_episodes("test", 1))
     (x, y), (queries, _) = episodes.support, episodes.query
     predicted = network.adapt(x[0].numpy(), y[0].numpy()).predict(queries[0].numpy())
     assert predicted.shape == (queries.shape[1], problem.tasks("test").outputs)

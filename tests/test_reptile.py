@@ -42,7 +42,7 @@ def descended(method, theta, batches):
 def test_the_outer_step_goes_towards_the_mean_of_where_tasks_arrive(batch) -> None:
     method = reptile(method={"batch": batch})
     state = method.initial_state()
-    episodes = method.draw(0)
+    episodes = method.sample_batch(0)
     batches = method.minibatches(episodes.support, 0)
     arrived = [
         descended(method, state.params, [(x[task], y[task]) for x, y in batches])
@@ -67,7 +67,11 @@ def test_minibatches_go_through_all_examples_before_one_comes_again() -> None:
 
 def test_queries_are_not_learned_from() -> None:
     method = reptile()
-    theta, episodes, others = method.initial_state().params, method.draw(0), method.draw(0)
+    theta, episodes, others = (
+        method.initial_state().params,
+        method.sample_batch(0),
+        method.sample_batch(0),
+    )
     others.query[1].mul_(100.0)
     loss, other = (method.loss(theta, shown, 0)[0] for shown in (episodes, others))
     assert torch.equal(loss, other)
@@ -75,7 +79,7 @@ def test_queries_are_not_learned_from() -> None:
 
 def test_the_meta_gradient_is_no_second_derivative() -> None:
     method = reptile(method={"batch": None}, inner={"steps": 1, "step_size": 0.1})
-    theta, episodes = method.initial_state().params, method.draw(0)
+    theta, episodes = method.initial_state().params, method.sample_batch(0)
     leaves = {name: leaf.requires_grad_() for name, leaf in theta.items()}
     loss, _ = method.loss(leaves, episodes, 0)
     gradient = torch.autograd.grad(loss, list(leaves.values()))

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from metarl.baselines.nearest_neighbour import nearest_neighbour
-from metarl.baselines.pretrained_network import mixed
+from metarl.baselines.pretrained_network import merge_tasks
 from metarl.cli import main
 from metarl.errors import UserError
 from metarl.evaluation import summarise
 from metarl.experiment import load_config, validate_config
-from metarl.method import load_method, train
+from metarl.method import load_method, train, with_current_names
 from metarl.networks.layers import head
 from metarl.params import flatten, unflatten
 from metarl.report.evaluations import load_or_evaluate
@@ -35,7 +35,7 @@ from metarl.supervised.episodes import ImageTasks
 from metarl.supervised.losses import accuracies
 from metarl.supervised.maml import MAML, step_weights
 from metarl.supervised.method import EpisodeObjective, SupervisedMethod
-from metarl.supervised.prediction import beside_support, inductive, transductive
+from metarl.supervised.prediction import predict
 from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.sinusoid import SinusoidTasks
 from metarl.supervised.tasks import Episodes
@@ -112,7 +112,7 @@ def meta_gradient(method: MAML, meta, episodes: Episodes, iteration: int = 0):
     """Of the loss summed over tasks; and the query loss and score after the last step, sums too."""
     objective, number = EpisodeObjective(method, episodes, iteration), len(episodes.tasks)
     uphill, _ = objective.gradient(meta)
-    return -number * uphill, number * torch.tensor(objective.seen)
+    return -number * uphill, number * torch.tensor(objective.loss_and_score)
 
 
 def query_loss(method: MAML, params, query):
@@ -227,6 +227,22 @@ def test_what_is_drawn_does_not_depend_on_who_takes_which_shard(tasks) -> None:
         for mine, all_of_it in ((part.support, whole.support), (part.query, whole.query)):
             assert torch.equal(mine[0], all_of_it[0][share])
             assert torch.equal(mine[1], all_of_it[1][share])
+
+
+def test_members_that_a_custom_method_overrides_by_their_old_names_still_count() -> None:
+    class Doubled(MAML):
+        Settings = MAML.Settings
+        any_ways = True
+        stage = "doubled"
+
+        def draw(self, iteration):
+            return double(super().draw(iteration))
+
+    with pytest.warns(DeprecationWarning, match="draw is deprecated: it is called sample"):
+        method = with_current_names(Doubled)(SupervisedProblem(validate_config(SINE)))
+    assert method.sample_batch(0).support[0].dtype == torch.float64
+    assert method.supports_other_ways
+    assert list(method.train_metrics(1.0, 2.0)) == ["error/doubled"]
 
 
 def test_shuffled_labels_give_chance_and_true_ones_do_not() -> None:
@@ -431,10 +447,13 @@ def test_one_query_tells_nothing_about_another_unless_it_is_transductive() -> No
     queries = episodes.query[0]
     changed = queries.clone()
     changed[:, -1] = 1.0 - changed[:, -1]
-    alone = inductive(beside_support)
-    before, after = (alone(network, params, episodes.support, x) for x in (queries, changed))
+
+    def predictions(mode):
+        return [predict(network, params, episodes.support, x, mode) for x in (queries, changed)]
+
+    before, after = predictions("inductive")
     torch.testing.assert_close(before[:, :-1], after[:, :-1])
-    before, after = (transductive(network, params, episodes.support, x) for x in (queries, changed))
+    before, after = predictions("transductive")
     assert not torch.allclose(before[:, :-1], after[:, :-1])
 
 
@@ -530,7 +549,7 @@ def test_mixed_examples_have_the_labels_of_all_classes() -> None:
     episodes = ImageTasks(pictures(), "train", 3, rotated=True).sample(
         np.random.default_rng(0), 5, 1, 2
     )
-    inputs, labels = mixed(episodes).query
+    inputs, labels = merge_tasks(episodes).query
     assert inputs.shape == (1, 45, 1, 16, 16)
     assert labels.shape == (1, 45)
     assert set(labels[0, :9].tolist()) == set(episodes.tasks[0].astype(int).tolist())
@@ -751,11 +770,11 @@ def test_missing_data_are_asked_for_before_any_work(tmp_path, monkeypatch, compl
 def test_what_makes_no_sense_of_waves_is_answered_in_a_sentence(tmp_path, complaint) -> None:
     out = str(tmp_path / "run")
     assert main(["train", "sinusoid", *TINY, "--out", out]) == 0
-    assert "there is no policy" in complaint("export", out, "policy.zip")
+    assert "it has no policy" in complaint("export", out, "policy.zip")
     assert "moves nothing" in complaint("render", out, "--live")
     assert "an amplitude and a phase" in complaint("render", out, "--task", "1")
     assert "--steps must be between 0 and 2" in complaint("render", out, "--steps", "7")
-    assert "about other tasks" in complaint("compare", out, "point_navigation")
+    assert "uses different tasks" in complaint("compare", out, "point_navigation")
 
 
 def test_the_shipped_configs_have_the_papers_protocol() -> None:

@@ -70,7 +70,7 @@ def predict_episode(run: Run) -> Classification:
             f"{run.path} is a {method.problem.title} run, for which there is no plot; use "
             "metarl.load_network in Python for its predictions"
         )
-    episodes = next(method.problem.unseen("test", len(curve.tasks)))
+    episodes = next(method.problem.evaluation_episodes("test", len(curve.tasks)))
     theta = load_checked_state(run, method).params
     outputs = method.predictions(theta, episodes, curve.step_sizes)
     (images, support_labels), (queries, labels) = episodes.support, episodes.query

@@ -1,6 +1,7 @@
-"""CAVIA (Zintgraf et al. 2019) for few-shot regression: algorithm 1.
+"""CAVIA (Zintgraf et al. 2019) for few-shot regression: Algorithm 1.
 
-MAML whose inner loop adapts nothing but a few further inputs of the network, from zeros.
+MAML whose inner loop adapts only context parameters: additional inputs of the network, which start
+at zero for each task.
 """
 
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import ClassVar
 
 from metarl.config.sections import ContextSettings, MethodSection
 from metarl.step_sizes import check_context
-from metarl.supervised.losses import REGRESSION, Kind
+from metarl.supervised.losses import REGRESSION, TaskType
 from metarl.supervised.maml import MAML
 from metarl.supervised.problem import SupervisedProblem
 
@@ -18,7 +19,8 @@ class CAVIA(MAML):
 
     label: ClassVar[str] = "CAVIA"
     Settings: ClassVar[type[MethodSection]] = ContextSettings
-    kinds: ClassVar[tuple[Kind, ...]] = (REGRESSION,)  # images take a modulation of channels
+    # for images the paper modulates channels by the context instead (FiLM), which is not here
+    kinds: ClassVar[tuple[TaskType, ...]] = (REGRESSION,)
 
     def __init__(self, problem: SupervisedProblem) -> None:
         size = check_context(problem.config.inner, problem.config.method)

@@ -21,6 +21,7 @@ from metarl.config.sections import (
 )
 from metarl.networks import NETWORKS, Network
 from metarl.optim import GRADIENT_OPTIMIZERS, Adam
+from metarl.supervised.losses import REGRESSION
 from metarl.supervised.methods import MEMBERS, METHODS, SETTINGS
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ DATA = Registry(
         "dataset": "metarl.supervised.data:Dataset",
     },
 )
-OWN_TASKS = "metarl.supervised.custom_tasks:OwnTasks"
+OWN_TASKS = "metarl.supervised.custom_tasks:CustomTasks"
 OWN_NETWORK = "metarl.networks.module:ModuleNetwork"  # of a torch.nn.Module
 
 
@@ -148,8 +149,6 @@ class SupervisedConfig(Experiment):
 
     def check(self) -> None:
         """Check that method, network and inner loop support these data."""
-        from metarl.supervised.losses import REGRESSION
-
         data, network = cast("Data", self.data), cast(Network, self.network)
         if data.kind not in METHODS.load(self.method.name).kinds:
             raise ValueError(f"method: {self.method.name} does not support {data.kind.name}")

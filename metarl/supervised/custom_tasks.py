@@ -29,15 +29,15 @@ from metarl.config.registry import Registry, make
 from metarl.config.sections import ImportString, Section
 from metarl.errors import UserError
 from metarl.rng import make_rng
-from metarl.supervised.losses import CLASSIFICATION, REGRESSION, Kind
+from metarl.supervised.losses import CLASSIFICATION, REGRESSION, TaskType
 from metarl.supervised.tasks import Episodes
 
-KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (REGRESSION, CLASSIFICATION)}
+KINDS: Mapping[str, TaskType] = {kind.name: kind for kind in (REGRESSION, CLASSIFICATION)}
 MEMBERS = ("kind", "sample_tasks", "sample", "describe")
 OWN = Registry("class of tasks", {})
 
 
-class OwnTasks(Section):
+class CustomTasks(Section):
     """A class of one's own, `module:Class`, and the settings of its constructor."""
 
     name: ImportString
@@ -70,7 +70,7 @@ class OwnTasks(Section):
         return made
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TaskType:
         """Regression or classification."""
         return KINDS[self.source.kind]
 
@@ -86,13 +86,13 @@ class OwnTasks(Section):
 
     def tasks(
         self, split: str, task_conditioned: bool = False, ways: int | None = None
-    ) -> "SplitOfOwnTasks":
+    ) -> "CustomTaskSplit":
         """Those of a split.
 
         Raises:
             UserError: if another number of classes is asked for than its tasks have.
         """
-        tasks = SplitOfOwnTasks(self.name, self.source, split, task_conditioned)
+        tasks = CustomTaskSplit(self.name, self.source, split, task_conditioned)
         if ways is not None and ways != tasks.outputs:
             raise UserError(
                 f"a task of {self.name!r} has {tasks.outputs} classes, not {ways}; set method.ways "
@@ -102,7 +102,7 @@ class OwnTasks(Section):
 
 
 @dataclass(frozen=True)
-class SplitOfOwnTasks:
+class CustomTaskSplit:
     """Tasks of one split; see `metarl.supervised.tasks.Tasks`.
 
     Attributes:

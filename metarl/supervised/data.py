@@ -18,7 +18,7 @@ from metarl.supervised.datasets.cache import converted
 from metarl.supervised.datasets.folder import LabelledImages
 from metarl.supervised.datasets.images import ImageSet, load_images
 from metarl.supervised.episodes import ImageTasks
-from metarl.supervised.losses import CLASSIFICATION, Kind
+from metarl.supervised.losses import CLASSIFICATION, TaskType
 
 
 class ImageData(Section):
@@ -28,7 +28,7 @@ class ImageData(Section):
     ways: Annotated[int, Field(ge=2)] = 5
     split_seed: NonNegativeInt = 0
 
-    kind: ClassVar[Kind] = CLASSIFICATION
+    kind: ClassVar[TaskType] = CLASSIFICATION
     rotated: ClassVar[bool] = False
 
     @property
@@ -97,7 +97,7 @@ class MiniImagenet(Omniglot):
     rotated: ClassVar[bool] = False
 
 
-class OwnImages(ImageData):
+class CustomImages(ImageData):
     """What class folders and data sets of one's own have in common.
 
     `size` is the side of the square that every image becomes, `channels` 1 for grey or 3 for
@@ -116,7 +116,7 @@ class OwnImages(ImageData):
         return shares
 
 
-class Folder(OwnImages):
+class Folder(CustomImages):
     """Class folders of one's own: `path/CLASS/*.png`, or .jpg."""
 
     name: Literal["folder"] = "folder"
@@ -143,7 +143,7 @@ class Folder(OwnImages):
         )
 
 
-class Dataset(OwnImages):
+class Dataset(CustomImages):
     """A data set of (image, label), such as torchvision's: `dataset` names its class.
 
     From Python, `Dataset.of(dataset, ways=5)` takes one that exists; what was trained on it is

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
@@ -14,16 +15,17 @@ ROTATIONS = 4  # of 90 degrees
 
 @dataclass(frozen=True)
 class ImageTasks:
-    """Classes of one split, some of them at a time, in random order.
+    """Tasks of `ways` random classes of one split.
 
-    A task is the classes in the order of their labels, each as its index in the split. With
-    `rotated`, a class rotated by a multiple of 90° is one of its own, and has 4 · index + rotation.
+    A task (ways,) holds the classes in the order of their labels, each as its index in the split.
+    With `rotated`, a class rotated by a multiple of 90° is another class (Santoro et al. 2016), and
+    the number in the task is 4 · index + rotation.
 
     Attributes:
-        images: all of them.
+        images: all images.
         split: `train`, `validation` or `test`.
-        ways: how many classes a task has.
-        rotated: whether classes are rotated (Santoro et al. 2016), support and query alike.
+        ways: the number of classes of a task.
+        rotated: whether classes are rotated, support and query alike.
     """
 
     images: ImageSet
@@ -33,22 +35,22 @@ class ImageTasks:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an image, (C, H, W)."""
+        """The shape of an image, (C, H, W)."""
         height, width, channels = self.images.images.shape[1:]
         return channels, height, width
 
     @property
     def outputs(self) -> int:
-        """As many as ways."""
+        """The number of classes of a task."""
         return self.ways
 
     @property
     def all_outputs(self) -> int:
-        """How many classes there are, each rotation of one counted for itself."""
+        """The number of all classes of the split, including rotations."""
         return len(self.images.splits[self.split]) * (ROTATIONS if self.rotated else 1)
 
     def check(self, shots: int, queries: int) -> None:
-        """Raise UserError if there are too few classes, or too few images in one."""
+        """Raise UserError if there are too few classes, or too few images of one."""
         classes = self.images.splits[self.split]
         if len(classes) < self.ways:
             raise UserError(
@@ -56,9 +58,9 @@ class ImageTasks:
             )
         counts = np.diff(self.images.starts)[classes]
         if counts.min() < shots + queries:
-            fewest = self.images.classes[classes[counts.argmin()]]
+            smallest = self.images.classes[classes[counts.argmin()]]
             raise UserError(
-                f"class {fewest} has {counts.min()} images, fewer than the {shots} shots and "
+                f"class {smallest} has {counts.min()} images, fewer than the {shots} shots and "
                 f"{queries} queries of an episode; lower shots or queries"
             )
 
@@ -70,15 +72,15 @@ class ImageTasks:
         queries: int,
         shard: slice = slice(None),
     ) -> Episodes:
-        """Draw episodes: inputs (N, ways·K, C, H, W) in 0...1, labels (N, ways·K)."""
-        import torch
-
+        """Sample episodes: inputs (N, ways·K, C, H, W) in 0...1, labels (N, ways·K)."""
         classes = self.images.splits[self.split]
         counts = np.diff(self.images.starts)
         indices = _choose(rng, np.full(num_tasks, len(classes)), self.ways)
         numbers = classes[indices]  # (N, ways)
         within = _choose(rng, counts[numbers].ravel(), shots + queries)
         rotations = rng.integers(ROTATIONS if self.rotated else 1, size=numbers.shape)
+        # all tasks are sampled before the shard is taken, so that the shards agree on the tasks;
+        # images are read for the shard only
         indices, numbers, rotations = indices[shard], numbers[shard], rotations[shard]
         within = within.reshape(num_tasks, self.ways, -1)[shard]
 
@@ -96,16 +98,18 @@ class ImageTasks:
         return Episodes(tasks.astype(np.float64), support, query)
 
     def describe(self, task: NDArray[np.float64]) -> str:
-        """The names of its classes, in the order of their labels."""
+        """The names of a task's classes, in the order of their labels."""
         indices = task.astype(np.int64) // (ROTATIONS if self.rotated else 1)
         numbers = self.images.splits[self.split][indices]
         return ", ".join(self.images.classes[number] for number in numbers)
 
 
 def _choose(rng: np.random.Generator, counts: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Of so many each (R,) choose some, (R, size), without repetition and in random order."""
+    """For each of R counts, `size` distinct indices below it in random order, (R, size)."""
+    # the order of random keys is a random permutation; keys beyond a row's count sort last
     keys = rng.random((len(counts), counts.max()))
-    keys[np.arange(counts.max()) >= counts[:, None]] = 2.0  # those that there are not come last
-    first = np.argpartition(keys, size - 1, axis=1)[:, :size]
-    order = np.take_along_axis(keys, first, axis=1).argsort(axis=1)
-    return np.take_along_axis(first, order, axis=1)
+    keys[np.arange(counts.max()) >= counts[:, None]] = 2.0
+    # a partition finds the smallest keys in linear time; only those need to be sorted
+    smallest = np.argpartition(keys, size - 1, axis=1)[:, :size]
+    order = np.take_along_axis(keys, smallest, axis=1).argsort(axis=1)
+    return np.take_along_axis(smallest, order, axis=1)

@@ -1,20 +1,17 @@
-"""Losses and scores of tasks side by side.
+"""Losses and scores of stacked tasks.
 
-A loss is the sum over tasks of the mean over a task's examples. So its gradient with respect to one
-task's parameters is that of the task alone, and a task with more examples has no bigger steps. As
-parts of a config they are imported before torch, which takes a second.
+A loss is the sum over tasks of the mean over a task's examples. Its gradient with respect to the
+parameters of one task is therefore the gradient of that task's loss, and the size of an inner step
+does not depend on the number of examples.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from torch import Tensor
+from torch.nn import functional as F
 
 from metarl.evaluation import Metric
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -24,9 +21,7 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
         outputs: (N, M, 1).
         targets: (N, M, 1).
     """
-    from torch.nn.functional import mse_loss
-
-    return mse_loss(outputs, targets, reduction="sum") / outputs.shape[1]
+    return F.mse_loss(outputs, targets, reduction="sum") / outputs.shape[1]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -36,9 +31,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         logits: (N, M, ways).
         labels: (N, M).
     """
-    from torch.nn import functional
-
-    total = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+    total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
     return total / logits.shape[1]
 
 
@@ -48,23 +41,22 @@ def squared_errors(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def accuracies(logits: Tensor, labels: Tensor) -> Tensor:
-    """The percentage of each task's examples with the highest logit at their label, (N,)."""
+    """The accuracy of each task in percent, (N,); NaN where a logit is not finite."""
     correct = (logits.argmax(-1) == labels).float()
-    # where a logit is not a number, neither is this
     return 100.0 * (correct + 0.0 * logits.sum(-1)).mean(1)
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What one wants of outputs: to be near a number, or to tell classes apart.
+class TaskType:
+    """Regression or classification.
 
     Attributes:
-        name: in a word.
+        name: the name in configs and messages.
         loss: of outputs and targets of stacked tasks, summed over tasks.
-        score: what each task is judged by, (N,).
-        metric: what that is called.
-        chunk: how many examples, in whole tasks, are worked on together: as many as the processor's
-            cache holds the activations of, about. It changes the time alone.
+        score: the metric of each task, (N,).
+        metric: how the score is called.
+        chunk: the number of examples, in whole tasks, that are computed together: about as many as
+            have their activations in the processor's cache. It affects the speed only.
     """
 
     name: str
@@ -74,14 +66,14 @@ class Kind:
     chunk: int
 
 
-REGRESSION = Kind(
+REGRESSION = TaskType(
     "regression",
     squared_error,
     squared_errors,
     Metric("error", "mean squared error", "examples", higher_is_better=False),
     chunk=4096,
 )
-CLASSIFICATION = Kind(
+CLASSIFICATION = TaskType(
     "classification",
     cross_entropy,
     accuracies,

@@ -2,7 +2,7 @@
 
     1   initialise θ                                        MAML.init
     2   while not done do                                   metarl.method.train
-    3       sample a batch of tasks                         SupervisedMethod.draw
+    3       sample a batch of tasks                         SupervisedMethod.sample_batch
     4       for all tasks do                                MAML.loss, for all of them at once
     5           sample K support examples
     6           evaluate ∇_θ of the task's loss
@@ -12,8 +12,8 @@
     10      update θ by the gradient of the adapted losses  metarl.optim.Adam
     11  end while
 
-Tasks are stacked: parameters are (N, ...), losses are summed over tasks, and the inner loop is the
-very same function as for a single one.
+Tasks are stacked: parameters are (N, ...), and losses are summed over tasks, so that the gradient
+of the sum is that of each task for its own parameters.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,12 +34,12 @@ from metarl.step_sizes import (
     step_sizes,
 )
 from metarl.supervised.method import SupervisedMethod
-from metarl.supervised.prediction import predict_with
+from metarl.supervised.prediction import predict
 from metarl.supervised.tasks import Episodes, Examples
 
 
 class MAML(SupervisedMethod):
-    """Learns parameters from which a gradient step on a few examples adapts a network."""
+    """Learns initial parameters from which a few gradient steps adapt a network to a task."""
 
     role: ClassVar[Role] = "meta-learner"
     adaptation_unit: ClassVar[AdaptationUnit | None] = GRADIENT_STEPS
@@ -47,22 +47,22 @@ class MAML(SupervisedMethod):
 
     @property
     def label(self) -> str:
-        """By the settings of its inner loop: ANIL, Meta-SGD and so on.
+        """The variant that the settings of the inner loop select: ANIL, Meta-SGD and so on.
 
-        Without convolution images are another problem, of which other figures were published.
+        Published accuracies on images without convolutions differ, so the label says so.
         """
         network = self.problem.network
-        plain = network.kind == "mlp" and network.for_images
-        return self.problem.config.inner.maml + ", no convolution" * bool(plain)
+        fully_connected = network.kind == "mlp" and network.for_images
+        return self.problem.config.inner.maml + ", no convolution" * bool(fully_connected)
 
     def init(self, generator: torch.Generator) -> Params:
-        """Line 1: θ, and step sizes where they are learned."""
+        """Line 1: θ, and the step sizes if they are learned."""
         tasks = self.problem.tasks("train")
         theta = self.problem.network.init(generator, tasks.shape, tasks.outputs)
         return meta_parameters(self.problem.config.inner, theta, self.problem.network.head(theta))
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
-        """Lines 4 to 9: the loss after the last step; other steps' where they have a weight."""
+        """Lines 4 to 9: the query loss after the last step, or a weighted sum over the steps."""
         settings, (inputs, targets) = self.problem.config.inner, episodes.query
         weights = step_weights(settings.steps, settings.multi_step_iterations, iteration)
         sizes = self.step_sizes(params, (settings.step_size,) * settings.steps)
@@ -79,11 +79,12 @@ class MAML(SupervisedMethod):
     def outputs(
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
     ) -> Iterator[Tensor]:
-        """What the network predicts before adaptation, and after each step."""
-        predict = predict_with(self.problem.config.evaluation.transductive)
+        """The network's predictions before adaptation, and after each step."""
         start = repeat(initial_params(params), len(inputs))
         for theta in self.adapted(start, support, self.step_sizes(params, step_sizes)):
-            yield predict(self.problem.network, theta, support, inputs)
+            yield predict(
+                self.problem.network, theta, support, inputs, self.problem.prediction_mode
+            )
 
     def adapted(
         self,
@@ -101,36 +102,37 @@ class MAML(SupervisedMethod):
             yield params
 
     def support_loss(self, params: Params, batch: Examples) -> Tensor:
-        """What an inner step lowers, summed over stacked tasks."""
+        """The loss of an inner step, summed over stacked tasks."""
         return self.problem.kind.loss(self.problem.network(params, batch[0]), batch[1])
 
-    def step_sizes(self, params: Params, given: Sequence[float]) -> list[StepSizes]:
-        """α of each step: these, or the learned ones in their place."""
+    def step_sizes(self, params: Params, fixed: Sequence[float]) -> list[StepSizes]:
+        """α of each step: the learned step sizes, or `fixed` if none are learned."""
         head = self.problem.network.head(split(params)[0])
-        return step_sizes(self.problem.config.inner, params, head, given)
+        return step_sizes(self.problem.config.inner, params, head, fixed)
 
     @property
     def schedule(self) -> tuple[float, ...]:
-        """The config's step size, the same for every step of the evaluation."""
+        """The config's step size for every step of the evaluation."""
         config = self.problem.config
         return (config.inner.step_size,) * config.evaluation.steps
 
     @property
-    def stage(self) -> str:
-        """Scores of training are those after the last step."""
+    def train_metric_suffix(self) -> str:
+        """Training metrics are measured after the last inner step."""
         return f"after_{self.problem.config.inner.steps}_steps"
 
-    def told(self, params: Params, step_sizes: Sequence[float]) -> tuple[float, ...]:
-        """Learned step sizes are told by their means."""
+    def reported_step_sizes(self, params: Params, step_sizes: Sequence[float]) -> tuple[float, ...]:
+        """The mean over parameters, if step sizes are learned."""
         return mean_step_sizes(self.step_sizes(params, step_sizes))
 
 
 def step_weights(steps: int, multi_step_iterations: int, iteration: int) -> list[float]:
-    """Of the query loss after 0, 1, ... inner steps.
+    """Weights of the query losses after 0, 1, ..., `steps` inner steps; they sum to 1.
 
-    MAML's is that after the last alone. In the first `multi_step_iterations` the other steps count
-    as well, and less and less (Antoniou et al. 2019, section 4): all alike at first.
+    MAML has the loss after the last step only. During the first `multi_step_iterations`, the losses
+    after earlier steps have weights that start equal and decrease linearly to zero (multi-step
+    loss, Antoniou et al. 2019, section 4).
     """
     span = multi_step_iterations
-    other = max(0.0, 1.0 - iteration / span) / steps if span else 0.0
-    return [0.0, *[other] * (steps - 1), 1.0 - (steps - 1) * other]
+    earlier = max(0.0, 1.0 - iteration / span) / steps if span else 0.0
+    return [0.0, *[earlier] * (steps - 1), 1.0 - (steps - 1) * earlier]

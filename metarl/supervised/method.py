@@ -1,10 +1,10 @@
-"""What every method of few-shot learning has in common: episodes in, an outer step, a curve out.
+"""The base class of supervised methods: sampling of episodes, the outer step, the evaluation.
 
-A paper's file derives from `SupervisedMethod` and implements three functions of parameters:
+A method derives from `SupervisedMethod` and implements three functions of parameters:
 
-    init      fresh parameters
-    loss      what training lowers, of stacked tasks
-    outputs   what is predicted of new inputs, stage after stage of adaptation
+    init      initial meta-parameters
+    loss      the training loss of stacked tasks
+    outputs   predictions for the queries, before adaptation and after each stage of it
 """
 
 import time
@@ -24,42 +24,58 @@ from metarl.optim import Objective
 from metarl.parallel import CPU, map_chunks, move, one_thread
 from metarl.params import Params, flatten
 from metarl.rng import make_rng
-from metarl.supervised.losses import CLASSIFICATION, REGRESSION, Kind
+from metarl.supervised.losses import CLASSIFICATION, REGRESSION, TaskType
 from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.tasks import Episodes, Examples
 
 
 class SupervisedMethod:
-    """Trains on episodes by the config's outer step, and evaluates on unseen ones.
+    """Trains on episodes with the config's outer step, and evaluates on held-out tasks.
 
-    Class attributes, beside those of `metarl.method.Method`:
-        kinds: what it can learn.
-        validates: whether it chooses something on validation tasks.
-        any_ways: whether tasks of the test may have more or fewer classes than `data.ways`.
+    Class attributes, in addition to those of `metarl.method.Method`:
+        kinds: the task types it supports.
+        needs_validation: whether it selects hyperparameters on validation tasks.
+        supports_other_ways: whether test tasks may have another number of classes than `data.ways`.
     """
 
     role: ClassVar[Role]
     adaptation_unit: ClassVar[AdaptationUnit | None]
     Settings: ClassVar[type[MethodSection]] = MethodSection
-    kinds: ClassVar[tuple[Kind, ...]] = (REGRESSION, CLASSIFICATION)
-    validates: ClassVar[bool] = False
-    any_ways: ClassVar[bool] = False
+    kinds: ClassVar[tuple[TaskType, ...]] = (REGRESSION, CLASSIFICATION)
+    needs_validation: ClassVar[bool] = False
+    supports_other_ways: ClassVar[bool] = False
     supports_distributed: ClassVar[bool] = False
+
+    # members that a subclass may override by their names of version 0.1
+    deprecated_names: ClassVar[dict[str, str]] = {
+        "draw": "sample_batch",
+        "named": "train_metrics",
+        "stage": "train_metric_suffix",
+        "validates": "needs_validation",
+        "any_ways": "supports_other_ways",
+        "told": "reported_step_sizes",
+    }
 
     def __init__(self, problem: SupervisedProblem) -> None:
         self.problem = problem
 
     @property
     def label(self) -> str:
-        """What to call it."""
+        """The name of the method in tables and plots."""
         raise NotImplementedError
 
     def init(self, generator: torch.Generator) -> Params:
-        """Fresh meta-parameters."""
+        """Initial meta-parameters."""
         raise NotImplementedError
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
-        """What training lowers, summed over stacked tasks, and the queries' outputs (N, M, O)."""
+        """The training loss, summed over stacked tasks, and the outputs for the queries (N, M, O).
+
+        Args:
+            params: the meta-parameters, not stacked.
+            episodes: examples of N tasks.
+            iteration: the number of completed iterations.
+        """
         raise NotImplementedError
 
     def outputs(
@@ -69,19 +85,19 @@ class SupervisedMethod:
 
         Args:
             params: the meta-parameters, not stacked.
-            support: examples of N tasks.
-            inputs: of the queries.
-            step_sizes: of the gradient steps, for a method that takes any.
+            support: the support sets of N tasks.
+            inputs: the queries.
+            step_sizes: of the gradient steps, if the method takes any.
         """
         raise NotImplementedError
 
     @property
     def ways(self) -> int | None:
-        """How many classes an episode of training has; as many as at the test where None."""
+        """The number of classes of a training task; None for that of the test tasks."""
         return None
 
-    def draw(self, iteration: int) -> Episodes:
-        """This process's episodes of an iteration."""
+    def sample_batch(self, iteration: int) -> Episodes:
+        """The meta-batch of an iteration: this process's shard of it."""
         config, settings = self.problem.config, self.problem.config.inner
         return self.problem.tasks("train", self.ways).sample(
             make_rng(config.seed, "tasks", iteration),
@@ -93,145 +109,153 @@ class SupervisedMethod:
 
     @property
     def examples(self) -> int:
-        """How many examples an iteration learns from."""
+        """The number of examples in an iteration."""
         settings, batch = self.problem.config.inner, self.problem.config.outer.meta_batch
-        each = self.ways or self.problem.data.ways or 1
-        return batch * each * (settings.shots + settings.queries)
+        classes = self.ways or self.problem.data.ways or 1
+        return batch * classes * (settings.shots + settings.queries)
 
     def chunk_size(self, episodes: Episodes) -> int:
-        """How many tasks are worked on together: what a problem of such examples suggests."""
+        """The number of tasks that are computed together."""
         return self.problem.chunk_size(episodes)
 
     @property
     def schedule(self) -> tuple[float, ...]:
-        """The step sizes of the evaluation, empty where there are no gradient steps."""
+        """The step sizes of the evaluation; empty if the method takes no gradient steps."""
         return ()
 
     @property
-    def stage(self) -> str:
-        """What the scores of training are called: after how many steps they are."""
+    def train_metric_suffix(self) -> str:
+        """The part of a training metric's name that says after which adaptation it is measured."""
         return "after_0_steps"
 
     @property
     def num_iterations(self) -> int:
-        """The config's iterations."""
+        """The number of training iterations."""
         return self.problem.config.outer.iterations
 
     @property
     def max_samples(self) -> int:
-        """How many examples training takes."""
+        """The number of examples used in training."""
         return self.num_iterations * self.examples
 
     @property
     def uses_lr_schedule(self) -> bool:
-        """Whether the outer step shrinks towards the last iteration."""
+        """Whether the outer step size depends on the number of iterations."""
         return self.problem.config.outer.anneal
 
     def initial_state(self) -> TrainingState:
-        """Before the first iteration."""
+        """The state before the first iteration."""
         return TrainingState(0, self.init(self.problem.generator()))
 
     def step(self, state: TrainingState) -> tuple[TrainingState, Metrics]:
-        """Draw episodes, and follow the gradient of their loss."""
+        """One iteration: sample a meta-batch, and take an outer step."""
         started = time.perf_counter()
-        episodes = self.draw(state.iteration)
-        drawn = time.perf_counter()
+        episodes = self.sample_batch(state.iteration)
+        sampled = time.perf_counter()
         objective = EpisodeObjective(self, episodes, state.iteration)
-        theta, optimizer, _ = self.problem.config.outer.step(  # type: ignore[attr-defined]
+        theta, opt_state, _ = self.problem.config.outer.step(  # type: ignore[attr-defined]
             state.params, objective, state.opt_state, state.iteration
         )
         samples = state.samples + self.examples
-        return TrainingState(state.iteration + 1, theta, optimizer, samples), {
-            **self.named(*objective.seen),
+        return TrainingState(state.iteration + 1, theta, opt_state, samples), {
+            **self.train_metrics(*objective.loss_and_score),
             "examples": float(self.examples),
             "time/iteration": time.perf_counter() - started,
-            "time/drawing": drawn - started,
+            "time/drawing": sampled - started,
             "time/communication": seconds_waited(),
         }
 
-    def named(self, loss: float, score: float) -> Metrics:
-        """The loss and the score of training by their names; a regression's loss is its score."""
+    def train_metrics(self, loss: float, score: float) -> Metrics:
+        """The metrics of an iteration by name. The score of regression is its loss."""
         metric = self.problem.metric
-        score_name = {f"{metric.name}/{self.stage}": score}
-        return score_name if self.problem.kind is REGRESSION else {"loss": loss, **score_name}
+        scores = {f"{metric.name}/{self.train_metric_suffix}": score}
+        return scores if self.problem.kind is REGRESSION else {"loss": loss, **scores}
 
     @one_thread()
     def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
-        """Adapt to the unseen tasks of the test."""
-        sizes = self.schedule if step_sizes is None else step_sizes
-        return self.curve("test", self.problem.config.evaluation.tasks, params, sizes)
+        """Adapt to the held-out tasks of the evaluation."""
+        step_sizes = self.schedule if step_sizes is None else step_sizes
+        return self.curve("test", self.problem.config.evaluation.tasks, params, step_sizes)
 
     def curve(
         self, split: str, number: int, params: Params, step_sizes: Sequence[float]
     ) -> AdaptationCurve:
-        """Adapt to so many unseen tasks of a split.
+        """Adapt to the first `number` evaluation tasks of a split.
 
         Raises:
-            FloatingPointError: if the outputs are not finite any more.
+            FloatingPointError: if an output is not finite.
         """
         tasks, scores = [], []
-        for episodes in self.problem.unseen(split, number):
+        for episodes in self.problem.evaluation_episodes(split, number):
             outputs = self.predictions(params, episodes, step_sizes)
             targets = episodes.query[1]
             tasks.append(episodes.tasks)
             scores.append(
                 torch.stack([self.problem.kind.score(o, targets) for o in outputs.unbind(1)], 1)
             )
-        broken = (~torch.isfinite(torch.cat(scores))).sum(0)
-        if broken.any():
-            step = int(broken.nonzero()[0])
-            fix = f"evaluate with evaluation.steps={step - 1}" if step > 1 else "train with less"
+        diverged = (~torch.isfinite(torch.cat(scores))).sum(0)
+        if diverged.any():
+            step = int(diverged.nonzero()[0])
+            fix = (
+                f"evaluate with evaluation.steps={step - 1}"
+                if step > 1
+                else "train with a smaller outer.learning_rate or inner.step_size"
+            )
             size = f" with step size {step_sizes[0]:g}" if step_sizes else ""
             raise FloatingPointError(
-                f"adaptation{size} diverges at step {step}, in {broken[step]} of {number} tasks; "
+                f"adaptation{size} diverges at step {step}, in {diverged[step]} of {number} tasks; "
                 f"{fix}"
             )
-        every = torch.cat(scores).double().numpy()
-        return AdaptationCurve(np.concatenate(tasks), every, self.told(params, step_sizes))
+        return AdaptationCurve(
+            np.concatenate(tasks),
+            torch.cat(scores).double().numpy(),
+            self.reported_step_sizes(params, step_sizes),
+        )
 
-    def told(self, params: Params, step_sizes: Sequence[float]) -> tuple[float, ...]:
-        """The step sizes that were taken, one number each."""
+    def reported_step_sizes(self, params: Params, step_sizes: Sequence[float]) -> tuple[float, ...]:
+        """One number for each step of the evaluation, for the curve."""
         return tuple(step_sizes)
 
     @torch.no_grad()
     def predictions(
         self, params: Params, episodes: Episodes, step_sizes: Sequence[float]
     ) -> Tensor:
-        """What is predicted of each task's queries, stage after stage, (N, K + 1, M, O)."""
+        """The outputs for each task's queries at each of K + 1 stages, (N, K + 1, M, O)."""
         params = move(params, self.problem.device)
 
-        def some(chunk: slice) -> Tensor:
-            part = on_device(episodes, chunk, self.problem.device)
+        def predict_chunk(chunk: slice) -> Tensor:
+            part = to_device(episodes, chunk, self.problem.device)
             outputs = self.outputs(params, part.support, part.query[0], step_sizes)
             return torch.stack([stage.cpu() for stage in outputs], dim=1)
 
         size = self.chunk_size(episodes)
-        return torch.cat(map_chunks(some, len(episodes.tasks), size))
+        return torch.cat(map_chunks(predict_chunk, len(episodes.tasks), size))
 
     def close(self) -> None:
-        """There is nothing to release."""
+        """Nothing to release."""
 
 
 @dataclass
 class EpisodeObjective:
-    """The mean loss of episodes, with its sign turned: what an outer step raises.
+    """The negative mean loss of a meta-batch, which an outer step maximises.
 
     Attributes:
-        method: whose loss it is.
-        episodes: this process's.
-        iteration: whose they are.
-        seen: mean loss, and score of the queries, once the gradient was asked for.
+        method: defines the loss.
+        episodes: this process's shard of the meta-batch.
+        iteration: the number of completed iterations.
+        loss_and_score: the mean loss and the mean score of the queries, at the parameters of the
+            first gradient; empty before.
     """
 
     method: SupervisedMethod
     episodes: Episodes
     iteration: int
-    seen: list[float] = field(default_factory=list)
+    loss_and_score: list[float] = field(default_factory=list)
 
     def minibatches(self) -> list[Objective]:
-        """Itself."""
+        """The objective itself: a meta-batch is not divided."""
         return [self]
 
     def gradient(self, theta: Params) -> tuple[Tensor, float]:
@@ -240,36 +264,38 @@ class EpisodeObjective:
         kind = method.problem.kind
         leaves = {name: leaf.to(device).detach().requires_grad_() for name, leaf in theta.items()}
 
-        def some(chunk: slice) -> tuple[Tensor, Tensor]:
-            part = on_device(self.episodes, chunk, device)
+        def chunk_gradient(chunk: slice) -> tuple[Tensor, Tensor]:
+            part = to_device(self.episodes, chunk, device)
             loss, outputs = method.loss(leaves, part, self.iteration)
             gradient = torch.autograd.grad(
                 loss, list(leaves.values()), allow_unused=True, materialize_grads=True
             )
             score = kind.score(outputs.detach(), part.query[1]).sum()
-            seen = torch.stack([loss.detach(), score])
-            return flatten(dict(zip(leaves, gradient, strict=True))), seen
+            values = torch.stack([loss.detach(), score])
+            return flatten(dict(zip(leaves, gradient, strict=True))), values
 
         number = len(self.episodes.tasks)
         size = method.chunk_size(self.episodes)
-        gradients, seen = zip(*map_chunks(some, number, size), strict=True)
-        total = torch.cat([torch.stack(gradients).sum(0), torch.stack(seen).sum(0)])
+        gradients, values = zip(*map_chunks(chunk_gradient, number, size), strict=True)
+        # losses are sums over tasks, so that chunks and processes add up; one message carries all
+        total = torch.cat([torch.stack(gradients).sum(0), torch.stack(values).sum(0)])
         means = mean_over_tasks(total, number).to(CPU)
-        self.seen = self.seen or means[-2:].tolist()  # before the first of several steps
+        # an outer step of several epochs evaluates the gradient again at later parameters
+        self.loss_and_score = self.loss_and_score or means[-2:].tolist()
         return -means[:-2], -float(means[-2])
 
     def value_and_kl(self, theta: Params) -> tuple[float, float]:
-        """Not defined: predictions have no divergence from what they were sampled with."""
+        """Not supported: there is no sampling distribution to measure a KL divergence from."""
         raise NotImplementedError
 
     def curvature(self, theta: Params, fraction: float) -> Callable[[Tensor], Tensor]:
-        """Not defined, for the same reason."""
+        """Not supported, for the same reason."""
         raise NotImplementedError
 
 
-def on_device(episodes: Episodes, chunk: slice, device: torch.device) -> Episodes:
-    """Some of the tasks, where they are worked on."""
-    (x, y), (more_x, more_y) = episodes.support, episodes.query
+def to_device(episodes: Episodes, chunk: slice, device: torch.device) -> Episodes:
+    """The tasks of a chunk, with their examples on a device."""
+    (x, y), (query_x, query_y) = episodes.support, episodes.query
     support = x[chunk].to(device), y[chunk].to(device)
-    query = more_x[chunk].to(device), more_y[chunk].to(device)
+    query = query_x[chunk].to(device), query_y[chunk].to(device)
     return Episodes(episodes.tasks[chunk], support, query)

@@ -1,6 +1,13 @@
-"""How an adapted network predicts: what its batch normalisation may see at the test."""
+"""Predictions for the queries of an episode, transductive or inductive.
+
+Batch normalisation uses the statistics of the batch. In a transductive evaluation the queries of a
+task are one batch (Finn et al. 2017). In an inductive one each query is predicted separately, so
+that the prediction for a query does not depend on the other queries (Nichol et al. 2018, section
+6.1).
+"""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,40 +16,35 @@ from metarl.networks import Network
 from metarl.params import Params
 from metarl.supervised.tasks import Examples
 
-# network, parameters of N tasks, their support sets, inputs (N, M, ...) -> outputs (N, M, O)
-Predict = Callable[[Network, Params, Examples, Tensor], Tensor]
+Mode = Literal["transductive", "inductive"]
 
 
-def transductive(network: Network, params: Params, support: Examples, inputs: Tensor) -> Tensor:
-    """All queries of a task in one batch, as in Finn et al. (2017)."""
-    return network(params, inputs)
+def predict(
+    network: Network, params: Params, support: Examples, inputs: Tensor, mode: Mode
+) -> Tensor:
+    """The outputs of an adapted network, (N, M, O).
 
+    An inductive prediction evaluates each query in one batch with the support set, from which the
+    statistics of batch normalisation then come.
 
-def beside_support(network: Network, params: Params, support: Examples, inputs: Tensor) -> Tensor:
-    """Queries in one batch with the support set."""
-    known = support[0]
-    return network(params, torch.cat([known, inputs], dim=1))[:, known.shape[1] :]
-
-
-def inductive(predict: Predict) -> Predict:
-    """The same for one query at a time, so that none tells anything about another.
-
-    Nichol et al. (2018), section 6.1: with `beside_support` the statistics are those of the support
-    set and of the one query.
+    Args:
+        network: the network.
+        params: its parameters, stacked over N tasks.
+        support: the support sets.
+        inputs: the queries, (N, M, ...).
+        mode: whether queries are predicted together.
     """
+    if mode == "transductive":
+        return network(params, inputs)
 
-    def alone(network: Network, params: Params, support: Examples, inputs: Tensor) -> Tensor:
-        outputs = [predict(network, params, support, one[:, None]) for one in inputs.unbind(1)]
-        return torch.cat(outputs, dim=1)
+    def predict_one(query: Tensor) -> Tensor:
+        return network(params, torch.cat([support[0], query], dim=1))[:, -1:]
 
-    return alone
-
-
-def queries_of(predict: Predict, together: bool) -> Predict:
-    """The same for all queries of a task together, as it is, or for each alone."""
-    return predict if together else inductive(predict)
+    return map_queries(predict_one, inputs, mode)
 
 
-def predict_with(all_queries: bool) -> Predict:
-    """`transductive`, or one query beside the support set."""
-    return queries_of(transductive if all_queries else beside_support, all_queries)
+def map_queries(function: Callable[[Tensor], Tensor], inputs: Tensor, mode: Mode) -> Tensor:
+    """Apply a function of queries (N, M, ...) to all of them together, or to one at a time."""
+    if mode == "transductive":
+        return function(inputs)
+    return torch.cat([function(query) for query in torch.split(inputs, 1, dim=1)], dim=1)

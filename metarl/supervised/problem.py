@@ -1,4 +1,4 @@
-"""A problem of few-shot regression or classification: tasks, a network, and their measure."""
+"""The problem of few-shot regression or classification: tasks, a network and a metric."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,26 +16,25 @@ from metarl.networks.context import WithContext
 from metarl.parallel import device_for
 from metarl.rng import make_rng, make_torch_rng
 from metarl.supervised.config import SupervisedConfig
-from metarl.supervised.losses import Kind
+from metarl.supervised.losses import TaskType
 from metarl.supervised.methods import METHODS
+from metarl.supervised.prediction import Mode
 from metarl.supervised.tasks import Data, Episodes, Tasks
 
-GROUP = 50  # tasks of an evaluation at a time: the images of all of them are a lot of memory
+GROUP = 50  # evaluation tasks that are in memory at a time: they may have many images
 
 
 @dataclass(frozen=True)
 class SupervisedProblem:
-    """What a config describes; see `metarl.method.Problem`.
+    """The problem that a config describes; see `metarl.method.Problem`.
 
     Attributes:
         config: the experiment.
-        given: data to take instead of those that the config names.
-        task_conditioned: whether inputs tell the task, as an oracle wants it.
-        context: how many context parameters the network has; see `metarl.context`.
+        task_conditioned: whether the task is part of the inputs, for an oracle.
+        context: the number of context parameters of the network; see `metarl.context`.
     """
 
     config: SupervisedConfig
-    given: Data | None = None
     task_conditioned: bool = False
     context: int = 0
 
@@ -43,42 +42,42 @@ class SupervisedProblem:
 
     @property
     def data(self) -> Data:
-        """Where tasks come from."""
-        return self.given or cast(Data, self.config.data)
+        """The section of the config that defines the tasks."""
+        return cast(Data, self.config.data)
 
     @property
     def network(self) -> Network:
-        """A function of parameters."""
+        """The network, with context parameters if the method has any."""
         network = cast(Network, self.config.network)
         return WithContext(network, self.context) if self.context else network
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TaskType:
         """Regression or classification."""
         return self.data.kind
 
     @property
     def metric(self) -> Metric:
-        """Accuracy of classification, error of regression."""
+        """The accuracy of classification, the mean squared error of regression."""
         return self.kind.metric
 
     @property
     def title(self) -> str:
-        """Such as `omniglot, 5-way 1-shot`."""
+        """A title such as `omniglot, 5-way 1-shot`."""
         return self.data.title(self.evaluation_shots, self.config.evaluation.ways)
 
     @property
     def data_hashes(self) -> dict[str, str]:
-        """Checksums of the images and of their split."""
+        """Checksums of the images and of their split, if any."""
         return self.data.hashes
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return device_for(self.config.device)
 
     def chunk_size(self, episodes: Episodes) -> int:
-        """How many tasks are worked on together; a GPU takes all at once."""
+        """The number of tasks that are computed together: all on a GPU."""
         if self.device.type != "cpu":
             return len(episodes.tasks)
         examples = episodes.support[0].shape[1] + episodes.query[0].shape[1]
@@ -86,7 +85,7 @@ class SupervisedProblem:
 
     @property
     def evaluation_settings(self) -> dict[str, Any]:
-        """The config's, with those of training where it gives none."""
+        """The settings of the evaluation; those it does not set are the training's."""
         return {
             **self.config.evaluation.model_dump(mode="json"),
             "ways": self.config.evaluation.ways or self.data.ways,
@@ -96,49 +95,57 @@ class SupervisedProblem:
 
     @property
     def evaluation_shots(self) -> int:
-        """Support points, or images of each class, in the evaluation."""
+        """The number of support examples in the evaluation; in classification, of each class."""
         return self.config.evaluation.shots or self.config.inner.shots
 
     @property
     def evaluation_queries(self) -> int:
-        """Query points, or images of each class, in the evaluation."""
+        """The number of query examples in the evaluation, in the same way."""
         return self.config.evaluation.queries or self.config.inner.queries
 
     def tasks(self, split: str, ways: int | None = None) -> Tasks:
-        """The tasks of a split, with another number of classes where one is given."""
+        """The tasks of a split; `ways` overrides the config's number of classes."""
         return self.data.tasks(split, self.task_conditioned, ways)
 
     def check(self) -> None:
-        """Raise UserError if there is no such device, or not the data that it takes."""
+        """Raise UserError if the device does not exist, or the data are missing or too few."""
         device_for(self.config.device)
         settings = self.config.inner
-        ways = getattr(self.config.method, "ways", None)  # of a method that trains on others
-        self.tasks("train", ways).check(settings.shots, settings.queries)
-        method, asked = METHODS.load(self.config.method.name), self.config.evaluation.ways
-        own = self.data.ways
-        if asked is not None and own is None:
-            raise UserError(f"evaluation.ways={asked}: {self.data.name} has no classes")
-        if asked not in (None, own) and not method.any_ways:
+        # methods that compare embeddings may train on more classes than they are evaluated on
+        train_ways = getattr(self.config.method, "ways", None)
+        self.tasks("train", train_ways).check(settings.shots, settings.queries)
+        method, name = METHODS.load(self.config.method.name), self.config.method.name
+        ways, data_ways = self.config.evaluation.ways, self.data.ways
+        if ways is not None and data_ways is None:
             raise UserError(
-                f"evaluation.ways={asked}: {self.config.method.name} tells {own} classes apart, as "
-                "it was trained to; leave it away, or train with another data.ways"
+                f"evaluation.ways={ways}: {self.data.name} has no classes; leave it out"
             )
-        for split in ("validation", "test") if method.validates else ("test",):
+        if ways not in (None, data_ways) and not method.supports_other_ways:
+            raise UserError(
+                f"evaluation.ways={ways}: {name} is trained to distinguish {data_ways} classes; "
+                "leave it out, or train with another data.ways"
+            )
+        for split in ("validation", "test") if method.needs_validation else ("test",):
             tasks = self.tasks(split, self.config.evaluation.ways)
             tasks.check(self.evaluation_shots, self.evaluation_queries)
 
     def describe(self, task: NDArray[np.float64]) -> str:
-        """A task of the test in words."""
+        """A description of a test task (T,)."""
         return self.tasks("test").describe(task)
 
     def generator(self) -> torch.Generator:
-        """The randomness of initial parameters."""
+        """The random generator of initial parameters."""
         return make_torch_rng(self.config.seed, "initialisation")
 
-    def unseen(self, split: str, number: int) -> Iterator[Episodes]:
-        """So many tasks of the evaluation, some at a time; the first ones of any number are alike.
+    @property
+    def prediction_mode(self) -> Mode:
+        """Whether the queries of an evaluation task are predicted together."""
+        return "transductive" if self.config.evaluation.transductive else "inductive"
 
-        Every group is drawn whole, so that another number keeps the first tasks.
+    def evaluation_episodes(self, split: str, number: int) -> Iterator[Episodes]:
+        """The first `number` evaluation tasks of a split, in groups.
+
+        Each group is sampled as a whole, so that task i does not depend on the number of tasks.
         """
         settings = self.config.evaluation
         tasks, seed = self.tasks(split, settings.ways), settings.seed

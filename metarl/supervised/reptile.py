@@ -1,8 +1,8 @@
-"""Reptile (Nichol et al. 2018), algorithm 2, batched: towards where tasks' parameters end up.
+"""Reptile (Nichol et al. 2018), Algorithm 2: θ moves towards the parameters adapted to each task.
 
-Each task takes a few steps of gradient descent from θ, on one minibatch of its examples after the
-other, and θ moves towards the mean of where they arrive. Nothing is differentiated through the
-steps, and the examples that tasks are judged by are not learned from.
+Each task takes a few steps of gradient descent from θ to θ'_i, each on one minibatch of its support
+set. The outer step is θ ← θ + ε/n Σ (θ'_i − θ). No second derivatives are computed, and the query
+set is used for the training score only.
 """
 
 from typing import ClassVar
@@ -23,7 +23,7 @@ from metarl.supervised.tasks import Episodes, Examples
 
 
 class Reptile(MAML):
-    """Learns parameters that are near those of every task."""
+    """Learns parameters that are close to those of every task."""
 
     label: ClassVar[str] = "Reptile"
     Settings: ClassVar[type[MethodSection]] = ReptileSettings
@@ -34,44 +34,44 @@ class Reptile(MAML):
             problem.config.inner,
             ["learned_step_sizes", "multi_step_iterations"],
             problem.config.method,
-            "which has no loss of the queries to differentiate",
+            "which does not differentiate a query loss",
         )
-        if self.batch > self.support:
+        if self.batch > self.support_size:
             raise UserError(
-                f"method.batch={self.batch} is more than the {self.support} examples of a support "
-                "set; lower it, or raise inner.shots"
+                f"method.batch={self.batch} is more than the {self.support_size} examples of a "
+                "support set; lower it, or raise inner.shots"
             )
 
     @property
-    def support(self) -> int:
-        """How many examples of a task there are to learn from."""
+    def support_size(self) -> int:
+        """The number of examples in a task's support set."""
         return self.problem.config.inner.shots * (self.problem.data.ways or 1)
 
     @property
     def batch(self) -> int:
-        """How many of them an inner step takes."""
+        """The number of examples in an inner step."""
         settings = self.problem.config.method
         assert isinstance(settings, ReptileSettings)
-        return settings.batch or self.support
+        return settings.batch or self.support_size
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
-        """½ |θ − θ'|² of each task, θ' being constant: the gradient is θ − θ' (section 5.2)."""
+        """½ |θ − θ'|² of each task with constant θ', whose gradient is θ − θ' (section 5.2)."""
         settings = self.problem.config.inner
         start = repeat({name: leaf.detach() for name, leaf in params.items()}, len(episodes.tasks))
         sizes = self.step_sizes(params, (settings.step_size,) * settings.steps)
         batches = self.minibatches(episodes.support, iteration)
         adapted = adapt(self.support_loss, start, batches, sizes, gradient=reverse)
-        apart = [(leaf - adapted[name]).square().sum() for name, leaf in params.items()]
+        squares = [(leaf - adapted[name]).square().sum() for name, leaf in params.items()]
         with torch.no_grad():
             outputs = self.problem.network(adapted, episodes.query[0])
-        return 0.5 * torch.stack(apart).sum(), outputs
+        return 0.5 * torch.stack(squares).sum(), outputs
 
     def minibatches(self, support: Examples, iteration: int) -> list[Examples]:
-        """Of each inner step: all examples in random order, and again once there are none left."""
+        """The minibatch of each inner step: examples in random order, reshuffled when used up."""
         rng = make_rng(self.problem.config.seed, "minibatches", iteration)
         steps = self.problem.config.inner.steps
-        rounds = -(-steps * self.batch // self.support)
-        order = np.concatenate([rng.permutation(self.support) for _ in range(rounds)])
-        chosen = torch.from_numpy(order[: steps * self.batch].reshape(steps, self.batch))
+        epochs = -(-steps * self.batch // self.support_size)
+        order = np.concatenate([rng.permutation(self.support_size) for _ in range(epochs)])
+        indices = torch.from_numpy(order[: steps * self.batch].reshape(steps, self.batch))
         inputs, targets = support
-        return [(inputs[:, some], targets[:, some]) for some in chosen]
+        return [(inputs[:, rows], targets[:, rows]) for rows in indices]

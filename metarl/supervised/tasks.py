@@ -1,19 +1,15 @@
-"""Tasks of supervised learning: a few examples to adapt to, and others to be judged by."""
-
-from __future__ import annotations
+"""Tasks of few-shot learning: a support set to adapt to, and a query set to evaluate on."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from metarl.supervised.losses import Kind
+from metarl.supervised.losses import TaskType
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Examples = tuple["Tensor", "Tensor"]
+Examples = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -21,9 +17,9 @@ class Episodes:
     """Examples of N tasks.
 
     Attributes:
-        tasks: (N, T), what they are.
+        tasks: the task parameters, (N, T).
         support: inputs (N, K, ...) and targets, to adapt to.
-        query: the same, to be judged by.
+        query: inputs and targets to evaluate on.
     """
 
     tasks: NDArray[np.float64]
@@ -36,15 +32,15 @@ class Tasks(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an input, (S,) or (C, H, W)."""
+        """The shape of an input, (S,) or (C, H, W)."""
 
     @property
     def outputs(self) -> int:
-        """O, how many outputs a network for one task has."""
+        """O, the number of outputs of a network for one task."""
 
     @property
     def all_outputs(self) -> int:
-        """How many a network for all tasks at once has: more where tasks have classes."""
+        """The number of outputs of a network for all tasks: the number of all classes."""
 
     def check(self, shots: int, queries: int) -> None:
         """Raise UserError if there are too few examples for tasks of this size."""
@@ -57,47 +53,47 @@ class Tasks(Protocol):
         queries: int,
         shard: slice = slice(None),
     ) -> Episodes:
-        """Draw tasks, and examples of each.
+        """Sample tasks, and examples of each.
 
         Args:
             rng: the source of randomness.
-            num_tasks: how many to draw.
-            shots: examples to adapt to, in classification of each class.
-            queries: the same for those to be judged by.
-            shard: which of the tasks to return; what is drawn does not depend on it.
+            num_tasks: the number of tasks.
+            shots: the number of support examples; in classification, of each class.
+            queries: the number of query examples, in the same way.
+            shard: the tasks to return. The sampled values do not depend on it.
         """
 
     def describe(self, task: NDArray[np.float64]) -> str:
-        """A task in words."""
+        """A description of a task (T,)."""
 
 
 class Data(Protocol):
-    """A section of the config that tells where tasks come from; see `metarl.supervised.data`."""
+    """A section of the config that defines the tasks; see `metarl.supervised.data`."""
 
     @property
     def name(self) -> str:
-        """What a config calls it, such as `omniglot`."""
+        """The name in a config, such as `omniglot`."""
 
     @property
-    def kind(self) -> Kind:
-        """Whether numbers or classes are to be predicted."""
+    def kind(self) -> TaskType:
+        """Regression or classification."""
 
     @property
     def hashes(self) -> dict[str, str]:
-        """Checksums of what was read, where anything was."""
+        """Checksums of the data that were read, if any."""
 
     @property
     def ways(self) -> int | None:
-        """How many classes a task has, of each of which a shot is an example; None of numbers."""
+        """The number of classes of a task; None in regression."""
 
     def title(self, shots: int, ways: int | None = None) -> str:
-        """Such as `omniglot, 5-way 1-shot`, with another number of classes where one is given."""
+        """A title such as `omniglot, 5-way 1-shot`; `ways` overrides the config's number."""
 
     def tasks(self, split: str, task_conditioned: bool = False, ways: int | None = None) -> Tasks:
-        """The tasks of `train`, `validation` or `test`.
+        """The tasks of a split.
 
         Args:
-            split: which.
-            task_conditioned: whether inputs tell the task, for an oracle.
-            ways: how many classes a task has, in place of the config's number.
+            split: `train`, `validation` or `test`.
+            task_conditioned: whether the task is part of the inputs, for an oracle.
+            ways: the number of classes of a task; the config's if None.
         """
