@@ -11,14 +11,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.config.sections import MethodSection, reject_settings
+from metarl.config.sections import (
+    Fraction,
+    MethodSection,
+    NonNegativeFloat,
+    PositiveInt,
+    UnitInterval,
+    reject_settings,
+)
 from metarl.distributed import mean_over_tasks
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
@@ -29,7 +36,6 @@ from metarl.optim import Objective
 from metarl.parallel import map_chunks, one_thread
 from metarl.params import Params, flatten, repeat
 from metarl.rl.advantages import discounted_returns
-from metarl.rl.methods import RL2Settings
 from metarl.rl.outer_loop import PolicyLearner, curve, outer_step
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, Memory, Noise
 from metarl.rl.problem import PolicyProblem
@@ -38,6 +44,23 @@ from metarl.rl.trajectories import Distribution, Rollouts, Trajectories, to_samp
 from metarl.rng import RngKey
 
 VALUE = "value."
+
+
+class RL2Settings(MethodSection):
+    """The trials, the recurrent network, and PPO.
+
+    A trial has `episodes` episodes; a task has `inner.episodes_per_task` trials. The outer step is
+    `outer: {algorithm: adam, epochs: ...}`, with `minibatches` steps in each epoch.
+    """
+
+    name: Literal["rl2"] = "rl2"
+    episodes: PositiveInt = 2
+    hidden_size: PositiveInt = 64
+    clip: Fraction = 0.2
+    gae_lambda: UnitInterval = 0.95
+    minibatches: PositiveInt = 4
+    value_weight: NonNegativeFloat = 0.5
+    entropy_weight: NonNegativeFloat = 0.005
 
 
 @dataclass(frozen=True)
@@ -154,7 +177,7 @@ class RL2(PolicyLearner):
     label: ClassVar[str] = "RL²"
     adaptation_unit: ClassVar[AdaptationUnit | None] = EPISODES
     Settings: ClassVar[type[MethodSection]] = RL2Settings
-    outer_steps: ClassVar[tuple[str, ...]] = RL2Settings.outer_steps
+    outer_steps: ClassVar[tuple[str, ...]] = ("adam",)
 
     def __init__(self, problem: PolicyProblem) -> None:
         super().__init__(problem)

@@ -9,9 +9,31 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from metarl.config.sections import InnerSection, MethodSection, PositiveInt, reject_settings
 from metarl.params import Params
 
 CONTEXT = "context"
+
+
+class ContextSettings(MethodSection):
+    """CAVIA: `context` is the number of context parameters.
+
+    Their step size is `inner.step_size`. It is larger than for a whole network, because they are
+    few and far from the output.
+    """
+
+    context: PositiveInt = 5
+
+
+def context_size(inner: InnerSection, method: MethodSection) -> int:
+    """The number of context parameters.
+
+    Raises:
+        UserError: if the inner loop is configured to adapt other parameters.
+    """
+    reject_settings(inner, ["adapt"], method, "which adapts context parameters only")
+    assert isinstance(method, ContextSettings)
+    return method.context
 
 
 def with_context(params: Params, size: int) -> Params:

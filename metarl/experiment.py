@@ -7,22 +7,18 @@ are reported together.
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from metarl.config.registry import Registry
 from metarl.config.safe_yaml import LARGEST, parse_yaml
-from metarl.config.sections import RENAMED, Source, current_name, section_of
+from metarl.config.sections import RENAMED, Source, current_name
 from metarl.errors import UserError, did_you_mean
 from metarl.io import read_bytes
-from metarl.networks import NETWORKS
-from metarl.optim import OPTIMIZERS
-from metarl.rl.config import Config, PolicyConfig
-from metarl.supervised.config import DATA, OWN_NETWORK, OWN_TASKS, SupervisedConfig
+from metarl.rl.config import OUTER, Config, PolicyConfig
+from metarl.supervised.config import NETWORK, TASKS, SupervisedConfig
 
 AnyConfig = Config | SupervisedConfig
 TRUST_VARIABLE = "METARL_TRUST_CODE"
@@ -237,14 +233,10 @@ def _full_name(name: str) -> str:
     return "network.kind" if name == "network.name" else name
 
 
-def _settings(registry: Registry, own: str, kind: str) -> Collection[str]:
-    return section_of(registry, kind, own=own).model_fields
-
-
 # the settings that choose the kind of a section, and the settings of a kind
 KINDS: dict[str, Callable[[str], Collection[str]]] = {
-    "outer.algorithm": partial(_settings, OPTIMIZERS, ""),
-    "network.kind": partial(_settings, NETWORKS, OWN_NETWORK),
-    "data.name": partial(_settings, DATA, OWN_TASKS),
+    "outer.algorithm": lambda name: OUTER.schema(name).model_fields,
+    "network.kind": lambda name: NETWORK.schema(name).model_fields,
+    "data.name": lambda name: TASKS.schema(name).model_fields,
     "policy.network": PolicyConfig.settings_of,
 }

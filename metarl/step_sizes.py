@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from metarl.config.sections import ContextSettings, InnerSection, MethodSection, reject_settings
+from metarl.config.sections import InnerSection
 from metarl.context import CONTEXT
 from metarl.params import Params
 
@@ -77,17 +77,6 @@ def step_sizes(
     return [
         {name: size[min(step, last)] for name, size in alpha.items()} for step in range(len(given))
     ]
-
-
-def check_context(settings: InnerSection, method: MethodSection) -> int:
-    """How many context parameters a method has.
-
-    Raises:
-        UserError: if the inner loop is told to adapt something else.
-    """
-    reject_settings(settings, ["adapt"], method, "whose context alone adapts")
-    assert isinstance(method, ContextSettings)
-    return method.context
 
 
 def mean_step_sizes(sizes: Sequence[StepSizes]) -> tuple[float, ...]:

@@ -14,10 +14,8 @@ from metarl.method import ADAPTATION_UNITS, PROBLEMS
 from metarl.networks import NETWORKS
 from metarl.optim import OPTIMIZERS
 from metarl.rl.methods import METHODS as RL_METHODS
-from metarl.rl.methods import SETTINGS as RL_SETTINGS
 from metarl.supervised.config import DATA
 from metarl.supervised.methods import METHODS as SUPERVISED_METHODS
-from metarl.supervised.methods import SETTINGS as SUPERVISED_SETTINGS
 
 ROOT = Path(__file__).parent.parent
 REGISTRIES = [PROBLEMS, RL_METHODS, SUPERVISED_METHODS, OPTIMIZERS, NETWORKS, DATA, FAMILIES]
@@ -101,8 +99,8 @@ def test_a_method_tells_what_others_need_to_know_of_it(registry, name: str) -> N
     assert method.role in ("meta-learner", "baseline")
     assert method.adaptation_unit in (*ADAPTATION_UNITS.values(), None)
     assert method.label
-    settings = RL_SETTINGS if registry is RL_METHODS else SUPERVISED_SETTINGS
-    assert method.Settings is settings.get(name, MethodSection)
+    assert issubclass(method.Settings, MethodSection)
+    assert method.Settings(name=name).name == name
     for member in ("num_iterations", "max_samples", "uses_lr_schedule", "supports_distributed"):
         assert hasattr(method, member)
     for verb in ("initial_state", "step", "evaluate", "close"):

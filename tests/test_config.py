@@ -327,6 +327,35 @@ def test_a_method_names_the_outer_steps_that_serve_it() -> None:
         load_config("point_navigation", ["method=fractions:Fraction"])
 
 
+OLD_METHOD = """
+from metarl.rl.maml import MAML
+
+
+class Methods:
+    Settings, role, label, outer_steps = MAML.Settings, MAML.role, MAML.label, MAML.outer_steps
+    __init__, initial_state, step = MAML.__init__, MAML.initial_state, MAML.step
+
+
+class Old(Methods):
+    axis = "gradient steps"
+    updates, budget = MAML.num_iterations, MAML.max_samples
+    anneals, distributes = MAML.uses_lr_schedule, MAML.supports_distributed
+
+    def adaptation_curve(self, params, step_sizes=None):
+        return "adapted"
+"""
+
+
+def test_a_custom_method_may_have_the_member_names_of_version_0_1(in_users_folder: Path) -> None:
+    (in_users_folder / "old_methods.py").write_text(OLD_METHOD)
+    config = load_config("quickstart", ["method=old_methods:Old"])
+    with pytest.warns(DeprecationWarning, match="adaptation_curve is deprecated"):
+        method = load_method(config)
+    assert method.evaluate({}) == "adapted"
+    with pytest.raises(UserError, match="it lacks evaluate or adaptation_curve"):
+        load_config("quickstart", ["method=old_methods:Methods"])
+
+
 @pytest.mark.parametrize("config", ["quickstart", "sinusoid"])
 @pytest.mark.parametrize(
     ("settings", "label"),

@@ -63,37 +63,6 @@ def test_who_names_a_run_that_is_not_there_is_told_so_before_torch_is_imported()
     assert not any(seen.values()), seen
 
 
-def test_a_mistake_in_a_config_is_told_before_torch_is_imported() -> None:
-    seen = imported_until(
-        "train quickstart --set outer.iteratons=3",
-        "train quickstart --set outer.max_kl=-1",
-        "train quickstart --set inner.step_size=far",
-        "train quickstart --set method=mmal",
-        "train quickstart --set method.clip=2",
-        "train quickstart --set family.settings.x=3",
-        "sweep quickstart --set inner.step_size=0.1,0.2 --set inner.stps=2",
-        "train point_navigation_promp --set outer.iteratons=3",
-        "train point_navigation_promp --set method.clip=2",
-        "train point_navigation_promp --set outer.algorithm=trpo",
-        "train point_navigation_rl2 --set method.episode=3",
-        "train half_cheetah_direction_rl2 --set inner.step_size=far",
-    )
-    # the family says itself whether its settings are right
-    assert set().union(*seen.values()) <= {"gymnasium", "mujoco"}, seen
-
-
-def test_so_is_one_in_a_config_about_networks() -> None:
-    seen = imported_until(
-        "train sinusoid --set outer.iteratons=3",
-        "train sinusoid --set data.amplitud=3",
-        "train omniglot_5way_1shot --set network.filters=x",
-        "train omniglot_5way_1shot_mlp --set network.hidden_sizes=0",
-        "train omniglot_5way_1shot_prototypical --set method.ways=1",
-        "train omniglot_5way_1shot_prototypical --set outer.iteratons=3",
-    )
-    assert not any(seen.values()), seen
-
-
 @pytest.mark.slow
 def test_a_training_imports_neither_plots_nor_another_trainer(tmp_path: Path) -> None:
     # as far as its evaluation, which draws a plot

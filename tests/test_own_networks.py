@@ -228,7 +228,10 @@ def test_the_baselines_of_supervised_learning_take_it(mine: Path) -> None:
     [
         ({**POINT, "policy": {"network": "my_networks:Nett"}}, "has no class 'Nett'"),
         ({**POINT, "policy": {"network": "fractions:Fraction"}}, "must be a torch.nn.Module"),
-        ({**POINT, "policy": {"settings": {"width": 1}}}, "policy.settings: are those of"),
+        (
+            {**POINT, "policy": {"settings": {"width": 1}}},
+            "policy.settings: needs a custom network",
+        ),
         (
             {**POINT, "policy": {"network": "my_networks:Net", "hidden_sizes": [3]}},
             "policy.hidden_sizes: belongs to the multilayer perceptron",

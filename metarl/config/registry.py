@@ -1,24 +1,24 @@
-"""What names stand for: `maml`, `ant-goal`, `conv4`, or `package.module:Class` of one's own.
+"""Names in configs: `maml`, `ant-goal`, `conv4`, or `package.module:Class` for custom classes.
 
-A registry holds import strings, so that nothing is imported before it is asked for, and no two
-packages need to import each other to be known to both.
+A registry maps names to import strings. A module is imported when one of its names is loaded, so
+that packages can be registered without importing each other.
 """
 
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from metarl.errors import UserError, did_you_mean
 
 
 class Registry(Mapping[str, str]):
-    """Import strings by name, in the order in which they are to be listed.
+    """Import strings by name, in the order in which they are listed.
 
     Args:
-        kind: what is registered, in a word or two, for messages.
+        kind: the kind of the entries in error messages, such as "task family".
         entries: `module:attribute` by name.
     """
 
@@ -35,18 +35,17 @@ class Registry(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def load(self, name: str, members: tuple[str, ...] = ()) -> Any:
-        """What a name stands for, imported.
+    def load(self, name: str, members: Sequence[str] = ()) -> Any:
+        """Import the object that a name stands for.
 
         Args:
-            name: one of this registry's, or `package.module:Class`, found on the Python path or in
-                the working directory.
-            members: what a class of one's own must have. A function, or a class without them, is
-                refused before it could be called.
+            name: a registered name, or `package.module:Class` on the Python path or in the working
+                directory.
+            members: the attributes that a custom class must have, such as `"step"`, or
+                `"evaluate or adaptation_curve"` for alternatives.
 
         Raises:
-            UserError: if there is no such name, it stands for something else, or it needs a package
-                that is not installed.
+            UserError: if the name is unknown, the class lacks a member, or a package is missing.
         """
         if name in self._entries:
             module, _, attribute = self._entries[name].partition(":")
@@ -62,38 +61,42 @@ class Registry(Mapping[str, str]):
         if ":" not in name:
             raise UserError(
                 f"there is no {self.kind} {name!r}{did_you_mean(name, self)}; there are "
-                f"{', '.join(self)}, or package.module:Class for one of your own"
+                f"{', '.join(self)}, or package.module:Class for a custom one"
             )
-        return self._imported(name, members)
+        return self._load_custom(name, members)
 
-    def _imported(self, name: str, members: tuple[str, ...]) -> Any:
+    def _load_custom(self, name: str, members: Sequence[str]) -> Any:
         module_name, _, attribute = name.partition(":")
-        if (here := os.getcwd()) not in sys.path:
-            sys.path.insert(0, here)
+        if (directory := os.getcwd()) not in sys.path:
+            sys.path.insert(0, directory)
         try:
             if module_name.startswith("."):
-                raise ImportError("it is relative to nothing")
+                raise ImportError("relative imports are not supported")
             module = importlib.import_module(module_name)
         except (ImportError, ValueError) as error:
             raise UserError(
                 f"{self.kind} {name!r}: cannot import {module_name!r} ({error}); run from the "
-                "folder that holds it, or put that on PYTHONPATH"
+                "folder that contains it, or add that folder to PYTHONPATH"
             ) from error
-        except (Exception, SystemExit) as error:  # a stranger's module may raise whatever it likes
+        except (Exception, SystemExit) as error:  # a custom module may raise anything
             raise UserError(
                 f"{self.kind} {name!r}: importing {module_name!r} raised {type(error).__name__} "
-                f"({error}); mend that module"
+                f"({error}); fix that module"
             ) from error
-        found = getattr(module, attribute, None)
-        if not isinstance(found, type):
-            classes = [known for known, value in vars(module).items() if isinstance(value, type)]
+        loaded = getattr(module, attribute, None)
+        if not isinstance(loaded, type):
+            classes = [key for key, value in vars(module).items() if isinstance(value, type)]
             raise UserError(
                 f"{self.kind} {name!r}: module {module_name!r} has no class {attribute!r}"
                 f"{did_you_mean(attribute, classes)}"
             )
-        if lacking := [member for member in members if not hasattr(found, member)]:
-            raise UserError(f"{name!r} is not a {self.kind}: it lacks {', '.join(lacking)}")
-        return found
+        if missing := [
+            member
+            for member in members
+            if not any(hasattr(loaded, alternative) for alternative in member.split(" or "))
+        ]:
+            raise UserError(f"{name!r} is not a {self.kind}: it lacks {', '.join(missing)}")
+        return loaded
 
 
 def make(
@@ -101,19 +104,20 @@ def make(
     name: str,
     factory: Callable[..., Any],
     settings: Mapping[str, Any],
-    offered: Mapping[str, Any] | None = None,
+    optional: Mapping[str, Any] | None = None,
 ) -> Any:
-    """What a name stands for, made with its settings.
+    """Construct an object from its settings.
 
     Args:
-        kind: what it is, in a word or two, for messages.
-        name: as the user gave it.
-        factory: the class, or a function.
+        kind: its kind in error messages, such as "network".
+        name: its name in the config.
+        factory: a class or a function.
         settings: keyword arguments.
-        offered: more of them, each given only where the factory takes it and no setting does.
+        optional: further keyword arguments, each passed only if the factory has a parameter of this
+            name and `settings` has no value for it.
 
     Raises:
-        UserError: if there is no such setting, or it cannot be made with these.
+        UserError: if the factory has no such parameter, or raises an error.
     """
     try:
         parameters = inspect.signature(factory).parameters
@@ -126,13 +130,12 @@ def make(
                 f"{kind} {name!r} has no setting {setting!r}"
                 f"{did_you_mean(setting, parameters)}; it has {', '.join(parameters) or 'none'}"
             )
-    taken = {word: value for word, value in (offered or {}).items() if word in parameters}
+    arguments = {key: value for key, value in (optional or {}).items() if key in parameters}
     try:
-        return factory(**{**taken, **settings})
+        return factory(**{**arguments, **settings})
     except (TypeError, ValueError) as error:
         raise UserError(f"{kind} {name!r} does not accept its settings: {error}") from error
     except (Exception, SystemExit) as error:
         raise UserError(
-            f"{kind} {name!r} cannot be made: its constructor raised "
-            f"{type(error).__name__} ({error})"
+            f"{kind} {name!r} cannot be constructed: it raised {type(error).__name__} ({error})"
         ) from error

@@ -16,7 +16,6 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
-    WrapValidator,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -111,69 +110,64 @@ class SectionError(ValueError):
         self.errors = errors
 
 
-def section_of(
-    registry: Registry,
-    name: str,
-    members: tuple[str, ...] = ("model_validate",),
-    own: str = "",
-    settings: Mapping[str, type["Section"]] | None = None,
-) -> type[Section]:
-    """The section of what a name stands for; the arguments are those of `one_of`."""
-    if settings is not None and name in registry:
-        return settings.get(name, MethodSection)
-    found: Any = registry.load(name, () if own else members)
-    if own and not issubclass(found, Section):
-        module, _, attribute_of_own = own.partition(":")
-        found = getattr(importlib.import_module(module), attribute_of_own)
-    schema: type[Section] = found if settings is None else found.Settings
-    return schema
+@dataclass(frozen=True)
+class Discriminated:
+    """A section whose schema depends on one of its settings, the tag.
 
+    `validate` is for pydantic's `WrapValidator`. In place of a mapping it accepts the tag alone.
 
-def one_of(
-    registry: Registry,
-    tag: str,
-    default: str,
-    members: tuple[str, ...] = ("model_validate",),
-    own: str = "",
-    settings: Mapping[str, type["Section"]] | None = None,
-) -> WrapValidator:
-    """Validates a section whose schema is that of what it names.
-
-    Args:
-        registry: where the names stand.
-        tag: the setting that names, such as `algorithm`; the name alone is a section of defaults.
-        default: the name where the section has none.
-        members: what a class of one's own must have.
-        own: the import string of the section for classes of one's own that are no sections.
-        settings: the sections of methods, which are none themselves, and may take long to import:
-            who is registered and not here has a name alone. A class of one's own has `Settings`.
+    Attributes:
+        registry: the classes that the tag can name. A custom class is given by `module:Class`.
+        tag: the setting, such as `algorithm`.
+        default: its default.
+        members: the attributes that a custom class must have.
+        fallback: import string of the section for custom classes that are not sections.
     """
 
-    def validate(value: Any, as_section: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    registry: Registry
+    tag: str
+    default: str = ""
+    members: tuple[str, ...] = ("model_validate",)
+    fallback: str = ""
+
+    def schema(self, name: str) -> type[Section]:
+        """The schema for a tag: the class itself, its attribute `Settings`, or the fallback.
+
+        Raises:
+            UserError: if there is no such class, or it lacks a member.
+        """
+        loaded = self.registry.load(name, self.members)
+        if self.fallback and not issubclass(loaded, Section):
+            module, _, attribute = self.fallback.partition(":")
+            loaded = getattr(importlib.import_module(module), attribute)
+        schema: type[Section] = getattr(loaded, "Settings", loaded)
+        return schema
+
+    def validate(
+        self, value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
+        """Validate the section by the schema for its tag."""
+        if isinstance(value, Section):
+            return validate(value)
         if isinstance(value, str | type):
-            value = {tag: value}
+            value = {self.tag: value}
         if not isinstance(value, Mapping):
-            if isinstance(value, Section):
-                return as_section(value)
             raise ValueError(f"must be a section with settings of its own, not {value!r}")
-        name = _to_import_string(value.get(tag, default))
+        name = _to_import_string(value.get(self.tag, self.default))
         if not isinstance(name, str):
-            raise ValueError(f"{tag}: must be a name, not {name!r}")
-        value = {**value, tag: name}
+            raise ValueError(f"{self.tag}: must be a name, not {name!r}")
         try:
-            schema = section_of(registry, name, members, own, settings)
+            schema = self.schema(name)
         except UserError as error:
             if ":" in name:
-                raise ValueError(f"{tag}: {error}") from error
-            names = " or ".join(map(repr, registry))
-            raise ValueError(f"{tag}: must be {names}, not {name!r}") from error
+                raise ValueError(f"{self.tag}: {error}") from error
+            names = " or ".join(map(repr, self.registry))
+            raise ValueError(f"{self.tag}: must be {names}, not {name!r}") from error
         try:
-            section = schema.model_validate(value, context=info.context)
+            section = schema.model_validate({**value, self.tag: name}, context=info.context)
         except ValidationError as error:
             raise SectionError(schema, error) from error
-        return as_section(section)
-
-    return WrapValidator(validate)
+        return validate(section)
 
 
 class OuterSection(Section):
@@ -246,19 +240,15 @@ def reject_settings(
             )
 
 
-class ContextSettings(MethodSection):
-    """CAVIA: `context` is the number of context parameters.
-
-    Context parameters start at zero for each task and are all that adapts. Their step size is
-    `inner.step_size`. It is larger than for a whole network, because they are few and far from the
-    output.
-    """
-
-    context: PositiveInt = 5
-
-
 # the members that a custom method must have, see `metarl.method.Method`
-METHOD_MEMBERS = ("Settings", "role", "label", "initial_state", "step")
+METHOD_MEMBERS = (
+    "Settings",
+    "role",
+    "label",
+    "initial_state",
+    "step",
+    "evaluate or adaptation_curve",  # the latter is its name in version 0.1
+)
 
 
 class Experiment(Section):

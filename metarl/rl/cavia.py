@@ -6,11 +6,11 @@ MAML whose inner loop adapts nothing but a few further inputs of the policy, fro
 from dataclasses import replace
 from typing import ClassVar
 
-from metarl.config.sections import ContextSettings, MethodSection
+from metarl.config.sections import MethodSection
+from metarl.context import ContextSettings, context_size
 from metarl.errors import UserError
 from metarl.rl.maml import MAML
 from metarl.rl.problem import PolicyProblem
-from metarl.step_sizes import check_context
 
 
 class CAVIA(MAML):
@@ -20,7 +20,7 @@ class CAVIA(MAML):
     Settings: ClassVar[type[MethodSection]] = ContextSettings
 
     def __init__(self, problem: PolicyProblem) -> None:
-        size = check_context(problem.config.inner, problem.config.method)
+        size = context_size(problem.config.inner, problem.config.method)
         if problem.policy.image:
             raise UserError(
                 f"family.name: {problem.title} shows images, beside which method cavia has no "

@@ -18,6 +18,7 @@ from metarl.config.sections import (
     BatchUnit,
     ConfigMapping,
     Device,
+    Discriminated,
     Experiment,
     Fraction,
     HiddenSizes,
@@ -31,17 +32,18 @@ from metarl.config.sections import (
     Section,
     UnitInterval,
     config_error,
-    one_of,
 )
 from metarl.errors import UserError
 from metarl.optim import OPTIMIZERS, TrustRegion
-from metarl.rl.methods import MEMBERS, METHODS, SETTINGS
+from metarl.rl.methods import MEMBERS, METHODS
 
 if TYPE_CHECKING:
     from metarl.envs import TaskFamily
 
 MLP, IMAGE_NETWORK = "mlp", "cnn"
 MLP_SETTINGS = ("hidden_sizes", "activation", "output_scale")
+METHOD = Discriminated(METHODS, "name", "maml", MEMBERS)
+OUTER = Discriminated(OPTIMIZERS, "algorithm", "trpo")
 POLICY_NETWORKS = Registry("policy network", {IMAGE_NETWORK: "metarl.networks.cnn:CNN"})
 
 
@@ -196,16 +198,13 @@ class Config(Experiment):
             is first used, since `metarl.rl.PolicyProblem` may be given another one.
     """
 
-    method: Annotated[
-        SerializeAsAny[MethodSection],
-        one_of(METHODS, "name", "maml", MEMBERS, settings=SETTINGS),
-    ] = Field(default="maml", validate_default=True)
+    method: Annotated[SerializeAsAny[MethodSection], WrapValidator(METHOD.validate)] = Field(
+        default="maml", validate_default=True
+    )
     family: FamilyConfig
     policy: PolicyConfig = PolicyConfig()
     inner: InnerConfig = InnerConfig()
-    outer: Annotated[SerializeAsAny[OuterSection], one_of(OPTIMIZERS, "algorithm", "trpo")] = (
-        TrustRegion()
-    )
+    outer: Annotated[SerializeAsAny[OuterSection], WrapValidator(OUTER.validate)] = TrustRegion()
     evaluation: EvaluationConfig = EvaluationConfig()
     baseline: BaselineConfig = BaselineConfig()
     seed: NonNegativeInt = 1
@@ -247,8 +246,7 @@ class Config(Experiment):
     def check(self) -> None:
         """Check that the method supports the outer step."""
         method, algorithm = self.method, self.outer.algorithm
-        declared = METHODS.load(method.name) if method.name not in METHODS else method
-        steps = getattr(declared, "outer_steps", tuple(OPTIMIZERS))
+        steps = METHODS.load(method.name).outer_steps
         if algorithm not in steps:
             raise ValueError(
                 f"outer.algorithm: must be {' or '.join(map(repr, steps))} for method "

@@ -6,21 +6,31 @@ adaptation are credited with the return after it as well, by their log-probabili
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from metarl.config.sections import MethodSection
+from metarl.config.sections import MethodSection, PositiveFloat
 from metarl.distributed import mean_over_tasks
 from metarl.optim import Objective
 from metarl.params import Params
 from metarl.rl.losses import surrogate
 from metarl.rl.maml import MAML
 from metarl.rl.meta_objective import MetaObjective
-from metarl.rl.methods import EMAMLSettings
 from metarl.rl.policies import Densities
 from metarl.rl.trajectories import Rollouts, Samples
+
+
+class EMAMLSettings(MethodSection):
+    """`credit` is the weight of the credit that actions before adaptation get.
+
+    A weight of 1 takes the mean over time steps, as every surrogate here does. The paper's
+    derivation sums over the K episodes of a task, which is K times as much of a noisy signal.
+    """
+
+    name: Literal["e_maml"] = "e_maml"
+    credit: PositiveFloat = 1.0
 
 
 @dataclass(frozen=True)

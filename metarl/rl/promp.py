@@ -6,19 +6,30 @@ policy that the inner steps start from is penalised (equations 12 to 14).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from metarl.config.sections import MethodSection
+from metarl.config.sections import Fraction, MethodSection, NonNegativeFloat
 from metarl.optim import Objective
 from metarl.params import Params
 from metarl.rl.losses import clipped_surrogate, mean_kl
 from metarl.rl.maml import MAML
 from metarl.rl.meta_objective import MetaObjective
-from metarl.rl.methods import ProMPSettings
 from metarl.rl.policies import Densities
 from metarl.rl.trajectories import Rollouts, Samples
+
+
+class ProMPSettings(MethodSection):
+    """The ratio is clipped to 1 ± `clip`; `kl_penalty` is η, on the mean over inner steps.
+
+    The paper's outer step is `outer: {algorithm: adam, epochs: 5}`. Its inner loss is the
+    likelihood ratio, whose meta-gradient has a low variance (section 5.1).
+    """
+
+    name: Literal["promp"] = "promp"
+    clip: Fraction = 0.3
+    kl_penalty: NonNegativeFloat = 5e-4
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,8 @@ class ProMP(MAML):
 
     label: ClassVar[str] = "ProMP"
     Settings: ClassVar[type[MethodSection]] = ProMPSettings
-    outer_steps: ClassVar[tuple[str, ...]] = ProMPSettings.outer_steps
+    # no TRPO: its line search cannot compare clipped surrogates
+    outer_steps: ClassVar[tuple[str, ...]] = ("adam",)
 
     def objective(self, rollouts: Rollouts) -> Objective:
         """What the outer step improves."""

@@ -7,8 +7,8 @@ at zero for each task.
 from dataclasses import replace
 from typing import ClassVar
 
-from metarl.config.sections import ContextSettings, MethodSection
-from metarl.step_sizes import check_context
+from metarl.config.sections import MethodSection
+from metarl.context import ContextSettings, context_size
 from metarl.supervised.losses import REGRESSION, TaskType
 from metarl.supervised.maml import MAML
 from metarl.supervised.problem import SupervisedProblem
@@ -23,5 +23,5 @@ class CAVIA(MAML):
     kinds: ClassVar[tuple[TaskType, ...]] = (REGRESSION,)
 
     def __init__(self, problem: SupervisedProblem) -> None:
-        size = check_context(problem.config.inner, problem.config.method)
+        size = context_size(problem.config.inner, problem.config.method)
         super().__init__(replace(problem, context=size))

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, WrapValidator
 
 from metarl.config.registry import Registry
 from metarl.config.sections import (
     ConfigMapping,
     Device,
+    Discriminated,
     Experiment,
     InnerSection,
     MethodSection,
@@ -17,12 +18,11 @@ from metarl.config.sections import (
     PositiveFloat,
     PositiveInt,
     Section,
-    one_of,
 )
 from metarl.networks import NETWORKS, Network
 from metarl.optim import GRADIENT_OPTIMIZERS, Adam
 from metarl.supervised.losses import REGRESSION
-from metarl.supervised.methods import MEMBERS, METHODS, SETTINGS
+from metarl.supervised.methods import MEMBERS, METHODS
 
 if TYPE_CHECKING:
     from metarl.supervised.tasks import Data
@@ -38,8 +38,14 @@ DATA = Registry(
         "dataset": "metarl.supervised.data:Dataset",
     },
 )
-OWN_TASKS = "metarl.supervised.custom_tasks:CustomTasks"
-OWN_NETWORK = "metarl.networks.module:ModuleNetwork"  # of a torch.nn.Module
+METHOD = Discriminated(METHODS, "name", "maml", MEMBERS)
+TASKS = Discriminated(
+    DATA, "name", members=(), fallback="metarl.supervised.custom_tasks:CustomTasks"
+)
+NETWORK = Discriminated(
+    NETWORKS, "kind", members=(), fallback="metarl.networks.module:ModuleNetwork"
+)
+OUTER = Discriminated(GRADIENT_OPTIMIZERS, "algorithm", "adam")
 
 
 class InnerConfig(InnerSection):
@@ -106,20 +112,17 @@ class SupervisedConfig(Experiment):
         UserError: with one line for each invalid setting.
     """
 
-    method: Annotated[
-        SerializeAsAny[MethodSection],
-        one_of(METHODS, "name", "maml", MEMBERS, settings=SETTINGS),
-    ] = Field(default="maml", validate_default=True)
-    data: Annotated[SerializeAsAny[Section], one_of(DATA, "name", "", own=OWN_TASKS)]
+    method: Annotated[SerializeAsAny[MethodSection], WrapValidator(METHOD.validate)] = Field(
+        default="maml", validate_default=True
+    )
+    data: Annotated[SerializeAsAny[Section], WrapValidator(TASKS.validate)]
     network: Annotated[
         SerializeAsAny[Section],
-        one_of(NETWORKS, "kind", "", own=OWN_NETWORK),
+        WrapValidator(NETWORK.validate),
         BeforeValidator(_name_to_kind),
     ]
     inner: InnerConfig = InnerConfig()
-    outer: Annotated[
-        SerializeAsAny[OuterSection], one_of(GRADIENT_OPTIMIZERS, "algorithm", "adam")
-    ] = Adam()
+    outer: Annotated[SerializeAsAny[OuterSection], WrapValidator(OUTER.validate)] = Adam()
     evaluation: EvaluationConfig = EvaluationConfig()
     baseline: BaselineConfig = BaselineConfig()
     seed: NonNegativeInt = 1

@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from metarl.config.registry import Registry
 from metarl.config.sections import (
     METHOD_MEMBERS,
-    ContextSettings,
     Fraction,
     MethodSection,
     NonNegativeInt,
@@ -119,15 +118,3 @@ class MetaLSTMSettings(MethodSection):
 
     name: Literal["meta_lstm"] = "meta_lstm"
     hidden_size: PositiveInt = 20
-
-
-# whose name is not here has no settings but those of the whole experiment
-SETTINGS: dict[str, type[MethodSection]] = {
-    "reptile": ReptileSettings,
-    "cavia": ContextSettings,
-    "prototypical": PrototypicalSettings,
-    "matching": MatchingSettings,
-    "siamese": SiameseSettings,
-    "mann": MANNSettings,
-    "meta_lstm": MetaLSTMSettings,
-}
