@@ -40,7 +40,7 @@ __all__ = [
     "vectorise",
 ]
 
-# imported when they are asked for: other families, and supervised learning, do without MuJoCo
+# imported on first use: other families do not need MuJoCo
 _MUJOCO = {
     "ant_direction": "metarl.envs.ant",
     "ant_goal": "metarl.envs.ant",

@@ -1,4 +1,4 @@
-"""The contract of a task family, as a check that anyone can run on their own."""
+"""`check_family`, which tests whether a task family conforms to the protocol."""
 
 from typing import Any
 
@@ -20,25 +20,25 @@ VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
 
 
 def check_family(family: TaskFamily, num_envs: int = 4) -> None:
-    """Find out whether a family keeps the contract that training relies on.
+    """Check whether a family conforms to the protocol that training relies on.
 
-    What training looks at, it looks at with the same functions; only what it cannot see, such as
-    whether equal seeds give equal episodes, is looked at here alone.
+    Shapes, types and finiteness are checked with the functions that training uses; determinism and
+    partial resets, which training cannot observe, are checked here only.
 
     Args:
         family: the family.
-        num_envs: size of the vector environment to try; at least 2.
+        num_envs: size of the vector environment; at least 2.
 
     Raises:
-        UserError: with the first thing that is wrong, in a sentence.
+        UserError: describing the first violation.
     """
     check_members(family, type(family).__name__)
     family = flat_family(family)
     tasks = checked_tasks(family, np.random.default_rng(0), num_envs)
-    again = checked_tasks(family, np.random.default_rng(0), num_envs)
+    repeated = checked_tasks(family, np.random.default_rng(0), num_envs)
     _expect(
-        np.array_equal(tasks, again),
-        "sample_tasks must draw from the passed generator alone: two equal ones gave other tasks",
+        np.array_equal(tasks, repeated),
+        "sample_tasks must use the given generator only: two equal generators gave different tasks",
     )
     _expect(isinstance(family.describe(tasks[0]), str), "describe must return a string")
 
@@ -51,26 +51,27 @@ def check_family(family: TaskFamily, num_envs: int = 4) -> None:
             "make and make_vec must have the same spaces",
         )
         _expect(envs.num_envs == num_envs, f"make_vec({num_envs}) made {envs.num_envs}")
-        first, rewards = _episode(envs, tasks, family.horizon)
-        second, rewards_again = _episode(envs, tasks, family.horizon)
+        observations, rewards = _episode(envs, tasks, family.horizon)
+        repeated_episode = _episode(envs, tasks, family.horizon)
         _expect(
-            np.array_equal(first, second) and np.array_equal(rewards, rewards_again),
+            np.array_equal(observations, repeated_episode[0])
+            and np.array_equal(rewards, repeated_episode[1]),
             "two episodes with the same seeds, tasks and actions must be the same",
         )
-        others = checked_tasks(family, np.random.default_rng(1), num_envs)
-        _, other_rewards = _episode(envs, others, family.horizon)
+        other_tasks = checked_tasks(family, np.random.default_rng(1), num_envs)
+        _, other_rewards = _episode(envs, other_tasks, family.horizon)
         _expect(
             not np.array_equal(rewards, other_rewards),
-            "rewards must depend on the task given to reset(options={'task': tasks})",
+            "rewards must depend on the task passed to reset(options={'task': tasks})",
         )
-        _check_reset_of_some(envs, tasks)
+        _check_partial_reset(envs, tasks)
     finally:
         env.close()
         envs.close()
 
 
 def _episode(envs: VectorEnv, tasks: NDArray[np.float64], horizon: int) -> tuple[Any, Any]:
-    """Observations, and rewards until each episode's end or the horizon."""
+    """Observations and rewards of one episode, zero after its end."""
     shape = envs.num_envs, envs.single_observation_space.shape[0]  # type: ignore[index] # flat
     rng = np.random.default_rng(0)
     observation, _ = envs.reset(seed=0, options={"task": tasks})
@@ -85,14 +86,13 @@ def _episode(envs: VectorEnv, tasks: NDArray[np.float64], horizon: int) -> tuple
         observations.append(np.where(alive[:, None], observation, 0.0))
         if not alive.any():
             break
-    seen, paid = np.array(observations, np.float64), np.array(rewards)
-    _expect(bool(np.isfinite(seen).all()), "observations must be finite")
-    _expect(bool(np.isfinite(paid).all()), "rewards must be finite")
-    return seen, paid
+    _expect(bool(np.isfinite(observations).all()), "observations must be finite")
+    _expect(bool(np.isfinite(rewards).all()), "rewards must be finite")
+    return np.array(observations), np.array(rewards)
 
 
 def _step(envs: VectorEnv, rng: np.random.Generator) -> Any:
-    """A step with actions as a new policy draws them: those of a Box are not within its bounds."""
+    """Step with random actions; like a policy's, those of a Box may lie outside its bounds."""
     space: gym.Space[Any] = envs.single_action_space
     if isinstance(space, gym.spaces.Discrete):
         return envs.step(rng.integers(space.n, size=envs.num_envs))
@@ -103,22 +103,22 @@ def _step(envs: VectorEnv, rng: np.random.Generator) -> Any:
         if envs.action_space.contains(actions.astype(envs.action_space.dtype)):
             raise
         raise UserError(
-            f"a step must take any action that a normal distribution draws, but raised {error!r}; "
+            f"step must accept any action drawn from a normal distribution, but raised {error!r}; "
             "wrap the environment in gymnasium.wrappers.ClipAction, and before that in "
             "RescaleAction if its bounds are not -1 and 1"
         ) from error
 
 
-def _check_reset_of_some(envs: VectorEnv, tasks: NDArray[np.float64]) -> None:
+def _check_partial_reset(envs: VectorEnv, tasks: NDArray[np.float64]) -> None:
     envs.reset(seed=0, options={"task": tasks})
     before, *_ = _step(envs, np.random.default_rng(0))
     before = np.array(before)
-    some = np.arange(envs.num_envs) == 0
-    after, _ = envs.reset(options={"task": tasks, "reset_mask": some})
+    reset_mask = np.arange(envs.num_envs) == 0
+    after, _ = envs.reset(options={"task": tasks, "reset_mask": reset_mask})
     _expect(
-        np.array_equal(before[~some], after[~some]),
-        "reset(options={'reset_mask': some}) must leave alone the sub-environments that are not "
-        "among these; metarl.envs.vectorise makes a vector environment that does",
+        np.array_equal(before[~reset_mask], after[~reset_mask]),
+        "reset(options={'reset_mask': mask}) must not change the sub-environments outside the "
+        "mask; metarl.envs.vectorise makes a vector environment that conforms",
     )
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the point world, rasterised with numpy."""
+"""Images of point navigation, rasterised with numpy."""
 
 from itertools import pairwise
 
@@ -9,20 +9,20 @@ from PIL import Image, ImageDraw, ImageFont
 from metarl.envs.world import Floats, Frame
 
 SIZE = 480
-# Okabe and Ito's palette: told apart by colour-blind readers
+# Okabe and Ito's palette, which colour-blind readers can distinguish
 GOAL, TRAIL, POINT, ORIGIN = (0, 158, 115), (86, 180, 233), (0, 114, 178), (120, 120, 120)
 
 
 def draw_point_world(trail: Floats, goal: Floats, half_width: float) -> Frame:
-    """The path so far, its end, the origin, and the goal, both with their names.
+    """Draw the path, the current position, the origin and the goal, the latter two with labels.
 
     Args:
-        trail: (steps, 2), positions from the first to the present.
+        trail: positions from the first to the current one, (steps, 2).
         goal: (2,).
-        half_width: of the square that goals come from; it is outlined.
+        half_width: half the side of the square of goals, which is outlined.
 
     Returns:
-        A picture (480, 480, 3).
+        An RGB image (480, 480, 3).
     """
     canvas = np.full((SIZE, SIZE, 3), 255, dtype=np.uint8)
     extent = 1.4 * half_width
@@ -50,17 +50,17 @@ def draw_point_world(trail: Floats, goal: Floats, half_width: float) -> Frame:
             centre = start + t * (end - start)
             column = int((centre[0] + extent) / unit)
             row = int((extent - centre[1]) / unit)
-            # only the pixels around: a disc over the whole canvas would take a second a frame
+            # only the nearby pixels: discs over the whole canvas would take a second per frame
             if 1 <= column < SIZE - 1 and 1 <= row < SIZE - 1:
                 canvas[row - 1 : row + 2, column - 1 : column + 2] = TRAIL
     paint(disc(trail[-1], 3 * pixel), POINT)
-    picture = Image.fromarray(canvas)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(18)
-    asked = f"goal ({goal[0]:+.2f}, {goal[1]:+.2f})"
-    for place, words, colour in ((origin, "start", ORIGIN), (goal, asked, GOAL)):
-        # towards the middle, where there is room; above or below, off the marker
+    image = Image.fromarray(canvas)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(18)
+    goal_label = f"goal ({goal[0]:+.2f}, {goal[1]:+.2f})"
+    for place, label, colour in ((origin, "start", ORIGIN), (goal, goal_label, GOAL)):
+        # towards the middle of the image, and above or below the marker
         across = "l" if place[0] < 0.0 else "r"
         anchor, away = (f"{across}a", 14) if place[1] > 0.0 else (f"{across}d", -14)
         at = ((place[0] + extent) / unit, (extent - place[1]) / unit + away)
-        draw.text(at, words, colour, font, anchor, stroke_width=3, stroke_fill=(255, 255, 255))
-    return np.asarray(picture).copy()
+        draw.text(at, label, colour, font, anchor, stroke_width=3, stroke_fill=(255, 255, 255))
+    return np.asarray(image).copy()

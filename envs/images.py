@@ -1,8 +1,8 @@
-"""Images as observations: laid out in one row, so that whatever works on rows of numbers works.
+"""Flattening of image observations, so that samplers and storage handle vectors only.
 
-A Box of three axes is an image, its channels first or last, whichever axis is shorter. Every
-observation becomes a row (C·H·W,) of numbers in 0...1, channels first; its space remembers the
-image's shape, so that a policy can see it as one.
+A Box with three axes is an image; its channels are on the shorter of the first and the last axis.
+Observations become vectors (C·H·W,) of values in 0...1, channels first. Their space, `FlatImage`,
+holds the image's shape, from which a convolutional policy restores the image.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from metarl.envs.vector import NativeTaskFamily
 
 
 class FlatImage(gym.spaces.Box):
-    """Rows of an image's numbers.
+    """The space of flattened images.
 
     Args:
-        original: a Box of three axes.
+        original: a Box with three axes.
 
     Attributes:
         image_shape: (C, H, W).
@@ -45,34 +45,34 @@ class FlatImage(gym.spaces.Box):
         return -3 if self.channels_first else -1
 
     def flatten(self, images: Any) -> NDArray[np.float32]:
-        """Images (..., H, W, C) or (..., C, H, W), as the original has them, to rows (..., S)."""
+        """Flatten images (..., H, W, C) or (..., C, H, W) of the original space to (..., S)."""
         array = np.moveaxis(np.asarray(images, dtype=np.float32), self._axis, -3)
-        rows: NDArray[np.float32] = (array - np.float32(self._offset)) * np.float32(self._factor)
-        return rows.reshape(*rows.shape[:-3], -1)
+        scaled: NDArray[np.float32] = (array - np.float32(self._offset)) * np.float32(self._factor)
+        return scaled.reshape(*scaled.shape[:-3], -1)
 
 
 def is_image(space: gym.Space[Any]) -> bool:
-    """Whether a space is a Box of three axes."""
+    """Whether a space is a Box with three axes."""
     return isinstance(space, gym.spaces.Box) and len(space.shape) == 3
 
 
 def flat_space(space: gym.Space[Any]) -> gym.Space[Any]:
-    """The space of rows of an image; every other space as it is."""
+    """Flatten an image space; return other spaces unchanged."""
     return FlatImage(space) if is_image(space) else space  # type: ignore[arg-type] # a Box
 
 
 def flat_env(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """An environment whose images are rows; one without images as it is."""
+    """Flatten the images of an environment; return one without images unchanged."""
     return _FlatEnv(env) if is_image(env.observation_space) else env
 
 
 def flat_envs(envs: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
-    """The same of a vector environment."""
+    """Flatten the images of a vector environment; return one without images unchanged."""
     return _FlatVectorEnv(envs) if is_image(envs.single_observation_space) else envs
 
 
 def flat_family(family: TaskFamily) -> TaskFamily:
-    """A family whose images are rows; one without images as it is."""
+    """Flatten the images of a family; return one without images unchanged."""
     if isinstance(family, NativeTaskFamily | ImageFamily):
         return family
     env = family.make()
@@ -85,14 +85,12 @@ def flat_family(family: TaskFamily) -> TaskFamily:
 
 @dataclass(frozen=True)
 class ImageFamily(FamilyWrapper):
-    """A family like another, whose observations, images there, are rows of numbers in 0...1."""
+    """A family whose image observations are flattened to values in 0...1."""
 
     def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        """A single environment."""
         return _FlatEnv(self.family.make(render_mode))
 
     def make_vec(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
-        """A vector environment."""
         return _FlatVectorEnv(self.family.make_vec(num_envs))
 
 

@@ -141,7 +141,9 @@ class MujocoWorld:
         self._sensors = self.robot.sense(self.batch)
         return self.robot.motion(self.batch, self._sensors, before, self.dt)
 
-    def step(self, actions: NDArray[Any], active: Mask) -> tuple[Floats, Mask]:
+    def step(
+        self, actions: NDArray[Any], active: Mask, rng: Callable[[int], np.random.Generator]
+    ) -> tuple[Floats, Mask]:
         """Advance the active simulations by one environment step.
 
         Raises:

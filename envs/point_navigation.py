@@ -1,4 +1,4 @@
-"""Point navigation (Finn et al. 2017, section 5.3): walk to a goal that the observation hides."""
+"""Point navigation to a goal that is not observed (Finn et al. 2017, section 5.3)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,12 +30,14 @@ class PointWorld:
         self._trails: dict[int, list[Floats]] = {}
 
     def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
-        """To the origin; nothing is drawn."""
+        """Move the selected points to the origin; nothing is random."""
         self._positions[selected] = 0.0
         self._trails = {i: trail for i, trail in self._trails.items() if not selected[i]}
 
-    def step(self, actions: NDArray[Any], active: Mask) -> tuple[Floats, Mask]:
-        """Move by the clipped action; the reward is minus the distance to the goal."""
+    def step(
+        self, actions: NDArray[Any], active: Mask, rng: Callable[[int], np.random.Generator]
+    ) -> tuple[Floats, Mask]:
+        """Move by the clipped action; the reward is −‖s' − g‖₂."""
         velocity = MAX_SPEED * np.clip(actions, -1.0, 1.0).astype(np.float64)
         self._positions += velocity * active[:, None]
         offset = self._positions - self.tasks
@@ -45,11 +47,10 @@ class PointWorld:
         return rewards, np.all(np.abs(offset) < TOLERANCE, axis=-1)
 
     def observe(self) -> Floats:
-        """Positions (num, 2)."""
         return self._positions.copy()
 
     def render(self, index: int) -> Frame:
-        """The plane, the goal, the point, and its path since rendering began in this episode."""
+        """An image of the goal and the point, with its path since the episode's first render."""
         trail = self._trails.setdefault(index, [self._positions[index].copy()])
         return draw_point_world(np.array(trail), self.tasks[index], self._half_width)
 
@@ -59,14 +60,14 @@ class PointWorld:
 
 @dataclass(frozen=True)
 class PointNavigation(NativeTaskFamily):
-    """Goals uniform in a square around the origin, where the point starts.
+    """A point starts at the origin; goals are uniform in a square around it.
 
-    The action is a velocity: clipped to [−1, 1] and scaled to ±0.1 on both axes, as the released
-    code normalises it. The observation is the position; the reward is −‖s' − g‖₂; an episode ends
-    within 0.01 of the goal on both axes.
+    The action is a velocity, clipped to [−1, 1] and scaled to ±0.1 on both axes, as in the released
+    code. The observation is the position; the reward is −‖s' − g‖₂; an episode terminates within
+    0.01 of the goal on both axes.
 
     Attributes:
-        half_width: of the square that goals are drawn from.
+        half_width: half the side of the square of goals.
         horizon: H.
     """
 
@@ -80,13 +81,10 @@ class PointNavigation(NativeTaskFamily):
             raise ValueError(f"half_width must be positive, not {self.half_width}")
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
-        """Goals (num_tasks, 2)."""
         return rng.uniform(-self.half_width, self.half_width, (num_tasks, 2))
 
     def describe(self, task: Floats) -> str:
-        """The goal in words."""
         return f"reach ({task[0]:+.2f}, {task[1]:+.2f})"
 
     def world(self, num: int, num_threads: int = 0) -> PointWorld:
-        """Plain numpy; there is nothing to thread."""
         return PointWorld(num, self.half_width)

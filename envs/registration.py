@@ -1,4 +1,4 @@
-"""Registers the families with gymnasium, as single and as native vector environments."""
+"""Registers the families with gymnasium, as single and vector environments."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ IDS = {
 
 
 def make_single(family: str, render_mode: str | None = None, **settings: Any) -> TaskEnv:
-    """The entry point of gymnasium.make; `settings` are the family's."""
+    """The entry point of `gymnasium.make`; `settings` are passed to the family."""
     return TaskEnv(FAMILIES.load(family)(**settings), render_mode)
 
 
@@ -30,7 +30,7 @@ def make_vector(
     render_mode: str | None = None,
     **settings: Any,
 ) -> BatchedEnv:
-    """The vector entry point of gymnasium.make_vec; `settings` are the family's."""
+    """The vector entry point of `gymnasium.make_vec`; `settings` are passed to the family."""
     return BatchedEnv(
         FAMILIES.load(family)(**settings),
         num_envs,
@@ -41,7 +41,7 @@ def make_vector(
 
 
 def register() -> None:
-    """Make the ids known; a second call changes nothing."""
+    """Register the ids; calling it again has no effect."""
     for env_id, (family, horizon) in IDS.items():
         if env_id not in gym.registry:
             gym.register(

@@ -1,8 +1,8 @@
-"""Observations on one scale, whatever their units are.
+"""Observation scaling.
 
-A robot's observation has angles of a tenth of a radian beside velocities of five radians a second.
-The first layer of a policy then hears the velocities alone, and one gradient step turns their
-weights by several hundred times as much as those of the angles.
+The observation of a robot holds angles of about 0.1 rad and velocities of about 5 rad/s. Unscaled,
+the velocities dominate the first layer of a policy, and a gradient step changes their weights
+several hundred times as much as those of the angles.
 """
 
 from collections.abc import Sequence
@@ -18,60 +18,59 @@ from metarl.envs.images import FlatImage
 from metarl.envs.world import Floats
 from metarl.errors import UserError
 
-EPISODES = 100
-# what hardly varies under random actions is not blown up to the size of what does
-LARGEST = 5.0
-# what spreads as an episode goes on, by this factor from its second quarter to its last, is a place
-# in the world or the like: random actions get nowhere, and a policy that does sees it many times as
-# large, so that it is not blown up at all
-SPREADING = 1.4
+NUM_EPISODES = 100
+# observations that hardly vary under random actions are mostly noise, which must not be amplified
+MAX_FACTOR = 5.0
+# A standard deviation that grows by this ratio from the second quarter of the episodes to the last
+# belongs to something unbounded, such as a position. A trained policy moves much further than
+# random actions do, so such observations are never amplified.
+GROWTH_RATIO = 1.4
 
 
 def measure_scale(family: TaskFamily) -> tuple[float, ...]:
-    """One over the standard deviation of each observation under random actions, at most 5.
+    """Measure 1 / standard deviation of each observation under random actions, at most 5.
 
-    What spreads as an episode goes on, such as the distance run, is multiplied by 1 at most. The
-    same for every seed of an experiment and for every method: tasks, starts and actions are drawn
-    from streams of their own.
+    The factor is at most 1 for observations whose spread grows during an episode, such as a
+    position. Seeds are fixed: the result is the same for every method and seed of an experiment.
 
     Args:
-        family: with flat observations (S,).
+        family: a family with flat observations (S,).
 
     Returns:
         S factors, with two significant digits.
     """
-    envs = family.make_vec(EPISODES)
+    envs = family.make_vec(NUM_EPISODES)
     try:
         _check_flat(envs.single_observation_space)
         envs.action_space.seed(0)
-        tasks = checked_tasks(family, np.random.default_rng(0), EPISODES)
+        tasks = checked_tasks(family, np.random.default_rng(0), NUM_EPISODES)
         observations, _ = envs.reset(seed=0, options={"task": tasks})
-        seen, active = [np.array(observations)], np.ones(EPISODES, dtype=bool)
+        batches, active = [np.array(observations)], np.ones(NUM_EPISODES, dtype=bool)
         for _ in range(family.horizon - 1):
             observations, _, terminated, truncated, _ = envs.step(envs.action_space.sample())
             active &= ~(terminated | truncated)
             if not active.any():
                 break
-            seen.append(np.array(observations[active]))
+            batches.append(np.array(observations[active]))
     finally:
         envs.close()
-    deviations = _deviations(seen)
-    quarter = max(1, len(seen) // 4)
-    early, late = _deviations(seen[quarter : 2 * quarter] or seen), _deviations(seen[-quarter:])
-    largest = np.where(late > SPREADING * early, 1.0, LARGEST)
-    scale = np.minimum(largest, 1.0 / np.maximum(deviations, 1.0 / LARGEST))
+    quarter = max(1, len(batches) // 4)
+    early = _deviations(batches[quarter : 2 * quarter] or batches)
+    late = _deviations(batches[-quarter:])
+    max_factor = np.where(late > GROWTH_RATIO * early, 1.0, MAX_FACTOR)
+    scale = np.minimum(max_factor, 1.0 / np.maximum(_deviations(batches), 1.0 / MAX_FACTOR))
     return tuple(float(f"{factor:.2g}") for factor in scale)
 
 
-def _deviations(seen: Sequence[Floats]) -> Floats:
+def _deviations(batches: Sequence[Floats]) -> Floats:
     """The standard deviation of each observation, (S,)."""
-    deviations: Floats = np.concatenate(seen).std(axis=0, dtype=np.float64)
+    deviations: Floats = np.concatenate(batches).std(axis=0, dtype=np.float64)
     return deviations
 
 
 @dataclass(frozen=True)
 class ScaledObservations(FamilyWrapper):
-    """A family like another, but every observation (S,) is multiplied by factors.
+    """A family whose observations (S,) are multiplied by factors.
 
     Attributes:
         scale: S factors.
@@ -80,27 +79,25 @@ class ScaledObservations(FamilyWrapper):
     scale: tuple[float, ...]
 
     def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        """A single environment."""
         return scale_observations(self.family.make(render_mode), self.scale)
 
     def make_vec(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
-        """A vector environment."""
         return scale_vector_observations(self.family.make_vec(num_envs), self.scale)
 
 
 def scale_observations(env: gym.Env[Any, Any], scale: Sequence[float]) -> gym.Env[Any, Any]:
-    """An environment whose observations are multiplied by factors (S,)."""
+    """Multiply the observations of an environment by factors (S,)."""
     factors, space = np.array(scale), _scaled_space(env.observation_space, scale)
-    return gym.wrappers.TransformObservation(env, lambda seen: seen * factors, space)
+    return gym.wrappers.TransformObservation(env, lambda observation: observation * factors, space)
 
 
 def scale_vector_observations(
     envs: VectorEnv[Any, Any, Any], scale: Sequence[float]
 ) -> VectorEnv[Any, Any, Any]:
-    """A vector environment whose observations are multiplied by factors (S,)."""
+    """Multiply the observations of a vector environment by factors (S,)."""
     factors, space = np.array(scale), _scaled_space(envs.single_observation_space, scale)
     return gym.wrappers.vector.TransformObservation(
-        envs, lambda seen: seen * factors, single_observation_space=space
+        envs, lambda observation: observation * factors, single_observation_space=space
     )
 
 
@@ -108,8 +105,8 @@ def _scaled_space(space: gym.Space[Any], scale: Sequence[float]) -> gym.spaces.B
     size = _check_flat(space)
     if len(scale) != size:
         raise UserError(
-            f"policy.observation_scale has {len(scale)} numbers, and an observation {size}; give "
-            "one for each, or `measured`"
+            f"policy.observation_scale has {len(scale)} values, but observations have {size}; give "
+            "one per element, or `measured`"
         )
     return gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
 
@@ -117,8 +114,8 @@ def _scaled_space(space: gym.Space[Any], scale: Sequence[float]) -> gym.spaces.B
 def _check_flat(space: gym.Space[Any]) -> int:
     if isinstance(space, FlatImage):
         raise UserError(
-            "observations are images, whose pixels have one scale already: leave "
-            "policy.observation_scale out"
+            "images need no scaling, as pixels already lie in 0...1: leave out "
+            "policy.observation_scale"
         )
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
         raise UserError(

@@ -4,7 +4,9 @@ Both handle seeds and tasks; `BatchedEnv` also has the time limit and autoreset.
 gives a family with a world both environments.
 """
 
-from collections.abc import Sequence
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -21,6 +23,7 @@ from metarl.envs.world import (
     Frame,
     Mask,
     NativeFamily,
+    World,
     as_actions,
     as_mask,
     as_seeds,
@@ -28,6 +31,20 @@ from metarl.envs.world import (
 )
 
 ALL_ACTIVE = np.ones(1, dtype=bool)
+StepFunction = Callable[
+    [NDArray[Any], Mask, Callable[[int], np.random.Generator]], tuple[Floats, Mask]
+]
+
+
+def _step_function(world: World) -> StepFunction:
+    """`world.step`, adapted if it has the old signature `step(actions, active)`."""
+    try:
+        inspect.signature(world.step).bind(None, None, None)
+    except TypeError:
+        message = f"{type(world).__name__}.step must take a third argument, rng; see World.step"
+        warnings.warn(message, DeprecationWarning, stacklevel=3)
+        return lambda actions, active, _: world.step(actions, active)  # type: ignore[call-arg]
+    return world.step
 
 
 class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
@@ -46,6 +63,7 @@ class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
         self.family = family
         self.render_mode = render_mode
         self.world = family.world(1, num_threads=1)
+        self._step = _step_function(self.world)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.world.fps}
         self.observation_space: gym.spaces.Box = self.world.observation_space  # type: ignore[assignment]
         self.action_space = self.world.action_space
@@ -67,13 +85,16 @@ class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
             self._has_task = True
         elif not self._has_task:
             self.world.tasks[:] = checked_tasks(self.family, self.np_random, 1)
-        self.world.reset(ALL_ACTIVE, lambda _: self.np_random)
+        self.world.reset(ALL_ACTIVE, self._rng)
         return self.world.observe()[0], {}
+
+    def _rng(self, index: int) -> np.random.Generator:
+        return self.np_random
 
     def step(self, action: NDArray[Any]) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
         """Advance by one step."""
         actions = as_actions(action, self.action_space)[None]
-        rewards, terminated = self.world.step(actions, ALL_ACTIVE)
+        rewards, terminated = self._step(actions, ALL_ACTIVE, self._rng)
         return self.world.observe()[0], rewards[0], bool(terminated[0]), False, {}
 
     def render(self) -> Frame | None:
@@ -126,6 +147,7 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         self.max_episode_steps = max_episode_steps or family.horizon
         self.render_mode = render_mode
         self.world = family.world(num_envs)
+        self._step = _step_function(self.world)
         self.metadata = {
             "render_modes": ["rgb_array"],
             "render_fps": self.world.fps,
@@ -228,7 +250,7 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         # the next episode and ignores the action, DISABLED repeats the end flags.
         ended = self._done.copy()
         active = ~ended
-        rewards, terminated = self.world.step(actions, active)
+        rewards, terminated = self._step(actions, active, self._rng)
         self._steps += active
         truncated = self._steps >= self.max_episode_steps
         if ended.any():

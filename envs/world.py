@@ -24,8 +24,8 @@ class World(Protocol):
         """The observation space of one simulation."""
 
     @property
-    def action_space(self) -> gym.spaces.Box:
-        """The action space of one simulation."""
+    def action_space(self) -> gym.Space[Any]:
+        """The action space of one simulation, a Box or Discrete."""
 
     @property
     def tasks(self) -> Floats:
@@ -44,12 +44,17 @@ class World(Protocol):
                 something to draw: creating generators is the main cost of a reset.
         """
 
-    def step(self, actions: NDArray[Any], active: Mask) -> tuple[Floats, Mask]:
+    def step(
+        self, actions: NDArray[Any], active: Mask, rng: Callable[[int], np.random.Generator]
+    ) -> tuple[Floats, Mask]:
         """Advance the active simulations by one step.
 
         Args:
-            actions: (num, A), finite; clipped to the action space by the world.
-            active: (num,).
+            actions: (num, A) of a Box, finite, clipped to its bounds by the world; (num,) integers
+                of a Discrete space.
+            active: (num,). Inactive simulations must not change.
+            rng: as in `reset`; draw for active simulations only. A simulation then has the same
+                random numbers whether it is stepped by itself or with others.
 
         Returns:
             Rewards (num,) and terminated (num,). Both are undefined for inactive simulations.
@@ -105,14 +110,22 @@ def as_actions(actions: object, space: gym.Space[Any]) -> NDArray[Any]:
 
     Args:
         actions: of the space's shape; values of a Box may lie outside its bounds.
-        space: the action space, single or batched.
+        space: the action space: Box or Discrete, or the batched MultiDiscrete.
 
     Raises:
-        ValueError: if the shape or the type is wrong, or a value is not finite.
+        ValueError: if the shape or the type is wrong, a value is not finite, or a discrete action
+            does not exist.
     """
     array = np.asarray(actions)
     if array.shape != space.shape:
         raise ValueError(f"actions must have shape {space.shape}, not {array.shape}")
+    if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        size = space.n if isinstance(space, gym.spaces.Discrete) else space.nvec
+        if array.dtype.kind not in "iu":
+            raise ValueError(f"actions must be integers, not elements of type {array.dtype}")
+        if ((array < space.start) | (array >= space.start + size)).any():
+            raise ValueError(f"an action is outside {space}: {array.tolist()}")
+        return array
     if array.dtype.kind not in "fiu":
         raise ValueError(f"actions must be real numbers, not elements of type {array.dtype}")
     if not np.isfinite(array).all():

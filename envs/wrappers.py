@@ -1,7 +1,7 @@
-"""Wrappers: any gymnasium environment as a vector environment with tasks, and the task observed.
+"""Wrappers for tasks: `vectorise` and `TaskConditioned`.
 
-`vectorise` puts single environments side by side through gymnasium's own vector environments, and
-gives each a task of its own. `TaskConditioned` appends the task to observations, for an oracle.
+`vectorise` runs any gymnasium environments in one of gymnasium's vector environments, with one task
+per sub-environment. `TaskConditioned` appends the task to observations, for an oracle.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ from metarl.errors import UserError
 T = TypeVar("T")
 
 
-class _KeepsTask(gym.Wrapper[Any, Any, Any, Any]):
-    """Hands its task on at every reset, autoresets included; an `exit` becomes an error."""
+class _PersistentTask(gym.Wrapper[Any, Any, Any, Any]):
+    """Passes its task to every reset, autoresets included; turns `exit` into an error."""
 
     task: Any = None
 
@@ -32,26 +32,26 @@ class _KeepsTask(gym.Wrapper[Any, Any, Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         if self.task is not None:
             options = {**(options or {}), "task": self.task}
-        return _without_exit(partial(self.env.reset, seed=seed, options=options))
+        return _catch_exit(partial(self.env.reset, seed=seed, options=options))
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        return _without_exit(partial(self.env.step, action))
+        return _catch_exit(partial(self.env.step, action))
 
 
-def _without_exit(call: Callable[[], T]) -> T:
+def _catch_exit(call: Callable[[], T]) -> T:
     try:
         return call()
     except SystemExit as error:
         raise UserError(
-            f"an environment called exit({error.code!r}), which would have ended the training; "
-            "have it raise an error, or end the episode by returning terminated"
+            f"an environment called exit({error.code!r}), which would end the training; raise an "
+            "error instead, or end the episode by returning terminated"
         ) from error
 
 
-class _OneTaskEach(VectorWrapper[Any, Any, Any]):
+class _TaskPerEnv(VectorWrapper[Any, Any, Any]):
     """Gives each sub-environment its row of `options["task"]`.
 
-    gymnasium passes one and the same options to all of them, so the rows travel as attributes.
+    gymnasium passes the same options to all sub-environments, so the rows are set as attributes.
     """
 
     def reset(
@@ -69,87 +69,86 @@ class _OneTaskEach(VectorWrapper[Any, Any, Any]):
                 self.env.set_attr("task", rows)  # type: ignore[attr-defined] # Sync and Async have it
             return self.env.reset(seed=seed, options=options or None)  # type: ignore[arg-type]
         except (EOFError, ConnectionError) as error:
-            raise self._lost() from error
+            raise self._worker_error() from error
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         try:
             return self.env.step(actions)
         except (EOFError, ConnectionError) as error:
-            raise self._lost() from error
+            raise self._worker_error() from error
 
-    def _lost(self) -> UserError:
-        """What to raise once the pipe to a sub-environment's process is closed; ends the others."""
+    def _worker_error(self) -> UserError:
+        """Terminate all workers after the pipe to one was closed, and return the error to raise."""
         processes = self.env.processes  # type: ignore[attr-defined] # only these have pipes
-        over = wait([process.sentinel for process in processes], timeout=1.0)
+        ready = wait([process.sentinel for process in processes], timeout=1.0)
         for process in processes:
-            if process.sentinel in over:
-                process.join(timeout=1.0)  # for how it ended
-        ended = {i: p.exitcode for i, p in enumerate(processes) if p.exitcode is not None}
+            if process.sentinel in ready:
+                process.join(timeout=1.0)  # sets the exit code
+        exit_codes = {i: p.exitcode for i, p in enumerate(processes) if p.exitcode is not None}
         for process in processes:
             process.terminate()
-        self.env.closed = True  # to close them would be to wait for their answers
+        self.env.closed = True  # `close` would wait for answers of dead workers
         return UserError(
-            "the processes of some sub-environments died (exit status by sub-environment: "
-            f"{ended}); run them in one process (asynchronous=False) to see why, or with fewer "
-            "sub-environments if memory ran out"
+            "the processes of some sub-environments died (exit codes by sub-environment: "
+            f"{exit_codes}); run them in one process (asynchronous=False) to see why, or use fewer "
+            "if memory ran out"
         )
 
 
 def vectorise(
     make_env: Callable[[], gym.Env[Any, Any]], num_envs: int, asynchronous: bool = False
 ) -> VectorEnv[Any, Any, Any]:
-    """A vector environment whose sub-environments have tasks of their own.
+    """Make a vector environment with one task per sub-environment.
 
     Args:
-        make_env: makes one environment. All that is asked of it is that
-            `reset(options={"task": task})` sets the task, (T,). A sub-environment gets its task at
-            every reset. Bound its episodes, by gymnasium's TimeLimit for instance, or the horizon
-            will.
-        num_envs: how many.
-        asynchronous: a process for each; worth it where a step takes milliseconds.
+        make_env: makes one environment, whose `reset(options={"task": task})` must set the task,
+            (T,). The task is passed to every reset. Limit the episodes with gymnasium's TimeLimit;
+            otherwise the family's horizon truncates them.
+        num_envs: the number of sub-environments.
+        asynchronous: run each in a process of its own; faster if a step takes milliseconds.
 
     Returns:
-        An environment whose `reset` takes `options={"task": tasks}`, (num_envs, T) or (T,).
+        A vector environment whose `reset` takes `options={"task": tasks}`, (num_envs, T) or (T,).
 
     Raises:
-        UserError: if an environment calls `exit` or its process dies; so do `reset` and `step`.
+        UserError: if an environment calls `exit` or its process dies, also in `reset` and `step`.
     """
-    makers = [lambda: _KeepsTask(_without_exit(make_env))] * num_envs
+    makers = [lambda: _PersistentTask(_catch_exit(make_env))] * num_envs
     if not asynchronous:
-        return _OneTaskEach(SyncVectorEnv(makers))
+        return _TaskPerEnv(SyncVectorEnv(makers))
     try:
-        return _OneTaskEach(AsyncVectorEnv(makers))
+        return _TaskPerEnv(AsyncVectorEnv(makers))
     except (EOFError, ConnectionError) as error:
         raise UserError(
-            "a sub-environment's process ended before its environment was made, with what it wrote "
-            "above; run them in one process (asynchronous=False)"
+            "a sub-environment's process ended before its environment was made; see its output "
+            "above, or run them in one process (asynchronous=False)"
         ) from error
 
 
 @dataclass(frozen=True)
 class TaskConditioned(FamilyWrapper):
-    """A family like another, but every observation (S,) ends with the task: (S + T,)."""
+    """A family whose observations (S,) are followed by the task: (S + T,)."""
 
     def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        """A single environment; `reset` must be given a task before it can tell it."""
+        """Make a single environment; its first `reset` needs a task."""
         return _TaskConditionedEnv(self.family.make(render_mode), self.task_size)
 
     def make_vec(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
-        """A vector environment; `reset` must be given tasks before it can tell them."""
+        """Make a vector environment; its first `reset` needs tasks."""
         return _TaskConditionedVectorEnv(self.family.make_vec(num_envs), self.task_size)
 
 
 class _TaskConditionedEnv(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], task_size: int) -> None:
         super().__init__(env)
-        self.observation_space = _with_task(env.observation_space, task_size)
+        self.observation_space = _append_task(env.observation_space, task_size)
         self._size = task_size
         self._task: Floats | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        self._task = _given(options, self._task, 1, self._size)
+        self._task = _current_tasks(options, self._task, 1, self._size)
         observation, info = self.env.reset(seed=seed, options=options)
         return np.concatenate([observation, self._task[0]]), info
 
@@ -162,7 +161,7 @@ class _TaskConditionedEnv(gym.Wrapper[Any, Any, Any, Any]):
 class _TaskConditionedVectorEnv(VectorWrapper[Any, Any, Any]):
     def __init__(self, envs: VectorEnv[Any, Any, Any], task_size: int) -> None:
         super().__init__(envs)
-        self.single_observation_space = _with_task(envs.single_observation_space, task_size)
+        self.single_observation_space = _append_task(envs.single_observation_space, task_size)
         self.observation_space = batch_space(self.single_observation_space, envs.num_envs)
         self._size = task_size
         self._tasks: Floats | None = None
@@ -173,7 +172,7 @@ class _TaskConditionedVectorEnv(VectorWrapper[Any, Any, Any]):
         seed: int | list[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        self._tasks = _given(options, self._tasks, self.num_envs, self._size)
+        self._tasks = _current_tasks(options, self._tasks, self.num_envs, self._size)
         observations, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         return np.concatenate([observations, self._tasks], axis=1), info
 
@@ -183,7 +182,7 @@ class _TaskConditionedVectorEnv(VectorWrapper[Any, Any, Any]):
         return (np.concatenate([observations, self._tasks], axis=1), *rest)
 
 
-def _with_task(space: gym.Space[Any], task_size: int) -> gym.spaces.Box:
+def _append_task(space: gym.Space[Any], task_size: int) -> gym.spaces.Box:
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
         raise UserError(
             f"observations must be a flat Box to append the task to, not {space}; wrap the "
@@ -192,11 +191,14 @@ def _with_task(space: gym.Space[Any], task_size: int) -> gym.spaces.Box:
     return gym.spaces.Box(-np.inf, np.inf, (space.shape[0] + task_size,), np.float64)
 
 
-def _given(options: dict[str, Any] | None, before: Floats | None, num: int, size: int) -> Floats:
+def _current_tasks(
+    options: dict[str, Any] | None, previous: Floats | None, num: int, size: int
+) -> Floats:
     if options and options.get("task") is not None:
         return as_tasks(options["task"], num, size).copy()
-    if before is None:
+    if previous is None:
         raise ValueError(
-            "an environment that tells its task needs it in reset(options={'task': …})"
+            "a task-conditioned environment needs a task at its first reset: "
+            "reset(options={'task': …})"
         )
-    return before
+    return previous

@@ -1,4 +1,4 @@
-"""A world of pictures and of discrete actions, as a user would write it: a small gridworld."""
+"""A custom gridworld with image observations and discrete actions."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ MOVES = np.array([(0, 1), (0, -1), (1, 0), (-1, 0)])
 
 
 class Grid(gym.Env):
-    """Walk from the middle of a grid; moves towards a corner, which nobody sees, pay."""
+    """Walk from the middle of a grid; the reward is progress towards an unobserved corner."""
 
     metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 4}
     observation_space = gym.spaces.Box(0, 255, (SIDE, SIDE, 1), np.uint8)
@@ -28,21 +28,21 @@ class Grid(gym.Env):
         if options and "task" in options:
             self.corner = np.asarray(options["task"])
         self.place = np.array([2, 2])
-        return self._picture(), {}
+        return self._image(), {}
 
     def step(self, action):
         before = np.abs(self.place - self.corner).sum()
         self.place = np.clip(self.place + MOVES[int(action)], 0, SIDE - 1)
-        gained = before - np.abs(self.place - self.corner).sum()
-        return self._picture(), float(gained), False, False, {}
+        progress = before - np.abs(self.place - self.corner).sum()
+        return self._image(), float(progress), False, False, {}
 
     def render(self):
-        return np.repeat(self._picture(), 3, axis=2).repeat(8, 0).repeat(8, 1)
+        return np.repeat(self._image(), 3, axis=2).repeat(8, 0).repeat(8, 1)
 
-    def _picture(self):
-        picture = np.zeros((SIDE, SIDE, 1), np.uint8)
-        picture[tuple(self.place)] = 255
-        return picture
+    def _image(self):
+        image = np.zeros((SIDE, SIDE, 1), np.uint8)
+        image[tuple(self.place)] = 255
+        return image
 
 
 class Corners:
@@ -67,7 +67,7 @@ class Corners:
 
 
 class Strokes(Corners):
-    """The same with a continuous action: a direction, whose longer component counts."""
+    """The same with a continuous action: a direction, of which the larger component is used."""
 
     def make(self, render_mode=None):
         def move(action):

@@ -1,4 +1,4 @@
-"""An environment and a task family as a user would write them, in a module of their own."""
+"""A custom environment and task family, as a user would write them."""
 
 import gymnasium as gym
 import numpy as np

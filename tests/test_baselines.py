@@ -184,7 +184,7 @@ def test_an_oracle_sees_what_others_see_and_then_the_task(name) -> None:
         np.testing.assert_array_equal(reward, told_reward)
     for env in (plain, told, single):
         env.close()
-    with pytest.raises(ValueError, match="needs it in reset"):
+    with pytest.raises(ValueError, match="needs a task at its first reset"):
         informed.make().reset()
 
 

@@ -1,4 +1,4 @@
-"""What every family keeps to: gymnasium's contract, stable-baselines3's, and our own."""
+"""Every family conforms to the checkers of gymnasium, of stable-baselines3, and our own."""
 
 import pickle
 import warnings
@@ -32,12 +32,12 @@ VARIANTS = [
 every_variant = pytest.mark.parametrize(
     ("name", "settings"), VARIANTS, ids=["-".join([n, *s.values()]) for n, s in VARIANTS]
 )
-SILENT = Logger(folder=None, output_formats=[])  # one of stable-baselines3's own makes a folder
+SILENT = Logger(folder=None, output_formats=[])  # stable-baselines3's default creates a folder
 every_id = pytest.mark.parametrize("env_id", IDS)
 
 
 @every_variant
-def test_family_keeps_its_own_contract(name: str, settings: dict[str, str]) -> None:
+def test_family_passes_the_checker(name: str, settings: dict[str, str]) -> None:
     check_family(load_family(name, {**settings, "horizon": 30}))
 
 
@@ -51,20 +51,20 @@ def test_checkers_of_gymnasium_and_stable_baselines3_pass(env_id: str) -> None:
         env = gym.make(env_id)  # with the passive checker around it
         env.reset(seed=0)
         env.step(env.action_space.sample())
-    known = ("infinity", "different from the unwrapped version", "not been wrapped", "float64")
-    surprising = [str(w.message) for w in caught if not any(k in str(w.message) for k in known)]
-    assert surprising == []
+    expected = ("infinity", "different from the unwrapped version", "not been wrapped", "float64")
+    unexpected = [str(w.message) for w in caught if not any(k in str(w.message) for k in expected)]
+    assert unexpected == []
 
 
 @pytest.mark.slow
 @every_id
 @pytest.mark.parametrize("algorithm", [PPO, SAC])
-def test_learners_of_stable_baselines3_run_and_see_nothing_that_is_not_finite(
+def test_algorithms_of_stable_baselines3_run_with_finite_observations_and_rewards(
     env_id: str, algorithm: type[PPO] | type[SAC]
 ) -> None:
     envs = VecCheckNan(DummyVecEnv([lambda: gym.make(env_id)]), raise_exception=True)
-    few = {"n_steps": 64} if algorithm is PPO else {"learning_starts": 32, "buffer_size": 200}
-    model = algorithm("MlpPolicy", envs, batch_size=32, seed=0, device="cpu", **few)
+    settings = {"n_steps": 64} if algorithm is PPO else {"learning_starts": 32, "buffer_size": 200}
+    model = algorithm("MlpPolicy", envs, batch_size=32, seed=0, device="cpu", **settings)
     before = [leaf.clone() for leaf in model.policy.parameters()]
     model.set_logger(SILENT)
     model.learn(128)
@@ -76,7 +76,7 @@ def test_learners_of_stable_baselines3_run_and_see_nothing_that_is_not_finite(
 
 @pytest.mark.slow
 @every_variant
-def test_all_tasks_mixed_are_finite_for_stable_baselines3(
+def test_multi_task_observations_are_finite_for_stable_baselines3(
     name: str, settings: dict[str, str]
 ) -> None:
     envs = VecCheckNan(
@@ -105,16 +105,15 @@ def test_native_vector_env_equals_a_sync_vector_env_across_autoresets(
         native.action_space.seed(1)
         for _ in range(30):
             actions = native.action_space.sample()
-            for one, other in zip(
-                native.step(actions)[:4], reference.step(actions)[:4], strict=True
-            ):
-                np.testing.assert_array_equal(one, other)
+            results = native.step(actions)[:4], reference.step(actions)[:4]
+            for ours, theirs in zip(*results, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
             ended += int(native._done.sum())
         assert ended >= 6
 
 
 @every_variant
-def test_without_a_task_each_reset_draws_one_in_single_and_vector_alike(
+def test_without_a_task_every_reset_samples_one_in_single_and_vector_environments(
     name: str, settings: dict[str, str]
 ) -> None:
     family = load_family(name, {**settings, "horizon": 3})
@@ -160,7 +159,7 @@ def test_gymnasium_makes_the_native_vector_env_with_its_time_limit(env_id: str) 
     assert truncations == [False, False, False, False, True]
 
 
-def test_an_environment_whose_episode_ended_rests_until_it_is_reset() -> None:
+def test_an_environment_whose_episode_ended_is_frozen_until_it_is_reset() -> None:
     family = metarl.envs.PointNavigation(horizon=50)
     envs = family.make_vec(2)
     goals = np.array([[0.1, 0.0], [0.5, 0.5]])
@@ -182,7 +181,9 @@ def test_an_environment_whose_episode_ended_rests_until_it_is_reset() -> None:
     goal=st.tuples(*[st.floats(-0.5, 0.5)] * 2),
 )
 @settings(max_examples=50, deadline=None)
-def test_point_moves_by_its_clipped_action_and_pays_its_distance(actions, goal) -> None:
+def test_a_point_moves_by_its_clipped_action_and_the_reward_is_minus_the_distance(
+    actions, goal
+) -> None:
     env = metarl.envs.PointNavigation().make()
     env.reset(options={"task": np.array(goal)})
     position = np.zeros(2)
@@ -194,7 +195,7 @@ def test_point_moves_by_its_clipped_action_and_pays_its_distance(actions, goal) 
         assert terminated == (np.abs(position - goal) < 0.01).all()
 
 
-def test_tasks_are_distributed_as_the_paper_says() -> None:
+def test_tasks_have_the_distribution_of_the_paper() -> None:
     rng = np.random.default_rng(0)
     bounds = {
         "point-navigation": (-0.5, 0.5),
@@ -217,7 +218,7 @@ def test_tasks_are_distributed_as_the_paper_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "sentence"),
+    ("call", "message"),
     [
         (lambda: load_family("point-navigatoin"), "did you mean 'point-navigation'"),
         (lambda: load_family("ant-goal", {"horizn": 3}), "did you mean 'horizon'"),
@@ -232,12 +233,12 @@ def test_tasks_are_distributed_as_the_paper_says() -> None:
         (lambda: load_family("fractions:Fraction"), "it lacks sample_tasks, describe, make"),
     ],
 )
-def test_a_mistake_in_naming_a_family_is_answered_in_a_sentence(call, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
+def test_a_mistake_in_naming_a_family_is_reported(call, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         call()
 
 
-def test_mistakes_at_reset_and_step_are_answered_in_a_sentence() -> None:
+def test_mistakes_at_reset_and_step_are_reported() -> None:
     envs = metarl.envs.half_cheetah_direction().make_vec(3)
     with pytest.raises(ValueError, match=r"\(1,\) for one task, or \(3, 1\)"):
         envs.reset(options={"task": np.zeros((2, 1))})
@@ -252,19 +253,19 @@ def test_mistakes_at_reset_and_step_are_answered_in_a_sentence() -> None:
 
 @pytest.mark.slow
 @every_variant
-def test_pictures_show_the_task(name: str, settings: dict[str, str]) -> None:
+def test_images_show_the_task(name: str, settings: dict[str, str]) -> None:
     if name != "point-navigation" and settings["dynamics"] == "gymnasium":
         pytest.skip("the scene is drawn by the same code as for the paper preset")
     family = load_family(name, settings)
-    one, other = ([0.3, 0.2], [-0.4, 0.1]) if family.task_size == 2 else ([1.0], [-1.0])
-    pictures = []
-    for task in (one, other):
+    tasks = ([0.3, 0.2], [-0.4, 0.1]) if family.task_size == 2 else ([1.0], [-1.0])
+    images = []
+    for task in tasks:
         env = family.make(render_mode="rgb_array")
         env.reset(seed=0, options={"task": np.array(task)})
         env.step(np.zeros(env.action_space.shape, dtype=np.float32))
-        pictures.append(env.render())
+        images.append(env.render())
         env.close()
-    first, second = pictures
+    first, second = images
     assert first.dtype == np.uint8
     assert first.ndim == 3
     assert (first != second).any()

@@ -1,4 +1,4 @@
-"""A user's own environment and family, which this package knows nothing of."""
+"""Custom environments and task families of a user."""
 
 import multiprocessing
 import os
@@ -44,13 +44,13 @@ def test_each_sub_environment_keeps_its_task_across_autoresets(
     envs.reset(seed=0, options={"task": tasks})
     for _ in range(20):
         observation, reward, *_ = envs.step(np.array([1, 1]))
-        moved = reward != 0.0  # the step of an autoreset pays nothing
+        moved = reward != 0.0  # the step of an autoreset has no reward
         expected = -np.abs(observation[:, 0] - tasks[:, 0])
         np.testing.assert_allclose(reward[moved], expected[moved])
     envs.close()
 
 
-def test_the_contract_checker_says_what_is_wrong(in_users_folder: Path) -> None:
+def test_the_checker_reports_a_violation(in_users_folder: Path) -> None:
     family = load_family("my_tasks:LineFamily")
 
     class Careless(type(family)):  # type: ignore[misc]
@@ -61,8 +61,8 @@ def test_the_contract_checker_says_what_is_wrong(in_users_folder: Path) -> None:
         check_family(Careless())
 
 
-def changed(**members):
-    """The line family with something changed."""
+def modified_family(**members):
+    """The line family with some members replaced."""
     family = load_family("my_tasks:LineFamily")
     vars(family).update(members)
     return family
@@ -85,11 +85,11 @@ TASKS = {
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_tasks_that_are_not_as_they_must_be_are_refused_wherever_they_are_drawn(
+def test_invalid_tasks_are_an_error_wherever_they_are_sampled(
     kind: str, in_users_folder: Path
 ) -> None:
-    sample_tasks, said = TASKS[kind]
-    family = changed(sample_tasks=sample_tasks)
+    sample_tasks, message = TASKS[kind]
+    family = modified_family(sample_tasks=sample_tasks)
     envs = MultiTaskEnv(family, 4)
     for use in (
         lambda: checked_tasks(family, np.random.default_rng(0), 4),
@@ -97,20 +97,20 @@ def test_tasks_that_are_not_as_they_must_be_are_refused_wherever_they_are_drawn(
         lambda: TaskConditioned(family).sample_tasks(np.random.default_rng(0), 4),
         envs.reset,
     ):
-        with pytest.raises(UserError, match=f"sample_tasks of LineFamily must return .*{said}"):
+        with pytest.raises(UserError, match=f"sample_tasks of LineFamily must return .*{message}"):
             use()
 
 
 def test_tasks_in_lists_and_of_integers_become_arrays_of_floats(in_users_folder: Path) -> None:
     for tasks in ([[1], [2]], np.array([[1], [2]]), np.float32([[1], [2]]), ((1,), (2,))):
-        family = changed(sample_tasks=lambda rng, n, tasks=tasks: tasks)
+        family = modified_family(sample_tasks=lambda rng, n, tasks=tasks: tasks)
         checked = checked_tasks(family, np.random.default_rng(0), 2)
         assert checked.dtype == np.float64
         assert checked.tolist() == [[1.0], [2.0]]
         assert checked is not tasks
 
 
-def test_native_environments_check_the_tasks_that_they_draw_themselves() -> None:
+def test_native_environments_check_the_tasks_that_they_sample() -> None:
     class Careless(PointNavigation):
         def sample_tasks(self, rng, num_tasks):
             return rng.normal(size=num_tasks)
@@ -122,11 +122,11 @@ def test_native_environments_check_the_tasks_that_they_draw_themselves() -> None
 
 @pytest.mark.parametrize("member", ["horizon", "task_size"])
 @pytest.mark.parametrize("size", [0, -1, 2.5, "8", None, True])
-def test_a_horizon_and_a_task_size_are_whole_numbers_from_1(
+def test_horizon_and_task_size_must_be_positive_integers(
     member: str, size: object, in_users_folder: Path
 ) -> None:
     with pytest.raises(UserError, match=f"{member} of .* must be an integer of at least 1"):
-        check_family(changed(**{member: size}))
+        check_family(modified_family(**{member: size}))
     Path("sizes.py").write_text(
         "from my_tasks import LineFamily\n"
         f"class Sized(LineFamily):\n    def __init__(self):\n        super().__init__()\n"
@@ -138,7 +138,7 @@ def test_a_horizon_and_a_task_size_are_whole_numbers_from_1(
 
 
 @pytest.mark.parametrize(
-    ("raised", "said"),
+    ("raised", "message"),
     [
         ("RuntimeError('no licence')", r"constructor raised RuntimeError \(no licence\)"),
         ("KeyError('x')", "constructor raised KeyError"),
@@ -147,8 +147,8 @@ def test_a_horizon_and_a_task_size_are_whole_numbers_from_1(
     ],
 )
 @pytest.mark.parametrize("where", ["constructor", "module"])
-def test_what_a_family_raises_while_it_is_made_is_told_in_a_sentence(
-    raised: str, said: str, where: str, in_users_folder: Path
+def test_an_error_in_the_constructor_of_a_family_is_reported(
+    raised: str, message: str, where: str, in_users_folder: Path
 ) -> None:
     body = "pass" if where == "module" else f"raise {raised}"
     Path("raising.py").write_text(
@@ -157,8 +157,8 @@ def test_what_a_family_raises_while_it_is_made_is_told_in_a_sentence(
     )
     sys.modules.pop("raising", None)
     if where == "module":
-        said = "importing 'raising' raised|cannot import 'raising'"
-    with pytest.raises(UserError, match=f"'raising:Family'.*({said})"):
+        message = "importing 'raising' raised|cannot import 'raising'"
+    with pytest.raises(UserError, match=f"'raising:Family'.*({message})"):
         load_family("raising:Family")
 
 
@@ -175,7 +175,7 @@ SPACES = {
 
 
 @pytest.mark.parametrize("kind", SPACES)
-def test_spaces_that_no_policy_is_for_are_refused_with_the_wrapper_to_use(
+def test_an_unsupported_space_is_an_error_that_names_the_wrapper_to_use(
     kind: str, in_users_folder: Path
 ) -> None:
     observation_space, action_space, wrapper = SPACES[kind]
@@ -188,10 +188,10 @@ def test_spaces_that_no_policy_is_for_are_refused_with_the_wrapper_to_use(
 
     family = load_family("my_tasks:LineFamily")
     family.make = make
-    single = make()
+    env = make()
     for use in (
         lambda: check_family(family),
-        lambda: policy_for(single.observation_space, single.action_space),
+        lambda: policy_for(env.observation_space, env.action_space),
         lambda: MultiTaskEnv(family, 2),
     ):
         with pytest.raises(UserError, match=f"gymnasium.wrappers.{wrapper}"):
@@ -199,7 +199,7 @@ def test_spaces_that_no_policy_is_for_are_refused_with_the_wrapper_to_use(
 
 
 class Bounded(gym.Env):
-    """Refuses actions that are not within its bounds."""
+    """Raises an error for actions outside its bounds."""
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64)
     action_space = gym.spaces.Box(0.0, 0.5, (1,), np.float32)
@@ -214,11 +214,11 @@ class Bounded(gym.Env):
         return np.zeros(1), float(action[0] - self.target), False, False, {}
 
 
-def test_bounds_of_actions_that_a_policy_does_not_keep_to_are_refused_with_the_wrapper_to_use(
+def test_actions_rejected_outside_the_bounds_are_an_error_that_names_the_wrapper_to_use(
     in_users_folder: Path,
 ) -> None:
     def family(make):
-        return changed(make=make, make_vec=lambda n: vectorise(make, n))
+        return modified_family(make=make, make_vec=lambda n: vectorise(make, n))
 
     with pytest.raises(UserError, match=r"ClipAction, and before that in RescaleAction"):
         check_family(family(Bounded))
@@ -241,17 +241,17 @@ def test_episodes_that_do_not_end_are_bounded_by_the_horizon_in_pretraining_too(
     assert len(envs.finished_returns) == 4
 
 
-def test_a_vector_environment_that_resets_more_than_the_mask_says_is_refused() -> None:
-    class Deaf(BatchedEnv):
+def test_a_vector_environment_that_ignores_the_reset_mask_is_an_error() -> None:
+    class IgnoresMask(BatchedEnv):
         def reset(self, *, seed=None, options=None):
             options = {k: v for k, v in (options or {}).items() if k != "reset_mask"}
             return super().reset(seed=seed, options=options)
 
     class Family(PointNavigation):
         def make_vec(self, num_envs):
-            return Deaf(self, num_envs, autoreset_mode="Disabled")
+            return IgnoresMask(self, num_envs, autoreset_mode="Disabled")
 
-    with pytest.raises(UserError, match=r"must leave alone the sub-environments"):
+    with pytest.raises(UserError, match=r"must not change the sub-environments outside the mask"):
         check_family(Family())
     envs = MultiTaskEnv(Family(horizon=9), 2)
     envs.start(0)
@@ -265,7 +265,7 @@ def test_a_vector_environment_that_resets_more_than_the_mask_says_is_refused() -
 
 
 @pytest.mark.parametrize(("what", "name"), [("observation", "an observation"), ("reward", "a re")])
-def test_pretraining_names_the_environment_the_task_and_the_step_of_what_is_not_finite(
+def test_pretraining_reports_the_environment_task_and_step_of_a_value_that_is_not_finite(
     what: str, name: str, in_users_folder: Path
 ) -> None:
     envs = MultiTaskEnv(load_family("my_tasks:LineFamily"), 3)
@@ -287,8 +287,8 @@ def test_pretraining_names_the_environment_the_task_and_the_step_of_what_is_not_
         envs.step_wait()
 
 
-class Ends(gym.Env):
-    """Ends the program, one way or the other, at its first step."""
+class EndsProcess(gym.Env):
+    """Ends the process at its first step."""
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64)
     action_space = gym.spaces.Discrete(2)
@@ -307,31 +307,31 @@ class Ends(gym.Env):
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_an_environment_that_calls_exit_does_not_end_the_training(asynchronous: bool) -> None:
-    envs = vectorise(partial(Ends, partial(sys.exit, 7)), 2, asynchronous)
+    envs = vectorise(partial(EndsProcess, partial(sys.exit, 7)), 2, asynchronous)
     envs.reset(seed=0)
     with pytest.raises(UserError, match=r"an environment called exit\(7\)"):
         envs.step(np.zeros(2, np.int64))
     envs.close()
 
 
-def test_an_environment_that_calls_exit_while_it_is_made_is_told_in_a_sentence() -> None:
+def test_an_environment_that_calls_exit_while_it_is_made_is_reported() -> None:
     with pytest.raises(UserError, match=r"called exit\('no display'\)"):
         vectorise(partial(sys.exit, "no display"), 2)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_process_that_cannot_make_its_environment_is_told_in_a_sentence() -> None:
+def test_a_process_that_cannot_make_its_environment_is_reported() -> None:
     def make():
         if multiprocessing.parent_process():
             raise RuntimeError("only one process may use the simulator")
-        return Ends(lambda: None)
+        return EndsProcess(lambda: None)
 
     with pytest.raises(UserError, match="ended before its environment was made"):
         vectorise(make, 2, asynchronous=True)
 
 
-def test_a_process_that_died_is_told_in_a_sentence_and_nothing_is_left_of_the_others() -> None:
-    envs = vectorise(partial(Ends, partial(os._exit, 7)), 2, asynchronous=True)
+def test_a_process_that_died_is_reported_and_the_others_are_terminated() -> None:
+    envs = vectorise(partial(EndsProcess, partial(os._exit, 7)), 2, asynchronous=True)
     envs.reset(seed=0)
     with pytest.raises(UserError, match=r"processes of some sub-environments died .*: 7"):
         envs.step(np.zeros(2, np.int64))
@@ -341,8 +341,8 @@ def test_a_process_that_died_is_told_in_a_sentence_and_nothing_is_left_of_the_ot
         assert process.exitcode is not None
 
 
-def test_a_process_that_was_killed_between_two_episodes_is_told_in_a_sentence() -> None:
-    envs = vectorise(partial(Ends, lambda: None), 2, asynchronous=True)
+def test_a_process_that_was_killed_between_two_episodes_is_reported() -> None:
+    envs = vectorise(partial(EndsProcess, lambda: None), 2, asynchronous=True)
     envs.reset(seed=0)
     envs.env.processes[1].kill()
     envs.env.processes[1].join()

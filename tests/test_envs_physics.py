@@ -42,7 +42,7 @@ def _ours(env_id: str) -> gym.Env:
 @pytest.mark.parametrize("env_id", PAIRS)
 def test_the_gymnasium_preset_matches_gymnasiums_own_environment(env_id: str) -> None:
     stock_id, settings = PAIRS[env_id]
-    # Ant-v5 pays no survival on the last step, the released code of the paper does
+    # Ant-v5 gives no survival bonus at the last step; the released code of the paper does
     check_environments_match(
         _ours(env_id),
         gym.make(stock_id, **settings),
@@ -105,7 +105,7 @@ def test_compiling_the_half_cheetah_warns_of_nothing(capfd: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("family", ["half-cheetah-direction", "ant-direction"])
-def test_the_paper_preset_is_what_mujoco_computes_by_hand(family: str) -> None:
+def test_the_paper_preset_equals_a_plain_mujoco_loop(family: str) -> None:
     env = metarl.envs.load_family(family).make()
     env.reset(seed=0, options={"task": np.array([1.0])})
     world = env.unwrapped.world
@@ -156,14 +156,14 @@ def test_a_half_cheetahs_centre_of_mass_is_mujocos_in_every_position(qpos, seed:
         centre, moving = data.subtree_com[1], data.subtree_linvel[1]
         np.testing.assert_allclose(position[:, number], centre[[0, 2]], rtol=0, atol=1e-12)
         np.testing.assert_allclose(velocity[:, number], moving[[0, 2]], rtol=0, atol=1e-11)
-        assert abs(centre[1]) < 1e-15  # what the observation has as zero
+        assert abs(centre[1]) < 1e-15  # the observation has a constant zero
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [("jnt_pos", 0.1), ("qpos0", 0.1), ("body_quat", 0.5), ("jnt_axis", 0.7), ("jnt_type", 0)],
 )
-def test_the_centre_of_mass_of_another_kind_of_robot_is_refused(field: str, value: float) -> None:
+def test_the_closed_form_centre_of_mass_requires_a_planar_robot(field: str, value: float) -> None:
     with pytest.raises(ValueError, match="hinge about y"):
         PlanarChain.from_model(Ant().model())
     model = HalfCheetah().model()
@@ -172,7 +172,7 @@ def test_the_centre_of_mass_of_another_kind_of_robot_is_refused(field: str, valu
         PlanarChain.from_model(model)
 
 
-def test_the_papers_ant_has_its_own_step_contacts_and_start() -> None:
+def test_the_papers_ant_has_its_own_timestep_contacts_and_initial_position() -> None:
     model = Ant("paper").model()
     assert model.opt.timestep == 0.02
     assert (model.geom_solimp[:, :3] == [0.8, 0.8, 0.01]).all()
@@ -228,7 +228,7 @@ def test_a_fallen_ant_is_done_and_a_half_cheetah_never_is() -> None:
     assert not cheetah.step(np.zeros(6, dtype=np.float32))[2]
 
 
-def test_a_simulation_that_breaks_down_is_not_trained_on() -> None:
+def test_an_unstable_simulation_terminates_or_is_an_error() -> None:
     ant = metarl.envs.ant_direction("gymnasium").make()
     ant.reset(seed=0, options={"task": np.array([1.0])})
     ant.unwrapped.world.batch.bind("qvel")[0] = np.nan
@@ -244,7 +244,7 @@ def test_a_simulation_that_breaks_down_is_not_trained_on() -> None:
 
 
 @pytest.mark.parametrize("dynamics", ["paper", "gymnasium"])
-def test_a_half_cheetah_that_is_faster_than_any_robot_is_noticed_at_once(dynamics: str) -> None:
+def test_a_half_cheetah_at_an_impossible_velocity_is_an_error(dynamics: str) -> None:
     envs = metarl.envs.half_cheetah_velocity(dynamics).make_vec(3)
     envs.reset(seed=0, options={"task": np.array([[0.5], [1.0], [1.5]])})
     envs.world.batch.bind("qvel")[1] = 1e5
@@ -254,7 +254,7 @@ def test_a_half_cheetah_that_is_faster_than_any_robot_is_noticed_at_once(dynamic
 
 @pytest.mark.parametrize("dynamics", ["paper", "gymnasium"])
 @pytest.mark.parametrize("speed", [1e3, 1e6, 1e9])
-def test_an_ant_that_is_faster_than_any_robot_has_died_for_nothing(
+def test_an_ant_at_an_impossible_velocity_terminates_without_reward(
     dynamics: str, speed: float
 ) -> None:
     envs = metarl.envs.ant_direction(dynamics).make_vec(3)
@@ -271,7 +271,7 @@ def test_an_ant_that_is_faster_than_any_robot_has_died_for_nothing(
 
 
 @pytest.mark.slow
-def test_the_wildest_controls_are_far_from_what_counts_as_broken_down() -> None:
+def test_bang_bang_control_stays_far_below_the_velocity_limit() -> None:
     rng = np.random.default_rng(0)
     for family in (metarl.envs.half_cheetah_direction, metarl.envs.ant_direction):
         for dynamics in ("paper", "gymnasium"):
@@ -286,12 +286,12 @@ def test_the_wildest_controls_are_far_from_what_counts_as_broken_down() -> None:
             assert fastest < MAX_VELOCITY / 10
 
 
-def test_there_is_floor_in_the_picture_however_far_a_robot_ran() -> None:
+def test_the_floor_is_rendered_however_far_a_robot_ran() -> None:
     env = metarl.envs.half_cheetah_direction("gymnasium").make(render_mode="rgb_array")
     env.reset(seed=0, options={"task": np.array([1.0])})
     env.unwrapped.world.batch.bind("qpos")[0, 0] = 100.0
     env.step(np.zeros(6, dtype=np.float32))
-    below = env.render()[300:]  # black squares and white ones
+    below = env.render()[300:]  # black and white squares
     assert below.min() < 30
     assert below.max() > 180
     env.close()

@@ -1,7 +1,7 @@
-"""What gymnasium's own tests of vector environments require, of our native ones.
+"""Requirements of gymnasium's vector environments, tested on the native ones.
 
-The installed package does not ship these tests; here are their requirements, and those that the
-documentation of gymnasium's `SyncVectorEnv` states, with our ids.
+They are those of gymnasium's own tests, which its package does not include, and of the
+documentation of `SyncVectorEnv`.
 """
 
 import gymnasium as gym
@@ -15,21 +15,21 @@ from metarl.envs.registration import IDS
 every_id = pytest.mark.parametrize("env_id", IDS)
 
 
-def made(env_id: str, num_envs: int = 3, **settings: object) -> BatchedEnv:
+def make_native(env_id: str, num_envs: int = 3, **settings: object) -> BatchedEnv:
     envs = gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **settings)
     assert isinstance(envs, BatchedEnv)
     return envs
 
 
-def stepped(envs: gym.vector.VectorEnv, steps: int = 1) -> np.ndarray:
-    """Observations after a few steps; always the same actions."""
+def observations_after(envs: gym.vector.VectorEnv, steps: int = 1) -> np.ndarray:
+    """Observations after some steps with fixed random actions."""
     envs.action_space.seed(0)
     return [envs.step(envs.action_space.sample())[0] for _ in range(steps)][-1]
 
 
 @every_id
 def test_native_and_sync_have_the_same_spaces_episodes_and_types(env_id: str) -> None:
-    native, sync = made(env_id), SyncVectorEnv([lambda: gym.make(env_id)] * 3)
+    native, sync = make_native(env_id), SyncVectorEnv([lambda: gym.make(env_id)] * 3)
     for space in (
         "observation_space",
         "single_observation_space",
@@ -46,29 +46,29 @@ def test_native_and_sync_have_the_same_spaces_episodes_and_types(env_id: str) ->
     native.action_space.seed(1)
     for _ in range(100):
         actions = native.action_space.sample()
-        for one, other in zip(native.step(actions)[:4], sync.step(actions)[:4], strict=True):
-            np.testing.assert_array_equal(one, other)
-            assert one.dtype == other.dtype
+        for ours, theirs in zip(native.step(actions)[:4], sync.step(actions)[:4], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+            assert ours.dtype == theirs.dtype
     native.close()
     sync.close()
 
 
 @every_id
-def test_what_was_returned_stays_as_it_was(env_id: str) -> None:
-    envs = made(env_id)
+def test_returned_arrays_do_not_change_later(env_id: str) -> None:
+    envs = make_native(env_id)
     first, _ = envs.reset(seed=0)
     kept = first.copy()
     outcome = envs.step(envs.action_space.sample())[:4]
     copies = [part.copy() for part in outcome]
-    stepped(envs, 3)
+    observations_after(envs, 3)
     np.testing.assert_array_equal(first, kept)
     for part, copy in zip(outcome, copies, strict=True):
         np.testing.assert_array_equal(part, copy)
 
 
 @every_id
-def test_seeds_are_consecutive_and_stay_until_others_are_given(env_id: str) -> None:
-    envs = made(env_id)
+def test_seeds_are_consecutive_and_persist_until_new_ones_are_set(env_id: str) -> None:
+    envs = make_native(env_id)
     envs.reset(seed=42)
     assert envs.np_random_seed == (42, 43, 44)
     envs.reset()
@@ -78,8 +78,8 @@ def test_seeds_are_consecutive_and_stay_until_others_are_given(env_id: str) -> N
 
 
 @every_id
-def test_seeds_that_nobody_gave_are_made_up_and_differ(env_id: str) -> None:
-    envs = made(env_id)
+def test_missing_seeds_are_random_and_differ(env_id: str) -> None:
+    envs = make_native(env_id)
     seeds = envs.np_random_seed
     assert len(set(seeds)) == 3
     envs.reset()
@@ -89,28 +89,28 @@ def test_seeds_that_nobody_gave_are_made_up_and_differ(env_id: str) -> None:
 
 @every_id
 def test_generators_are_those_of_gymnasiums_single_environments(env_id: str) -> None:
-    envs, sync = made(env_id), SyncVectorEnv([lambda: gym.make(env_id)] * 3)
+    envs, sync = make_native(env_id), SyncVectorEnv([lambda: gym.make(env_id)] * 3)
     envs.reset(seed=5)
     sync.reset(seed=5)
-    ours, theirs = ([rng.random() for rng in each.np_random] for each in (envs, sync))
+    ours, theirs = ([rng.random() for rng in vector.np_random] for vector in (envs, sync))
     assert ours == theirs
 
 
 @every_id
 @pytest.mark.parametrize("mode", ["NextStep", "Disabled"])
-def test_some_sub_environments_are_reset_and_the_others_left_alone(env_id: str, mode: str) -> None:
-    envs = made(env_id, autoreset_mode=mode)
+def test_a_partial_reset_does_not_change_the_other_sub_environments(env_id: str, mode: str) -> None:
+    envs = make_native(env_id, autoreset_mode=mode)
     initial, _ = envs.reset(seed=[0, 1, 2])
-    before = stepped(envs, 3)
-    some = np.array([True, True, False])
-    after, _ = envs.reset(seed=[0, 1, 0], options={"reset_mask": some})
+    before = observations_after(envs, 3)
+    reset_mask = np.array([True, True, False])
+    after, _ = envs.reset(seed=[0, 1, 0], options={"reset_mask": reset_mask})
     assert (before[:2] != after[:2]).any()
     np.testing.assert_array_equal(after[:2], initial[:2])
     np.testing.assert_array_equal(after[2], before[2])
     assert envs.np_random_seed == (0, 1, 2)  # the third was not reset, and keeps its generator
 
 
-def test_a_reset_of_some_is_that_of_gymnasium_across_autoresets() -> None:
+def test_a_partial_reset_equals_that_of_gymnasium_across_autoresets() -> None:
     family = half_cheetah_direction(horizon=7)
     native, sync = BatchedEnv(family, 3), vectorise(family.make, 3)
     rng = np.random.default_rng(0)
@@ -124,8 +124,8 @@ def test_a_reset_of_some_is_that_of_gymnasium_across_autoresets() -> None:
             )
             np.testing.assert_array_equal(ours, theirs)
         actions = rng.uniform(-1.0, 1.0, (3, 6)).astype(np.float32)
-        for one, other in zip(native.step(actions)[:4], sync.step(actions)[:4], strict=True):
-            np.testing.assert_array_equal(one, other)
+        for ours, theirs in zip(native.step(actions)[:4], sync.step(actions)[:4], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 @every_id
@@ -144,10 +144,10 @@ def test_a_reset_of_some_is_that_of_gymnasium_across_autoresets() -> None:
     ],
     ids=repr,
 )
-def test_a_mask_of_another_shape_or_type_or_of_nothing_is_refused(env_id: str, mask) -> None:
-    envs = made(env_id)
+def test_an_invalid_or_empty_reset_mask_is_an_error(env_id: str, mask) -> None:
+    envs = make_native(env_id)
     envs.reset(seed=0)
-    before = stepped(envs)
+    before = observations_after(envs)
     with pytest.raises(ValueError, match=r"options\['reset_mask'\]"):
         envs.reset(options={"reset_mask": mask})
     everywhere = np.ones(3, dtype=bool)
@@ -158,8 +158,8 @@ def test_a_mask_of_another_shape_or_type_or_of_nothing_is_refused(env_id: str, m
 
 
 @every_id
-def test_the_first_reset_and_only_that_must_be_of_all(env_id: str) -> None:
-    envs = made(env_id)
+def test_only_the_first_reset_must_include_all_environments(env_id: str) -> None:
+    envs = make_native(env_id)
     with pytest.raises(ValueError, match="first reset must include all"):
         envs.reset(options={"reset_mask": np.array([True, True, False])})
     envs.reset(options={"reset_mask": np.array([True, True, True])})
@@ -168,53 +168,61 @@ def test_the_first_reset_and_only_that_must_be_of_all(env_id: str) -> None:
 
 @every_id
 def test_a_step_before_the_first_reset_is_refused(env_id: str) -> None:
-    envs = made(env_id)
+    envs = make_native(env_id)
     with pytest.raises(gym.error.ResetNeeded):
         envs.step(envs.action_space.sample())
 
 
 @every_id
 def test_actions_of_another_count_shape_or_type_are_refused(env_id: str) -> None:
-    envs = made(env_id)
+    envs = make_native(env_id)
     envs.reset(seed=0)
-    right = envs.action_space.sample()
-    wrong = [
+    actions = envs.action_space.sample()
+    invalid = [
         0.0,
         np.float32(0.5),
-        right[0],
-        right[:2],
-        np.concatenate([right, right]),
-        right[:, :1],
-        right[..., None],
-        right.astype(str),
-        right.astype(object),
-        right.astype(complex),
-        np.full_like(right, np.nan),
-        np.full_like(right, np.inf),
+        actions[0],
+        actions[:2],
+        np.concatenate([actions, actions]),
+        actions[:, :1],
+        actions[..., None],
+        actions.astype(str),
+        actions.astype(object),
+        actions.astype(complex),
+        np.full_like(actions, np.nan),
+        np.full_like(actions, np.inf),
         None,
     ]
-    for actions in wrong:
+    for candidate in invalid:
         with pytest.raises(ValueError, match="action"):
-            envs.step(actions)
-    envs.step(right.tolist())  # a list of the right shape is one
+            envs.step(candidate)
+    envs.step(actions.tolist())  # a list of the right shape is valid
 
 
 @every_id
 def test_a_single_environment_refuses_the_same_actions(env_id: str) -> None:
     env = gym.make(env_id, disable_env_checker=True)
     env.reset(seed=0)
-    right = env.action_space.sample()
-    for action in (0.0, right[:1], right[None], np.full_like(right, np.nan), right.astype(str)):
+    action = env.action_space.sample()
+    for invalid in (
+        0.0,
+        action[:1],
+        action[None],
+        np.full_like(action, np.nan),
+        action.astype(str),
+    ):
         with pytest.raises(ValueError, match="action"):
-            env.step(action)
+            env.step(invalid)
 
 
 @pytest.mark.parametrize(
     "seed", [-1, [0, 1, -5], 1.5, [0.5, 1, 2], "123", True, [1, 2], [1, 2, 3, 4]], ids=repr
 )
-def test_seeds_that_are_no_whole_numbers_from_0_are_refused_at_once(seed) -> None:
+def test_invalid_seeds_are_an_error_at_reset(seed) -> None:
     with pytest.raises(ValueError, match="seed"):
-        made("metarl/PointNavigation-v0").reset(seed=seed)  # where no generator is ever needed
+        make_native("metarl/PointNavigation-v0").reset(
+            seed=seed
+        )  # a family that never draws at reset
 
 
 @pytest.mark.parametrize(
@@ -222,27 +230,27 @@ def test_seeds_that_are_no_whole_numbers_from_0_are_refused_at_once(seed) -> Non
     [{"num_envs": 0}, {"num_envs": 1.5}, {"max_episode_steps": 0}, {"max_episode_steps": 2.5}],
     ids=str,
 )
-def test_numbers_that_are_no_counts_are_refused(settings) -> None:
+def test_counts_must_be_positive_integers(settings) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(settings))} must be an integer"):
         BatchedEnv(PointNavigation(), **{"num_envs": 2, **settings})
 
 
 def test_the_autoreset_mode_is_in_the_metadata() -> None:
     for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED):
-        envs = made("metarl/PointNavigation-v0", autoreset_mode=mode.value)
+        envs = make_native("metarl/PointNavigation-v0", autoreset_mode=mode.value)
         assert envs.metadata["autoreset_mode"] is mode
     with pytest.raises(ValueError, match="SameStep"):
-        made("metarl/PointNavigation-v0", autoreset_mode="SameStep")
+        make_native("metarl/PointNavigation-v0", autoreset_mode="SameStep")
 
 
 def test_closing_twice_is_closing_once() -> None:
-    envs = made("metarl/PointNavigation-v0")
+    envs = make_native("metarl/PointNavigation-v0")
     envs.close()
     assert envs.closed
     envs.close()
 
 
-def test_a_task_for_later_does_not_change_an_episode_that_goes_on() -> None:
+def test_a_task_for_the_next_episode_does_not_change_the_current_one() -> None:
     envs = BatchedEnv(PointNavigation(), 2)
     envs.reset(options={"task": np.array([0.3, 0.4])})
     still = np.zeros((2, 2))

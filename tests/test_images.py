@@ -191,5 +191,5 @@ def test_spaces_that_no_policy_is_for_get_the_wrapper_that_mends_them() -> None:
 @pytest.mark.parametrize("scale", ["measured", [1.0]])
 def test_pixels_are_not_scaled(mine, scale) -> None:
     values = {**TINY, "policy": {**TINY.get("policy", {}), "observation_scale": scale}}
-    with pytest.raises(UserError, match="whose pixels have one scale already"):
+    with pytest.raises(UserError, match="images need no scaling"):
         load_method(validate_config(values)).initial_state()

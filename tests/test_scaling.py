@@ -140,7 +140,7 @@ def test_an_exported_policy_acts_alike_on_observations_as_they_are(tmp_path: Pat
 def test_a_scale_of_another_length_is_refused_in_a_sentence(complaint, tmp_path: Path) -> None:
     more = ["--set=policy.observation_scale=[1.0, 2.0]", "--out", str(tmp_path / "run")]
     said = complaint("train", "half_cheetah_direction", *more)
-    assert "policy.observation_scale has 2 numbers, and an observation 20" in said
+    assert "policy.observation_scale has 2 values, but observations have 20" in said
     assert not (tmp_path / "run").exists()
 
 
