@@ -140,9 +140,9 @@ def test_horizon_and_task_size_must_be_positive_integers(
 @pytest.mark.parametrize(
     ("raised", "message"),
     [
-        ("RuntimeError('no licence')", r"constructor raised RuntimeError \(no licence\)"),
-        ("KeyError('x')", "constructor raised KeyError"),
-        ("SystemExit(3)", r"constructor raised SystemExit \(3\)"),
+        ("RuntimeError('no licence')", r"it raised RuntimeError \(no licence\)"),
+        ("KeyError('x')", "it raised KeyError"),
+        ("SystemExit(3)", r"it raised SystemExit \(3\)"),
         ("ValueError('too small')", "does not accept its settings: too small"),
     ],
 )
