@@ -1,7 +1,7 @@
-"""The adaptation curve: how good a model is after 0, 1, 2, ... gradient steps on new tasks.
+"""The adaptation curve: scores on held-out tasks after 0, 1, 2, ... steps of adaptation.
 
-This is the only evaluation. Meta-learned, pretrained and random models are all measured by it, on
-the same tasks and with the same randomness where the seed is the same.
+All methods are evaluated by it. With equal seeds the tasks and the randomness are the same, so that
+methods can be compared in each task. Intervals over several runs: `metarl.intervals`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +22,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Metric:
-    """What a score is.
+    """Description of a score.
 
     Attributes:
-        name: of the score, such as `return`.
-        axis: the same as a plot's axis says it, such as `undiscounted return`.
-        samples: what trainings are given the same number of, such as `environment steps`.
-        higher_is_better: whether it is.
+        name: short name, such as `return`.
+        axis: axis label of plots, such as `undiscounted return`.
+        samples: unit of the training budget, such as `environment steps`.
+        higher_is_better: whether higher scores are better.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class Summary:
-    """A number for each gradient step, with the limits of its 95% interval; (K + 1,) each.
+    """An estimate and its 95% confidence interval for each stage of adaptation.
 
     Attributes:
-        estimate: the estimate.
-        low: lower limits.
-        high: upper limits.
-        meaning: what they are, in words.
+        estimate: (K + 1,).
+        low: lower limits, (K + 1,).
+        high: upper limits, (K + 1,).
+        meaning: description of estimate and interval, for captions.
     """
 
     estimate: Floats
@@ -53,24 +53,23 @@ class Summary:
     high: Floats
     meaning: str
 
-    def after(self, steps: int) -> str:
-        """The number after so many steps, such as `0.53 [0.48, 0.59]`."""
-        low, high = short(self.low[steps]), short(self.high[steps])
-        return f"{short(self.estimate[steps])} [{low}, {high}]"
+    def format_step(self, step: int) -> str:
+        """The estimate after `step` steps with its interval, such as `0.53 [0.48, 0.59]`."""
+        low, high = format_score(self.low[step]), format_score(self.high[step])
+        return f"{format_score(self.estimate[step])} [{low}, {high}]"
 
 
 @dataclass(frozen=True)
 class AdaptationCurve:
-    """Scores on unseen tasks against the number of gradient steps.
+    """Scores on held-out tasks at K + 1 stages of adaptation.
 
     Attributes:
-        tasks: (N, T).
-        scores: (N, K + 1): of each task after k updates, k = 0...K.
-        step_sizes: of the K updates; empty where adaptation is no matter of gradient steps.
-        episodes: of the task that were used before each stage, (K + 1,); empty where the measure
-            is no return.
-        instances: of each class that were seen before each stage, (K + 1,); empty where stages are
-            something else.
+        tasks: task parameters, (N, T).
+        scores: score of each task after k updates, k = 0...K, (N, K + 1).
+        step_sizes: of the K gradient steps; empty for methods that adapt otherwise.
+        episodes: adaptation episodes before each stage, (K + 1,); empty in supervised learning.
+        instances: instances of each class before each stage, (K + 1,); empty unless stages are
+            instances.
     """
 
     tasks: NDArray[np.float64]
@@ -81,11 +80,11 @@ class AdaptationCurve:
 
     @property
     def summary(self) -> Summary:
-        """Mean over tasks, with its interval."""
+        """Mean over tasks, with its 95% interval."""
         return mean_over_tasks(self.scores)
 
-    def first(self, steps: int) -> "AdaptationCurve":
-        """The curve up to so many steps."""
+    def truncate(self, steps: int) -> "AdaptationCurve":
+        """The curve up to and including step `steps`."""
         return replace(
             self,
             scores=self.scores[:, : steps + 1],
@@ -95,10 +94,10 @@ class AdaptationCurve:
         )
 
     def to_frame(self) -> "DataFrame":
-        """A pandas frame with a row for each task and step: `task`, `step`, `score`, `episodes`.
+        """A pandas DataFrame with a row for each task and step.
 
-        `task` is the number of the task, whose row in `tasks` says what it is; `episodes`, how many
-        of the task were used before, is there where the measure is a return.
+        Its columns are `task` (index into `tasks`), `step`, `score`, and in reinforcement learning
+        `episodes` (adaptation episodes before the step).
 
         Raises:
             UserError: if pandas is not installed.
@@ -111,7 +110,7 @@ class AdaptationCurve:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as plain values."""
+        """All attributes and the summary, as JSON values."""
         summary = self.summary
         return {
             "mean": summary.estimate.tolist(),
@@ -125,7 +124,10 @@ class AdaptationCurve:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "AdaptationCurve":
-        """The inverse of `to_json`; episodes of older evaluations follow from their settings."""
+        """The inverse of `to_json`.
+
+        Evaluations of older versions have no `episodes`; they follow from the settings.
+        """
         scores, step_sizes = np.array(value["scores"]), tuple(value["step_sizes"])
         settings = value.get("settings", {})
         each = settings.get("episodes_per_task", settings.get("trajectories"))
@@ -135,91 +137,18 @@ class AdaptationCurve:
         return cls(np.array(value["tasks"]), scores, step_sizes, tuple(episodes), instances)
 
 
-def mean_over_tasks(returns: Floats) -> Summary:
-    """Mean ± 1.96 standard errors over the tasks of one run's returns (N, K + 1)."""
-    estimate = returns.mean(axis=0)
-    width = 1.96 * returns.std(axis=0, ddof=1) / np.sqrt(len(returns))
+def mean_over_tasks(scores: Floats) -> Summary:
+    """Mean ± 1.96 standard errors over the tasks of one run's scores (N, K + 1)."""
+    estimate = scores.mean(axis=0)
+    width = 1.96 * scores.std(axis=0, ddof=1) / np.sqrt(len(scores))
     return Summary(
-        estimate, estimate - width, estimate + width, f"mean of {len(returns)} tasks, 95% interval"
+        estimate, estimate - width, estimate + width, f"mean of {len(scores)} tasks, 95% interval"
     )
 
 
-def mean_over_runs(scores: Sequence[Floats]) -> Summary:
-    """Mean over runs and tasks, as it is published, with an interval over runs.
-
-    The tasks are the same for all runs, so that the interval says what another choice of training
-    seeds would change. A run is good or bad as a whole: runs, not scores, are what vary. With the
-    few runs that there are, resampling them covers too little (two thirds in place of 95% for five;
-    drawing runs anew within each task, as Agarwal et al. 2021 do, even less): the interval is
-    Student's, over the runs' means.
-
-    Args:
-        scores: of each run, (N, K + 1), at least two.
-    """
-    every = np.stack(scores)  # (runs, N, K + 1)
-    runs, tasks, _ = every.shape
-    means = every.mean(axis=1)
-    estimate = means.mean(axis=0)
-    width = _width_over_runs([means])
-    meaning = f"mean of {runs} runs × {tasks} tasks, 95% interval over runs"
-    return Summary(estimate, estimate - width, estimate + width, meaning)
-
-
-def summarise(scores: Sequence[Floats]) -> Summary:
-    """One run by its mean over tasks, several by `mean_over_runs`."""
-    return mean_over_tasks(scores[0]) if len(scores) == 1 else mean_over_runs(scores)
-
-
-def difference(first: Sequence[Floats], second: Sequence[Floats]) -> Summary:
-    """How much higher the scores of some runs are than those of others, on the same tasks.
-
-    Of one run each, it is the mean of the differences in every task, ± 1.96 standard errors: that
-    a task is hard, which is so for both, does not widen it. With more runs it is over the runs'
-    means, as in `mean_over_runs`: Welch's interval, because one method may vary more with its seed
-    than the other. A run that is alone on its side is taken as it is; what another seed of it
-    would have changed, one run cannot say.
-
-    Args:
-        first: of each run, (N, K + 1).
-        second: of each run, the same tasks in the same order, (N, K + 1) or, a level, (N, 1).
-    """
-    one, other = np.stack(first), np.stack(second)  # (runs, N, K + 1)
-    runs, tasks = [len(one), len(other)], one.shape[1]
-    if runs == [1, 1]:
-        summary = mean_over_tasks(one[0] - other[0])
-        return replace(summary, meaning=f"mean of {tasks} tasks, 95% interval")
-    means = [scores.mean(axis=1) for scores in (one, other)]
-    estimate = means[0].mean(axis=0) - means[1].mean(axis=0)
-    width = _width_over_runs([each for each in means if len(each) > 1])
-    alone = ", one run as it is" if 1 in runs else ""
-    seeds = " and ".join(str(number) for number in runs if number > 1)
-    meaning = f"mean of {tasks} tasks, 95% interval over {seeds} runs{alone}"
-    return Summary(estimate, estimate - width, estimate + width, meaning)
-
-
-def _width_over_runs(groups: Sequence[Floats]) -> Floats:
-    """Half the 95% interval of a sum or difference of groups' means, by Welch and Satterthwaite.
-
-    Of one group it is Student's.
-
-    Args:
-        groups: of each group the means of its runs, (runs, K + 1), at least two runs.
-    """
-    # imported here: it takes half a second, which who sums up one run need not wait for
-    from scipy.stats import t as student_t
-
-    errors = np.stack([group.var(axis=0, ddof=1) / len(group) for group in groups])
-    error = errors.sum(axis=0)
-    freedoms = np.array([[len(group) - 1] for group in groups])
-    # runs that are all equal leave nothing to be divided
-    with np.errstate(invalid="ignore"):
-        freedom = error**2 / (errors**2 / freedoms).sum(axis=0)
-    return np.where(error > 0, student_t.ppf(0.975, freedom) * np.sqrt(error), 0.0)
-
-
-def short(value: float) -> str:
-    """As many digits as mean something: `557.3`, `-11.44`, `0.00087`."""
-    if abs(value) < 1e-12:  # what rounding leaves of scores that are equal
+def format_score(value: float) -> str:
+    """A score with its significant digits: `557.3`, `-11.44`, `0.00087`."""
+    if abs(value) < 1e-12:  # rounding errors of a difference of equal scores
         return "0.00"
     if abs(value) >= 100.0:
         return f"{value:.1f}"
@@ -232,24 +161,24 @@ def best_schedule(
     metric: Metric,
     stage: int = 1,
 ) -> tuple[float, ...]:
-    """Of several step-size schedules, the best on validation tasks.
+    """Select the step-size schedule with the best score on validation tasks.
 
     Args:
-        schedules: to choose from.
-        validate: the adaptation curve of one, on validation tasks. A schedule with which it breaks
-            down, by a FloatingPointError, is out of the race.
-        metric: what decides.
-        stage: after how many steps the score is to be best; 0 for the mean of all of them.
+        schedules: the candidates.
+        validate: computes the adaptation curve of a candidate on validation tasks. Candidates for
+            which it raises FloatingPointError are skipped.
+        metric: the score.
+        stage: number of steps after which scores are compared; 0 for the mean over all steps.
 
     Raises:
-        FloatingPointError: if all of them break down.
+        FloatingPointError: if every candidate diverges.
     """
     sign = 1.0 if metric.higher_is_better else -1.0
     scores: dict[tuple[float, ...], float] = {}
     for schedule in schedules:
         with suppress(FloatingPointError):
-            reached = validate(schedule).scores
-            scores[schedule] = sign * float((reached[:, stage] if stage else reached[:, 1:]).mean())
+            curve = validate(schedule).scores
+            scores[schedule] = sign * float((curve[:, stage] if stage else curve[:, 1:]).mean())
     if not scores:
         first = [schedule[0] for schedule in schedules]
         raise FloatingPointError(

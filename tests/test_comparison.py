@@ -15,13 +15,8 @@ from matplotlib.figure import Figure
 from stable_baselines3 import PPO
 
 from metarl.cli import main
-from metarl.evaluation import (
-    AdaptationCurve,
-    mean_over_runs,
-    mean_over_tasks,
-    short,
-    summarise,
-)
+from metarl.evaluation import AdaptationCurve, format_score, mean_over_tasks
+from metarl.intervals import mean_over_runs, summarise
 from metarl.method import EPISODES, GRADIENT_STEPS, AdaptationUnit
 from metarl.report.evaluations import load_or_evaluate
 from metarl.report.groups import ExperimentGroup, compare, short_names
@@ -111,7 +106,8 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
         "| random",
         "| oracle",
     ]
-    assert "95% interval over 2 runs, one run as it is. Positive values favour MAML." in lines[-1]
+    caption = "95% interval over 2 runs, one run taken as a constant. Positive values favour MAML."
+    assert caption in lines[-1]
 
 
 def test_runs_that_another_version_evaluated_on_other_tasks_are_refused(
@@ -410,7 +406,7 @@ def test_export_writes_a_model_that_ppo_loads(runs, tmp_path, complaint) -> None
     [(557.31, "557.3"), (-11.437, "-11.44"), (0.5, "0.50"), (0.000868, "0.00087"), (0.0, "0.00")],
 )
 def test_numbers_have_as_many_digits_as_mean_something(value: float, text: str) -> None:
-    assert short(value) == text
+    assert format_score(value) == text
 
 
 @pytest.mark.parametrize("steps", [60, 20_000, 160_000])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
-from metarl.evaluation import difference, mean_over_runs, mean_over_tasks
+from metarl.evaluation import mean_over_tasks
+from metarl.intervals import difference, mean_over_runs
 
 TASKS, REPEATS = 40, 200
 

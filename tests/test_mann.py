@@ -150,7 +150,7 @@ def test_its_curve_counts_instances(method) -> None:
     assert curve.scores.shape == (4, 4)
     assert curve.step_sizes == ()
     assert curve.instances == (0, 1, 2, 3)
-    assert AdaptationCurve.from_json(curve.to_json()).first(1).instances == (0, 1)
+    assert AdaptationCurve.from_json(curve.to_json()).truncate(1).instances == (0, 1)
     assert units_label([method.adaptation_unit]) == "instances of each class"
 
 

@@ -18,7 +18,6 @@ from metarl.baselines.nearest_neighbour import nearest_neighbour
 from metarl.baselines.pretrained_network import merge_tasks
 from metarl.cli import main
 from metarl.errors import UserError
-from metarl.evaluation import summarise
 from metarl.experiment import load_config, validate_config
 from metarl.method import load_method, train, with_current_names
 from metarl.networks.layers import head

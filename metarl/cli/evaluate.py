@@ -62,7 +62,7 @@ def _name(text: str) -> str:
 def _evaluate(options: argparse.Namespace, console: Console) -> int:
     # imported here: it takes two seconds, which the help should not wait for
     from metarl.cli.evaluation_output import evaluate_and_print, table
-    from metarl.evaluation import summarise
+    from metarl.intervals import summarise
     from metarl.method import load_method
     from metarl.report.evaluations import PAPER, with_paper_schedule
     from metarl.report.groups import check_unique, same_experiment

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from metarl.evaluation import AdaptationCurve, Summary, short
+from metarl.evaluation import AdaptationCurve, Summary, format_score
 from metarl.method import GRADIENT_STEPS, Method
 from metarl.progress import working
 from metarl.report.evaluations import evaluate, file_suffix
@@ -36,5 +36,6 @@ def table(title: str, method: Method, summary: Summary) -> Table:
     for step, (estimate, low, high) in enumerate(
         zip(summary.estimate, summary.low, summary.high, strict=True)
     ):
-        table.add_row(str(step + unit.first), short(estimate), f"[{short(low)}, {short(high)}]")
+        interval = f"[{format_score(low)}, {format_score(high)}]"
+        table.add_row(str(step + unit.first), format_score(estimate), interval)
     return table

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.cli.arguments import describe
-from metarl.evaluation import short
+from metarl.evaluation import format_score
 from metarl.experiment import read_values, shipped_configs, trained_runs
 
 DESCRIPTION = "List the configs and the trained runs that come with the package."
@@ -50,6 +50,6 @@ def _results(path: Path) -> tuple[str, str]:
     metric, _, _ = (path / "evaluation.csv").read_text().removeprefix("task,").partition("_after_")
     tasks = (config.get("family") or config["data"])["name"]
     updates, seed = evaluation["iteration"], config["seed"]
-    scores = " → ".join(short(value) for value in evaluation["mean"][:4])
+    scores = " → ".join(format_score(value) for value in evaluation["mean"][:4])
     what = f"{evaluation['method']}, {tasks}, {updates} updates, seed {seed}"
     return what, f"{metric} {scores}"

@@ -161,7 +161,7 @@ def _search(options: argparse.Namespace, console: Console) -> int:
 
 def _show(out: Path, entries: Sequence["ExperimentGroup"], console: Console) -> None:
     """A table, the best first, and the same as CSV."""
-    from metarl.evaluation import short
+    from metarl.evaluation import format_score
     from metarl.io import translate_os_errors, write_atomically
     from metarl.launch.sweep import as_csv, ranked, settings_of, varied
     from metarl.report.comparison import caption
@@ -181,9 +181,9 @@ def _show(out: Path, entries: Sequence["ExperimentGroup"], console: Console) -> 
         table.add_row(
             *settings_of(entry, names),
             ", ".join(str(run.config.seed) for run in entry.runs),
-            short(summary.estimate[0]),
-            short(summary.estimate[-1]),
-            f"[{short(summary.low[-1])}, {short(summary.high[-1])}]",
+            format_score(summary.estimate[0]),
+            format_score(summary.estimate[-1]),
+            f"[{format_score(summary.low[-1])}, {format_score(summary.high[-1])}]",
         )
     console.print(table)
     with translate_os_errors(out):

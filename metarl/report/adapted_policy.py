@@ -115,7 +115,7 @@ def adapt_to_task(
             f"a task of {problem.title} has {family.task_size} numbers, such as --task {example}"
         )
     seed = int(make_rng(settings.seed, "rendering").integers(2**31))
-    rollouts = method.rollouts(state.params, chosen[None], RngKey(seed), curve.first(max(steps)))
+    rollouts = method.rollouts(state.params, chosen[None], RngKey(seed), curve.truncate(max(steps)))
     return AdaptedPolicy(
         family, method.policy, chosen, steps, method.adaptation_unit, rollouts, seed
     )

@@ -117,7 +117,7 @@ def rows(groups: Sequence[ExperimentGroup]) -> list[dict[str, str]]:
         for k in range(num_stages):
             after = f"step {k}" if mixed else stage_name(k, None)
             heading = f"{metric.name} before adaptation" if k == 0 else after
-            row[heading] = group.summary.after(k) if k < len(group.summary.estimate) else "–"
+            row[heading] = group.summary.format_step(k) if k < len(group.summary.estimate) else "–"
         if mixed:
             row["adaptation step"] = _adaptation_step(group)
         row |= {

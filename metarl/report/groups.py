@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 
 from metarl.errors import UserError
-from metarl.evaluation import AdaptationCurve, Summary, summarise
+from metarl.evaluation import AdaptationCurve, Summary
 from metarl.experiment import SEED_INDEPENDENT, AnyConfig, differences
+from metarl.intervals import summarise
 from metarl.method import Method, method_class
 from metarl.report.evaluations import Evaluation, load_or_evaluate
 from metarl.runs.run import Run

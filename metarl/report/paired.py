@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metarl.evaluation import Summary, difference
+from metarl.evaluation import Summary
+from metarl.intervals import difference
 from metarl.report.groups import ExperimentGroup, evaluation_differences, meta_learners
 from metarl.report.plots import describe_intervals, stage_name
 
@@ -70,7 +71,7 @@ def paired_rows(differences: Sequence[PairedDifference]) -> list[dict[str, str]]
         {f"{pair.reference.label} −": pair.other.label}
         | {
             stage_name(k, pair.reference.method.adaptation_unit): (
-                pair.summary.after(k) if k < len(pair.summary.estimate) else "–"
+                pair.summary.format_step(k) if k < len(pair.summary.estimate) else "–"
             )
             for k in range(stages)
         }

@@ -43,4 +43,4 @@ def _ways_and_shots(group: ExperimentGroup) -> tuple[int, int]:
 def _score(group: ExperimentGroup, step: int | None) -> str:
     last = len(group.summary.estimate) - 1
     k = last if step is None else min(step, last)
-    return group.summary.after(k) + (f" after {k}" if k else "")
+    return group.summary.format_step(k) + (f" after {k}" if k else "")

@@ -82,7 +82,8 @@ def _group_rows(group: ExperimentGroup, varying: Sequence[str]) -> list[Row]:
     def row(label: str, runs: Sequence[Run], summary: Summary) -> Row:
         seeds = ", ".join(str(run.config.seed) for run in runs)
         description = {"": label, **common, "seeds": seeds, "tasks": str(len(curve.tasks))}
-        return description, {k: summary.after(k) for k in range(len(summary.estimate))}, costs(runs)
+        scores = {k: summary.format_step(k) for k in range(len(summary.estimate))}
+        return description, scores, costs(runs)
 
     def costs(runs: Sequence[Run]) -> dict[str, str]:
         samples = [run.checkpoint().description.samples for run in runs]
@@ -112,7 +113,7 @@ def _difference_cells(
     labels = {reference.method.label for reference in references.values()}
     heading = f"{labels.pop() if len(labels) == 1 else 'meta-learner'} − method (1 step)"
     cells = {id(pair.reference): "– (reference)" for pair in differences} | {
-        id(pair.other): pair.summary.after(1)
+        id(pair.other): pair.summary.format_step(1)
         + (f" ({pair.reference.label})" if len(references) > 1 else "")
         for pair in differences
     }

@@ -20,7 +20,7 @@ from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from metarl.errors import UserError
-from metarl.evaluation import short
+from metarl.evaluation import format_score
 from metarl.io import read_bytes, translate_os_errors, write_atomically
 
 METRICS = "metrics.jsonl"
@@ -64,9 +64,9 @@ def progress_text(metrics: Mapping[str, float], metric: str) -> str:
     parts = [f"loss {metrics['loss']:.3g}"] if "loss" in metrics else []
     scores = [value for name, value in metrics.items() if name.startswith(f"{metric}/")]
     if len(scores) > 1:
-        parts.append(f"pre / post {metric} {short(scores[0])} / {short(scores[-1])}")
+        parts.append(f"pre / post {metric} {format_score(scores[0])} / {format_score(scores[-1])}")
     elif scores:
-        parts.append(f"{metric} {short(scores[0])}")
+        parts.append(f"{metric} {format_score(scores[0])}")
     return ", ".join(parts)
 
 
