@@ -19,6 +19,7 @@ from metarl.baselines.pretrained_network import merge_tasks
 from metarl.cli import main
 from metarl.errors import UserError
 from metarl.experiment import load_config, validate_config
+from metarl.intervals import summarise
 from metarl.method import load_method, train, with_current_names
 from metarl.networks.layers import head
 from metarl.params import flatten, unflatten
