@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PICTURES = (".png", ".gif")
+MEGABYTE = 10**6
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,21 @@ def test_building_gives_no_warning(built: tuple[Path, str]) -> None:
 
 
 @pytest.mark.slow
+def test_distributions_are_small(built: tuple[Path, str], wheel: Path) -> None:
+    source = next(built[0].glob("*.tar.gz"))
+    assert source.stat().st_size < 6 * MEGABYTE
+    assert wheel.stat().st_size < 3 * MEGABYTE
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_a_checkout_is_small() -> None:
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    files = [ROOT / name for name in tracked.stdout.decode().split("\0") if name]
+    on_disk = sum(-(-file.lstat().st_size // 4096) * 4096 for file in files if file.exists())
+    assert on_disk < 15 * MEGABYTE
+
+
+@pytest.mark.slow
 def test_the_tests_run_from_the_source_distribution(
     built: tuple[Path, str], installed: Path, tmp_path: Path
 ) -> None:
@@ -63,6 +80,8 @@ def test_the_tests_run_from_the_source_distribution(
     (source,) = tmp_path.iterdir()
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     for name in tracked.stdout.split():  # none where this is itself no checkout
+        if name.endswith(PICTURES):
+            continue
         if name.startswith(("tests/", "docs/", "configs/")) or name.endswith(".md"):
             assert (source / name).exists(), name
     few = ["tests/test_inner_loop.py", "tests/test_adam.py", "tests/test_readme.py"]

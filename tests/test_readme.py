@@ -18,6 +18,7 @@ from metarl.experiment import load_config
 ROOT = Path(__file__).parent.parent
 HOOKS = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
 REFERENCE, included = HOOKS["REFERENCE"], HOOKS["included"]
+PICTURES = (".png", ".gif")
 DEEP = re.DOTALL | re.MULTILINE
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
@@ -136,6 +137,8 @@ def test_their_links_lead_somewhere(page: str) -> None:
             continue
         file, _, anchor = target.partition("#")
         there = ((ROOT / page).parent / file).resolve() if file else ROOT / page
+        if there.suffix in PICTURES and not (ROOT / ".git").exists():
+            continue  # a source distribution has no pictures
         assert there.exists(), target
         if anchor:
             titles = re.findall(r"^#+ (.*)", there.read_text(), re.MULTILINE)

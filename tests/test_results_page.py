@@ -10,24 +10,30 @@ import numpy as np
 import pytest
 
 from metarl.cli import main
+from metarl.evaluation import Metric
 from metarl.experiment import differences, load_config
 from metarl.method import load_method
+from metarl.report.evaluations import load_or_evaluate
 from metarl.report.groups import same_experiment, seed_independent_fields
+from metarl.report.publish import thin_metrics
 from metarl.report.published import Published, find_published
 from metarl.report.reproduce_command import reproduce_command
 from metarl.rl.config import Config
+from metarl.runs.metrics import training_minutes
 from metarl.runs.run import Run
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-KEPT = [path.parent for path in sorted(ROOT.glob("docs/runs/*/state.json"))]
+PUBLISHED = [path.parent for path in sorted(ROOT.glob("results/*/state.json"))]
 SHIPPED = [path.parent for path in sorted(ROOT.glob("configs/trained/*/state.json"))]
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not PUBLISHED:
+        pytest.skip("a source distribution has no published runs")
     out = tmp_path_factory.mktemp("docs") / "results.md"
-    runs = map(str, [*KEPT, *SHIPPED])
+    runs = map(str, [*PUBLISHED, *SHIPPED])
     assert main(["results", *runs, "--out", str(out), "--notes", str(DOCS / "notes")]) == 0
     return out
 
@@ -74,9 +80,9 @@ def test_a_column_has_the_differences_after_a_step_task_by_task(page: Path) -> N
         name: np.array(json.loads((DOCS.parent / path / "evaluation.json").read_text())["scores"])
         for name, path in {
             "one": "configs/trained/half_cheetah_velocity",
-            "two": "docs/runs/half-cheetah-velocity-s2",
-            "three": "docs/runs/half-cheetah-velocity-s3",
-            "pretrained": "docs/runs/pretrained-hcv-s1",
+            "two": "results/half-cheetah-velocity-s2",
+            "three": "results/half-cheetah-velocity-s3",
+            "pretrained": "results/pretrained-hcv-s1",
         }.items()
     }
     others = scores.pop("pretrained")
@@ -112,7 +118,7 @@ def test_every_evaluation_of_a_run_has_a_row_and_data_with_several_have_an_overv
 
 
 @pytest.mark.slow  # where observations are scaled, they are measured
-@pytest.mark.parametrize("path", [*KEPT, *SHIPPED], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*PUBLISHED, *SHIPPED], ids=lambda path: path.name)
 def test_the_command_that_it_gives_makes_the_config_of_the_run(path: Path) -> None:
     config = Run.open(path).config
     program, verb, name, *rest = shlex.split(reproduce_command(config))
@@ -211,7 +217,7 @@ def test_an_evaluation_with_a_name_stands_beside_that_of_the_config(
 def test_runs_that_saw_other_images_are_not_put_into_one_section(tmp_path: Path, complaint) -> None:
     runs = [tmp_path / name for name in ("matching-s1", "siamese-s1")]
     for run in runs:
-        shutil.copytree(DOCS / "runs" / run.name, run)
+        shutil.copytree(ROOT / "results" / run.name, run)
     state = (runs[1] / "state.json").read_text()
     hashed = json.loads(state)["provenance"]["data_sha256"]
     (runs[1] / "state.json").write_text(state.replace(hashed, "0" * 64))
@@ -250,3 +256,70 @@ def test_of_one_family_the_tasks_that_were_published_come_first_and_have_the_pla
     assert main(["results", *runs, "--out", str(page)]) == 0
     titles = re.findall(r"^## (.*)", page.read_text(), re.MULTILINE)
     assert titles == ["half-cheetah-direction", "half-cheetah-direction, dynamics gymnasium"]
+
+
+def test_a_published_run_has_no_weights_and_the_same_scores_samples_and_minutes(
+    tmp_path: Path, complaint
+) -> None:
+    source = Run.open(Path("point_navigation"))
+    assert main(["results", "point_navigation", "--publish", str(tmp_path)]) == 0
+    folder = tmp_path / "point_navigation"
+    assert {file.name for file in folder.iterdir()} == {
+        "config.yaml",
+        "state.json",
+        "evaluation.json",
+        "evaluation-paper.json",
+        "metrics.jsonl",
+    }
+    run = Run.open(folder)
+    assert run.description().sha256 == source.weights_sha256()
+    assert run.description().samples == source.load().samples
+    for name in ("", "paper"):  # the second names the file with its tasks
+        curve, expected = (load_or_evaluate(one, name).curve for one in (run, source))
+        assert np.array_equal(curve.tasks, expected.tasks)
+        assert np.allclose(curve.scores, expected.scores, rtol=1e-7, atol=0.0)
+    assert json.loads((folder / "evaluation-paper.json").read_text())["tasks"] == "evaluation.json"
+    assert training_minutes(run.metrics()) == pytest.approx(training_minutes(source.metrics()))
+    assert main(["results", str(folder), "--out", str(tmp_path / "page.md")]) == 0
+    for command in (["evaluate", str(folder)], ["train", "--resume", str(folder)]):
+        message = complaint(*command)
+        assert "was published without its weights" in message
+        assert f"metarl train {folder / 'config.yaml'} --out" in message
+    again = complaint("results", "point_navigation", "--publish", str(tmp_path))
+    assert f"{folder} is not empty" in again
+
+
+def test_thinned_metrics_are_those_of_rarer_reports() -> None:
+    metric = Metric("return", "return", "environment steps")
+    lines = [
+        {
+            "iteration": 2 * number,
+            "return/after_0_steps": float(number),
+            "return/after_1_steps": float(number**2),
+            "environment_steps": 10.0 * number,
+            "outer/kl": 0.1,
+            "time/sampling": 1.0 * number,
+            "time/learning": 2.0,
+        }
+        for number in range(1, 8)
+    ]
+    short = thin_metrics(lines, metric, max_lines=3)
+    assert [line["iteration"] for line in short] == [6, 12, 14]
+    assert [line["environment_steps"] for line in short] == [60, 150, 70]
+    assert short[0]["return/after_1_steps"] == pytest.approx((1 + 4 + 9) / 3, rel=1e-5)
+    assert all("outer/kl" not in line for line in short)
+    assert training_minutes(short) == pytest.approx(training_minutes(lines), rel=1e-5)
+    assert thin_metrics(lines, metric, max_lines=7)[-1]["return/after_0_steps"] == 7
+    assert thin_metrics([], metric) == []
+
+
+def test_an_evaluation_that_names_a_file_without_tasks_is_an_error(
+    tmp_path: Path, complaint
+) -> None:
+    main(["results", "point_navigation", "--publish", str(tmp_path)])
+    file = tmp_path / "point_navigation" / "evaluation-paper.json"
+    values = json.loads(file.read_text())
+    for name in ("evaluation-paper.json", "../evaluation.json"):
+        file.write_text(json.dumps(values | {"tasks": name}))
+        message = complaint("results", str(file.parent), "--out", str(tmp_path / "page.md"))
+        assert "evaluation-paper.json is damaged" in message

@@ -58,7 +58,7 @@ def _evaluated(
 ) -> list[list[Evaluation]]:
     """The evaluations of each run, of these names."""
     for run in runs:
-        run.load()  # what is damaged is found before any work
+        run.description()  # what is damaged is found before any work
     check_unique(runs)
     found = []
     for number, run in enumerate(runs, start=1):

@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -28,6 +29,7 @@ from metarl.runs.run import Run
 PAPER = "paper"  # the name of an evaluation with the step sizes of Finn et al. (2017)
 MAX_BYTES = 2**28
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+FileName = Annotated[str, Field(pattern=r"^evaluation[a-z0-9.-]*\.json$")]
 
 
 class _EvaluationFile(BaseModel):
@@ -36,7 +38,7 @@ class _EvaluationFile(BaseModel):
     weights_sha256: str
     settings: dict[str, Any]
     step_sizes: tuple[PositiveFloat, ...]
-    tasks: list[list[FiniteFloat]]
+    tasks: list[list[FiniteFloat]] | FileName  # the file of the same run that lists them
     scores: list[list[FiniteFloat]]
     episodes: tuple[NonNegativeInt, ...] = ()
     instances: tuple[NonNegativeInt, ...] = ()
@@ -220,7 +222,7 @@ def load_or_evaluate(run: Run, name: str = "") -> Evaluation:
     file = f"evaluation{file_suffix(name)}.json"
     for folder in (run.results, run.path):
         try:
-            stored = _EvaluationFile.model_validate_json(read_bytes(folder / file, MAX_BYTES))
+            stored = _read(folder, file)
             if stored.weights_sha256 == run.weights_sha256():
                 schema = type(run.config.evaluation)
                 source = Source(str(folder / file), recorded=True)
@@ -247,6 +249,22 @@ def load_or_evaluate(run: Run, name: str = "") -> Evaluation:
         )
     method = load_method(with_paper_schedule(run) if name else run.config)
     return Evaluation(run, method, evaluate(run, method, name))
+
+
+def _read(folder: Path, file: str) -> _EvaluationFile:
+    """An evaluation with its tasks, also where another file lists them.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged.
+    """
+    stored = _EvaluationFile.model_validate_json(read_bytes(folder / file, MAX_BYTES))
+    if isinstance(stored.tasks, str):
+        other = _EvaluationFile.model_validate_json(read_bytes(folder / stored.tasks, MAX_BYTES))
+        if isinstance(other.tasks, str):
+            raise ValueError(f"{stored.tasks} does not list its tasks")
+        stored.tasks = other.tasks
+    return stored
 
 
 def steps_to_show(

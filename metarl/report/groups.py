@@ -46,7 +46,7 @@ class ExperimentGroup:
     @property
     def samples(self) -> list[int]:
         """The number of training samples of each run."""
-        return [run.load().samples for run in self.runs]
+        return [run.description().samples for run in self.runs]
 
 
 def compare(runs: Sequence[Run]) -> list[ExperimentGroup]:

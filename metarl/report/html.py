@@ -105,7 +105,7 @@ def _method_context(
             {
                 "name": names[run.path],
                 "seed": run.config.seed,
-                "updates": run.load().iteration,
+                "updates": run.description().iteration,
                 "commit": (run.commit() or "not recorded")[:12],
             }
             for run in group.runs

@@ -200,7 +200,7 @@ def _task_settings(config: AnyConfig) -> str:
 
 
 def _provenance(run: Run, names: Mapping[Path, str]) -> dict[str, str]:
-    description = run.checkpoint().description
+    description = run.description()
     return {
         "run": names[run.path],
         "command": f"`{reproduce_command(run.config)}`",

@@ -86,7 +86,7 @@ def _group_rows(group: ExperimentGroup, varying: Sequence[str]) -> list[Row]:
         return description, scores, costs(runs)
 
     def costs(runs: Sequence[Run]) -> dict[str, str]:
-        samples = [run.checkpoint().description.samples for run in runs]
+        samples = [run.description().samples for run in runs]
         return {
             group.method.problem.metric.samples: f"{fmean(samples) / 1e6:.2f} M",
             "minutes": training_time(runs),

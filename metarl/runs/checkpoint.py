@@ -41,8 +41,8 @@ class Description(BaseModel):
         iteration: the number of completed iterations.
         samples: the number of training samples.
         metric_accumulator: see `metarl.method.TrainingState`; called `pending` in the file.
-        weights: the name of the weights file.
-        sha256: its checksum.
+        weights: the name of the weights file; None for a run published without weights.
+        sha256: the checksum of the weights.
         order: the names of its tensors in the order of the state; safetensors sort them.
         provenance: checksums of the training data.
         commit: of this package, if known.
@@ -55,9 +55,9 @@ class Description(BaseModel):
     metric_accumulator: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
         default={}, alias="pending"
     )
-    weights: str
+    weights: str | None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    order: list[Annotated[str, Field(pattern=rf"^({'|'.join(PARTS)})\..")]]
+    order: list[Annotated[str, Field(pattern=rf"^({'|'.join(PARTS)})\..")]] = []
     provenance: dict[str, str] = {}
     commit: str | None = None
     machine: str | None = None
@@ -135,21 +135,32 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """Read the latest checkpoint, also while another process trains the run.
 
     Raises:
-        UserError: if there is none, or it is damaged.
+        UserError: if there is none, it is damaged, or the run was published without weights.
     """
-    description = _read_description(folder)
+    description = read_description(folder)
     while True:
+        if description.weights is None:
+            raise UserError(
+                f"the run in {folder} was published without its weights, so that it cannot be "
+                "evaluated again, rendered or resumed; train it again: metarl train "
+                f"{folder / CONFIG} --out NEW_DIRECTORY"
+            )
         try:
             return Checkpoint(_read_state(folder, description), description)
         except (OSError, ValueError, SafetensorError) as error:
             # a training process may have replaced the weights since state.json was read
-            latest = _read_description(folder)
+            latest = read_description(folder)
             if latest == description:
                 raise _damaged(folder, error) from error
             description = latest
 
 
-def _read_description(folder: Path) -> Description:
+def read_description(folder: Path) -> Description:
+    """Read `state.json`.
+
+    Raises:
+        UserError: if there is none, or it is damaged.
+    """
     file = folder / STATE
     if not file.exists():
         raise UserError(f"the run in {folder} has no checkpoint yet (no state.json)")

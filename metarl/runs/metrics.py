@@ -26,6 +26,8 @@ from metarl.io import read_bytes, translate_os_errors, write_atomically
 METRICS = "metrics.jsonl"
 MAX_BYTES = 2**30
 MAX_LINE_BYTES = 2**16
+# the parts of an iteration, of which a run records some
+TIMES = [f"time/{part}" for part in ("iteration", "sampling", "learning", "communication")]
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -178,8 +180,7 @@ def training_minutes(metrics: Sequence[Mapping[str, float]]) -> float:
     """The training time in minutes, without evaluations and pauses."""
     seconds, previous = 0.0, 0.0
     for line in metrics:
-        parts = ("iteration", "sampling", "learning", "communication")
-        per_iteration = sum(line.get(f"time/{part}", 0.0) for part in parts)
+        per_iteration = sum(line.get(time, 0.0) for time in TIMES)
         # a line has means over the iterations since the previous line
         seconds += per_iteration * (line["iteration"] - previous)
         previous = line["iteration"]

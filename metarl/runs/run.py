@@ -46,6 +46,7 @@ from metarl.runs.checkpoint import (
     Checkpoint,
     Description,
     read_checkpoint,
+    read_description,
     weights_name,
     write_checkpoint,
 )
@@ -259,6 +260,16 @@ class Run:
             self._check_unedited(self._checkpoint.description)
         return self._checkpoint
 
+    def description(self) -> Description:
+        """The content of state.json, also for a run that was published without weights.
+
+        Raises:
+            UserError: if there is no checkpoint, or it is damaged.
+        """
+        if self._checkpoint is None and read_description(self.path).weights is None:
+            return read_description(self.path)
+        return self.checkpoint().description
+
     def _check_unedited(self, description: Description) -> None:
         if description.config is None:
             return
@@ -274,7 +285,7 @@ class Run:
 
     def data_hashes(self) -> dict[str, str]:
         """Checksums of the training data."""
-        return self.checkpoint().description.provenance
+        return self.description().provenance
 
     def check_data_hashes(self, data_hashes: Mapping[str, str]) -> None:
         """Compare available data with the training data of the run.
@@ -292,11 +303,11 @@ class Run:
 
     def weights_sha256(self) -> str:
         """The checksum of the weights file."""
-        return self.checkpoint().description.sha256
+        return self.description().sha256
 
     def commit(self) -> str | None:
         """The commit of this package that trained the checkpoint, if known."""
-        return self.checkpoint().description.commit
+        return self.description().commit
 
     def metrics(self) -> list[dict[str, float]]:
         """The training metrics, one dictionary per iteration; empty if there are none.

@@ -1,0 +1,136 @@
+"""A run in its published form: everything that tables and plots read, and no weights.
+
+    config.yaml        unchanged
+    state.json         iteration, samples, the weights' SHA-256, commit, machine, versions
+    evaluation*.json   scores rounded to eight significant digits
+    metrics.jsonl      scores before and after adaptation, samples and times, at most 100 lines
+
+`metarl train NAME/config.yaml` trains it again.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from metarl.errors import UserError
+from metarl.evaluation import Metric
+from metarl.experiment import CONFIG, dump_config
+from metarl.io import read_bytes, translate_os_errors, write_atomically
+from metarl.method import load_method
+from metarl.report.evaluations import (
+    MAX_BYTES,
+    evaluation_names,
+    file_suffix,
+    load_or_evaluate,
+)
+from metarl.runs.checkpoint import STATE
+from metarl.runs.metrics import METRICS, TIMES
+from metarl.runs.run import Run
+
+MAX_LINES = 100
+# of state.json; its `config` is config.yaml, and `order` and `pending` belong to the weights
+RECORDED = ("iteration", "samples", "sha256", "provenance", "commit", "machine", "versions")
+
+
+def publish(run: Run, folder: Path) -> None:
+    """Write a run in its published form. Missing evaluations are made first.
+
+    Args:
+        run: with a checkpoint.
+        folder: the directory to write to; it must be empty or absent.
+
+    Raises:
+        UserError: if the run is damaged, or the folder holds something.
+        StorageError: if something cannot be written.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; remove it, or publish to another directory")
+    run.checkpoint()
+    state = json.loads((run.path / STATE).read_text())
+    files = {
+        CONFIG: dump_config(run.config),
+        STATE: _lines({"weights": None} | {key: state[key] for key in RECORDED if key in state}),
+    }
+    first_with: dict[str, str] = {}  # the file that lists these tasks
+    for name in evaluation_names(run):
+        method = load_or_evaluate(run, name).method
+        file = f"evaluation{file_suffix(name)}.json"
+        place = run.results if (run.results / file).exists() else run.path
+        evaluation = _rounded(json.loads(read_bytes(place / file, MAX_BYTES)))
+        evaluation["settings"] = method.problem.evaluation_settings
+        tasks = _dump(evaluation["tasks"])
+        if tasks in first_with:  # the scores of 600 tasks are short, their classes are not
+            evaluation["tasks"] = first_with[tasks]
+        first_with.setdefault(tasks, file)
+        files[file] = _lines(evaluation)
+    metrics = thin_metrics(run.metrics(), load_method(run.config).problem.metric)
+    if metrics:
+        files[METRICS] = "".join(_dump(line) + "\n" for line in metrics)
+    with translate_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, text in files.items():
+            write_atomically(folder / file, text)
+
+
+def thin_metrics(
+    metrics: Sequence[Mapping[str, float]], metric: Metric, max_lines: int = MAX_LINES
+) -> list[dict[str, float]]:
+    """Training metrics in at most `max_lines` lines, as if they had been reported less often.
+
+    A line of metrics stands for the iterations since the line before: scores and times are means
+    over them, samples a sum. Lines of equal numbers are merged by the same rule, so that the
+    samples of a curve and the minutes of training stay the same.
+    """
+    if not metrics:
+        return []
+    scores = [name for name in metrics[0] if name.startswith(f"{metric.name}/")]
+    before = [name for name in scores if "/after_0_" in name]
+    kept = before + [name for name in scores if name not in before][-1:]
+    sampled = metric.samples.replace(" ", "_")
+    size = -(-len(metrics) // max_lines)
+    ends = [line["iteration"] for line in metrics]
+    gaps = [end - start for start, end in pairwise([0, *ends])]
+    lines = []
+    for first in range(0, len(metrics), size):
+        chunk, weights = metrics[first : first + size], gaps[first : first + size]
+
+        def mean(values: Sequence[float], weights: Sequence[float] = weights) -> float:
+            weighted = zip(values, weights, strict=True)
+            total: float = sum(value * weight for value, weight in weighted)
+            return float(f"{total / sum(weights):.6g}")
+
+        lines.append(
+            {"iteration": chunk[-1]["iteration"]}
+            | {name: mean([line[name] for line in chunk]) for name in kept}
+            | {sampled: sum(int(line[sampled]) for line in chunk)}
+            | {"time/iteration": mean([sum(line.get(t, 0.0) for t in TIMES) for line in chunk])}
+        )
+    return lines
+
+
+def _rounded(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores to eight digits; the tasks exactly, because comparisons check that they are equal."""
+    digits = {"mean": 8, "interval_95": 8, "scores": 8, "tasks": 17}
+    return {
+        key: _round(value, digits[key]) if key in digits else value
+        for key, value in evaluation.items()
+    }
+
+
+def _round(value: Any, digits: int) -> Any:
+    """Numbers to so many significant digits, whole ones as integers, also within lists."""
+    if isinstance(value, list):
+        return [_round(part, digits) for part in value]
+    number = float(f"{value:.{digits}g}")
+    return int(number) if number.is_integer() else number
+
+
+def _lines(values: Mapping[str, Any]) -> str:
+    """JSON with a line for each key."""
+    return "{\n" + ",\n".join(f"{_dump(k)}: {_dump(v)}" for k, v in values.items()) + "\n}\n"
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
