@@ -410,7 +410,7 @@ def test_a_converted_file_with_one_wrong_byte_is_refused(few: Path, cache: Path)
 def test_the_checksum_of_a_large_set_is_verified_on_demand(
     few: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "SMALL", 0)
+    monkeypatch.setattr(images, "ALWAYS_VERIFIED", 0)
     load_images("omniglot", few)
     flip_a_bit(next(cache.glob("*.npy")))
     load_images("omniglot", few)
@@ -436,7 +436,7 @@ def flip_a_bit(file: Path) -> None:
 def test_a_damaged_description_of_converted_images_is_refused(
     change: Mapping[str, Any], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "SMALL", 0)  # without a look at the checksum
+    monkeypatch.setattr(images, "ALWAYS_VERIFIED", 0)  # without a look at the checksum
     class_folders(tmp_path / "data")
     load_images("miniimagenet", tmp_path / "data")
     file = next(cache.glob("*.json"))
@@ -505,7 +505,7 @@ def test_an_omniglot_without_one_drawing_names_the_character(few: Path) -> None:
 def test_a_damaged_archive_is_named(few: Path, damage: Callable[[bytes], bytes]) -> None:
     file = few / "omniglot" / "images_background.zip"
     file.write_bytes(damage(file.read_bytes()))
-    assert f"the archive {file} is damaged" in refusal("omniglot", few)
+    assert f"the archive {file} is corrupt" in refusal("omniglot", few)
 
 
 def test_an_archive_with_one_wrong_byte_inside_is_named(few: Path) -> None:
@@ -513,7 +513,7 @@ def test_an_archive_with_one_wrong_byte_inside_is_named(few: Path) -> None:
     content = bytearray(file.read_bytes())
     content[content.index(b"IDAT") + 6] ^= 1
     file.write_bytes(content)
-    assert f"the archive {file} is damaged" in refusal("omniglot", few)
+    assert f"the archive {file} is corrupt" in refusal("omniglot", few)
 
 
 @pytest.mark.parametrize("damage", [lambda x: b"", lambda x: x[:-30], lambda x: b"<html>"])
@@ -521,7 +521,7 @@ def test_a_damaged_drawing_is_named(few: Path, damage: Callable[[bytes], bytes])
     unpack(few / "omniglot")
     file = drawings(few)[0]
     file.write_bytes(damage(file.read_bytes()))
-    assert f"the image {file} is damaged" in refusal("omniglot", few)
+    assert f"the image {file} is corrupt" in refusal("omniglot", few)
 
 
 def test_a_drawing_of_another_size_is_named(few: Path) -> None:
@@ -580,7 +580,7 @@ def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
 def test_a_split_without_classes_is_named(tmp_path: Path) -> None:
     class_folders(tmp_path)
     (tmp_path / "test" / "n02").rename(tmp_path / "n02")
-    assert f"there is no class in {tmp_path / 'test'}" in refusal("miniimagenet", tmp_path)
+    assert f"{tmp_path / 'test'} has no classes" in refusal("miniimagenet", tmp_path)
 
 
 def test_a_class_in_two_splits_is_named(tmp_path: Path) -> None:
@@ -599,7 +599,7 @@ def test_a_damaged_photograph_is_named(tmp_path: Path) -> None:
     class_folders(tmp_path)
     file = tmp_path / "train" / "n01" / "0.png"
     file.write_bytes(file.read_bytes()[:-100])
-    assert f"the image {file} is damaged" in refusal("miniimagenet", tmp_path)
+    assert f"the image {file} is corrupt" in refusal("miniimagenet", tmp_path)
 
 
 def test_a_photograph_with_four_channels_is_named(tmp_path: Path) -> None:
@@ -635,16 +635,16 @@ def test_pickled_images_of_another_shape_are_refused(
 ) -> None:
     content = {"image_data": np.zeros(shape, np.uint8), "class_dict": {"n01": [0, 1, 2, 3]}}
     sentence = refused_pickle(content, tmp_path)
-    assert f"mini-imagenet-cache-val.pkl is of uint8 and shape {shape}" in sentence
+    assert f"mini-imagenet-cache-val.pkl has dtype uint8 and shape {shape}" in sentence
     assert "(images, 84, 84, 3)" in sentence
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"image_data": PHOTOGRAPHS["n01"]}, "has no class_dict"),
-        ({"image_data": [[0]], "class_dict": {"n05": [0]}}, "has no image_data"),
-        ([1, 2], "has no image_data"),
+        ({"image_data": PHOTOGRAPHS["n01"]}, "has no valid class_dict"),
+        ({"image_data": [[0]], "class_dict": {"n05": [0]}}, "has no valid image_data"),
+        ([1, 2], "has no valid image_data"),
         ({"image_data": PHOTOGRAPHS["n01"], "class_dict": {"n05": [2]}}, "not in 0 ... 1"),
         ({"image_data": PHOTOGRAPHS["n01"], "class_dict": {"n05": [-1]}}, "not in 0 ... 1"),
         ({"image_data": PHOTOGRAPHS["n01"], "class_dict": {"n05": []}}, "class n05"),
@@ -722,7 +722,9 @@ def test_nothing_but_arrays_is_reachable_through_numpys_own_names(tmp_path: Path
         ("metarl.supervised.datasets.unpickling", "unpickle"),
     ):
         file.write_bytes(pickle.PROTO + b"\4" + short(module) + short(name) + b"\x93.")
-        with pytest.raises(UserError, match=re.escape(f"holds {module}.{name} and was not read")):
+        with pytest.raises(
+            UserError, match=re.escape(f"contains {module}.{name} and was not read")
+        ):
             unpickle(file)
 
 
@@ -774,7 +776,7 @@ def test_arrays_of_numbers_come_through_in_every_protocol(
 def test_arrays_of_anything_but_numbers_are_refused(array: np.ndarray, tmp_path: Path) -> None:
     file = tmp_path / "array.pkl"
     file.write_bytes(pickle.dumps(array))
-    with pytest.raises(UserError, match="holds an array of the type"):
+    with pytest.raises(UserError, match="contains an array of the type"):
         unpickle(file)
 
 
@@ -782,7 +784,7 @@ def test_an_array_that_is_larger_than_its_content_is_refused(tmp_path: Path) -> 
     file = tmp_path / "array.pkl"
     content = python2(np.zeros((2, 3), np.uint8)) + b"."
     file.write_bytes(content.replace(b"(I2\nI3\nt", b"(I2\nI4\nt"))
-    with pytest.raises(UserError, match=r"damaged .* an array of shape \(2, 4\) with 6 bytes"):
+    with pytest.raises(UserError, match=r"corrupt .* an array of shape \(2, 4\) with 6 bytes"):
         unpickle(file)
 
 
@@ -817,7 +819,7 @@ def test_data_check_says_what_was_found_and_what_is_missing(few: Path) -> None:
         "5 train, 2 validation, 3 test",
         f"split hash {found.split_hash}",
         f"checksum ok {found.checksum}",
-        "there is no MiniImagenet",
+        "MiniImagenet not found",
     ):
         assert word in said
     status, said = check(few, "--only", "omniglot")
@@ -833,7 +835,7 @@ def test_data_check_says_how_a_miniimagenet_differs_from_the_published_one(
     assert "the train split has 2 classes, the published one 64" in said
     assert "4 classes have more or fewer than the published 600 images" in said
     monkeypatch.setattr(miniimagenet, "PUBLISHED", {"train": 2, "validation": 1, "test": 1})
-    monkeypatch.setattr(miniimagenet, "IMAGES_A_CLASS", 2)
+    monkeypatch.setattr(miniimagenet, "IMAGES_PER_CLASS", 2)
     assert "published" not in check(tmp_path / "data")[1]
 
 
@@ -845,7 +847,7 @@ def test_data_check_fails_where_there_is_nothing(tmp_path: Path) -> None:
 
 
 def test_data_check_fails_where_the_one_asked_for_is_missing(few: Path) -> None:
-    with pytest.raises(UserError, match="there is no MiniImagenet"):
+    with pytest.raises(UserError, match="MiniImagenet not found"):
         check(few, "--only", "miniimagenet")
 
 

@@ -1,4 +1,4 @@
-"""Data of one's own: class folders, data sets of (image, label), and plain classes of tasks."""
+"""Custom data: class folders, data sets of (image, label), and plain classes of tasks."""
 
 import importlib.util
 import shutil
@@ -16,7 +16,7 @@ from metarl.cli import main
 from metarl.errors import UserError
 from metarl.experiment import validate_config
 from metarl.method import load_method, train
-from metarl.supervised.datasets.folder import collected, split
+from metarl.supervised.datasets.folder import load_labelled, split
 
 HERE = Path(__file__).parent
 spec = importlib.util.spec_from_file_location("my_data", HERE / "my_data.py")
@@ -122,7 +122,7 @@ def test_commands_work_on_it_as_on_any_data(mine: Path, complaint) -> None:
     assert main(["train", *config_of(LINES), "--out", "lines"]) == 0
     assert main(["baseline", *config_of(LINES), "--kind", "random", "--out", "random"]) == 0
     assert main(["compare", "lines", "random", "--out", "compared", "--trust-code"]) == 0
-    assert "no picture is drawn of" in complaint("render", "lines", "--trust-code")
+    assert "for which there is no plot" in complaint("render", "lines", "--trust-code")
     assert "names code that is not of this package" in complaint("evaluate", "lines")
 
 
@@ -147,7 +147,7 @@ def test_a_data_set_that_exists_serves_from_python(mine: Path) -> None:
     data = metarl.Dataset.of(my_data.Shapes(), size=8, channels=1, ways=2)
     config = metarl.SupervisedConfig(data=data, **SHORT)
     run = metarl.train(config, "run")
-    with pytest.raises(UserError, match="give it again"):
+    with pytest.raises(UserError, match="pass it again"):
         metarl.load_network("run")
     again = metarl.Dataset.of(my_data.Shapes(), size=8, channels=1, ways=2)
     assert metarl.load_network("run", data=again).evaluate().scores.shape[0] == 3
@@ -167,7 +167,7 @@ def test_images_are_the_same_in_whatever_form_they_come() -> None:
         torch.from_numpy(floats).movedim(-1, 0),
     ]
     for form in forms:
-        images, starts, names, _ = collected([(form, 3), (form, 12)], 6, 3)
+        images, starts, names, _ = load_labelled([(form, 3), (form, 12)], 6, 3)
         np.testing.assert_array_equal(images, [bytes_, bytes_])
         assert (starts.tolist(), names) == ([0, 1, 2], ("03", "12"))
 
@@ -189,7 +189,7 @@ def lines(**members):
 
 WRONG_TASKS = {
     "kind": (lines(kind="clustering"), "must be regression or classification, not 'clustering'"),
-    "no count": (lines(kind="classification"), "must say as `classes` how many"),
+    "no count": (lines(kind="classification"), "must have an attribute `classes`"),
     "one axis": (lines(sample_tasks=lambda s, r, n, split: r.normal(size=n)), "a row for each"),
     "no pair": (lines(sample=lambda s, r, t, k: np.zeros((len(t), k, 1))), "must return a pair"),
     "flat": (
@@ -202,7 +202,7 @@ WRONG_TASKS = {
     ),
     "other draws": (
         lines(sample_tasks=lambda s, r, n, split: np.random.default_rng().normal(size=(n, 2))),
-        "draw from the passed generator alone",
+        "must use only the generator that is passed",
     ),
 }
 
@@ -242,11 +242,11 @@ WRONG_FOLDERS = {
     "two classes": (
         lambda f: [shutil.rmtree(f / f"pictures/kind {number}") for number in range(2, 10)],
         {},
-        "there are 2 classes, and training",
+        "there are 2 classes, but training",
     ),
-    "a damaged image": (broken_picture, {}, "is damaged, or is no PNG or JPEG"),
+    "a damaged image": (broken_picture, {}, "is corrupt or not a PNG or JPEG"),
     "too many ways": (lambda f: None, {"ways": 5}, "more than the 2 classes for test"),
-    "shares": (lambda f: None, {"shares": [0.5, 0.1, 0.1]}, "must be 1 in sum, not 0.7"),
+    "shares": (lambda f: None, {"shares": [0.5, 0.1, 0.1]}, "must sum to 1, not 0.7"),
     "a size": (lambda f: None, {"size": 2}, "data.size: must be greater than or equal to 4"),
 }
 
@@ -264,13 +264,13 @@ def test_bad_folders_are_answered_in_a_sentence(name: str, mine: Path) -> None:
     ("elements", "sentence"),
     [
         ([3], "must be a pair"),
-        ([(np.zeros((4, 4, 2)), 0)], "must be one of PIL, or an array"),
+        ([(np.zeros((4, 4, 2)), 0)], "must be a PIL image or an array"),
         ([(np.full((4, 4), -1.0), 0)], "before any normalisation"),
-        ([(np.zeros((4, 4)), 0.5)], "a whole number or a name"),
-        ([(np.zeros((4, 4)), 0), (np.zeros((4, 4)), "a")], "all numbers, or all names"),
+        ([(np.zeros((4, 4)), 0.5)], "an integer or a string"),
+        ([(np.zeros((4, 4)), 0), (np.zeros((4, 4)), "a")], "all integers, or all strings"),
         ([], "is empty"),
     ],
 )
 def test_a_bad_data_set_is_answered_in_a_sentence(elements, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        collected(elements, 4, 1)
+        load_labelled(elements, 4, 1)

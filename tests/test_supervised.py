@@ -761,7 +761,7 @@ def test_missing_data_are_asked_for_before_any_work(tmp_path, monkeypatch, compl
     monkeypatch.delenv("METARL_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     said = complaint("train", "omniglot_5way_1shot", "--out", "run")
-    assert "omniglot is needed: say which folder it is in by --data FOLDER" in said
+    assert "omniglot not found; set its folder with --data FOLDER" in said
     said = complaint("train", "omniglot_5way_1shot", "--data", str(tmp_path), "--out", "run")
     assert "github.com/brendenlake/omniglot" in said
     assert not Path("run").exists()

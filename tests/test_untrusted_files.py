@@ -187,9 +187,9 @@ def test_an_odd_archive_of_omniglot_is_refused_and_says_where_it_can_be_had(
     file = few / "images_background.zip"
     file.write_bytes(make("images_background/Greek/character1/1.png"))
     sentence = refusal(lambda: load_images("omniglot", few))
-    assert f"the archive {file} is damaged" in sentence
+    assert f"the archive {file} is corrupt" in sentence
     assert reason in sentence
-    assert omniglot.ADDRESS in sentence
+    assert omniglot.URL in sentence
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -295,7 +295,7 @@ def test_an_eps_file_by_another_name_starts_no_other_program(monkeypatch) -> Non
     opened = []
     monkeypatch.setattr(EpsImageFile, "_open", lambda image: opened.append(image))
     Image.init()  # whatever else of the program may have made Pillow know all its formats
-    assert "is damaged, or is no PNG or JPEG" in refusal(lambda: decode(eps.getvalue(), "1.png"))
+    assert "is corrupt or not a PNG or JPEG" in refusal(lambda: decode(eps.getvalue(), "1.png"))
     assert opened == []
     with suppress(Exception):
         Image.open(eps)
@@ -345,7 +345,7 @@ def test_lists_within_lists_of_a_pickle_are_not_unfolded(tmp_path: Path, monkeyp
         file.write_bytes(pickle.dumps(content))
     sentence = refusal(lambda: load_images("miniimagenet", tmp_path))
     assert "labels in" in sentence
-    assert "something else than integers" in sentence
+    assert "values other than integers" in sentence
 
 
 # mutations

@@ -109,7 +109,7 @@ def _differences(images: ImageSet) -> list[str]:
         for split, count in miniimagenet.PUBLISHED.items()
         if len(images.splits[split]) != count
     ]
-    published = miniimagenet.IMAGES_A_CLASS
+    published = miniimagenet.IMAGES_PER_CLASS
     if other := int(np.count_nonzero(np.diff(images.starts) != published)):
         said.append(f"{other} classes have more or fewer than the published {published} images")
     return said

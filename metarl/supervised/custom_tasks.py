@@ -1,4 +1,4 @@
-"""Tasks of one's own, as a plain class: `data: {name: "my_module:Lines", settings: {...}}`.
+"""Custom tasks from a plain class: `data: {name: "my_module:Lines", settings: {...}}`.
 
     class Lines:                                    # y = a x + b
         kind = "regression"                         # or "classification"
@@ -10,8 +10,9 @@
         def describe(self, task):
             return f"{task[0]:.2f} x + {task[1]:.2f}"
 
-`sample` gives inputs (N, K, ...) and targets (N, K, O). In classification it gives inputs alone,
-(N, ways, K, ...), and a task is the number of each of its classes, (N, ways), of `classes` in all.
+`sample` returns inputs (N, K, ...) and targets (N, K, O). In classification it returns only inputs
+(N, ways, K, ...), tasks (N, ways) are class numbers, and the attribute `classes` is the number of
+all classes.
 """
 
 from collections.abc import Mapping
@@ -34,11 +35,11 @@ from metarl.supervised.tasks import Episodes
 
 KINDS: Mapping[str, TaskType] = {kind.name: kind for kind in (REGRESSION, CLASSIFICATION)}
 MEMBERS = ("kind", "sample_tasks", "sample", "describe")
-OWN = Registry("class of tasks", {})
+CUSTOM_CLASSES = Registry("class of tasks", {})
 
 
 class CustomTasks(Section):
-    """A class of one's own, `module:Class`, and the settings of its constructor."""
+    """A custom class, `module:Class`, and the arguments of its constructor."""
 
     name: ImportString
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -47,27 +48,30 @@ class CustomTasks(Section):
 
     @cached_property
     def source(self) -> Any:
-        """An instance.
+        """The instance of the class.
 
         Raises:
-            UserError: if it cannot be made, or is of no kind that there is.
+            UserError: if it cannot be constructed, or lacks an attribute.
         """
-        factory = OWN.load(self.name, ())
+        factory = CUSTOM_CLASSES.load(self.name)
         if hasattr(factory, "__getitem__") and not hasattr(factory, "sample"):
             raise UserError(
-                f"{self.name!r} looks like a data set of (image, label); write data: {{name: "
-                f"dataset, dataset: {self.name!r}}}"
+                f"{self.name!r} is a data set of (image, label); write data: {{name: dataset, "
+                f"dataset: {self.name!r}}}"
             )
-        made = make(OWN.kind, self.name, OWN.load(self.name, MEMBERS), self.settings)
-        if made.kind not in KINDS:
+        source = make(
+            CUSTOM_CLASSES.kind, self.name, CUSTOM_CLASSES.load(self.name, MEMBERS), self.settings
+        )
+        if source.kind not in KINDS:
             raise UserError(
-                f"kind of {self.name!r} must be {' or '.join(KINDS)}, not {made.kind!r}"
+                f"kind of {self.name!r} must be {' or '.join(KINDS)}, not {source.kind!r}"
             )
-        if made.kind == CLASSIFICATION.name and not isinstance(getattr(made, "classes", None), int):
+        classes = getattr(source, "classes", None)
+        if source.kind == CLASSIFICATION.name and not isinstance(classes, int):
             raise UserError(
-                f"{self.name!r} classifies, and must say as `classes` how many classes there are"
+                f"{self.name!r} must have an attribute `classes`, the number of all classes"
             )
-        return made
+        return source
 
     @property
     def kind(self) -> TaskType:
@@ -76,27 +80,27 @@ class CustomTasks(Section):
 
     @property
     def ways(self) -> int | None:
-        """As many as its tasks have."""
+        """The number of classes of a task; None in regression."""
         return self.tasks("train").outputs if self.kind is CLASSIFICATION else None
 
     def title(self, shots: int, ways: int | None = None) -> str:
-        """Such as `Lines, 5-shot`."""
+        """A title such as `Lines, 5-shot`."""
         classes = f"{ways or self.ways}-way " if self.kind is CLASSIFICATION else ""
         return f"{type(self.source).__name__}, {classes}{shots}-shot"
 
     def tasks(
         self, split: str, task_conditioned: bool = False, ways: int | None = None
     ) -> "CustomTaskSplit":
-        """Those of a split.
+        """The tasks of a split.
 
         Raises:
-            UserError: if another number of classes is asked for than its tasks have.
+            UserError: if `ways` is not the number of classes of its tasks.
         """
         tasks = CustomTaskSplit(self.name, self.source, split, task_conditioned)
         if ways is not None and ways != tasks.outputs:
             raise UserError(
                 f"a task of {self.name!r} has {tasks.outputs} classes, not {ways}; set method.ways "
-                "or evaluation.ways to that"
+                f"or evaluation.ways to {tasks.outputs}"
             )
         return tasks
 
@@ -106,10 +110,10 @@ class CustomTaskSplit:
     """Tasks of one split; see `metarl.supervised.tasks.Tasks`.
 
     Attributes:
-        name: what to call them in messages.
+        name: the name in error messages.
         source: the user's instance.
         split: `train`, `validation` or `test`.
-        task_conditioned: whether inputs tell the task, for an oracle.
+        task_conditioned: whether the task is appended to the inputs, for an oracle.
     """
 
     name: str
@@ -119,28 +123,28 @@ class CustomTaskSplit:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an input."""
-        return tuple(self._tried.support[0].shape[2:])
+        """The shape of an input."""
+        return tuple(self._example.support[0].shape[2:])
 
     @property
     def outputs(self) -> int:
-        """O, or as many as classes of a task."""
-        tried = self._tried
-        return tried.tasks.shape[1] if self._classifies else tried.support[1].shape[-1]
+        """The number of outputs O, or of classes of a task."""
+        episodes = self._example
+        return episodes.tasks.shape[1] if self._classifies else episodes.support[1].shape[-1]
 
     @property
     def all_outputs(self) -> int:
-        """O, or as many as there are classes in all."""
+        """The number of outputs O, or of all classes."""
         return int(self.source.classes) if self._classifies else self.outputs
 
     def check(self, shots: int, queries: int) -> None:
-        """Draw some, twice: what is wrong is found before any work."""
-        first, again = (self.sample(make_rng(0, "trial"), 2, shots, queries) for _ in range(2))
-        same = torch.equal(first.query[0], again.query[0])
-        if not same or not np.array_equal(first.tasks, again.tasks):
+        """Sample twice, so that errors are found before training starts."""
+        first, second = (self.sample(make_rng(0, "trial"), 2, shots, queries) for _ in range(2))
+        same = torch.equal(first.query[0], second.query[0])
+        if not same or not np.array_equal(first.tasks, second.tasks):
             raise UserError(
-                f"{self.name!r} must draw from the passed generator alone: two equal ones gave "
-                "other tasks or examples"
+                f"{self.name!r} must use only the generator that is passed: two calls with equal "
+                "generators returned different tasks or examples"
             )
 
     def sample(
@@ -151,56 +155,57 @@ class CustomTaskSplit:
         queries: int,
         shard: slice = slice(None),
     ) -> Episodes:
-        """Draw tasks, and examples of each."""
+        """Sample tasks, and examples of each."""
         tasks = self._array("sample_tasks", self.source.sample_tasks(rng, num_tasks, self.split))
         if tasks.ndim != 2 or len(tasks) != num_tasks:
-            raise self._refusal("sample_tasks", f"a row for each of {num_tasks} tasks", tasks)
+            raise self._shape_error("sample_tasks", f"a row for each of {num_tasks} tasks", tasks)
         tasks = tasks.astype(np.float64)
-        drawn = self.source.sample(rng, tasks, shots + queries)
-        x, y = self._labelled(tasks, drawn, shots + queries)
+        returned = self.source.sample(rng, tasks, shots + queries)
+        to_examples = self._labelled_examples if self._classifies else self._regression_examples
+        x, y = to_examples(tasks, returned, shots + queries)
         x, y, tasks = x[shard], y[shard], tasks[shard]
-        per_shot = tasks.shape[1] if self._classifies else 1
-        first = shots * per_shot
-        return Episodes(tasks, (x[:, :first], y[:, :first]), (x[:, first:], y[:, first:]))
+        size = shots * (tasks.shape[1] if self._classifies else 1)
+        return Episodes(tasks, (x[:, :size], y[:, :size]), (x[:, size:], y[:, size:]))
 
     def describe(self, task: NDArray[np.float64]) -> str:
-        """A task in words."""
+        """A description of a task (T,)."""
         return str(self.source.describe(task))
 
-    def _labelled(
-        self, tasks: NDArray[np.float64], drawn: Any, number: int
+    def _labelled_examples(
+        self, tasks: NDArray[np.float64], inputs: Any, number: int
+    ) -> tuple[Tensor, Tensor]:
+        count, ways = tasks.shape
+        classes = self.source.classes
+        if (tasks != np.floor(tasks)).any() or tasks.min() < 0 or tasks.max() >= classes:
+            raise UserError(
+                f"sample_tasks of {self.name!r} must return class numbers from 0 to {classes - 1}"
+            )
+        x = self._array("sample", inputs)
+        if x.shape[:3] != (count, ways, number) or x.ndim < 4:
+            raise self._shape_error("sample", f"inputs ({count}, {ways}, {number}, ...)", x)
+        # shot-major order: the first example of every class, then the second of every class, ...
+        x = np.ascontiguousarray(np.moveaxis(x, 1, 2), np.float32)
+        return torch.from_numpy(x).flatten(1, 2), torch.arange(ways).repeat(count, number)
+
+    def _regression_examples(
+        self, tasks: NDArray[np.float64], examples: Any, number: int
     ) -> tuple[Tensor, Tensor]:
         count = len(tasks)
-        if self._classifies:
-            classes = self.source.classes
-            if (tasks != np.floor(tasks)).any() or tasks.min() < 0 or tasks.max() >= classes:
-                raise UserError(
-                    f"sample_tasks of {self.name!r} must return numbers of classes, from 0 to "
-                    f"{classes - 1}"
-                )
-            x = self._array("sample", drawn)
-            ways = tasks.shape[1]
-            if x.shape[:3] != (count, ways, number) or x.ndim < 4:
-                raise self._refusal("sample", f"inputs ({count}, {ways}, {number}, ...)", x)
-            # all classes of the first shot, all of the second, ...
-            inputs = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, 1, 2), np.float32))
-            labels = torch.arange(ways).repeat(count, number)
-            return inputs.flatten(1, 2), labels
-        if not isinstance(drawn, tuple | list) or len(drawn) != 2:
+        if not isinstance(examples, tuple | list) or len(examples) != 2:
             raise UserError(f"sample of {self.name!r} must return a pair: inputs and targets")
-        x, y = (self._array("sample", part) for part in drawn)
+        x, y = (self._array("sample", part) for part in examples)
         if x.shape[:2] != (count, number) or x.ndim < 3:
-            raise self._refusal("sample", f"inputs ({count}, {number}, ...)", x)
+            raise self._shape_error("sample", f"inputs ({count}, {number}, ...)", x)
         if y.ndim != 3 or y.shape[:2] != (count, number):
-            raise self._refusal("sample", f"targets ({count}, {number}, outputs)", y)
+            raise self._shape_error("sample", f"targets ({count}, {number}, outputs)", y)
         if self.task_conditioned:
             if x.ndim != 3:
                 raise UserError(
-                    f"inputs of {self.name!r} are no rows of numbers, in which a task could be "
-                    "told: there is no oracle of them"
+                    f"an oracle needs inputs (N, K, S), to which it appends the task; those of "
+                    f"{self.name!r} have shape {x.shape}"
                 )
-            told = np.broadcast_to(tasks[:, None], (*x.shape[:2], tasks.shape[1]))
-            x = np.concatenate([x, told], axis=-1)
+            task_inputs = np.broadcast_to(tasks[:, None], (*x.shape[:2], tasks.shape[1]))
+            x = np.concatenate([x, task_inputs], axis=-1)
         return torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y.astype(np.float32))
 
     @property
@@ -208,7 +213,7 @@ class CustomTaskSplit:
         return bool(self.source.kind == CLASSIFICATION.name)
 
     @cached_property
-    def _tried(self) -> Episodes:
+    def _example(self) -> Episodes:
         return self.sample(make_rng(0, "trial"), 1, 1, 1)
 
     def _array(self, member: str, value: Any) -> NDArray[Any]:
@@ -220,7 +225,7 @@ class CustomTaskSplit:
             raise UserError(f"{member} of {self.name!r} must return finite numbers")
         return array
 
-    def _refusal(self, member: str, wanted: str, array: NDArray[Any]) -> UserError:
+    def _shape_error(self, member: str, expected: str, array: NDArray[Any]) -> UserError:
         return UserError(
-            f"{member} of {self.name!r} must return {wanted}, not an array of shape {array.shape}"
+            f"{member} of {self.name!r} must return {expected}, not an array of shape {array.shape}"
         )

@@ -1,4 +1,4 @@
-"""Where tasks come from: sinusoids, Omniglot, MiniImagenet, or images and tasks of one's own."""
+"""Data sections of images: Omniglot, MiniImagenet, class folders, and data sets in Python."""
 
 import os
 from functools import cached_property
@@ -14,7 +14,7 @@ from metarl.errors import UserError
 from metarl.progress import Progress
 from metarl.supervised.config import DATA_VARIABLE
 from metarl.supervised.datasets import folder
-from metarl.supervised.datasets.cache import converted
+from metarl.supervised.datasets.cache import load_converted
 from metarl.supervised.datasets.folder import LabelledImages
 from metarl.supervised.datasets.images import ImageSet, load_images
 from metarl.supervised.episodes import ImageTasks
@@ -22,7 +22,7 @@ from metarl.supervised.losses import CLASSIFICATION, TaskType
 
 
 class ImageData(Section):
-    """Classes of images: how many to tell apart, and the seed that draws which are for what."""
+    """Classification of images with `ways` classes a task; `split_seed` selects the split."""
 
     name: str
     ways: Annotated[int, Field(ge=2)] = 5
@@ -32,20 +32,20 @@ class ImageData(Section):
     rotated: ClassVar[bool] = False
 
     @property
-    def called(self) -> str:
-        """What the data are called, such as `omniglot`."""
+    def title_name(self) -> str:
+        """The name in titles, such as `omniglot`."""
         return self.name
 
     def title(self, shots: int, ways: int | None = None) -> str:
-        """Such as `omniglot, 5-way 1-shot`."""
-        return f"{self.called}, {ways or self.ways}-way {shots}-shot"
+        """A title such as `omniglot, 5-way 1-shot`."""
+        return f"{self.title_name}, {ways or self.ways}-way {shots}-shot"
 
     @cached_property
     def images(self) -> ImageSet:
         """All images.
 
         Raises:
-            UserError: if they are not there or damaged.
+            UserError: if they are missing or damaged.
         """
         raise NotImplementedError
 
@@ -57,14 +57,14 @@ class ImageData(Section):
     def tasks(
         self, split: str, task_conditioned: bool = False, ways: int | None = None
     ) -> ImageTasks:
-        """Episodes of a split's classes; images don't tell what is asked of them."""
+        """The tasks of a split. Images cannot be conditioned on the task."""
         return ImageTasks(self.images, split, ways or self.ways, self.rotated)
 
 
 class Omniglot(ImageData):
-    """Characters of Omniglot: how many to tell apart. The seed draws training, validation, test.
+    """Omniglot. `split_seed` selects the characters of training, validation and test.
 
-    A character rotated by a multiple of 90° is one of its own (Santoro et al. 2016).
+    A character rotated by a multiple of 90° is another character (Santoro et al. 2016).
     """
 
     name: Literal["omniglot"] = "omniglot"
@@ -73,24 +73,24 @@ class Omniglot(ImageData):
 
     @cached_property
     def images(self) -> ImageSet:
-        """All images, from the folder that `--data` or the environment names.
+        """All images, from the folder of `--data` or of the environment variable.
 
         Raises:
-            UserError: if it names none, or the images are not there or damaged.
+            UserError: if no folder is set, or the images are missing or damaged.
         """
-        place = os.environ.get(DATA_VARIABLE)
-        if not place:
+        data_folder = os.environ.get(DATA_VARIABLE)
+        if not data_folder:
             raise UserError(
-                f"{self.name} is needed: say which folder it is in by --data FOLDER or the "
-                f"environment variable {DATA_VARIABLE}"
+                f"{self.name} not found; set its folder with --data FOLDER or the environment "
+                f"variable {DATA_VARIABLE}"
             )
-        # seen only when the images are converted, once
+        # the bar is visible only while images are converted, at the first use
         with Progress(Console(stderr=True), transient=True) as progress:
-            return load_images(self.name, Path(place), self.split_seed, progress)
+            return load_images(self.name, Path(data_folder), self.split_seed, progress)
 
 
 class MiniImagenet(Omniglot):
-    """Classes of MiniImagenet: how many to tell apart. Its split is published."""
+    """MiniImagenet, in its published split."""
 
     name: Literal["miniimagenet"] = "miniimagenet"  # type: ignore[assignment]
 
@@ -98,10 +98,10 @@ class MiniImagenet(Omniglot):
 
 
 class CustomImages(ImageData):
-    """What class folders and data sets of one's own have in common.
+    """Custom images: class folders and data sets.
 
-    `size` is the side of the square that every image becomes, `channels` 1 for grey or 3 for
-    colours, `shares` how the classes are divided into training, validation and test, by the seed.
+    Images are resized to squares of `size` pixels, with 1 (grey) or 3 (RGB) `channels`. `shares`
+    are the fractions of the classes for training, validation and test.
     """
 
     size: Annotated[int, Field(ge=4, le=1024)] = 84
@@ -110,33 +110,33 @@ class CustomImages(ImageData):
 
     @field_validator("shares")
     @classmethod
-    def _whole(cls, shares: tuple[float, float, float]) -> tuple[float, float, float]:
+    def _sum_to_one(cls, shares: tuple[float, float, float]) -> tuple[float, float, float]:
         if abs(sum(shares) - 1.0) > 1e-6:
-            raise ValueError(f"must be 1 in sum, not {sum(shares):g}")
+            raise ValueError(f"must sum to 1, not {sum(shares):g}")
         return shares
 
 
 class Folder(CustomImages):
-    """Class folders of one's own: `path/CLASS/*.png`, or .jpg."""
+    """A folder of class folders: `path/CLASS/*.png`, or .jpg."""
 
     name: Literal["folder"] = "folder"
     path: Path
 
     @property
-    def called(self) -> str:
+    def title_name(self) -> str:
         """The folder's name."""
         return self.path.name
 
     @cached_property
     def images(self) -> ImageSet:
-        """All images, converted once.
+        """All images, which are converted at the first use.
 
         Raises:
-            UserError: if there are none, or they are damaged.
+            UserError: if they are missing or damaged.
         """
         source = folder.find(self.path, self.size, self.channels)
         with Progress(Console(stderr=True), transient=True) as progress:
-            stored = converted(source, progress)
+            stored = load_converted(source, progress)
         splits = folder.split(stored.classes, self.split_seed, self.shares)
         return ImageSet(
             self.name, stored.images, stored.starts, stored.classes, splits, stored.checksum
@@ -144,10 +144,10 @@ class Folder(CustomImages):
 
 
 class Dataset(CustomImages):
-    """A data set of (image, label), such as torchvision's: `dataset` names its class.
+    """A data set of (image, label) such as torchvision's; `dataset` is its class, `module:Class`.
 
-    From Python, `Dataset.of(dataset, ways=5)` takes one that exists; what was trained on it is
-    loaded with it again (`metarl.load_network(run, data=…)`).
+    `Dataset.of(dataset, ways=5)` uses an existing object. To load a run that was trained on it,
+    pass the object again: `metarl.load_network(run, data=Dataset.of(dataset, ...))`.
     """
 
     name: Literal["dataset"] = "dataset"
@@ -156,26 +156,26 @@ class Dataset(CustomImages):
 
     @classmethod
     def of(cls, dataset: LabelledImages, **settings: Any) -> Self:
-        """The section of a data set that exists; `settings` are the section's, such as `ways`."""
-        section = cls(dataset=GIVEN, **settings)
+        """The section of an existing data set, with settings such as `ways`."""
+        section = cls(dataset=FROM_PYTHON, **settings)
         section.__dict__["loaded"] = dataset
         return section
 
     @property
-    def called(self) -> str:
-        """Its class, such as `FashionMNIST`."""
+    def title_name(self) -> str:
+        """The name of its class, such as `FashionMNIST`."""
         return type(self.loaded).__name__
 
     @cached_property
     def loaded(self) -> LabelledImages:
-        """The data set itself.
+        """The data set object.
 
         Raises:
-            UserError: if it cannot be made, or was given and is not here.
+            UserError: if it cannot be constructed, or was passed from Python and is missing.
         """
-        if self.dataset == GIVEN:
+        if self.dataset == FROM_PYTHON:
             raise UserError(
-                "this was trained on a data set that was given in Python; give it again: "
+                "this run was trained on a data set object from Python; pass it again: "
                 "metarl.load_network(run, data=Dataset.of(dataset, ...))"
             )
         factory = DATASETS.load(self.dataset, ("__len__", "__getitem__"))
@@ -187,12 +187,14 @@ class Dataset(CustomImages):
         """All images, in memory.
 
         Raises:
-            UserError: if they are not such as they must be.
+            UserError: if an element is not a valid (image, label).
         """
-        images, starts, names, digest = folder.collected(self.loaded, self.size, self.channels)
+        images, starts, names, checksum = folder.load_labelled(
+            self.loaded, self.size, self.channels
+        )
         splits = folder.split(names, self.split_seed, self.shares)
-        return ImageSet(self.name, images, starts, names, splits, digest)
+        return ImageSet(self.name, images, starts, names, splits, checksum)
 
 
-GIVEN = "given"
+FROM_PYTHON = "given"  # recorded in place of the import string of an object
 DATASETS = Registry("data set of images", {})

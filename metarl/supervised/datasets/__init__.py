@@ -1,1 +1,1 @@
-"""Omniglot and MiniImagenet, from any form in which people have them to one array of images."""
+"""Image data sets in any of their common file formats, converted to one array of images."""

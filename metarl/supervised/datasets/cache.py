@@ -1,8 +1,8 @@
-"""Converted data sets: one array file that is mapped into memory, and a small JSON beside it.
+"""The cache of converted data sets: a memory-mapped array file, and a JSON file of metadata.
 
-To decode 30,000 image files takes seconds, to map what came of it takes none. The files are named
-by a fingerprint of the source, so that changed data is converted anew. They are written beside
-their place and then moved there, the JSON last: where it is, the array is whole.
+Decoding 30,000 image files takes seconds, while mapping an array is immediate. The name of the
+files contains a fingerprint of the source, so that changed data are converted again. Both are
+written atomically, the JSON file last: if it exists, the array is complete.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ from metarl.io import atomic_write, write_atomically
 from metarl.progress import Progress
 from metarl.supervised.datasets.source import Contents, Source
 
-VERSION = 1  # of the conversion: one more wherever the same source is to give other bytes
+VERSION = 1  # of the conversion; increase it when the same source is converted differently
 
-# what nonsense in a file of the cache raises
-DAMAGED = (
+# exceptions that a corrupt file of the cache may raise
+CORRUPT_FILE_ERRORS = (
     ArithmeticError,
     AttributeError,
     EOFError,
@@ -36,20 +36,20 @@ DAMAGED = (
     SyntaxError,
     TypeError,
     ValueError,
-    tokenize.TokenError,  # numpy parses the header of an array as a piece of Python
+    tokenize.TokenError,  # numpy parses the header of an array as a Python literal
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Converted:
-    """A data set as it was converted.
+    """A converted data set.
 
     Attributes:
-        file: where the images are stored.
-        images: (I, H, W, C), memory-mapped, the images of a class one after the other.
+        file: the array file.
+        images: (I, H, W, C), memory-mapped and grouped by class.
         starts: (number of classes + 1,): class c has images `starts[c]:starts[c + 1]`.
-        classes: their names, sorted.
-        splits: the names of the classes in each split, where the data fixes them.
+        classes: the names of the classes, sorted.
+        splits: the names of the classes in each split, if the data define a split.
         checksum: sha256 of images, starts and names.
     """
 
@@ -61,36 +61,36 @@ class Converted:
     checksum: str
 
     def verify(self) -> None:
-        """Compare the checksum with what is stored; reads all of it.
+        """Verify the checksum, which reads the whole file.
 
         Raises:
-            UserError: if they differ.
+            UserError: if it differs from the recorded one.
         """
         if checksum(self.images, self.starts, self.classes) != self.checksum:
-            raise _damaged(self.file, "its checksum is not the one it was written with")
+            raise _corrupt(self.file, "its checksum differs from the recorded one")
 
 
 def checksum(images: NDArray[np.uint8], starts: NDArray[np.int64], classes: tuple[str, ...]) -> str:
-    """Sha256 of images (I, H, W, C), of where each class starts, and of the names of classes."""
-    return _finished(hashlib.sha256(images.data), starts, classes)
+    """Sha256 of images (I, H, W, C), starts and names of the classes."""
+    return _hexdigest(hashlib.sha256(images.data), starts, classes)
 
 
 def cache_folder() -> Path:
-    """Where converted data is kept: $METARL_CACHE, or metarl in the user's cache directory."""
-    if chosen := os.environ.get("METARL_CACHE"):
-        return Path(chosen)
+    """The folder of the cache: $METARL_CACHE, or metarl in the user's cache directory."""
+    if folder := os.environ.get("METARL_CACHE"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metarl"
 
 
-def converted(source: Source, progress: Progress | None = None) -> Converted:
-    """A data set, converted when it is asked for the first time.
+def load_converted(source: Source, progress: Progress | None = None) -> Converted:
+    """Load a data set from the cache, or convert it first.
 
     Args:
-        source: where the data is.
-        progress: shows how far the conversion is.
+        source: the original files.
+        progress: shows the progress of the conversion.
 
     Raises:
-        UserError: if the source is damaged, what was converted is, or it cannot be written.
+        UserError: if the source or the cached file is corrupt, or the cache cannot be written.
     """
     file = cache_folder() / f"{source.name}-{VERSION}-{source.fingerprint()}.npy"
     if not (file.is_file() and file.with_suffix(".json").is_file()):
@@ -100,25 +100,25 @@ def converted(source: Source, progress: Progress | None = None) -> Converted:
 
 def _open(file: Path) -> Converted:
     try:
-        described = json.loads(file.with_suffix(".json").read_text())
-        if file.stat().st_size != described["bytes"]:
-            raise ValueError(f"it has {file.stat().st_size:,} of {described['bytes']:,} bytes")
-        images, starts = np.load(file, mmap_mode="r"), np.array(described["starts"], np.int64)
+        metadata = json.loads(file.with_suffix(".json").read_text())
+        if file.stat().st_size != metadata["bytes"]:
+            raise ValueError(f"it has {file.stat().st_size:,} of {metadata['bytes']:,} bytes")
+        images, starts = np.load(file, mmap_mode="r"), np.array(metadata["starts"], np.int64)
         if images.ndim != 4 or images.dtype != np.uint8 or len(images) != starts[-1]:
             raise ValueError(f"its shape is {images.shape}")
-        splits = described["splits"]
-        if splits and sorted(chain.from_iterable(splits.values())) != described["classes"]:
-            raise ValueError("its splits are not those of its classes")
+        splits = metadata["splits"]
+        if splits and sorted(chain.from_iterable(splits.values())) != metadata["classes"]:
+            raise ValueError("its splits do not contain the same classes")
         return Converted(
             file,
             images,
             starts,
-            tuple(described["classes"]),
+            tuple(metadata["classes"]),
             splits and {name: tuple(classes) for name, classes in splits.items()},
-            described["checksum"],
+            metadata["checksum"],
         )
-    except DAMAGED as error:
-        raise _damaged(file, str(error)) from error
+    except CORRUPT_FILE_ERRORS as error:
+        raise _corrupt(file, str(error)) from error
 
 
 def _convert(source: Source, file: Path, progress: Progress | None) -> None:
@@ -131,26 +131,26 @@ def _convert(source: Source, file: Path, progress: Progress | None) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as output:
             np.lib.format.write_array_header_1_0(output, header)
-            for image in _decoded(contents, f"converting {source.name}", progress):
+            for image in _decode_all(contents, f"converting {source.name}", progress):
                 digest.update(image.data)
                 output.write(image.data)
             size = output.tell()
-        described = {
+        metadata = {
             "bytes": size,
-            "checksum": _finished(digest, starts, tuple(contents.classes)),
+            "checksum": _hexdigest(digest, starts, tuple(contents.classes)),
             "splits": contents.splits,
             "starts": starts.tolist(),
             "classes": list(contents.classes),
         }
-        write_atomically(file.with_suffix(".json"), json.dumps(described))
+        write_atomically(file.with_suffix(".json"), json.dumps(metadata))
     except OSError as error:
         raise UserError(
-            f"cannot write converted images to {file.parent} ({error.strerror}); name another "
-            "directory with METARL_CACHE"
+            f"cannot write converted images to {file.parent} ({error.strerror}); set another "
+            "folder with METARL_CACHE"
         ) from error
 
 
-def _decoded(
+def _decode_all(
     contents: Contents, description: str, progress: Progress | None
 ) -> Iterator[NDArray[np.uint8]]:
     """All images in order, each contiguous in memory."""
@@ -163,14 +163,14 @@ def _decoded(
             task.update(task.done + len(pictures))
 
 
-def _finished(digest: "hashlib._Hash", starts: NDArray[np.int64], classes: tuple[str, ...]) -> str:
+def _hexdigest(digest: "hashlib._Hash", starts: NDArray[np.int64], classes: tuple[str, ...]) -> str:
     digest.update(starts.astype("<i8").tobytes())
     digest.update("\n".join(classes).encode())
     return digest.hexdigest()
 
 
-def _damaged(file: Path, why: str) -> UserError:
+def _corrupt(file: Path, reason: str) -> UserError:
     return UserError(
-        f"the converted images in {file} are damaged ({why}); delete that file, and they are "
-        "converted anew"
+        f"the converted images in {file} are corrupt ({reason}); delete that file, and they are "
+        "converted again"
     )

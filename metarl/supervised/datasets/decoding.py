@@ -1,4 +1,4 @@
-"""Image files as pixels."""
+"""Decoding of image files from untrusted sources."""
 
 import io
 import struct
@@ -10,13 +10,13 @@ from PIL import Image, UnidentifiedImageError
 from metarl.errors import UserError
 from metarl.io import read_file
 
-# of the many formats that Pillow knows, some run other programs: Ghostscript for EPS
+# an explicit list, since some formats of Pillow run other programs, such as Ghostscript for EPS
 FORMATS = ("PNG", "JPEG")
-MOST_BYTES = 2**26  # of an image file
-MOST_PIXELS = 2**26  # 200 MB once decoded; the largest photograph of ImageNet has less
+MAX_BYTES = 2**26  # of an image file
+MAX_PIXELS = 2**26  # 200 MB in memory; the largest photograph of ImageNet has fewer
 
-# what nonsense in an image file raises
-DAMAGED = (
+# exceptions that a corrupt image file may raise
+CORRUPT_IMAGE_ERRORS = (
     ArithmeticError,
     AttributeError,
     EOFError,
@@ -32,31 +32,31 @@ DAMAGED = (
 
 
 def decode(content: bytes, name: str) -> Image.Image:
-    """An image, decoded completely.
+    """Decode an image completely.
 
     Args:
-        content: of the file, a PNG or a JPEG, whatever its name says.
-        name: of the file, for the error.
+        content: a PNG or a JPEG file. The suffix of its name does not matter.
+        name: the name of the file, for error messages.
 
     Raises:
-        UserError: if it is damaged, in another format, or so large that it could exhaust memory.
+        UserError: if it is corrupt, in another format, or too large.
     """
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
-        if image.width * image.height > MOST_PIXELS:
+        if image.width * image.height > MAX_PIXELS:
             raise UserError(
                 f"the image {name} has {image.width}x{image.height} pixels, more than "
-                f"{MOST_PIXELS:,}; make it smaller, or restore it from the original data"
+                f"{MAX_PIXELS:,}; make it smaller, or restore it from the original data"
             )
         image.load()
     except UnidentifiedImageError as error:
         raise UserError(
-            f"the image {name} is damaged, or is no {' or '.join(FORMATS)}; restore it from the "
+            f"the image {name} is corrupt or not a {' or '.join(FORMATS)}; restore it from the "
             "original data"
         ) from error
-    except DAMAGED as error:
+    except CORRUPT_IMAGE_ERRORS as error:
         raise UserError(
-            f"the image {name} is damaged ({_first_line(error)}); restore it from the original data"
+            f"the image {name} is corrupt ({_first_line(error)}); restore it from the original data"
         ) from error
     return image
 
@@ -65,13 +65,13 @@ def read_image(path: Path) -> bytes:
     """The content of an image file.
 
     Raises:
-        UserError: if it cannot be read, or is larger than any image.
+        UserError: if it cannot be read, or is too large.
     """
-    return read_file(path, MOST_BYTES)
+    return read_file(path, MAX_BYTES)
 
 
-def resized(image: Image.Image, side: int) -> Image.Image:
-    """The image as a square of `side` pixels; one that has this size already stays as it is."""
+def resize(image: Image.Image, side: int) -> Image.Image:
+    """The image as a square of `side` pixels; unchanged if it has this size."""
     return (
         image
         if image.size == (side, side)

@@ -1,4 +1,4 @@
-"""Images of classes to be learned from few examples: Omniglot and MiniImagenet.
+"""Loading of Omniglot and MiniImagenet.
 
 images = load_images("omniglot", Path("data"))
 images.images[images.starts[c]:images.starts[c + 1]]    all images of class c
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from metarl.errors import UserError
 from metarl.progress import Progress
 from metarl.supervised.datasets import miniimagenet, omniglot
-from metarl.supervised.datasets.cache import converted
+from metarl.supervised.datasets.cache import load_converted
 from metarl.supervised.datasets.source import Source
 
 Name = Literal["omniglot", "miniimagenet"]
 
-SMALL = 2**27  # bytes whose checksum takes less than a tenth of a second
+ALWAYS_VERIFIED = 2**27  # bytes; their checksum takes less than 0.1 s
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +31,11 @@ class ImageSet:
     """Images grouped by class.
 
     Attributes:
-        name: "omniglot" or "miniimagenet".
-        images: (I, H, W, C) in 0 ... 255, memory-mapped, the images of a class one after the other.
+        name: the name of the data set, such as "omniglot".
+        images: (I, H, W, C) in 0...255, memory-mapped and grouped by class.
         starts: (number of classes + 1,): class c has images `starts[c]:starts[c + 1]`.
-        classes: their names, sorted.
-        splits: class numbers of "train", "validation" and "test", sorted; they share none.
+        classes: the names of the classes, sorted.
+        splits: disjoint class numbers of "train", "validation" and "test", sorted.
         checksum: sha256 of images, starts and names.
     """
 
@@ -48,7 +48,7 @@ class ImageSet:
 
     @property
     def split_hash(self) -> str:
-        """Tells two splits apart by the names of their classes: sha256."""
+        """Sha256 of the names of the classes in each split."""
         names = {
             split: [self.classes[number] for number in sorted(numbers)]
             for split, numbers in self.splits.items()
@@ -57,10 +57,10 @@ class ImageSet:
 
 
 def find_source(name: Name, folder: Path) -> Source | None:
-    """A data set in a folder, or in the places in it where it usually is; None if it is not there.
+    """A data set in a folder or one of its usual subfolders; None if there is none.
 
     Raises:
-        UserError: if only a part of it is there.
+        UserError: if it is incomplete.
     """
     return FINDERS[name](folder)
 
@@ -72,23 +72,23 @@ def load_images(
     progress: Progress | None = None,
     verify: bool = False,
 ) -> ImageSet:
-    """A data set, converted when it is asked for the first time, and memory-mapped ever after.
+    """Load a data set, which is converted at the first use and then memory-mapped.
 
     Args:
-        name: which one.
-        folder: where the user keeps data: `--data` or `METARL_DATA`.
-        split_seed: draws the split of Omniglot; that of MiniImagenet is published with it.
-        progress: shows how far the conversion is.
-        verify: compare the checksum of a large set too, which takes seconds.
+        name: the data set.
+        folder: the folder with the data, as in `--data` or `METARL_DATA`.
+        split_seed: of the split of Omniglot; the split of MiniImagenet is published.
+        progress: shows the progress of the conversion.
+        verify: whether to verify the checksum of large data sets, which takes seconds.
 
     Raises:
-        UserError: if it is not there, not whole or damaged.
+        UserError: if it is missing, incomplete or corrupt.
     """
     source = find_source(name, folder)
     if source is None:
         raise UserError(MISSING[name].format(folder=folder))
-    stored = converted(source, progress)
-    if verify or stored.images.nbytes < SMALL:
+    stored = load_converted(source, progress)
+    if verify or stored.images.nbytes < ALWAYS_VERIFIED:
         stored.verify()
     if stored.splits is None:
         splits = omniglot.split(stored.classes, split_seed)

@@ -1,6 +1,6 @@
 """Omniglot (Lake et al., 2015): 1,623 characters of 50 alphabets, drawn by 20 people each.
 
-It is read from the two original archives, or from what is in them once they are unpacked:
+It is read from the two original archives, or from the folders in them:
 
     images_background.zip    images_background/ALPHABET/characterNN/*.png     964 characters
     images_evaluation.zip    images_evaluation/ALPHABET/characterNN/*.png     659 characters
@@ -17,24 +17,25 @@ from numpy.typing import NDArray
 from metarl.errors import UserError
 from metarl.io import read_zip
 from metarl.rng import make_rng
-from metarl.supervised.datasets.decoding import decode, read_image, resized
-from metarl.supervised.datasets.source import Contents, Picture, Source, joined
+from metarl.supervised.datasets.decoding import decode, read_image, resize
+from metarl.supervised.datasets.source import Contents, ImageReader, Source, merge_parts
 
-ORIGINAL = 105  # pixels a side
+ORIGINAL = 105  # pixels per side
 SIDE = 28
-MOST_BYTES = 2**26  # of an archive, packed or not; the real ones have less than 2**24
-PLACES = (".", "omniglot", "python", "omniglot/python", "omniglot-py")  # git's, and torchvision's
-ADDRESS = "https://github.com/brendenlake/omniglot"
+MAX_BYTES = 2**26  # of an archive, compressed or not; the originals have less than 2**24
+# as in the original repository, and as torchvision stores it
+SUBFOLDERS = (".", "omniglot", "python", "omniglot/python", "omniglot-py")
+URL = "https://github.com/brendenlake/omniglot"
 MISSING = (
-    "there is no Omniglot in {folder}; download images_background.zip and images_evaluation.zip "
-    f"from the folder python of {ADDRESS} into it (or into its subfolder omniglot), or name the "
-    "folder that has them with --data or METARL_DATA"
+    "Omniglot not found in {folder}; download images_background.zip and images_evaluation.zip "
+    f"from the folder python of {URL} into it (or into its subfolder omniglot), or set the "
+    "folder that contains them with --data or METARL_DATA"
 )
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a whole Omniglot has, and how it is split."""
+    """The sizes of the complete data set and of its split."""
 
     characters: Mapping[str, int]
     drawings: int
@@ -50,32 +51,32 @@ PUBLISHED = Published(
 
 
 def find(folder: Path) -> Source | None:
-    """Omniglot in a folder or the usual places in it; None where there is nothing of it.
+    """Omniglot in a folder or one of its usual subfolders; None if there is none.
 
     Raises:
-        UserError: if only one of the two parts is there.
+        UserError: if only one of the two parts exists.
     """
-    for place in PLACES:
-        there = folder / place
-        parts = {name: _part(there, name) for name in PUBLISHED.characters}
-        found = [path for path in parts.values() if path]
-        if not found:
+    for subfolder in SUBFOLDERS:
+        data_folder = folder / subfolder
+        parts = {name: _part(data_folder, name) for name in PUBLISHED.characters}
+        paths = [path for path in parts.values() if path]
+        if not paths:
             continue
-        if absent := [name for name, path in parts.items() if not path]:
+        if missing := [name for name, path in parts.items() if not path]:
             raise UserError(
-                f"Omniglot in {there} lacks {' and '.join(absent)}; download "
-                f"{' and '.join(f'{name}.zip' for name in absent)} from the folder python of "
-                f"{ADDRESS} into it"
+                f"Omniglot in {data_folder} lacks {' and '.join(missing)}; download "
+                f"{' and '.join(f'{name}.zip' for name in missing)} from the folder python of "
+                f"{URL} into it"
             )
-        zips = sum(path.suffix == ".zip" for path in found)
-        form = {2: "two zip files", 1: "a zip file and a folder", 0: "two folders"}[zips]
-        files = [file for path in found for file in _files(path)]
-        return Source("omniglot", form, there, files, partial(_read, there, found))
+        zips = sum(path.suffix == ".zip" for path in paths)
+        form = ("two folders", "a zip file and a folder", "two zip files")[zips]
+        files = [file for path in paths for file in _files(path)]
+        return Source("omniglot", form, data_folder, files, partial(_read, data_folder, paths))
     return None
 
 
 def split(classes: Sequence[str], seed: int) -> dict[str, NDArray[np.int64]]:
-    """Class numbers of train, validation and test: drawn from all alphabets alike, and sorted."""
+    """A random split over all alphabets: the class numbers of each part, sorted."""
     order = make_rng(seed, "omniglot split").permutation(len(classes)).astype(np.int64)
     ends = np.cumsum(list(PUBLISHED.split.values()))
     pieces = np.split(order, ends[:-1])
@@ -93,38 +94,38 @@ def _files(part: Path) -> list[Path]:
 
 def _read(folder: Path, parts: Sequence[Path]) -> Contents:
     characters = {path.stem: _characters(path) for path in parts}
-    classes = joined(characters, folder)
-    for part, found in characters.items():
-        for name, drawings in found.items():
+    classes = merge_parts(characters, folder)
+    for part, members in characters.items():
+        for name, drawings in members.items():
             if len(drawings) != PUBLISHED.drawings:
                 raise UserError(
                     f"{part}/{name} in {folder} has {len(drawings)} drawings instead of "
-                    f"{PUBLISHED.drawings}; download {part}.zip anew from {ADDRESS}"
+                    f"{PUBLISHED.drawings}; download {part}.zip again from {URL}"
                 )
-        if len(found) != PUBLISHED.characters[part]:
+        if len(members) != PUBLISHED.characters[part]:
             raise UserError(
-                f"{part} in {folder} has {len(found):,} characters instead of "
-                f"{PUBLISHED.characters[part]:,}; download {part}.zip anew from {ADDRESS}"
+                f"{part} in {folder} has {len(members):,} characters instead of "
+                f"{PUBLISHED.characters[part]:,}; download {part}.zip again from {URL}"
             )
     return Contents((SIDE, SIDE, 1), classes)
 
 
-def _characters(part: Path) -> dict[str, list[Picture]]:
-    """The drawings of each character, which is named ALPHABET/characterNN."""
-    entries = _unpacked(part) if part.is_dir() else _unzipped(part)
-    characters: dict[str, list[Picture]] = {}
+def _characters(part: Path) -> dict[str, list[ImageReader]]:
+    """The drawings of each character by its name, ALPHABET/characterNN."""
+    entries = _read_folder(part) if part.is_dir() else _read_archive(part)
+    characters: dict[str, list[ImageReader]] = {}
     for path in sorted(entries):
         match path.parts:
             case (alphabet, character, file) if path.suffix == ".png" and file[0] != ".":
                 drawing = partial(_drawing, entries[path], f"{part}/{path}")
                 characters.setdefault(f"{alphabet}/{character}", []).append(drawing)
             case (alphabet, character) if alphabet[0] != ".":
-                characters.setdefault(f"{alphabet}/{character}", [])  # found even where it is empty
+                characters.setdefault(f"{alphabet}/{character}", [])  # listed even if it is empty
     return characters
 
 
-def _unpacked(part: Path) -> dict[PurePosixPath, bytes]:
-    """Content by path in the part; that of a folder is empty."""
+def _read_folder(part: Path) -> dict[PurePosixPath, bytes]:
+    """Contents by path relative to the part; a folder has the content b""."""
     return {
         PurePosixPath(path.relative_to(part).as_posix()): read_image(path) if depth == 3 else b""
         for depth, pattern in ((2, "*/*/"), (3, "*/*/*.png"))
@@ -132,18 +133,18 @@ def _unpacked(part: Path) -> dict[PurePosixPath, bytes]:
     }
 
 
-def _unzipped(part: Path) -> dict[PurePosixPath, bytes]:
-    # beside the part, archives made on a Mac have a folder __MACOSX
-    inside = f"{part.stem}/"
+def _read_archive(part: Path) -> dict[PurePosixPath, bytes]:
+    # archives created on macOS also contain a folder __MACOSX
+    prefix = f"{part.stem}/"
 
-    def wanted(name: str) -> bool:
-        return name.startswith(inside) and name.endswith(("/", ".png"))
+    def is_drawing(name: str) -> bool:
+        return name.startswith(prefix) and name.endswith(("/", ".png"))
 
     try:
-        entries = read_zip(part, wanted, MOST_BYTES)
+        entries = read_zip(part, is_drawing, MAX_BYTES)
     except ValueError as error:
         raise UserError(
-            f"the archive {part} is damaged ({error}); download it anew from {ADDRESS}"
+            f"the archive {part} is corrupt ({error}); download it again from {URL}"
         ) from error
     return {
         PurePosixPath(name).relative_to(part.stem): content for name, content in entries.items()
@@ -155,13 +156,14 @@ def _drawing(content: bytes, name: str) -> NDArray[np.uint8]:
     if image.size != (ORIGINAL, ORIGINAL):
         raise UserError(
             f"the image {name} is {image.width}x{image.height} instead of {ORIGINAL}x{ORIGINAL} "
-            f"pixels; metarl resizes the original drawings itself, so get those from {ADDRESS}"
+            f"pixels; metarl resizes the original drawings itself, so get those from {URL}"
         )
     if image.mode not in ("1", "L"):
         raise UserError(
-            f"the image {name} has {len(image.getbands())} channels instead of 1 (Pillow's mode is "
-            f"{image.mode}); get the original from {ADDRESS}"
+            f"the image {name} has {len(image.getbands())} channels instead of 1 (Pillow mode "
+            f"{image.mode}); get the original from {URL}"
         )
-    # Pillow resizes one-bit images without any filter; strokes are black there, and 255 here
-    grey = np.asarray(resized(image.convert("L"), SIDE))
+    # converted first, as Pillow does not filter one-bit images; strokes are black in the files and
+    # 255 in the array
+    grey = np.asarray(resize(image.convert("L"), SIDE))
     return (255 - grey)[:, :, None]

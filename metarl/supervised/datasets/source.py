@@ -1,4 +1,4 @@
-"""A data set in the form in which somebody has it, before it is converted."""
+"""The original files of a data set, before conversion."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,34 +12,34 @@ from metarl.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 
-Picture = Callable[[], NDArray[np.uint8]]  # decodes one image, (H, W, C)
+ImageReader = Callable[[], NDArray[np.uint8]]  # decodes one image, (H, W, C)
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a data set holds; no image is decoded yet.
+    """The contents of a data set. Images are decoded later.
 
     Attributes:
         shape: height, width and channels of every image.
-        classes: the images of each class; sorted, and so are the images.
-        splits: the classes of each split, where the data fixes them.
+        classes: the images of each class. Classes and images are sorted.
+        splits: the classes of each split, if the data define a split.
     """
 
     shape: tuple[int, int, int]
-    classes: Mapping[str, Sequence[Picture]]
+    classes: Mapping[str, Sequence[ImageReader]]
     splits: Mapping[str, Sequence[str]] | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set is. To find one is cheap; to read it is not.
+    """The location of a data set. Finding it is cheap; reading it is not.
 
     Attributes:
-        name: of the data set.
-        form: in which form it is there, in words.
-        folder: where it was found.
-        files: all that it is read from.
-        read: lists what it holds; raises UserError where that is damaged or not whole.
+        name: the name of the data set.
+        form: a description of the file format.
+        folder: the folder that contains it.
+        files: all of its files.
+        read: lists the contents. It raises UserError if they are corrupt or incomplete.
     """
 
     name: str
@@ -49,10 +49,10 @@ class Source:
     read: Callable[[], Contents]
 
     def fingerprint(self) -> str:
-        """Changes whenever a file is added, removed or written to; 16 hexadecimal digits.
+        """A hash of the names, sizes and modification times of the files, 16 hexadecimal digits.
 
         Raises:
-            UserError: if a file cannot be looked at, such as a link that leads nowhere.
+            UserError: if a file cannot be accessed, such as a broken link.
         """
         digest = hashlib.sha256(self.name.encode())
         for file in sorted(self.files):
@@ -60,33 +60,32 @@ class Source:
                 stat = file.stat()
             except OSError as error:
                 raise UserError(
-                    f"cannot look at {file} ({error.strerror}); restore or remove it"
+                    f"cannot access {file} ({error.strerror}); restore or remove it"
                 ) from error
             name = file.relative_to(self.folder).as_posix()
             digest.update(f"{name}\n{stat.st_size}\n{stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()[:16]
 
 
-def joined(
-    parts: Mapping[str, Mapping[str, Sequence[Picture]]], folder: Path
-) -> dict[str, Sequence[Picture]]:
-    """The classes of all parts of a data set, sorted.
+def merge_parts(
+    parts: Mapping[str, Mapping[str, Sequence[ImageReader]]], folder: Path
+) -> dict[str, Sequence[ImageReader]]:
+    """All classes of a data set that is stored in several parts, sorted.
 
     Raises:
         UserError: if a class is empty, or in two parts.
     """
-    where: dict[str, str] = {}
+    part_of: dict[str, str] = {}
     for part, classes in parts.items():
-        for name, pictures in classes.items():
-            if name in where:
+        for name, images in classes.items():
+            if name in part_of:
                 raise UserError(
-                    f"class {name} is in both {where[name]} and {part} of {folder}; leave it in "
-                    "one of them alone"
+                    f"class {name} is in both {part_of[name]} and {part} of {folder}; remove it "
+                    "from one of them"
                 )
-            if not pictures:
+            if not images:
                 raise UserError(
-                    f"class {name} in {part} of {folder} is empty; put its images there, or remove "
-                    "it"
+                    f"class {name} in {part} of {folder} is empty; add its images, or remove it"
                 )
-            where[name] = part
-    return {name: parts[where[name]][name] for name in sorted(where)}
+            part_of[name] = part
+    return {name: parts[part_of[name]][name] for name in sorted(part_of)}

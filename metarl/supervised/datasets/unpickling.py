@@ -1,9 +1,9 @@
-"""Pickles from strangers, of which only arrays of numbers and plain containers are accepted.
+"""Safe unpickling of arrays of numbers and plain containers from untrusted files.
 
-To unpickle is to call whatever the file names, with whatever arguments it likes. Here the names
-that an array needs stand for functions of this module. Numpy's own are not called: they trust a
-pickle so much that one wrong byte can crash the process. Numbers, texts, lists, tuples, sets and
-dictionaries need no name at all.
+A pickle can call any importable function with any arguments. Here the names that arrays need refer
+to functions of this module, and all other names are rejected. Numpy's own functions are not called:
+they do not validate their arguments, so that a single wrong byte can crash the process. Numbers,
+strings, lists, tuples, sets and dictionaries need no names.
 """
 
 import io
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from metarl.errors import UserError
 from metarl.io import read_file
 
-MOST_BYTES = 2**32  # MiniImagenet's training images have less than 2**30
+MAX_BYTES = 2**32  # MiniImagenet's training images have less than 2**30
 
 BUILD = pickle.BUILD[0]
 
-# what nonsense in a pickle raises
-DAMAGED = (
+# exceptions that a corrupt pickle may raise
+CORRUPT_PICKLE_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -40,60 +40,60 @@ DAMAGED = (
 
 
 def unpickle(path: Path) -> Any:
-    """What a pickle of Python 2 or 3 holds.
+    """Load a pickle of Python 2 or 3.
 
     Raises:
-        UserError: if it names anything else than arrays, is damaged, or cannot be read.
+        UserError: if it contains anything but arrays and containers, is corrupt, or cannot be read.
     """
-    content = read_file(path, MOST_BYTES)
+    content = read_file(path, MAX_BYTES)
     try:
-        # Python 2 did not tell bytes from text, and every byte is a character of Latin-1
+        # strings of Python 2 are bytes, and Latin-1 maps every byte to a character
         return _Unpickler(io.BytesIO(content), encoding="latin1").load()
     except _Forbidden as error:
         raise UserError(
-            f"the pickle {path} holds {error} and was not read, because anything but arrays of "
-            "numbers and plain containers may run any code; get the data from someone whom you "
-            "trust, or as image files"
+            f"the pickle {path} contains {error} and was not read, because anything but arrays of "
+            "numbers and plain containers may run any code; get the data from a trusted source, or "
+            "as image files"
         ) from error
     except MemoryError as error:
         raise UserError(
-            f"the pickle {path} does not fit into this machine's memory, or is damaged; read it on "
-            "another machine, or restore it from the original data"
+            f"the pickle {path} does not fit into memory, or is corrupt; use a machine with more "
+            "memory, or restore it from the original data"
         ) from error
-    except DAMAGED as error:
+    except CORRUPT_PICKLE_ERRORS as error:
         raise UserError(
-            f"the pickle {path} is damaged ({type(error).__name__}: {error}); restore it from the "
+            f"the pickle {path} is corrupt ({type(error).__name__}: {error}); restore it from the "
             "original data"
         ) from error
 
 
 class _Forbidden(Exception):
-    """A pickle holds something that it may not."""
+    """A pickle contains an object that is not allowed."""
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own in Python: the one in C sets aside gigabytes for the number of a memo."""
+    """Based on the Python implementation: the C one allocates gigabytes for a large memo index."""
 
     stack: list[Any]
 
     def _build(self) -> None:
-        # a state can be given to whatever is on the stack, the functions of this module included
-        if not isinstance(self.stack[-2], _Kind | _Array):
+        # BUILD could otherwise set attributes of any object on the stack, such as a function
+        if not isinstance(self.stack[-2], _DType | _Array):
             raise _Forbidden(f"a state for {type(self.stack[-2]).__name__}")
         pickle._Unpickler.dispatch[BUILD](self)  # type: ignore[arg-type]
 
     dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, BUILD: _build}
 
     def find_class(self, module: str, name: str) -> Any:
-        # numpy calls its inner package _core since version 2; files have it by either name
+        # numpy 2 renamed its package core to _core; files contain either name
         full = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
-        if full not in KNOWN:
+        if full not in ALLOWED:
             raise _Forbidden(f"{module}.{name}")
-        return KNOWN[full]
+        return ALLOWED[full]
 
 
-class _Kind:
-    """The type of an array's elements, which a pickle gives in two pieces."""
+class _DType:
+    """A dtype, which a pickle constructs from a code and then a byte order."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not re.fullmatch(r"b1|[iuf][1248]", code):
@@ -106,34 +106,34 @@ class _Kind:
 
 
 class _Array(np.ndarray[Any, Any]):
-    """An array that is as large as what it is filled with."""
+    """An array whose shape is checked against its contents."""
 
     def __setstate__(self, state: Any) -> None:
-        _, shape, kind, fortran, content = state
-        dtype, pixels = _dtype(kind), _bytes(content)
-        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(pixels):
-            raise ValueError(f"an array of shape {shape} with {len(pixels):,} bytes")
-        checked = 1, shape, dtype, bool(fortran), pixels
-        super().__setstate__(checked)  # type: ignore[arg-type] # numpy itself writes Python's bool
+        _, shape, dtype_of_pickle, fortran, content = state
+        dtype, data = _dtype(dtype_of_pickle), _bytes(content)
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data):
+            raise ValueError(f"an array of shape {shape} with {len(data):,} bytes")
+        checked = 1, shape, dtype, bool(fortran), data
+        super().__setstate__(checked)  # type: ignore[arg-type] # numpy pickles a Python bool
 
 
 def _empty(*_: Any) -> _Array:
-    return _Array((0,), np.uint8)  # the pickle goes on to set its state
+    return _Array((0,), np.uint8)  # the pickle sets its state next
 
 
-def _scalar(kind: _Kind, content: bytes | str) -> Any:
-    (number,) = np.frombuffer(_bytes(content), _dtype(kind))
+def _scalar(dtype: _DType, content: bytes | str) -> Any:
+    (number,) = np.frombuffer(_bytes(content), _dtype(dtype))
     return number
 
 
-def _from_buffer(content: bytes, kind: _Kind, shape: tuple[int, ...], order: str) -> NDArray[Any]:
-    return np.frombuffer(content, _dtype(kind)).reshape(shape, order="F" if order == "F" else "C")
+def _from_buffer(content: bytes, dtype: _DType, shape: tuple[int, ...], order: str) -> NDArray[Any]:
+    return np.frombuffer(content, _dtype(dtype)).reshape(shape, order="F" if order == "F" else "C")
 
 
-def _dtype(kind: _Kind) -> np.dtype[Any]:
-    if not isinstance(kind, _Kind):  # a pickle passes whatever it likes
+def _dtype(dtype: _DType) -> np.dtype[Any]:
+    if not isinstance(dtype, _DType):  # a pickle may pass any argument
         raise TypeError("an array without a type")
-    return kind.dtype
+    return dtype.dtype
 
 
 def _bytes(content: bytes | str) -> bytes:
@@ -141,18 +141,18 @@ def _bytes(content: bytes | str) -> bytes:
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    """As Python 3 writes bytes in a pickle that Python 2 can read."""
+    """The encoding of bytes by Python 3 in a pickle for Python 2."""
     if encoding != "latin1":
         raise _Forbidden(f"text in the encoding {encoding}")
     return text.encode("latin1")
 
 
-KNOWN = {
+ALLOWED = {
     "numpy.core.multiarray._reconstruct": _empty,
     "numpy.core.multiarray.scalar": _scalar,
     "numpy.core.numeric._frombuffer": _from_buffer,
-    "numpy.ndarray": None,  # named as an argument alone
-    "numpy.dtype": _Kind,
+    "numpy.ndarray": None,  # an argument only, never called
+    "numpy.dtype": _DType,
     "_codecs.encode": _latin1,
     "collections.OrderedDict": OrderedDict,
 }
