@@ -8,18 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from metarl.evaluation import AdaptationCurve, best_schedule
 from metarl.method import GRADIENT_STEPS, AdaptationUnit, Metrics, Role, TrainingState
 from metarl.parallel import one_thread
 from metarl.params import Params
-from metarl.rl.maml import fine_tune, fine_tuned
+from metarl.rl.maml import evaluate_adaptation
 from metarl.rl.outer_loop import PolicyLearner
 from metarl.rl.problem import PolicyProblem
-from metarl.rl.trajectories import Rollouts
-from metarl.rng import RngKey
 
 if TYPE_CHECKING:
     from metarl.baselines.ppo import MultiTaskPPO
@@ -33,7 +28,8 @@ class Pretrained(PolicyLearner):
     adaptation_unit: ClassVar[AdaptationUnit | None] = GRADIENT_STEPS
     supports_distributed: ClassVar[bool] = False
     uses_lr_schedule: ClassVar[bool] = False
-    stages: ClassVar[int] = 1
+    num_stages: ClassVar[int] = 1
+    selects_step_sizes: ClassVar[bool] = True
 
     def __init__(self, problem: PolicyProblem) -> None:
         super().__init__(problem)
@@ -64,19 +60,33 @@ class Pretrained(PolicyLearner):
         return self._ppo.step(state)
 
     @one_thread()
+    def fine_tuning_step_sizes(self, params: Params) -> Sequence[float]:
+        """A schedule in proportion to the evaluation's, the best one on validation tasks.
+
+        Raises:
+            FloatingPointError: if every step size of the config's grid makes the policy diverge.
+        """
+        problem = self.problem
+        schedule, baseline = problem.config.evaluation_step_sizes, problem.config.baseline
+        tasks, key = problem.validation_tasks()
+        return best_schedule(
+            [
+                tuple(first * size / schedule[0] for size in schedule)
+                for first in baseline.step_sizes
+            ],
+            lambda sizes: evaluate_adaptation(problem, params, tasks, key, sizes),
+            problem.metric,
+            baseline.selection_step,
+        )
+
+    @one_thread()
     def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
-        """Fine-tune on unseen tasks, with the step sizes that served best on validation tasks."""
-        sizes = chosen_step_sizes(self.problem, params) if step_sizes is None else step_sizes
+        """Fine-tune on held-out tasks, by default with the selected step sizes."""
+        sizes = self.fine_tuning_step_sizes(params) if step_sizes is None else step_sizes
         tasks, key = self.problem.test_tasks()
-        return fine_tuned(self.problem, params, tasks, key, sizes)
-
-    def rollouts(
-        self, params: Params, tasks: NDArray[np.float64], key: RngKey, curve: AdaptationCurve
-    ) -> Rollouts:
-        """Fine-tune on these tasks (N, T) with the step sizes of an evaluation."""
-        return fine_tune(self.problem, params, tasks, key, curve.step_sizes)
+        return evaluate_adaptation(self.problem, params, tasks, key, sizes)
 
     def close(self) -> None:
         """Close the environments."""
@@ -85,34 +95,16 @@ class Pretrained(PolicyLearner):
             self._ppo = None
 
 
-def chosen_step_sizes(problem: PolicyProblem, params: Params) -> tuple[float, ...]:
-    """The schedule of fine-tuning: in proportion to the evaluation's, the best on validation tasks.
-
-    Raises:
-        FloatingPointError: if every step size of the config's grid breaks the policy down.
-    """
-    usual, baseline = problem.config.evaluation_step_sizes, problem.config.baseline
-    tasks, key = problem.validation_tasks()
-    return best_schedule(
-        [tuple(first * size / usual[0] for size in usual) for first in baseline.step_sizes],
-        lambda schedule: fine_tuned(problem, params, tasks, key, schedule),
-        problem.metric,
-        baseline.selection_step,
-    )
-
-
 class Oracle(Pretrained):
-    """The same PPO with the task among the observations. It has nothing to adapt to."""
+    """The same PPO with the task appended to the observation. It does not adapt."""
 
     label: ClassVar[str] = "oracle"
     adaptation_unit: ClassVar[AdaptationUnit | None] = None
+    selects_step_sizes: ClassVar[bool] = False
 
     def __init__(self, problem: PolicyProblem) -> None:
         super().__init__(replace(problem, task_conditioned=True))
 
-    @one_thread()
-    def evaluate(
-        self, params: Params, step_sizes: Sequence[float] | None = None
-    ) -> AdaptationCurve:
-        """The return without any adaptation, unless step sizes are given."""
-        return super().evaluate(params, () if step_sizes is None else step_sizes)
+    def fine_tuning_step_sizes(self, params: Params) -> Sequence[float]:
+        """None: the return is measured without adaptation."""
+        return ()

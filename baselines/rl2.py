@@ -36,7 +36,7 @@ from metarl.optim import Objective
 from metarl.parallel import map_chunks, one_thread
 from metarl.params import Params, flatten, repeat
 from metarl.rl.advantages import discounted_returns
-from metarl.rl.outer_loop import PolicyLearner, curve, outer_step
+from metarl.rl.outer_loop import PolicyLearner, outer_step, to_adaptation_curve
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, Memory, Noise
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample_episode
@@ -200,7 +200,12 @@ class RL2(PolicyLearner):
         return RecurrentPolicy(head, flat.observation_size)
 
     @property
-    def stages(self) -> int:
+    def adaptation_episodes(self) -> int:
+        """The episodes of a trial before its last, in which the policy explores the task."""
+        return max(1, self.settings.episodes - 1)
+
+    @property
+    def num_stages(self) -> int:
         """As many as episodes."""
         return self.settings.episodes
 
@@ -226,23 +231,15 @@ class RL2(PolicyLearner):
     def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
-        """The return of the first, second, ... episode of trials on unseen tasks."""
+        """The return of the first, second, ... episode of trials on held-out tasks."""
         tasks, key = self.problem.test_tasks()
-        return curve(self.problem, tasks, self._on(params, tasks, key))
-
-    def rollouts(
-        self, params: Params, tasks: NDArray[np.float64], key: RngKey, curve: AdaptationCurve
-    ) -> Rollouts:
-        """Trials on these tasks (N, T)."""
-        return self._on(params, tasks, key)
-
-    def _on(self, params: Params, tasks: NDArray[np.float64], key: RngKey) -> Rollouts:
         trials = self.problem.config.evaluation.episodes_per_task
         envs = self.problem.family.make_vec(len(tasks) * trials)
         try:
-            return self._collect(params, envs, tasks, key)
+            rollouts = self._collect(params, envs, tasks, key)
         finally:
             envs.close()
+        return to_adaptation_curve(self.problem, tasks, rollouts)
 
     def _collect(
         self,
@@ -263,8 +260,6 @@ class RL2(PolicyLearner):
                 self.policy, params, envs, tasks, horizon, key.fold_in(episode), first_task, memory
             )
             trajectories.append(new)
-            # the horizon is an end as well, of which not every environment tells
-            memory = (*memory[:-1], torch.ones_like(memory[-1]))
         samples = [to_samples(one, torch.zeros_like(one.rewards)) for one in trajectories]
         stacked = [repeat(params, len(tasks))] * len(trajectories)
         seconds = time.perf_counter() - started

@@ -138,6 +138,13 @@ class TaskConditioned(FamilyWrapper):
         return _TaskConditionedVectorEnv(self.family.make_vec(num_envs), self.task_size)
 
 
+def observe_task(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any], task_size: int) -> Any:
+    """An environment, single or vector, whose observations (S,) end with the task: (S + T,)."""
+    if isinstance(env, gym.Env):
+        return _TaskConditionedEnv(env, task_size)
+    return _TaskConditionedVectorEnv(env, task_size)
+
+
 class _TaskConditionedEnv(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], task_size: int) -> None:
         super().__init__(env)

@@ -40,7 +40,7 @@ def load(run: RunLike, *, trust_code: bool = False, seed: int = 0) -> AdaptivePo
         >>> policy.act([0.0, 0.0]).shape
         (2,)
     """
-    return AdaptivePolicy.of(_opened(run, trust_code), seed)
+    return AdaptivePolicy.from_run(_opened(run, trust_code), seed)
 
 
 def load_network(

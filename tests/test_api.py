@@ -157,7 +157,7 @@ def discrete() -> gym.Env:
 
 H = np.zeros((4, 2)), np.zeros((4, 2)), np.zeros(4)
 MISTAKES = {
-    "other observations": (lambda p: p.adapt(wide()), "sees observations of 2 numbers, but"),
+    "other observations": (lambda p: p.adapt(wide()), "takes observations of 2 numbers, but"),
     "other actions": (lambda p: p.adapt(discrete()), "chooses actions of 2 real numbers, but"),
     "no environment": (lambda p: p.adapt(3), "a gymnasium environment, or to a list of episodes"),
     "no episode": (lambda p: p.adapt([]), "no episode to adapt to"),
@@ -180,16 +180,11 @@ def test_mistakes_are_answered_in_a_sentence(policy, mistake: str) -> None:
         call(policy)
 
 
-def test_what_is_no_gradient_policy_says_what_to_do_instead(env) -> None:
+def test_a_run_of_the_other_domain_names_the_function_that_loads_it() -> None:
     with pytest.raises(UserError, match=r"metarl\.load_network\('sinusoid'\)|no policy"):
         metarl.load("sinusoid")
     with pytest.raises(UserError, match=r"has a policy: metarl\.load"):
         metarl.load_network("point_navigation")
-    recurrent = metarl.load("point_navigation_rl2")
-    with pytest.raises(UserError, match="adapts by its memory"):
-        recurrent.adapt(env)
-    with pytest.raises(UserError, match="has a memory"):
-        recurrent.act([0.0, 0.0])
 
 
 def test_a_film_is_written_of_ones_own_environment_and_of_the_familys(

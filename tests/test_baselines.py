@@ -14,7 +14,6 @@ from stable_baselines3.common.logger import Logger
 from metarl.baselines import pretrained_policy
 from metarl.baselines.multi_task_env import MultiTaskEnv
 from metarl.baselines.ppo import MultiTaskPPO
-from metarl.baselines.pretrained_policy import chosen_step_sizes
 from metarl.baselines.stable_baselines import (
     load_model,
     load_params,
@@ -26,6 +25,7 @@ from metarl.envs import PointNavigation, TaskConditioned, load_family
 from metarl.errors import UserError
 from metarl.experiment import load_config
 from metarl.method import load_method, train
+from metarl.rl.maml import collect_adaptation
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.problem import PolicyProblem
 
@@ -253,13 +253,13 @@ def test_pretraining_works_on_a_users_discrete_family(in_users_folder: Path) -> 
 def test_the_step_size_is_chosen_on_validation_tasks(monkeypatch) -> None:
     config = tiny("method=pretrained", "baseline.step_sizes=[0.1,0.5]")
     method, seen = load_method(config), []
-    real = pretrained_policy.fine_tuned
+    real = pretrained_policy.evaluate_adaptation
 
     def spy(*arguments, **keywords):
         seen.append(real(*arguments, **keywords))
         return seen[-1]
 
-    monkeypatch.setattr(pretrained_policy, "fine_tuned", spy)
+    monkeypatch.setattr(pretrained_policy, "evaluate_adaptation", spy)
     final = method.evaluate(method.initial_state().params)
     *validations, test = seen
     assert [curve.step_sizes for curve in validations] == [(0.1, 0.05, 0.025), (0.5, 0.25, 0.125)]
@@ -275,8 +275,8 @@ def test_a_policy_without_learned_step_sizes_is_fine_tuned_with_the_chosen_ones(
     method = load_method(tiny(f"method={kind}", learned, "baseline.step_sizes=[0.3]"))
     theta = method.initial_state().params
     assert method.evaluate(theta).step_sizes == (0.3, 0.15, 0.075)
-    before, *_, after = method.rollouts(
-        theta, *method.problem.test_tasks(), method.evaluate(theta)
+    before, *_, after = collect_adaptation(
+        method.problem, theta, *method.problem.test_tasks(), (0.3, 0.15, 0.075)
     ).params
     assert not any(torch.equal(after[name], before[name]) for name in theta)
 
@@ -284,10 +284,10 @@ def test_a_policy_without_learned_step_sizes_is_fine_tuned_with_the_chosen_ones(
 def test_a_step_size_that_breaks_the_policy_down_is_out_of_the_race() -> None:
     method = load_method(tiny("method=pretrained", "baseline.step_sizes=[0.1,1e30]"))
     params = method.initial_state().params
-    assert chosen_step_sizes(method.problem, params)[0] == 0.1
+    assert method.fine_tuning_step_sizes(params)[0] == 0.1
     method = load_method(tiny("method=pretrained", "baseline.step_sizes=[1e30]"))
     with pytest.raises(FloatingPointError, match="add smaller ones"):
-        chosen_step_sizes(method.problem, params)
+        method.fine_tuning_step_sizes(params)
 
 
 def test_an_oracle_does_not_adapt() -> None:

@@ -1,9 +1,11 @@
-"""Whatever is rebuilt, the numbers stay: weights and evaluations of small trainings, bit for bit.
+"""Refactoring keeps the numbers: weights and evaluations of small trainings, bit for bit.
 
-They were recorded by `python tests/test_golden.py` with everything spelled out in configs, so that
-no default matters. On the kind of processor that recorded them they must be equal to the bit; on
-others, whose products round otherwise, nearly so. A first step of Adam keeps a tenth of the
-meta-gradient as its first moment: the recorded optimiser is a recorded meta-gradient.
+They were recorded by `python tests/test_golden.py` with every setting spelled out in the config, so
+that no default matters. Products round differently on other kinds of processors, so each kind has a
+recording of its own in tests/golden. On a processor without one, trainings with a smooth outer step
+must come close to any recording; a trust region's line search amplifies rounding beyond comparison.
+A first step of Adam keeps a tenth of the meta-gradient as its first moment: a recorded optimiser
+state is a recorded meta-gradient.
 """
 
 import hashlib
@@ -24,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from metarl.cli import main
 from metarl.experiment import trained_runs
 
-FILE = Path(__file__).parent / "golden.safetensors"
+FOLDER = Path(__file__).parent / "golden"
 # what was shipped before another was
 OLDER = {run.name: run for run in (Path(__file__).parent / "older_runs").iterdir()}
 TRPO = "{algorithm: trpo, iterations: 3, meta_batch: 4, max_kl: 0.01, cg_iterations: 10, "
@@ -178,39 +180,40 @@ def scores(run: Path) -> torch.Tensor:
     return torch.from_numpy(np.array(found["scores"]))
 
 
-def recorded(case: str) -> dict[str, torch.Tensor]:
-    prefix = f"{case}/"
-    golden = load_file(FILE)
-    return {
-        name.removeprefix(prefix): leaf for name, leaf in golden.items() if name.startswith(prefix)
-    }
+def recording() -> Path | None:
+    """The file recorded on this kind of processor, if there is one."""
+    return next((file for file in FOLDER.iterdir() if recorded_on(file) == processor()), None)
 
 
-def check(case: str, found: dict[str, torch.Tensor]) -> None:
-    expected = recorded(case)
-    assert found.keys() == expected.keys()
-    for name, leaf in expected.items():
-        if same_processor():
-            assert torch.equal(found[name], leaf), name
-        elif name != "scores":  # of a few tasks: one answer that tips over is a lot
-            torch.testing.assert_close(found[name], leaf, rtol=0.1, atol=0.1)
-
-
-def same_processor() -> bool:
-    """Whether this is the kind of processor that recorded the file."""
-    return bytes(load_file(FILE)["processor"].tolist()).decode() == processor()
+def recorded_on(file: Path) -> str:
+    return bytes(load_file(file)["processor"].tolist()).decode()
 
 
 def processor() -> str:
-    """What decides how products round."""
+    """The kind of processor and the version of torch, which decide how products are rounded."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    told = dict.fromkeys(("model name", "cpu family", "model", "stepping"), platform.processor())
+    fields = dict.fromkeys(("model name", "cpu family", "model", "stepping"), platform.processor())
     for line in reversed(lines):
         name, _, value = line.partition(":")
-        if name.strip() in told:
-            told[name.strip()] = value.strip()
-    return f"{', '.join(told.values())}, torch {torch.__version__}"
+        if name.strip() in fields:
+            fields[name.strip()] = value.strip()
+    return f"{', '.join(fields.values())}, torch {torch.__version__}"
+
+
+def check(case: str, result: dict[str, torch.Tensor]) -> None:
+    file = recording()
+    golden = load_file(file or next(FOLDER.iterdir()))
+    prefix = f"{case}/"
+    expected = {n.removeprefix(prefix): leaf for n, leaf in golden.items() if n.startswith(prefix)}
+    assert result.keys() == expected.keys()
+    has_line_search = not any(name.startswith("optimizer.") for name in expected)
+    for name, leaf in expected.items():
+        if file:
+            assert torch.equal(result[name], leaf), name
+        # scores are of a few tasks, where one changed answer makes a large difference
+        elif name != "scores" and not has_line_search:
+            torch.testing.assert_close(result[name], leaf, rtol=0.1, atol=0.1)
 
 
 @pytest.mark.slow
@@ -234,11 +237,16 @@ def test_a_shipped_run_evaluates_as_it_did(
     check(name, evaluation(name, tmp_path))
 
 
-# the weights of shipped runs an iteration on; a further one on, they were bit for bit those of the
-# version that had made them (format 1)
+# checksums of the weights of shipped runs after one more iteration, by kind of processor
 RESUMED = {
-    "half_cheetah_direction": "b40349f99dfe9cf09a5e4e749d1fdb0e945d8d8b315ca923f99af3e19c719429",
-    "sinusoid": "6ff964cde40a370634ba546b70bd52e7b0eab338b4c30d29610aec9fd377af89",
+    "half_cheetah_direction": {
+        "amd_epyc": "b40349f99dfe9cf09a5e4e749d1fdb0e945d8d8b315ca923f99af3e19c719429",
+        "intel_xeon": "e59185fb58bea952de37953a622e62159b9bb785da015bbb5e97ee4d8e3d0908",
+    },
+    "sinusoid": {
+        "amd_epyc": "6ff964cde40a370634ba546b70bd52e7b0eab338b4c30d29610aec9fd377af89",
+        "intel_xeon": "1b7dd476ae9dd009c716adad392c28d6f42c569f192e7d501bee7a4cecec5b9c",
+    },
 }
 
 
@@ -251,30 +259,33 @@ def test_a_run_of_an_older_version_goes_on_as_it_would_have(name: str, tmp_path:
     further = f"--set=outer.iterations={iteration + 1}"
     assert main(["train", "--resume", str(run), further, "--set=evaluation.tasks=2"]) == 0
     (weights,) = run.glob("weights-*.safetensors")
-    if same_processor():
-        assert hashlib.sha256(weights.read_bytes()).hexdigest() == RESUMED[name]
+    if file := recording():
+        assert hashlib.sha256(weights.read_bytes()).hexdigest() == RESUMED[name][file.stem]
 
 
-def record(new: list[str]) -> None:
-    """Write the file anew, only where numbers are meant to change; or these cases alone into it."""
+def record(name: str, *cases: str) -> None:
+    """Write tests/golden/NAME.safetensors, or only these cases of it, on this kind of processor.
+
+    For a new kind of processor, or where numbers are meant to change.
+    """
     torch.set_num_threads(1)
-    if new:
-        assert same_processor()
-        golden = load_file(FILE)
-        golden = {name: leaf for name, leaf in golden.items() if name.split("/")[0] not in new}
-    else:
-        golden = {"processor": torch.tensor(list(processor().encode()), dtype=torch.uint8)}
-    for case in new or CASES:
+    file = FOLDER / f"{name}.safetensors"
+    golden = {"processor": torch.tensor(list(processor().encode()), dtype=torch.uint8)}
+    if cases:
+        assert recorded_on(file) == processor()
+        previous = load_file(file)
+        golden = {key: leaf for key, leaf in previous.items() if key.split("/")[0] not in cases}
+    for case in cases or CASES:
         with TemporaryDirectory() as folder:
-            for name, leaf in result(case, Path(folder)).items():
-                golden[f"{case}/{name}"] = leaf.contiguous()
-    for shipped in () if new else SHIPPED:
+            for key, leaf in result(case, Path(folder)).items():
+                golden[f"{case}/{key}"] = leaf.contiguous()
+    for shipped in () if cases else SHIPPED:
         with TemporaryDirectory() as folder:
             os.chdir(folder)
-            for name, leaf in evaluation(shipped, Path(folder)).items():
-                golden[f"{shipped}/{name}"] = leaf
-    save_file(golden, FILE)
+            for key, leaf in evaluation(shipped, Path(folder)).items():
+                golden[f"{shipped}/{key}"] = leaf
+    save_file(golden, file)
 
 
 if __name__ == "__main__":
-    sys.exit(record(sys.argv[1:]))
+    record(*sys.argv[1:])

@@ -17,7 +17,7 @@ from metarl.experiment import validate_config
 from metarl.method import load_method, train
 from metarl.networks.cnn import CNN
 from metarl.networks.module import check_module
-from metarl.rl.advantages import overview
+from metarl.rl.advantages import pooled
 from metarl.rl.policies import CategoricalPolicy, policy_for
 
 HERE = Path(__file__).parent
@@ -167,7 +167,7 @@ def test_the_convolutional_network_can_be_adapted_whatever_the_image(shape) -> N
 
 def test_the_baseline_sees_an_image_in_a_few_numbers() -> None:
     rows = torch.rand(2, 7, 3 * 8 * 12)
-    cells = overview(rows, (3, 8, 12))
+    cells = pooled(rows, (3, 8, 12))
     assert cells.shape == (2, 7, 3 * 16)
     expected = rows.view(2, 7, 3, 8, 12)[1, 5, 2, 2:4, 3:6].mean()
     torch.testing.assert_close(cells.view(2, 7, 3, 4, 4)[1, 5, 2, 1, 1], expected)

@@ -22,7 +22,7 @@ from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.mlp_gradients import AnalyticMLP, TaskData
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.promp import ProMPSettings, ProximalObjective
-from metarl.rl.trajectories import Rollouts, Samples, subsample, tasks_of
+from metarl.rl.trajectories import Rollouts, Samples, index_tasks, subsample
 from metarl.step_sizes import PREFIX, split
 
 POLICIES = {
@@ -413,7 +413,7 @@ def test_promps_first_step_is_that_of_the_plain_surrogate(policy) -> None:
 
 def test_what_is_beyond_the_clip_gains_no_more(policy) -> None:
     theta, plain = problem(policy)
-    one = tasks_of(plain.rollouts.post, slice(0, 1))
+    one = index_tasks(plain.rollouts.post, slice(0, 1))
     far = {name: leaf.unsqueeze(0) for name, leaf in nudged(theta, 0.5).items()}
     clipped = vmap(lambda p, s: clipped_surrogate(policy, p, s, 0.1))(far, one)
     free = vmap(lambda p, s: surrogate(policy, p, s))(far, one)

@@ -61,7 +61,7 @@ def test_episodes_are_masked_after_their_end() -> None:
 def test_where_steps_count_what_ends_early_makes_room_for_more_trajectories() -> None:
     gathered = countdown([2, 4, 99], count="steps")  # 18 steps: 3 episodes of 6
     assert gathered.lengths.tolist() == [[2] * 9, [4] * 5 + [0] * 4, [6] * 3 + [0] * 6]
-    assert gathered.played.tolist() == [9, 5, 3]
+    assert gathered.num_episodes.tolist() == [9, 5, 3]
     assert gathered.mean_returns.tolist() == [3.0, 10.0, 21.0]
     first = countdown([2, 4, 99])
     assert gathered.actions[:, :3].equal(first.actions)
@@ -70,7 +70,7 @@ def test_where_steps_count_what_ends_early_makes_room_for_more_trajectories() ->
 
 
 def test_an_episode_that_is_over_at_once_does_not_make_a_batch_endless() -> None:
-    assert countdown([1, 99], count="steps").played.tolist() == [12, 3]
+    assert countdown([1, 99], count="steps").num_episodes.tolist() == [12, 3]
 
 
 def test_trajectories_that_only_other_tasks_have_change_nothing_of_what_a_task_learns() -> None:
@@ -227,10 +227,10 @@ def test_tasks_sampled_in_parts_are_what_they_are_together(monkeypatch) -> None:
     problem = PolicyProblem(load_config("half_cheetah_direction", settings))
     policy, tasks = problem.policy, problem.sample_tasks(0)
     params = repeat(policy.init(problem.generator()), 3)
-    assert [part.num_envs for part in problem.divided_envs] == [4, 2]
+    assert [part.num_envs for part in problem.env_shards] == [4, 2]
     together, apart = (
         sample(policy, params, envs, tasks, 5, RngKey(0))
-        for envs in (problem.envs, problem.divided_envs)
+        for envs in (problem.envs, problem.env_shards)
     )
     for name in ("observations", "actions", "rewards", "mask", "log_probs"):
         assert torch.equal(getattr(apart, name), getattr(together, name)), name

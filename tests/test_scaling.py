@@ -74,7 +74,7 @@ def test_scaled_observations_are_the_families_own_times_the_factors() -> None:
     problem = load_method(
         load_config("half_cheetah_direction", [f"policy.observation_scale={SCALE}"])
     ).problem
-    family, scale = problem.observed
+    family, scale = problem.unscaled_family_and_scale
     assert scale == tuple(SCALE)
     tasks = np.ones((3, 1))
     seen = []
@@ -109,7 +109,7 @@ def test_what_was_measured_is_written_into_the_run_and_is_the_baselines_too(
 def test_an_oracle_is_told_the_task_as_it_is() -> None:
     settings = [f"policy.observation_scale={SCALE}", "method=oracle"]
     problem = load_method(load_config("half_cheetah_direction", settings)).problem
-    _, scale = problem.observed
+    _, scale = problem.unscaled_family_and_scale
     assert scale == (*SCALE, 1.0)
 
 
@@ -117,7 +117,7 @@ def test_a_recurrent_rival_sees_them_too() -> None:
     settings = [f"policy.observation_scale={SCALE}"]
     method = load_method(load_config("half_cheetah_direction_rl2", settings))
     assert isinstance(method, RL2)
-    assert method.problem.observed[1] == tuple(SCALE)
+    assert method.problem.unscaled_family_and_scale[1] == tuple(SCALE)
 
 
 def test_an_exported_policy_acts_alike_on_observations_as_they_are(tmp_path: Path) -> None:

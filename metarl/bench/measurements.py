@@ -134,14 +134,14 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> Figures:
     config = load_config(source, overrides)
     assert isinstance(config, Config)
     problem = PolicyProblem(config)
-    (family, _), policy = problem.observed, problem.policy
+    (family, _), policy = problem.unscaled_family_and_scale, problem.policy
     assert isinstance(family, MujocoFamily)
     theta = policy.init(problem.generator())
     num_tasks = config.outer.meta_batch
     num_envs = num_tasks * config.inner.episodes_per_task
     tasks = family.sample_tasks(make_rng(0, "benchmark"), num_tasks)
     stacked = repeat(theta, num_tasks)
-    envs = problem.divided_envs
+    envs = problem.env_shards
 
     def sampled() -> Trajectories:
         return sample(policy, stacked, envs, tasks, family.horizon, RngKey(0))
@@ -325,7 +325,7 @@ def _parts(config: Config, repeats: int) -> Figures:
     inner, horizon = problem.inner, problem.family.horizon
     theta = inner.init(problem.generator())
     rollouts = collect(
-        inner, theta, problem.divided_envs, problem.sample_tasks(0), horizon, problem.key(0)
+        inner, theta, problem.env_shards, problem.sample_tasks(0), horizon, problem.key(0)
     )
     problem.close()
     objective = MetaObjective(inner, rollouts)

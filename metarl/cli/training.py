@@ -174,6 +174,6 @@ def _imported(method: Method, path: Path) -> TrainingState:
     # imported here: stable-baselines3 takes a second, which nobody else should wait for
     from metarl.baselines.stable_baselines import load_model
 
-    _, scale = method.problem.observed
+    _, scale = method.problem.unscaled_family_and_scale
     params, steps = load_model(path, method.problem.policy, scale)
     return TrainingState(method.num_iterations, params, samples=steps)

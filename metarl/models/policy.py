@@ -1,138 +1,124 @@
-"""What a run in reinforcement learning learned, as an object to use: a policy that acts and adapts.
+"""The policy of a run in reinforcement learning, as an object to use: `metarl.load`."""
 
-It does not change: `adapt` returns another one.
-"""
-
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
-from torch.utils import _pytree as pytree
+from numpy.typing import ArrayLike
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
-from metarl.envs.images import FlatImage, ImageFamily, flat_env
-from metarl.envs.scaling import scale_observations, scale_vector_observations
+from metarl.baselines.stable_baselines import save_model
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
-from metarl.inner_loop import adapt
-from metarl.method import EPISODES
-from metarl.parallel import one_thread
 from metarl.params import Params
-from metarl.report.adapted_policy import policy_method
-from metarl.report.evaluations import load_checked_state, load_or_evaluate
+from metarl.report.adapted_policy import load_agent, policy_method
+from metarl.report.evaluations import load_or_evaluate
 from metarl.report.video import Episode, record, record_in, write_gif, write_mp4
-from metarl.rl.advantages import with_advantages
-from metarl.rl.external_data import (
-    AnyEnv,
-    Gathered,
-    Trajectory,
-    as_task,
-    check_fits,
-    gather,
-    given,
-)
-from metarl.rl.inner_loop import InnerLoop
-from metarl.rl.problem import PolicyMethod, PolicyProblem
-from metarl.rl.trajectories import Samples, Trajectories
-from metarl.rng import RngKey, make_rng
+from metarl.rl.agent import Agent, PolicyAgent, adapt_in, play_episodes
+from metarl.rl.external_data import AnyEnv, Episodes, Trajectory, as_task
+from metarl.rl.policies import FeedforwardPolicy
+from metarl.rl.problem import PolicyMethod
+from metarl.rng import make_rng
 from metarl.runs.run import Run
-from metarl.step_sizes import split
 
 
 @dataclass(frozen=True)
 class AdaptivePolicy:
-    """A policy that adapts to a task by gradient steps.
+    """A trained policy that acts, and adapts to one task after another.
 
         adapted = policy.adapt(env, task=[-1.0])
         action = adapted.act(observation)
 
+    `adapt` returns another policy, and leaves this one as it is. All methods have the same verbs: a
+    method without gradient steps on a new task adapts by its memory, or does not adapt.
+
     Attributes:
-        run: what it was loaded from.
-        method: what trained it.
-        params: its parameters, and the learned step sizes where there are any.
-        steps: how many gradient steps it took since it was loaded.
-        returns: the mean return of the episodes that each of them learned from.
-        seed: of all that it draws: equal seeds act and adapt alike.
+        run: the run that it was loaded from.
+        method: the method that trained it.
+        agent: acts and adapts.
+        seed: of its actions: policies with equal seeds act and adapt alike.
     """
 
     run: Run
     method: PolicyMethod
-    params: Params
-    steps: int = 0
-    returns: tuple[float, ...] = ()
+    agent: Agent
     seed: int = 0
 
     @classmethod
-    def of(cls, run: Run, seed: int = 0) -> "AdaptivePolicy":
+    def from_run(cls, run: Run, seed: int = 0) -> "AdaptivePolicy":
         """The policy of a run that has a checkpoint.
 
         Raises:
-            UserError: if the run is about something else, has no checkpoint, or it is damaged.
+            UserError: if the run is not of reinforcement learning, has no checkpoint, or it is
+                damaged.
         """
         method = policy_method(run)
-        return cls(run, method, load_checked_state(run, method).params, seed=seed)
+        return cls(run, method, load_agent(run, method, seed), seed)
 
     def __repr__(self) -> str:
         return f"<{self.method.label} policy of {self.run.path}, after {self.steps} gradient steps>"
 
     @property
+    def params(self) -> Params:
+        """The present parameters, with the learned step sizes if there are any."""
+        return self._policy_agent("params").params
+
+    @property
+    def steps(self) -> int:
+        """The number of gradient steps since it was loaded or reset."""
+        return getattr(self.agent, "steps", 0)
+
+    @property
+    def returns(self) -> tuple[float, ...]:
+        """The mean return of the episodes that each gradient step used."""
+        return getattr(self.agent, "returns", ())
+
+    @property
     def horizon(self) -> int:
-        """H, how long the episodes were that it was trained on."""
+        """H, the length of the episodes that it was trained on."""
         horizon: int = self.method.problem.family.horizon
         return horizon
 
-    @torch.no_grad()
-    def act(self, observation: ArrayLike, deterministic: bool = False) -> Any:
-        """An action for an observation, as `env.step` takes it.
-
-        Actions are drawn, as in training, and not clipped: environments clip them, as those of this
-        package do, or gymnasium.wrappers.ClipAction around them.
+    def reset(self, task: ArrayLike | None = None, **settings: Any) -> None:
+        """Start a new task: forget memory, observed episodes and adapted parameters.
 
         Args:
-            observation: (S,), or (B, S) of a vector environment; or images as the family has them.
-            deterministic: the mean of the distribution, or the most probable action, instead.
-
-        Returns:
-            An action, (A,) or a number; or B of them, with a first axis more.
-
-        Raises:
-            UserError: if the observation has another shape, or is not finite.
+            task: (T,), for policies that are conditioned on the task; all others ignore it.
+            settings: `autoreset_mode` of a vector environment, "NextStep" by default.
         """
-        self._refuse_memory("act")
-        if self._space and np.shape(observation)[-3:] != self._space.original.shape:
-            raise UserError(
-                f"an observation of {self.method.problem.title} is an image of shape "
-                f"{self._space.original.shape}, not {np.shape(observation)}"
-            )
-        policy = self.method.policy
-        seen = self._space.flatten(observation) if self._space else observation
-        seen = np.asarray(seen, dtype=np.float32)
-        single = seen.ndim == 1
-        rows = seen[None] if single else seen
-        if rows.ndim != 2 or rows.shape[1] != policy.observation_size:
-            raise UserError(
-                f"an observation of {self.method.problem.title} has shape "
-                f"({policy.observation_size},), or (num_envs, {policy.observation_size}) of a "
-                f"vector environment, not {seen.shape}"
-            )
-        if not np.isfinite(rows).all():
-            raise UserError("the observation has numbers that are not finite")
-        if self._scale is not None:
-            rows = rows * np.array(self._scale, dtype=np.float32)
-        noise = torch.from_numpy(policy.noise(self._rng, (len(rows),)))
-        theta, _ = split(self.params)
-        distribution = policy.distribution(theta, torch.from_numpy(rows))
-        actions = policy.act(distribution, noise * 0.0 if deterministic else noise).numpy()
-        return actions[0] if single else actions
+        self.agent.reset(task, **settings)
+
+    def act(self, observation: ArrayLike, deterministic: bool = False) -> Any:
+        """An action for an observation, as `env.step` takes it; see `PolicyAgent.act`.
+
+        Args:
+            observation: (S,), or (num_envs, S) of a vector environment; or images of the family.
+            deterministic: return the mean of the distribution, or the most probable action.
+        """
+        return self.agent.act(observation, deterministic)
+
+    def observe(
+        self,
+        reward: ArrayLike,
+        terminated: ArrayLike,
+        truncated: ArrayLike,
+        next_observation: ArrayLike | None = None,
+    ) -> None:
+        """Record the outcome of the last action, as `env.step` returned it.
+
+        A recurrent policy requires this after each action; for all others it records the episodes
+        that `adapt()` uses. See `PolicyAgent.observe`.
+        """
+        self.agent.observe(reward, terminated, truncated, next_observation)
 
     def adapt(
         self,
-        experience: AnyEnv | Gathered,
+        experience: AnyEnv | Episodes | None = None,
         task: ArrayLike | None = None,
         *,
         steps: int = 1,
@@ -140,32 +126,29 @@ class AdaptivePolicy:
         step_size: float | None = None,
         horizon: int | None = None,
     ) -> "AdaptivePolicy":
-        """The policy after gradient steps on episodes of one task (equation 1 of Finn et al. 2017).
+        """The policy adapted to a task, by a gradient step (Finn et al. 2017, eq. 1) or by memory.
 
         Args:
             experience: an environment to play in, single or vector, with the spaces that the policy
                 was trained on; it is reset for every episode, and stays open. Or episodes that this
-                very policy played, each (observations, actions, rewards) with a row a step.
-            task: (T,), given to every reset of the environment as `options={"task": task}`; where
-                None, nothing is given, and the environment has the task that it has.
-            steps: how many. Each learns from new episodes, so that gathered ones are good for one.
-            episodes: to play for each step; as many as in the run's evaluation where None.
-            step_size: α; that of the run's evaluation, or the learned ones, where None.
-            horizon: the longest that an episode is played; as in training where None.
+                very policy played, each (observations, actions, rewards) with a row for each step.
+                If None, the episodes that it observed since the last reset or adaptation.
+            task: (T,), passed to every reset of the environment as `options={"task": task}`; if
+                None, no options are passed.
+            steps: the number of gradient steps. Each uses new episodes, so more than one requires
+                an environment.
+            episodes: to play for each step; as many as in the run's evaluation if None.
+            step_size: α; that of the run's evaluation, or the learned ones, if None.
+            horizon: the longest that an episode is played; as in training if None.
 
         Raises:
-            UserError: if the policy does not adapt by gradients, the environment or the episodes do
-                not fit it, or a setting makes no sense.
+            UserError: if the environment or the episodes do not fit the policy, or a setting makes
+                no sense.
             FloatingPointError: if a number is not finite.
         """
-        unit = self.method.adaptation_unit
-        if unit is None or not unit.has_step_sizes:
-            way = "by its memory, while it acts" if unit else "to nothing"
-            raise UserError(
-                f"{self.method.label} of {self.run.path} adapts {way}, and not by gradient steps; "
-                "render() films it, evaluate() measures it"
-            )
-        if not isinstance(experience, Sequence | gym.Env | gym.vector.VectorEnv):
+        if experience is not None and not isinstance(
+            experience, Sequence | gym.Env | gym.vector.VectorEnv
+        ):
             raise UserError(
                 "a policy adapts to a gymnasium environment, or to a list of episodes, each "
                 f"(observations, actions, rewards), not to {type(experience).__name__}"
@@ -174,23 +157,25 @@ class AdaptivePolicy:
             _check_count(name, value)
         if step_size is not None and not 0.0 < step_size < 1e30:
             raise UserError(f"step_size must be a positive number, not {step_size!r}")
-        if isinstance(experience, Sequence):
-            if steps != 1:
-                raise UserError(
-                    "episodes that were gathered are good for one step: gather others with the "
-                    "adapted policy, and adapt that, as in policy.adapt(first).adapt(second)"
-                )
-            if task is not None:
-                raise UserError("a task is given to an environment; episodes have theirs already")
-        policy = self
-        for _ in range(steps):
-            if isinstance(experience, Sequence):
-                theta, _ = split(policy.params)
-                seen = given(self.method.policy, theta, experience, self._space, self._scale)
-            else:
-                seen = policy._play(experience, as_task(task), episodes, horizon, 0)
-            policy = policy._stepped(seen, step_size)
-        return policy
+        options = {} if step_size is None else {"step_size": step_size}
+        agent = self.agent
+        if isinstance(experience, gym.Env | gym.vector.VectorEnv):
+            settings = self.method.problem.config.evaluation
+            number = episodes or getattr(
+                self.method, "adaptation_episodes", settings.episodes_per_task
+            )
+            for _ in range(steps):
+                length = horizon or self.horizon
+                agent = adapt_in(agent, experience, number, length, task, **options)
+            return replace(self, agent=agent)
+        if steps != 1:
+            raise UserError(
+                "given episodes are good for one step: play others with the adapted policy, and "
+                "adapt that, as in policy.adapt(first).adapt(second)"
+            )
+        if task is not None:
+            raise UserError("a task is passed to an environment; episodes have theirs already")
+        return replace(self, agent=agent.adapt(experience, **options))
 
     def play(
         self,
@@ -200,31 +185,27 @@ class AdaptivePolicy:
         episodes: int = 1,
         horizon: int | None = None,
     ) -> list[Trajectory]:
-        """Episodes of this policy in an environment: to look at, or to adapt to.
+        """Play episodes in an environment.
+
+        A recurrent policy carries its memory from one episode to the next, and has its old one
+        afterwards.
 
         Args:
             env: as for `adapt`.
             task: as for `adapt`.
-            episodes: how many.
-            horizon: the longest that one is played; as in training where None.
+            episodes: the number of episodes.
+            horizon: the longest that an episode is played; as in training if None.
         """
         for name, value in (("episodes", episodes), ("horizon", horizon)):
             _check_count(name, value)
-        self._refuse_memory("play")
-        seen = self._play(env, as_task(task), episodes, horizon, 1)
-        if self._scale is not None:  # as the environment told them
-            seen = replace(seen, observations=seen.observations / torch.tensor(self._scale))
-        return [
-            Trajectory(*(leaf[0, number, : int(length)].numpy() for leaf in leaves))
-            for leaves in [(seen.observations, seen.actions, seen.rewards)]
-            for number, length in enumerate(seen.lengths[0])
-        ]
+        # random stream 1: these are not the episodes that an adaptation would play
+        return play_episodes(self.agent, env, episodes, horizon or self.horizon, task, (1,))
 
     def evaluate(self) -> AdaptationCurve:
-        """Returns on the run's unseen tasks after 0, 1, 2, ... gradient steps from here.
+        """Returns on the run's held-out tasks after 0, 1, 2, ... stages of adaptation.
 
-        As the run was evaluated, where it was and nothing has changed since: then nothing is
-        computed. `to_frame()` of the result is a pandas frame.
+        Of a policy that has not adapted, it is the run's own evaluation, which is read if there is
+        one. `to_frame()` of the result is a pandas frame.
         """
         if self.steps == 0:
             return load_or_evaluate(self.run).curve
@@ -236,28 +217,26 @@ class AdaptivePolicy:
         task: ArrayLike | None = None,
         env: Any = None,
     ) -> Episode:
-        """Film an episode of this policy.
+        """Render an episode of this policy.
 
         Args:
-            file: an .mp4 or .gif to write; none is where None.
-            task: (T,); the first of the evaluation's unseen tasks where None, unless an environment
+            file: an .mp4 or .gif to write, if any.
+            task: (T,); the first of the evaluation's held-out tasks if None, unless an environment
                 is given, which has one.
-            env: a single environment that was made with `render_mode="rgb_array"`; one of the
-                family's where None.
+            env: a single environment constructed with `render_mode="rgb_array"`; one of the
+                family's if None.
 
         Returns:
-            Its frames, (height, width, 3) each, the return up to each, and frames a second.
+            Its frames, (height, width, 3) each, the return up to each, and frames per second.
 
         Raises:
-            UserError: if the file's name ends in something else, or nothing can be rendered.
+            UserError: if the file has another suffix, or nothing can be rendered.
         """
         path = None if file is None else Path(file)
         if path and path.suffix not in (".mp4", ".gif"):
             raise UserError(f"the name of a video ends in .mp4 or .gif, not as {path.name!r} does")
-        problem, policy = self.method.problem, self.method.policy
-        theta, _ = split(self.params)
+        problem, row = self.method.problem, as_task(task)
         seed = int(make_rng(self.seed, "rendering", self.steps).integers(2**31))
-        memory, row = policy.initial_memory((1,)), as_task(task)
         try:
             if env is None:
                 row = problem.test_tasks()[0][0] if row is None else row
@@ -266,111 +245,76 @@ class AdaptivePolicy:
                         f"a task of {problem.title} has {problem.family.task_size} numbers, not "
                         f"{row.size}"
                     )
-                seen = record(policy, theta, problem.family, row, seed, memory)
+                episode = record(self.agent, problem.raw_family, row, seed)
             else:
-                seen = record_in(policy, theta, self._seen(env), self.horizon, row, seed, memory)
+                episode = record_in(self.agent, env, self.horizon, row, seed)
         except RuntimeError as error:
             raise UserError(str(error)) from error
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            (write_mp4 if path.suffix == ".mp4" else write_gif)(path, seen.frames, seen.fps)
-        return seen
+            (write_mp4 if path.suffix == ".mp4" else write_gif)(path, episode.frames, episode.fps)
+        return episode
 
-    @cached_property
-    def _rng(self) -> np.random.Generator:
-        return make_rng(self.seed, "acting", self.steps)
+    def export(self, file: str | Path) -> Path:
+        """Write the policy, adapted or not, as a model of stable-baselines3 (`PPO.load` reads it).
 
-    @cached_property
-    def _space(self) -> FlatImage | None:
-        """How images become rows, where observations are images."""
-        family, _ = self.method.problem.observed
-        if not isinstance(family, ImageFamily):
-            return None
+        Args:
+            file: a new .zip file.
+
+        Raises:
+            UserError: if the policy is recurrent or has a network of its own, or the file exists.
+        """
+        path, agent = Path(file), self._policy_agent("export")
+        if not isinstance(agent.policy, FeedforwardPolicy):
+            raise UserError(
+                f"{self.run.path} has a policy with a memory, which PPO of stable-baselines3 does "
+                "not support: render or evaluate it here"
+            )
+        if path.suffix != ".zip":
+            raise UserError(f"{path}: the name of a stable-baselines3 model ends in .zip")
+        if path.exists():
+            raise UserError(f"{path} exists already; name another file")
+        family, scale = self.method.problem.unscaled_family_and_scale
         env = family.make()
         try:
-            space = env.observation_space
-            return space if isinstance(space, FlatImage) else None
+            save_model(path, agent.policy, agent.params, env, scale)
+        except OSError as error:
+            raise UserError(f"cannot write {path} ({error.strerror})") from error
         finally:
             env.close()
+        return path
 
-    @cached_property
-    def _inner(self) -> InnerLoop:
-        problem: PolicyProblem = self.method.problem
-        return problem.inner
+    def save(self, file: str | Path) -> Path:
+        """Write the adapted parameters and memory, to be read by `load` of a policy of this run."""
+        agent, path = self._policy_agent("save"), Path(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"steps": json.dumps(agent.steps), "returns": json.dumps(agent.returns)}
+        tensors = {name: leaf.contiguous().clone() for name, leaf in agent.tensors().items()}
+        save_file(tensors, path, {**metadata, "weights_sha256": self.run.weights_sha256()})
+        return path
 
-    def _refuse_memory(self, verb: str) -> None:
-        if self.method.adaptation_unit is EPISODES:
-            raise UserError(
-                f"{self.method.label} of {self.run.path} has a memory, which is told rewards and "
-                f"ends as well: it does not {verb} here; render() films it, evaluate() measures it"
-            )
+    def load(self, file: str | Path) -> "AdaptivePolicy":
+        """The adapted policy that `save` wrote.
 
-    def _play(
-        self,
-        env: AnyEnv,
-        task: NDArray[np.float64] | None,
-        episodes: int | None,
-        horizon: int | None,
-        role: int,
-    ) -> Trajectories:
-        number = episodes or self.method.problem.config.evaluation.episodes_per_task
-        # as an evaluation draws: the k-th stage, and another stream for what is not learned from
-        key = (
-            RngKey(self.seed).fold_in(self.steps, role)
-            if role
-            else RngKey(self.seed).fold_in(self.steps)
-        )
-        theta, _ = split(self.params)
-        seen = self._seen(env)
-        return gather(self.method.policy, theta, seen, number, horizon or self.horizon, key, task)
+        Raises:
+            UserError: if the file cannot be read, or was written by a policy of other weights.
+        """
+        agent = self._policy_agent("load")
+        try:
+            with safe_open(file, "pt") as content:
+                metadata = content.metadata() or {}
+                tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+            steps, returns = json.loads(metadata["steps"]), tuple(json.loads(metadata["returns"]))
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise UserError(f"{file} is not a saved policy ({error})") from error
+        if metadata.get("weights_sha256") != self.run.weights_sha256():
+            raise UserError(f"{file} was adapted from other weights than those of {self.run.path}")
+        return replace(self, agent=agent.with_tensors(tensors, steps, returns))
 
-    @property
-    def _scale(self) -> Sequence[float] | None:
-        problem: PolicyProblem = self.method.problem
-        return problem.observed[1]
-
-    def _seen(self, env: AnyEnv) -> Any:
-        """An environment of somebody's as the policy sees it."""
-        check_fits(self.method.policy, env)
-        scale = self._scale
-        if isinstance(env, gym.Env):
-            return flat_env(env) if scale is None else scale_observations(env, scale)
-        return env if scale is None else scale_vector_observations(env, scale)
-
-    def _stepped(self, seen: Trajectories, step_size: float | None) -> "AdaptivePolicy":
-        theta, _ = split(self.params)
-        inner = self._inner
-        if step_size is None:
-            schedule = self._schedule
-            taken = (*schedule, *[schedule[-1]] * self.steps)[: self.steps + 1]
-            size = inner.step_sizes(self.params, taken)[self.steps]
-        else:
-            size = inner.step_sizes(theta, (step_size,))[0]
-        with one_thread():
-            samples = with_advantages(
-                seen, inner.settings.gamma, inner.settings.gae_lambda, inner.policy.image
-            )
-            of_task: Samples = pytree.tree_map(lambda leaf: leaf[0], samples)
-            theta = adapt(inner.loss, theta, [of_task], [size])
-        for name, leaf in theta.items():
-            if not torch.isfinite(leaf).all():
-                raise FloatingPointError(
-                    f"{name} is not finite after the gradient step; lower the step size"
-                )
-        return replace(
-            self,
-            params={**theta, **{n: leaf for n, leaf in self.params.items() if n not in theta}},
-            steps=self.steps + 1,
-            returns=(*self.returns, float(seen.returns.mean())),
-        )
-
-    @cached_property
-    def _schedule(self) -> Sequence[float]:
-        """Step sizes of the run's evaluation; a baseline's were chosen in it."""
-        if self.method.role == "baseline":
-            return load_or_evaluate(self.run).curve.step_sizes
-        sizes: Sequence[float] = self.method.problem.config.evaluation_step_sizes
-        return sizes
+    def _policy_agent(self, verb: str) -> PolicyAgent:
+        if not isinstance(self.agent, PolicyAgent):
+            raise UserError(f"{self.method.label} has an agent of its own, without {verb}")
+        return self.agent
 
 
 def _check_count(name: str, value: int | None) -> None:

@@ -1,24 +1,21 @@
-"""A run's policy on one task before and after adaptation, for videos and plots of paths."""
+"""A run's policy on one task, before and after adaptation: for videos and plots of paths."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from metarl.envs import PointNavigation, TaskFamily
+from metarl.envs import PointNavigation
 from metarl.errors import UserError
 from metarl.method import AdaptationUnit, load_method
-from metarl.params import take
 from metarl.report.evaluations import load_checked_state, load_or_evaluate, steps_to_show
 from metarl.report.plots import stage_name
 from metarl.report.video import Episode, record
-from metarl.rl.policies import Memory, Policy
+from metarl.rl.agent import Agent, adapt_in, play_episodes
 from metarl.rl.problem import PolicyMethod, PolicyProblem
-from metarl.rl.trajectories import Rollouts
-from metarl.rng import RngKey, make_rng
+from metarl.rng import make_rng
 from metarl.runs.run import Run
 
 
@@ -27,60 +24,52 @@ class AdaptedPolicy:
     """A policy at several stages of its adaptation to a task.
 
     Attributes:
-        family: the family of the task.
-        policy: the policy.
+        problem: the problem of the task.
         task: (T,).
-        steps: the stages to show.
+        agents: by stage of adaptation.
         unit: of the stages.
-        rollouts: of this task, at every stage.
         seed: of the recorded episodes.
     """
 
-    family: TaskFamily
-    policy: Policy
+    problem: PolicyProblem
     task: NDArray[np.float64]
-    steps: Sequence[int]
+    agents: dict[int, Agent]
     unit: AdaptationUnit | None
-    rollouts: Rollouts
     seed: int
 
     @property
     def description(self) -> str:
         """The task in words."""
-        return self.family.describe(self.task)
+        return self.problem.describe(self.task)
 
     def episodes(self) -> dict[str, Episode]:
         """One recorded episode per stage, all with the same initial state and action noise."""
         return {
-            stage_name(step, self.unit): record(
-                self.policy,
-                take(self.rollouts.params[step], 0),
-                self.family,
-                self.task,
-                self.seed,
-                self._memory(step),
+            stage_name(stage, self.unit): record(
+                agent, self.problem.raw_family, self.task, self.seed
             )
-            for step in self.steps
+            for stage, agent in self.agents.items()
         }
-
-    def _memory(self, step: int) -> Memory:
-        """The state of a recurrent policy before a stage, for the first trajectory."""
-        memories = self.rollouts.memories
-        return tuple(leaf[0, :1] for leaf in memories[step]) if memories else ()
 
     @property
     def has_paths(self) -> bool:
         """Whether observations are positions in the plane."""
-        return isinstance(self.family, PointNavigation)
+        return isinstance(self.problem.raw_family, PointNavigation)
 
     def paths(self, max_paths: int = 3) -> dict[str, NDArray[Any]]:
         """Positions (B, H, 2) by name of the stage; NaN after the end of an episode."""
+        horizon = self.problem.family.horizon
         paths = {}
-        for step in self.steps:
-            trajectories = self.rollouts.trajectories[step]
-            mask = trajectories.mask[..., None]
-            positions = torch.where(mask, trajectories.observations, torch.nan)
-            paths[stage_name(step, self.unit)] = positions[0, :max_paths, :, :2].numpy()
+        for stage, agent in self.agents.items():
+            positions = np.full((max_paths, horizon, 2), np.nan)
+            env = self.problem.raw_family.make()
+            for path, episode in zip(
+                positions,
+                play_episodes(agent, env, max_paths, horizon, self.task),
+                strict=True,
+            ):
+                path[: len(np.asarray(episode.rewards))] = episode.observations
+            paths[stage_name(stage, self.unit)] = positions
         return paths
 
 
@@ -101,24 +90,44 @@ def adapt_to_task(
     evaluation = load_or_evaluate(run)
     curve, method = evaluation.curve, cast(PolicyMethod, evaluation.method)
     problem: PolicyProblem = method.problem
-    state, family, settings = (
-        load_checked_state(run, method),
-        problem.family,
-        problem.config.evaluation,
-    )
     last = curve.scores.shape[1] - 1
     steps = steps_to_show(run, last, steps, (0, 1, 3), "evaluation.step_sizes=[…]")
-    chosen = curve.tasks[0] if task is None else np.array(task, dtype=np.float64)
-    if chosen.shape != (family.task_size,) or not np.isfinite(chosen).all():
+    row = curve.tasks[0] if task is None else np.array(task, dtype=np.float64)
+    size = problem.family.task_size
+    if row.shape != (size,) or not np.isfinite(row).all():
         example = " ".join(f"{number:.2f}" for number in curve.tasks[0])
+        raise UserError(f"a task of {problem.title} has {size} numbers, such as --task {example}")
+    seed = int(make_rng(problem.config.evaluation.seed, "rendering").integers(2**31))
+    unit, horizon = method.adaptation_unit, problem.family.horizon
+    agent = load_agent(run, method, seed)
+    agent.reset(row)
+    # a stage of adaptation by memory is one episode
+    episodes = 1 if unit and unit.counts_episodes else problem.config.evaluation.episodes_per_task
+    agents, env = {0: agent}, problem.raw_family.make()
+    try:
+        for stage in range(1, max(steps) + 1):
+            agents[stage] = adapt_in(agents[stage - 1], env, episodes, horizon, row)
+    finally:
+        env.close()
+    return AdaptedPolicy(problem, row, {stage: agents[stage] for stage in steps}, unit, seed)
+
+
+def load_agent(run: Run, method: PolicyMethod, seed: int = 0) -> Agent:
+    """The agent of a run's method, with the weights of its checkpoint.
+
+    Raises:
+        UserError: if there is no checkpoint, it is damaged, or the method has no agent.
+    """
+    params = load_checked_state(run, method).params
+    if not hasattr(method, "agent"):
         raise UserError(
-            f"a task of {problem.title} has {family.task_size} numbers, such as --task {example}"
+            f"method {run.config.method.name} has no agent: define agent(self, params, seed), or "
+            "derive the class from metarl.rl.outer_loop.PolicyLearner"
         )
-    seed = int(make_rng(settings.seed, "rendering").integers(2**31))
-    rollouts = method.rollouts(state.params, chosen[None], RngKey(seed), curve.truncate(max(steps)))
-    return AdaptedPolicy(
-        family, method.policy, chosen, steps, method.adaptation_unit, rollouts, seed
-    )
+    selects = getattr(method, "selects_step_sizes", False)
+    step_sizes = [load_or_evaluate(run).curve.step_sizes] if selects else []
+    agent: Agent = method.agent(params, seed, *step_sizes)
+    return agent
 
 
 def policy_method(run: Run) -> PolicyMethod:

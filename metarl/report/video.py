@@ -1,5 +1,6 @@
 """Videos of episodes, one or several next to each other."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +10,11 @@ from typing import Any
 import gymnasium as gym
 import imageio.v2 as imageio
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from metarl.envs import TaskFamily
-from metarl.params import Params
-from metarl.rl.policies import Memory, Policy
+from metarl.rl.agent import Agent, PolicyAgent
 from metarl.rng import make_rng
 
 Frame = NDArray[np.uint8]
@@ -42,58 +41,40 @@ class Episode:
     fps: float
 
 
-def record(
-    policy: Policy,
-    params: Params,
-    family: TaskFamily,
-    task: NDArray[np.float64],
-    seed: int,
-    memory: Memory = (),
-) -> Episode:
-    """Record one episode with sampled actions in a new environment.
+def record(agent: Agent, family: TaskFamily, task: NDArray[np.float64], seed: int) -> Episode:
+    """Record one episode of an agent, with sampled actions, in a new environment.
 
     Args:
-        policy: the policy.
-        params: its parameters.
+        agent: the agent; it is not changed.
         family: must support the render mode "rgb_array".
         task: (T,).
         seed: of the initial state and the actions.
-        memory: the state of a recurrent policy after earlier episodes, every leaf (1, ...).
 
     Raises:
         RuntimeError: if rendering is not available; the message says what to install.
     """
     env = family.make(render_mode="rgb_array")
     try:
-        return record_in(policy, params, env, family.horizon, task, seed, memory)
+        return record_in(agent, env, family.horizon, task, seed)
     finally:
         env.close()
 
 
-@torch.no_grad()
 def record_in(
-    policy: Policy,
-    params: Params,
+    agent: Agent,
     env: gym.Env[Any, Any],
     horizon: int,
     task: NDArray[np.float64] | None,
     seed: int,
-    memory: Memory = (),
 ) -> Episode:
-    """Like `record`, in an existing environment; its task is unchanged where `task` is None."""
-    rng = make_rng(seed, "video")
-    noise = torch.from_numpy(policy.noise(rng, (horizon, 1)))
-    options = None if task is None else {"task": task}
-    observation, _ = env.reset(seed=int(rng.integers(2**31)), options=options)
+    """Like `record`, in an existing environment; no task is passed to it if `task` is None."""
+    agent = agent.fork(seed, task) if isinstance(agent, PolicyAgent) else copy.deepcopy(agent)
+    env_seed = int(make_rng(seed, "video").integers(2**31))
+    observation, _ = env.reset(seed=env_seed, options=None if task is None else {"task": task})
     frames, returns = [_check_frame(env.render())], [0.0]
-    for t in range(horizon):
-        observations = torch.from_numpy(np.asarray(observation, dtype=np.float32))[None]
-        distribution, memory = policy.step(params, memory, observations)
-        action = policy.act(distribution, noise[t])
-        observation, reward, terminated, truncated, _ = env.step(action[0].numpy())
-        memory = policy.remember(
-            memory, action, torch.tensor([float(reward)]), torch.tensor([terminated])
-        )
+    for _ in range(horizon):
+        observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
+        agent.observe(float(reward), terminated, truncated, observation)
         frames.append(_check_frame(env.render()))
         returns.append(returns[-1] + float(reward))
         if terminated or truncated:

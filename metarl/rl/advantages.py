@@ -7,7 +7,7 @@ from metarl.rl.trajectories import Samples, Trajectories, to_samples
 
 RIDGE = 1e-5  # Duan et al. (2016), whose baseline the MAML paper uses
 RIDGE_ATTEMPTS = 5
-GRID = 4  # cells a side that the baseline sees of an image
+GRID = 4  # cells per side into which the baseline pools an image
 
 
 def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:
@@ -21,35 +21,48 @@ def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:
 
 
 def generalized_advantages(
-    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    gamma: float,
+    gae_lambda: float,
+    last_values: Tensor | None = None,
 ) -> Tensor:
-    """Generalised advantage estimates, with value 0 after the last step of a trajectory.
+    """Generalised advantage estimates, with value 0 after the last step unless it is given.
 
     Schulman et al. (2016), equation 16: Σ (γλ)ᵏ δ_{t+k} with δ_t = r_t + γ V_{t+1} − V_t.
 
     Args:
         rewards: (N, B, H), zero on padding.
-        values: (N, B, H), predictions of the baseline; what they are on padding doesn't matter.
-        mask: (N, B, H), true on steps that happened.
+        values: (N, B, H), predictions of the baseline; arbitrary on padding.
+        mask: (N, B, H), true on steps that were taken.
         gamma: discount factor.
-        lam: λ; 1 gives return minus baseline.
+        gae_lambda: λ; 1 gives return minus baseline.
+        last_values: (N, B), the values of the observations after the last steps, for bootstrapping
+            at time limits.
     """
     values = torch.where(mask, values, 0.0)
     next_values = torch.nn.functional.pad(values[..., 1:], (0, 1))
-    return discounted_returns(rewards + gamma * next_values - values, gamma * lam)
+    if last_values is not None:
+        is_last = mask & ~torch.nn.functional.pad(mask[..., 1:], (0, 1))
+        next_values = torch.where(is_last, last_values.unsqueeze(-1), next_values)
+    return discounted_returns(rewards + gamma * next_values - values, gamma * gae_lambda)
 
 
-def baseline_features(observations: Tensor) -> Tensor:
+def baseline_features(observations: Tensor, steps: Tensor | None = None) -> Tensor:
     """Features [o, o², t, t², t³, 1] with o clipped to ±10 and t = step / 100 (Duan et al. 2016).
 
     Args:
         observations: (..., H, S).
+        steps: (..., H), the time steps of the observations; 0 to H − 1 if None.
 
     Returns:
         (..., H, 2S + 4), in float64: the normal equations square their condition number.
     """
     clipped = observations.double().clamp(-10.0, 10.0)
-    time = torch.arange(observations.shape[-2], dtype=torch.float64) / 100.0
+    if steps is None:
+        steps = torch.arange(observations.shape[-2])
+    time = steps.double() / 100.0
     powers = torch.stack([time, time**2, time**3, torch.ones_like(time)], dim=-1)
     powers = powers.expand(*observations.shape[:-1], 4)
     return torch.cat([clipped, clipped.square(), powers], dim=-1)
@@ -84,11 +97,11 @@ def fit_baseline(features: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     )
 
 
-def overview(rows: Tensor, image: tuple[int, int, int]) -> Tensor:
-    """Means of each channel over a grid of at most 4x4 cells, (..., cells): of images in rows.
+def pooled(rows: Tensor, image: tuple[int, int, int]) -> Tensor:
+    """Channel means over a grid of at most 4x4 cells, (..., cells), of flattened images (..., S).
 
-    What the linear baseline sees of an image: from all pixels it would learn by heart what the
-    returns were, at a cost that is cubic in their number.
+    The linear baseline takes these in place of pixels: on all pixels it would overfit the returns,
+    at a cost that is cubic in their number.
     """
     pictures = rows.reshape(-1, *image)
     grid = min(GRID, image[1]), min(GRID, image[2])
@@ -99,28 +112,45 @@ def overview(rows: Tensor, image: tuple[int, int, int]) -> Tensor:
 def with_advantages(
     trajectories: Trajectories,
     gamma: float,
-    lam: float,
+    gae_lambda: float,
     image: tuple[int, int, int] | None = None,
+    bootstrap: bool = False,
 ) -> Samples:
-    """Samples with advantages: baseline fitted on this very batch, GAE, standardised for each task.
-
-    Task by task, so that the float64 features of one task stay in cache.
+    """Samples with advantages: baseline fitted to this batch, GAE, standardised for each task.
 
     Args:
         trajectories: of N tasks, (N, B, H).
         gamma: discount factor.
-        lam: GAE's λ.
-        image: (C, H, W) where an observation is an image, laid out in a row.
+        gae_lambda: λ of GAE.
+        image: (C, H, W) if an observation is a flattened image.
+        bootstrap: whether a truncated episode goes on with the baseline's value of its last
+            observation; if not, its value is 0 as in Finn et al. (2017).
+
+    Raises:
+        ValueError: if `bootstrap` is true and the last observations were not recorded.
     """
+    if bootstrap and trajectories.last_observations is None:
+        raise ValueError("bootstrapping needs the observations after the last steps")
     returns = discounted_returns(trajectories.rewards, gamma)
     advantages = torch.empty_like(trajectories.rewards)
+    # one task at a time, so that its float64 features stay in cache
     for i in range(advantages.shape[0]):
         mask = trajectories.mask[i]
-        seen = trajectories.observations[i]
-        features = baseline_features(overview(seen, image) if image else seen).flatten(0, 1)
+        observations = trajectories.observations[i]
+        inputs = pooled(observations, image) if image else observations
+        features = baseline_features(inputs).flatten(0, 1)
         coefficients = fit_baseline(features[None], returns[i].reshape(1, -1), mask.reshape(1, -1))
         values = (features @ coefficients[0]).view_as(mask).to(returns.dtype)
-        raw = generalized_advantages(trajectories.rewards[i], values, mask, gamma, lam)
+        last_values = None
+        if bootstrap:
+            last = trajectories.last_observations[i]  # type: ignore[index] # checked above
+            inputs = pooled(last, image) if image else last
+            last_features = baseline_features(inputs, trajectories.lengths[i])
+            last_values = (last_features @ coefficients[0]).to(returns.dtype)
+            last_values = torch.where(trajectories.truncated[i], last_values, 0.0)
+        raw = generalized_advantages(
+            trajectories.rewards[i], values, mask, gamma, gae_lambda, last_values
+        )
         valid = raw[mask]
         advantages[i] = (raw - valid.mean()) / (valid.std(correction=0) + 1e-8)
     return to_samples(trajectories, torch.where(trajectories.mask, advantages, 0.0))

@@ -136,12 +136,16 @@ class InnerConfig(InnerSection):
     `gamma` and `gae_lambda` are γ and λ of generalised advantage estimation (Schulman et al. 2016,
     equation 16), in the inner and in the outer loss. λ = 1, as in the paper, is return minus
     baseline. A smaller λ reduces the variance and adds a bias towards the linear baseline.
+
+    With `bootstrap`, an episode that a time limit cut off continues with the baseline's value of
+    its last observation. By default its value is 0, as in the paper.
     """
 
     episodes_per_task: PositiveInt = 20
     gamma: Fraction = 0.99
     gae_lambda: UnitInterval = 1.0
     estimator: Literal["likelihood_ratio", "log_likelihood"] = "likelihood_ratio"
+    bootstrap: bool = False
 
 
 class EvaluationConfig(Section):

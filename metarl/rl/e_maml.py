@@ -18,7 +18,7 @@ from metarl.params import Params
 from metarl.rl.losses import surrogate
 from metarl.rl.maml import MAML
 from metarl.rl.meta_objective import MetaObjective
-from metarl.rl.policies import Densities
+from metarl.rl.policies import ActionDistribution
 from metarl.rl.trajectories import Rollouts, Samples
 
 
@@ -54,7 +54,7 @@ class ExploringObjective(MetaObjective):
             for step in self.rollouts.pre
         ]
 
-    def pre_penalty(self, policy: Densities, params: Params, samples: Samples) -> Tensor:
+    def pre_penalty(self, policy: ActionDistribution, params: Params, samples: Samples) -> Tensor:
         """The negative credit: the objective subtracts penalties, and credit is to grow."""
         return -self.credit * surrogate(policy, params, samples)
 

@@ -1,7 +1,7 @@
-"""Adapting in somebody's own environment, or to what was seen there: no family is needed.
+"""Episodes from environments and arrays outside the package: no task family is needed.
 
-Episodes come in two forms: as they are played by a policy of ours, in a single environment one
-after the other or in a vector environment side by side; or as arrays that somebody gathered.
+Episodes are played by a policy of ours in any gymnasium environment, or given as arrays that the
+same policy produced elsewhere.
 """
 
 from collections.abc import Sequence
@@ -12,31 +12,52 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorWrapper
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from metarl.envs.images import FlatImage, flat_envs
 from metarl.envs.wrappers import vectorise
 from metarl.errors import UserError
 from metarl.params import Params, repeat
-from metarl.rl.policies import GaussianPolicy, Policy, policy_for
-from metarl.rl.sampler import VectorEnv, sample
+from metarl.rl.policies import Memory, Policy, policy_for
+from metarl.rl.sampler import VectorEnv, sample_episode
 from metarl.rl.trajectories import Trajectories, first_trajectories
 from metarl.rng import RngKey
 
 AnyEnv = gym.Env[Any, Any] | VectorEnv
 
 
-class Trajectory(NamedTuple):
-    """What was seen of one episode, of H steps.
-
-    Attributes:
-        observations: (H, ...), each before the action of its step.
-        actions: (H, A), as the policy drew them, before any clipping; or (H,) numbers of actions.
-        rewards: (H,).
-    """
-
+class _Arrays(NamedTuple):
     observations: ArrayLike
     actions: ArrayLike
     rewards: ArrayLike
+
+
+class Trajectory(_Arrays):
+    """One episode of H steps; unpacks into its observations, actions and rewards.
+
+    Args:
+        observations: (H, ...), each before the action of its step.
+        actions: (H, A), as the policy drew them, before any clipping; or (H,) indices of actions.
+        rewards: (H,).
+        terminated: whether the episode reached a terminal state.
+        last_observation: the observation after the last action; None if it is unknown.
+    """
+
+    terminated: bool
+    last_observation: ArrayLike | None
+
+    def __new__(  # documented with the class
+        cls,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        rewards: ArrayLike,
+        terminated: bool = False,
+        last_observation: ArrayLike | None = None,
+    ) -> "Trajectory":
+        trajectory = super().__new__(cls, observations, actions, rewards)
+        trajectory.terminated = terminated
+        trajectory.last_observation = last_observation
+        return trajectory
 
     @property
     def total(self) -> float:
@@ -44,11 +65,11 @@ class Trajectory(NamedTuple):
         return float(np.sum(self.rewards))
 
 
-Gathered = Sequence[Trajectory | tuple[ArrayLike, ArrayLike, ArrayLike]]
+Episodes = Sequence[Trajectory | tuple[ArrayLike, ArrayLike, ArrayLike]]
 
 
 class _OneTask(VectorWrapper[Any, Any, Any]):
-    """Every reset gives the environment one task for all, or says nothing of tasks."""
+    """Passes one task to every reset; no options at all if the task is None."""
 
     def __init__(self, env: VectorEnv, task: NDArray[np.float64] | None) -> None:
         super().__init__(env)
@@ -64,10 +85,10 @@ class _OneTask(VectorWrapper[Any, Any, Any]):
 
 
 def as_task(task: ArrayLike | None) -> NDArray[np.float64] | None:
-    """A task (T,), or None.
+    """A task as an array (T,), or None.
 
     Raises:
-        UserError: if it is no row of finite numbers.
+        UserError: if it is not a row of finite numbers.
     """
     if task is None:
         return None
@@ -81,36 +102,33 @@ def as_task(task: ArrayLike | None) -> NDArray[np.float64] | None:
 
 
 def check_fits(policy: Policy, env: AnyEnv) -> None:
-    """Refuse an environment with other spaces than the policy's.
+    """Refuse an environment whose spaces differ from the policy's.
 
     Raises:
-        UserError: naming what differs.
+        UserError: naming the difference.
     """
     if isinstance(env, gym.Env):
-        seen, done = env.observation_space, env.action_space
+        observation_space, action_space = env.observation_space, env.action_space
     else:
-        seen, done = env.single_observation_space, env.single_action_space
-    theirs = policy_for(seen, done)
-    if theirs.observation_size != policy.observation_size:
+        observation_space, action_space = env.single_observation_space, env.single_action_space
+    other = policy_for(observation_space, action_space)
+    if other.observation_size != policy.observation_size:
         raise UserError(
-            f"the policy sees observations of {policy.observation_size} numbers, but those of the "
-            f"environment have {theirs.observation_size} ({seen}); adapt it in an environment with "
-            "the spaces that it was trained on"
+            f"the policy takes observations of {policy.observation_size} numbers, but those of the "
+            f"environment have {other.observation_size} ({observation_space}); adapt it in an "
+            "environment with the spaces that it was trained on"
         )
-    if _actions(theirs) != _actions(policy):
+    if (other.action_shape, other.action_size) != (policy.action_shape, policy.action_size):
+        actions = f"actions of {policy.action_size} real numbers"
+        if not policy.action_shape:
+            actions = f"one of {policy.action_size} actions"
         raise UserError(
-            f"the policy chooses {_actions(policy)}, but the environment takes {done}; adapt it in "
+            f"the policy chooses {actions}, but the environment takes {action_space}; adapt it in "
             "an environment with the spaces that it was trained on"
         )
 
 
-def _actions(policy: Policy) -> str:
-    if isinstance(policy, GaussianPolicy):
-        return f"actions of {policy.action_size} real numbers"
-    return f"one of {policy.num_actions} actions"  # type: ignore[attr-defined] # the other kind
-
-
-def gather(
+def collect_episodes(
     policy: Policy,
     params: Params,
     env: AnyEnv,
@@ -118,74 +136,137 @@ def gather(
     horizon: int,
     key: RngKey,
     task: NDArray[np.float64] | None = None,
-) -> Trajectories:
-    """Play episodes in an environment: (1, B, H, ·), as the sampler has them of a single task.
+    memory: Memory = (),
+) -> tuple[Trajectories, Memory]:
+    """Play episodes in an environment.
+
+    A policy with memory keeps it from one episode to the next.
 
     Args:
-        policy: what the parameters are of.
+        policy: the policy that the parameters belong to.
         params: of one policy.
         env: with matching spaces; it is reset for every episode, and not closed.
         episodes: B. A vector environment plays as many at a time as it has sub-environments.
         horizon: H, the longest that an episode is played.
-        key: where the randomness is.
-        task: (T,), given to every reset as `options={"task": task}`; nothing is given where None.
+        key: random key of this call.
+        task: (T,), passed to every reset as `options={"task": task}`; no options if None.
+        memory: the policy's memory, every leaf (num_envs, ...); empty at first.
+
+    Returns:
+        Trajectories (1, B, H, ·), and the memory after them, every leaf (num_envs, ...).
 
     Raises:
-        UserError: if the environment does not fit the policy, or returns what it must not.
+        UserError: if the environment does not fit the policy, or returns wrong shapes.
         FloatingPointError: if a number is not finite.
     """
     check_fits(policy, env)
     envs = vectorise(lambda: env, 1) if isinstance(env, gym.Env) else env
     envs = _OneTask(flat_envs(envs), task)
-    none = np.zeros((1, 0))  # the wrapper alone knows of the task
-    rounds = [
-        sample(policy, repeat(params, 1), envs, none, horizon, key, first_task=number)
-        for number in range(-(-episodes // envs.num_envs))
-    ]
-    return first_trajectories(rounds, episodes)
+    # feedforward policies are stacked over tasks, a recurrent one is the same for all of them
+    is_recurrent = bool(policy.initial_memory((1,)))
+    policy_params = params if is_recurrent else repeat(params, 1)
+    no_task = np.zeros((1, 0))  # the wrapper passes the task
+    batched_memory: Memory | None = tuple(leaf[None] for leaf in memory) or None
+    rounds: list[Trajectories] = []
+    for number in range(-(-episodes // envs.num_envs)):
+        # the number of the round takes the place of the task's in the random key
+        trajectories, batched_memory = sample_episode(
+            policy, policy_params, envs, no_task, horizon, key, number, batched_memory
+        )
+        rounds.append(trajectories)
+    return first_trajectories(rounds, episodes), tuple(leaf[0] for leaf in batched_memory or ())
+
+
+class EpisodeArrays(NamedTuple):
+    """One checked episode as tensors, with the observations that the policy takes.
+
+    Attributes:
+        observations: (H, S).
+        actions: (H, A), or (H,) indices.
+        rewards: (H,).
+        terminated: whether the episode reached a terminal state.
+        last_observation: (S,), if it is known.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminated: bool
+    last_observation: Tensor | None
+
+
+def to_arrays(
+    policy: Policy,
+    episodes: Episodes,
+    space: FlatImage | None = None,
+    scale: Sequence[float] | None = None,
+) -> list[EpisodeArrays]:
+    """Check episodes, and convert them to what a policy takes.
+
+    Args:
+        policy: whose episodes they are.
+        episodes: each (observations, actions, rewards), or a `Trajectory`.
+        space: of images, if observations are images; they may also be flattened already.
+        scale: factors (S,) by which observations are multiplied, if any.
+
+    Raises:
+        UserError: if there is none, an episode has the wrong shapes, or numbers are not finite.
+    """
+    if not len(episodes):
+        raise UserError("there is no episode to adapt to; give at least one")
+    factors = torch.ones(()) if scale is None else torch.tensor(scale)
+    converted = []
+    for number, episode in enumerate(episodes):
+        observations, actions, rewards = _checked(policy, number, episode, space)
+        last = getattr(episode, "last_observation", None)
+        if last is not None:
+            is_image = space is not None and np.shape(last) == space.original.shape
+            row = space.flatten(last) if is_image and space else np.asarray(last, np.float32)
+            last = torch.from_numpy(row) * factors
+        converted.append(
+            EpisodeArrays(
+                torch.from_numpy(observations) * factors,
+                torch.from_numpy(actions).to(policy.action_dtype),
+                torch.from_numpy(rewards),
+                bool(getattr(episode, "terminated", False)),
+                last,
+            )
+        )
+    return converted
 
 
 @torch.no_grad()
-def given(
-    policy: Policy,
-    params: Params,
-    episodes: Gathered,
-    space: FlatImage | None = None,
-    scale: Sequence[float] | None = None,
-) -> Trajectories:
-    """Episodes that somebody gathered with this very policy, padded: (1, B, H, ·).
-
-    Observations are rows, or images of the original of `space`. Where there is a scale, factors
-    (S,), the policy sees them multiplied by it.
-
-    Raises:
-        UserError: if one has other shapes than it must, or numbers that are not finite.
-    """
-    arrays = [_checked(policy, number, episode, space) for number, episode in enumerate(episodes)]
-    if not arrays:
-        raise UserError("there is no episode to adapt to; give at least one")
-    horizon = max(len(rewards) for *_, rewards in arrays)
-    size, count = policy.observation_size, len(arrays)
+def from_arrays(policy: Policy, params: Params, episodes: Sequence[EpisodeArrays]) -> Trajectories:
+    """Episodes that a policy played with these parameters, padded: (1, B, H, ·)."""
+    horizon = max(len(episode.rewards) for episode in episodes)
+    size, count = policy.observation_size, len(episodes)
     observations = torch.zeros(1, count, horizon, size)
     actions = torch.zeros(1, count, horizon, *policy.action_shape, dtype=policy.action_dtype)
     rewards = torch.zeros(1, count, horizon)
     mask = torch.zeros(1, count, horizon, dtype=torch.bool)
-    for number, (seen, done, paid) in enumerate(arrays):
-        steps = len(paid)
-        observations[0, number, :steps] = torch.from_numpy(seen)
-        actions[0, number, :steps] = torch.from_numpy(done).to(policy.action_dtype)
-        rewards[0, number, :steps] = torch.from_numpy(paid)
+    for number, episode in enumerate(episodes):
+        steps = len(episode.rewards)
+        observations[0, number, :steps] = episode.observations
+        actions[0, number, :steps] = episode.actions
+        rewards[0, number, :steps] = episode.rewards
         mask[0, number, :steps] = True
-    if scale is not None:
-        observations *= torch.tensor(scale)
-    rows = policy.distribution(params, observations.view(-1, size))
     distribution = {
-        # one row for all observations, such as a standard deviation, stays one
+        # a leaf with one row for all observations, such as a standard deviation, stays one row
         name: leaf.view(1, count, horizon, -1) if len(leaf) > 1 else leaf.view(1, 1, 1, -1)
-        for name, leaf in rows.items()
+        for name, leaf in policy.distribution(params, observations.view(-1, size)).items()
     }
-    log_probs = policy.log_prob(distribution, actions)
-    return Trajectories(observations, actions, rewards, mask, log_probs, distribution)
+    last = [episode.last_observation for episode in episodes]
+    known = [observation for observation in last if observation is not None]
+    return Trajectories(
+        observations,
+        actions,
+        rewards,
+        mask,
+        policy.log_prob(distribution, actions),
+        distribution,
+        terminated=torch.tensor([[episode.terminated for episode in episodes]]),
+        last_observations=torch.stack(known)[None] if len(known) == count else None,
+    )
 
 
 def _checked(
@@ -195,21 +276,21 @@ def _checked(
     space: FlatImage | None,
 ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float32]]:
     try:
-        observations, actions, rewards = episode
-        seen, done = np.asarray(observations, np.float32), np.asarray(actions)
-        paid = np.asarray(rewards, np.float32)
+        raw_observations, raw_actions, raw_rewards = episode
+        observations, actions = np.asarray(raw_observations, np.float32), np.asarray(raw_actions)
+        rewards = np.asarray(raw_rewards, np.float32)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"episode {number} must be (observations, actions, rewards), three arrays with a row "
             f"for each step: {error}"
         ) from error
-    steps = len(paid) if paid.ndim == 1 else 0
-    if space and seen.shape[1:] == space.original.shape:  # else they are rows already
-        seen = space.flatten(seen)
+    steps = len(rewards) if rewards.ndim == 1 else 0
+    if space and observations.shape[1:] == space.original.shape:  # else they are flattened already
+        observations = space.flatten(observations)
     for name, array, expected in (
-        ("rewards", paid, (max(steps, 1),)),
-        ("observations", seen, (steps, policy.observation_size)),
-        ("actions", done, (steps, *policy.action_shape)),
+        ("rewards", rewards, (max(steps, 1),)),
+        ("observations", observations, (steps, policy.observation_size)),
+        ("actions", actions, (steps, *policy.action_shape)),
     ):
         if array.shape != expected:
             raise UserError(
@@ -217,10 +298,10 @@ def _checked(
             )
         if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise UserError(f"{name} of episode {number} must be finite numbers")
-    if not policy.action_shape:
-        most = policy.num_actions  # type: ignore[attr-defined] # of discrete actions
-        if done.dtype.kind == "f" or done.min() < 0 or done.max() >= most:
-            raise UserError(
-                f"actions of episode {number} must be whole numbers from 0 to {most - 1}"
-            )
-    return seen, done, paid
+    if not policy.action_shape and (
+        actions.dtype.kind == "f" or actions.min() < 0 or actions.max() >= policy.action_size
+    ):
+        raise UserError(
+            f"actions of episode {number} must be whole numbers from 0 to {policy.action_size - 1}"
+        )
+    return observations, actions, rewards

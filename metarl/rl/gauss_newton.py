@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metarl.params import Params
-from metarl.rl.policies import Densities
+from metarl.rl.policies import ActionDistribution
 from metarl.rl.trajectories import Distribution
 
 
@@ -56,7 +56,7 @@ def gauss_newton(
 
 
 def fisher_metric(
-    policy: Densities, weights: Tensor
+    policy: ActionDistribution, weights: Tensor
 ) -> Callable[[Distribution, Distribution], Distribution]:
     """Products with the Fisher matrix of distributions (N, M, ·), weighted by weights (N, M)."""
 

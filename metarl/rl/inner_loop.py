@@ -1,4 +1,4 @@
-"""How a policy adapts to one task: policy gradients on trajectories of it."""
+"""Adaptation of a policy to one task: policy gradients on trajectories of the task."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,26 +7,26 @@ from dataclasses import dataclass, field
 import torch
 
 from metarl.inner_loop import adapt
-from metarl.parallel import CPU, Result, map_chunks
+from metarl.parallel import CPU, Result, map_chunks, move
 from metarl.params import Params
+from metarl.rl.advantages import with_advantages
 from metarl.rl.config import InnerConfig
 from metarl.rl.losses import Loss, reinforce
 from metarl.rl.policies import Policy
-from metarl.rl.trajectories import Samples
+from metarl.rl.trajectories import Samples, Trajectories
 from metarl.step_sizes import StepSizes, initial_params, meta_parameters, step_sizes
 
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """A policy, and how it adapts.
+    """A policy and the settings of its adaptation.
 
     Attributes:
-        policy: what adapts.
-        settings: step sizes, estimator, what of the policy adapts.
-        chunk_samples: how many samples, in whole tasks, are differentiated together. It changes no
-            result, only the time: temporaries of a task or a few small ones stay in the processor's
-            cache, those of forty do not.
-        device: where gradients are computed, and where samples lie.
+        policy: the policy that adapts.
+        settings: step sizes, estimator, and which parameters adapt.
+        chunk_samples: the number of samples, in whole tasks, that are differentiated together. It
+            affects only the speed: temporaries of a few tasks stay in the processor's cache.
+        device: where samples are stored and gradients computed.
     """
 
     policy: Policy
@@ -36,32 +36,39 @@ class InnerLoop:
 
     @property
     def loss(self) -> Loss:
-        """The inner loss, of one task's samples."""
+        """The inner loss of one task's samples."""
         return reinforce(self.policy, self.settings.estimator)
 
     def init(self, generator: torch.Generator) -> Params:
-        """Fresh meta-parameters: θ, and step sizes where they are learned."""
+        """Fresh meta-parameters: θ, and the step sizes if they are learned."""
         return meta_parameters(self.settings, self.policy.init(generator), self.policy.head)
 
-    def step_sizes(self, meta: Params, given: Sequence[float] | None = None) -> Sequence[StepSizes]:
-        """α of each step: the config's, or these in their place, or the learned ones."""
-        if given is None:
-            given = (self.settings.step_size,) * self.settings.steps
-        return step_sizes(self.settings, meta, self.policy.head, given)
+    def step_sizes(self, meta: Params, sizes: Sequence[float] | None = None) -> Sequence[StepSizes]:
+        """α of each step: learned ones if there are any, else `sizes`, by default the config's."""
+        if sizes is None:
+            sizes = (self.settings.step_size,) * self.settings.steps
+        return step_sizes(self.settings, meta, self.policy.head, sizes)
+
+    def with_advantages(self, trajectories: Trajectories) -> Samples:
+        """The samples of trajectories with advantages by the config's γ and λ, on `device`."""
+        settings = self.settings
+        samples = with_advantages(
+            trajectories, settings.gamma, settings.gae_lambda, self.policy.image, settings.bootstrap
+        )
+        return move(samples, self.device)
 
     def adapt(self, meta: Params, pre: Sequence[Samples]) -> Params:
-        """θ'_i of one task from the samples of its inner steps; differentiable."""
+        """θ'_i of one task from the samples of each inner step; differentiable."""
         sizes = self.step_sizes(meta)
         return adapt(self.loss, initial_params(meta), pre, sizes, self.settings.first_order)
 
     def over_tasks(self, function: Callable[[slice], Result], samples: Samples) -> list[Result]:
-        """The results of a function of some tasks, of about `chunk_samples` samples a time.
+        """The results of a function of chunks of tasks with about `chunk_samples` samples each.
 
-        Where there are half as many in all, they are two chunks at least, for two processors. What
-        is summed up in which order does not depend on how many there are.
+        The chunks, and with them the order of sums, do not depend on the number of processors.
         """
         num_tasks, per_task = samples.weights.shape
         size = self.chunk_samples // per_task
-        if num_tasks * per_task > self.chunk_samples // 2:
+        if num_tasks * per_task > self.chunk_samples // 2:  # enough work for two processors
             size = min(size, math.ceil(num_tasks / 2))
         return map_chunks(function, num_tasks, max(1, size))

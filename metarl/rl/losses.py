@@ -7,27 +7,29 @@ import torch
 from torch import Tensor
 
 from metarl.params import Params
-from metarl.rl.policies import Densities
+from metarl.rl.policies import ActionDistribution
 from metarl.rl.trajectories import Samples
 
 Estimator = Literal["likelihood_ratio", "log_likelihood"]
 Loss = Callable[[Params, Samples], Tensor]
 
 
-def surrogate(policy: Densities, params: Params, samples: Samples) -> Tensor:
+def surrogate(policy: ActionDistribution, params: Params, samples: Samples) -> Tensor:
     """E[π(a|o) / π_old(a|o) · A]: TRPO's objective (Schulman et al. 2015, equation 14)."""
     ratio = _ratio(policy, params, samples)
     return (samples.weights * ratio * samples.advantages).sum()
 
 
-def clipped_surrogate(policy: Densities, params: Params, samples: Samples, clip: float) -> Tensor:
+def clipped_surrogate(
+    policy: ActionDistribution, params: Params, samples: Samples, clip: float
+) -> Tensor:
     """E[min(r A, clip(r, 1 − ε, 1 + ε) A)]: PPO's objective (Schulman et al. 2017, equation 7)."""
     ratio, advantages = _ratio(policy, params, samples), samples.advantages
     clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
     return (samples.weights * torch.minimum(ratio * advantages, clipped * advantages)).sum()
 
 
-def _ratio(policy: Densities, params: Params, samples: Samples) -> Tensor:
+def _ratio(policy: ActionDistribution, params: Params, samples: Samples) -> Tensor:
     """π(a|o) / π_old(a|o), (M,)."""
     distribution = policy.distribution(params, samples.observations)
     log_ratio = policy.log_prob(distribution, samples.actions) - samples.log_probs
@@ -35,13 +37,13 @@ def _ratio(policy: Densities, params: Params, samples: Samples) -> Tensor:
     return torch.where(samples.weights > 0, log_ratio, 0.0).exp()
 
 
-def mean_kl(policy: Densities, params: Params, samples: Samples) -> Tensor:
+def mean_kl(policy: ActionDistribution, params: Params, samples: Samples) -> Tensor:
     """E[KL(π_old ‖ π)] over the observations, against the distributions that were sampled from."""
     distribution = policy.distribution(params, samples.observations)
     return (samples.weights * policy.kl(samples.distribution, distribution)).sum()
 
 
-def reinforce(policy: Densities, estimator: Estimator) -> Loss:
+def reinforce(policy: ActionDistribution, estimator: Estimator) -> Loss:
     """The inner loss, whose gradient is the policy gradient of Finn et al. (2017), equation 4.
 
     Both forms have the same gradient at the parameters that were sampled from. They differ in how

@@ -26,14 +26,13 @@ from metarl.method import GRADIENT_STEPS, AdaptationUnit, Metrics, TrainingState
 from metarl.optim import Objective
 from metarl.parallel import CPU, move, one_thread
 from metarl.params import Params, concatenate, repeat
-from metarl.rl.advantages import with_advantages
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.meta_gradient import meta_gradient_for
 from metarl.rl.meta_objective import MetaObjective
-from metarl.rl.outer_loop import PolicyLearner, curve, outer_step
+from metarl.rl.outer_loop import PolicyLearner, outer_step, to_adaptation_curve
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample
-from metarl.rl.trajectories import Rollouts, Samples, Trajectories, tasks_of
+from metarl.rl.trajectories import Rollouts, Samples, Trajectories, index_tasks
 from metarl.rng import RngKey
 from metarl.step_sizes import StepSizes, initial_params, mean_step_sizes
 
@@ -45,12 +44,12 @@ class MAML(PolicyLearner):
 
     @property
     def label(self) -> str:
-        """By the settings of its inner loop: ANIL, Meta-SGD and so on."""
+        """The literature's name for the settings of the inner loop: ANIL, Meta-SGD and so on."""
         return self.problem.config.inner.maml
 
     @property
-    def stages(self) -> int:
-        """One before each inner step, and one after all."""
+    def num_stages(self) -> int:
+        """One batch of trajectories before each inner step, and one after all of them."""
         return self.problem.config.inner.steps + 1
 
     def initial_state(self) -> TrainingState:
@@ -64,7 +63,7 @@ class MAML(PolicyLearner):
         rollouts = collect(  # lines 4 to 9
             problem.inner,
             state.params,
-            problem.divided_envs,
+            problem.env_shards,
             tasks,
             problem.family.horizon,
             problem.key(iteration),
@@ -74,23 +73,17 @@ class MAML(PolicyLearner):
         return outer_step(problem, state, rollouts, objective, GRADIENT_STEPS)  # line 10
 
     def objective(self, rollouts: Rollouts) -> Objective:
-        """What line 10 improves."""
+        """The objective that line 10 maximises."""
         return MetaObjective(self.problem.inner, rollouts)
 
     @one_thread()
     def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
-        """Adapt to unseen tasks by plain policy gradients; the config's step sizes where None."""
-        sizes = self.problem.config.evaluation_step_sizes if step_sizes is None else step_sizes
+        """Adapt to held-out tasks by policy gradients, with the config's step sizes by default."""
+        sizes = self.fine_tuning_step_sizes(params) if step_sizes is None else step_sizes
         tasks, key = self.problem.test_tasks()
-        return fine_tuned(self.problem, params, tasks, key, sizes)
-
-    def rollouts(
-        self, params: Params, tasks: NDArray[np.float64], key: RngKey, curve: AdaptationCurve
-    ) -> Rollouts:
-        """Adapt to these tasks (N, T) with the step sizes of an evaluation; to be looked at."""
-        return fine_tune(self.problem, params, tasks, key, curve.step_sizes)
+        return evaluate_adaptation(self.problem, params, tasks, key, sizes)
 
 
 def collect(
@@ -104,41 +97,40 @@ def collect(
     first_task: int = 0,
     count: BatchUnit = "episodes",
 ) -> Rollouts:
-    """Lines 4 to 9: sample, take an inner step, sample anew; once for each step size.
+    """Lines 4 to 9: sample, take an inner step, sample again; once for each step size.
 
     Args:
-        inner: how to adapt.
-        meta: θ, where every task starts, and the step sizes where they are learned.
-        envs: N·B environments, in one or in several; see `sample`.
+        inner: the policy and its inner loop.
+        meta: θ, where every task starts, and the step sizes if they are learned.
+        envs: N·B environments in one or several vector environments; see `sample`.
         tasks: (N, T).
         horizon: H.
-        key: where this call's randomness is.
+        key: random key of this call.
         step_sizes: in place of the config's.
-        first_task: position of the first task in the meta-batch, where others have the rest of it.
-        count: whether a batch has so many episodes or so many time steps; see `sample`.
+        first_task: position of the first task in the meta-batch, if other processes have the rest.
+        count: whether a batch is a number of episodes or of time steps; see `sample`.
     """
     started = time.perf_counter()
     trajectories: list[Trajectories] = []
     samples: list[Samples] = []
     sampled_with: list[Params] = []
 
-    def stage(params: Params) -> Samples:
+    def sample_stage(params: Params) -> Samples:
         params = move(params, CPU)
-        here = key.fold_in(len(samples))
-        new = sample(inner.policy, params, envs, tasks, horizon, here, first_task, count)
-        trajectories.append(new)
+        stage_key = key.fold_in(len(samples))
+        trajectories.append(
+            sample(inner.policy, params, envs, tasks, horizon, stage_key, first_task, count)
+        )
         sampled_with.append(params)
-        settings = inner.settings
-        seen = with_advantages(new, settings.gamma, settings.gae_lambda, inner.policy.image)
-        samples.append(move(seen, inner.device))
+        samples.append(inner.with_advantages(trajectories[-1]))
         return samples[-1]
 
     meta = move(meta, inner.device)
     params = repeat(initial_params(meta), len(tasks))
     for alpha in inner.step_sizes(meta, step_sizes):
-        before = stage(params)
-        params = adapt_all(inner, params, before, alpha)
-    stage(params)
+        pre = sample_stage(params)  # line 5
+        params = adapt_all(inner, params, pre, alpha)  # lines 6 and 7
+    sample_stage(params)  # line 8
     seconds = time.perf_counter() - started
     return Rollouts(trajectories, samples, sampled_with, seconds=seconds)
 
@@ -149,19 +141,19 @@ def adapt_all(inner: InnerLoop, params: Params, samples: Samples, alpha: StepSiz
 
     def adapt_chunk(chunk: slice) -> Params:
         theta = {name: leaf[chunk] for name, leaf in params.items()}
-        return meta_gradient.adapt_chunk(theta, tasks_of(samples, chunk), alpha)
+        return meta_gradient.adapt_chunk(theta, index_tasks(samples, chunk), alpha)
 
     return concatenate(inner.over_tasks(adapt_chunk, samples))
 
 
-def fine_tune(
+def collect_adaptation(
     problem: PolicyProblem,
     params: Params,
     tasks: NDArray[np.float64],
     key: RngKey,
     step_sizes: Sequence[float],
 ) -> Rollouts:
-    """Adapt to tasks (N, T) by plain policy gradients, as many as there are step sizes."""
+    """Adapt to tasks (N, T) by policy gradients, one step for each step size."""
     horizon, settings = problem.family.horizon, problem.config.evaluation
     envs = problem.make_envs(len(tasks), settings.episodes_per_task)
     try:
@@ -173,14 +165,14 @@ def fine_tune(
             part.close()
 
 
-def fine_tuned(
+def evaluate_adaptation(
     problem: PolicyProblem,
     params: Params,
     tasks: NDArray[np.float64],
     key: RngKey,
     step_sizes: Sequence[float],
 ) -> AdaptationCurve:
-    """The adaptation curve of `fine_tune`; learned step sizes are told by their means."""
-    rollouts = fine_tune(problem, params, tasks, key, step_sizes)
+    """The adaptation curve of `collect_adaptation`; of learned step sizes it holds the means."""
+    rollouts = collect_adaptation(problem, params, tasks, key, step_sizes)
     sizes = mean_step_sizes(problem.inner.step_sizes(params, step_sizes))
-    return curve(problem, tasks, rollouts, sizes)
+    return to_adaptation_curve(problem, tasks, rollouts, sizes)

@@ -25,7 +25,7 @@ from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import surrogate
 from metarl.rl.meta_gradient import MetaGradient, meta_gradient_for
 from metarl.rl.mlp_gradients import TaskData
-from metarl.rl.policies import Densities
+from metarl.rl.policies import ActionDistribution
 from metarl.rl.trajectories import Rollouts, Samples, subsample
 
 _DEPRECATED = {"costed": "penalty_samples", "reached": "post_objective", "cost": "pre_penalty"}
@@ -58,11 +58,11 @@ class MetaObjective:
         """The samples of `pre_penalty`, one element for each inner step; empty without penalty."""
         return []
 
-    def post_objective(self, policy: Densities, params: Params, post: Samples) -> Tensor:
+    def post_objective(self, policy: ActionDistribution, params: Params, post: Samples) -> Tensor:
         """The term of one task's adapted parameters, which is maximised."""
         return surrogate(policy, params, post)
 
-    def pre_penalty(self, policy: Densities, params: Params, samples: Samples) -> Tensor:
+    def pre_penalty(self, policy: ActionDistribution, params: Params, samples: Samples) -> Tensor:
         """The term of one task's parameters before an inner step, which is subtracted."""
         raise NotImplementedError
 

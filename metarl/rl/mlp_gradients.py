@@ -26,7 +26,13 @@ from metarl.params import Params, flatten, repeat, unflatten
 from metarl.rl.gauss_newton import fisher_metric, gauss_newton
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import Loss, mean_kl, reinforce
-from metarl.rl.policies import CategoricalPolicy, Densities, GaussianPolicy, Policy, Readout
+from metarl.rl.policies import (
+    ActionDistribution,
+    CategoricalPolicy,
+    GaussianPolicy,
+    Policy,
+    PolicyHead,
+)
 from metarl.rl.trajectories import Samples
 from metarl.step_sizes import PREFIX, StepSizes, split
 
@@ -34,7 +40,7 @@ BLOCK_SAMPLES = 2000  # samples differentiated at once: their temporaries fit in
 OUTPUTS = "outputs"
 
 MLPPolicy = GaussianPolicy | CategoricalPolicy
-PolicyLoss = Callable[[Densities, Params, Samples], Tensor]
+PolicyLoss = Callable[[ActionDistribution, Params, Samples], Tensor]
 
 
 class TaskData(NamedTuple):
@@ -54,10 +60,10 @@ class TaskData(NamedTuple):
 class ObjectiveTerms(Protocol):
     """The meta-objective of a task: post_objective(θ_K) − Σ_k pre_penalty(θ_k)."""
 
-    def post_objective(self, policy: Densities, params: Params, post: Samples) -> Tensor:
+    def post_objective(self, policy: ActionDistribution, params: Params, post: Samples) -> Tensor:
         """The term of the adapted parameters."""
 
-    def pre_penalty(self, policy: Densities, params: Params, samples: Samples) -> Tensor:
+    def pre_penalty(self, policy: ActionDistribution, params: Params, samples: Samples) -> Tensor:
         """The term of the parameters before an inner step."""
 
 
@@ -88,7 +94,7 @@ class AnalyticMLP:
 
     def gradient(self, terms: ObjectiveTerms, meta: Params, data: TaskData) -> Tensor:
         readout, adaptation = (
-            Readout(self._policy),
+            PolicyHead(self._policy),
             Adaptation(self.inner, self._policy, meta, data),
         )
 
@@ -108,7 +114,7 @@ class AnalyticMLP:
         return torch.cat([flatten(gradient), value.view(1)])
 
     def value_and_kl(self, terms: ObjectiveTerms, meta: Params, data: TaskData) -> Tensor:
-        readout = Readout(self._policy)
+        readout = PolicyHead(self._policy)
         adaptation = Adaptation(self.inner, self._policy, meta, data, linearised=False)
 
         def sums(params: Params, samples: Samples, *losses: PolicyLoss) -> Tensor:
@@ -127,7 +133,7 @@ class AnalyticMLP:
 
     def curvature(self, meta: Params, data: TaskData) -> Callable[[Tensor], Tensor]:
         readout, adaptation = (
-            Readout(self._policy),
+            PolicyHead(self._policy),
             Adaptation(self.inner, self._policy, meta, data),
         )
         forwards, products = [], []
@@ -327,7 +333,7 @@ def inner_step(
     create_hvp: bool = False,
 ) -> tuple[Params, LossGradient]:
     """Stacked parameters after an inner step, and the step's loss."""
-    inner_loss = reinforce(Readout(policy), inner.settings.estimator)
+    inner_loss = reinforce(PolicyHead(policy), inner.settings.estimator)
     loss = loss_gradient(policy, inner_loss, params, samples, create_hvp)
     adapted = {name: params[name] - size * loss.gradient[name] for name, size in step_sizes.items()}
     return {**params, **adapted}, loss

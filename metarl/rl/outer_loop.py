@@ -1,4 +1,4 @@
-"""What every iteration of a policy's learning ends with: the outer step, and how it went."""
+"""The outer step of an iteration and its metrics, and what methods that learn policies share."""
 
 import time
 from collections.abc import Sequence
@@ -15,31 +15,34 @@ from metarl.evaluation import AdaptationCurve
 from metarl.method import AdaptationUnit, Metrics, Role, TrainingState
 from metarl.optim import OPTIMIZERS, Objective
 from metarl.parallel import CPU, move
-from metarl.params import flatten
+from metarl.params import Params, flatten
+from metarl.rl.agent import Agent, PolicyAgent
 from metarl.rl.policies import Policy
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.trajectories import Rollouts
 
 
 class PolicyLearner:
-    """What methods that learn policies have in common; see `metarl.method.Method`."""
+    """The common part of methods that learn policies; see `metarl.method.Method`."""
 
     role: ClassVar[Role] = "meta-learner"
+    adaptation_unit: ClassVar[AdaptationUnit | None]
     supports_distributed: ClassVar[bool] = True
     Settings: ClassVar[type[MethodSection]] = MethodSection
-    outer_steps: ClassVar[tuple[str, ...]] = tuple(OPTIMIZERS)  # those that its objective serves
+    selects_step_sizes: ClassVar[bool] = False  # on validation tasks, in an evaluation
+    outer_steps: ClassVar[tuple[str, ...]] = tuple(OPTIMIZERS)  # that fit the method's objective
 
     def __init__(self, problem: PolicyProblem) -> None:
         self.problem = problem
 
     @property
     def policy(self) -> Policy:
-        """What acts."""
+        """The policy that is trained."""
         return self.problem.policy
 
     @property
-    def stages(self) -> int:
-        """How many times an iteration samples from every environment."""
+    def num_stages(self) -> int:
+        """The number of batches that an iteration samples from every environment."""
         raise NotImplementedError
 
     @property
@@ -49,13 +52,36 @@ class PolicyLearner:
 
     @property
     def max_samples(self) -> int:
-        """The most environment steps."""
-        return self.num_iterations * self.stages * self.problem.steps_per_stage
+        """The most environment steps that training takes."""
+        return self.num_iterations * self.num_stages * self.problem.steps_per_stage
 
     @property
     def uses_lr_schedule(self) -> bool:
         """Whether the outer step shrinks towards the last iteration."""
         return self.problem.config.outer.anneal
+
+    def fine_tuning_step_sizes(self, params: Params) -> Sequence[float]:
+        """Step sizes of adaptation to a new task, (K,); the config's unless a method selects them.
+
+        Empty for a method that takes no gradient steps on a new task.
+        """
+        unit = self.adaptation_unit
+        has_step_sizes = unit is not None and unit.has_step_sizes
+        return self.problem.config.evaluation_step_sizes if has_step_sizes else ()
+
+    def agent(
+        self, params: Params, seed: int = 0, step_sizes: Sequence[float] | None = None
+    ) -> Agent:
+        """An agent that acts with these parameters and adapts to one task after another.
+
+        Args:
+            params: the meta-parameters.
+            seed: seed of the agent's actions.
+            step_sizes: of its gradient steps; `fine_tuning_step_sizes` if None.
+        """
+        if step_sizes is None:
+            step_sizes = self.fine_tuning_step_sizes(params)
+        return PolicyAgent(self.problem, self.policy, params, seed, tuple(step_sizes))
 
     def close(self) -> None:
         """Close the environments."""
@@ -69,13 +95,13 @@ def outer_step(
     objective: Objective,
     unit: AdaptationUnit,
 ) -> tuple[TrainingState, Metrics]:
-    """Follow an objective by the config's outer step.
+    """Improve the meta-parameters by one step of the config's outer optimiser.
 
     Args:
-        problem: what is learned.
-        state: whose parameters the rollouts were sampled with.
-        rollouts: what this iteration collected.
-        objective: of them.
+        problem: the problem that is learned.
+        state: the state whose parameters the rollouts were sampled with.
+        rollouts: the trajectories of this iteration.
+        objective: the objective, a function of the meta-parameters.
         unit: what the stages of the rollouts count.
 
     Raises:
@@ -83,20 +109,20 @@ def outer_step(
     """
     config = problem.config
     started = time.perf_counter()
-    theta, optimizer, metrics = config.outer.step(  # type: ignore[attr-defined]
+    params, opt_state, metrics = config.outer.step(  # type: ignore[attr-defined]
         state.params, objective, state.opt_state, state.iteration
     )
     seconds = time.perf_counter() - started
-    if not torch.isfinite(flatten(theta)).all():
+    if not torch.isfinite(flatten(params)).all():
         raise FloatingPointError(
             "the meta-parameters are not finite any more; lower the outer step "
             "(outer.learning_rate) or the inner one (inner.step_size)"
         )
-    seen = _rollout_metrics(problem.policy, rollouts, config.outer.meta_batch, unit)
-    steps = round(seen["environment_steps"])
-    new = TrainingState(state.iteration + 1, theta, optimizer, state.samples + steps)
+    rollout_metrics = _rollout_metrics(problem.policy, rollouts, config.outer.meta_batch, unit)
+    steps = round(rollout_metrics["environment_steps"])
+    new = TrainingState(state.iteration + 1, params, opt_state, state.samples + steps)
     return new, {
-        **seen,
+        **rollout_metrics,
         **metrics,
         "time/sampling": rollouts.seconds,
         "time/learning": seconds,
@@ -108,7 +134,7 @@ def outer_step(
 def _rollout_metrics(
     policy: Policy, rollouts: Rollouts, meta_batch: int, unit: AdaptationUnit
 ) -> Metrics:
-    """Means over the tasks of all processes, and how many steps were taken for them."""
+    """Means over the tasks of all processes, and the number of environment steps."""
     post = move(rollouts.post, CPU)
     entropy = policy.entropy(post.distribution).expand_as(post.weights)
     sums = {"policy/entropy": (post.weights * entropy).sum()}
@@ -124,23 +150,25 @@ def _rollout_metrics(
     return metrics
 
 
-def curve(
+def to_adaptation_curve(
     problem: PolicyProblem,
     tasks: NDArray[np.float64],
     rollouts: Rollouts,
     step_sizes: Sequence[float] = (),
 ) -> AdaptationCurve:
-    """The returns of rollouts on tasks (N, T), stage after stage.
+    """The returns of rollouts on tasks (N, T) at each stage.
 
     Args:
-        problem: what was evaluated.
+        problem: the problem that was evaluated.
         tasks: (N, T).
-        rollouts: of them, with the evaluation's number of trajectories.
-        step_sizes: of the gradient steps between the stages, where there are any.
+        rollouts: with the evaluation's number of trajectories.
+        step_sizes: of the gradient steps between the stages, if there are any.
     """
     stages = rollouts.trajectories
     returns = np.stack([stage.mean_returns.numpy() for stage in stages], axis=1)
-    # who adapts by memory has one episode of a trial a stage; the others batches of trajectories
-    played = [stage.played.double().mean().item() if step_sizes else 1 for stage in stages[:-1]]
-    episodes = tuple(round(total) for total in accumulate(played, initial=0))
+    # a stage of adaptation by memory is one episode of a trial, whatever the number of trials
+    episodes_used = [
+        stage.num_episodes.double().mean().item() if step_sizes else 1 for stage in stages[:-1]
+    ]
+    episodes = tuple(round(total) for total in accumulate(episodes_used, initial=0))
     return AdaptationCurve(tasks, returns, tuple(step_sizes), episodes)

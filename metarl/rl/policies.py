@@ -28,7 +28,7 @@ Memory = tuple[Tensor, ...]
 Noise = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
-class Densities(Protocol):
+class ActionDistribution(Protocol):
     """What the losses need of a policy."""
 
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
@@ -44,7 +44,7 @@ class Densities(Protocol):
         """The Fisher matrix of the distribution's own parameters, times a tangent of them."""
 
 
-class Policy(Densities, Protocol):
+class Policy(ActionDistribution, Protocol):
     """What the sampler and the losses need of a policy."""
 
     @property
@@ -58,6 +58,10 @@ class Policy(Densities, Protocol):
     @property
     def action_dtype(self) -> torch.dtype:
         """Type of an action."""
+
+    @property
+    def action_size(self) -> int:
+        """A, or the number of discrete actions."""
 
     @property
     def image(self) -> tuple[int, int, int] | None:
@@ -91,7 +95,7 @@ class Policy(Densities, Protocol):
         """Entropy of each action distribution, (..., M) or broadcastable to it."""
 
 
-class Memoryless:
+class FeedforwardPolicy:
     """A policy that sees the present observation alone."""
 
     observation_size: int
@@ -146,7 +150,7 @@ class Memoryless:
 
 
 @dataclass(frozen=True)
-class GaussianPolicy(Memoryless):
+class GaussianPolicy(FeedforwardPolicy):
     """A diagonal Gaussian: the network gives its mean, a free vector its log standard deviation.
 
     The log standard deviation does not depend on the observation and adapts like every other
@@ -243,7 +247,7 @@ class GaussianPolicy(Memoryless):
 
 
 @dataclass(frozen=True)
-class CategoricalPolicy(Memoryless):
+class CategoricalPolicy(FeedforwardPolicy):
     """A softmax over discrete actions, whose logits the network gives.
 
     Attributes:
@@ -269,6 +273,11 @@ class CategoricalPolicy(Memoryless):
 
     action_shape = ()
     action_dtype = torch.int64
+
+    @property
+    def action_size(self) -> int:
+        """The number of actions."""
+        return self.num_actions
 
     @property
     def head(self) -> list[str]:
@@ -316,7 +325,7 @@ class CategoricalPolicy(Memoryless):
 
 
 @dataclass(frozen=True)
-class Readout:
+class PolicyHead:
     """What a policy makes of its network's outputs, which it sees in place of observations."""
 
     policy: GaussianPolicy | CategoricalPolicy

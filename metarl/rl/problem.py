@@ -14,7 +14,7 @@ from metarl.envs import TaskConditioned, TaskFamily
 from metarl.envs.family import check_members, checked_tasks, releases_gil
 from metarl.envs.images import flat_family
 from metarl.envs.scaling import ScaledObservations, measure_scale
-from metarl.evaluation import AdaptationCurve, Metric
+from metarl.evaluation import Metric
 from metarl.method import Method
 from metarl.parallel import device_for, map_chunks
 from metarl.params import Params
@@ -23,7 +23,6 @@ from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.methods import METHODS
 from metarl.rl.policies import Policy, policy_for
 from metarl.rl.sampler import VectorEnv
-from metarl.rl.trajectories import Rollouts
 from metarl.rng import RngKey, make_rng, make_torch_rng
 from metarl.threads import processors
 
@@ -52,21 +51,27 @@ class PolicyProblem:
     def __post_init__(self) -> None:
         policy = self.config.policy
         if policy.observation_scale == "measured":
-            scale = measure_scale(self._family)
+            scale = measure_scale(self.flat_family)
             policy = policy.model_copy(update={"observation_scale": scale})
             # frozen for everybody else
             object.__setattr__(self, "config", self.config.model_copy(update={"policy": policy}))
 
     @cached_property
-    def _family(self) -> TaskFamily:
+    def raw_family(self) -> TaskFamily:
+        """The family of the config, with the observations of its environments."""
         family = self.given or self.config.family.load()
         check_members(family, self.title)
-        return flat_family(family)
+        return family
+
+    @cached_property
+    def flat_family(self) -> TaskFamily:
+        """The same with images as rows of numbers."""
+        return flat_family(self.raw_family)
 
     @cached_property
     def family(self) -> TaskFamily:
         """The family as the method sees it."""
-        family, scale = self._family, self.config.policy.observation_scale
+        family, scale = self.flat_family, self.config.policy.observation_scale
         if self.task_conditioned:
             family = TaskConditioned(family)
         if scale is None:
@@ -76,8 +81,8 @@ class PolicyProblem:
         return ScaledObservations(family, (*scale, *told))
 
     @property
-    def observed(self) -> tuple[TaskFamily, tuple[float, ...] | None]:
-        """The family before observations are scaled, and the factors where they are."""
+    def unscaled_family_and_scale(self) -> tuple[TaskFamily, tuple[float, ...] | None]:
+        """The family before observations are scaled, and the factors (S,) if there are any."""
         if isinstance(self.family, ScaledObservations):
             return self.family.family, self.family.scale
         return self.family, None
@@ -140,7 +145,7 @@ class PolicyProblem:
         )
 
     @cached_property
-    def divided_envs(self) -> list[VectorEnv]:
+    def env_shards(self) -> list[VectorEnv]:
         """As many, in parts that can be sampled at once."""
         num_tasks = self.shard.stop - self.shard.start
         return self.make_envs(num_tasks, self.config.inner.episodes_per_task)
@@ -150,7 +155,7 @@ class PolicyProblem:
 
         A family opts in with the property `releases_gil`.
         """
-        parts = processors() if releases_gil(self._family) else 1
+        parts = processors() if releases_gil(self.flat_family) else 1
         return map_chunks(
             lambda chunk: self.family.make_vec(len(range(num_tasks)[chunk]) * trajectories),
             num_tasks,
@@ -161,7 +166,7 @@ class PolicyProblem:
         """Close them."""
         if "envs" in self.__dict__:
             self.__dict__.pop("envs").close()
-        for part in self.__dict__.pop("divided_envs", []):
+        for part in self.__dict__.pop("env_shards", []):
             part.close()
 
     def sample_tasks(self, iteration: int) -> NDArray[np.float64]:
@@ -193,13 +198,11 @@ class PolicyProblem:
 
 
 class PolicyMethod(Method, Protocol):
-    """A method of this domain, which can be looked at besides."""
+    """A method of this domain."""
 
     @property
     def policy(self) -> Policy:
-        """What acts."""
+        """The policy that is trained."""
 
-    def rollouts(
-        self, params: Params, tasks: NDArray[np.float64], key: RngKey, curve: AdaptationCurve
-    ) -> Rollouts:
-        """Adapt to these tasks (N, T) as an evaluation did, stage after stage."""
+    def agent(self, params: Params, seed: int = 0, *step_sizes: Any) -> Any:
+        """An agent that acts with these parameters; see `metarl.rl.agent.Agent`."""

@@ -16,7 +16,7 @@ from metarl.params import Params
 from metarl.rl.losses import clipped_surrogate, mean_kl
 from metarl.rl.maml import MAML
 from metarl.rl.meta_objective import MetaObjective
-from metarl.rl.policies import Densities
+from metarl.rl.policies import ActionDistribution
 from metarl.rl.trajectories import Rollouts, Samples
 
 
@@ -47,11 +47,11 @@ class ProximalObjective(MetaObjective):
         """The samples of the inner steps themselves."""
         return self.rollouts.pre
 
-    def post_objective(self, policy: Densities, params: Params, post: Samples) -> Tensor:
+    def post_objective(self, policy: ActionDistribution, params: Params, post: Samples) -> Tensor:
         """The clipped surrogate (equation 14)."""
         return clipped_surrogate(policy, params, post, self.settings.clip)
 
-    def pre_penalty(self, policy: Densities, params: Params, samples: Samples) -> Tensor:
+    def pre_penalty(self, policy: ActionDistribution, params: Params, samples: Samples) -> Tensor:
         """The penalised KL divergence, which is averaged over the inner steps."""
         penalty = self.settings.kl_penalty / len(self.rollouts.pre)
         return penalty * mean_kl(policy, params, samples)

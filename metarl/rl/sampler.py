@@ -1,4 +1,4 @@
-"""Gathering trajectories of many tasks at once, with a policy for each."""
+"""Sample trajectories of many tasks at once, with a policy for each."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from metarl.config.sections import BatchUnit
 from metarl.envs.family import check_finite, check_outcome
 from metarl.parallel import map_chunks, one_thread
 from metarl.rl.policies import Memory, Policy
-from metarl.rl.trajectories import Trajectories, first_steps, join
+from metarl.rl.trajectories import Trajectories, concat_tasks, truncate_to_steps
 from metarl.rng import RngKey
 
 VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
-MOST_ROUNDS = 4
+MAX_ROUNDS = 4
 
 
 def sample(
@@ -32,36 +32,39 @@ def sample(
     first_task: int = 0,
     count: BatchUnit = "episodes",
 ) -> Trajectories:
-    """Trajectories of a policy that remembers nothing before them: one in every sub-environment.
+    """Sample trajectories of a policy whose memory is empty at their start; see `sample_episode`.
 
-    See `sample_episode`. Where there are several vector environments, of some of the tasks each,
-    they advance independently of each other, on threads: while one is in its physics, the policy of
-    another is evaluated.
+    Several vector environments, each with some of the tasks, advance independently on threads:
+    while one computes its physics, the policy of another is evaluated.
 
-    Where steps count, every task has trajectories of as many time steps as its sub-environments
-    have in whole episodes: those that end early make room for more of them, four times as many at
-    most, because an episode that begins at its goal has a single step.
+    With `count="steps"`, every task gets as many time steps as its sub-environments have in whole
+    episodes. Episodes that end early leave room for more of them, up to four times as many,
+    because an episode that starts at its goal has a single step.
     """
     parts = envs if isinstance(envs, Sequence) else [envs]
-    size = math.ceil(len(tasks) / len(parts))
+    chunk_size = math.ceil(len(tasks) / len(parts))
 
-    def some(key: RngKey, chunk: slice) -> Trajectories:
-        mine = {name: leaf[chunk] for name, leaf in params.items()} if len(parts) > 1 else params
-        first = first_task + chunk.start
-        part = parts[chunk.start // size]
-        return sample_episode(policy, mine, part, tasks[chunk], horizon, key, first)[0]
+    def sample_chunk(key: RngKey, chunk: slice) -> Trajectories:
+        chunk_params = (
+            {name: leaf[chunk] for name, leaf in params.items()} if len(parts) > 1 else params
+        )
+        chunk_envs = parts[chunk.start // chunk_size]
+        start = first_task + chunk.start
+        return sample_episode(policy, chunk_params, chunk_envs, tasks[chunk], horizon, key, start)[
+            0
+        ]
 
-    def once(key: RngKey) -> Trajectories:
-        return join(map_chunks(partial(some, key), len(tasks), size))
+    def sample_round(key: RngKey) -> Trajectories:
+        return concat_tasks(map_chunks(partial(sample_chunk, key), len(tasks), chunk_size))
 
-    rounds = [once(key)]
+    rounds = [sample_round(key)]
     if count == "episodes":
         return rounds[0]
-    steps, lasted = rounds[0].mask[0].numel(), rounds[0].mask.sum(dim=(1, 2))
-    while lasted.min() < steps and len(rounds) < MOST_ROUNDS:
-        rounds.append(once(key.fold_in(len(rounds))))
-        lasted += rounds[-1].mask.sum(dim=(1, 2))
-    return first_steps(rounds, steps)
+    num_steps, steps_taken = rounds[0].mask[0].numel(), rounds[0].mask.sum(dim=(1, 2))
+    while steps_taken.min() < num_steps and len(rounds) < MAX_ROUNDS:
+        rounds.append(sample_round(key.fold_in(len(rounds))))
+        steps_taken += rounds[-1].mask.sum(dim=(1, 2))
+    return truncate_to_steps(rounds, num_steps)
 
 
 @torch.no_grad()
@@ -75,52 +78,51 @@ def sample_episode(
     first_task: int = 0,
     memory: Memory | None = None,
 ) -> tuple[Trajectories, Memory]:
-    """One trajectory in every sub-environment: B = num_envs / N for each of N tasks.
+    """Sample one trajectory in every sub-environment: B = num_envs / N for each of N tasks.
 
-    All N·B environments advance together; one stacked forward pass a time step serves them all.
-    The randomness of a task, its environments' seeds and its policy's noise, comes from a stream of
-    its own, so that it doesn't matter beside which other tasks it is sampled.
+    All N·B environments advance together, with one stacked forward pass for each time step. The
+    randomness of a task (its environments' seeds and its policy's noise) comes from its own
+    generator, so that it does not depend on the other tasks that are sampled with it.
 
     Args:
-        policy: what the parameters are of.
-        params: parameters for each task, every leaf (N, ...), or as the policy wants them.
+        policy: the policy that the parameters belong to.
+        params: parameters for each task, every leaf (N, ...), or whatever the policy takes.
         envs: a gymnasium vector environment whose `reset` takes `options={"task": tasks}` with one
             row for each sub-environment. An episode that ends early is padded and masked, whatever
             the environment does after its end.
         tasks: (N, T).
         horizon: H.
-        key: where this call's randomness is: that of an iteration and an inner step.
-        first_task: position of the first task in the meta-batch, where others have the rest of it.
-        memory: what the policies remember of earlier episodes, every leaf (N, B, ...); nothing
-            where None.
+        key: random key of this call: of an iteration and an inner step.
+        first_task: position of the first task in the meta-batch, if other processes or threads
+            sample the rest of it.
+        memory: the policies' memory of earlier episodes, every leaf (N, B, ...); empty if None.
 
     Returns:
-        The trajectories, and what the policies remember when theirs has ended.
+        The trajectories, and the policies' memory after them.
 
     Raises:
-        ValueError: if the environments cannot be divided evenly among the tasks, or those are not
-            in two axes: (N,) could be taken for one task of size N.
-        UserError: if the environments return arrays of other shapes than they must.
-        FloatingPointError: if the policy, the environments or the rewards break down; it names the
+        ValueError: if the environments cannot be divided evenly among the tasks, or tasks do not
+            have two axes: (N,) could be mistaken for one task of size N.
+        UserError: if the environments return arrays of the wrong shape.
+        FloatingPointError: if an action, an observation or a reward is not finite; it names the
             environment, the task and the step.
     """
     if np.ndim(tasks) != 2:
         raise ValueError(f"tasks must have shape (N, T), one row each, not {np.shape(tasks)}")
     num_tasks = len(tasks)
-    per_task, rest = divmod(envs.num_envs, num_tasks)
-    if rest or not per_task:
+    per_task, remainder = divmod(envs.num_envs, num_tasks)
+    if remainder or not per_task:
         raise ValueError(
             f"{envs.num_envs} environments cannot be divided evenly among {num_tasks} tasks"
         )
     first_env = first_task * per_task
-    positions = range(first_task, first_task + num_tasks)
-    streams = [key.rng("trajectories", task) for task in positions]
+    rngs = [key.rng("trajectories", first_task + index) for index in range(num_tasks)]
     noise = torch.stack(
-        [torch.from_numpy(policy.noise(rng, (horizon, per_task))) for rng in streams], dim=1
+        [torch.from_numpy(policy.noise(rng, (horizon, per_task))) for rng in rngs], dim=1
     )  # (H, N, B, ·): a time step is one contiguous block
-    seeds = np.concatenate([rng.integers(2**31, size=per_task) for rng in streams])
-    given = np.repeat(tasks, per_task, axis=0)
-    observation, _ = envs.reset(seed=seeds.tolist(), options={"task": given})
+    seeds = np.concatenate([rng.integers(2**31, size=per_task) for rng in rngs])
+    env_tasks = np.repeat(tasks, per_task, axis=0)
+    observation, _ = envs.reset(seed=seeds.tolist(), options={"task": env_tasks})
     row = envs.num_envs, policy.observation_size
     check_outcome(row, observation)
 
@@ -129,46 +131,47 @@ def sample_episode(
     observations = torch.zeros(*shape, policy.observation_size)
     actions = torch.zeros(*shape, *policy.action_shape, dtype=policy.action_dtype)
     rewards = np.zeros((horizon, envs.num_envs), dtype=np.float32)
-    alive = np.ones((horizon + 1, envs.num_envs), dtype=bool)
+    last_observations = np.zeros(row, dtype=np.float32)
+    alive = np.ones((horizon + 1, envs.num_envs), dtype=bool)  # before each step
+    terminated = np.zeros(envs.num_envs, dtype=bool)
     distributions: dict[str, Tensor] = {}
     if memory is None:
         memory = policy.initial_memory((num_tasks, per_task))
     with one_thread():
         for t in range(horizon):
-            seen = observations[t].view(row).numpy()
-            _copy(seen, observation, alive[t])
-            check_finite("an observation", seen, given, t, first_env)
+            step_observations = observations[t].view(row).numpy()
+            _copy_where(step_observations, observation, alive[t])
+            check_finite("an observation", step_observations, env_tasks, t, first_env)
             distribution, new_memory = policy.step(params, memory, observations[t])
             actions[t] = policy.act(distribution, noise[t])
-            chosen = actions[t].view(envs.num_envs, *policy.action_shape).numpy()
-            if not np.isfinite(chosen).all():
+            step_actions = actions[t].view(envs.num_envs, *policy.action_shape).numpy()
+            if not np.isfinite(step_actions).all():
                 raise FloatingPointError(
                     "the policy chose an action that is not finite: its last update was too large; "
                     "lower the step size"
                 )
             for name, leaf in distribution.items():
                 if name not in distributions:
-                    # a leaf that is the same for all observations, (N, 1, ·), is kept once
-                    steps = horizon if leaf.shape[1] == per_task else 1
-                    distributions[name] = torch.zeros(steps, *leaf.shape)
+                    # a leaf that is equal for all observations, (N, 1, ·), is stored once
+                    num_steps = horizon if leaf.shape[1] == per_task else 1
+                    distributions[name] = torch.zeros(num_steps, *leaf.shape)
                 distributions[name][min(t, len(distributions[name]) - 1)] = leaf
-            observation, reward, terminated, truncated, _ = envs.step(chosen)
-            check_outcome(row, observation, reward, terminated, truncated)
-            _copy(rewards[t], reward, alive[t])
-            check_finite("a reward", rewards[t], given, t + 1, first_env)
-            ended = terminated | truncated
-            if new_memory:  # who has come to an end remembers no more
-                there = torch.from_numpy(alive[t]).view(num_tasks, per_task)
-                rewarded, over = (
-                    torch.from_numpy(value).view(num_tasks, per_task)
-                    for value in (rewards[t], ended)
-                )
-                new_memory = policy.remember(new_memory, actions[t], rewarded, over)
-                memory = tuple(
-                    torch.where(there.view(*there.shape, *[1] * (new.dim() - 2)), new, old)
-                    for new, old in zip(new_memory, memory, strict=True)
+            observation, reward, terminations, truncations, info = envs.step(step_actions)
+            check_outcome(row, observation, reward, terminations, truncations)
+            _copy_where(rewards[t], reward, alive[t])
+            check_finite("a reward", rewards[t], env_tasks, t + 1, first_env)
+            ended = terminations | truncations
+            if new_memory:
+                # not every environment reports the horizon as an end
+                is_end = ended | (t + 1 == horizon)
+                memory = _remember(
+                    policy, memory, new_memory, actions[t], rewards[t], is_end, alive[t]
                 )
             alive[t + 1] = alive[t] & ~ended
+            is_last = alive[t] if t + 1 == horizon else alive[t] & ended
+            if is_last.any():
+                terminated |= is_last & terminations
+                _copy_last(last_observations, observation, info, is_last)
             if not alive[t + 1].any():
                 alive[t + 1 :] = False
                 break
@@ -186,13 +189,60 @@ def sample_episode(
         by_task(torch.from_numpy(alive[:-1]).view(shape)),
         policy.log_prob(distributions, actions),
         distributions,
+        terminated=torch.from_numpy(terminated).view(num_tasks, per_task),
+        last_observations=torch.from_numpy(last_observations).view(num_tasks, per_task, -1),
     )
     return trajectories, memory
 
 
-def _copy(into: NDArray[np.float32], numbers: NDArray[Any], alive: NDArray[np.bool_]) -> None:
-    """Copy what environments returned, but zeros where an episode is over: it may be anything."""
-    with np.errstate(over="ignore"):  # beyond single precision it becomes infinite, and is seen
-        np.copyto(into, numbers, casting="same_kind")
+def _remember(
+    policy: Policy,
+    memory: Memory,
+    new_memory: Memory,
+    actions: Tensor,
+    rewards: NDArray[np.float32],
+    ended: NDArray[np.bool_],
+    alive: NDArray[np.bool_],
+) -> Memory:
+    """The memory after a step; that of an episode which ended before does not change."""
+    shape = new_memory[0].shape[:2]
+    new_memory = policy.remember(
+        new_memory,
+        actions,
+        torch.from_numpy(rewards).view(shape),
+        torch.from_numpy(ended).view(shape),
+    )
+    is_alive = torch.from_numpy(alive).view(shape)
+    return tuple(
+        torch.where(is_alive.view(*shape, *[1] * (new.dim() - 2)), new, old)
+        for new, old in zip(new_memory, memory, strict=True)
+    )
+
+
+def _copy_where(
+    target: NDArray[np.float32], values: NDArray[Any], alive: NDArray[np.bool_]
+) -> None:
+    """Copy what environments returned; zeros where an episode is over, since it may be anything."""
+    with np.errstate(over="ignore"):  # beyond single precision it becomes infinite: an error later
+        np.copyto(target, values, casting="same_kind")
     if not alive.all():
-        into[~alive] = 0.0
+        target[~alive] = 0.0
+
+
+def _copy_last(
+    target: NDArray[np.float32],
+    observations: NDArray[Any],
+    info: Mapping[str, Any],
+    is_last: NDArray[np.bool_],
+) -> None:
+    """Copy the observation after the last action of an episode.
+
+    With gymnasium's autoreset mode "SameStep", `observations` are those of the next episode, and
+    the last ones are in `info["final_obs"]`. Numbers that are not finite become zero: an episode
+    may have ended because its simulation broke down.
+    """
+    final = info.get("final_obs", [None] * len(is_last))
+    with np.errstate(over="ignore"):
+        for index in np.flatnonzero(is_last):
+            target[index] = observations[index] if final[index] is None else final[index]
+    target[~np.isfinite(target)] = 0.0

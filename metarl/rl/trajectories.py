@@ -1,7 +1,7 @@
-"""What the sampler gathers, and what the learner sees of it."""
+"""Trajectories as sampled, and as the flat samples that losses take."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -17,19 +17,23 @@ Distribution = dict[str, Tensor]
 class Trajectories:
     """Trajectories of N tasks, B each, of at most H time steps.
 
-    An episode that ended early is padded to H; `mask` tells steps that happened from padding.
-    Padding is overwritten with zeros at construction, so that whatever it held, infinities and
-    NaN included, cannot reach a result.
+    An episode that ended early is padded to H; `mask` is true on steps that were taken. Padding is
+    overwritten with zeros at construction, so that whatever it held, infinities and NaN included,
+    cannot reach a result.
 
     Attributes:
         observations: (N, B, H, S), before the action of the step.
         actions: (N, B, H, A), or (N, B, H) integers for discrete actions.
         rewards: (N, B, H).
-        mask: (N, B, H), boolean; true on a prefix of every trajectory, and nowhere on one that is
-            there only because another task has more of them.
+        mask: (N, B, H), boolean; true on a prefix of every trajectory, and nowhere on one that
+            exists only because another task has more of them.
         log_probs: (N, B, H), log-probability of each action when it was drawn.
-        distribution: parameters of the action distribution when it was drawn, every leaf
+        distribution: parameters of the action distribution when the action was drawn, every leaf
             (N, B, H, ·), or (N, 1, 1, ·) where it depends on the task alone.
+        terminated: (N, B), boolean; whether the environment reached a terminal state.
+        truncated: (N, B), boolean; whether the episode was cut off, by the environment or at H.
+            By default every trajectory that did not terminate.
+        last_observations: (N, B, S), after the last action; None if they were not recorded.
     """
 
     observations: Tensor
@@ -38,6 +42,9 @@ class Trajectories:
     mask: Tensor
     log_probs: Tensor
     distribution: Distribution
+    terminated: Tensor = None  # type: ignore[assignment] # set at construction
+    truncated: Tensor = None  # type: ignore[assignment]
+    last_observations: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.mask.dtype is not torch.bool or self.mask.dim() != 3:
@@ -45,27 +52,44 @@ class Trajectories:
                 f"mask must be boolean of shape (N, B, H), not {self.mask.dtype} of shape "
                 f"{tuple(self.mask.shape)}"
             )
-        later = self.mask[:, :, 1:] & ~self.mask[:, :, :-1]
-        if later.any() or not self.mask[:, :, 0].any(dim=1).all():
+        after_a_gap = self.mask[:, :, 1:] & ~self.mask[:, :, :-1]
+        if after_a_gap.any() or not self.mask[:, :, 0].any(dim=1).all():
             raise ValueError(
                 "mask must be true on a prefix of every trajectory, and every task must have one"
             )
-        for attribute in fields(self):
-            value = getattr(self, attribute.name)
-            if isinstance(value, Tensor) and value.shape[:3] != self.mask.shape:
-                raise ValueError(
-                    f"{attribute.name} has shape {tuple(value.shape)}; its first axes must be "
-                    f"(N, B, H) = {tuple(self.mask.shape)}"
-                )
-        if not self.mask.all():
-            padding = ~self.mask
-            for value in (self.observations, self.actions, self.rewards, self.log_probs):
-                value[padding] = 0
-            for leaf in self.distribution.values():
-                if leaf.shape[:3] == self.mask.shape:
-                    leaf[padding] = 0
+        for name in ("observations", "actions", "rewards", "log_probs"):
+            self._check_axes(name, self.mask.shape)
+        episodes = self.mask.shape[:2]
+        if self.terminated is None:  # the class is frozen, hence object.__setattr__
+            object.__setattr__(self, "terminated", torch.zeros(episodes, dtype=torch.bool))
+        if self.truncated is None:
+            object.__setattr__(self, "truncated", ~self.terminated & self.mask[:, :, 0])
+        for name in ("terminated", "truncated", "last_observations"):
+            self._check_axes(name, episodes)
+        self._clear_padding()
+        self._check_finite()
+
+    def _check_axes(self, name: str, axes: tuple[int, ...]) -> None:
+        value = getattr(self, name)
+        if value is not None and value.shape[: len(axes)] != axes:
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}; its first axes must be "
+                f"{'(N, B, H)' if len(axes) == 3 else '(N, B)'} = {tuple(axes)}"
+            )
+
+    def _clear_padding(self) -> None:
+        if self.mask.all():
+            return
+        padding = ~self.mask
+        for value in (self.observations, self.actions, self.rewards, self.log_probs):
+            value[padding] = 0
+        for leaf in self.distribution.values():
+            if leaf.shape[:3] == self.mask.shape:
+                leaf[padding] = 0
+
+    def _check_finite(self) -> None:
         for name, value in (("observation", self.observations), ("reward", self.rewards)):
-            # a sum is finite only if all its terms are, and much faster to look at
+            # a sum is finite only if all its terms are, and much faster to check
             if torch.isfinite(value.sum()):
                 continue
             for task, trajectory, step, *_ in torch.nonzero(~torch.isfinite(value)).tolist():
@@ -77,59 +101,79 @@ class Trajectories:
 
     @property
     def lengths(self) -> Tensor:
-        """Steps that each trajectory lasted, (N, B)."""
+        """The number of steps of each trajectory, (N, B)."""
         return self.mask.sum(-1)
 
     @property
     def returns(self) -> Tensor:
-        """Undiscounted sum of rewards of each trajectory, (N, B)."""
+        """The undiscounted sum of rewards of each trajectory, (N, B)."""
         return self.rewards.sum(-1)
 
     @property
-    def played(self) -> Tensor:
-        """How many trajectories each task has, (N,)."""
+    def num_episodes(self) -> Tensor:
+        """The number of trajectories of each task, (N,)."""
         return self.mask[:, :, 0].sum(-1)
 
     @property
     def mean_returns(self) -> Tensor:
-        """Mean return of each task's trajectories, (N,), in double precision."""
-        return self.returns.double().sum(-1) / self.played
+        """The mean return of each task's trajectories, (N,), in double precision."""
+        return self.returns.double().sum(-1) / self.num_episodes
+
+    @property
+    def next_observations(self) -> Tensor:
+        """Observations after each action, (N, B, H, S); zeros on padding.
+
+        Raises:
+            ValueError: if the last observations were not recorded.
+        """
+        if self.last_observations is None:
+            raise ValueError("these trajectories have no last observations")
+        shifted = torch.cat([self.observations[:, :, 1:], self.last_observations[:, :, None]], 2)
+        last = self.lengths.sub(1).clamp(min=0)[..., None, None].expand_as(shifted[:, :, :1])
+        return shifted.scatter(2, last, self.last_observations[:, :, None]) * self.mask[..., None]
 
 
-def join(parts: Sequence[Trajectories]) -> Trajectories:
-    """The trajectories of all tasks, from those of some tasks each."""
+def concat_tasks(parts: Sequence[Trajectories]) -> Trajectories:
+    """The trajectories of all tasks, from parts with some of the tasks each."""
     if len(parts) == 1:
         return parts[0]
     return Trajectories(**pytree.tree_map(lambda *leaves: torch.cat(leaves), *map(vars, parts)))
 
 
 def first_trajectories(rounds: Sequence[Trajectories], number: int) -> Trajectories:
-    """The first `number` trajectories of each task, of rounds with some of each."""
+    """The first `number` trajectories of each task, from rounds with some trajectories each."""
     shape = rounds[0].mask.shape
 
     def first(*leaves: Tensor) -> Tensor:
-        # what depends on the task alone is the same in every round
-        return torch.cat(leaves, dim=1)[:, :number] if leaves[0].shape[:3] == shape else leaves[0]
+        # a distribution's leaf (N, 1, 1, ·) depends on the task alone: it is equal in every round
+        per_episode = leaves[0].dim() < 4 or leaves[0].shape[:3] == shape
+        return torch.cat(leaves, dim=1)[:, :number] if per_episode else leaves[0]
 
     return Trajectories(**pytree.tree_map(first, *map(vars, rounds)))
 
 
-def first_steps(rounds: Sequence[Trajectories], number: int) -> Trajectories:
-    """The first trajectories of each task that last `number` time steps together, or just over.
+def truncate_to_steps(rounds: Sequence[Trajectories], number: int) -> Trajectories:
+    """The first trajectories of each task whose lengths sum to `number` time steps or just above.
 
-    A task that needs fewer trajectories for it than others has nothing in its last ones.
+    A task that needs fewer trajectories than others has empty ones at the end.
     """
-    lengths = torch.cat([one.lengths for one in rounds], dim=1)
-    wanted = lengths.cumsum(dim=1) - lengths < number
-    most = first_trajectories(rounds, int(wanted.sum(dim=1).max()))
-    return replace(most, mask=most.mask & wanted[:, : most.mask.shape[1], None])
+    lengths = torch.cat([trajectories.lengths for trajectories in rounds], dim=1)
+    is_needed = lengths.cumsum(dim=1) - lengths < number
+    kept = first_trajectories(rounds, int(is_needed.sum(dim=1).max()))
+    is_needed = is_needed[:, : kept.mask.shape[1]]
+    return replace(
+        kept,
+        mask=kept.mask & is_needed[..., None],
+        terminated=kept.terminated & is_needed,
+        truncated=kept.truncated & is_needed,
+    )
 
 
 class Samples(NamedTuple):
-    """The time steps of a batch as the losses want them: per task, M = B·H in one row.
+    """The time steps of a batch, M = B·H for each task.
 
-    Leaves have a leading task axis (N, M, ·) when stacked; under `vmap` a loss sees (M, ·).
-    `weights` sum to one over the steps that happened and are zero on padding, so that
+    Leaves have a leading task axis (N, M, ·) when stacked; under `vmap` a loss takes (M, ·).
+    `weights` sum to one over the steps that were taken and are zero on padding, so that
     `(weights * x).sum()` is the mean over time steps.
     """
 
@@ -157,17 +201,17 @@ def to_samples(trajectories: Trajectories, advantages: Tensor) -> Samples:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """What was collected of N tasks, stage after stage of their adaptation.
+    """The trajectories of N tasks at each stage of their adaptation.
 
-    A stage is "after k gradient steps" of a method that adapts by gradients, and "the k-th episode
-    of a trial" of one that adapts by its memory.
+    A stage is "after k gradient steps" for a method that adapts by gradients, and "episode k of a
+    trial" for a method that adapts by memory.
 
     Attributes:
         trajectories: of each stage.
-        samples: the same with advantages, where learning happens.
-        params: what each stage was sampled with, stacked over tasks: θ, ..., θ'_i.
-        memories: what the policies of each stage remembered before it, every leaf (N, B, ...).
-        seconds: how long sampling and adapting took.
+        samples: the same with advantages, on the device of learning.
+        params: the parameters that each stage was sampled with, stacked over tasks: θ, ..., θ'_i.
+        memories: the memory of the policies before each stage, every leaf (N, B, ...).
+        seconds: the duration of sampling and adaptation.
     """
 
     trajectories: list[Trajectories]
@@ -178,12 +222,12 @@ class Rollouts:
 
     @property
     def pre(self) -> list[Samples]:
-        """Those that adaptation learned from."""
+        """The samples that the inner steps used."""
         return self.samples[:-1]
 
     @property
     def post(self) -> Samples:
-        """Those that were sampled after adaptation."""
+        """The samples after adaptation."""
         return self.samples[-1]
 
     @property
@@ -192,20 +236,21 @@ class Rollouts:
         return self.trajectories[0].mask.shape[-1]
 
 
-def tasks_of(samples: Samples, tasks: slice) -> Samples:
-    """The samples of some of the tasks."""
+def index_tasks(samples: Samples, tasks: slice) -> Samples:
+    """The samples of a range of tasks."""
     selected: Samples = pytree.tree_map(lambda leaf: leaf[tasks], samples)
     return selected
 
 
 def subsample(samples: Samples, horizon: int, stride: int) -> Samples:
-    """Every `stride`-th time step of every trajectory, reweighted to sum to one.
+    """Every `stride`-th time step of every trajectory, with weights that sum to one again.
 
-    Steps of one trajectory resemble each other, so that a few of each trajectory tell more than
-    all of a few. The first step kept moves from one trajectory to the next, so that all times are
-    there; the very first step of the first trajectory is kept, so that no task ends up with none.
+    Consecutive steps are correlated, so a few steps of every trajectory carry more information
+    than all steps of a few trajectories.
     """
     length = samples.weights.shape[1]
+    # trajectory b starts at another offset than b − 1, so that all times t are represented; the
+    # first step of the first trajectory is always kept, so that no task is left without samples
     trajectory, time = torch.arange(length) // horizon, torch.arange(length) % horizon
     kept = torch.nonzero((trajectory + time) % stride == 0).squeeze(1)
 

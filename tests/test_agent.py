@@ -1,0 +1,305 @@
+"""Agents: every method of reinforcement learning acts, observes and adapts by the same verbs."""
+
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+
+import metarl
+from metarl.envs import PointNavigation
+from metarl.errors import UserError
+from metarl.method import EPISODES, TrainingState
+from metarl.rl.outer_loop import PolicyLearner
+from metarl.rl.sampler import sample_episode
+from metarl.rng import RngKey
+
+GOAL = [0.3, -0.3]
+TINY = {
+    "family": {"name": "point-navigation", "settings": {"horizon": 6}},
+    "policy": {"hidden_sizes": [4]},
+    "inner": {"episodes_per_task": 3},
+    "outer": {"algorithm": "trpo", "iterations": 1, "meta_batch": 2},
+    "evaluation": {"tasks": 3, "episodes_per_task": 2},
+}
+METHODS = ["maml", "cavia", "promp", "e_maml", "rl2", "pretrained", "random", "oracle"]
+
+
+def trained(name: str, folder: Path) -> metarl.AdaptivePolicy:
+    outer = {"iterations": 1, "meta_batch": 2}
+    outer["algorithm"] = "adam" if name in ("promp", "rl2") else "trpo"
+    return metarl.load(metarl.train({**TINY, "method": name, "outer": outer}, folder / name))
+
+
+def play_one_episode(policy, env: gym.Env, goal=GOAL) -> float:
+    observation, _ = env.reset(seed=0, options={"task": goal})
+    total, over = 0.0, False
+    while not over:
+        observation, reward, terminated, truncated, _ = env.step(policy.act(observation))
+        policy.observe(reward, terminated, truncated, observation)
+        total, over = total + float(reward), terminated or truncated
+    return total
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_the_same_verbs(name: str, tmp_path: Path) -> None:
+    policy, family = trained(name, tmp_path), PointNavigation(horizon=6)
+    policy.reset(GOAL)
+    play_one_episode(policy, family.make())
+    adapted = policy.adapt()
+    play_one_episode(adapted, family.make())
+    again = policy.adapt(family.make(), task=GOAL, episodes=2)
+    assert len(again.play(family.make(), GOAL, episodes=3)) == 3
+    assert len(policy.play(family.make_vec(2), GOAL, episodes=3)) == 3
+    assert len(again.render(task=GOAL).frames) == 7
+    assert policy.evaluate().scores.shape[0] == 3
+    taught = policy.adapt(policy.play(family.make(), GOAL, episodes=2))
+    assert taught.act([0.0, 0.0]).shape == (2,)
+    vector = family.make_vec(3)
+    policy.reset(GOAL)
+    observations, _ = vector.reset(seed=0, options={"task": GOAL})
+    actions = policy.act(observations)
+    assert actions.shape == (3, 2)
+    observations, rewards, terminated, truncated, _ = vector.step(actions)
+    policy.observe(rewards, terminated, truncated, observations)
+
+
+@pytest.mark.slow
+def test_a_recurrent_agent_acts_as_the_sampler_does(tmp_path: Path) -> None:
+    policy, family = trained("rl2", tmp_path), PointNavigation(horizon=6)
+    agent, rl2 = policy.agent, policy.method
+    agent.reset()
+    agent._rng = RngKey(0).rng("trajectories", 0)
+    envs = family.make_vec(1)
+    memory = None
+    for episode in range(3):
+        expected, memory = sample_episode(
+            rl2.policy, policy.params, envs, np.array([GOAL]), 6, RngKey(0), memory=memory
+        )
+        agent._rng = RngKey(0).rng("trajectories", 0)
+        env = family.make()
+        observation, _ = env.reset(options={"task": GOAL})
+        for t in range(6):
+            action = agent.act(observation)
+            np.testing.assert_allclose(action, expected.actions[0, 0, t], atol=1e-6)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            agent.observe(reward, terminated, truncated, observation)
+        assert truncated, episode
+    for ours, theirs in zip(agent._memory, memory, strict=True):
+        torch.testing.assert_close(ours, theirs[0])
+
+
+@pytest.mark.slow
+def test_given_episodes_fill_the_memory_as_playing_them_did(tmp_path: Path) -> None:
+    policy, family = trained("rl2", tmp_path), PointNavigation(horizon=6)
+    agent, env = policy.agent, family.make()
+    agent.reset()
+    recorded = []
+    for _ in range(2):
+        observation, _ = env.reset(options={"task": GOAL})
+        steps, over = [], False
+        while not over:
+            action = agent.act(observation)
+            steps.append((observation, action))
+            observation, reward, terminated, truncated, _ = env.step(action)
+            steps[-1] += (reward,)
+            agent.observe(reward, terminated, truncated)
+            over = terminated or truncated
+        recorded.append(tuple(np.array(column) for column in zip(*steps, strict=True)))
+    policy.reset()  # the same object: it forgets
+    assert agent._memory == ()
+    replayed = policy.adapt(recorded)
+    expected = policy.adapt(recorded[:1]).adapt(recorded[1:])
+    for ours, theirs in zip(replayed.agent._memory, expected.agent._memory, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_observed_episodes_teach_what_given_ones_do() -> None:
+    policy, env = metarl.load("point_navigation"), PointNavigation(horizon=10).make()
+    policy.reset()
+    recorded = []
+    for _ in range(3):
+        observation, _ = env.reset(options={"task": GOAL})
+        steps, over = [], False
+        while not over:
+            action = policy.act(observation)
+            next_observation, reward, terminated, truncated, _ = env.step(action)
+            policy.observe(reward, terminated, truncated, next_observation)
+            steps.append((observation, action, reward))
+            observation, over = next_observation, terminated or truncated
+        recorded.append(tuple(np.array(column) for column in zip(*steps, strict=True)))
+    adapted, expected = policy.adapt(), policy.adapt(recorded)
+    assert adapted.steps == 1
+    assert policy.steps == 0
+    for name, leaf in expected.params.items():
+        torch.testing.assert_close(adapted.params[name], leaf)
+    assert adapted.returns == pytest.approx(expected.returns)
+    with pytest.raises(UserError, match="no complete episode was observed"):
+        adapted.adapt()
+
+
+@pytest.mark.slow
+def test_a_stream_of_episodes_adapts_to_a_task_that_switches() -> None:
+    policy, env = metarl.load("point_navigation"), PointNavigation().make()
+    for goal in ([0.4, 0.4], [-0.4, 0.3]):
+        policy.reset()
+        before = [play_one_episode(policy, env, goal) for _ in range(20)]
+        policy = policy.adapt()
+        after = [play_one_episode(policy, env, goal) for _ in range(5)]
+        assert np.mean(after) > np.mean(before) + 15.0
+
+
+def test_a_vector_environment_with_autoreset_is_recorded_as_single_ones_are() -> None:
+    policy = metarl.load("point_navigation")
+    envs = gym.vector.SyncVectorEnv([PointNavigation(horizon=4).make for _ in range(2)])
+    policy.reset()
+    observations, _ = envs.reset(seed=0)
+    for _ in range(10):  # two episodes of four steps, each followed by a step that resets
+        observations, rewards, terminated, truncated, _ = envs.step(policy.act(observations))
+        policy.observe(rewards, terminated, truncated, observations)
+    episodes = policy.agent._recorder.episodes
+    assert [len(episode.rewards) for episode in episodes] == [4] * 4
+    assert all(np.array_equal(episode.observations[0], [0.0, 0.0]) for episode in episodes)
+
+
+def test_adapted_parameters_are_saved_and_loaded(tmp_path: Path) -> None:
+    policy, env = metarl.load("point_navigation"), PointNavigation().make()
+    adapted = policy.adapt(env, GOAL, episodes=4, horizon=20)
+    file = adapted.save(tmp_path / "goal.safetensors")
+    loaded = metarl.load("point_navigation").load(file)
+    assert (loaded.steps, loaded.returns) == (1, adapted.returns)
+    for name, leaf in adapted.params.items():
+        assert torch.equal(loaded.params[name], leaf)
+    with pytest.raises(UserError, match="adapted from other weights"):
+        metarl.load("half_cheetah_direction").load(file)
+    with pytest.raises(UserError, match="is not a saved policy"):
+        policy.load(__file__)
+
+
+def test_an_adapted_policy_is_exported_and_acts_alike(tmp_path: Path) -> None:
+    adapted = metarl.load("point_navigation").adapt(
+        PointNavigation().make(), GOAL, episodes=4, horizon=20
+    )
+    model = PPO.load(adapted.export(tmp_path / "model.zip"))
+    observation = np.array([0.1, 0.2], dtype=np.float32)
+    expected, _ = model.predict(observation, deterministic=True)
+    ours = np.clip(adapted.act(observation, deterministic=True), -1.0, 1.0)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    with pytest.raises(UserError, match="does not support"):
+        metarl.load("point_navigation_rl2").export(tmp_path / "recurrent.zip")
+
+
+MISTAKES = {
+    "no action": (lambda p: p.observe(0.0, False, False), r"call act\(\) first"),
+    "a reward that is not finite": (
+        lambda p: (p.act([0.0, 0.0]), p.observe(np.nan, False, False)),
+        "reward is not finite",
+    ),
+    "rewards of others": (
+        lambda p: (p.act(np.zeros((2, 2))), p.observe(np.zeros(3), False, False)),
+        r"must have shape \(2,\)",
+    ),
+    "a forgotten outcome": (lambda p: (p.act([0.0, 0.0]), p.act([0.0, 0.0])), "after each"),
+    "other environments": (
+        lambda p: (
+            p.act(np.zeros((2, 2))),
+            p.observe([0.0, 0.0], [False] * 2, [False] * 2),
+            p.act(np.zeros((3, 2))),
+        ),
+        r"memory of 2 environments, not 3: call reset\(\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_of_streaming_are_answered_in_a_sentence(mistake: str) -> None:
+    call, sentence = MISTAKES[mistake]
+    with pytest.raises(UserError, match=sentence):
+        call(metarl.load("point_navigation_rl2"))
+
+
+@pytest.mark.slow
+def test_an_oracle_acts_on_the_task_it_was_reset_to(tmp_path: Path) -> None:
+    oracle = trained("oracle", tmp_path)
+    with pytest.raises(UserError, match=r"call reset\(task\) first"):
+        oracle.act([0.0, 0.0])
+    oracle.reset([0.5, 0.5])
+    towards = oracle.act([0.0, 0.0], deterministic=True)
+    oracle.reset([-0.5, -0.5])
+    assert not np.allclose(towards, oracle.act([0.0, 0.0], deterministic=True))
+
+
+@pytest.mark.parametrize("name", ["half_cheetah_direction", "point_navigation_rl2"])
+def test_a_decision_takes_less_than_a_millisecond(name: str) -> None:
+    policy = metarl.load(name)
+    size = policy.method.policy.observation_size
+    seconds = []
+    for _ in range(100):
+        started = time.perf_counter()
+        policy.act(np.zeros(size))
+        policy.observe(0.0, False, False)
+        seconds.append(time.perf_counter() - started)
+    assert np.median(seconds) < 1e-3
+
+
+class Wanderer:
+    """An agent of one's own: keeps the best of the actions that it tried."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.reset()
+
+    def reset(self, task: Any = None) -> None:
+        self.best, self.best_reward = np.zeros(2), -np.inf
+
+    def act(self, observation: Any, deterministic: bool = False) -> Any:
+        self.action = self.best if deterministic else self.best + self.rng.normal(size=2)
+        return self.action
+
+    def observe(
+        self, reward: Any, terminated: Any, truncated: Any, observation: Any = None
+    ) -> None:
+        if reward > self.best_reward:
+            self.best, self.best_reward = self.action, reward
+
+    def adapt(self, episodes: Any = None) -> "Wanderer":
+        return self
+
+
+class Wandering(PolicyLearner):
+    """A method of one's own whose agent is not a policy of the package."""
+
+    label = "wandering"
+    adaptation_unit: ClassVar = EPISODES
+    num_iterations: ClassVar[int] = 0
+    num_stages = 2
+
+    def initial_state(self) -> TrainingState:
+        return TrainingState(0, {"nothing": torch.zeros(1)})
+
+    def step(self, state: TrainingState) -> tuple[TrainingState, dict[str, float]]:
+        raise NotImplementedError  # there is nothing to train
+
+    def agent(self, params: Any, seed: int = 0, step_sizes: Any = None) -> Any:
+        return Wanderer(seed)
+
+    def evaluate(self, params: Any, step_sizes: Any = None) -> Any:
+        tasks, _ = self.problem.test_tasks()
+        return metarl.AdaptationCurve(tasks, np.zeros((len(tasks), 2)), (), (0, 1))
+
+
+@pytest.mark.slow
+def test_a_method_of_ones_own_acts_through_the_same_protocol(tmp_path: Path) -> None:
+    policy = metarl.load(metarl.train({**TINY, "method": Wandering}, tmp_path / "run"))
+    env = PointNavigation(horizon=6).make()
+    adapted = policy.adapt(env, task=GOAL, episodes=2)
+    assert len(adapted.play(env, GOAL, episodes=2)) == 2
+    assert len(policy.render(task=GOAL).frames) == 7
+    assert policy.evaluate().scores.shape == (3, 2)
+    with pytest.raises(UserError, match="has an agent of its own, without save"):
+        policy.save(tmp_path / "file")
