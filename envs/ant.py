@@ -7,8 +7,8 @@ import mujoco
 import numpy as np
 from mujoco.batch import Batch
 
-from metarl.envs.half_cheetah import Dynamics, check_dynamics
-from metarl.envs.mujoco_world import Motion, MujocoFamily, is_stable
+from metarl.envs.mujoco_world import MujocoFamily
+from metarl.envs.robot import Dynamics, Motion, PresetRobot, is_stable
 from metarl.envs.task_rewards import TargetDirection, TargetGoal, TargetVelocity
 from metarl.envs.world import Floats, Mask
 
@@ -19,7 +19,7 @@ HEALTHY_HEIGHT = (0.2, 1.0)
 
 
 @dataclass(frozen=True)
-class Ant:
+class Ant(PresetRobot):
     """The ant, in two presets whose returns are not comparable.
 
     - `paper`, as in the released code of Finn et al.: one RK4 step of 0.02 s, softer contacts,
@@ -36,21 +36,8 @@ class Ant:
         observes_position: observe x and y in the `gymnasium` preset; `paper` always does.
     """
 
-    dynamics: Dynamics = "paper"
     observes_position: bool = False
     control_cost = 0.005
-
-    def __post_init__(self) -> None:
-        check_dynamics(self.dynamics)
-
-    @property
-    def _is_paper(self) -> bool:
-        return self.dynamics == "paper"
-
-    @property
-    def frame_skip(self) -> int:
-        """Physics steps per environment step."""
-        return 1 if self._is_paper else 5
 
     @property
     def stage(self) -> mujoco.mjtStage:
@@ -75,17 +62,9 @@ class Ant:
                 )
         return spec.compile()
 
-    def start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """The initial position of the preset with noise."""
-        if self._is_paper:
-            return (
-                model.numeric("init_qpos").data + 0.01 * rng.standard_normal(model.nq),
-                0.1 * rng.standard_normal(model.nv),
-            )
-        return (
-            model.qpos0 + rng.uniform(-0.1, 0.1, model.nq),
-            0.1 * rng.standard_normal(model.nv),
-        )
+    def initial_qpos(self, model: mujoco.MjModel) -> Floats:
+        qpos: Floats = model.numeric("init_qpos").data if self._is_paper else model.qpos0
+        return qpos
 
     def sense(self, batch: Batch) -> Floats | None:
         """Contact forces on the bodies, clipped to ±1, (num, 14, 6), in the `paper` preset."""

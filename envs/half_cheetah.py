@@ -3,30 +3,23 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import mujoco
 import numpy as np
 from mujoco.batch import Batch
 
-from metarl.envs.mujoco_world import Motion, MujocoFamily
+from metarl.envs.mujoco_world import MujocoFamily
 from metarl.envs.planar import CentreOfMass, PlanarChain
+from metarl.envs.robot import Dynamics, Motion, PresetRobot
 from metarl.envs.task_rewards import TargetDirection, TargetVelocity
-from metarl.envs.world import Floats, Mask
+from metarl.envs.world import Floats
 
-Dynamics = Literal["paper", "gymnasium"]
 ASSET = Path(__file__).parent / "assets" / "half_cheetah.xml"
 TOTAL_MASS = 14.0  # kg, of the stock model
 
 
-def check_dynamics(dynamics: str) -> None:
-    """Raise ValueError if there is no such preset."""
-    if dynamics not in ("paper", "gymnasium"):
-        raise ValueError(f"dynamics must be 'paper' or 'gymnasium', not {dynamics!r}")
-
-
 @dataclass(frozen=True)
-class HalfCheetah:
+class HalfCheetah(PresetRobot):
     """The half-cheetah, in two presets whose returns are not comparable.
 
     - `paper`, as in the released code of Finn et al.: one physics step of 0.01 s per environment
@@ -37,21 +30,12 @@ class HalfCheetah:
       x and qvel, forward velocity Δx/Δt, initial noise U(−0.1, 0.1) and N(0, 0.1²).
     """
 
-    dynamics: Dynamics = "paper"
     control_cost = 0.05
-    stage = mujoco.mjtStage.mjSTAGE_NONE  # observations and rewards need qpos and qvel only
-
-    def __post_init__(self) -> None:
-        check_dynamics(self.dynamics)
 
     @property
-    def _is_paper(self) -> bool:
-        return self.dynamics == "paper"
-
-    @property
-    def frame_skip(self) -> int:
-        """Physics steps per environment step."""
-        return 1 if self._is_paper else 5
+    def fixed_fields(self) -> tuple[str, ...]:  # type: ignore[override] # a constant of the preset
+        """The levers of the closed-form centre of mass depend on these."""
+        return ("body_mass", "body_ipos", "body_pos") if self._is_paper else ()
 
     def model(self) -> mujoco.MjModel:
         """The stock model, which has the paper's masses, gears, friction and control range."""
@@ -66,46 +50,21 @@ class HalfCheetah:
         """The kinematic chain, for the centre of mass."""
         return PlanarChain.from_model(self.model())
 
-    def start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """The rest position with noise."""
-        if self._is_paper:
-            return (
-                model.qpos0 + 0.01 * rng.standard_normal(model.nq),
-                0.1 * rng.standard_normal(model.nv),
-            )
-        return (
-            model.qpos0 + rng.uniform(-0.1, 0.1, model.nq),
-            0.1 * rng.standard_normal(model.nv),
-        )
-
     def sense(self, batch: Batch) -> CentreOfMass | None:
         """The centre of mass in the `paper` preset."""
         if not self._is_paper:
             return None
         return self.chain.centre_of_mass(batch.bind("qpos"), batch.bind("qvel"))
 
-    def reference(self, batch: Batch) -> Floats:
-        """x before the step."""
-        x: Floats = batch.bind("qpos")[:, 0].copy()
-        return x
-
     def motion(self, batch: Batch, com: CentreOfMass | None, before: Floats, dt: float) -> Motion:
-        """Forward velocity as the preset defines it."""
-        x = batch.bind("qpos")[:, 0]
-        position = np.zeros((batch.nsim, 2))
-        position[:, 0] = x
-        return Motion((x - before) / dt if com is None else com.velocity[0], position)
-
-    def survival(self, batch: Batch, com: object) -> tuple[float, Mask]:
-        """No bonus; a half-cheetah never terminates."""
-        return 0.0, np.zeros(batch.nsim, dtype=bool)
+        motion = super().motion(batch, com, before, dt)
+        return motion if com is None else Motion(com.velocity[0], motion.position)
 
     def observe(self, batch: Batch, com: CentreOfMass | None) -> Floats:
         """Observations, (num, 20) or (num, 17)."""
-        qpos, qvel = batch.bind("qpos"), batch.bind("qvel")
         if com is None:
-            return np.concatenate([qpos[:, 1:], qvel], axis=1)
-        x, z = com.position
+            return super().observe(batch, com)
+        qpos, qvel, (x, z) = batch.bind("qpos"), batch.bind("qvel"), com.position
         return np.column_stack([qpos[:, 1:], qvel, x, np.zeros(batch.nsim), z])
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from functools import cached_property
+from typing import Any
 
 import gymnasium as gym
 import mujoco
@@ -10,64 +11,13 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
+from metarl.envs.model_variation import ModelVariation
 from metarl.envs.rendering import SceneRenderer
+from metarl.envs.robot import MAX_VELOCITY, Motion, Robot, is_stable
 from metarl.envs.task_rewards import TaskReward
 from metarl.envs.vector import NativeTaskFamily
 from metarl.envs.world import Floats, Frame, Mask
 from metarl.threads import processors
-
-# m/s and rad/s. Joints reach 36 under random bang-bang control. Beyond this limit MuJoCo's solver
-# has diverged, and the state would no longer be finite after a few more steps.
-MAX_VELOCITY = 1000.0
-
-Sensors = TypeVar("Sensors")
-
-
-class Motion(NamedTuple):
-    """The motion of a step: forward velocity (num,), m/s, and position (num, 2), m."""
-
-    velocity: Floats
-    position: Floats
-
-
-class Robot(Protocol[Sensors]):
-    """A robot: its model, sensors, observations and the rewards that do not depend on the task."""
-
-    @property
-    def frame_skip(self) -> int:
-        """Physics steps per environment step."""
-
-    @property
-    def stage(self) -> mujoco.mjtStage:
-        """The stages that MuJoCo computes at the new state, after the last physics step."""
-
-    @property
-    def control_cost(self) -> float:
-        """The weight of ‖a‖² in the reward."""
-
-    def model(self) -> mujoco.MjModel:
-        """Compile the model."""
-
-    def start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """Sample the initial qpos (nq,) and qvel (nv,)."""
-
-    def reference(self, batch: Batch) -> Floats:
-        """The state before a step that `motion` needs: a copy (num, ·), not a view."""
-
-    def sense(self, batch: Batch) -> Sensors:
-        """Quantities of the new state that the methods below share, computed once per step."""
-
-    def motion(self, batch: Batch, sensors: Sensors, before: Floats, dt: float) -> Motion:
-        """The motion since `before`, which `reference` returned."""
-
-    def survival(self, batch: Batch, sensors: Sensors) -> tuple[Floats | float, Mask]:
-        """The survival bonus after contact costs (num,), and terminated (num,).
-
-        A robot that can terminate must do so where `is_stable` is false.
-        """
-
-    def observe(self, batch: Batch, sensors: Sensors) -> Floats:
-        """Observations, a new array (num, S)."""
 
 
 class CachedBatch(Batch):  # type: ignore[misc] # mujoco has no types
@@ -84,33 +34,26 @@ class CachedBatch(Batch):  # type: ignore[misc] # mujoco has no types
         return self._views[name]
 
 
-def is_stable(batch: Batch) -> Mask:
-    """Whether the velocities of each simulation are finite and below `MAX_VELOCITY`, (num,)."""
-    qvel = batch.bind("qvel")
-    if qvel.max() < MAX_VELOCITY and qvel.min() > -MAX_VELOCITY:  # false if any is NaN
-        return np.ones(len(qvel), dtype=bool)
-    stable: Mask = (np.abs(qvel) < MAX_VELOCITY).all(axis=1)
-    return stable
-
-
 class MujocoWorld:
     """Simulations of a robot; see `metarl.envs.world.World`.
 
     Actions are clipped to [−1, 1] and applied to the actuators:
 
         reward = task reward + survival bonus − control_cost · ‖clipped action‖²
+
+    With a `variation`, a task (T,) holds the parameters of the reward, then those of the model.
     """
 
-    def __init__(
-        self, robot: Robot[Any], task_reward: TaskReward, num: int, num_threads: int
-    ) -> None:
-        self.robot = robot
-        self.task_reward = task_reward
+    def __init__(self, family: "MujocoFamily", num: int, num_threads: int) -> None:
+        self.family = family
+        self.robot = robot = family.robot
         model = robot.model()
         # MuJoCo would silently reset an unstable simulation to qpos0; `step` reports it instead
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self.batch = CachedBatch(model, num, num_threads)
-        self.tasks: Floats = np.zeros((num, task_reward.task_size))
+        self.tasks: Floats = np.zeros((num, family.task_size))
+        # the parameters that each simulation's model has; NaN differs from any
+        self._model_params: Floats = np.full_like(self.family.model_params(self.tasks), np.nan)
         self.dt = model.opt.timestep * robot.frame_skip
         self.fps = round(1.0 / self.dt)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (model.nu,), np.float32)
@@ -126,6 +69,8 @@ class MujocoWorld:
 
     def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
         """Set the selected simulations to initial states that the robot samples."""
+        if self.family.variation is not None:
+            self._update_models(selected, self.family.variation)
         self.batch.reset(selected, stage=mujoco.mjtStage.mjSTAGE_NONE)
         qpos, qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
         for index in np.flatnonzero(selected):
@@ -133,6 +78,22 @@ class MujocoWorld:
         self.batch.forward(selected)
         self._sensors = self.robot.sense(self.batch)
         self._unstable[selected] = False
+
+    def _update_models(self, selected: Mask, variation: ModelVariation) -> None:
+        """Write the model fields of the selected simulations whose task has changed."""
+        params = self.family.model_params(self.tasks)
+        changed = selected & (self._model_params != params).any(axis=1)
+        if not changed.any():
+            return
+        self._model_params[changed] = params[changed]
+        for name, values in variation.fields(self.batch.model, params[changed]).items():
+            if name in self.robot.fixed_fields:
+                message = f"{name} cannot vary: constants of {self.robot} depend on it"
+                raise ValueError(message)
+            # `expand` gives every simulation a copy of the field at the first call
+            self.batch.expand(name)[changed] = values
+        if variation.set_const:
+            self.batch.set_const(changed)
 
     def advance(self, active: Mask) -> Motion:
         """Simulate one environment step, without reward."""
@@ -155,8 +116,9 @@ class MujocoWorld:
         survival, terminated = self.robot.survival(self.batch, self._sensors)
         # in the precision of the actions, as gymnasium does: rewards are equal to the bit
         cost = self.robot.control_cost * np.square(clipped).sum(axis=-1)
-        progress = self.task_reward.reward(self.tasks, motion.velocity, motion.position)
-        rewards = progress + survival - cost
+        params = self.family.reward_params(self.tasks)
+        task_rewards = self.family.task_reward.reward(params, motion.velocity, motion.position)
+        rewards = task_rewards + survival - cost
         self._unstable = ~(is_stable(self.batch) & np.isfinite(rewards))
         if self._unstable.any():
             self._check_terminated(terminated)
@@ -167,7 +129,7 @@ class MujocoWorld:
         for index in np.flatnonzero(self._unstable & ~terminated):
             raise FloatingPointError(
                 f"the simulation of sub-environment {index} of {len(terminated)} became unstable "
-                f"on the task '{self.task_reward.describe(self.tasks[index])}' at "
+                f"on the task '{self.family.describe(self.tasks[index])}' at "
                 f"{self.batch.bind('time')[index].item():.2f} s of its episode: a velocity is not "
                 f"finite or exceeds {MAX_VELOCITY:.0f} m/s or rad/s; lower the policy's step size"
             )
@@ -185,8 +147,8 @@ class MujocoWorld:
             self._renderer = SceneRenderer(self.batch.model)
         data = self.batch.get_data(index)
         task = self.tasks[index]
-        caption = self.task_reward.describe(task)
-        return self._renderer.render(data, self.task_reward.marker, task, caption)
+        caption = self.family.describe(task)
+        return self._renderer.render(data, self.family.task_reward.marker, task, caption)
 
     def close(self) -> None:
         """Release the renderer's graphics context."""
@@ -204,12 +166,14 @@ class MujocoFamily(NativeTaskFamily):
         task_reward: the tasks and the reward that depends on them.
         horizon: H.
         num_threads: threads of the physics; 0 uses all processors of this process.
+        variation: how the model differs by task, if it does.
     """
 
     robot: Robot[Any]
     task_reward: TaskReward
     horizon: int = 200
     num_threads: int = 0
+    variation: ModelVariation | None = None
 
     def __post_init__(self) -> None:
         self.check_horizon()
@@ -218,8 +182,20 @@ class MujocoFamily(NativeTaskFamily):
 
     @property
     def task_size(self) -> int:
-        """T."""
-        return self.task_reward.task_size
+        size = 0 if self.variation is None else self.variation.size(self._model)
+        return self.task_reward.task_size + size
+
+    @cached_property
+    def _model(self) -> mujoco.MjModel:
+        return self.robot.model()
+
+    def reward_params(self, tasks: Floats) -> Floats:
+        """The part (..., R) of tasks (..., T) that the reward depends on."""
+        return tasks[..., : self.task_reward.task_size]
+
+    def model_params(self, tasks: Floats) -> Floats:
+        """The part (..., V) of tasks (..., T) that the model depends on."""
+        return tasks[..., self.task_reward.task_size :]
 
     @property
     def releases_gil(self) -> bool:
@@ -230,11 +206,17 @@ class MujocoFamily(NativeTaskFamily):
         return self.num_threads == 0
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
-        return self.task_reward.sample(rng, num_tasks)
+        tasks = self.task_reward.sample(rng, num_tasks)
+        if self.variation is None:
+            return tasks
+        return np.hstack([tasks, self.variation.sample(self._model, rng, num_tasks)])
 
     def describe(self, task: Floats) -> str:
-        return self.task_reward.describe(task)
+        goal = self.task_reward.describe(self.reward_params(task))
+        if self.variation is None:
+            return goal
+        return f"{goal}, {self.variation.describe(self.model_params(task))}"
 
     def world(self, num: int, num_threads: int = 0) -> MujocoWorld:
         threads = num_threads or self.num_threads or processors()
-        return MujocoWorld(self.robot, self.task_reward, num, threads)
+        return MujocoWorld(self, num, threads)

@@ -92,10 +92,10 @@ class SceneRenderer:
             data: the state; derived fields are computed here.
             marker: the kind of marker.
             task: (T,).
-            caption: the task in caption.
+            caption: the task in words.
         """
         mujoco.mj_forward(self._model, data)
-        body = data.body("torso").xpos
+        body = data.xpos[1]  # body 0 is the world
         self._camera.lookat[:] = (body[0], body[1], 0.4)
         self._renderer.update_scene(data, self._camera)
         if marker == "goal":
@@ -107,7 +107,7 @@ class SceneRenderer:
         else:
             side = body[1] + 0.8
             self._pole((0.0, side), START_COLOUR, "start")
-            ahead = task[0] * data.time - body[0]
+            ahead = 0.0 if marker == "none" else task[0] * data.time - body[0]
             if marker == "arrow":
                 self._arrow(np.array([body[0], side, 1.6]), task[0], caption)
             elif abs(ahead) < VIEW_HALF_WIDTH:

@@ -7,7 +7,7 @@ import numpy as np
 
 from metarl.envs.world import Floats
 
-Marker = Literal["pace", "arrow", "goal"]
+Marker = Literal["pace", "arrow", "goal", "none"]
 
 
 class TaskReward(Protocol):
@@ -76,6 +76,23 @@ class TargetDirection:
 
     def reward(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
         return tasks[:, 0] * velocity
+
+
+@dataclass(frozen=True)
+class RunForward:
+    """Run forward as fast as possible, for families whose tasks differ in the dynamics only."""
+
+    task_size = 0
+    marker: Marker = "none"
+
+    def sample(self, rng: np.random.Generator, num_tasks: int) -> Floats:
+        return np.zeros((num_tasks, 0))
+
+    def describe(self, task: Floats) -> str:
+        return "run forward"
+
+    def reward(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
+        return velocity
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from hypothesis.extra.numpy import arrays
 import metarl.envs
 from metarl.envs.ant import Ant
 from metarl.envs.half_cheetah import HalfCheetah
-from metarl.envs.mujoco_world import MAX_VELOCITY
 from metarl.envs.planar import PlanarChain
+from metarl.envs.robot import MAX_VELOCITY
 
 GYMNASIUM_ASSETS = Path(gym.__file__).parent / "envs" / "mujoco" / "assets"
 
