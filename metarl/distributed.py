@@ -1,8 +1,8 @@
-"""Several processes that share the tasks of every meta-batch, started by torchrun.
+"""Data parallelism over the tasks of a meta-batch, for processes started by torchrun.
 
-Every process holds the same θ. Each samples and differentiates its own share of the tasks; what is
-summed over tasks is summed over processes, and so all of them take the very same outer step.
-Started any other way there is one process, and everything here does nothing.
+Every process holds the same θ, and samples and differentiates its shard of the tasks. Sums over
+tasks are all-reduced, so that all processes take the same outer step. Without torchrun there is one
+process, and the functions here do nothing.
 """
 
 import os
@@ -23,34 +23,33 @@ from metarl.threads import processors, under_torchrun
 
 Value = TypeVar("Value")
 
-TIMEOUT = timedelta(minutes=30)  # as long as the first process may evaluate, and the others wait
+TIMEOUT = timedelta(minutes=30)  # the others wait while rank 0 evaluates
 
-_waited: list[float] = []
+_waiting_times: list[float] = []
 
 
 def restarted() -> bool:
-    """Whether torchrun started the processes anew after one of them had failed."""
+    """Whether torchrun restarted the processes after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the other processes, where torchrun started several.
+    """Initialise torch.distributed if torchrun started this process.
 
-    The processes of a machine divide its processors among them: torch and the physics of each take
-    no more threads than their share.
+    The processors of a machine are divided among its processes; see `metarl.threads.processors`.
     """
     if not under_torchrun():
         yield
         return
-    # after a restart torchrun's store still holds where the processes before it listened: names of
-    # its own keep every generation from calling the dead
-    store, number, processes = next(rendezvous("env://", timeout=TIMEOUT))
+    # after a restart, torchrun's store still holds the addresses of the failed processes: a prefix
+    # for each generation keeps this one from connecting to them
+    store, process_rank, num_processes = next(rendezvous("env://", timeout=TIMEOUT))
     generation = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    dist.init_process_group(  # gloo, and nccl for tensors on a GPU
+    dist.init_process_group(  # gloo for CPU tensors, nccl for GPU tensors
         store=PrefixStore(f"metarl-{generation}", store),
-        rank=number,
-        world_size=processes,
+        rank=process_rank,
+        world_size=num_processes,
         timeout=TIMEOUT,
     )
     torch.set_num_threads(processors())
@@ -61,20 +60,17 @@ def process_group() -> Iterator[None]:
 
 
 def rank() -> int:
-    """This process's number; 0 is the one that writes."""
+    """Rank of this process; 0 without torchrun."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Number of processes; 1 without torchrun."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def shard(num_tasks: int) -> slice:
-    """Which tasks of a meta-batch are this process's.
-
-    Every process has one at least, if there are enough.
-    """
+    """This process's tasks of a meta-batch; at least one if there are enough."""
     return slice(
         num_tasks * rank() // world_size(),
         num_tasks * (rank() + 1) // world_size(),
@@ -82,11 +78,11 @@ def shard(num_tasks: int) -> slice:
 
 
 def mean_over_tasks(total: Tensor, num_tasks: int) -> Tensor:
-    """The mean over the tasks of all processes, the same in each.
+    """The mean over the tasks of all processes (all-reduce).
 
     Args:
         total: the sum over this process's tasks, of any shape.
-        num_tasks: how many these are.
+        num_tasks: number of this process's tasks.
 
     Raises:
         ProcessLost: if another process died.
@@ -97,19 +93,19 @@ def mean_over_tasks(total: Tensor, num_tasks: int) -> Tensor:
     started = time.perf_counter()
     with _reporting_loss():
         dist.all_reduce(summed)
-    _waited.append(time.perf_counter() - started)
+    _waiting_times.append(time.perf_counter() - started)
     return (summed[:-1] / summed[-1]).view(total.shape)
 
 
 def seconds_waited() -> float:
-    """How long this process waited for the others in `mean_over_tasks` since it was last asked."""
-    seconds = sum(_waited)
-    _waited.clear()
+    """Seconds spent in the all-reduce of `mean_over_tasks` since the last call."""
+    seconds = sum(_waiting_times)
+    _waiting_times.clear()
     return seconds
 
 
 def broadcast(value: Value | None) -> Value:
-    """The first process's value, in all of them.
+    """The value of rank 0, in all processes.
 
     Raises:
         ProcessLost: if another process died.
@@ -126,7 +122,7 @@ def broadcast(value: Value | None) -> Value:
 def _reporting_loss() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # how gloo and nccl report a closed connection
+    except RuntimeError as error:  # gloo and nccl raise it for a closed connection
         first_line = str(error).splitlines()[0]
         raise ProcessLost(
             f"process {rank()} lost its connection to another: {first_line}"

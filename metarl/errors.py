@@ -1,31 +1,31 @@
-"""Mistakes of the user's, as opposed to bugs of ours."""
+"""Exceptions whose messages are meant for users; all others are bugs."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something that the user can mend. The message is for them: what is wrong, and what to do.
+    """An error that the user can fix; the message names the problem and the fix.
 
     The command line prints it without a traceback and exits with status 2.
     """
 
 
 class StorageError(Exception):
-    """A run's directory could not be written to: a full disk, or a directory that went away.
+    """A run directory cannot be written: the disk is full, or the directory was deleted.
 
     The command line prints it without a traceback and exits with status 1.
     """
 
 
 class ProcessLost(Exception):
-    """Another process that shares this training died, so that this one cannot go on.
+    """Another process of a distributed training died, so that this one cannot continue.
 
     The command line prints it without a traceback and exits with status 1.
     """
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)`, or nothing where no known word is near."""
+    """` (did you mean 'x'?)` for the known word most similar to `word`, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,7 +1,7 @@
-"""The inner loop of MAML: a few gradient steps as a differentiable function of where they start.
+"""The inner loop of MAML: gradient steps as a differentiable function of the initial parameters.
 
-This is the one thing that reinforcement learning, regression and classification share, so it knows
-of none of them: a loss, parameters, and the data of each step go in, adapted parameters come out.
+It is shared by reinforcement learning, regression and classification, and independent of all: a
+loss, parameters and the data of each step go in, adapted parameters come out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,35 +28,35 @@ def adapt(
 ) -> Params:
     """Take one gradient step on each batch: θ ← θ − α ∇θ loss(θ, batch).
 
-    Finn et al. (2017), equation 1. The result is differentiable with respect to `params` and to
-    `step_sizes`, through any of torch's ways: `torch.func.grad`, `jvp`, `vmap` over tasks, or
-    `backward`.
+    Finn et al. (2017), equation 1. The result is differentiable with respect to `params` and
+    `step_sizes`, by `torch.func.grad`, `jvp`, `vmap` over tasks, or `backward`.
 
-    Written for one task. For many put `torch.func.vmap` around it; or stack their parameters, and
-    give a loss that sums over tasks: its gradient is then that of each task for itself.
+    This function adapts to one task. For many tasks, apply `torch.func.vmap` to it; or stack the
+    parameters and sum the loss over tasks: the gradient of the sum with respect to the stacked
+    parameters is the stacked gradient of each task.
 
     Args:
         loss: a scalar function of the parameters and of one batch.
-        params: the parameters θ from which adaptation starts, or a module that has them. They are
-            not modified. The loss is given a dictionary of them in either case, and a module's
-            outputs with these are `torch.func.functional_call(module, params, inputs)`.
-        batches: the data of each step, in order; its length is the number of steps. Repeat the
+        params: the initial parameters θ, or a module that holds them. They are not modified. The
+            loss receives a dictionary in both cases; the outputs of a module with these parameters
+            are `torch.func.functional_call(module, params, inputs)`.
+        batches: the data of each step, in order; their number is the number of steps. Repeat the
             support set for several steps on the same data.
-        step_sizes: α. One number or tensor for all steps, or a mapping from parameter names for
-            step sizes of their own (Meta-SGD, Li et al. 2017), or a sequence with one of these a
-            step. Parameters that a mapping leaves out stay as they are.
-        first_order: treat the gradients as constants, so that derivatives of the result ignore
-            how they depend on θ (FOMAML, section 5.2 of the paper). The result is the same.
-        gradient: what makes a gradient function of a scalar one. `torch.func.grad` works within
-            torch's other transforms; `reverse` is faster where there are none.
+        step_sizes: α. A number or tensor for all steps; a mapping from parameter names to step
+            sizes (Meta-SGD, Li et al. 2017); or a sequence of these, one for each step. Parameters
+            that a mapping omits are not adapted.
+        first_order: treat the gradients as constants (FOMAML, section 5.2 of the paper). This
+            changes derivatives of the result, not the result.
+        gradient: transforms a scalar function into its gradient function. `torch.func.grad`
+            composes with torch's other transforms; `reverse` is faster without them.
 
     Returns:
         The adapted parameters θ', a new dictionary.
 
     Raises:
-        ValueError: if there is one step size a step, but not as many as batches.
-        KeyError: if a mapping of step sizes names a parameter that does not exist.
-        TypeError: if `params` are neither a dictionary of tensors nor a module.
+        ValueError: if `step_sizes` is a sequence of another length than `batches`.
+        KeyError: if a mapping of step sizes names an unknown parameter.
+        TypeError: if `params` is neither a dictionary of tensors nor a module.
 
     Example:
         >>> import torch
@@ -92,11 +92,11 @@ def _dictionary(params: Mapping[str, Tensor] | torch.nn.Module) -> Params:
 
 
 def reverse(function: Scalar) -> Callable[[Params], Params]:
-    """The gradient of a scalar function of parameters by plain reverse mode, without transforms.
+    """The gradient function of a scalar function by `torch.autograd.grad`.
 
-    Under stacked tasks it takes a quarter off the time of small networks. It keeps the graph for a
-    second derivative only where somebody asks for one: where one of these parameters requires
-    gradients, however many others may that the function has from elsewhere.
+    For stacked tasks and small networks it takes three quarters of the time of `torch.func.grad`.
+    The graph for second derivatives is kept only if one of the parameters requires gradients;
+    other tensors that the function refers to are ignored.
     """
 
     def gradient(params: Params) -> Params:
@@ -128,8 +128,9 @@ def _step(
     if unknown := rates.keys() - params.keys():
         raise KeyError(f"step sizes are given for unknown parameters: {', '.join(sorted(unknown))}")
     adapted = {name: params[name] for name in rates}
-    # gradients with respect to what moves only: a head adapted alone costs what a head costs
-    slope = gradient(lambda moving: loss({**params, **moving}, batch))(adapted)
-    if first_order:
-        slope = {name: value.detach() for name, value in slope.items()}
-    return {**params, **{name: adapted[name] - rates[name] * slope[name] for name in rates}}
+    # only parameters that adapt are differentiated, so that adapting the head costs no more than
+    # backpropagation through the head
+    grads = gradient(lambda adapting: loss({**params, **adapting}, batch))(adapted)
+    if first_order:  # ∂θ'/∂θ is then I instead of I − α ∇²L
+        grads = {name: value.detach() for name, value in grads.items()}
+    return {**params, **{name: adapted[name] - rates[name] * grads[name] for name in rates}}

@@ -1,9 +1,8 @@
-"""Where and by what sampling and learning are computed: devices, threads, and chunks of tasks.
+"""Devices, threads, and chunks of tasks.
 
-Sampling is always on the processor, beside the physics. Tasks are differentiated a few at a time,
-because what a few tasks compute stays in the processor's cache. They are sampled and differentiated
-on every processor at once, a chunk each, because the operations of a chunk are too small to be
-divided.
+Sampling runs on the CPU, like the physics. Tasks are differentiated in chunks of a few tasks, whose
+intermediate values fit into the CPU cache. Chunks are distributed over one thread per processor,
+because the operations of a single chunk are too small to be parallelised.
 """
 
 import ctypes
@@ -24,38 +23,38 @@ from metarl.threads import limit_to_one_thread, processors
 Tree = TypeVar("Tree")
 Result = TypeVar("Result")
 CPU = torch.device("cpu")
-TRIM, MAP = -1, -3  # glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def device_for(setting: Device) -> torch.device:
-    """The device that a config asks for; `auto` is a GPU where there is one.
+    """The device for a config's `device`; `auto` selects a GPU if one is available.
 
-    Under torchrun each process takes the GPU with its own number on the machine.
+    Under torchrun each process uses the GPU of its local rank.
 
     Raises:
-        UserError: if a GPU is asked for and there is none.
+        UserError: if `cuda` is requested and not available.
     """
     if setting == "cpu" or (setting == "auto" and not torch.cuda.is_available()):
         return CPU
     if not torch.cuda.is_available():
-        raise UserError("device: cuda is asked for, but torch sees no GPU; use device=auto or cpu")
+        raise UserError("device: cuda is not available to torch; use device=auto or device=cpu")
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
 def move(tree: Tree, device: torch.device) -> Tree:
-    """The same tensors, in the same structure, on a device."""
+    """Move all tensors of a pytree to a device."""
     moved: Tree = pytree.tree_map_only(torch.Tensor, lambda leaf: leaf.to(device), tree)
     return moved
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep torch to one thread; a decorator as well.
+    """Limit torch to one thread; also a decorator.
 
-    Sums are then rounded alike, however many processors there are. And small operations gain
-    nothing from other threads, which go on spinning for a while after each of them, on the
-    processors that the physics, or other small operations, want.
+    The rounding of sums then does not depend on the number of processors. Small operations gain
+    nothing from further threads, which busy-wait after each operation and block processors that
+    the physics or other chunks need.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -66,24 +65,24 @@ def one_thread() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Keep what is freed in the process, where the C library is glibc; for a process of our own.
+    """Let glibc keep freed memory; for processes of the command line, since it is process-wide.
 
-    By default it gives large blocks back to the system, and every iteration pages the same
-    activations in anew: a third of the time where hundreds of images are embedded at once.
+    By default glibc returns large blocks to the system, so that every iteration page-faults the
+    same activations in again: a third of the time when hundreds of images are embedded.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        libc.mallopt(MAP, 2**25)  # bytes, the most that it takes
-        libc.mallopt(TRIM, 2**31 - 1)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # bytes, the maximum of mallopt
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def map_chunks(function: Callable[[slice], Result], num_tasks: int, size: int) -> list[Result]:
-    """The results of a function of some tasks, in order.
+    """Apply a function to chunks of tasks; results are in the order of tasks.
 
     Args:
-        function: called with a slice of the tasks, from several threads.
-        num_tasks: how many tasks there are.
-        size: how many of them a chunk has.
+        function: called with slices of the tasks, in several threads.
+        num_tasks: N.
+        size: number of tasks of a chunk.
     """
     chunks = [slice(start, start + size) for start in range(0, num_tasks, size)]
     if len(chunks) == 1 or processors() == 1:
@@ -94,11 +93,11 @@ def map_chunks(function: Callable[[slice], Result], num_tasks: int, size: int) -
 
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    """Threads that stay, and with them the memory that they have at hand."""
-    return ThreadPoolExecutor(count, initializer=_alone)
+    # cached, because threads that persist reuse their memory arenas
+    return ThreadPoolExecutor(count, initializer=_init_worker)
 
 
-def _alone() -> None:
-    """Torch's own threads, and the physics', would compete for the processors."""
+def _init_worker() -> None:
+    # threads of torch and of the physics would compete with the other workers for processors
     torch.set_num_threads(1)
     limit_to_one_thread()

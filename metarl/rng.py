@@ -1,23 +1,21 @@
-"""Every random draw comes from a generator that is derived from what it is for.
+"""Random generators, derived from the purpose of the draws.
 
-A stream is named by the run's seed, the role that the draws play, the iteration, and the task.
-Nothing else enters: not the global state, not the order of calls, not the number of threads or
-processes. So a resumed run continues exactly, and a new consumer disturbs nobody else's stream.
+A stream is identified by the run's seed, the role of the draws, the iteration, and the task. It
+does not depend on a global state, on the order of calls, or on the number of threads or processes.
+Hence a resumed run continues exactly, and a new consumer does not change existing streams.
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import torch
+import torch
 
 
 class RngKey(NamedTuple):
-    """Where a stream stands among all of a run: its seed, and the indices that lead to it.
+    """A position in the tree of random streams, similar to the keys of jax.
 
     key = RngKey(seed).fold_in(iteration)
     key.fold_in(inner_step).rng("trajectories", task)
@@ -27,7 +25,7 @@ class RngKey(NamedTuple):
     indices: tuple[int, ...] = ()
 
     def fold_in(self, *indices: int) -> RngKey:
-        """The key of a part: of an iteration, of an inner step."""
+        """The key of a subtree, such as an iteration or an inner step."""
         return RngKey(self.seed, self.indices + indices)
 
     def rng(self, role: str, *indices: int) -> np.random.Generator:
@@ -40,19 +38,17 @@ def make_rng(seed: int, role: str, *indices: int) -> np.random.Generator:
 
     Args:
         seed: the run's seed, not negative.
-        role: what the draws are for, in a word.
-        indices: what tells streams of one role apart: iteration, inner step, task.
+        role: name of the purpose of the draws.
+        indices: distinguish streams of one role: iteration, inner step, task.
     """
-    # the role's name is hashed by content: Python's own hash() differs from run to run
-    # and indices are counted, because SeedSequence takes [a, 0] and [a] for the same
+    # crc32, because Python's hash() of a string differs between processes;
+    # the number of indices, because SeedSequence treats [a, 0] and [a] as equal
     words = [seed, zlib.crc32(role.encode()), len(indices), *indices]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
 def make_torch_rng(seed: int, role: str, *indices: int) -> torch.Generator:
-    """The same as `make_rng`, for torch."""
-    import torch
-
+    """Like `make_rng`, for torch."""
     generator = torch.Generator()
     generator.manual_seed(int(make_rng(seed, role, *indices).integers(2**63)))
     return generator

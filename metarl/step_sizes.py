@@ -1,8 +1,7 @@
-"""Step sizes of the inner loop: given, or learned with θ, in every domain.
+"""Step sizes α of the inner loop: constants, or learned with θ (Meta-SGD, LSLR).
 
-Meta-parameters are what the outer step changes: θ and, where they are learned, the step sizes α.
-They are one dictionary of tensors, as the outer step wants it; this module alone knows which of
-them are which.
+The meta-parameters are all parameters that the outer step changes: θ and, if learned, α. They are
+one dictionary of tensors, in which the names of step sizes begin with `PREFIX`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,31 +13,31 @@ from metarl.config.sections import InnerSection
 from metarl.context import CONTEXT
 from metarl.params import Params
 
-PREFIX = "step_size."  # what the names of learned step sizes begin with
+PREFIX = "step_size."
 
 StepSizes = Mapping[str, float | Tensor]
 
 
 def meta_parameters(settings: InnerSection, theta: Params, head: Sequence[str]) -> Params:
-    """θ, and the α that are learned with it: as large as they are given, at first.
+    """θ and the learned α, which are initialised to `inner.step_size`.
 
     Args:
-        settings: of the inner loop.
+        settings: settings of the inner loop.
         theta: θ.
         head: the names of the last layer's parameters.
     """
     if settings.learned_step_sizes == "none":
         return theta
     alpha: Params = {}
-    for name in _adapted(settings, theta, head):
-        one_each = settings.learned_step_sizes == "meta_sgd"
-        shape = theta[name].shape if one_each else (settings.steps,)
+    for name in _adapted_names(settings, theta, head):
+        meta_sgd = settings.learned_step_sizes == "meta_sgd"
+        shape = theta[name].shape if meta_sgd else (settings.steps,)
         alpha[PREFIX + name] = torch.full(shape, settings.step_size)
     return theta | alpha
 
 
 def split(meta: Mapping[str, Tensor]) -> tuple[Params, Params]:
-    """θ and the learned α, each by the names of θ's parameters."""
+    """θ and the learned α, both keyed by the names of θ's parameters."""
     theta = {name: leaf for name, leaf in meta.items() if not name.startswith(PREFIX)}
     alpha = {
         name.removeprefix(PREFIX): leaf for name, leaf in meta.items() if name.startswith(PREFIX)
@@ -47,40 +46,40 @@ def split(meta: Mapping[str, Tensor]) -> tuple[Params, Params]:
 
 
 def initial_params(meta: Mapping[str, Tensor]) -> Params:
-    """Where the adaptation of every task starts: θ, with a context of zeros where there is one."""
+    """The parameters that adaptation starts from: θ, with the context (if any) set to zeros."""
     theta, _ = split(meta)
     if CONTEXT not in theta:
         return theta
-    # zeros of zero slope, so that no outer step moves them; as a product, and not as constants,
-    # because an inner step is differentiated only where what moves requires gradients
+    # a product with zero: its derivative is zero, so that the outer step never changes the context,
+    # but it requires gradients, so that the inner step is differentiated
     return theta | {CONTEXT: 0.0 * theta[CONTEXT]}
 
 
 def step_sizes(
-    settings: InnerSection, meta: Mapping[str, Tensor], head: Sequence[str], given: Sequence[float]
+    settings: InnerSection, meta: Mapping[str, Tensor], head: Sequence[str], sizes: Sequence[float]
 ) -> list[StepSizes]:
     """α of each step, for every parameter that adapts.
 
     Args:
-        settings: of the inner loop.
+        settings: settings of the inner loop.
         meta: the meta-parameters.
         head: the names of the last layer's parameters.
-        given: one number a step. Where there are learned ones they take its place; where more steps
-            are taken than were learned, the last is repeated.
+        sizes: one number for each step. Learned step sizes take precedence; for additional steps
+            the last learned one is repeated.
     """
     theta, alpha = split(meta)
-    if not alpha:  # given, or the meta-parameters of a method that learns none
-        return [dict.fromkeys(_adapted(settings, theta, head), size) for size in given]
+    if not alpha:  # also for parameters of a method that does not learn step sizes
+        return [dict.fromkeys(_adapted_names(settings, theta, head), size) for size in sizes]
     if settings.learned_step_sizes == "meta_sgd":
-        return [alpha] * len(given)
+        return [alpha] * len(sizes)
     last = settings.steps - 1
     return [
-        {name: size[min(step, last)] for name, size in alpha.items()} for step in range(len(given))
+        {name: size[min(step, last)] for name, size in alpha.items()} for step in range(len(sizes))
     ]
 
 
 def mean_step_sizes(sizes: Sequence[StepSizes]) -> tuple[float, ...]:
-    """Of each step, the mean over all parameters that adapt; one given for all as it is."""
+    """The mean step size of each step, over all parameters that adapt."""
 
     def mean(step: StepSizes) -> float:
         learned = [size.reshape(-1) for size in step.values() if isinstance(size, Tensor)]
@@ -89,7 +88,7 @@ def mean_step_sizes(sizes: Sequence[StepSizes]) -> tuple[float, ...]:
     return tuple(map(mean, sizes))
 
 
-def _adapted(settings: InnerSection, theta: Params, head: Sequence[str]) -> list[str]:
+def _adapted_names(settings: InnerSection, theta: Params, head: Sequence[str]) -> list[str]:
     if CONTEXT in theta:
         return [CONTEXT]
     return list(head) if settings.adapt == "head" else list(theta)

@@ -1,38 +1,38 @@
-"""Which share of the machine is this process's."""
+"""The processors that this process may use."""
 
 import os
 import threading
 
 from metarl.errors import UserError
 
-# how many threads a process may keep busy, whatever there are; for those that are started together
+# upper limit of busy threads, for processes that share a machine
 THREADS_VARIABLE = "METARL_THREADS"
 _this_thread = threading.local()
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun (or torch.distributed.run) started this process."""
+    """Whether torchrun (`torch.distributed.run`) started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes and speaks, of those that torchrun started."""
+    """Whether this process writes files and prints: rank 0, or a process without torchrun."""
     return not under_torchrun() or os.environ["RANK"] == "0"
 
 
 def limit_to_one_thread() -> None:
-    """Leave this thread one processor: others beside it have the rest."""
-    _this_thread.alone = True
+    """Make `processors` return 1 in this thread, for a worker of a thread pool."""
+    _this_thread.limited = True
 
 
 def processors() -> int:
-    """How many threads this process may keep busy, or this thread if it has taken one.
+    """Number of threads that this process may keep busy.
 
-    The processors, divided among those that torchrun started beside it, but no more than the
-    environment variable METARL_THREADS says.
+    The available processors, divided among the local processes of torchrun, and at most
+    METARL_THREADS; 1 in a thread that called `limit_to_one_thread`.
 
     Raises:
-        UserError: if that is no such number.
+        UserError: if METARL_THREADS is not a positive integer.
     """
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         available = len(os.sched_getaffinity(0))
@@ -42,4 +42,4 @@ def processors() -> int:
     limit = os.environ.get(THREADS_VARIABLE, str(share))
     if not limit.isdecimal() or int(limit) < 1:
         raise UserError(f"{THREADS_VARIABLE} must be a whole number of at least 1, not {limit!r}")
-    return 1 if hasattr(_this_thread, "alone") else min(share, int(limit))
+    return 1 if hasattr(_this_thread, "limited") else min(share, int(limit))

@@ -185,7 +185,7 @@ def test_mistakes_on_the_command_line_are_answered_in_a_sentence(complaint, tmp_
     out = ["--out", str(tmp_path / "run")]
     if not torch.cuda.is_available():
         gpu = ["train", "quickstart", *out, "--set", "device=cuda"]
-        assert "torch sees no GPU" in complaint(*gpu)
+        assert "cuda is not available to torch" in complaint(*gpu)
     assert "did you mean 'step_size'" in complaint(
         "train", "quickstart", *out, "--set", "inner.step_sise=1"
     )

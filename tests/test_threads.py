@@ -20,11 +20,11 @@ def two_threads() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("config", "method", "asked"),
     [
-        ("sinusoid", "maml", "unseen"),
-        ("sinusoid", "pretrained", "unseen"),
-        ("sinusoid_reptile", "reptile", "unseen"),
-        ("sinusoid", "meta_lstm", "unseen"),
-        ("sinusoid_cavia", "cavia", "unseen"),
+        ("sinusoid", "maml", "evaluation_episodes"),
+        ("sinusoid", "pretrained", "evaluation_episodes"),
+        ("sinusoid_reptile", "reptile", "evaluation_episodes"),
+        ("sinusoid", "meta_lstm", "evaluation_episodes"),
+        ("sinusoid_cavia", "cavia", "evaluation_episodes"),
         ("point_navigation_cavia", "cavia", "test_tasks"),
         ("point_navigation_e_maml", "e_maml", "test_tasks"),
         ("point_navigation", "maml", "test_tasks"),

@@ -1,48 +1,45 @@
-"""Networks as stateless functions of a parameter dictionary, for one task or for many.
+"""Networks as pure functions of a parameter dictionary, for one task or for many.
 
-Every network serves one task or many. Where its parameters are stacked over tasks, (N, ...), so are
-its inputs, and each task has weights of its own: one call a layer for all of them.
+If the parameters are stacked over N tasks, (N, ...), so are the inputs, and every task has its own
+weights: each layer is one batched operation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+import torch
+from torch import Tensor
 
 from metarl.config.registry import Registry
 from metarl.params import Params
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
 NETWORKS = Registry(
-    "network", {"mlp": "metarl.networks.config:MLP", "conv4": "metarl.networks.config:Conv4"}
+    "network", {"mlp": "metarl.networks.mlp:MLP", "conv4": "metarl.networks.conv4:Conv4"}
 )
 
 
 class Network(Protocol):
-    """A section of the config that is a function of parameters; a file each."""
+    """A network architecture; its attributes are a section of the config."""
 
     @property
     def kind(self) -> str:
-        """Its name."""
+        """Name in the registry, or import string of a custom network."""
 
     @property
     def for_images(self) -> str | None:
-        """The setting, if any, because of which it serves images alone."""
+        """Name of the setting that restricts the network to images, or None."""
 
     def init(self, generator: torch.Generator, shape: tuple[int, ...], outputs: int) -> Params:
-        """Parameters to start from, not stacked, for inputs of a shape and O outputs."""
+        """Initial parameters (not stacked) for inputs of shape `shape` and O outputs."""
 
     def __call__(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """Outputs (N, M, O) for inputs (N, M, ...), with parameters stacked over N tasks."""
 
     def features(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """What the last layer sees, (N, M, F)."""
+        """The inputs of the last layer, (N, M, F)."""
 
     def head(self, params: Mapping[str, Tensor]) -> list[str]:
         """The names of the last layer's parameters."""
 
     def new_head(self, params: Params, outputs: int) -> Params:
-        """The same parameters, with a last layer of zeros and another number of outputs."""
+        """Replace the last layer by zeros, with another number of outputs."""

@@ -1,22 +1,22 @@
-"""A small convolutional network for policies that see images."""
+"""A small convolutional network for policies with image observations."""
 
 import torch
 from torch import Tensor, nn
 
 from metarl.networks.layers import ACTIVATIONS
 
-SMALL = 8  # pixels a side, above which images are halved
+MAX_SIDE = 8  # pixels; larger feature maps are halved again
 
 
 class CNN(nn.Module):
-    """Convolutions that halve an image until it is small, and then hidden layers.
+    """Strided convolutions until the feature map is small, followed by hidden layers.
 
     Args:
         inputs: (C, H, W).
         outputs: O.
-        filters: of the first convolution, and twice as many of the others.
+        filters: number of filters of the first convolution; the others have twice as many.
         hidden_sizes: widths of the hidden layers.
-        activation: `relu` or `tanh`, between all layers.
+        activation: `relu` or `tanh`, after every layer but the last.
         output_scale: factor on the last layer's weights.
     """
 
@@ -34,7 +34,7 @@ class CNN(nn.Module):
         self.activation = ACTIVATIONS[activation]
         convolutions = [nn.Conv2d(channels, filters, 3, padding=1)]
         channels = filters
-        while max(height, width) > SMALL or len(convolutions) < 2:
+        while max(height, width) > MAX_SIDE or len(convolutions) < 2:
             convolutions.append(nn.Conv2d(channels, 2 * filters, 3, stride=2, padding=1))
             channels, height, width = 2 * filters, (height + 1) // 2, (width + 1) // 2
         self.convolutions = nn.ModuleList(convolutions)

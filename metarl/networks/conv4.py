@@ -1,15 +1,15 @@
-"""The convolutional network of few-shot learning (Vinyals et al. 2016).
-
-Its settings are `metarl.networks.config.Conv4`.
-"""
+"""The convolutional network of few-shot learning (Vinyals et al. 2016)."""
 
 from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metarl.config.sections import PositiveInt
 from metarl.networks.layers import (
+    Layered,
     affine,
     init_norm,
     scale_and_shift,
@@ -21,6 +21,26 @@ from metarl.networks.normalisation import normalise, normalise_and_pool
 from metarl.params import Params
 
 BLOCKS = 4
+
+
+class Conv4(Layered):
+    """Four convolutional blocks, which halve the image by max-pooling or by a stride."""
+
+    kind: Literal["conv4"] = "conv4"
+    filters: PositiveInt = 64
+    pool: bool = False
+
+    for_images: ClassVar[str | None] = "kind"
+
+    def init(self, generator: torch.Generator, shape: tuple[int, ...], outputs: int) -> Params:
+        channels, height, width = shape
+        return init_conv4(generator, (channels, height, width), outputs, self.filters, self.pool)
+
+    def __call__(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        return conv4(params, inputs, self.pool)
+
+    def features(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        return conv4_features(params, inputs, self.pool)
 
 
 def init_conv4(
@@ -59,14 +79,14 @@ def init_conv4(
 def conv4(params: Mapping[str, Tensor], images: Tensor, pool: bool) -> Tensor:
     """The convolutional network of few-shot learning (Vinyals et al. 2016; Finn et al. 2017, 5.2).
 
-    Four blocks of a 3x3 convolution, batch normalisation and ReLU, and a linear layer. The
-    normalisation takes the statistics of this very batch, at test as well (transductive).
+    Four blocks of a 3x3 convolution, batch normalisation and ReLU, and a linear layer. Batch
+    statistics are used at test time as well (transductive).
 
     Args:
         params: as made by `init_conv4`; further entries are ignored.
         images: (M, C, H, W), or (N, M, C, H, W) where the parameters are stacked.
-        pool: halve the picture by 2x2 max-pooling in each block, and give all that remains to the
-            linear layer (MiniImagenet). Otherwise by a stride of 2, and the mean over what remains
+        pool: 2x2 max-pooling in each block, and a linear layer on the flattened image
+            (MiniImagenet); otherwise a stride of 2, and a linear layer on the mean over the image
             (Omniglot).
 
     Returns:
@@ -76,15 +96,15 @@ def conv4(params: Mapping[str, Tensor], images: Tensor, pool: bool) -> Tensor:
 
 
 def conv4_features(params: Mapping[str, Tensor], images: Tensor, pool: bool) -> Tensor:
-    """What the linear layer of `conv4` sees: (M, features), or (N, M, features)."""
+    """The inputs of the linear layer of `conv4`: (M, features), or (N, M, features)."""
     stacked = images.dim() == 5
     hidden = tasks_as_channels(images)
     for block in range(BLOCKS):
         kernel, (scale, shift) = params[f"weight{block}"], scale_and_shift(params, block)
-        if pool:  # channels that are scaled by less than zero change their sign right here
+        if pool:  # `normalise_and_pool` needs non-negative scales: change the sign of both factors
             sign = torch.where(scale < 0.0, -1.0, 1.0)
             kernel, scale = kernel * sign[..., None, None, None], scale * sign
-        # tasks side by side are groups of channels, each with kernels of its own
+        # stacked tasks are groups of channels, each with its own kernels
         hidden = F.conv2d(
             hidden,
             kernel.flatten(0, 1) if stacked else kernel,
@@ -92,7 +112,7 @@ def conv4_features(params: Mapping[str, Tensor], images: Tensor, pool: bool) -> 
             padding=1,
             groups=len(images) if stacked else 1,
         )
-        # pooled before the ReLU, with which the maximum commutes: there is less to rectify
+        # max(relu(x)) = relu(max(x)): pooling first leaves a quarter of the elements to rectify
         hidden = torch.relu((normalise_and_pool if pool else normalise)(hidden, scale, shift))
     if stacked:
         hidden = tasks_as_axis(hidden, images)

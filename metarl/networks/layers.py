@@ -1,4 +1,4 @@
-"""What layers have in common: initialisation, affine maps, tasks as groups of channels."""
+"""Building blocks of networks: initialisation, affine maps, tasks as groups of channels."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -6,13 +6,26 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from metarl.config.sections import Section
 from metarl.params import Params
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 
 
+class Layered(Section):
+    """A network with numbered layers, `weight0`, `bias0`, ...; the last one is linear."""
+
+    def head(self, params: Mapping[str, Tensor]) -> list[str]:
+        return head(params)
+
+    def new_head(self, params: Params, outputs: int) -> Params:
+        weight, bias = head(params)
+        zeros = params[weight].new_zeros
+        return params | {weight: zeros(len(params[weight]), outputs), bias: zeros(outputs)}
+
+
 def last_layer(layer: int) -> list[str]:
-    """The names of a network's last layer, of this number."""
+    """The names of the parameters of layer number `layer`."""
     return [f"weight{layer}", f"bias{layer}"]
 
 
@@ -21,21 +34,14 @@ def head(params: Mapping[str, Tensor]) -> list[str]:
     return last_layer(depth(params) - 1)
 
 
-def new_head(params: Params, outputs: int) -> Params:
-    """The same parameters, with a last layer of zeros and another number of outputs."""
-    weight, bias = head(params)
-    zeros = params[weight].new_zeros
-    return params | {weight: zeros(len(params[weight]), outputs), bias: zeros(outputs)}
-
-
 def depth(params: Mapping[str, Tensor]) -> int:
-    """How many layers there are."""
+    """Number of layers."""
     return sum(name.startswith("weight") for name in params)
 
 
 def uniform(generator: torch.Generator, size: tuple[int, ...], fan_in: int, fan_out: int) -> Tensor:
-    """Weights of a size, Xavier-uniform."""
-    bound = math.sqrt(6.0 / (fan_in + fan_out))  # Glorot and Bengio (2010)
+    """Xavier-uniform weights (Glorot and Bengio 2010)."""
+    bound = math.sqrt(6.0 / (fan_in + fan_out))
     return (2.0 * torch.rand(size, generator=generator) - 1.0) * bound
 
 
@@ -47,23 +53,23 @@ def init_norm(layer: int, width: int) -> Params:
 def affine(params: Mapping[str, Tensor], layer: int, inputs: Tensor) -> Tensor:
     """Inputs (..., M, F) times the layer's weight, plus its bias."""
     weight, bias = params[f"weight{layer}"], params[f"bias{layer}"]
-    if weight.dim() == inputs.dim() == 3:
+    if weight.dim() == inputs.dim() == 3:  # one fused kernel for stacked tasks
         return torch.baddbmm(bias.unsqueeze(-2), inputs, weight)
     return inputs @ weight + bias.unsqueeze(-2)
 
 
 def scale_and_shift(params: Mapping[str, Tensor], layer: int) -> tuple[Tensor, Tensor]:
-    """Those of a normalised layer."""
+    """The parameters of `init_norm`."""
     return params[f"scale{layer}"], params[f"shift{layer}"]
 
 
 def tasks_as_channels(inputs: Tensor) -> Tensor:
-    """(N, M, F, ...) to (M, N·F, ...), where there is a task axis."""
+    """(N, M, F, ...) to (M, N·F, ...); inputs without a task axis are returned unchanged."""
     return inputs.movedim(0, 1).flatten(1, 2) if inputs.dim() in (3, 5) else inputs
 
 
 def tasks_as_axis(channels: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `tasks_as_channels`."""
+    """The inverse of `tasks_as_channels(like)`."""
     if like.dim() not in (3, 5):
         return channels
     return channels.view(len(channels), len(like), -1, *channels.shape[2:]).movedim(1, 0)

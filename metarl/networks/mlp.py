@@ -1,12 +1,16 @@
-"""The multilayer perceptron; its settings are `metarl.networks.config.MLP`."""
+"""Multilayer perceptrons."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from metarl.config.sections import PositiveInt
 from metarl.networks.layers import (
+    Layered,
     affine,
     depth,
     init_norm,
@@ -17,6 +21,31 @@ from metarl.networks.layers import (
 )
 from metarl.networks.normalisation import normalise
 from metarl.params import Params
+
+
+class MLP(Layered):
+    """A multilayer perceptron with ReLU, optionally with batch normalisation.
+
+    Without hidden layers it is linear, and its features are its inputs.
+    """
+
+    kind: Literal["mlp"] = "mlp"
+    hidden_sizes: tuple[PositiveInt, ...] = (40, 40)
+    norm: bool = False
+
+    @property
+    def for_images(self) -> str | None:
+        # the examples of a regression task are too few and too similar for batch statistics
+        return "norm" if self.norm else None
+
+    def init(self, generator: torch.Generator, shape: tuple[int, ...], outputs: int) -> Params:
+        return init_mlp(generator, (math.prod(shape), *self.hidden_sizes, outputs), self.norm)
+
+    def __call__(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        return mlp(params, inputs.flatten(2), torch.relu)
+
+    def features(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        return mlp_features(params, inputs.flatten(2), torch.relu)
 
 
 def init_mlp(
@@ -30,8 +59,8 @@ def init_mlp(
     Args:
         generator: the source of randomness.
         sizes: widths of input, hidden layers and output; (2, 100, 100, 2) has two hidden layers.
-        norm: normalise the hidden layers over the batch; they have `scale0`, `shift0`, ... then,
-            and no bias, which the normalisation would take away again.
+        norm: apply batch normalisation to the hidden layers. They have `scale0`, `shift0`, ...
+            instead of a bias, which subtracting the mean would cancel.
         output_scale: factor on the weights of the last layer.
 
     Returns:
@@ -68,7 +97,7 @@ def mlp(
 def mlp_features(
     params: Mapping[str, Tensor], inputs: Tensor, activation: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """What the last layer of `mlp` sees: (M, F), or (N, M, F)."""
+    """The inputs of the last layer of `mlp`: (M, F), or (N, M, F)."""
     hidden = inputs
     for layer in range(depth(params) - 1):
         if f"scale{layer}" in params:

@@ -1,6 +1,6 @@
-"""Batch normalisation by the statistics of the batch itself, of one task or of many side by side.
+"""Batch normalisation with batch statistics, for one task or for N stacked tasks.
 
-Many are groups of channels: inputs (M, N·F, ...), with scale and shift (N, F).
+Stacked tasks are groups of channels: inputs (M, N·F, ...), scale and shift (N, F).
 """
 
 from typing import Any
@@ -22,8 +22,8 @@ def normalise(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """
     if scale.dim() == 2:
         return _batch_norm(inputs, scale.flatten(), shift.flatten())
-    # torch.func.vmap through an affine batch norm gives wrong second derivatives without a word
-    # (torch 2.13), and parameters of a single task are what one vmaps over
+    # second derivatives of an affine batch norm are silently wrong under torch.func.vmap (torch
+    # 2.13), and vmap over tasks calls this function with the parameters of a single task
     shape = (-1, *[1] * (inputs.dim() - 2))
     return _batch_norm(inputs, None, None) * scale.view(shape) + shift.view(shape)
 
@@ -33,10 +33,10 @@ def _batch_norm(inputs: Tensor, scale: Tensor | None, shift: Tensor | None) -> T
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation for modules that are to adapt: by the statistics of the batch itself.
+    """Batch normalisation without running statistics, for modules in an inner loop.
 
-    In the place of `torch.nn.BatchNorm1d` and `2d`: it keeps no running statistics, and its second
-    derivatives under `vmap` are right.
+    Replaces `torch.nn.BatchNorm1d` and `2d`, whose second derivatives under `vmap` are wrong in
+    torch 2.13.
 
     Args:
         num_features: F, the size of axis 1.
@@ -48,15 +48,14 @@ class BatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_features))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Inputs (M, F, ...), normalised, scaled and shifted."""
         return normalise(inputs, self.weight, self.bias)
 
 
 class LayerNorm(nn.LayerNorm):
-    """`torch.nn.LayerNorm` with the right second derivatives under `vmap`; torch 2.13's are not."""
+    """`torch.nn.LayerNorm` with correct second derivatives under `vmap` (wrong in torch 2.13)."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Inputs (..., F), normalised, and then scaled and shifted by operations of their own."""
+        # scale and shift are separate operations: the fused ones have the wrong derivative
         hidden = F.layer_norm(inputs, self.normalized_shape, None, None, self.eps)
         if self.elementwise_affine:
             hidden = hidden * self.weight
@@ -65,15 +64,15 @@ class LayerNorm(nn.LayerNorm):
 
 
 def normalise_and_pool(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """The 2x2 maxima of `normalise`, which is never computed at full size.
+    """2x2 max-pooling of `normalise(inputs, scale, shift)`.
 
-    An increasing function commutes with the maximum, so that maxima of the inputs are normalised,
-    by the statistics of all of them. Where large pictures are bound by memory, that is most of it.
+    An increasing function commutes with the maximum: max(a x + b) = a max(x) + b for a ≥ 0. Hence
+    the inputs are pooled first, and the normalised image of full size is never stored.
 
     Args:
         inputs: (M, F, H, W), or (M, N·F, H, W) where scale and shift are stacked.
-        scale: (F,) or (N, F), and not negative: where it is, give its absolute value, and the
-            inputs with the opposite sign, which normalise to the same.
+        scale: (F,) or (N, F), not negative. For a channel with a negative scale, change the sign
+            of the scale and of the inputs; the result is the same.
         shift: (F,) or (N, F).
 
     Returns:
@@ -87,22 +86,22 @@ def normalise_and_pool(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 class _MomentsAndMaxima(torch.autograd.Function):
     """Each channel's mean and variance, (1, C, 1, 1), and its 2x2 maxima.
 
-    As one function because one picture is then filled on the way back, where torch would fill three
-    and add them up.
+    One function, because its backward pass fills one gradient image; separate operations fill
+    three and add them.
     """
 
     @staticmethod
     def forward(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        # what batch normalisation computes them with: two to four times as fast as torch.var_mean
+        # the kernel of batch normalisation is two to four times as fast as torch.var_mean
         mean, variance = torch.batch_norm_update_stats(inputs, None, None, 0.0)
-        maxima, places = F.max_pool2d(inputs, 2, return_indices=True)
-        return mean.view(1, -1, 1, 1), variance.view(1, -1, 1, 1), maxima, places
+        maxima, indices = F.max_pool2d(inputs, 2, return_indices=True)
+        return mean.view(1, -1, 1, 1), variance.view(1, -1, 1, 1), maxima, indices
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
-        mean, _, _, places = output
-        ctx.mark_non_differentiable(places)
-        ctx.save_for_backward(inputs[0], mean, places)
+        mean, _, _, indices = output
+        ctx.mark_non_differentiable(indices)
+        ctx.save_for_backward(inputs[0], mean, indices)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int], inputs: Tensor) -> tuple[Any, tuple[int, ...]]:
@@ -111,14 +110,16 @@ class _MomentsAndMaxima(torch.autograd.Function):
         return tuple(out.unflatten(1, (info.batch_size, -1)) for out in outputs), (1, 1, 1, 1)
 
     @staticmethod
-    def backward(ctx: Any, to_mean: Tensor, to_variance: Tensor, to_maxima: Tensor, _: Any) -> Any:
-        inputs, mean, places = ctx.saved_tensors
+    def backward(
+        ctx: Any, grad_mean: Tensor, grad_variance: Tensor, grad_maxima: Tensor, _: Any
+    ) -> Any:
+        inputs, mean, indices = ctx.saved_tensors
         count = inputs.numel() // inputs.shape[1]
-        # d variance / dx = 2 (x - mean) / count
-        slope = to_variance * (2.0 / count)
-        gradient = torch.addcmul(to_mean / count - slope * mean, inputs, slope)
+        # ∂mean/∂x = 1 / count, ∂variance/∂x = 2 (x − mean) / count, in one pass over the image
+        factor = grad_variance * (2.0 / count)
+        gradient = torch.addcmul(grad_mean / count - factor * mean, inputs, factor)
         flat = gradient.flatten(-2)
-        flat.scatter_add_(-1, places.flatten(-2), to_maxima.flatten(-2))
+        flat.scatter_add_(-1, indices.flatten(-2), grad_maxima.flatten(-2))  # ∂max/∂x = [x is max]
         return flat.view_as(inputs)
 
 

@@ -1,4 +1,4 @@
-"""A recurrent network: embedding, gated recurrent unit (Cho et al. 2014), and its memory."""
+"""A recurrent network: an embedding and a gated recurrent unit (Cho et al. 2014)."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ def init_recurrent(generator: torch.Generator, inputs: int, hidden: int) -> Para
     Args:
         generator: the source of randomness.
         inputs: size of an input.
-        hidden: size of the embedding and of the memory.
+        hidden: F, the size of the embedding and of the hidden state.
     """
     gates = [torch.empty(hidden, hidden) for _ in range(3)]
     for gate in gates:
@@ -34,27 +34,27 @@ def init_recurrent(generator: torch.Generator, inputs: int, hidden: int) -> Para
     }
 
 
-def recurrent_step(params: Mapping[str, Tensor], memory: Tensor, inputs: Tensor) -> Tensor:
-    """The memory (M, F) after one step with inputs (M, S)."""
+def recurrent_step(params: Mapping[str, Tensor], state: Tensor, inputs: Tensor) -> Tensor:
+    """The next hidden state (M, F) for inputs (M, S)."""
     weights = [
         params[f"{UNIT}{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     ]
-    return torch.gru_cell(_embedded(params, inputs), memory, *weights)
+    return torch.gru_cell(_embed(params, inputs), state, *weights)
 
 
-def recurrent_sequence(params: Mapping[str, Tensor], memory: Tensor, inputs: Tensor) -> Tensor:
-    """The memories (H, M, F) after each step with inputs (H, M, S), from a memory (M, F)."""
-    hidden = memory.shape[-1]
-    # the module is a shell without weights of its own: torch's sequence is faster than its cells
-    shell = torch.nn.GRU(hidden, hidden, device="meta")
+def recurrent_sequence(params: Mapping[str, Tensor], state: Tensor, inputs: Tensor) -> Tensor:
+    """The hidden states (H, M, F) for inputs (H, M, S), from an initial state (M, F)."""
+    hidden = state.shape[-1]
+    # a module without storage, called with our weights: nn.GRU is faster than a loop over gru_cell
+    gru = torch.nn.GRU(hidden, hidden, device="meta")
     weights = {
         name.removeprefix(UNIT): leaf for name, leaf in params.items() if name.startswith(UNIT)
     }
-    memories, _ = functional_call(shell, weights, (_embedded(params, inputs), memory[None]))
-    return memories  # type: ignore[no-any-return]
+    states, _ = functional_call(gru, weights, (_embed(params, inputs), state[None]))
+    return states  # type: ignore[no-any-return]
 
 
-def _embedded(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """Layer-normalised: velocities of tens would saturate the unit's gates."""
+def _embed(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    # layer normalisation, because observations such as velocities of ±10 would saturate the gates
     hidden = torch.relu(inputs @ params[f"{EMBEDDING}weight"] + params[f"{EMBEDDING}bias"])
     return F.layer_norm(hidden, hidden.shape[-1:])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+from torch import Tensor
 
 from metarl.config.sections import OuterSection, PositiveFloat, PositiveInt
 from metarl.optim.objective import Objective, check_gradient
 from metarl.params import Params, flatten, unflatten
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 

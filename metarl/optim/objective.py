@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+from torch import Tensor
 
 from metarl.params import Params
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Objective(Protocol):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from metarl.config.sections import (
     Fraction,
@@ -22,9 +23,6 @@ from metarl.config.sections import (
 )
 from metarl.optim.objective import Objective, check_gradient
 from metarl.params import Params, flatten, unflatten
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class TrustRegion(OuterSection):
