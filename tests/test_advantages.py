@@ -107,6 +107,17 @@ def test_what_padding_holds_changes_nothing(garbage: float) -> None:
         assert torch.equal(one, other)
 
 
+def test_padding_is_zero_in_all_arrays_and_in_the_distribution() -> None:
+    data = trajectories(garbage=float("nan"))
+    padding = ~data.mask
+    assert padding.any()
+    for array in (data.observations, data.actions, data.rewards, data.log_probs):
+        assert (array[padding] == 0.0).all()
+    assert (data.distribution["mean"][padding] == 0.0).all()
+    assert torch.isfinite(data.distribution["mean"]).all()
+    assert data.distribution["mean"][data.mask].ne(0.0).all()
+
+
 def test_episodes_can_be_permuted() -> None:
     data = trajectories()
     order = torch.tensor([2, 0, 3, 1])

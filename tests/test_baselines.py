@@ -188,6 +188,15 @@ def test_an_oracle_sees_what_others_see_and_then_the_task(name) -> None:
         informed.make().reset()
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_budget_of_maml_has_samples_before_each_inner_step_and_after_the_last(steps) -> None:
+    config = tiny("family.settings.half_width=5", f"inner.steps={steps}")  # no episode ends early
+    state, _ = trained(config)[-1]
+    method = load_method(config)
+    assert state.samples == method.max_samples
+    assert method.max_samples == 240 * (steps + 1)
+
+
 def test_pretraining_has_the_budget_of_meta_training() -> None:
     config = tiny("family.settings.half_width=5")  # nobody arrives, so that every step happens
     meta, _ = trained(config)[-1]

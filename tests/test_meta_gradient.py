@@ -420,6 +420,35 @@ def test_what_is_beyond_the_clip_gains_no_more(policy) -> None:
     assert float(clipped) < float(free)
 
 
+class FixedLogProb:
+    """The parameters are the log-probabilities."""
+
+    def distribution(self, params, observations):
+        return params
+
+    def log_prob(self, distribution, actions):
+        return distribution["log_prob"]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected"),
+    [  # min(r A, clip(r, 0.8, 1.2) A)
+        (0.5, 2.0, 1.0),  # a worse ratio is not clipped where it lowers the objective
+        (0.5, -2.0, -1.6),
+        (1.5, 2.0, 2.4),
+        (1.5, -2.0, -3.0),
+        (0.9, 2.0, 1.8),
+        (1.1, -2.0, -2.2),
+    ],
+)
+def test_the_clipped_surrogate_is_equation_7_of_ppo(ratio, advantage, expected) -> None:
+    one = torch.ones(1)
+    samples = Samples(one, one, advantage * one, one, torch.zeros(1), {})
+    params = {"log_prob": torch.tensor([ratio]).log()}
+    value = clipped_surrogate(FixedLogProb(), params, samples, clip=0.2)
+    assert float(value) == pytest.approx(expected, rel=1e-6)
+
+
 def test_promps_penalty_is_the_mean_divergence_over_inner_steps(policy) -> None:
     theta, plain = problem(policy)
     elsewhere = nudged(theta, 0.05)
