@@ -244,7 +244,7 @@ def test_a_resumed_baseline_is_bit_identical_to_an_uninterrupted_one(tmp_path, k
 @pytest.mark.slow
 def test_mistakes_are_answered_in_a_sentence(runs, tmp_path, complaint) -> None:
     run, out = runs["maml"], str(tmp_path / "out")
-    assert "say which baseline" in complaint("baseline", "quickstart")
+    assert "name a baseline" in complaint("baseline", "quickstart")
     assert "invalid choice" in complaint("baseline", "quickstart", "--kind", "best")
     assert "contradict" in complaint("baseline", "--resume", run, "--kind", "random")
     absent = ["--model", str(tmp_path / "absent.zip")]

@@ -15,10 +15,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from metarl.cli import main
-from metarl.cli.signals import INTERRUPTED
 from metarl.errors import UserError
 from metarl.experiment import dump_config, load_config
 from metarl.launch import train as training
+from metarl.launch.signals import INTERRUPTED
 from metarl.report import evaluations as results
 from metarl.rl.maml import MAML
 from metarl.runs import checkpoint
@@ -278,7 +278,7 @@ def test_a_checkpoint_is_due_after_some_minutes_too(
     saved, save = [], Run.save
     monkeypatch.setattr(training, "CHECKPOINT_MINUTES", 0.0)
     monkeypatch.setattr(Run, "save", lambda run, state, *a: saved.append(state.iteration))
-    monkeypatch.setattr(Run, "checkpoint", lambda run: pytest.fail("nothing was saved"))
+    monkeypatch.setattr(Run, "description", lambda run: pytest.fail("nothing was saved"))
     with pytest.raises(pytest.fail.Exception):
         main(command(tmp_path / "run", 3, "--set=checkpoint_every=100"))
     assert saved == [0, 1, 2, 3]
@@ -715,5 +715,5 @@ def test_a_run_of_the_package_is_not_trained_on_in_its_place(
 ) -> None:
     monkeypatch.setattr("metarl.experiment.trained_runs", lambda: {"mine": run})
     error = complaint("train", "--resume", "mine", "--set=outer.iterations=6")
-    assert f"comes with the package, and is not to be trained on; copy it from {run}" in error
+    assert f"is a read-only run of the package; copy {run}, and resume the copy" in error
     assert Run.open(run).load().iteration == 5

@@ -10,8 +10,8 @@ import pytest
 from metarl.cli import main
 from metarl.errors import UserError
 from metarl.launch import search
-from metarl.launch.search import propose, ranges_of
-from metarl.launch.sweep import members
+from metarl.launch.search import parse_ranges, propose
+from metarl.launch.several import find_runs
 
 CONFIG = """
 data: sinusoid
@@ -36,7 +36,7 @@ def tried(low: float, high: float, best: float, number: int = 30) -> list[Simple
 
 def proposed(higher_is_better: bool, entries: list[SimpleNamespace]) -> list[float]:
     pytest.importorskip("optuna", reason="the extra search is not installed")
-    _, ranges = ranges_of(["inner.step_size=0.001..1.0"])
+    _, ranges = parse_ranges(["inner.step_size=0.001..1.0"])
     found = propose(ranges, entries, len(entries), 8, higher_is_better)
     return [float(values["inner.step_size"]) for values in found]
 
@@ -61,28 +61,30 @@ def test_what_is_out_of_the_range_is_no_hindrance() -> None:
 
 
 def test_ranges_tell_whole_numbers_and_magnitudes_from_others() -> None:
-    fixed, ranges = ranges_of(["inner.steps=1..3", "outer.iterations=5", "inner.step_size=1e-3..1"])
+    fixed, ranges = parse_ranges(
+        ["inner.steps=1..3", "outer.iterations=5", "inner.step_size=1e-3..1"]
+    )
     assert fixed == ["outer.iterations=5"]
-    assert ranges["inner.steps"].whole
-    assert not ranges["inner.steps"].by_magnitude
-    assert ranges["inner.step_size"].by_magnitude
-    assert not ranges["inner.step_size"].whole
-    assert ranges["inner.step_size"].clipped(0.0012345) == 0.00123
-    assert ranges["inner.step_size"].clipped(0.0009999) == 0.001
+    assert ranges["inner.steps"].is_integer
+    assert not ranges["inner.steps"].uses_log_scale
+    assert ranges["inner.step_size"].uses_log_scale
+    assert not ranges["inner.step_size"].is_integer
+    assert ranges["inner.step_size"].rounded(0.0012345) == 0.00123
+    assert ranges["inner.step_size"].rounded(0.0009999) == 0.001
 
 
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
         ("inner.step_size=0.1,0.2", "needs a range"),
-        ("inner.step_size=0.5..0.1", "begins below its end"),
+        ("inner.step_size=0.5..0.1", "the lower end comes first"),
         ("inner.step_size=low..high", "has the form 0.01..0.5"),
-        ("seed=1..9", "give --seeds"),
+        ("seed=1..9", "use --seeds"),
     ],
 )
 def test_what_is_no_range_is_told_in_a_sentence(setting: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        ranges_of([setting])
+        parse_ranges([setting])
 
 
 def test_without_the_package_the_sentence_names_the_extra(monkeypatch, complaint) -> None:
@@ -98,10 +100,10 @@ def test_a_search_is_a_sweep_that_goes_on_from_its_directory(tmp_path: Path) -> 
     config.write_text(CONFIG)
     command = ["sweep", str(config), "--set", "inner.step_size=0.001..0.1", "--search"]
     assert main([*command, "2", "--out", str(out)]) == 0
-    first = members(out)
+    first = find_runs(out)
     assert len(first) == 2
     assert main([*command, "3", "--resume", str(out)]) == 0
-    assert {*first} < {*members(out)}
+    assert {*first} < {*find_runs(out)}
     rows = list(csv.DictReader((out / "sweep.csv").open()))
-    assert len(rows) == len(members(out)) == 3
+    assert len(rows) == len(find_runs(out)) == 3
     assert all(0.001 <= float(row["inner.step_size"]) <= 0.1 for row in rows)

@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from metarl.cli import main
 from metarl.errors import UserError
 from metarl.launch import scheduler
-from metarl.launch.grid import variants
-from metarl.launch.scheduler import Job, side_by_side
-from metarl.launch.sweep import members
+from metarl.launch.grid import parse_grid, variants
+from metarl.launch.scheduler import Job, run_jobs
+from metarl.launch.several import find_runs
 from metarl.progress import Progress
 
 CONFIG = """
@@ -47,7 +47,7 @@ say("began")
 with open(folder + "/metrics.jsonl", "w") as file:
     print(json.dumps({"iteration": 7, "return/after_0_steps": -2.5}), file=file)
 if does == "fail":
-    print("much\\nmetarl: the disk is full;\\nmend that")
+    print("much\\nmetarl: the disk is full;\\nfix that")
     sys.exit(2)
 time.sleep({"work": 0.4, "wait": 60.0}[does])
 say("ended")
@@ -58,7 +58,7 @@ say("ended")
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Job]:
     """Makes a job whose process is a stand-in; there are two processors."""
     monkeypatch.setattr(scheduler, "TRAIN", (sys.executable, "-c", STAND_IN))
-    monkeypatch.setattr(scheduler, "PAUSE", 0.02)
+    monkeypatch.setattr(scheduler, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(scheduler, "processors", lambda: 2)
 
     def make(name: str, does: str) -> Job:
@@ -79,7 +79,7 @@ def run(jobs: list[Job], stop: Callable[[], bool] = lambda: False):
     """The statuses, the failures, and the log."""
     log, failures = io.StringIO(), []
     with Progress(Console(file=log)) as progress:
-        statuses = side_by_side(jobs, stop, lambda *told: failures.append(told), progress)
+        statuses = run_jobs(jobs, stop, lambda *failure: failures.append(failure), progress)
     return statuses, failures, log.getvalue()
 
 
@@ -103,7 +103,7 @@ def test_one_that_fails_is_told_in_a_sentence_and_the_others_go_on(job) -> None:
     jobs = [job("seed-1", "fail"), job("seed-2", "work"), job("seed-3", "work")]
     statuses, failures, _ = run(jobs)
     assert [statuses[job] for job in jobs] == [2, 0, 0]
-    assert failures == [(jobs[0], "the disk is full; mend that")]
+    assert failures == [(jobs[0], "the disk is full; fix that")]
     assert "much" in jobs[0].log.read_text()
     assert jobs[0].log.parent == jobs[0].run  # so that seed-* names runs alone
 
@@ -135,9 +135,8 @@ def test_nothing_trains_on_where_the_scheduler_itself_breaks_down(job) -> None:
 
 
 def test_a_sweep_is_the_product_of_the_values_that_vary_with_every_seed() -> None:
-    found = variants(
-        ["inner.step_size=0.1, 0.2", "outer.iterations=5", "outer.anneal=true, no"], [4]
-    )
+    settings = ["inner.step_size=0.1, 0.2", "outer.iterations=5", "outer.anneal=true, no"]
+    found = variants(parse_grid(settings), [4])
     assert [str(variant.path) for variant in found] == [
         "inner.step_size=0.1,outer.anneal=true/seed-4",
         "inner.step_size=0.1,outer.anneal=no/seed-4",
@@ -153,19 +152,19 @@ def test_a_sweep_is_the_product_of_the_values_that_vary_with_every_seed() -> Non
 
 
 def test_commas_within_a_value_do_not_divide_it() -> None:
-    lists = variants(["policy.hidden_sizes=[64,64],[100,100]"], [1, 2])
+    lists = variants(parse_grid(["policy.hidden_sizes=[64,64],[100,100]"]), [1, 2])
     assert [v.overrides[0] for v in lists] == ["policy.hidden_sizes=[64,64]"] * 2 + [
         "policy.hidden_sizes=[100,100]"
     ] * 2
-    assert len(variants(["method={name: promp, steps: 3}"], [1])) == 1
+    assert len(variants(parse_grid(["method={name: promp, steps: 3}"]), [1])) == 1
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (["seed=1,2"], "give --seeds"),
-        (["family.settings.horizon=5,10"], "make a sweep for each value"),
-        (["evaluation.tasks=5,10"], "make a sweep for each value"),
+        (["seed=1,2"], "use --seeds"),
+        (["family.settings.horizon=5,10"], "start a sweep for each value"),
+        (["evaluation.tasks=5,10"], "start a sweep for each value"),
         (["inner.step_size=0.1,,0.2"], "has an empty value"),
         (["inner.step_size"], "must have the form"),
         (["inner.step_size=0.1,0.1"], "given twice"),
@@ -174,7 +173,7 @@ def test_commas_within_a_value_do_not_divide_it() -> None:
 )
 def test_what_cannot_be_a_sweep_is_told_in_a_sentence(settings: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        variants(settings, [1])
+        variants(parse_grid(settings), [1])
 
 
 @pytest.mark.parametrize(
@@ -208,7 +207,7 @@ def test_runs_are_found_in_the_order_of_the_numbers_in_their_names(tmp_path: Pat
     for name in ("a=0.5/seed-10", "a=0.5/seed-9", "a=0.05/seed-1", "seed-2"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.yaml").touch()
-    found = [str(path.relative_to(tmp_path)) for path in members(tmp_path)]
+    found = [str(path.relative_to(tmp_path)) for path in find_runs(tmp_path)]
     assert found == ["a=0.05/seed-1", "a=0.5/seed-9", "a=0.5/seed-10", "seed-2"]
 
 
@@ -240,7 +239,7 @@ def test_seeds_end_as_if_each_was_trained_alone_and_more_may_follow(tmp_path: Pa
     assert "1 of them complete" in shown
     assert (out / "seed-2" / "evaluation.json").exists()
     assert (out / "seed-1" / "state.json").stat().st_mtime_ns == before
-    assert [path.name for path in members(out)] == ["seed-1", "seed-2", "seed-3"]
+    assert [path.name for path in find_runs(out)] == ["seed-1", "seed-2", "seed-3"]
 
 
 @pytest.mark.slow
@@ -255,7 +254,7 @@ def test_a_sweep_ends_with_a_table_of_which_the_best_is_first(tmp_path: Path, ca
     assert errors == sorted(errors)
     measured = [
         json.loads((path / "evaluation.json").read_text())["mean"][1]
-        for path in members(out)
+        for path in find_runs(out)
         if f"={rows[0]['inner.step_size']}/" in str(path)
     ]
     assert sum(measured) / 2 == pytest.approx(errors[0])

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from metarl.cli.arguments import describe
+from metarl.cli.arguments import set_help
 from metarl.errors import UserError
 from metarl.io import write_atomically
 from metarl.progress import working
@@ -46,7 +46,7 @@ IN_THIS_PROCESS = ("contention",)
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
-    describe(parser, DESCRIPTION, EXAMPLES, _bench)
+    set_help(parser, DESCRIPTION, EXAMPLES, _bench)
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all of them)"
     )

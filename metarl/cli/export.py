@@ -5,13 +5,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.arguments import add_run, add_trust, describe
+from metarl.cli.arguments import add_run, add_trust, set_help
+from metarl.cli.output import print_line
 from metarl.models.policy import AdaptivePolicy
 from metarl.runs.run import Run
 
 DESCRIPTION = """\
-Write a run's policy as a model of stable-baselines3, before any adaptation: `PPO.load` reads it,
-`evaluate_policy` runs it, and `learn` fine-tunes it."""
+Export a run's policy before adaptation as a stable-baselines3 model: `PPO.load` loads it,
+`evaluate_policy` evaluates it, and `learn` fine-tunes it."""
 
 EXAMPLES = """\
 examples:
@@ -21,14 +22,14 @@ examples:
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
-    describe(parser, DESCRIPTION, EXAMPLES, _export)
+    set_help(parser, DESCRIPTION, EXAMPLES, _export)
     add_run(parser)
     add_trust(parser)
-    parser.add_argument("model", type=Path, metavar="ZIP", help="the file to write; it must be new")
+    parser.add_argument("model", type=Path, metavar="ZIP", help="the file to write; must not exist")
 
 
 def _export(options: argparse.Namespace, console: Console) -> int:
     run = Run.open(options.run, trust_code=options.trust_code)
     path = AdaptivePolicy.from_run(run).export(options.model)
-    console.print(f"model: {path}", highlight=False, soft_wrap=True)
+    print_line(console, f"model: {path}")
     return 0

@@ -1,24 +1,40 @@
 """`metarl render`."""
 
 import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib import pyplot
+from matplotlib.animation import FuncAnimation
 from rich.console import Console
 
-from metarl.cli.arguments import add_data, add_run, add_trust, describe
+from metarl.cli.arguments import add_data, add_run, add_trust, set_help
+from metarl.cli.output import print_line
+from metarl.errors import UserError
+from metarl.method import load_method
+from metarl.progress import working
+from metarl.report.adapted_policy import adapt_to_task
+from metarl.report.plots import plot_classification, plot_fits, plot_paths
+from metarl.report.predictions import is_sinusoid, predict_episode, predict_wave
+from metarl.report.video import Frame, compose_frames, write_gif, write_mp4
+from metarl.runs.run import Run
+from metarl.supervised.config import SupervisedConfig
 
 DESCRIPTION = """\
-Film a policy before and after it adapted to a task, side by side: an MP4, and a GIF for a README.
-For point navigation also a picture of the paths. The actions are drawn as in training. Needs no
-display: MuJoCo renders through EGL or OSMesa.
+Render a policy before and after adaptation to a task in one video, as MP4 and GIF; for point
+navigation also plot the paths. Actions are sampled, as in training. No display is needed: MuJoCo
+renders through EGL or OSMesa.
 
-Of a run about sine waves it draws a wave and its fits, of one about images an episode and its
-mistakes."""
+For a sinusoid run, plot a wave and the predictions; for a run on images, an episode and the
+predictions."""
 
 EXAMPLES = """\
 examples:
-  metarl render point_navigation                     a policy that comes with the package
-  metarl render runs/mine --task 0.3 -0.4            a task of your choice
+  metarl render point_navigation                     a policy of the package
+  metarl render runs/mine --task 0.3 -0.4            a given task
   metarl render runs/cheetah --task -1 --steps 0 1 3
   metarl render runs/cheetah --live                  in a window
   metarl render runs/sinusoid --task 3.0 1.5         amplitude and phase; writes fit.png
@@ -28,7 +44,7 @@ examples:
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
-    describe(parser, DESCRIPTION, EXAMPLES, _render)
+    set_help(parser, DESCRIPTION, EXAMPLES, _render)
     add_run(parser)
     add_trust(parser)
     add_data(parser)
@@ -37,26 +53,115 @@ def declare(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs="+",
         metavar="NUMBER",
-        help="goal, velocity, direction, or amplitude and phase (default: the first of the "
-        "evaluation's unseen tasks)",
+        help="goal, velocity, direction, or amplitude and phase (default: the first held-out task "
+        "of the evaluation)",
     )
     parser.add_argument(
         "--steps",
         type=int,
         nargs="+",
         metavar="K",
-        help="after how many gradient steps to look (default: 0 1 3; 0 1 10 of waves)",
+        help="numbers of adaptation steps to show (default: 0 1 3; for waves 0 1 10)",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to write (default: into the run)"
+        "--out", type=Path, metavar="DIR", help="output directory (default: the run directory)"
     )
     parser.add_argument(
-        "--live", action="store_true", help="show it in a window instead of writing files"
+        "--live", action="store_true", help="show the video in a window instead of writing files"
     )
 
 
 def _render(options: argparse.Namespace, console: Console) -> int:
-    # imported here: it takes two seconds, which the help should not wait for
-    from metarl.cli.render_output import render
+    run = Run.open(options.run, trust_code=options.trust_code)
+    out: Path = options.out or run.results
+    try:
+        if isinstance(run.config, SupervisedConfig):
+            with working(console, "adapting and plotting"):
+                files = _write_plot(run, options, out)
+        else:
+            files = _write_video(run, options, out, console)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {out} ({error.strerror or error}); choose another directory with "
+            "--out"
+        ) from error
+    for file in files:
+        print_line(console, f"wrote {file}")
+    return 0
 
-    return render(options, console)
+
+def _write_video(run: Run, options: argparse.Namespace, out: Path, console: Console) -> list[Path]:
+    if options.live:
+        _check_display()
+    with working(console, "adapting and rendering"):
+        adapted = adapt_to_task(run, options.task, options.steps)
+        title = f"{_title(run)}: {adapted.description}"
+        try:
+            frames, fps = compose_frames(adapted.episodes(), title)
+        except RuntimeError as error:
+            raise UserError(str(error)) from error
+    if options.live:
+        _show(frames, fps, title)
+        return []
+    name = re.sub(r"[^a-z0-9.+-]+", "-", adapted.description.lower()).strip("-")
+    files = [out / f"{name}.mp4", out / f"{name}.gif"]
+    out.mkdir(parents=True, exist_ok=True)
+    with working(console, "writing the videos"):
+        write_mp4(files[0], frames, fps)
+        write_gif(files[1], frames, fps)
+    if adapted.has_paths:
+        files.append(out / f"{name}.png")
+        plot_paths(adapted.paths(), adapted.task, title, files[-1])
+    return files
+
+
+def _write_plot(run: Run, options: argparse.Namespace, out: Path) -> list[Path]:
+    if options.live:
+        raise UserError(f"{run.path} has no policy to show; omit --live to write a plot")
+    if is_sinusoid(run):
+        fit = predict_wave(run, options.task, options.steps)
+        out.mkdir(parents=True, exist_ok=True)
+        plot_fits({_title(run): fit}, fit.description, out / "fit.png")
+        return [out / "fit.png"]
+    if options.task or options.steps:
+        raise UserError(
+            f"{run.path} is a run on images, for which the first episode of the evaluation is "
+            "plotted; omit --task and --steps"
+        )
+    episode = predict_episode(run)
+    out.mkdir(parents=True, exist_ok=True)
+    plot_classification(episode, _title(run), out / "episode.png")
+    return [out / "episode.png"]
+
+
+def _title(run: Run) -> str:
+    method = load_method(run.config)
+    return f"{method.label}, {method.problem.title}"
+
+
+def _check_display() -> None:
+    headless = sys.platform == "linux" and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
+    if headless or pyplot.get_backend().lower() == "agg":
+        raise UserError(
+            "--live needs a display and a window toolkit that matplotlib supports (Tk or Qt; pip "
+            "install PySide6); omit it to write a video instead"
+        )
+
+
+def _show(frames: Sequence[Frame], fps: float, title: str) -> None:
+    """Play the frames in a window, repeatedly, until it is closed."""
+    height, width = frames[0].shape[:2]
+    figure = pyplot.figure(title, figsize=(width / 100, height / 100), dpi=100)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.axis("off")
+    image = axes.imshow(frames[0])
+
+    def update(index: int) -> tuple[object]:
+        image.set_data(frames[index])
+        return (image,)
+
+    animation = FuncAnimation(figure, update, len(frames), interval=1000 / fps, blit=True)  # type: ignore[arg-type]
+    pyplot.show()
+    del animation  # it must live until the window is closed

@@ -5,14 +5,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.arguments import add_data, add_runs, add_trust, describe
+from metarl.cli.arguments import add_data, add_runs, add_trust, set_help
+from metarl.cli.output import compare_runs, open_runs, print_line
 from metarl.errors import UserError
 from metarl.io import write_atomically
 from metarl.progress import working
+from metarl.report.groups import group_by_tasks
+from metarl.report.html import html_report
 
 DESCRIPTION = """\
-Write one HTML page about runs: table, adaptation and training curves, videos or pictures, configs;
-a section for each family of tasks. It holds everything itself: mail it, or open it from disk."""
+Write a self-contained HTML report: tables, adaptation and training curves, videos or plots of
+predictions, and configs, with one section per family of tasks."""
 
 EXAMPLES = """\
 examples:
@@ -24,7 +27,7 @@ examples:
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
-    describe(parser, DESCRIPTION, EXAMPLES, _report)
+    set_help(parser, DESCRIPTION, EXAMPLES, _report)
     add_runs(parser)
     add_trust(parser)
     add_data(parser)
@@ -33,19 +36,16 @@ def declare(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("report.html"),
         metavar="FILE",
-        help="the page (default: report.html); one that is there already is replaced",
+        help="output file (default: report.html); an existing one is replaced",
     )
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
-    # imported here: it takes two seconds, which the help should not wait for
-    from metarl.cli.comparison_output import load_by_tasks
-    from metarl.report.html import html_report
-
-    comparisons = load_by_tasks(options.runs, options.trust_code, console)
+    runs = open_runs(options.runs, options.trust_code)
+    comparisons = [compare_runs(group, console) for group in group_by_tasks(runs)]
     out: Path = options.out
     try:
-        with working(console, "filming"):
+        with working(console, "rendering"):
             page = html_report(comparisons)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, page)
@@ -53,7 +53,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
         raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(
-            f"cannot write {out} ({error.strerror}); name another file with --out"
+            f"cannot write {out} ({error.strerror}); choose another file with --out"
         ) from error
-    console.print(f"report: {out}", highlight=False, soft_wrap=True)
+    print_line(console, f"report: {out}")
     return 0

@@ -5,21 +5,25 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.arguments import add_data, add_runs, add_trust, describe
+from metarl.cli.arguments import add_data, add_runs, add_trust, set_help
+from metarl.cli.output import all_evaluations, open_runs, print_line
 from metarl.errors import UserError
+from metarl.report.publish import publish
+from metarl.report.results_page import write_page
+from metarl.runs.run import Run
 
 DESCRIPTION = """\
-Write a page of results in Markdown out of run directories: a section for each family of tasks, with
-a table beside the published figures, a picture of adaptation and training, and by which command,
-commit and hardware each run was made. Runs that differ in their seed alone are summed up together,
-and shown each. Every evaluation of a run has a row (`metarl evaluate RUN --set … --name NAME`).
+Write a results page in Markdown: for each family of tasks a table with the published figures, a
+plot of adaptation and training, and the command, commit and hardware of each run. Runs that differ
+only in their seed are aggregated, and also listed. Every evaluation of a run has a row (`metarl
+evaluate RUN --set … --name NAME`).
 
-What a person concludes stands in a folder of notes, and is included: `introduction.md`, and a file
-for each section, by the name of its picture. Where a config sets evaluation.step_sizes, the paper's
-schedule stands beside its own (`metarl evaluate --schedule paper`).
+Hand-written notes are included from a folder: `introduction.md`, and one file per section, named
+like its plot. If a config sets evaluation.step_sizes, the schedule of the paper is shown as well
+(`metarl evaluate --schedule paper`).
 
-A published run keeps its config, provenance and scores, and its training curve with at most 100
-points, but no weights: about 50 KB."""
+A published run has its config, provenance and scores, and a training curve of at most 100 points,
+but no weights: about 50 KB."""
 
 EXAMPLES = """\
 examples:
@@ -30,7 +34,7 @@ examples:
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
-    describe(parser, DESCRIPTION, EXAMPLES, _results)
+    set_help(parser, DESCRIPTION, EXAMPLES, _results)
     add_runs(parser)
     add_trust(parser)
     add_data(parser)
@@ -39,13 +43,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("results.md"),
         metavar="FILE",
-        help="the page (default: results.md); its pictures go into a folder of its name",
+        help="the page (default: results.md); its plots go into a folder of the same name",
     )
     parser.add_argument(
         "--notes",
         type=Path,
         metavar="DIR",
-        help="where the notes are (default: none are included)",
+        help="folder of hand-written notes (default: none)",
     )
     parser.add_argument(
         "--publish",
@@ -57,22 +61,16 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def _results(options: argparse.Namespace, console: Console) -> int:
     if options.notes and not options.notes.is_dir():
-        raise UserError(f"there is no folder {options.notes}; --notes names the one with the notes")
+        raise UserError(f"there is no folder {options.notes}; --notes must name one")
     if options.out.suffix != ".md":
         raise UserError(f"--out {options.out} must end in .md: the page is Markdown")
-    # imported here: it takes two seconds, which the help should not wait for
-    from metarl.cli.comparison_output import load_all
-    from metarl.report.publish import publish
-    from metarl.report.results_page import write_page
-    from metarl.runs.run import Run
-
     if options.publish:
         for path in options.runs:
             folder = options.publish / path.name
             publish(Run.open(path, trust_code=options.trust_code), folder)
-            console.print(f"wrote {folder}", highlight=False, soft_wrap=True)
+            print_line(console, f"wrote {folder}")
         return 0
-    evaluated = load_all(options.runs, options.trust_code, console)
-    for file in write_page(evaluated, options.out, options.notes):
-        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+    evaluations = all_evaluations(open_runs(options.runs, options.trust_code), console)
+    for file in write_page(evaluations, options.out, options.notes):
+        print_line(console, f"wrote {file}")
     return 0

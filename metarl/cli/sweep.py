@@ -1,9 +1,8 @@
 """`metarl sweep`."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -15,34 +14,32 @@ from metarl.cli.arguments import (
     add_set,
     add_trust,
     add_wandb,
-    describe,
-    no_config,
+    missing_config_error,
     seeds_of,
+    set_help,
 )
-from metarl.cli.signals import INTERRUPTED
+from metarl.cli.output import compare_runs, print_line
 from metarl.errors import UserError
-from metarl.experiment import AnyConfig, load_config
-from metarl.launch.grid import folder_of, variants
-from metarl.launch.search import propose, ranges_of, require_optuna
-from metarl.launch.weights_and_biases import require_wandb
-from metarl.threads import processors
-
-if TYPE_CHECKING:
-    from metarl.report.groups import ExperimentGroup
+from metarl.io import translate_os_errors, write_atomically
+from metarl.launch.grid import parse_grid
+from metarl.launch.search import parse_ranges, search
+from metarl.launch.several import LaunchOptions, sweep
+from metarl.launch.signals import INTERRUPTED
+from metarl.report.sweep_table import SweepTable
+from metarl.runs.run import Run
 
 DESCRIPTION = """\
-Train every combination of the values that settings are given, each with the same seeds: side by
-side, a process and a thread each, as many at once as there are processors. A setting with one value
-is the same for all.
+Train every combination of the given values of settings with the same seeds in parallel: one
+process with one thread per run, as many at a time as there are processors. A setting with one
+value is the same for all runs.
 
-Every run is a directory of its own, OUT/SETTING=VALUE/seed-1, so that `compare`, `report` and
-TensorBoard take them like any others. Ctrl-C stops all of them, and each saves what it has;
---resume OUT goes on with what is unfinished, and with more seeds or values where CONFIG, --set and
---seeds say so anew. At the end a table tells how well each combination adapts, the best first, as
-the mean over its seeds with an interval; OUT/sweep.csv holds all of its numbers.
+Each run has its own directory, OUT/SETTING=VALUE/seed-1, for `compare`, `report` and TensorBoard.
+Ctrl-C stops all runs after saving them. --resume OUT continues unfinished runs, and adds seeds or
+values if CONFIG, --set and --seeds are given again. The final table ranks the combinations by their
+mean over seeds after adaptation, with an interval; OUT/sweep.csv has all numbers.
 
-With --search N settings have ranges, SETTING=LOW..HIGH, and N combinations are tried, more often
-where those before did well (the extra `search`: pip install 'metarl-maml[search]')."""
+With --search N, settings have ranges, SETTING=LOW..HIGH, and N combinations are tried, sampled more
+often near good ones (the extra `search`: pip install 'metarl-maml[search]')."""
 
 EXAMPLES = """\
 examples:
@@ -57,8 +54,7 @@ examples:
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command."""
-    describe(parser, DESCRIPTION, EXAMPLES, _sweep)
-    parser.set_defaults(name="sweep")
+    set_help(parser, DESCRIPTION, EXAMPLES, _sweep)
     add_config(parser)
     add_set(parser, "SECTION.SETTING=VALUE[,VALUE...]", "the values of a setting")
     add_seeds(parser)
@@ -78,114 +74,56 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _sweep(options: argparse.Namespace, console: Console) -> int:
-    if options.wandb:
-        require_wandb()
-    if options.search is not None:
-        return _search(options, console)
-    planned = _planned(options)
-    # imported here: torch takes a second, which a mistake in the config should not wait for
-    from metarl.cli.multi_run import train_several
-
-    return train_several(options, planned, console, _show)
-
-
-def _planned(options: argparse.Namespace) -> Mapping[Path, AnyConfig]:
-    if not options.config and options.resume and not options.seeds:
-        return {}
-    _place(options)
-    return {
-        variant.path: load_config(options.config, variant.overrides)
-        for variant in variants(options.set, seeds_of(options) or [1])
-    }
-
-
-def _place(options: argparse.Namespace) -> None:
-    """Make sure that there is a config, and as `options.out` a directory."""
-    if not options.config:
-        raise no_config("--resume OUT")
-    if not options.resume:
-        options.out = options.out or Path("runs") / f"{Path(options.config).stem}-sweep"
-
-
-def _search(options: argparse.Namespace, console: Console) -> int:
-    """Batches of combinations, each chosen by what came of those before."""
-    if options.search < 1:
+    if options.search is not None and options.search < 1:
         raise UserError(f"--search must be at least 1, not {options.search}")
-    _place(options)
-    require_optuna()
-    fixed, ranges = ranges_of(options.set)
+    if options.resume and options.out:
+        raise UserError("--out and --resume contradict each other; runs stay where they are")
+    # without further arguments, --resume continues the runs that are there
+    resume_only = options.resume and not (options.config or options.seeds or options.search)
+    if not (options.config or resume_only):
+        raise missing_config_error("--resume OUT")
+    out = options.resume or options.out or Path("runs") / f"{Path(options.config).stem}-sweep"
     seeds = seeds_of(options) or [1]
-    options.set = fixed
-
-    def planned(overrides: Sequence[str]) -> dict[Path, AnyConfig]:
-        return {
-            folder_of(overrides) / f"seed-{seed}": load_config(
-                options.config, [*fixed, *overrides, f"seed={seed}"]
-            )
-            for seed in seeds
-        }
-
-    lowest = planned([f"{name}={between.low:g}" for name, between in ranges.items()])
-    planned([f"{name}={between.high:g}" for name, between in ranges.items()])
-    # imported here: torch takes a second, which a mistake in the config should not wait for
-    from metarl.cli.comparison_output import load
-    from metarl.cli.multi_run import train_all
-    from metarl.launch.sweep import members
-    from metarl.method import load_method
-
-    metric = load_method(next(iter(lowest.values()))).problem.metric
-    status, done = train_all(options, {}, console) if options.resume else (0, [])
-    while status != INTERRUPTED:
-        out: Path = options.resume or options.out
-        tried = {path.parent.name for path in members(out)}
-        number = min(options.search - len(tried), max(1, processors() // len(seeds)))
-        if number < 1:
-            break
-        entries = load(done, console) if done else []
-        proposals = propose(ranges, entries, len(tried), number, metric.higher_is_better)
-        batch: dict[Path, AnyConfig] = {}
-        for values in proposals:
-            overrides = [f"{name}={value}" for name, value in values.items()]
-            if folder_of(overrides).name not in tried:
-                batch |= planned(overrides)
-        if not batch:
-            console.print("what the search would try next was tried already: it ends here")
-            break
-        failed, more = train_all(options, batch, console)
-        status, done = max(status, failed), [*done, *more]
-        options.resume, options.out = out, None
-    if done and status != INTERRUPTED:
-        _show(options.resume or options.out, load(done, console), console)
-    return status
+    launch = LaunchOptions(
+        resume=bool(options.resume),
+        overrides=options.set,
+        trust_code=options.trust_code,
+        wandb=options.wandb,
+        console=console,
+        verb="sweep",
+    )
+    if options.search:
+        fixed, ranges = parse_ranges(options.set)
+        trained = search(options.config, ranges, out, options.search, seeds, fixed, launch)
+    elif resume_only:
+        trained = sweep(None, {}, out, options=launch)
+    else:
+        trained = sweep(options.config, parse_grid(options.set), out, seeds, launch)
+    if trained.interrupted:
+        return INTERRUPTED
+    if trained.runs:
+        _print_table(out, trained.runs, console)
+    return 1 if trained.failures else 0
 
 
-def _show(out: Path, entries: Sequence["ExperimentGroup"], console: Console) -> None:
-    """A table, the best first, and the same as CSV."""
-    from metarl.evaluation import format_score
-    from metarl.io import translate_os_errors, write_atomically
-    from metarl.launch.sweep import as_csv, ranked, settings_of, varied
-    from metarl.report.comparison import caption
-
-    entries, names = ranked(entries), varied(entries)
-    metric = entries[0].method.problem.metric.name
-    table = Table(title=entries[0].method.problem.title, caption=caption(entries))
-    for name in names:
-        last = name.rpartition(".")[2]  # 80 columns have no place for all of it
-        alone = sum(other.rpartition(".")[2] == last for other in names) == 1
-        table.add_column(last if alone else name, overflow="fold")
-    table.add_column("seeds", overflow="fold")
-    for column in (f"{metric} before", "adapted", "95% interval"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for entry in entries:
-        summary = entry.summary
-        table.add_row(
-            *settings_of(entry, names),
-            ", ".join(str(run.config.seed) for run in entry.runs),
-            format_score(summary.estimate[0]),
-            format_score(summary.estimate[-1]),
-            f"[{format_score(summary.low[-1])}, {format_score(summary.high[-1])}]",
-        )
+def _print_table(out: Path, runs: Sequence[Run], console: Console) -> None:
+    """Print the ranked table, and write sweep.csv."""
+    result = SweepTable.of(compare_runs(runs, console))
+    rows = result.rows()
+    table = Table(title=result.groups[0].method.problem.title, caption=result.caption)
+    last_parts = [name.rpartition(".")[2] for name in result.names]
+    for number, column in enumerate(rows[0]):
+        if number < len(result.names):  # the last part of a setting's name, to save space
+            short_name = last_parts[number]
+            is_unique = last_parts.count(short_name) == 1
+            table.add_column(short_name if is_unique else column, overflow="fold")
+        elif column == "seeds":
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=column == "95% interval")
+    for row in rows:
+        table.add_row(*row.values())
     console.print(table)
     with translate_os_errors(out):
-        write_atomically(out / "sweep.csv", as_csv(entries))
-    console.print(f"numbers: {out / 'sweep.csv'}", highlight=False, soft_wrap=True)
+        write_atomically(out / "sweep.csv", result.to_csv())
+    print_line(console, f"numbers: {out / 'sweep.csv'}")

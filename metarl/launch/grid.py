@@ -1,16 +1,18 @@
-"""Which runs a sweep has: every combination of the values of settings, each with the same seeds."""
+"""The runs of a sweep: every combination of the values of settings, each with every seed."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from metarl.errors import UserError
 from metarl.experiment import SEED_INDEPENDENT
 
-# settings of which runs cannot be compared where they differ, or of which results do not depend
-FIXED = ("family.", "data.", *SEED_INDEPENDENT)
+# prefixes of settings that a sweep cannot vary: runs would not be comparable, or not differ
+NOT_VARIABLE = ("family.", "data.", *SEED_INDEPENDENT)
 
 
 @dataclass(frozen=True)
@@ -18,58 +20,88 @@ class Variant:
     """One run of a sweep.
 
     Attributes:
-        path: in the sweep's directory.
-        overrides: settings such as `inner.step_size=0.2`, the seed among them.
+        path: relative to the directory of the sweep.
+        overrides: settings such as `inner.step_size=0.2`, including the seed.
     """
 
     path: Path
     overrides: tuple[str, ...]
 
 
-def variants(settings: Sequence[str], seeds: Sequence[int]) -> list[Variant]:
+def variants(grid: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> list[Variant]:
     """Every combination of values, with every seed.
 
     Args:
-        settings: such as `inner.step_size=0.05,0.1`; one value is the same for all.
+        grid: values in YAML by name of the setting; a single value is not part of the path.
         seeds: of each combination.
 
     Raises:
-        UserError: if a setting has another form, varies what cannot be compared, or one that
-            nothing depends on.
+        UserError: if a setting cannot be varied, or a value or a seed is given twice.
     """
-    given = [_values(setting) for setting in settings]
-    names = [overrides[0].partition("=")[0] for overrides in given]
-    for name, overrides in zip(names, given, strict=True):
-        if len(overrides) > 1:
-            check_varied(name)
-    found = []
-    for combination in product(*given):
-        several = [o for o, values in zip(combination, given, strict=True) if len(values) > 1]
-        folder = folder_of(several)
-        for seed in seeds:
-            found.append(Variant(folder / f"seed-{seed}", (*combination, f"seed={seed}")))
-    if len({variant.path for variant in found}) < len(found) or len({*names}) < len(names):
-        raise UserError("a setting, one of its values, or a seed is given twice; once is enough")
-    return found
+    for name, values in grid.items():
+        if len(values) > 1:
+            check_variable(name)
+    result = []
+    for combination in product(*grid.values()):
+        overrides = [f"{name}={value}" for name, value in zip(grid, combination, strict=True)]
+        varied = [
+            override
+            for override, values in zip(overrides, grid.values(), strict=True)
+            if len(values) > 1
+        ]
+        folder = folder_name(varied)
+        result += [Variant(folder / f"seed-{seed}", (*overrides, f"seed={seed}")) for seed in seeds]
+    if len({variant.path for variant in result}) < len(result):
+        raise UserError("a value of a setting, or a seed, is given twice; name each once")
+    return result
 
 
-def check_varied(name: str) -> None:
+def as_grid(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """A grid of Python values in the form that `variants` takes.
+
+    Args:
+        values: by name of the setting, a list of values, or a single one that all runs have.
+    """
+    return {
+        name: [_yaml(value) for value in (choices if isinstance(choices, list) else [choices])]
+        for name, choices in values.items()
+    }
+
+
+def parse_grid(settings: Sequence[str]) -> dict[str, list[str]]:
+    """Parse settings such as `inner.step_size=0.05,0.1` into a grid.
+
+    Raises:
+        UserError: if a setting has another form, or is given twice.
+    """
+    grid: dict[str, list[str]] = {}
+    for setting in settings:
+        name, values = _split_values(setting)
+        if name in grid:
+            raise UserError(f"the setting {name} is given twice; name it once")
+        grid[name] = values
+    return grid
+
+
+def check_variable(name: str) -> None:
     """Raise UserError if runs that differ in a setting cannot be compared."""
-    if f"{name}.".startswith(FIXED) or name.startswith(FIXED):
-        fix = "give --seeds" if name == "seed" else "make a sweep for each value"
-        raise UserError(
-            f"--set {name}: runs that differ in it are not to be compared in one sweep; {fix}"
-        )
+    if f"{name}.".startswith(NOT_VARIABLE) or name.startswith(NOT_VARIABLE):
+        fix = "use --seeds" if name == "seed" else "start a sweep for each value"
+        raise UserError(f"--set {name}: runs that differ in it cannot be compared; {fix}")
 
 
-def folder_of(overrides: Sequence[str]) -> Path:
-    """Where the runs with these values are, in the directory of the sweep."""
+def folder_name(overrides: Sequence[str]) -> Path:
+    """The directory, within a sweep, of the runs with these settings."""
     names = [re.sub(r"[^A-Za-z0-9._=+-]+", "_", override) for override in overrides]
     return Path(",".join(names))
 
 
-def _values(setting: str) -> list[str]:
-    """`name=a,b` as `name=a` and `name=b`; no commas within brackets, braces or quotes."""
+def _yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _split_values(setting: str) -> tuple[str, list[str]]:
+    """Split `name=a,b` at commas outside brackets, braces and quotes."""
     name, equals, text = setting.partition("=")
     if not equals or not name:
         raise UserError(f"--set {setting!r} must have the form section.setting=value,value")
@@ -85,6 +117,7 @@ def _values(setting: str) -> list[str]:
         else:
             depth += (character in "[{") - (character in "]}")
         values[-1] += character
-    if "" in (stripped := [value.strip() for value in values]):
+    stripped = [value.strip() for value in values]
+    if "" in stripped:
         raise UserError(f"--set {setting!r} has an empty value; write section.setting=value,value")
-    return [f"{name}={value}" for value in stripped]
+    return name, stripped

@@ -1,7 +1,7 @@
-"""Trainings side by side: a process each, with one thread, as many at once as there are processors.
+"""Trains several runs in parallel: one process with one thread each, as many as processors.
 
-What a process says goes into a file in its run. One that fails does not take the others along,
-and when they are to stop each saves what it has.
+The output of a process goes into a file of its run. A failing process does not affect the others.
+When they are stopped, each saves its state.
 """
 
 import os
@@ -17,23 +17,23 @@ from metarl.progress import Progress, Task
 from metarl.runs.metrics import last_metrics, progress_text
 from metarl.threads import THREADS_VARIABLE, processors
 
-# torch, numpy and MuJoCo each have a name of their own for it
-NAMES = (THREADS_VARIABLE, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-ONE_THREAD = dict.fromkeys(NAMES, "1")
+# torch, numpy and MuJoCo read different variables
+THREAD_VARIABLES = (THREADS_VARIABLE, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+ONE_THREAD = dict.fromkeys(THREAD_VARIABLES, "1")
 TRAIN = (sys.executable, "-m", "metarl", "train")
-LOG = "training.log"  # in a run's directory
-PAUSE = 0.2  # seconds between two looks at the processes
+LOG = "training.log"  # in a run directory
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is to be trained to its end.
+    """A run to train to its last iteration.
 
     Attributes:
-        name: what to call it.
-        run: its directory.
+        name: for messages.
+        run: the run directory.
         num_iterations: the number of iterations.
-        metric: the name of what is seen in training.
+        metric: the name of the training scores.
         arguments: of `metarl train`.
     """
 
@@ -45,59 +45,60 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """Where its process writes."""
+        """The file for the output of its process."""
         return self.run / LOG
 
 
-def side_by_side(
+def run_jobs(
     jobs: Sequence[Job],
-    stop: Callable[[], bool],
-    failed: Callable[[Job, str], None],
+    should_stop: Callable[[], bool],
+    on_failure: Callable[[Job, str], None],
     progress: Progress,
 ) -> dict[Job, int]:
-    """Train runs, each in a process of its own.
+    """Run jobs in processes of their own.
 
     Args:
-        jobs: in the order in which they begin.
-        stop: whether to stop all of them; asked several times a second.
-        failed: told of each that ends otherwise than well, and what it said last.
-        progress: shows how far each is.
+        jobs: in the order in which they start.
+        should_stop: called several times per second; once it returns True, all processes are told
+            to stop, and no other starts.
+        on_failure: called with a job that failed, and its last message.
+        progress: shows the progress of each job.
 
     Returns:
-        The exit status of those that began. Once they are told to stop no other begins.
+        The exit status of the jobs that started.
     """
-    waiting, working = list(jobs), dict[Job, tuple[subprocess.Popen[bytes], Task]]()
-    ended: dict[Job, int] = {}
+    waiting, running = list(jobs), dict[Job, tuple[subprocess.Popen[bytes], Task]]()
+    statuses: dict[Job, int] = {}
     stopped = False
     try:
-        while working or (waiting and not stopped):
-            while waiting and not stopped and len(working) < processors():
+        while running or (waiting and not stopped):
+            while waiting and not stopped and len(running) < processors():
                 job = waiting.pop(0)
                 before = last_metrics(job.run) or {}
                 task = progress.add(job.name, job.num_iterations, int(before.get("iteration", 0)))
-                working[job] = _begin(job), task
-            time.sleep(PAUSE)
-            if stop() and not stopped:
+                running[job] = _start(job), task
+            time.sleep(POLL_SECONDS)
+            if should_stop() and not stopped:
                 stopped = True
-                _terminate(working)
-            for job, (process, task) in list(working.items()):
-                if seen := last_metrics(job.run):
-                    task.update(int(seen["iteration"]), progress_text(seen, job.metric))
+                _terminate(running)
+            for job, (process, task) in list(running.items()):
+                if metrics := last_metrics(job.run):
+                    task.update(int(metrics["iteration"]), progress_text(metrics, job.metric))
                 if (status := process.poll()) is not None:
-                    del working[job]
+                    del running[job]
                     task.end()
-                    ended[job] = status
+                    statuses[job] = status
                     if status and not stopped:
-                        failed(job, _last_words(job.log))
+                        on_failure(job, _last_message(job.log))
     finally:
-        # whatever went wrong here: nobody trains on without anybody's knowing
-        _terminate(working)
-        for process, _ in working.values():
+        # after an exception, no process trains on unnoticed
+        _terminate(running)
+        for process, _ in running.values():
             process.wait()
-    return ended
+    return statuses
 
 
-def _begin(job: Job) -> subprocess.Popen[bytes]:
+def _start(job: Job) -> subprocess.Popen[bytes]:
     with job.log.open("ab") as log:
         return subprocess.Popen(
             [*TRAIN, *job.arguments],
@@ -105,21 +106,21 @@ def _begin(job: Job) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             env=os.environ | ONE_THREAD,
-            # a session of its own: Ctrl-C reaches it once, through `side_by_side`
+            # in its own session, so that Ctrl-C reaches it only through `run_jobs`
             start_new_session=True,
         )
 
 
-def _terminate(working: dict[Job, tuple[subprocess.Popen[bytes], Task]]) -> None:
-    for process, _ in working.values():
+def _terminate(running: dict[Job, tuple[subprocess.Popen[bytes], Task]]) -> None:
+    for process, _ in running.values():
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
 
 
-def _last_words(log: Path) -> str:
-    """What a process said last: its complaint, or else its last line."""
+def _last_message(log: Path) -> str:
+    """The last error message in a log, or else its last line."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     for number in range(len(lines) - 1, -1, -1):
         if lines[number].startswith("metarl: "):
             return " ".join([lines[number].removeprefix("metarl: "), *lines[number + 1 :]])
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "there is no output"

@@ -1,68 +1,71 @@
-"""A search: settings take values from ranges, more often where those before did well.
+"""Search over ranges of settings with optuna's tree-structured Parzen estimator.
 
-The values are optuna's, by its tree-structured Parzen estimator (Bergstra et al. 2011). What was
-tried is read from the runs themselves, so that a search goes on from its directory alone.
+Bergstra et al. (2011), "Algorithms for Hyper-Parameter Optimization". Earlier trials are read from
+their runs, so that a search continues from its directory alone.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from metarl.config.sections import current_name
 from metarl.errors import UserError
-from metarl.experiment import flatten
-from metarl.launch.grid import check_varied
+from metarl.experiment import AnyConfig, flatten
+from metarl.launch.grid import check_variable, folder_name
+from metarl.launch.several import LaunchOptions, Trained, find_runs, train_runs
+from metarl.launch.train import ConfigLike, as_config
+from metarl.method import load_method
+from metarl.report.groups import ExperimentGroup, compare
+from metarl.rng import make_rng
+from metarl.threads import processors
 
-if TYPE_CHECKING:
-    from metarl.report.groups import ExperimentGroup
-
-DECADE = 10.0  # a range that is wider than so many times its lower end is searched by magnitude
+LOG_SCALE_RATIO = 10.0  # ranges whose ends have at least this ratio are searched on a log scale
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers between two ends, which are among them.
+    """A closed range of numbers.
 
     Attributes:
         low: the lower end.
         high: the upper end.
-        whole: whether they are whole numbers.
+        is_integer: whether it is a range of integers.
     """
 
     low: float
     high: float
-    whole: bool
+    is_integer: bool
 
     @property
-    def by_magnitude(self) -> bool:
-        """Whether 0.01 to 0.1 is as much as 0.1 to 1."""
-        return self.low > 0.0 and self.high >= DECADE * self.low
+    def uses_log_scale(self) -> bool:
+        """Whether values are searched on a log scale."""
+        return self.low > 0.0 and self.high >= LOG_SCALE_RATIO * self.low
 
-    def clipped(self, value: float) -> float:
-        """A value within the ends, with three digits, which is as exact as its name needs."""
+    def rounded(self, value: float) -> float:
+        """A value in the range, rounded to three digits for the name of its directory."""
         return min(max(float(f"{value:.3g}"), self.low), self.high)
 
 
 def require_optuna() -> None:
-    """Raise UserError if the package is not installed."""
+    """Raise UserError if optuna is not installed."""
     if find_spec("optuna") is None:
         raise UserError(
-            "--search needs the package optuna: pip install 'metarl-maml[search]', or leave it out "
-            "and give the values themselves, such as inner.step_size=0.1,0.2"
+            "--search needs the package optuna: pip install 'metarl-maml[search]', or omit it and "
+            "give values, such as inner.step_size=0.1,0.2"
         )
 
 
-def ranges_of(settings: Sequence[str]) -> tuple[list[str], dict[str, Range]]:
-    """The settings that are given a value, and the ranges of the others.
+def parse_ranges(settings: Sequence[str]) -> tuple[list[str], dict[str, Range]]:
+    """Separate settings with a range, `inner.step_size=0.01..0.5`, from those with a value.
 
-    Args:
-        settings: such as `inner.step_size=0.01..0.5` and `outer.iterations=50`.
+    Returns:
+        The settings with a value, and the ranges by name of the setting.
 
     Raises:
-        UserError: if there is no range, or one that is none.
+        UserError: if there is no range, or a range is invalid.
     """
     fixed, ranges = [], {}
     for setting in settings:
@@ -76,59 +79,126 @@ def ranges_of(settings: Sequence[str]) -> tuple[list[str], dict[str, Range]]:
         except ValueError as error:
             raise UserError(f"--set {setting!r}: a range has the form 0.01..0.5") from error
         if not low < high:
-            raise UserError(f"--set {setting!r}: a range begins below its end, as 0.01..0.5 does")
-        check_varied(name)
-        whole = all(re.fullmatch(r"-?\d+", end) for end in ends)
-        ranges[name] = Range(low, high, whole)
+            raise UserError(f"--set {setting!r}: the lower end comes first, as in 0.01..0.5")
+        check_variable(name)
+        is_integer = all(re.fullmatch(r"-?\d+", end) for end in ends)
+        ranges[name] = Range(low, high, is_integer)
     if not ranges:
         raise UserError("--search needs a range, such as --set inner.step_size=0.01..0.5")
     return fixed, ranges
 
 
-def propose(
+def search(
+    config: ConfigLike,
     ranges: Mapping[str, Range],
-    entries: Sequence["ExperimentGroup"],
-    begun: int,
-    number: int,
-    higher_is_better: bool,
-) -> list[dict[str, str]]:
-    """What to try next.
+    out: Path,
+    trials: int,
+    seeds: Sequence[int] = (1,),
+    overrides: Sequence[str] = (),
+    options: LaunchOptions | None = None,
+) -> Trained:
+    """Train combinations of settings in batches, each proposed from the scores of all before.
 
     Args:
-        ranges: by the names of the settings.
-        entries: what came of those that were tried.
-        begun: how many these are, and those that failed: the randomness depends on it alone.
-        number: how many to propose.
-        higher_is_better: whether scores are.
+        config: the experiment.
+        ranges: by name of the setting.
+        out: the directory of the runs.
+        trials: the number of combinations, including those that are there already.
+        seeds: of each combination.
+        overrides: settings that all runs have.
+        options: how to train them.
+
+    Raises:
+        UserError: if a config, the data or the directory is invalid; before any run starts.
+    """
+    require_optuna()
+    options = options or LaunchOptions(verb="sweep")
+
+    def plan(values: Mapping[str, str]) -> dict[Path, AnyConfig]:
+        varied = [f"{name}={value}" for name, value in values.items()]
+        return {
+            folder_name(varied) / f"seed-{seed}": as_config(
+                config, [*overrides, *varied, f"seed={seed}"]
+            )
+            for seed in seeds
+        }
+
+    # both ends of the ranges are validated before any run starts
+    lowest = plan({name: f"{limits.low:g}" for name, limits in ranges.items()})
+    plan({name: f"{limits.high:g}" for name, limits in ranges.items()})
+    metric = load_method(next(iter(lowest.values()))).problem.metric
+    options = replace(options, overrides=overrides)
+    result = train_runs({}, out, options) if options.resume else Trained([], {})
+    while not result.interrupted:
+        tried = {path.parent.name for path in find_runs(out)}
+        batch_size = min(trials - len(tried), max(1, processors() // len(seeds)))
+        if batch_size < 1:
+            break
+        groups = compare(result.runs) if result.runs else []
+        batch: dict[Path, AnyConfig] = {}
+        for values in propose(ranges, groups, len(tried), batch_size, metric.higher_is_better):
+            planned = plan(values)
+            if next(iter(planned)).parent.name not in tried:
+                batch |= planned
+        if not batch:
+            if options.console:
+                options.console.print(
+                    "the search ends: all of its next proposals were tried already"
+                )
+            break
+        trained = train_runs(batch, out, options)
+        options = replace(options, resume=True)  # the next batch joins this one
+        result = Trained(
+            [*result.runs, *trained.runs],
+            {**result.failures, **trained.failures},
+            trained.interrupted,
+        )
+    return result
+
+
+def propose(
+    ranges: Mapping[str, Range],
+    groups: Sequence[ExperimentGroup],
+    num_started: int,
+    num_proposals: int,
+    higher_is_better: bool,
+) -> list[dict[str, str]]:
+    """Propose values of settings to try next.
+
+    Args:
+        ranges: by name of the setting.
+        groups: the evaluated trials.
+        num_started: the number of trials, including failed ones: the seed of the proposals.
+        num_proposals: how many to propose.
+        higher_is_better: whether scores are maximised.
 
     Returns:
-        Values by the names of the settings.
+        Values in YAML by name of the setting.
     """
-    # imported here, as optuna is: with it comes torch, which a mistake should not wait for
-    from metarl.rng import make_rng
-
     optuna: Any = import_module("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    spaces = {
-        name: optuna.distributions.IntDistribution(int(r.low), int(r.high), log=r.by_magnitude)
-        if r.whole
-        else optuna.distributions.FloatDistribution(r.low, r.high, log=r.by_magnitude)
+    distributions = {
+        name: optuna.distributions.IntDistribution(int(r.low), int(r.high), log=r.uses_log_scale)
+        if r.is_integer
+        else optuna.distributions.FloatDistribution(r.low, r.high, log=r.uses_log_scale)
         for name, r in ranges.items()
     }
-    seed = int(make_rng(0, "search", begun).integers(2**31))
+    seed = int(make_rng(0, "search", num_started).integers(2**31))
     study = optuna.create_study(
         direction="maximize" if higher_is_better else "minimize",
         sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=True),
     )
-    for entry in entries:
-        settings = flatten(entry.runs[0].config.model_dump(mode="json"))
-        values = {name: settings[current_name(name, settings)] for name in ranges}
-        if all(ranges[name].low <= value <= ranges[name].high for name, value in values.items()):
-            score = float(entry.summary.estimate[-1])
-            trial = optuna.trial.create_trial(params=values, distributions=spaces, value=score)
+    for group in groups:
+        settings = flatten(group.runs[0].config.model_dump(mode="json"))
+        params = {name: settings[name] for name in ranges}
+        if all(ranges[name].low <= value <= ranges[name].high for name, value in params.items()):
+            score = float(group.summary.estimate[-1])
+            trial = optuna.trial.create_trial(
+                params=params, distributions=distributions, value=score
+            )
             study.add_trial(trial)
-    asked = [study.ask(spaces).params for _ in range(number)]
+    proposals = [study.ask(distributions).params for _ in range(num_proposals)]
     return [
-        {name: f"{ranges[name].clipped(value):.10g}" for name, value in params.items()}
-        for params in asked
+        {name: f"{ranges[name].rounded(value):.10g}" for name, value in params.items()}
+        for params in proposals
     ]

@@ -1,66 +1,194 @@
-"""Training into a run's directory: what is computed is kept, whatever ends it."""
+"""Training of one run: its start, its loop with checkpoints and metrics, and its evaluation."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
+from metarl import distributed
 from metarl.errors import UserError
-from metarl.experiment import AnyConfig, dump_config
+from metarl.experiment import (
+    CONFIG,
+    AnyConfig,
+    dump_config,
+    load_config,
+    set_values,
+    validate_config,
+)
+from metarl.launch.signals import StopRequest
 from metarl.method import Method, Metrics, TrainingState, load_method
 from metarl.method import train as iterations
-from metarl.report.evaluations import evaluate, load_checked_state
+from metarl.report.evaluations import evaluate, is_complete, load_checked_state
+from metarl.rl.problem import PolicyProblem
 from metarl.runs.metrics import Log, MetricsLog
 from metarl.runs.run import Run
 
-CHECKPOINT_MINUTES = 5.0  # what a power cut may cost, however seldom iterations are saved
+CHECKPOINT_MINUTES = 5.0  # the longest time between checkpoints, whatever `checkpoint_every` is
 
 Report = Callable[[int, Metrics], None]
+ConfigLike = str | Path | Mapping[str, Any] | AnyConfig
 
 
-class Stopping(Protocol):
-    """How a training is asked to stop."""
+@dataclass(frozen=True)
+class Session:
+    """A run that is locked for training.
 
-    @property
-    def asked(self) -> bool:
-        """Whether it was, and is to end after the iteration that is going on."""
+    Attributes:
+        run: the run.
+        method: its method.
+        state: the state to continue from.
+    """
 
-    def at_once(self) -> AbstractContextManager[None]:
-        """Where it may be stopped by KeyboardInterrupt, because nothing can be lost."""
-
-
-class Unasked:
-    """A training that ends by itself, or by an exception."""
-
-    asked = False
-
-    def at_once(self) -> AbstractContextManager[None]:
-        """Nothing changes."""
-        return nullcontext()
+    run: Run
+    method: Method
+    state: TrainingState
 
 
-def train(config: AnyConfig, path: Path, resume: bool = False, report: Report | None = None) -> Run:
-    """Meta-train, keep what came of it, and evaluate it; see `metarl.train`."""
-    method = load_method(config)
-    method.problem.check()
-    there = (path / "config.yaml").exists()
-    if there and not resume:
-        raise UserError(f"{path} already holds a run; give resume=True to go on with it")
-    state = method.initial_state()  # what is wrong is found before anything is written
-    config = method.problem.config  # with what is measured
-    run = Run(path, config) if there else Run.create(path, config)
-    with run.locked():
-        state = taken_up(run, method, state)
+def as_config(config: ConfigLike, overrides: Sequence[str] = ()) -> AnyConfig:
+    """The experiment that a config describes, with some settings changed.
+
+    Args:
+        config: an experiment, its settings as plain values, a YAML file, or the name of a config of
+            the package.
+        overrides: settings such as `inner.step_size=0.2`.
+
+    Raises:
+        UserError: if the config is invalid.
+    """
+    if isinstance(config, str | Path):
+        return load_config(str(config), overrides)
+    if isinstance(config, Mapping):
+        values = deepcopy(dict(config))
+    elif not overrides:
+        return config
+    else:
+        values = config.model_dump(mode="json")
+    set_values(values, overrides)
+    return validate_config(values)
+
+
+def train(
+    config: ConfigLike, path: Path, resume: bool = False, report: Report | None = None
+) -> Run:
+    """Meta-train a run and evaluate it; see `metarl.train`."""
+    if (path / CONFIG).exists() and not resume:
+        raise UserError(f"{path} already holds a run; use resume=True to continue it")
+    with start_run(as_config(config), path, exist_ok=resume) as session:
+        run, method, state = session.run, session.method, session.state
         if not run.has_checkpoint():
             run.save(state, method.problem.data_hashes)
-        keep_training(run, method, state, report)
+        train_loop(run, method, state, report)
         evaluate(run, method)
     return run
 
 
-def taken_up(run: Run, method: Method, initial: TrainingState) -> TrainingState:
-    """Where a run goes on, and what its process left behind when it was killed removed."""
+@contextmanager
+def start_run(
+    config: AnyConfig, path: Path, *, exist_ok: bool = False, model: Path | None = None
+) -> Iterator[Session]:
+    """Create a run and lock it; everything is checked before anything is written.
+
+    Args:
+        config: the experiment.
+        path: the run directory.
+        exist_ok: whether to continue a run that is there already.
+        model: a model of stable-baselines3 that takes the place of training.
+
+    Raises:
+        UserError: if the config, the data, the directory or the model is invalid.
+    """
+    method = load_method(config)
+    _check_num_processes(method)
+    method.problem.check()
+    state = _import_model(method, model) if model else method.initial_state()
+    config = method.problem.config  # includes measured values
+    exists = exist_ok and (path / CONFIG).exists()
+    run = Run(path, config) if exists else Run.create(path, config)
+    with run.locked():
+        yield Session(run, method, resume_state(run, method, state))
+
+
+@contextmanager
+def resume_run(
+    path: Path, overrides: Sequence[str] = (), source: str | None = None, trust_code: bool = False
+) -> Iterator[Session]:
+    """Open a run that is not complete, and lock it.
+
+    Args:
+        path: the run directory.
+        overrides: settings that may change, such as `outer.iterations=500`.
+        source: a config whose settings replace those of the run, if they may change.
+        trust_code: see `Run.open`.
+
+    Raises:
+        UserError: if there is no such run, it is complete, or a setting must not change.
+    """
+    run = Run.open(path, tuple(overrides), trust_code)
+    if run.results != run.path:
+        raise UserError(
+            f"{path} is a read-only run of the package; copy {run.path}, and resume the copy"
+        )
+    if source:
+        run.reconfigure(load_config(source, [*overrides, f"method={run.config.method.name}"]))
+    method = load_method(run.config)
+    _check_num_processes(method)
+    method.problem.check()
+    with run.locked():
+        state = resume_state(run, method, method.initial_state())
+        if is_complete(run, method):
+            longer = method.num_iterations and not method.uses_lr_schedule
+            raise UserError(
+                f"the run in {run.path} is complete ({state.iteration} updates)"
+                + f"; to train for longer add --set outer.iterations={2 * state.iteration}" * longer
+            )
+        run.save_config()
+        yield Session(run, method, state)
+
+
+def follow() -> None:
+    """Take part in a training that process 0 leads, and write nothing."""
+    start: tuple[AnyConfig, TrainingState] = distributed.broadcast(None)
+    config, state = start
+    for _ in iterations(load_method(config), state):
+        pass
+
+
+def _check_num_processes(method: Method) -> None:
+    """Raise UserError if there are more processes than a training can use."""
+    processes = distributed.world_size()
+    meta_batch = method.problem.config.outer.meta_batch
+    if processes > 1 and not method.supports_distributed:
+        raise UserError(f"{method.label} trains in one process; start it without torchrun")
+    if processes > meta_batch:
+        raise UserError(
+            f"{processes} processes cannot share outer.meta_batch={meta_batch} tasks; "
+            "raise it, or start fewer processes"
+        )
+
+
+def _import_model(method: Method, path: Path) -> TrainingState:
+    """The final state of a training whose policy is a model of stable-baselines3."""
+    if not isinstance(method.problem, PolicyProblem) or not method.num_iterations:
+        raise UserError("--model is for a policy that is trained, such as --kind pretrained")
+    # imported here, because supervised learning works without stable-baselines3
+    from metarl.baselines.stable_baselines import load_model
+
+    _, scale = method.problem.unscaled_family_and_scale
+    params, steps = load_model(path, method.problem.policy, scale)
+    return TrainingState(method.num_iterations, params, samples=steps)
+
+
+def resume_state(run: Run, method: Method, initial: TrainingState) -> TrainingState:
+    """The state of a locked run's checkpoint; `initial` if there is none.
+
+    Temporary files of a killed process are removed.
+
+    Raises:
+        UserError: if the checkpoint is damaged, or the data have changed.
+    """
     run.remove_temp_files()
     if not run.has_checkpoint():
         return initial
@@ -68,46 +196,48 @@ def taken_up(run: Run, method: Method, initial: TrainingState) -> TrainingState:
     return load_checked_state(run, method)
 
 
-def keep_training(
+def train_loop(
     run: Run,
     method: Method,
     state: TrainingState,
     report: Report | None = None,
     logs: Sequence[Log] = (),
-    stop: Stopping | None = None,
+    stop: StopRequest | None = None,
 ) -> TrainingState:
-    """Go on with a run that is locked and has a checkpoint; write metrics and checkpoints.
+    """Train a locked run that has a checkpoint; write metrics and checkpoints.
+
+    The last state is saved even if an exception ends the training.
 
     Args:
-        run: where to.
-        method: what trains.
-        state: where it is.
-        report: is told of every iteration that has metrics.
-        logs: where metrics go besides; they are closed at the end.
-        stop: asks it to stop.
+        run: the run.
+        method: its method.
+        state: the state to continue from.
+        report: called after every iteration that has metrics.
+        logs: further destinations of metrics; they are closed at the end.
+        stop: a request to stop early.
 
     Returns:
-        The last state, which is saved, whatever exception ended it.
+        The last state.
     """
-    stop = stop or Unasked()
+    stop = stop or StopRequest()
     metric = method.problem.metric.name
     logs = [MetricsLog(run.path, state.iteration, metric, dump_config(run.config)), *logs]
     saved, saved_at = state, time.monotonic()
     training = iterations(method, state)
     try:
-        while not stop.asked:
-            with stop.at_once():
-                following = next(training, None)
-            if following is None:
+        while not stop.requested:
+            with stop.interruptible():
+                result = next(training, None)
+            if result is None:
                 break
-            state, metrics = following
+            state, metrics = result
             if metrics:
                 for log in logs:
                     log.write(state.iteration, metrics)
                 if report:
                     report(state.iteration, metrics)
-            late = time.monotonic() - saved_at > 60.0 * CHECKPOINT_MINUTES
-            if late or state.iteration % run.config.checkpoint_every == 0:
+            overdue = time.monotonic() - saved_at > 60.0 * CHECKPOINT_MINUTES
+            if overdue or state.iteration % run.config.checkpoint_every == 0:
                 run.save(state, method.problem.data_hashes)
                 saved, saved_at = state, time.monotonic()
     finally:

@@ -1,72 +1,70 @@
-"""The metrics of a training at Weights & Biases as well; the package is an extra."""
+"""Logging of training metrics to Weights & Biases; needs the extra [wandb]."""
 
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from metarl.errors import UserError
 from metarl.io import translate_os_errors, write_atomically
+from metarl.runs.run import Run
 
-if TYPE_CHECKING:
-    from metarl.runs.run import Run
-
-ID = "wandb-id"  # in a run's directory: whatever resumes it goes on in the same run there
+ID_FILE = "wandb-id"  # in a run directory, so that a resumed run continues the same run there
 
 
 def require_wandb() -> None:
-    """Raise UserError if the package is not installed."""
+    """Raise UserError if wandb is not installed."""
     if find_spec("wandb") is None:
         raise UserError(
-            "--wandb needs the package wandb: pip install 'metarl-maml[wandb]', or leave it out "
+            "--wandb needs the package wandb: pip install 'metarl-maml[wandb]', or omit it "
             "(TensorBoard has the same curves)"
         )
 
 
 class WandbLog:
-    """Metrics of every iteration, in a run of a project.
+    """Logs metrics to a run of a project.
 
     Args:
-        project: at Weights & Biases.
-        run: what is trained; its config is sent too.
+        project: the project at Weights & Biases.
+        run: the run directory; its config is logged too.
 
     Raises:
-        UserError: if the package cannot begin, as without an account.
-        StorageError: if the run's directory cannot be written.
+        UserError: if wandb cannot start, for example without an account.
+        StorageError: if the run directory cannot be written.
     """
 
-    def __init__(self, project: str, run: "Run") -> None:
+    def __init__(self, project: str, run: Run) -> None:
         require_wandb()
         wandb: Any = import_module("wandb")
-        file = run.path / ID
+        file = run.path / ID_FILE
         with translate_os_errors(run.path):
-            identity = file.read_text().strip() if file.exists() else uuid4().hex[:12]
+            run_id = file.read_text().strip() if file.exists() else uuid4().hex[:12]
         try:
             self._run = wandb.init(
                 project=project,
-                id=identity,
+                id=run_id,
                 resume="allow",
                 name=str(run.path),
                 config=run.config.model_dump(mode="json"),
-                # what is printed is for whoever sits here, or for the log
+                # don't capture the terminal output
                 settings=wandb.Settings(console="off", silent=True),
             )
         except (wandb.Error, OSError) as error:
             raise UserError(
-                f"Weights & Biases cannot begin ({' '.join(str(error).split())}); log in with "
-                "`wandb login`, or set WANDB_MODE=offline and `wandb sync` later"
+                f"Weights & Biases cannot start ({' '.join(str(error).split())}); log in with "
+                "`wandb login`, or set WANDB_MODE=offline and run `wandb sync` later"
             ) from error
         with translate_os_errors(run.path):
-            write_atomically(file, identity + "\n")
-        # not by steps of its own: a run that was killed goes on before where it was
+            write_atomically(file, run_id + "\n")
+        # plotted against `iteration`: wandb's own steps cannot go back when a killed run is resumed
         self._run.define_metric("iteration", hidden=True)
         self._run.define_metric("*", step_metric="iteration")
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Add one iteration."""
+        """Log the metrics of one iteration."""
         self._run.log({"iteration": iteration, **metrics})
 
     def close(self) -> None:
-        """Send what is left."""
+        """Upload pending metrics and close the run."""
         self._run.finish()

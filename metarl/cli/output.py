@@ -1,0 +1,108 @@
+"""Evaluations and comparisons on the console, for several commands."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from metarl.evaluation import AdaptationCurve, Summary, format_score
+from metarl.method import GRADIENT_STEPS, Method
+from metarl.progress import working
+from metarl.report.comparison import tables
+from metarl.report.evaluations import (
+    Evaluation,
+    evaluate,
+    evaluation_names,
+    file_suffix,
+    load_or_evaluate,
+)
+from metarl.report.groups import ExperimentGroup, check_unique, compare
+from metarl.runs.run import Run
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print a line without colours and line breaks, so that paths can be copied."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def evaluate_and_print(
+    run: Run, method: Method, console: Console, name: str = ""
+) -> AdaptationCurve:
+    """Evaluate a run, and print its adaptation curve and the path of its plot."""
+    with working(console, f"evaluating {run.path}"):
+        curve = evaluate(run, method, name)
+    console.print(curve_table(f"{run.path}: {method.label}", method, curve.summary))
+    if len(curve.step_sizes):
+        print_line(console, f"step sizes: {', '.join(f'{size:g}' for size in curve.step_sizes)}")
+    print_line(console, f"plot: {run.results / f'adaptation{file_suffix(name)}.png'}")
+    return curve
+
+
+def curve_table(title: str, method: Method, summary: Summary) -> Table:
+    """An adaptation curve as a table, one row per stage."""
+    table = Table(title=title, caption=summary.meaning)
+    unit = method.adaptation_unit or GRADIENT_STEPS
+    table.add_column(unit.column, justify="right")
+    table.add_column(method.problem.metric.name, justify="right")
+    table.add_column("95% interval", justify="right")
+    for step, (estimate, low, high) in enumerate(
+        zip(summary.estimate, summary.low, summary.high, strict=True)
+    ):
+        table.add_row(
+            str(step + unit.first),
+            format_score(estimate),
+            f"[{format_score(low)}, {format_score(high)}]",
+        )
+    return table
+
+
+def print_comparison(console: Console, groups: Sequence[ExperimentGroup]) -> None:
+    """Print the tables of a comparison, with the title of the tasks above the first one."""
+    titles = [groups[0].method.problem.title, None]
+    for title, (table, caption) in zip(titles, tables(groups), strict=False):
+        console.print(_transposed(title, table, caption))
+
+
+def _transposed(title: str | None, rows: Sequence[Mapping[str, str]], caption: str) -> Table:
+    """A table with one column per method, which fits into 80 characters."""
+    table = Table(title=title, caption=caption)
+    (corner, *labels), *quantities = [(name, *(row[name] for row in rows)) for name in rows[0]]
+    table.add_column("" if corner == "method" else corner)
+    for label in labels:
+        table.add_column(label, justify="right")
+    for name, *values in quantities:
+        table.add_row(name, *(value.replace(" [", "\n[") for value in values))
+    return table
+
+
+def open_runs(paths: Sequence[Path], trust_code: bool) -> list[Run]:
+    """Open runs by their paths, names or addresses."""
+    return [Run.open(path, trust_code=trust_code) for path in paths]
+
+
+def compare_runs(runs: Sequence[Run], console: Console) -> list[ExperimentGroup]:
+    """Group runs into experiments, evaluating those that have no current evaluation."""
+    _evaluations(runs, lambda _: [""], console)
+    return compare(runs)
+
+
+def all_evaluations(runs: Sequence[Run], console: Console) -> list[Evaluation]:
+    """All evaluations of runs: those of their configs, then those with a name."""
+    evaluations = _evaluations(runs, evaluation_names, console)
+    named = [evaluation for _, *others in evaluations for evaluation in others]
+    return [first for first, *_ in evaluations] + named
+
+
+def _evaluations(
+    runs: Sequence[Run], names: Callable[[Run], Sequence[str]], console: Console
+) -> list[list[Evaluation]]:
+    """The evaluations of each run with these names."""
+    for run in runs:
+        run.description()  # damaged runs are reported before any evaluation
+    check_unique(runs)
+    result = []
+    for number, run in enumerate(runs, start=1):
+        with working(console, f"evaluating {run.path} ({number} of {len(runs)})"):
+            result.append([load_or_evaluate(run, name) for name in names(run)])
+    return result

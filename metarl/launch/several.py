@@ -1,0 +1,249 @@
+"""Several runs in one directory, trained in parallel: seeds of one experiment, or a sweep.
+
+    OUT/seed-1                          seeds
+    OUT/inner.step_size=0.1/seed-1      a sweep
+
+The directory has the whole state: every run in it belongs to the sweep.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from metarl.errors import UserError
+from metarl.experiment import CONFIG, AnyConfig
+from metarl.launch.grid import as_grid, variants
+from metarl.launch.scheduler import LOG, Job, run_jobs
+from metarl.launch.signals import stop_on_signals
+from metarl.launch.train import ConfigLike, as_config
+from metarl.launch.weights_and_biases import require_wandb
+from metarl.method import load_method
+from metarl.progress import Progress
+from metarl.report.evaluations import is_complete
+from metarl.report.groups import evaluation_differences
+from metarl.runs.run import Run
+from metarl.threads import is_main_process, processors, under_torchrun
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """How several runs are trained.
+
+    Attributes:
+        resume: whether the directory may have runs already; unfinished ones are continued.
+        overrides: settings that may change, such as `outer.iterations=500`, if runs are continued
+            without a config.
+        trust_code: see `Run.open`.
+        wandb: a project of Weights & Biases to log to.
+        console: shows progress; silent by default.
+        verb: the command that continues them, for messages.
+    """
+
+    resume: bool = False
+    overrides: Sequence[str] = ()
+    trust_code: bool = False
+    wandb: str | None = None
+    console: Console | None = None
+    verb: str = "train"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of training several runs.
+
+    Attributes:
+        runs: those that are complete.
+        failures: error messages by name of the run.
+        interrupted: whether a signal stopped the training.
+    """
+
+    runs: Sequence[Run]
+    failures: Mapping[str, str]
+    interrupted: bool = False
+
+
+def train_seeds(
+    config: ConfigLike | None, seeds: Sequence[int], out: Path, options: LaunchOptions | None = None
+) -> Trained:
+    """Train one experiment with several seeds into OUT/seed-N.
+
+    Args:
+        config: the experiment; None to continue the runs in `out`.
+        seeds: of the runs.
+        out: their directory.
+        options: how to train them.
+
+    Raises:
+        UserError: if a config, the data or the directory is invalid; before any run starts.
+    """
+    planned = {}
+    if config is not None:
+        base = as_config(config)
+        planned = {Path(f"seed-{n}"): base.model_copy(update={"seed": n}) for n in seeds}
+    return train_runs(planned, out, options or LaunchOptions())
+
+
+def sweep(
+    config: ConfigLike | None,
+    grid: Mapping[str, Any],
+    out: Path,
+    seeds: Sequence[int] = (1,),
+    options: LaunchOptions | None = None,
+) -> Trained:
+    """Train every combination of the values of settings with every seed.
+
+    Args:
+        config: the experiment; None to continue the runs in `out`.
+        grid: by name of the setting, a list of values, or a single one that all runs have.
+        out: the directory of the sweep.
+        seeds: of each combination.
+        options: how to train them.
+
+    Raises:
+        UserError: if a config, the data or the directory is invalid; before any run starts.
+    """
+    planned = {}
+    if config is not None:
+        planned = {
+            variant.path: as_config(config, variant.overrides)
+            for variant in variants(as_grid(grid), seeds)
+        }
+    return train_runs(planned, out, options or LaunchOptions(verb="sweep"))
+
+
+def train_runs(planned: Mapping[Path, AnyConfig], out: Path, options: LaunchOptions) -> Trained:
+    """Train runs in parallel, and continue those that are not complete.
+
+    Args:
+        planned: configs by directory, relative to `out`; empty for the runs that are there.
+        out: the directory of the runs.
+        options: how to train them.
+
+    Raises:
+        UserError: if a config, the data or the directory is invalid; before any run starts.
+    """
+    if under_torchrun():
+        if not is_main_process():
+            raise SystemExit(2)  # the first process reports the error
+        raise UserError("several runs share the processors without torchrun; start them without it")
+    if options.wandb:
+        require_wandb()
+    console = options.console or Console(quiet=True, force_terminal=False)
+    runs = _open_runs(out, _validated(planned), options)
+    unfinished = [run for run in runs if not _is_finished(run)]
+    jobs = [_job(out, run, options) for run in unfinished]
+    _print(console, f"{len(runs)} runs in {out}, {len(runs) - len(jobs)} of them complete")
+    if jobs:
+        num_processes = min(processors(), len(jobs))
+        _print(
+            console, f"training {num_processes} at a time, with one thread each; {LOG} in each run"
+        )
+    failures: dict[str, str] = {}
+
+    def on_failure(job: Job, message: str) -> None:
+        failures[job.name] = message
+        _print(console, f"{job.name} failed: {message} (full output: {job.log})")
+
+    resume = f"metarl {options.verb} --resume {out}"
+    with stop_on_signals() as stop:
+        with Progress(console) as progress:
+            run_jobs(jobs, lambda: stop.requested, on_failure, progress)
+        if stop.requested:
+            _print(console, f"stopped; continue with: {resume}")
+            return Trained([], failures, interrupted=True)
+    # opened again: other processes have trained them
+    complete = [run for run in (Run(run.path, run.config) for run in runs) if _is_finished(run)]
+    if failures:
+        _print(
+            console,
+            f"{len(failures)} of {len(runs)} runs failed ({', '.join(failures)}); fix the cause, "
+            f"and continue with: {resume}",
+        )
+    return Trained(complete, failures)
+
+
+def _validated(planned: Mapping[Path, AnyConfig]) -> dict[Path, AnyConfig]:
+    """The configs with their measured values; checked before a directory is created."""
+    methods = {place: load_method(config) for place, config in planned.items()}
+    for method in methods.values():
+        method.problem.check()
+        if changed := evaluation_differences(next(iter(methods.values())), method):
+            fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
+            raise UserError(
+                f"these runs would be evaluated with different settings "
+                f"({'; '.join(changed.values())}), and could not be compared; add {fix}"
+            )
+    return {place: method.problem.config for place, method in methods.items()}
+
+
+def _open_runs(out: Path, planned: Mapping[Path, AnyConfig], options: LaunchOptions) -> list[Run]:
+    """Open the planned runs in a directory and create missing ones; or open all that are there.
+
+    Raises:
+        UserError: if runs exist without `resume`, none exist, or their settings differ.
+    """
+    present = find_runs(out)
+    if (out / CONFIG).exists():
+        raise UserError(f"{out} holds a single run; choose another directory with --out")
+    if present and not options.resume:
+        raise UserError(
+            f"{out} already holds {len(present)} runs; continue them with --resume {out}, or "
+            "choose another directory with --out"
+        )
+    if not (present or planned):
+        raise UserError(f"there is no run in {out}; name a config and seeds")
+    overrides = () if planned else tuple(options.overrides)
+    runs = {
+        path: Run.open(path, overrides, options.trust_code)
+        for path in present
+        if not planned or path.relative_to(out) in planned
+    }
+    # all settings are checked before the first directory is created
+    for place, config in planned.items():
+        if (path := out / place) in runs:
+            runs[path].reconfigure(config)
+    for place, config in planned.items():
+        if (path := out / place) not in runs:
+            runs[path] = Run.create(path, config)
+    for run in runs.values():
+        run.save_config()
+    order = [out / place for place in planned] or list(runs)
+    return [runs[path] for path in order]
+
+
+def find_runs(out: Path) -> list[Path]:
+    """The run directories of a sweep, in natural order."""
+    paths = {file.parent for depth in ("*", "*/*") for file in out.glob(f"{depth}/{CONFIG}")}
+    return sorted(paths, key=lambda path: [_natural_key(part) for part in path.parts])
+
+
+def _natural_key(text: str) -> list[tuple[float, str]]:
+    """A sort key that orders numbers in names by value."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e-?\d+)?)", text)
+    return [(float(part), "") if number % 2 else (0.0, part) for number, part in enumerate(parts)]
+
+
+def _job(out: Path, run: Run, options: LaunchOptions) -> Job:
+    method = load_method(run.config)
+    # trusted: the config was planned here, or checked when the run was opened
+    arguments = ["--resume", str(run.path), "--trust-code"]
+    if options.wandb:
+        arguments += ["--wandb", options.wandb]
+    metric = method.problem.metric.name
+    name = str(run.path.relative_to(out))
+    return Job(name, run.path, method.num_iterations, metric, tuple(arguments))
+
+
+def _is_finished(run: Run) -> bool:
+    try:
+        return is_complete(run, load_method(run.config))
+    except UserError:
+        return False  # it is damaged: its own process reports that, and the others train on
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

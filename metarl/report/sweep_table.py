@@ -1,0 +1,118 @@
+"""The table of a sweep: its varied settings and scores, the best experiment first."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from metarl.dataframe import to_dataframe
+from metarl.evaluation import format_score
+from metarl.experiment import SEED_INDEPENDENT, differences, flatten
+from metarl.report.comparison import caption
+from metarl.report.groups import ExperimentGroup
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class SweepTable:
+    """The experiments of a sweep.
+
+    Attributes:
+        groups: the experiments, the best score after the last adaptation step first.
+        names: the settings in which they differ.
+    """
+
+    groups: Sequence[ExperimentGroup]
+    names: Sequence[str]
+
+    @classmethod
+    def of(cls, groups: Sequence[ExperimentGroup]) -> "SweepTable":
+        """The table of some experiments, in any order."""
+        sign = -1.0 if groups[0].method.problem.metric.higher_is_better else 1.0
+        ranked = sorted(groups, key=lambda group: sign * group.summary.estimate[-1])
+        first, *others = [group.runs[0].config for group in ranked]
+        changes = [
+            change for other in others for change in differences(first, other, SEED_INDEPENDENT)
+        ]
+        names = {change.partition(":")[0] for change in changes}
+        # in the order of the best config; settings that it doesn't have come last
+        order = [*flatten(first.model_dump()), *sorted(names)]
+        return cls(ranked, sorted(names, key=order.index))
+
+    @property
+    def caption(self) -> str:
+        """The caption of the table."""
+        return caption(self.groups)
+
+    def rows(self) -> list[dict[str, str]]:
+        """One row per experiment, by column name."""
+        metric = self.groups[0].method.problem.metric.name
+        result = []
+        for group in self.groups:
+            summary = group.summary
+            row = dict(zip(self.names, self._values(group), strict=True))
+            row["seeds"] = ", ".join(str(run.config.seed) for run in group.runs)
+            row[f"{metric} before adaptation"] = format_score(summary.estimate[0])
+            row[f"{metric} after adaptation"] = format_score(summary.estimate[-1])
+            row["95% interval"] = (
+                f"[{format_score(summary.low[-1])}, {format_score(summary.high[-1])}]"
+            )
+            result.append(row)
+        return result
+
+    def to_csv(self) -> str:
+        """One row per experiment: settings, seeds, and scores with their intervals."""
+        metric = self.groups[0].method.problem.metric.name
+        stages = max(len(group.summary.estimate) for group in self.groups)
+        scores = [f"{metric}_after_{k}_steps" for k in range(stages)]
+        columns = [f"{score}{part}" for score in scores for part in ("", "_low", "_high")]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*self.names, "seeds", *columns])
+        for group in self.groups:
+            seeds = " ".join(str(run.config.seed) for run in group.runs)
+            summary = group.summary
+            limits = zip(summary.estimate, summary.low, summary.high, strict=True)
+            numbers = [float(number) for stage in limits for number in stage]
+            padding = [""] * (len(columns) - len(numbers))
+            writer.writerow([*self._values(group), seeds, *numbers, *padding])
+        return text.getvalue()
+
+    def to_frame(self) -> "DataFrame":
+        """A pandas frame with one row per experiment and step.
+
+        Its columns are the varied settings, `step`, `estimate`, `low`, `high` and `runs`.
+
+        Raises:
+            UserError: if pandas is not installed.
+        """
+        return to_dataframe(
+            {
+                **{name: self._settings(group).get(name) for name in self.names},
+                "step": step,
+                "estimate": float(group.summary.estimate[step]),
+                "low": float(group.summary.low[step]),
+                "high": float(group.summary.high[step]),
+                "runs": len(group.runs),
+            }
+            for group in self.groups
+            for step in range(len(group.summary.estimate))
+        )
+
+    def _settings(self, group: ExperimentGroup) -> dict[str, Any]:
+        return flatten(group.runs[0].config.model_dump(mode="json"))
+
+    def _values(self, group: ExperimentGroup) -> list[str]:
+        """The values of the varied settings as text."""
+        settings = self._settings(group)
+        return [_text(settings.get(name)) for name in self.names]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
