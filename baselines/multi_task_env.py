@@ -1,4 +1,4 @@
-"""All tasks of a family mixed, for stable-baselines3: a new task every episode."""
+"""A stable-baselines3 vector environment with a new task in every episode."""
 
 from typing import Any
 
@@ -14,19 +14,19 @@ from metarl.rng import make_rng
 
 
 class MultiTaskEnv(VecEnv):
-    """A stable-baselines3 vector environment over a family's own, at the speed of the latter.
+    """A family's vector environment with the interface of stable-baselines3.
 
-    Where an episode ends, or at the horizon, a task is drawn and the next one begins in the same
-    step, as stable-baselines3 has it. A time limit counts as an end like any other: no value is
-    added for what would come after it, as in this package's own advantages.
+    When an episode ends, or at the horizon, a new task is sampled and the next episode starts in
+    the same step, as stable-baselines3 requires. A time limit counts as any other end: no value is
+    bootstrapped, as in this package's own advantages by default.
 
     Args:
-        family: where tasks and environments come from.
-        num_envs: how many.
+        family: samples tasks and makes environments.
+        num_envs: the number of sub-environments.
 
     Raises:
-        UserError: if the spaces fit no policy; `reset` and `step` raise it if the environments
-            return what they must not.
+        UserError: if no policy supports the spaces; `reset` and `step` raise it if the
+            environments return arrays of the wrong shape.
     """
 
     def __init__(self, family: TaskFamily, num_envs: int) -> None:
@@ -35,7 +35,7 @@ class MultiTaskEnv(VecEnv):
         space = self._envs.single_observation_space
         check_spaces(space, self._envs.single_action_space)
         assert space.shape is not None  # of a flat Box
-        # in single precision, like everything that our own policies see
+        # in single precision, like the observations of our own policies
         observation_space = gym.spaces.Box(-np.inf, np.inf, space.shape, np.float32)
         super().__init__(num_envs, observation_space, self._envs.single_action_space)
         self._actions: NDArray[Any] = np.zeros(0)
@@ -44,19 +44,19 @@ class MultiTaskEnv(VecEnv):
         self.start(0)
 
     def start(self, seed: int, *indices: int) -> None:
-        """Fix the randomness of what follows the next reset."""
+        """Seed everything that follows the next reset."""
         self._rng = make_rng(seed, "mixed tasks", *indices)
         self.finished_returns: list[float] = []
 
     def reset(self) -> NDArray[np.float32]:
-        """Begin an episode on a new task in every sub-environment."""
+        """Start an episode on a new task in every sub-environment."""
         self._tasks = checked_tasks(self._family, self._rng, self.num_envs)
         self._returns[:] = 0.0
         self._steps[:] = 0
         seeds = self._rng.integers(2**31, size=self.num_envs).tolist()
         observations, _ = self._envs.reset(seed=seeds, options={"task": self._tasks})
         check_outcome(self._row, observations)
-        return self._seen(observations)
+        return self._as_float32(observations)
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keep the actions for `step_wait`."""
@@ -65,34 +65,34 @@ class MultiTaskEnv(VecEnv):
     def step_wait(
         self,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
-        """Advance; whoever is done begins a new episode on a new task."""
+        """Advance by one step; start a new episode on a new task where one ended."""
         observations, rewards, terminated, truncated, _ = self._envs.step(self._actions)
         check_outcome(self._row, observations, rewards, terminated, truncated)
         self._returns += rewards
         self._steps += 1
         check_finite("a reward", rewards, self._tasks, self._steps)
-        seen = self._seen(observations)
+        rows = self._as_float32(observations)
         done = terminated | truncated | (self._steps >= self._family.horizon)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if done.any():
             for index in np.flatnonzero(done):
-                infos[index]["terminal_observation"] = seen[index]
+                infos[index]["terminal_observation"] = rows[index]
             self.finished_returns += self._returns[done].tolist()
             self._returns[done] = 0.0
             self._steps[done] = 0
             self._tasks[done] = checked_tasks(self._family, self._rng, int(done.sum()))
-            seen = self._restarted(done, seen)
-        return seen, rewards.astype(np.float32), done, infos
+            rows = self._restarted(done, rows)
+        return rows, rewards.astype(np.float32), done, infos
 
-    def _restarted(self, done: NDArray[np.bool_], seen: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _restarted(self, done: NDArray[np.bool_], rows: NDArray[np.float32]) -> NDArray[np.float32]:
         observations, _ = self._envs.reset(options={"task": self._tasks, "reset_mask": done})
         check_outcome(self._row, observations)
-        restarted = self._seen(observations)
-        if not np.array_equal(restarted[~done], seen[~done]):
+        restarted = self._as_float32(observations)
+        if not np.array_equal(restarted[~done], rows[~done]):
             raise UserError(
                 "the vector environment reset sub-environments that are not in "
                 "options['reset_mask'], and without it episodes cannot end one by one; have its "
-                "reset obey that, or make it with metarl.envs.vectorise"
+                "reset respect that, or construct it with metarl.envs.vectorise"
             )
         return restarted
 
@@ -100,12 +100,12 @@ class MultiTaskEnv(VecEnv):
     def _row(self) -> tuple[int, int]:
         return self.num_envs, self.observation_space.shape[0]  # type: ignore[index] # a flat Box
 
-    def _seen(self, observations: NDArray[Any]) -> NDArray[np.float32]:
-        """Observations as the policy sees them, once it is sure that they are finite."""
+    def _as_float32(self, observations: NDArray[Any]) -> NDArray[np.float32]:
+        """Finite observations in single precision."""
         with np.errstate(over="ignore"):
-            seen: NDArray[np.float32] = observations.astype(np.float32)
-        check_finite("an observation", seen, self._tasks, self._steps)
-        return seen
+            rows: NDArray[np.float32] = observations.astype(np.float32)
+        check_finite("an observation", rows, self._tasks, self._steps)
+        return rows
 
     def close(self) -> None:
         """Close the environments."""

@@ -1,4 +1,4 @@
-"""PPO of stable-baselines3 on all tasks of a family mixed, an update at a time."""
+"""PPO of stable-baselines3 on all tasks of a family jointly, one update at a time."""
 
 import time
 
@@ -18,14 +18,14 @@ from metarl.rng import make_rng
 
 
 class MultiTaskPPO:
-    """Updates of PPO, each a function of the state before it.
+    """Updates of PPO, each a function of the previous state.
 
-    An update collects as many steps as a meta-iteration does before or after an inner step: an
-    episode in each of N·B environments. So meta-training and pretraining for the same number of
-    `outer.iterations` have the same budget of environment steps, to the step.
+    An update collects as many steps as a meta-iteration does before or after an inner step: one
+    episode in each of N·B environments. With the same `outer.iterations`, meta-training and
+    pretraining use the same number of environment steps.
 
     Args:
-        problem: the network, the very one that meta-training has; tasks and environments.
+        problem: its tasks, environments and the network of meta-training.
     """
 
     def __init__(self, problem: PolicyProblem) -> None:
@@ -45,7 +45,8 @@ class MultiTaskPPO:
             gae_lambda=settings.gae_lambda,
             clip_range=settings.clip_range,
             normalize_advantage=settings.normalize_advantages,
-            # the value network is separate, and its gradients must not shrink the policy's
+            # clipping would use the joint norm: the separate value network's gradient would
+            # shrink the policy's
             max_grad_norm=float("inf"),
             policy_kwargs=policy_keywords(problem.policy, settings.value_hidden_sizes),
             seed=int(make_rng(config.seed, "value network").integers(2**31)),
@@ -63,19 +64,19 @@ class MultiTaskPPO:
         if state.opt_state:
             try:
                 _restore(model, state.opt_state)
-            except (RuntimeError, KeyError, ValueError) as error:  # torch names what differs
+            except (RuntimeError, KeyError, ValueError) as error:  # torch names the difference
                 raise UserError(
-                    "the checkpoint's value network, or its optimiser, is not that of the config "
+                    "the checkpoint's value network or optimiser is not that of the config "
                     f"({' '.join(str(error).split())}); restore it from a copy, or train anew"
                 ) from error
         load_params(model.policy, state.params)
         rollout = envs.num_envs * self.horizon
-        # stable-baselines3 draws from the global generators: fix them anew for every update
+        # stable-baselines3 uses the global generators: seed them for every update
         set_random_seed(int(make_rng(self.seed, "pretraining", state.iteration).integers(2**31)))
         envs.start(self.seed, state.iteration)
         model.set_env(envs, force_reset=True)
         clock = _Clock()
-        # one rollout and one update; an interval of 2 leaves the logged values to us
+        # one rollout and one update; with an interval of 2 it does not clear the logged values
         model.learn(rollout, clock, log_interval=2, reset_num_timesteps=False)
         finished = time.perf_counter()
         theta = to_params(model.policy.state_dict())
@@ -84,7 +85,7 @@ class MultiTaskPPO:
                 "the pretrained policy is not finite any more; lower baseline.learning_rate"
             )
         logged, returns = model.logger.name_to_value, envs.finished_returns
-        new = TrainingState(state.iteration + 1, theta, _memory(model), state.samples + rollout)
+        new = TrainingState(state.iteration + 1, theta, _opt_state(model), state.samples + rollout)
         return new, {
             "return/after_0_steps": sum(returns) / len(returns),
             "environment_steps": rollout,
@@ -103,7 +104,7 @@ class MultiTaskPPO:
 
 
 class _Clock(BaseCallback):
-    """When sampling ended and learning began."""
+    """The time at which sampling ended and learning began."""
 
     sampled = 0.0
 
@@ -114,20 +115,26 @@ class _Clock(BaseCallback):
         self.sampled = time.perf_counter()
 
 
-def _memory(model: PPO) -> Params:
-    """Everything of the model's beside the policy: the value network, and Adam's moments."""
-    memory = {f"weights.{name}": leaf.clone() for name, leaf in model.policy.state_dict().items()}
+def _opt_state(model: PPO) -> Params:
+    """The state of the model besides the policy: the value network and Adam's moments."""
+    opt_state = {
+        f"weights.{name}": leaf.clone() for name, leaf in model.policy.state_dict().items()
+    }
     for index, moments in model.policy.optimizer.state_dict()["state"].items():
-        memory |= {f"adam.{index}.{name}": leaf.clone() for name, leaf in moments.items()}
-    return memory
+        opt_state |= {f"adam.{index}.{name}": leaf.clone() for name, leaf in moments.items()}
+    return opt_state
 
 
-def _restore(model: PPO, memory: Params) -> None:
+def _restore(model: PPO, opt_state: Params) -> None:
     model.policy.load_state_dict(
-        {name.removeprefix("weights."): leaf for name, leaf in memory.items() if "weights." in name}
+        {
+            name.removeprefix("weights."): leaf
+            for name, leaf in opt_state.items()
+            if "weights." in name
+        }
     )
     moments: dict[int, Params] = {}
-    for name, leaf in memory.items():
+    for name, leaf in opt_state.items():
         if name.startswith("adam."):
             _, index, key = name.split(".")
             moments.setdefault(int(index), {})[key] = leaf.clone()

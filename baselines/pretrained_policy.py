@@ -1,13 +1,15 @@
-"""One policy for all tasks mixed, by PPO, then fine-tuned; and an oracle, which is told the task.
+"""Multi-task pretraining by PPO with fine-tuning, and an oracle that observes the task.
 
-What meta-training is measured against in Finn et al. (2017), section 5.3. The network, the tasks
-and the budget of environment steps are those of meta-training.
+These are the baselines of Finn et al. (2017), section 5.3. The network, the tasks and the number of
+environment steps are those of meta-training.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from metarl.baselines.ppo import MultiTaskPPO
+from metarl.baselines.stable_baselines import check_perceptron
 from metarl.evaluation import AdaptationCurve, best_schedule
 from metarl.method import GRADIENT_STEPS, AdaptationUnit, Metrics, Role, TrainingState
 from metarl.parallel import one_thread
@@ -16,12 +18,9 @@ from metarl.rl.maml import evaluate_adaptation
 from metarl.rl.outer_loop import PolicyLearner
 from metarl.rl.problem import PolicyProblem
 
-if TYPE_CHECKING:
-    from metarl.baselines.ppo import MultiTaskPPO
-
 
 class Pretrained(PolicyLearner):
-    """PPO on all tasks mixed, fine-tuned on a new one by plain policy gradients."""
+    """PPO on all tasks jointly, fine-tuned to a new task by policy gradients."""
 
     role: ClassVar[Role] = "baseline"
     label: ClassVar[str] = "pretrained"
@@ -37,25 +36,19 @@ class Pretrained(PolicyLearner):
 
     @property
     def num_iterations(self) -> int:
-        """One for every time that meta-training would have sampled: the same environment steps."""
+        """One for each batch that meta-training samples: the same number of environment steps."""
         config = self.problem.config
         return config.outer.iterations * (config.inner.steps + 1)
 
     def initial_state(self) -> TrainingState:
-        """The very policy that meta-training begins with."""
+        """The initial policy of meta-training."""
         if self.num_iterations:
-            # imported here: stable-baselines3 takes a second, which nobody else should wait for
-            from metarl.baselines.stable_baselines import check_perceptron
-
             check_perceptron(self.problem.policy)
         return TrainingState(0, self.problem.policy.init(self.problem.generator()))
 
     def step(self, state: TrainingState) -> tuple[TrainingState, Metrics]:
         """One rollout of all environments, and one update of PPO."""
         if self._ppo is None:
-            # imported here: stable-baselines3 takes a second, which nobody else should wait for
-            from metarl.baselines.ppo import MultiTaskPPO
-
             self._ppo = MultiTaskPPO(self.problem)
         return self._ppo.step(state)
 

@@ -1,4 +1,4 @@
-"""A policy that was never trained, fine-tuned on new tasks (Finn et al. 2017, section 5.3)."""
+"""A randomly initialised policy, fine-tuned to new tasks (Finn et al. 2017, section 5.3)."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from metarl.baselines.pretrained_policy import Pretrained
 
 
 class Random(Pretrained):
-    """What pretraining would begin with."""
+    """The initial policy of pretraining."""
 
     label: ClassVar[str] = "random"
     num_iterations: ClassVar[int] = 0

@@ -1,9 +1,9 @@
-"""RL²: fast reinforcement learning by slow reinforcement learning (Duan et al. 2016).
+"""RL²: fast reinforcement learning via slow reinforcement learning (Duan et al. 2016).
 
-A recurrent policy is told the last action, its reward, and whether an episode ended. Its memory is
-kept over the episodes of a trial, all of the same task, and cleared between trials: to do well in
-the last episodes it has to find out in the first ones what the task is. It is trained by PPO
-(Schulman et al. 2017) over whole trials; no gradient is taken on a new task.
+A recurrent policy observes the previous action, its reward, and whether an episode ended. Its
+memory is kept over the episodes of a trial, all of the same task, and cleared between trials: to
+do well in the last episodes, it must identify the task in the first ones. It is trained by PPO
+(Schulman et al. 2017) over whole trials. On a new task, no gradient step is taken.
 """
 
 import math
@@ -65,20 +65,20 @@ class RL2Settings(MethodSection):
 
 @dataclass(frozen=True)
 class RecurrentPolicy:
-    """A gated recurrent unit whose memory a linear layer turns into actions.
+    """A gated recurrent unit, and a linear layer from its state to the action distribution.
 
-    What it remembers: the unit's memory (..., M, F), and the last action (..., M, A), reward and
-    end of an episode (..., M, 1 each), which are inputs of the next step.
+    Its memory holds the state of the unit (..., M, F), and the previous action (..., M, A), reward
+    and end of an episode (..., M, 1 each), which are inputs of the next step.
 
     Attributes:
-        head: from the memory to an action distribution, without hidden layers.
+        head_policy: from the state of the unit to an action distribution, without hidden layers.
         observation_size: S.
     """
 
     head_policy: GaussianPolicy | CategoricalPolicy
     observation_size: int
 
-    image = None  # to the unit an image is a row of numbers
+    image = None  # the unit takes an image as a row of numbers
 
     @property
     def hidden_size(self) -> int:
@@ -97,18 +97,18 @@ class RecurrentPolicy:
 
     @property
     def head(self) -> list[str]:
-        """The names of what belongs to the last layer."""
+        """The names of the last layer's parameters."""
         return self.head_policy.head
 
     @property
     def action_size(self) -> int:
-        """How many numbers tell an action: A, or one for each discrete action."""
+        """The size of an action as an input: A, or the number of discrete actions."""
         if isinstance(self.head_policy, CategoricalPolicy):
-            return self.head_policy.num_actions
+            return self.head_policy.action_size
         return self.head_policy.action_size
 
     def init(self, generator: torch.Generator) -> Params:
-        """Fresh parameters of the unit, of the actions, and of the value."""
+        """Fresh parameters of the unit, of the action distribution, and of the value."""
         inputs = self.observation_size + self.action_size + 2
         return {
             **init_recurrent(generator, inputs, self.hidden_size),
@@ -118,7 +118,7 @@ class RecurrentPolicy:
         }
 
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
-        """Of the unit's memory (..., M, F), which is what its last layer observes."""
+        """The action distribution at states of the unit (..., M, F)."""
         return self.head_policy.distribution(params, observations)
 
     def initial_memory(self, shape: tuple[int, ...]) -> Memory:
@@ -129,50 +129,44 @@ class RecurrentPolicy:
     def step(
         self, params: Mapping[str, Tensor], memory: Memory, observations: Tensor
     ) -> tuple[Distribution, Memory]:
-        """The unit's next memory, and the action distribution that follows from it."""
-        hidden, *last = memory
-        inputs = torch.cat([observations, *last], dim=-1)
+        """The action distribution at observations (..., M, S), and the unit's next state."""
+        hidden, *previous = memory
+        inputs = torch.cat([observations, *previous], dim=-1)
         new = recurrent_step(params, hidden.flatten(0, -2), inputs.flatten(0, -2)).view_as(hidden)
-        distribution = {  # one row for all observations is one row a task here
+        distribution = {  # a leaf with one row for all observations gets one row for each task
             name: leaf if leaf.dim() == new.dim() else leaf.expand(len(new), *leaf.shape)
             for name, leaf in self.distribution(params, new).items()
         }
-        return distribution, (new, *last)
+        return distribution, (new, *previous)
 
     def remember(self, memory: Memory, actions: Tensor, rewards: Tensor, ended: Tensor) -> Memory:
-        """The last action, its reward, and whether the episode ended."""
+        """The memory with an action, its reward, and whether the episode ended."""
         if not self.action_shape:
             actions = torch.nn.functional.one_hot(actions, self.action_size)
-        last = (actions, rewards.unsqueeze(-1), ended.unsqueeze(-1))
-        return (memory[0], *(value.to(memory[0].dtype) for value in last))
+        outcome = (actions, rewards.unsqueeze(-1), ended.unsqueeze(-1))
+        return (memory[0], *(leaf.to(memory[0].dtype) for leaf in outcome))
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Noise:
-        """As the head has it."""
         return self.head_policy.noise(rng, shape)
 
     def act(self, distribution: Distribution, noise: Tensor) -> Tensor:
-        """As the head has it."""
         return self.head_policy.act(distribution, noise)
 
     def log_prob(self, distribution: Distribution, actions: Tensor) -> Tensor:
-        """As the head has it."""
         return self.head_policy.log_prob(distribution, actions)
 
     def entropy(self, distribution: Distribution) -> Tensor:
-        """As the head has it."""
         return self.head_policy.entropy(distribution)
 
     def kl(self, old: Distribution, new: Distribution) -> Tensor:
-        """As the head has it."""
         return self.head_policy.kl(old, new)
 
     def fisher(self, distribution: Distribution, tangent: Distribution) -> Distribution:
-        """As the head has it."""
         return self.head_policy.fisher(distribution, tangent)
 
 
 class RL2(PolicyLearner):
-    """Learns a recurrent policy that finds out about its task by acting."""
+    """Learns a recurrent policy that identifies its task while it acts."""
 
     label: ClassVar[str] = "RL²"
     adaptation_unit: ClassVar[AdaptationUnit | None] = EPISODES
@@ -188,7 +182,7 @@ class RL2(PolicyLearner):
 
     @cached_property
     def policy(self) -> RecurrentPolicy:
-        """For the family's environments."""
+        """The recurrent policy that fits the family's environments."""
         if name := self.problem.config.policy.network:
             raise UserError(
                 f"policy.network: {name} is not for method {self.settings.name}, which has a "
@@ -206,7 +200,7 @@ class RL2(PolicyLearner):
 
     @property
     def num_stages(self) -> int:
-        """As many as episodes."""
+        """The episodes of a trial."""
         return self.settings.episodes
 
     @one_thread()
@@ -215,7 +209,7 @@ class RL2(PolicyLearner):
         return TrainingState(0, self.policy.init(self.problem.generator()))
 
     def step(self, state: TrainingState) -> tuple[TrainingState, Metrics]:
-        """Sample trials on tasks of this iteration, and improve on them by PPO."""
+        """Sample trials on the tasks of this iteration, and take steps of PPO."""
         problem, iteration = self.problem, state.iteration
         rollouts = self._collect(
             state.params,
@@ -249,7 +243,7 @@ class RL2(PolicyLearner):
         key: RngKey,
         first_task: int = 0,
     ) -> Rollouts:
-        """Trials in every environment: episode after episode, with the same memory."""
+        """Sample one trial in every environment: its episodes share one memory."""
         started, horizon = time.perf_counter(), self.problem.family.horizon
         memory = self.policy.initial_memory((len(tasks), envs.num_envs // len(tasks)))
         trajectories: list[Trajectories] = []
@@ -260,27 +254,29 @@ class RL2(PolicyLearner):
                 self.policy, params, envs, tasks, horizon, key.fold_in(episode), first_task, memory
             )
             trajectories.append(new)
-        samples = [to_samples(one, torch.zeros_like(one.rewards)) for one in trajectories]
-        stacked = [repeat(params, len(tasks))] * len(trajectories)
+        # advantages are computed over whole trials, in `trial_objective`
+        samples = [to_samples(stage, torch.zeros_like(stage.rewards)) for stage in trajectories]
+        stacked_params = [repeat(params, len(tasks))] * len(trajectories)
         seconds = time.perf_counter() - started
-        return Rollouts(trajectories, samples, stacked, memories, seconds)
+        return Rollouts(trajectories, samples, stacked_params, memories, seconds)
 
 
 @dataclass(frozen=True)
 class TrialObjective:
     """PPO's objective over whole trials, with value and entropy (Schulman et al. 2017, equation 9).
 
-    Steps that happened come first on the time axis, of H' = episodes · H; padding comes last.
+    A trial is one row of H' = episodes · H time steps: the steps of its episodes one after another,
+    and all padding at the end. M is the number of trials.
 
     Attributes:
-        method: whose policy it is, and its settings.
-        inputs: (H', M, ·): observation, last action, last reward, last end.
+        method: the method, with its policy and settings.
+        inputs: (H', M, ·): observation, previous action, previous reward, previous end.
         actions: (H', M, ·).
-        log_probs: (H', M), when they were drawn.
+        log_probs: (H', M), when the actions were drawn.
         advantages: (H', M), standardised.
-        returns: (H', M), what the value is to predict.
-        weights: (H', M), zero on padding, in sum the number of trials.
-        variance: of the returns, by which the value's error is measured.
+        returns: (H', M), the targets of the value.
+        weights: (H', M), zero on padding; their sum is the number of trials.
+        variance: of the returns; the value loss is measured in units of it.
     """
 
     method: RL2
@@ -293,40 +289,39 @@ class TrialObjective:
     variance: float
 
     def minibatches(self) -> list[Objective]:
-        """Trials of all tasks in each, as many in each as can be."""
+        """Objectives of disjoint sets of trials, each spread over as many tasks as possible."""
         number = min(self.method.settings.minibatches, self.weights.shape[1])
-        return [self._part(slice(first, None, number)) for first in range(number)]
+        return [self._select(slice(first, None, number)) for first in range(number)]
 
     def gradient(self, theta: Params) -> tuple[Tensor, float]:
-        """The gradient (P,), and the value; by truncation at nothing: through the whole trial."""
-        trials, settings = self.weights.shape[1], self.method.settings
+        """The gradient (P,) and the value, by backpropagation through whole trials."""
+        num_trials = self.weights.shape[1]
 
-        def some(chunk: slice) -> Tensor:
+        def gradient_of_chunk(chunk: slice) -> Tensor:
             leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
-            part = self._part(chunk)
-            distribution, values = part.evaluated(leaves)
-            policy = self.method.policy
-            ratio = torch.where(
-                part.weights > 0, policy.log_prob(distribution, part.actions) - part.log_probs, 0.0
-            ).exp()
-            clipped = ratio.clamp(1.0 - settings.clip, 1.0 + settings.clip)
-            gain = torch.minimum(ratio * part.advantages, clipped * part.advantages)
-            error = (values - part.returns).square() / self.variance
-            entropy = policy.entropy(distribution)
-            value = (
-                part.weights
-                * (gain - settings.value_weight * error + settings.entropy_weight * entropy)
-            ).sum()
-            slopes = torch.autograd.grad(value, list(leaves.values()))
-            return torch.cat(
-                [flatten(dict(zip(leaves, slopes, strict=True))), value.detach().view(1)]
-            )
+            value = self._select(chunk).value(leaves)
+            grads = torch.autograd.grad(value, list(leaves.values()))
+            gradient = flatten(dict(zip(leaves, grads, strict=True)))
+            return torch.cat([gradient, value.detach().view(1)])
 
-        pieces = map_chunks(some, trials, math.ceil(trials / CHUNKS))
-        mean = mean_over_tasks(torch.stack(pieces).sum(0), trials)
+        sums = map_chunks(gradient_of_chunk, num_trials, math.ceil(num_trials / CHUNKS))
+        mean = mean_over_tasks(torch.stack(sums).sum(0), num_trials)
         return mean[:-1], float(mean[-1])
 
-    def evaluated(self, params: Params) -> tuple[Distribution, Tensor]:
+    def value(self, params: Params) -> Tensor:
+        """The objective, summed over trials."""
+        settings, policy = self.method.settings, self.method.policy
+        distribution, values = self.forward(params)
+        log_ratio = policy.log_prob(distribution, self.actions) - self.log_probs
+        ratio = torch.where(self.weights > 0, log_ratio, 0.0).exp()
+        clipped = ratio.clamp(1.0 - settings.clip, 1.0 + settings.clip)
+        surrogate = torch.minimum(ratio * self.advantages, clipped * self.advantages)
+        value_loss = (values - self.returns).square() / self.variance
+        entropy = policy.entropy(distribution)
+        terms = surrogate - settings.value_weight * value_loss + settings.entropy_weight * entropy
+        return (self.weights * terms).sum()
+
+    def forward(self, params: Params) -> tuple[Distribution, Tensor]:
         """Action distributions and values (H', M) along the trials."""
         policy = self.method.policy
         start = self.inputs.new_zeros(self.inputs.shape[1], policy.hidden_size)
@@ -342,7 +337,7 @@ class TrialObjective:
         """Not defined: PPO has no trust region."""
         raise NotImplementedError
 
-    def _part(self, trials: slice) -> "TrialObjective":
+    def _select(self, trials: slice) -> "TrialObjective":
         names = ("inputs", "actions", "log_probs", "advantages", "returns", "weights")
         return replace(self, **{name: getattr(self, name)[:, trials] for name in names})
 
@@ -351,63 +346,74 @@ CHUNKS = 2  # of a minibatch: recurrent steps are too small to be divided furthe
 
 
 def trial_objective(method: RL2, theta: Params, rollouts: Rollouts) -> TrialObjective:
-    """Join the episodes of every trial; advantages run on over their ends, to the trial's.
+    """PPO's objective of rollouts, with advantages that run over the ends of episodes.
 
     Args:
         method: the policy, and PPO's settings.
-        theta: what the rollouts were sampled with.
-        rollouts: an episode after the other, (N, B, H, ·) each.
+        theta: the parameters that the rollouts were sampled with.
+        rollouts: one stage for each episode of the trials, (N, B, H, ·).
     """
-
-    def joined(values: list[Tensor]) -> Tensor:
-        """(N, B, H, ·) of each episode to (episodes · H, N·B, ·), what happened first."""
-        whole = torch.cat([value.flatten(0, 1) for value in values], dim=1)
-        index = order.view(*order.shape, *[1] * (whole.dim() - 2)).expand_as(whole)
-        return whole.gather(1, index).movedim(1, 0).contiguous()
-
     stages = rollouts.trajectories
+    # The episodes of a trial stand side by side, (M, episodes · H), each with its own padding:
+    #     1 1 1 . . | 1 1 1 1 1 | 1 1 . . .      mask of one trial of three episodes, H = 5
+    # A stable sort by the mask moves the steps that were taken to the front, in their order:
+    #     1 1 1 1 1   1 1 1 1 1   . . . . .
+    # so that the recurrence and the advantages run from one episode to the next without a gap.
     mask = torch.cat([stage.mask.flatten(0, 1) for stage in stages], dim=1)
     order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
     mask = mask.gather(1, order).movedim(1, 0)
-    actions = joined([stage.actions for stage in stages])
-    rewards = joined([stage.rewards for stage in stages])
-    starts = joined([_starts(stage.mask) for stage in stages])
-    seen = joined([stage.observations for stage in stages])
-    told = method.policy.remember(
+
+    def join_episodes(leaves: list[Tensor]) -> Tensor:
+        """(N, B, H, ·) of each episode to (H', M, ·), the steps that were taken first."""
+        joined = torch.cat([leaf.flatten(0, 1) for leaf in leaves], dim=1)
+        index = order.view(*order.shape, *[1] * (joined.dim() - 2)).expand_as(joined)
+        return joined.gather(1, index).movedim(1, 0).contiguous()
+
+    actions = join_episodes([stage.actions for stage in stages])
+    rewards = join_episodes([stage.rewards for stage in stages])
+    starts = join_episodes([_first_steps(stage.mask) for stage in stages])
+    observations = join_episodes([stage.observations for stage in stages])
+    # the policy encodes actions and rewards (one-hot if discrete); at t they are those of t − 1
+    _, action_inputs, reward_inputs, _ = method.policy.remember(
         method.policy.initial_memory(mask.shape), actions, rewards, torch.zeros_like(rewards)
     )
-    last = torch.cat(told[1:3], dim=-1).roll(1, 0)
-    last[0] = 0.0
-    ended = starts.unsqueeze(-1).clone()
-    ended[0] = 0.0
-    log_probs = joined([stage.log_probs for stage in stages])
-    config, weights = method.problem.config, mask / mask.sum(0)
+    previous = torch.cat([action_inputs, reward_inputs], dim=-1).roll(1, 0)
+    previous[0] = 0.0
+    # the first step of an episode follows the end of another one, except in the first episode
+    previous_end = starts.unsqueeze(-1).clone()
+    previous_end[0] = 0.0
+    zeros = torch.zeros_like(rewards)
     objective = TrialObjective(
         method,
-        torch.cat([seen, last, ended], dim=-1),
-        actions,
-        log_probs,
-        torch.zeros_like(rewards),
-        torch.zeros_like(rewards),
-        weights,
-        1.0,
+        inputs=torch.cat([observations, previous, previous_end], dim=-1),
+        actions=actions,
+        log_probs=join_episodes([stage.log_probs for stage in stages]),
+        advantages=zeros,
+        returns=zeros,
+        weights=mask / mask.sum(0),
+        variance=1.0,
     )
     with torch.no_grad():
-        _, values = objective.evaluated(theta)
+        _, values = objective.forward(theta)
     values = torch.where(mask, values, 0.0)
-    following = torch.cat([values[1:], torch.zeros_like(values[:1])])
-    deltas = rewards + config.inner.gamma * following - values
-    discount = config.inner.gamma * method.settings.gae_lambda
-    raw = discounted_returns(deltas.mT, discount).mT
+    gamma = method.problem.config.inner.gamma
+    # δ_t = r_t + γ V_{t+1} − V_t: at the end of an episode V_{t+1} is the value of the next one's
+    # first step, since the return that counts is that of the trial (Duan et al. 2016, section 2.2)
+    next_values = torch.cat([values[1:], torch.zeros_like(values[:1])])
+    deltas = rewards + gamma * next_values - values
+    raw = discounted_returns(deltas.mT, gamma * method.settings.gae_lambda).mT
     raw = torch.where(mask, raw, 0.0)
     valid = raw[mask]
-    standard = (raw - valid.mean()) / (valid.std(correction=0) + 1e-8)
     returns = raw + values
-    variance = float(returns[mask].var(correction=0)) + 1e-8
-    return replace(objective, advantages=standard, returns=returns, variance=variance)
+    return replace(
+        objective,
+        advantages=(raw - valid.mean()) / (valid.std(correction=0) + 1e-8),
+        returns=returns,
+        variance=float(returns[mask].var(correction=0)) + 1e-8,
+    )
 
 
-def _starts(mask: Tensor) -> Tensor:
+def _first_steps(mask: Tensor) -> Tensor:
     """One at the first step of every episode, (N, B, H)."""
     starts = torch.zeros(mask.shape)
     starts[..., 0] = 1.0

@@ -1,8 +1,9 @@
-"""Our policies and those of stable-baselines3 are the same functions; only the names differ."""
+"""Conversion of policies to and from stable-baselines3: the same functions under other names."""
 
 import io
 import json
 import pickletools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,25 +20,25 @@ from metarl.networks.layers import ACTIVATIONS
 from metarl.params import Params
 from metarl.rl.policies import GaussianPolicy, Policy
 
-# what a model's file needs of us: its settings and its weights; whatever else is in it stays there
+# the members of a model's file that are read; all others are ignored
 DATA, WEIGHTS = "data", "policy.pth"
-MOST_BYTES = 2**28  # of the file, packed or not; a policy of two layers with 100 units has 2**16
-MOST_STEPS = 2**53
-# all that the pickle of a state dictionary of float32 calls; torch itself would call more, such as
-# bytearray, which sets aside as much memory as it is told to
-CALLED = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch FloatStorage"}
-CALLING = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
+MAX_BYTES = 2**28  # of the file, packed or not; a policy of two layers with 100 units has 2**16
+MAX_STEPS = 2**53
+# the only functions that the pickle of a state dictionary of float32 calls; torch would allow more,
+# such as bytearray, which allocates as much memory as the file asks for
+ALLOWED_CALLS = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch FloatStorage"}
+CALL_OPCODES = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
 
 MODULES = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}
 assert MODULES.keys() == ACTIVATIONS.keys()
 
 
 def policy_keywords(policy: Policy, value_hidden_sizes: tuple[int, ...]) -> dict[str, Any]:
-    """`policy_kwargs` of stable-baselines3's "MlpPolicy" for a network like ours.
+    """The `policy_kwargs` of stable-baselines3's "MlpPolicy" for the network of a policy.
 
     Args:
-        policy: ours.
-        value_hidden_sizes: of the value network, which we have no counterpart of.
+        policy: of this package.
+        value_hidden_sizes: of the separate value network.
     """
     check_perceptron(policy)
     sizes, activation = policy.hidden_sizes, policy.activation  # type: ignore[attr-defined]
@@ -52,22 +53,22 @@ def check_perceptron(policy: Policy) -> None:
     """Refuse a policy whose network is not a multilayer perceptron."""
     if getattr(policy, "network", None) is not None:
         raise UserError(
-            f"the network of this policy is {policy.network.name}, which stable-baselines3's "  # type: ignore[attr-defined]
-            "MlpPolicy has no counterpart of: take one with hidden_sizes and activation alone for "
-            "what goes through PPO (the baselines pretrained and oracle, and export)"
+            f"the network {policy.network.name} is unsupported by stable-baselines3's MlpPolicy; "  # type: ignore[attr-defined]
+            "use hidden_sizes and activation for what goes through PPO (the baselines pretrained "
+            "and oracle, and export)"
         )
     if getattr(policy, "context", 0):
         raise UserError(
-            "this policy has context parameters, which stable-baselines3's MlpPolicy has no place "
-            "for: what method cavia trained cannot be exported"
+            "context parameters are unsupported by stable-baselines3's MlpPolicy: a policy trained "
+            "by method cavia cannot be exported"
         )
 
 
 def to_params(weights: Mapping[str, Tensor]) -> Params:
-    """Our parameters from the weights of an `ActorCriticPolicy`.
+    """Parameters of this package's policy from the weights of an `ActorCriticPolicy`.
 
     Args:
-        weights: its state dictionary; what belongs to the value network is left out.
+        weights: its state dictionary; weights of the value network are ignored.
 
     Raises:
         KeyError: if the weights are of another kind of policy.
@@ -82,7 +83,7 @@ def to_params(weights: Mapping[str, Tensor]) -> Params:
 
 
 def load_params(actor: ActorCriticPolicy, params: Mapping[str, Tensor]) -> None:
-    """Write our parameters into an `ActorCriticPolicy`; its value network stays as it is."""
+    """Write parameters into an `ActorCriticPolicy`; its value network keeps its weights."""
     weights = actor.state_dict()
     for layer, name in enumerate(_actor_layers(weights)):
         weights[f"{name}.weight"] = params[f"weight{layer}"].T
@@ -101,20 +102,21 @@ def _actor_layers(weights: Mapping[str, Tensor]) -> list[str]:
 def load_model(
     path: Path, policy: Policy, scale: Sequence[float] | None = None
 ) -> tuple[Params, int]:
-    """The policy in a model that stable-baselines3 saved, and the steps that it was trained for.
+    """The policy of a model saved by stable-baselines3, and its number of training steps.
 
-    Nothing of the file is unpickled, so that a stranger's model runs no code.
+    Nothing in the file is unpickled, so an untrusted model runs no code.
 
     Args:
         path: a .zip of PPO or A2C with an "MlpPolicy".
-        policy: what it must be, but for its sizes and activation, which are the file's.
-        scale: factors (S,) by which our policy sees observations multiplied; the model's does not.
+        policy: the policy whose network the model must have.
+        scale: factors (S,) by which this package's policy multiplies observations; the model takes
+            them unscaled.
 
     Raises:
-        UserError: if it is none, or doesn't fit the policy.
+        UserError: if the file is no such model, or its network differs from the policy's.
     """
     try:
-        members = read_zip(path, lambda name: name in (DATA, WEIGHTS), MOST_BYTES)
+        members = read_zip(path, lambda name: name in (DATA, WEIGHTS), MAX_BYTES)
         data = _settings(members[DATA])
         params = to_params(_weights(members[WEIGHTS]))
     except KeyError as error:
@@ -126,16 +128,16 @@ def load_model(
         raise UserError(
             f"{path} is not a model of stable-baselines3's PPO or A2C with an MlpPolicy ({error})"
         ) from error
-    activation = "relu" if "ReLU" in str(data["policy_kwargs"].get("activation_fn")) else "tanh"
+    activation = _activation(path, data["policy_kwargs"])
     expected = policy.init(torch.Generator())
     shapes = {name: tuple(leaf.shape) for name, leaf in params.items()}
-    wanted = {name: tuple(leaf.shape) for name, leaf in expected.items()}
-    if shapes != wanted or activation != policy.activation:  # type: ignore[attr-defined]
+    expected_shapes = {name: tuple(leaf.shape) for name, leaf in expected.items()}
+    if shapes != expected_shapes or activation != policy.activation:  # type: ignore[attr-defined]
         hidden = [shapes[f"bias{i}"][0] for i in range(sum("bias" in n for n in shapes) - 1)]
         raise UserError(
             f"the network in {path} has inputs and outputs {_ends(shapes)}, hidden layers {hidden} "
-            f"and {activation}; the config wants {_ends(wanted)}. If only the hidden layers or the "
-            f"activation differ, add --set policy.hidden_sizes={hidden} "
+            f"and {activation}; the config has {_ends(expected_shapes)}. If only the hidden layers "
+            f"or the activation differ, add --set policy.hidden_sizes={hidden} "
             f"--set policy.activation={activation}"
         )
     if scale is not None:
@@ -143,35 +145,62 @@ def load_model(
     return params, data["num_timesteps"]
 
 
-def _settings(content: bytes) -> dict[str, Any]:
-    """What of a model's settings matters here.
+def _activation(path: Path, keywords: Mapping[str, Any]) -> str:
+    """The activation of a model, tanh unless its `policy_kwargs` name another one.
 
     Raises:
-        ValueError: if they are no JSON, or not as stable-baselines3 writes them.
+        UserError: if this package's networks do not have it, or the model has a features extractor.
+    """
+    if extractor := keywords.get("features_extractor_class"):
+        name = _class_name(extractor)
+        if name != "FlattenExtractor":
+            raise UserError(f"{path} has the features extractor {name}, which is unsupported")
+    name = _class_name(keywords.get("activation_fn", "Tanh"))
+    for activation, module in MODULES.items():
+        if name == module.__name__:
+            return activation
+    names = " and ".join(module.__name__ for module in MODULES.values())
+    raise UserError(f"{path} has the activation {name}; supported are {names}")
+
+
+def _class_name(serialized: Any) -> str:
+    """The name of a class that stable-baselines3 wrote into its JSON: {":type:": ..., repr}."""
+    text = (
+        " ".join(map(str, serialized.values())) if isinstance(serialized, dict) else str(serialized)
+    )
+    named = re.search(r"<class '[\w.]*?(\w+)'>", text)
+    return named.group(1) if named else text
+
+
+def _settings(content: bytes) -> dict[str, Any]:
+    """The settings of a model that are used here.
+
+    Raises:
+        ValueError: if they are not JSON, or not as stable-baselines3 writes them.
     """
     try:
         data = json.loads(content)
     except RecursionError as error:
         raise ValueError("its settings are nested too deeply") from error
     if not isinstance(data, dict):
-        raise ValueError("its settings are no dictionary")
+        raise ValueError("its settings are not a dictionary")
     keywords, steps = data.get("policy_kwargs", {}), data.get("num_timesteps", 0)
     if not isinstance(keywords, dict):
-        raise ValueError("its policy_kwargs are no dictionary")
-    if type(steps) is not int or not 0 <= steps <= MOST_STEPS:
-        raise ValueError("its num_timesteps is no number of steps")
+        raise ValueError("its policy_kwargs are not a dictionary")
+    if type(steps) is not int or not 0 <= steps <= MAX_STEPS:
+        raise ValueError("its num_timesteps is not a number of steps")
     return {"policy_kwargs": keywords, "num_timesteps": steps}
 
 
 def _weights(content: bytes) -> dict[str, Tensor]:
-    """A state dictionary, unpickled by torch without running anything.
+    """A state dictionary, read by torch without running code from it.
 
     Raises:
-        ValueError: if it is none, or its tensors are anything but finite float32 in memory.
+        ValueError: if it is not one, or its tensors are not finite float32 in memory.
     """
     try:
-        # an archive in itself
-        for name, member in unzip(content, lambda name: True, MOST_BYTES).items():
+        # the weights are an archive inside the archive
+        for name, member in unzip(content, lambda name: True, MAX_BYTES).items():
             if name.endswith("data.pkl"):
                 _check_calls(member)
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -181,14 +210,14 @@ def _weights(content: bytes) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()
     ):
-        raise ValueError("its weights are no dictionary of tensors")
+        raise ValueError("its weights are not a dictionary of tensors")
     for name, weight in weights.items():
         if weight.dtype != torch.float32:
             raise ValueError(f"its weights {name!r} are of {weight.dtype} instead of float32")
         if weight.dim() != (2 if name.endswith("weight") else 1):
             raise ValueError(f"its weights {name!r} have {weight.dim()} dimensions")
         if weight.numel() > weight.untyped_storage().nbytes() // 4:
-            raise ValueError(f"its weights {name!r} are larger than what is stored of them")
+            raise ValueError(f"its weights {name!r} are larger than their storage")
         if not torch.isfinite(weight).all():
             raise ValueError(f"its weights {name!r} are not finite")
     return weights
@@ -196,7 +225,7 @@ def _weights(content: bytes) -> dict[str, Tensor]:
 
 def _check_calls(content: bytes) -> None:
     for operation, argument, _ in pickletools.genops(content):
-        if operation.name in CALLING and argument not in CALLED:
+        if operation.name in CALL_OPCODES and argument not in ALLOWED_CALLS:
             raise ValueError(f"they hold {argument or operation.name}")
 
 
@@ -212,21 +241,22 @@ def save_model(
     env: gym.Env[Any, Any],
     scale: Sequence[float] | None = None,
 ) -> None:
-    """Write our policy as a model that `PPO.load` reads and `evaluate_policy` runs.
+    """Write a policy as a model that `PPO.load` reads and `evaluate_policy` runs.
 
-    Where ours sees scaled observations, the model's first layer scales them.
+    If the policy takes scaled observations, the weights of the model's first layer include the
+    scale.
 
     Args:
-        path: where to write the .zip.
-        policy: ours.
+        path: the .zip to write.
+        policy: of this package.
         params: its parameters.
-        env: an environment with the spaces that it is for.
-        scale: factors (S,) by which our policy sees observations multiplied.
+        env: an environment with the policy's spaces.
+        scale: factors (S,) by which the policy multiplies observations.
     """
     model = PPO("MlpPolicy", env, policy_kwargs=policy_keywords(policy, (64, 64)), device="cpu")
     if isinstance(policy, GaussianPolicy):
-        floor = torch.tensor(policy.min_std).log()
-        params = {**params, "log_std": params["log_std"].clamp(min=floor)}
+        min_log_std = torch.tensor(policy.min_std).log()
+        params = {**params, "log_std": params["log_std"].clamp(min=min_log_std)}
     if scale is not None:
         params = {**params, "weight0": params["weight0"] * torch.tensor(scale).unsqueeze(-1)}
     load_params(model.policy, params)

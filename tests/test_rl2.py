@@ -60,7 +60,7 @@ def test_what_ppo_sees_is_what_the_policy_saw(dense: bool) -> None:
     seen = rollouts(rl2, params)
     assert dense == all(bool(stage.mask.all()) for stage in seen.trajectories)
     objective = trial_objective(rl2, params, seen)
-    distribution, _ = objective.evaluated(params)
+    distribution, _ = objective.forward(params)
     log_probs = rl2.policy.log_prob(distribution, objective.actions)
     happened = objective.weights > 0
     torch.testing.assert_close(log_probs[happened], objective.log_probs[happened])
@@ -148,7 +148,7 @@ def test_an_episode_that_the_horizon_ends_is_told_as_ended() -> None:
             return vectorise(lambda: TaskEnv(self), num_envs)  # nobody tells of the horizon
 
     config = load_config("point_navigation_rl2", TINY)
-    rl2 = RL2(PolicyProblem(config, given=Endless(horizon=5)))
+    rl2 = RL2(PolicyProblem(config, family_override=Endless(horizon=5)))
     _, second = rollouts(rl2, rl2.initial_state().params).memories
     assert bool((second[-1] == 1.0).all())
 

@@ -16,7 +16,7 @@ from metarl.envs import PointNavigation, half_cheetah_direction
 from metarl.envs.scaling import measure_scale
 from metarl.experiment import load_config
 from metarl.method import load_method
-from metarl.rl.external_data import given
+from metarl.rl.external_data import from_arrays, to_arrays
 from metarl.runs.run import Run
 
 TINY = [
@@ -166,7 +166,8 @@ def test_from_python_a_policy_sees_them_scaled_in_anybodys_environment(tmp_path:
     # the episodes that are played are told as they were seen, and adapted to as when played
     played = policy.play(env, task=[1.0], episodes=2)
     assert abs(np.asarray(played[0].observations)[0, 0]) < 0.1
-    seen = given(policy.method.policy, policy.params, played, scale=SCALE)
+    arrays = to_arrays(policy.method.policy, played, scale=SCALE)
+    seen = from_arrays(policy.method.policy, policy.params, arrays)
     assert torch.allclose(
         seen.observations[0, 0], torch.tensor(played[0].observations) * torch.tensor(SCALE)
     )

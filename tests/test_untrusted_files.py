@@ -262,9 +262,9 @@ def saved(weights: object) -> bytes:
 @pytest.mark.parametrize(
     ("weights", "reason"),
     [
-        ([1, 2], "no dictionary of tensors"),
-        ({1: torch.zeros(2)}, "no dictionary of tensors"),
-        ({"a": 1.0}, "no dictionary of tensors"),
+        ([1, 2], "not a dictionary of tensors"),
+        ({1: torch.zeros(2)}, "not a dictionary of tensors"),
+        ({"a": 1.0}, "not a dictionary of tensors"),
         ({"a": Hoard()}, "bytearray"),
         ({"a": torch.zeros(2, dtype=torch.float64)}, "DoubleStorage"),
         ({"a": torch.zeros(2).to_sparse()}, "sparse"),

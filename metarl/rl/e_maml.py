@@ -1,8 +1,8 @@
-"""E-MAML: MAML that explores (Stadie et al. 2018), whose objective knows who gathered the data.
+"""E-MAML: MAML that credits exploration (Stadie et al. 2018, section 3).
 
-What a task's policy becomes depends on θ in two ways: by the gradient steps from θ, and by the
-trajectories that θ sampled for them. MAML follows the first alone. Here the actions before
-adaptation are credited with the return after it as well, by their log-probabilities (section 3).
+An adapted policy depends on θ in two ways: through the gradient steps from θ, and through the
+trajectories that θ sampled for them. MAML's gradient has only the first term. E-MAML adds the
+second: the log-probabilities of the actions before adaptation times the return after it.
 """
 
 from dataclasses import dataclass
@@ -35,11 +35,11 @@ class EMAMLSettings(MethodSection):
 
 @dataclass(frozen=True)
 class ExploringObjective(MetaObjective):
-    """The surrogate after adaptation, and one before it whose advantage is what came of it.
+    """The surrogate after adaptation, plus one before it whose advantage is the outcome.
 
     Attributes:
-        outcome: how well each task's adapted policy did, (N,), where 0 is as well as expected.
-        credit: what the second surrogate counts.
+        outcome: the standardised return of each task's adapted policy, (N,).
+        credit: the weight of the second surrogate.
     """
 
     outcome: Tensor
@@ -60,13 +60,13 @@ class ExploringObjective(MetaObjective):
 
 
 class EMAML(MAML):
-    """MAML whose outer objective credits the actions that adaptation learned from."""
+    """MAML whose outer objective credits the actions of the inner steps' trajectories."""
 
     label: ClassVar[str] = "E-MAML"
     Settings: ClassVar[type[MethodSection]] = EMAMLSettings
 
     def objective(self, rollouts: Rollouts) -> Objective:
-        """What the outer step improves."""
+        """The objective of the outer step."""
         settings = self.problem.config.method
         assert isinstance(settings, EMAMLSettings)
         outcome = standardised(rollouts.trajectories[-1].mean_returns).to(rollouts.post.advantages)
@@ -74,11 +74,10 @@ class EMAML(MAML):
 
 
 def standardised(returns: Tensor) -> Tensor:
-    """Returns (N,) of this process's tasks, less the mean over all tasks, in standard deviations.
-
-    As advantages are: so that neither the scale of rewards nor that of a task's chances counts.
-    """
-    each = returns.double()
-    means = mean_over_tasks(torch.stack([each.sum(), each.square().sum()]), len(each))
-    variance = (means[1] - means[0].square()).clamp(min=0.0)
-    return (each - means[0]) / (variance.sqrt() + 1e-8)
+    """Returns (N,) of this process's tasks, standardised over the tasks of all processes."""
+    returns = returns.double()
+    sums = torch.stack([returns.sum(), returns.square().sum()])
+    mean, mean_square = mean_over_tasks(sums, len(returns))
+    variance = (mean_square - mean.square()).clamp(min=0.0)
+    standard: Tensor = (returns - mean) / (variance.sqrt() + 1e-8)
+    return standard

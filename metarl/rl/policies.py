@@ -6,7 +6,7 @@ parameter dictionary with inputs (M, S), or on parameters stacked over tasks wit
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -29,7 +29,7 @@ Noise = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
 class ActionDistribution(Protocol):
-    """What the losses need of a policy."""
+    """The action distribution of a policy, as the losses use it."""
 
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
         """Parameters of the action distribution at observations (..., M, S)."""
@@ -45,7 +45,7 @@ class ActionDistribution(Protocol):
 
 
 class Policy(ActionDistribution, Protocol):
-    """What the sampler and the losses need of a policy."""
+    """A policy, as the sampler and the losses use it."""
 
     @property
     def observation_size(self) -> int:
@@ -69,7 +69,7 @@ class Policy(ActionDistribution, Protocol):
 
     @property
     def head(self) -> list[str]:
-        """The names of what belongs to the last layer."""
+        """The names of the last layer's parameters."""
 
     def init(self, generator: torch.Generator) -> Params:
         """Fresh parameters."""
@@ -80,13 +80,13 @@ class Policy(ActionDistribution, Protocol):
     def step(
         self, params: Mapping[str, Tensor], memory: Memory, observations: Tensor
     ) -> tuple[Distribution, Memory]:
-        """The action distribution at observations (..., M, S), and what is remembered then."""
+        """The action distribution at observations (..., M, S), and the next memory."""
 
     def remember(self, memory: Memory, actions: Tensor, rewards: Tensor, ended: Tensor) -> Memory:
-        """What is remembered of a step's actions (..., M, A), rewards and ends (..., M)."""
+        """The memory with a step's actions (..., M, A), rewards and ends (..., M)."""
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Noise:
-        """The randomness of `shape` actions, drawn ahead of time: `shape` + what one takes."""
+        """The noise of `shape` actions, drawn ahead of time: `shape` + the noise of one action."""
 
     def act(self, distribution: Distribution, noise: Tensor) -> Tensor:
         """Actions: a deterministic function of the distribution and the noise."""
@@ -95,16 +95,30 @@ class Policy(ActionDistribution, Protocol):
         """Entropy of each action distribution, (..., M) or broadcastable to it."""
 
 
+@dataclass(frozen=True)
 class FeedforwardPolicy:
-    """A policy that sees the present observation alone."""
+    """A policy whose distribution depends on the present observation alone.
+
+    Attributes:
+        observation_size: S.
+        action_size: A, or the number of discrete actions.
+        hidden_sizes: widths of the hidden layers.
+        activation: `relu` or `tanh`.
+        output_scale: factor on the last layer's weights at initialisation.
+        network: in place of the multilayer perceptron, which the three before describe.
+        image: (C, H, W) if an observation is a flattened image; None otherwise.
+        context: the number of context parameters, which the network takes beside the observation;
+            see `metarl.context`.
+    """
 
     observation_size: int
-    hidden_sizes: tuple[int, ...]
-    activation: str
-    output_scale: float
-    network: Stateless | None
-    image: tuple[int, int, int] | None
-    context: int
+    action_size: int
+    hidden_sizes: tuple[int, ...] = (100, 100)
+    activation: str = "relu"
+    output_scale: float = field(default=1.0, kw_only=True)
+    network: Stateless | None = field(default=None, kw_only=True)
+    image: tuple[int, int, int] | None = field(default=None, kw_only=True)
+    context: int = field(default=0, kw_only=True)
 
     def init_network(self, generator: torch.Generator, outputs: int) -> Params:
         """Fresh parameters of the network: Xavier weights and zero biases, or a module's own."""
@@ -115,12 +129,12 @@ class FeedforwardPolicy:
         return with_context(params, self.context)
 
     def outputs(self, params: Mapping[str, Tensor], observations: Tensor) -> Tensor:
-        """What the network says at observations (..., M, S): (..., M, O)."""
+        """The network's outputs (..., M, O) at observations (..., M, S)."""
         inputs = concat_context(params, observations)
         if self.network is not None:
             shape = self.image or (self.observation_size + self.context,)
-            seen = inputs.reshape(*inputs.shape[:-1], *shape)
-            return self.network(without_context(params), seen)
+            network_inputs = inputs.reshape(*inputs.shape[:-1], *shape)
+            return self.network(without_context(params), network_inputs)
         return mlp(params, inputs, ACTIVATIONS[self.activation])
 
     @property
@@ -135,7 +149,7 @@ class FeedforwardPolicy:
         raise NotImplementedError
 
     def initial_memory(self, shape: tuple[int, ...]) -> Memory:
-        """Nothing."""
+        """Empty."""
         return ()
 
     def step(
@@ -145,7 +159,7 @@ class FeedforwardPolicy:
         return self.distribution(params, observations), memory
 
     def remember(self, memory: Memory, actions: Tensor, rewards: Tensor, ended: Tensor) -> Memory:
-        """Nothing."""
+        """Empty."""
         return memory
 
 
@@ -154,33 +168,16 @@ class GaussianPolicy(FeedforwardPolicy):
     """A diagonal Gaussian: the network gives its mean, a free vector its log standard deviation.
 
     The log standard deviation does not depend on the observation and adapts like every other
-    parameter (Finn et al. 2017, appendix A.2). Log-probabilities are those of the action as it was
-    drawn; environments clip it themselves.
+    parameter (Finn et al. 2017, appendix A.2). Log-probabilities are those of the sampled action;
+    environments clip it themselves.
 
     Attributes:
-        observation_size: S.
-        action_size: A.
-        hidden_sizes: widths of the hidden layers.
-        activation: `relu` or `tanh`.
         init_std: standard deviation at initialisation.
         min_std: lower bound that the standard deviation is clamped to.
-        output_scale: factor on the last layer's weights at initialisation.
-        network: in place of the multilayer perceptron, which the three before describe.
-        image: (C, H, W) where an observation is an image, laid out in a row; None otherwise.
-        context: how many context parameters the network has beside the observation; see
-            `metarl.context`.
     """
 
-    observation_size: int
-    action_size: int
-    hidden_sizes: tuple[int, ...] = (100, 100)
-    activation: str = "relu"
     init_std: float = 1.0
     min_std: float = 1e-6
-    output_scale: float = 1.0
-    network: Stateless | None = None
-    image: tuple[int, int, int] | None = None
-    context: int = 0
 
     action_dtype = torch.float32
 
@@ -195,7 +192,7 @@ class GaussianPolicy(FeedforwardPolicy):
         return [*self.last_layer, "log_std"]
 
     def init(self, generator: torch.Generator) -> Params:
-        """Those of the network, and `log_std` (A,)."""
+        """Parameters of the network, and `log_std` (A,)."""
         params = self.init_network(generator, self.action_size)
         params["log_std"] = torch.full((self.action_size,), math.log(self.init_std))
         return params
@@ -248,36 +245,10 @@ class GaussianPolicy(FeedforwardPolicy):
 
 @dataclass(frozen=True)
 class CategoricalPolicy(FeedforwardPolicy):
-    """A softmax over discrete actions, whose logits the network gives.
-
-    Attributes:
-        observation_size: S.
-        num_actions: how many actions there are.
-        hidden_sizes: widths of the hidden layers.
-        activation: `relu` or `tanh`.
-        output_scale: factor on the last layer's weights at initialisation.
-        network: in place of the multilayer perceptron, which the three before describe.
-        image: (C, H, W) where an observation is an image, laid out in a row; None otherwise.
-        context: how many context parameters the network has beside the observation; see
-            `metarl.context`.
-    """
-
-    observation_size: int
-    num_actions: int
-    hidden_sizes: tuple[int, ...] = (100, 100)
-    activation: str = "relu"
-    output_scale: float = 1.0
-    network: Stateless | None = None
-    image: tuple[int, int, int] | None = None
-    context: int = 0
+    """A softmax over discrete actions, whose logits the network gives."""
 
     action_shape = ()
     action_dtype = torch.int64
-
-    @property
-    def action_size(self) -> int:
-        """The number of actions."""
-        return self.num_actions
 
     @property
     def head(self) -> list[str]:
@@ -285,8 +256,8 @@ class CategoricalPolicy(FeedforwardPolicy):
         return self.last_layer
 
     def init(self, generator: torch.Generator) -> Params:
-        """Those of the network."""
-        return self.init_network(generator, self.num_actions)
+        """Parameters of the network."""
+        return self.init_network(generator, self.action_size)
 
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
         """`logits` (..., M, K), normalised: log-probabilities."""
@@ -298,7 +269,7 @@ class CategoricalPolicy(FeedforwardPolicy):
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Noise:
         """Standard Gumbel draws, shape + (K,)."""
-        return rng.gumbel(size=(*shape, self.num_actions)).astype(np.float32)
+        return rng.gumbel(size=(*shape, self.action_size)).astype(np.float32)
 
     def act(self, distribution: Distribution, noise: Tensor) -> Tensor:
         """The Gumbel-max trick: arg max of logits + noise is a draw from the softmax."""
@@ -326,24 +297,21 @@ class CategoricalPolicy(FeedforwardPolicy):
 
 @dataclass(frozen=True)
 class PolicyHead:
-    """What a policy makes of its network's outputs, which it sees in place of observations."""
+    """The distribution of a policy as a function of its network's outputs."""
 
     policy: GaussianPolicy | CategoricalPolicy
 
     def distribution(self, params: Mapping[str, Tensor], outputs: Tensor) -> Distribution:
-        """With the network's outputs (..., M, O)."""
+        """The distribution at the network's outputs (..., M, O)."""
         return self.policy.from_outputs(params, outputs)
 
     def log_prob(self, distribution: Distribution, actions: Tensor) -> Tensor:
-        """As the policy has it."""
         return self.policy.log_prob(distribution, actions)
 
     def kl(self, old: Distribution, new: Distribution) -> Tensor:
-        """As the policy has it."""
         return self.policy.kl(old, new)
 
     def fisher(self, distribution: Distribution, tangent: Distribution) -> Distribution:
-        """As the policy has it."""
         return self.policy.fisher(distribution, tangent)
 
 
@@ -377,24 +345,22 @@ def policy_for(
     Raises:
         UserError: for other spaces; see `metarl.envs.family.check_spaces`.
     """
-    seen = flat_space(observation_space)
-    check_spaces(seen, action_space)
-    (size,) = seen.shape  # type: ignore[misc] # of a flat Box
-    image = seen.image_shape if isinstance(seen, FlatImage) else None
+    flat = flat_space(observation_space)
+    check_spaces(flat, action_space)
+    (size,) = flat.shape  # type: ignore[misc] # of a flat Box
+    image = flat.image_shape if isinstance(flat, FlatImage) else None
     discrete = isinstance(action_space, gym.spaces.Discrete)
     count = int(action_space.n) if discrete else action_space.shape[0]  # type: ignore[attr-defined, index]
-    own: Stateless | None = None
+    module: Stateless | None = None
     if network is None and image:
         network = IMAGE_NETWORK
     if network is not None and network != MLP:
         perceptron = {"hidden_sizes": hidden_sizes, "activation": activation}
         offered = perceptron | {"output_scale": output_scale} if network in POLICY_NETWORKS else {}
         shape = image or (size + context,)
-        own = stateless(POLICY_NETWORKS, network, settings or {}, shape, count, offered)
+        module = stateless(POLICY_NETWORKS, network, settings or {}, shape, count, offered)
+    sizes = {"hidden_sizes": hidden_sizes, "activation": activation, "output_scale": output_scale}
+    shared: dict[str, Any] = {**sizes, "network": module, "image": image, "context": context}
     if discrete:
-        return CategoricalPolicy(
-            size, count, hidden_sizes, activation, output_scale, own, image, context
-        )
-    return GaussianPolicy(
-        size, count, hidden_sizes, activation, init_std, min_std, output_scale, own, image, context
-    )
+        return CategoricalPolicy(size, count, **shared)
+    return GaussianPolicy(size, count, **shared, init_std=init_std, min_std=min_std)

@@ -31,17 +31,17 @@ RETURN = Metric("return", "undiscounted return", "environment steps")
 
 @dataclass(frozen=True)
 class PolicyProblem:
-    """What a config describes; see `metarl.method.Problem`.
+    """Tasks, policy and evaluation of a config; see `metarl.method.Problem`.
 
     Attributes:
         config: the experiment, with everything in it that had to be measured.
-        given: a family to take instead of the one that the config names.
-        task_conditioned: whether observations tell the task, as an oracle wants it.
-        context: how many context parameters the policy has; see `metarl.context`.
+        family_override: a family in place of the one named in the config.
+        task_conditioned: whether the task is appended to observations, as for an oracle.
+        context: the number of the policy's context parameters; see `metarl.context`.
     """
 
     config: Config
-    given: TaskFamily | None = None
+    family_override: TaskFamily | None = None
     task_conditioned: bool = False
     context: int = 0
 
@@ -53,13 +53,13 @@ class PolicyProblem:
         if policy.observation_scale == "measured":
             scale = measure_scale(self.flat_family)
             policy = policy.model_copy(update={"observation_scale": scale})
-            # frozen for everybody else
+            # the class is frozen
             object.__setattr__(self, "config", self.config.model_copy(update={"policy": policy}))
 
     @cached_property
     def raw_family(self) -> TaskFamily:
         """The family of the config, with the observations of its environments."""
-        family = self.given or self.config.family.load()
+        family = self.family_override or self.config.family.load()
         check_members(family, self.title)
         return family
 
@@ -77,8 +77,8 @@ class PolicyProblem:
         if scale is None:
             return family
         assert scale != "measured"
-        told = (1.0,) * family.task_size if self.task_conditioned else ()
-        return ScaledObservations(family, (*scale, *told))
+        task_scale = (1.0,) * family.task_size if self.task_conditioned else ()
+        return ScaledObservations(family, (*scale, *task_scale))
 
     @property
     def unscaled_family_and_scale(self) -> tuple[TaskFamily, tuple[float, ...] | None]:
@@ -100,7 +100,7 @@ class PolicyProblem:
 
     @cached_property
     def inner(self) -> InnerLoop:
-        """The policy, and how it adapts by gradients."""
+        """The policy and its inner loop."""
         return InnerLoop(self.policy, self.config.inner, device=device_for(self.config.device))
 
     @property
@@ -115,7 +115,7 @@ class PolicyProblem:
 
     @property
     def evaluation_settings(self) -> dict[str, Any]:
-        """The config's."""
+        """The section `evaluation` of the config."""
         return self.config.evaluation.model_dump(mode="json")
 
     def check(self) -> None:
@@ -123,18 +123,18 @@ class PolicyProblem:
         device_for(self.config.device)
 
     def describe(self, task: NDArray[np.float64]) -> str:
-        """A task in words."""
+        """A description of a task (T,)."""
         return self.family.describe(task)
 
     @property
     def steps_per_stage(self) -> int:
-        """The most environment steps that the episodes of one stage take."""
+        """An upper bound on the environment steps of one stage."""
         config = self.config
         return config.outer.meta_batch * config.inner.episodes_per_task * self.family.horizon
 
     @cached_property
     def shard(self) -> slice:
-        """Which tasks of a meta-batch are this process's."""
+        """The range of this process's tasks in the meta-batch."""
         return shard(self.config.outer.meta_batch)
 
     @cached_property
@@ -146,12 +146,12 @@ class PolicyProblem:
 
     @cached_property
     def env_shards(self) -> list[VectorEnv]:
-        """As many, in parts that can be sampled at once."""
+        """The same environments in parts that are sampled in parallel."""
         num_tasks = self.shard.stop - self.shard.start
         return self.make_envs(num_tasks, self.config.inner.episodes_per_task)
 
     def make_envs(self, num_tasks: int, trajectories: int) -> list[VectorEnv]:
-        """Environments of some tasks each, a part for every processor where that is faster.
+        """Vector environments with some of the tasks each: one per processor if that is faster.
 
         A family opts in with the property `releases_gil`.
         """
@@ -163,7 +163,7 @@ class PolicyProblem:
         )
 
     def close(self) -> None:
-        """Close them."""
+        """Close the environments."""
         if "envs" in self.__dict__:
             self.__dict__.pop("envs").close()
         for part in self.__dict__.pop("env_shards", []):
@@ -175,24 +175,24 @@ class PolicyProblem:
         return checked_tasks(self.family, rng, self.config.outer.meta_batch)[self.shard]
 
     def key(self, iteration: int) -> RngKey:
-        """Where the randomness of an iteration is."""
+        """The random key of an iteration."""
         return RngKey(self.config.seed).fold_in(iteration)
 
     def generator(self) -> torch.Generator:
-        """The randomness of initial parameters."""
+        """The generator of initial parameters."""
         return make_torch_rng(self.config.seed, "initialisation")
 
     def test_tasks(self) -> tuple[NDArray[np.float64], RngKey]:
-        """The unseen tasks of the evaluation, and where their randomness is."""
+        """The held-out tasks of the evaluation (N, T), and their random key."""
         settings = self.config.evaluation
-        return self._unseen(settings.tasks, settings.seed)
+        return self._held_out_tasks(settings.tasks, settings.seed)
 
     def validation_tasks(self) -> tuple[NDArray[np.float64], RngKey]:
-        """Tasks, starts and noise that have nothing in common with those of the test."""
+        """Tasks for selecting settings, and their random key; independent of the test tasks."""
         seed = int(make_rng(self.config.evaluation.seed, "validation").integers(2**31))
-        return self._unseen(self.config.baseline.validation_tasks, seed)
+        return self._held_out_tasks(self.config.baseline.validation_tasks, seed)
 
-    def _unseen(self, number: int, seed: int) -> tuple[NDArray[np.float64], RngKey]:
+    def _held_out_tasks(self, number: int, seed: int) -> tuple[NDArray[np.float64], RngKey]:
         rng = make_rng(seed, "evaluation tasks")
         return checked_tasks(self.family, rng, number), RngKey(seed)
 

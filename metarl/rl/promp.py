@@ -66,7 +66,7 @@ class ProMP(MAML):
     outer_steps: ClassVar[tuple[str, ...]] = ("adam",)
 
     def objective(self, rollouts: Rollouts) -> Objective:
-        """What the outer step improves."""
+        """The objective of the outer step."""
         settings = self.problem.config.method
         assert isinstance(settings, ProMPSettings)
         return ProximalObjective(self.problem.inner, rollouts, settings)
