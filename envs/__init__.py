@@ -8,7 +8,8 @@
 Importing this package registers the ids `metarl/PointNavigation-v0` and so on with gymnasium.
 """
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from metarl.envs.checker import check_family
 from metarl.envs.family import FAMILIES, TaskFamily, load_family
@@ -16,7 +17,6 @@ from metarl.envs.point_navigation import PointNavigation
 from metarl.envs.registration import register
 from metarl.envs.vector import BatchedEnv, TaskEnv
 from metarl.envs.wrappers import TaskConditioned, vectorise
-from metarl.lazy import imported_from
 
 if TYPE_CHECKING:
     from metarl.envs.ant import ant_direction, ant_goal, ant_velocity
@@ -50,6 +50,10 @@ _MUJOCO = {
 }
 
 
-__getattr__ = imported_from(__name__, _MUJOCO)
+def __getattr__(name: str) -> Any:
+    if name not in _MUJOCO:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MUJOCO[name]), name)
+
 
 register()

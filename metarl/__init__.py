@@ -1,41 +1,37 @@
-"""Meta-reinforcement learning around MAML (Finn et al., 2017): policies that adapt to a new task.
+"""Meta-reinforcement learning and few-shot learning with MAML (Finn et al., 2017).
 
-Five lines load a policy that was meta-trained, adapt it to a task of your own environment by one
-gradient step, and act:
+Load a meta-trained policy, adapt it to a task by one gradient step, and act:
 
     import gymnasium, metarl
-    policy = metarl.load("half_cheetah_direction")       # or the directory of a run of yours
+    policy = metarl.load("half_cheetah_direction")       # or the directory of a run
     env = gymnasium.make("metarl/HalfCheetahDirection-v0")
-    adapted = policy.adapt(env, task=[-1.0])             # plays 20 episodes, takes a gradient step
+    adapted = policy.adapt(env, task=[-1.0])             # collects 20 episodes, takes one step
     action = adapted.act(env.reset(options={"task": [-1.0]})[0])
 
-`adapt` takes any gymnasium environment with the spaces that the policy was trained on, a single one
-or a vector environment, or episodes that you gathered by acting:
+The environment is a Gymnasium environment or vector environment with the same spaces as in
+training. Episodes that were collected elsewhere can be given instead:
 
     policy.adapt(env, steps=3)                           # three steps, each on new episodes
     policy.adapt([(observations, actions, rewards), ...])
-    policy.evaluate().to_frame()                         # returns on unseen tasks, for pandas
-    policy.render("walk.mp4", task=[1.0])                # a film of one episode
+    policy.evaluate().to_frame()                         # returns on held-out tasks, in pandas
+    policy.render("walk.mp4", task=[1.0])                # a video of one episode
 
-Train one, and compare it with others:
+Train a policy and compare it with another one:
 
     config = metarl.Config(family={"name": "point-navigation"}, outer={"iterations": 100})
     run = metarl.train(config, "runs/points")            # a directory: weights, metrics, evaluation
     metarl.compare(run, "runs/points-pretrained").to_frame()
 
-Few-shot regression and classification have the same verbs: `load_network` gives a network with
-`adapt(inputs, targets)` and `predict(inputs)`. The inner loop alone, as one function of parameters
-in plain PyTorch, is `metarl.adapt`. Tasks of your own are a class with a few members:
-`check_family` tells whether it keeps the contract, and `vectorise` makes a vector environment of
-any gymnasium environment.
+For few-shot regression and classification, `load_network` returns a network with the methods
+`adapt(inputs, targets)` and `predict(inputs)`. `metarl.adapt` is the inner loop as a function of
+parameters, in plain PyTorch. A custom task distribution is a class; `check_family` tests whether it
+conforms to the interface. `vectorise` makes a vector environment from any Gymnasium environment.
 
-Whatever is the user's to mend is a `UserError`, in one sentence. Nothing here is imported before it
-is asked for: `import metarl` takes no time.
+Errors that the user can correct are raised as `UserError`.
 """
 
-from typing import TYPE_CHECKING
-
-from metarl.lazy import imported_from
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metarl.api import compare as compare
@@ -57,7 +53,7 @@ if TYPE_CHECKING:
     from metarl.supervised.config import SupervisedConfig as SupervisedConfig
     from metarl.supervised.data import Dataset as Dataset
 
-_HOMES = {
+_MODULES = {
     "load": "metarl.api",
     "load_network": "metarl.api",
     "train": "metarl.api",
@@ -78,11 +74,15 @@ _HOMES = {
     "UserError": "metarl.errors",
 }
 
-__all__ = list(_HOMES)  # the names above, once
+__all__ = list(_MODULES)
 
 
-__getattr__ = imported_from(__name__, _HOMES)
+# PEP 562: a name is imported on first use, so that `import metarl` and `metarl --help` are quick
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_MODULES})

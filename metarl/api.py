@@ -1,4 +1,4 @@
-"""What `import metarl` offers: the commands' verbs, as functions."""
+"""The functions of `import metarl`: the commands of the command line, for Python."""
 
 import json
 from collections.abc import Mapping
@@ -12,8 +12,7 @@ from metarl.launch import train as training
 from metarl.launch.train import Report
 from metarl.models.network import AdaptiveNetwork
 from metarl.models.policy import AdaptivePolicy
-from metarl.report import evaluations as results
-from metarl.report import groups as experiments
+from metarl.report import evaluations, groups
 from metarl.report.comparison import Comparison
 from metarl.runs.run import Run
 
@@ -21,18 +20,17 @@ RunLike = str | Path | Run
 
 
 def load(run: RunLike, *, trust_code: bool = False, seed: int = 0) -> AdaptivePolicy:
-    """A policy that was trained: `act`, `adapt`, `play`, `evaluate`, `render`.
+    """Load the policy of a run.
 
     Args:
-        run: the directory of a run, or the name of one that comes with the package (`metarl list`
-            tells), or what `train` returned.
-        trust_code: import what the run names that is not of this package, such as a family of
-            one's own: what is imported is executed.
-        seed: of all that the policy draws.
+        run: a run, its directory, or the name of a trained run of this package (`metarl list`).
+        trust_code: whether to import custom classes that the config names, such as a family.
+            Importing executes them.
+        seed: of the policy's random generator.
 
     Raises:
-        UserError: if there is no such run, it is damaged, names code that is not trusted, or is
-            about few-shot learning, which `load_network` loads.
+        UserError: if the run does not exist or is damaged, if it names custom code that is not
+            trusted, or if it is a run of few-shot learning (see `load_network`).
 
     Example:
         >>> import metarl
@@ -40,21 +38,21 @@ def load(run: RunLike, *, trust_code: bool = False, seed: int = 0) -> AdaptivePo
         >>> policy.act([0.0, 0.0]).shape
         (2,)
     """
-    return AdaptivePolicy.from_run(_opened(run, trust_code), seed)
+    return AdaptivePolicy.from_run(_open(run, trust_code), seed)
 
 
 def load_network(
     run: RunLike, *, trust_code: bool = False, data: Section | None = None
 ) -> AdaptiveNetwork:
-    """A network that was trained for few-shot learning: `adapt`, `predict`, `evaluate`.
+    """Load the network of a run of few-shot regression or classification.
 
     Args:
         run: as for `load`.
         trust_code: as for `load`.
-        data: a data set that the run was given in Python, `Dataset.of(...)`.
+        data: the data set, if the run was trained on one given in Python, `Dataset.of(...)`.
 
     Raises:
-        UserError: as `load`; and if its data are not there.
+        UserError: as for `load`, or if the data are not found.
 
     Example:
         >>> import metarl
@@ -62,11 +60,10 @@ def load_network(
         >>> wave.predict([0.5, 1.5]).shape
         (2, 1)
     """
-    opened = _opened(run, trust_code)
+    run = _open(run, trust_code)
     if data is not None:
-        changed = opened.config.model_copy(update={"data": data})
-        opened = Run(opened.path, changed, opened.results)
-    return AdaptiveNetwork.of(opened)
+        run = Run(run.path, run.config.model_copy(update={"data": data}), run.results)
+    return AdaptiveNetwork.of(run)
 
 
 def train(
@@ -76,24 +73,26 @@ def train(
     resume: bool = False,
     report: Report | None = None,
 ) -> Run:
-    """Meta-train by a config, into a run's directory, and evaluate on unseen tasks at the end.
+    """Meta-train, and evaluate on held-out tasks at the end.
 
-    Ctrl-C and errors leave the last sound state in the directory, with which `resume=True`, or
-    `metarl train --resume`, goes on as if nothing had happened.
+    An interrupted training, by Ctrl-C or by an error, leaves its last valid state in the directory.
+    `resume=True` or `metarl train --resume` continues from there, with the same results as an
+    uninterrupted training.
 
     Args:
-        config: an experiment: `Config(...)`, plain values as YAML would have them, a YAML file, or
-            the name of a config that comes with the package.
-        out: the directory; new or empty, unless `resume`.
-        resume: go on with the run that is in `out`, if there is one.
-        report: called with the number of iterations done and their metrics, whenever there are any.
+        config: `Config(...)`, a mapping as in YAML, a YAML file, or the name of a config of this
+            package.
+        out: the directory of the run. It must be new or empty, unless `resume` is True.
+        resume: whether to continue the run in `out`, if there is one.
+        report: called with the number of completed iterations and the metrics, whenever there are
+            metrics.
 
     Returns:
-        The run: `metarl.load(run)` is its policy, `run.to_frame()` what was logged in training.
+        The run. `metarl.load(run)` is its policy, `run.to_frame()` the training log.
 
     Raises:
-        UserError: if the config is wrong, or `out` cannot be written; before any work.
-        FloatingPointError: if training broke down.
+        UserError: before training starts, if the config is invalid or `out` cannot be written.
+        FloatingPointError: if training diverges.
     """
     if isinstance(config, Mapping):
         config = validate_config(config)
@@ -103,43 +102,43 @@ def train(
 
 
 def evaluate(run: RunLike, *, trust_code: bool = False, **settings: Any) -> AdaptationCurve:
-    """Measure a run anew on tasks that it never saw, and keep the result in its directory.
+    """Evaluate a run on held-out tasks, and store the result in its directory.
 
     Args:
         run: as for `load`.
         trust_code: as for `load`.
-        settings: of the config's section `evaluation`, such as `tasks=200`.
+        settings: overrides of the config's section `evaluation`, such as `tasks=200`.
 
     Returns:
-        Scores of each task after 0, 1, 2, ... gradient steps; see `AdaptationCurve`.
+        The scores of each task after 0, 1, 2, ... gradient steps.
 
     Raises:
-        UserError: as `load`; and if there is no such setting.
+        UserError: as for `load`, or if a setting does not exist.
     """
-    changed = tuple(f"evaluation.{name}={json.dumps(value)}" for name, value in settings.items())
+    overrides = tuple(f"evaluation.{name}={json.dumps(value)}" for name, value in settings.items())
     if isinstance(run, Run) and not settings:
-        return results.evaluate(run)
+        return evaluations.evaluate(run)
     path = run.path if isinstance(run, Run) else Path(run)
-    return results.evaluate(Run.open(path, changed, trust_code or isinstance(run, Run)))
+    return evaluations.evaluate(Run.open(path, overrides, trust_code or isinstance(run, Run)))
 
 
 def compare(*runs: RunLike, trust_code: bool = False) -> Comparison:
-    """Who adapts best: runs side by side, measured on the same tasks.
+    """Compare runs on the same held-out tasks.
 
-    Runs that differ in their seed alone are summed up together.
+    Runs that differ only in their seed are aggregated.
 
     Args:
-        runs: as for `load`, at least two.
+        runs: at least two, as for `load`.
         trust_code: as for `load`.
 
     Returns:
-        A comparison: `print` shows its tables, `to_frame()` gives a row for each method and step.
+        The comparison. `print` shows its tables; `to_frame()` has a row for each method and step.
 
     Raises:
-        UserError: as `load`; and if the runs are about different tasks.
+        UserError: as for `load`, or if the runs have different tasks.
     """
-    return Comparison(experiments.compare([_opened(run, trust_code) for run in runs]))
+    return Comparison(groups.compare([_open(run, trust_code) for run in runs]))
 
 
-def _opened(run: RunLike, trust_code: bool) -> Run:
+def _open(run: RunLike, trust_code: bool) -> Run:
     return run if isinstance(run, Run) else Run.open(Path(run), trust_code=trust_code)

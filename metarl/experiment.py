@@ -7,23 +7,20 @@ are reported together.
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from metarl.config.safe_yaml import LARGEST, parse_yaml
+from metarl.config.files import read_values, shipped_configs
+from metarl.config.files import trained_runs as trained_runs
+from metarl.config.safe_yaml import parse_yaml
 from metarl.config.sections import RENAMED, Source, current_name
 from metarl.errors import UserError, did_you_mean
-from metarl.io import read_bytes
 from metarl.rl.config import OUTER, Config, PolicyConfig
 from metarl.supervised.config import NETWORK, TASKS, SupervisedConfig
 
 AnyConfig = Config | SupervisedConfig
-TRUST_VARIABLE = "METARL_TRUST_CODE"
-CONFIG = "config.yaml"  # in a run's directory
-
 # settings in which the training seeds of one experiment may differ
 SEED_INDEPENDENT = (
     "seed",
@@ -33,18 +30,6 @@ SEED_INDEPENDENT = (
     "evaluation.",
     "family.settings.num_threads",
 )
-
-
-def shipped_configs() -> dict[str, Path]:
-    """The configs of this package, by name."""
-    folder = Path(str(resources.files("metarl.configs")))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def trained_runs() -> dict[str, Path]:
-    """The trained runs of this package, by name."""
-    folder = Path(str(resources.files("metarl.configs"))) / "trained"
-    return {path.parent.name: path.parent for path in sorted(folder.glob("*/state.json"))}
 
 
 def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
@@ -73,39 +58,6 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
 def describe_source(path: Path, overrides: Sequence[str]) -> str:
     """The source of a config in error messages: the file and the overrides."""
     return f"{path} with {', '.join(overrides)}" if overrides else str(path)
-
-
-def resolve_run_dir(path: Path) -> Path:
-    """The directory of a run. A name of a trained run of this package stands for its directory.
-
-    Raises:
-        UserError: if there is no run.
-    """
-    shipped = trained_runs()
-    if not path.exists() and str(path) in shipped:
-        return shipped[str(path)]
-    if not (path / CONFIG).exists():
-        raise UserError(
-            f"there is no run in {path}: it has no {CONFIG}{did_you_mean(str(path), shipped)}; "
-            f"give the directory of a run, or one of the names {', '.join(shipped)}"
-        )
-    return path
-
-
-def read_values(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file as plain values, not validated.
-
-    Raises:
-        UserError: if the file cannot be read, or is not a mapping.
-    """
-    try:
-        text = read_bytes(path, LARGEST).decode()
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the config {str(path)!r}: {error}") from error
-    values = parse_yaml(text, f"{str(path)!r}")
-    if not isinstance(values, dict):
-        raise UserError(f"the config {str(path)!r} must be a mapping of settings")
-    return values
 
 
 def validate_config(

@@ -45,8 +45,9 @@ from killed_at import dying_at
 import metarl
 from metarl.baselines import ppo  # noqa: F401  imported before anything is forked
 from metarl.cli import main
+from metarl.config.files import shipped_configs
 from metarl.errors import UserError
-from metarl.experiment import load_config, shipped_configs
+from metarl.experiment import load_config
 from metarl.report.evaluations import load_or_evaluate
 from metarl.runs.metrics import read_metrics
 from metarl.runs.run import Run

@@ -9,13 +9,12 @@ import pytest
 import yaml
 
 import metarl
+from metarl.config.files import shipped_configs, trained_runs
 from metarl.errors import UserError
 from metarl.experiment import (
     differences,
     dump_config,
     load_config,
-    shipped_configs,
-    trained_runs,
     validate_config,
 )
 from metarl.method import load_method

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from metarl.cli import main
-from metarl.experiment import trained_runs, validate_config
+from metarl.config.files import trained_runs
+from metarl.experiment import validate_config
 from metarl.runs.run import Run
 
 

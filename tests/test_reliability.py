@@ -713,7 +713,7 @@ def test_a_name_with_a_nul_is_answered_in_a_sentence(complaint) -> None:
 def test_a_run_of_the_package_is_not_trained_on_in_its_place(
     run: Path, complaint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metarl.experiment.trained_runs", lambda: {"mine": run})
+    monkeypatch.setattr("metarl.config.files.trained_runs", lambda: {"mine": run})
     error = complaint("train", "--resume", "mine", "--set=outer.iterations=6")
     assert f"is a read-only run of the package; copy {run}, and resume the copy" in error
     assert Run.open(run).load().iteration == 5

@@ -8,9 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
+from metarl.config.files import DATA_VARIABLE, TRUST_VARIABLE, shipped_configs
 from metarl.errors import UserError
-from metarl.experiment import TRUST_VARIABLE, shipped_configs
-from metarl.supervised.config import DATA_VARIABLE
 
 Command = Callable[[argparse.Namespace, Console], int]
 RUN = "a run directory, the name of a trained run from `metarl list`, or hf:USER/NAME"

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.cli.arguments import set_help
+from metarl.config.files import read_values, shipped_configs, trained_runs
 from metarl.evaluation import format_score
-from metarl.experiment import read_values, shipped_configs, trained_runs
 
 DESCRIPTION = "List the configs and trained runs of the package."
 

@@ -20,8 +20,9 @@ from metarl.cli.arguments import (
     set_help,
 )
 from metarl.cli.output import compare_runs, evaluate_and_print, print_comparison, print_line
+from metarl.config.files import CONFIG, resolve_run_dir
 from metarl.errors import UserError
-from metarl.experiment import CONFIG, AnyConfig, load_config, resolve_run_dir
+from metarl.experiment import AnyConfig, load_config
 from metarl.launch.several import LaunchOptions, train_seeds
 from metarl.launch.signals import INTERRUPTED, StopRequest, stop_on_signals
 from metarl.launch.train import Session, follow, resume_run, start_run, train_loop

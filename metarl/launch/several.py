@@ -14,8 +14,9 @@ from typing import Any
 
 from rich.console import Console
 
+from metarl.config.files import CONFIG
 from metarl.errors import UserError
-from metarl.experiment import CONFIG, AnyConfig
+from metarl.experiment import AnyConfig
 from metarl.launch.grid import as_grid, variants
 from metarl.launch.scheduler import LOG, Job, run_jobs
 from metarl.launch.signals import stop_on_signals

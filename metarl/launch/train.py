@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from metarl import distributed
+from metarl.config.files import CONFIG
 from metarl.errors import UserError
-from metarl.experiment import (
-    CONFIG,
-    AnyConfig,
-    dump_config,
-    load_config,
-    set_values,
-    validate_config,
-)
+from metarl.experiment import AnyConfig, dump_config, load_config, set_values, validate_config
 from metarl.launch.signals import StopRequest
 from metarl.method import Method, Metrics, TrainingState, load_method
 from metarl.method import train as iterations

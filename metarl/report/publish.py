@@ -14,9 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from metarl.config.files import CONFIG
 from metarl.errors import UserError
 from metarl.evaluation import Metric
-from metarl.experiment import CONFIG, dump_config
+from metarl.experiment import dump_config
 from metarl.io import read_bytes, translate_os_errors, write_atomically
 from metarl.method import load_method
 from metarl.report.evaluations import (

@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
+from metarl.config.files import shipped_configs
 from metarl.errors import UserError
-from metarl.experiment import AnyConfig, flatten, load_config, shipped_configs
+from metarl.experiment import AnyConfig, flatten, load_config
 from metarl.method import load_method
 from metarl.report.groups import seed_independent_fields
 from metarl.rl.config import Config

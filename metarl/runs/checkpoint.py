@@ -19,9 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from metarl.config.files import CONFIG
 from metarl.config.sections import first_error
 from metarl.errors import UserError
-from metarl.experiment import CONFIG, AnyConfig, dump_config
+from metarl.experiment import AnyConfig, dump_config
 from metarl.io import read_bytes, translate_os_errors, write_atomically
 from metarl.method import TrainingState
 from metarl.runs.provenance import machine, package_commit, versions

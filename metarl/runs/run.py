@@ -22,18 +22,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metarl.config.files import CONFIG, TRUST_VARIABLE, read_values, resolve_run_dir
 from metarl.dataframe import to_dataframe
 from metarl.errors import UserError
 from metarl.experiment import (
-    CONFIG,
-    TRUST_VARIABLE,
     AnyConfig,
     describe_source,
     diff_recorded,
     differences,
     dump_config,
-    read_values,
-    resolve_run_dir,
     set_values,
     validate_config,
 )

@@ -27,7 +27,6 @@ from metarl.supervised.methods import MEMBERS, METHODS
 if TYPE_CHECKING:
     from metarl.supervised.tasks import Data
 
-DATA_VARIABLE = "METARL_DATA"  # the folder of the images
 DATA = Registry(
     "data set",
     {

@@ -8,11 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator
 from rich.console import Console
 
+from metarl.config.files import DATA_VARIABLE
 from metarl.config.registry import Registry, make
 from metarl.config.sections import Fraction, ImportString, NonNegativeInt, Section
 from metarl.errors import UserError
 from metarl.progress import Progress
-from metarl.supervised.config import DATA_VARIABLE
 from metarl.supervised.datasets import folder
 from metarl.supervised.datasets.cache import load_converted
 from metarl.supervised.datasets.folder import LabelledImages
