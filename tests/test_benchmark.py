@@ -10,17 +10,12 @@ import torch
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
-from metarl.bench import measurements as benchmark
-from metarl.bench.measurements import (
-    SUPERVISED,
-    alone,
-    arithmetic,
-    contention,
-    iteration,
-    sampling,
-    supervised,
-)
-from metarl.cli import bench
+from metarl.bench import parts, timing
+from metarl.bench.parts import SUPERVISED
+from metarl.bench.sampling import sampling
+from metarl.bench.tables import part_table
+from metarl.bench.timing import run_in_subprocess
+from metarl.bench.training import contention, count_gflop, iteration, supervised
 from metarl.experiment import load_config
 from metarl.params import flatten
 from metarl.rl.maml import collect
@@ -37,7 +32,7 @@ TINY = ("outer.meta_batch=2", "inner.episodes_per_task=3", "family.settings.hori
 
 @pytest.mark.slow
 def test_the_parts_of_an_iteration_are_measured_in_a_process_of_its_own() -> None:
-    figures = alone(iteration, "point_navigation", TINY, 1)
+    figures = run_in_subprocess(iteration, "point_navigation", TINY, 1)
     assert figures.keys() == {*PARTS, *COUNTED, "memory"}
     assert all(value > 0 for value in figures.values())
     assert figures["memory"] < 2.0
@@ -45,7 +40,7 @@ def test_the_parts_of_an_iteration_are_measured_in_a_process_of_its_own() -> Non
 
 def test_sampling_is_measured_beside_physics_and_gymnasiums_own(monkeypatch) -> None:
     # a clock by which whatever is measured takes a second, so that rates are numbers of steps
-    monkeypatch.setattr(benchmark, "time", SimpleNamespace(perf_counter=count().__next__))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=count().__next__))
     figures = sampling("half_cheetah_direction", TINY, 1)
     ours, theirs = 2 * 3 * 5, 16 * 5
     assert figures == {
@@ -83,13 +78,13 @@ def test_the_arithmetic_of_an_iteration_is_that_of_its_matrix_products(monkeypat
         mapping = {torch.ops.aten.baddbmm_: lambda _, a, b, **__: 2 * math.prod(a) * b[-1]}
         with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
             function()
-        assert counter.get_total_flops() == pytest.approx(1e9 * arithmetic(config)[part])
+        assert counter.get_total_flops() == pytest.approx(1e9 * count_gflop(config)[part])
 
 
 @pytest.mark.slow
 def test_two_trainings_at_once_are_measured_beside_one_alone() -> None:
     figures = contention("point_navigation", TINY, 1)
-    assert figures.keys() == {"alone", "beside"}
+    assert figures.keys() == {"single", "concurrent"}
     assert all(value > 0 for value in figures.values())
 
 
@@ -98,14 +93,14 @@ def test_two_trainings_at_once_are_measured_beside_one_alone() -> None:
     [
         ("sampling", dict.fromkeys(("physics", "observed", "sampler", "sync", "async"), 407500.0)),
         ("supervised", {"iteration": 1.64, "drawing": 0.011, "memory": 1.5}),
-        ("contention", {"alone": 19.5, "beside": 41.5}),
+        ("contention", {"single": 19.5, "concurrent": 41.5}),
         *((part, {**PARTS, **COUNTED, "memory": 1.23}) for part in ("iteration", "growth")),
     ],
 )
 def test_no_heading_of_a_table_is_cut_on_a_narrow_terminal(part, figures) -> None:
     console = Console(width=80, record=True, file=StringIO())
-    question = max(benchmark.PARTS[part][1], key=len)
-    table = bench._table(part, {question: figures}, {"product": 167.0, "memory": 20.0})
+    case = max(parts.PARTS[part].cases, key=len)
+    table = part_table(part, {case: figures}, {"product": 167.0, "memory": 20.0})
     console.print(table)
     printed = console.export_text()
     assert "…" not in printed

@@ -1,0 +1,98 @@
+"""Speed of the sampler, compared with plain physics and Gymnasium's vector environments."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from mujoco.batch import Batch
+
+from metarl.bench.timing import median_seconds
+from metarl.envs.mujoco_world import MujocoFamily
+from metarl.envs.world import Mask
+from metarl.experiment import load_config
+from metarl.params import repeat
+from metarl.rl.config import Config
+from metarl.rl.problem import PolicyProblem
+from metarl.rl.sampler import sample
+from metarl.rl.trajectories import Trajectories
+from metarl.rng import RngKey, make_rng
+from metarl.threads import processors
+
+
+def sampling(source: str, overrides: Sequence[str], repeats: int) -> dict[str, float]:
+    """Environment steps per second in a MuJoCo family.
+
+    Returns:
+        `physics`: plain `Batch.step` with the same number of simulations and threads and the same
+        actions: an upper bound. `observed`: with observations and rewards. `sampler`: the whole
+        sampler, with one policy per task. `sync` and `async`: Gymnasium's vector environments with
+        16 environments and with one per processor, and one policy.
+    """
+    config = load_config(source, overrides)
+    assert isinstance(config, Config)
+    problem = PolicyProblem(config)
+    (family, _), policy = problem.unscaled_family_and_scale, problem.policy
+    assert isinstance(family, MujocoFamily)
+    theta = policy.init(problem.generator())
+    num_tasks = config.outer.meta_batch
+    num_envs = num_tasks * config.inner.episodes_per_task
+    tasks = family.sample_tasks(make_rng(0, "benchmark"), num_tasks)
+    stacked = repeat(theta, num_tasks)
+    envs = problem.env_shards
+
+    def run_sampler() -> Trajectories:
+        return sample(policy, stacked, envs, tasks, family.horizon, RngKey(0))
+
+    # physics repeats the sampler's actions, and like it stops simulations whose episode is over
+    trajectories = run_sampler()
+    actions = trajectories.actions.clamp(-1.0, 1.0).movedim(2, 0).flatten(1, 2).numpy()
+    active = trajectories.mask.movedim(2, 0).flatten(1, 2).numpy()
+    num_steps = int(active.sum())
+
+    world = family.world(num_envs)
+    world.reset(np.ones(num_envs, dtype=bool), lambda index: make_rng(0, "start", index))
+    starts = {name: world.batch.bind(name).copy() for name in ("qpos", "qvel")}
+    plain = Batch(world.batch.model, num_envs, processors())
+
+    def physics_rate(batch: Batch, step: Callable[..., None]) -> float:
+        def episodes() -> None:
+            for name, start in starts.items():
+                batch.bind(name)[:] = start
+            for t in range(family.horizon):
+                batch.bind("ctrl")[:] = actions[t]
+                step(active[t])
+
+        return num_steps / median_seconds(episodes, repeats)
+
+    def vector_env_rate(make_vec: Any, count: int) -> float:
+        envs: gym.vector.VectorEnv[Any, Any, Any] = make_vec([family.make] * count)
+        observation, _ = envs.reset(seed=0)
+        noise = torch.from_numpy(policy.noise(make_rng(0, "noise"), (family.horizon, count)))
+
+        @torch.no_grad()
+        def episode() -> None:
+            nonlocal observation
+            for t in range(family.horizon):
+                observations = torch.from_numpy(np.asarray(observation, dtype=np.float32))
+                action = policy.act(policy.distribution(theta, observations), noise[t])
+                observation, *_ = envs.step(action.numpy())
+
+        rate = count * family.horizon / median_seconds(episode, repeats)
+        envs.close()
+        return rate
+
+    def step_and_observe(active: Mask) -> None:
+        world.advance(active)
+        world.observe()
+
+    return {
+        "physics": physics_rate(plain, partial(plain.step, nstep=family.robot.frame_skip)),
+        "observed": physics_rate(world.batch, step_and_observe),
+        "sampler": num_steps / median_seconds(run_sampler, repeats),
+        "sync": vector_env_rate(SyncVectorEnv, 16),
+        "async": vector_env_rate(AsyncVectorEnv, processors()),
+    }

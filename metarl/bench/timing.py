@@ -1,0 +1,36 @@
+"""Timing and memory of functions, and fresh processes for them."""
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+def run_in_subprocess(function: Callable[..., Result], *arguments: Any) -> Result:
+    """The result of a function in a fresh process, which has a peak memory of its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def median_seconds(function: Callable[[], object], repeats: int) -> float:
+    """The median duration of several calls after a first one that warms up."""
+    function()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def peak_gigabytes() -> float:
+    """The peak memory of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # macOS: bytes, Linux: kilobytes
