@@ -5,20 +5,27 @@ The embedding of an example is the input of the network's last layer, which itse
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
+from metarl.config.sections import MethodSection
 from metarl.method import AdaptationUnit, Role
 from metarl.networks import Network
 from metarl.params import Params, repeat
 from metarl.supervised.losses import CLASSIFICATION, TaskType
 from metarl.supervised.method import SupervisedMethod
-from metarl.supervised.methods import EmbeddingSettings
 from metarl.supervised.prediction import map_queries
 from metarl.supervised.tasks import Episodes, Examples
+
+
+class EmbeddingSettings(MethodSection):
+    """`ways` is the number of classes of a training task; many classes improve the embeddings."""
+
+    ways: Annotated[int, Field(ge=2)] = 60
 
 
 class EmbeddingMethod(SupervisedMethod):
@@ -33,9 +40,7 @@ class EmbeddingMethod(SupervisedMethod):
     @property
     def ways(self) -> int | None:
         """The number of classes of a training task, which may exceed that of test tasks."""
-        settings = self.problem.config.method
-        assert isinstance(settings, EmbeddingSettings)
-        return settings.ways
+        return int(self.settings.ways)
 
     def init(self, generator: torch.Generator) -> Params:
         """The network."""

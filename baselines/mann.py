@@ -7,14 +7,15 @@ can classify an image only by what it stored about earlier ones. Nothing is fine
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor
 
 from metarl.baselines.embedding import embed, embedding_size
-from metarl.config.sections import MethodSection
+from metarl.config.sections import Fraction, MethodSection, PositiveFloat, PositiveInt
 from metarl.distributed import shard
 from metarl.evaluation import AdaptationCurve
 from metarl.method import INSTANCES, AdaptationUnit, Role
@@ -24,13 +25,40 @@ from metarl.params import Params, repeat
 from metarl.rng import make_rng
 from metarl.supervised.losses import CLASSIFICATION, TaskType
 from metarl.supervised.method import SupervisedMethod
-from metarl.supervised.methods import MANNSettings
 from metarl.supervised.prediction import map_queries
 from metarl.supervised.tasks import Episodes, Examples
 
 EPSILON = 1e-6  # in the norm of a slot: the cosine similarity to an empty slot is 0
 FORGET_BIAS = 1.0  # initial bias of the forget gate, so that the cell state persists at first
 CHUNK = 16  # sequences computed together: the products are small, and each step has many of them
+
+
+class MANNSettings(MethodSection):
+    """A controller of `hidden` units, with `reads` heads on a memory of `slots` × `width`.
+
+    Images are averaged to squares of `size` pixels. The usage of a slot decays by the factor
+    `decay` in each step. `strength` multiplies the cosine similarities by which a head addresses
+    slots (the key strength of Graves et al. 2014). The paper has none: a softmax of cosines reads
+    all slots almost equally, and larger values shorten the training.
+    """
+
+    name: Literal["mann"] = "mann"
+    size: PositiveInt = 20
+    hidden: PositiveInt = 200
+    slots: PositiveInt = 128
+    width: PositiveInt = 40
+    reads: PositiveInt = 4
+    decay: Fraction = 0.95
+    strength: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.reads > self.slots:
+            raise ValueError(
+                f"reads: {self.reads} heads write to {self.reads} slots at once, of which there "
+                f"are {self.slots}; lower reads, or raise slots"
+            )
+        return self
 
 
 class Memory(NamedTuple):
@@ -65,13 +93,6 @@ class MANN(SupervisedMethod):
     kinds: ClassVar[tuple[TaskType, ...]] = (CLASSIFICATION,)
     supports_distributed: ClassVar[bool] = True
     train_metric_suffix: ClassVar[str] = "over_sequence"
-
-    @property
-    def settings(self) -> MANNSettings:
-        """The settings of this method."""
-        settings = self.problem.config.method
-        assert isinstance(settings, MANNSettings)
-        return settings
 
     def init(self, generator: torch.Generator) -> Params:
         """The network, the controller, the heads and the classifier."""

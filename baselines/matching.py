@@ -1,6 +1,6 @@
 """Matching networks (Vinyals et al. 2016): attention over the embeddings of the support set."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,16 +9,29 @@ from torch.func import functional_call
 
 from metarl.baselines.embedding import (
     EmbeddingMethod,
+    EmbeddingSettings,
     embedding_size,
     reduce_classes,
     squared_distances,
 )
-from metarl.config.sections import MethodSection
+from metarl.config.sections import MethodSection, NonNegativeInt
 from metarl.networks.layers import uniform
-from metarl.params import Params
-from metarl.supervised.methods import MatchingSettings
+from metarl.params import Params, split_prefix
 
 SUPPORT, QUERY = "support.", "query."  # the two LSTMs of full context embeddings
+
+
+class MatchingSettings(EmbeddingSettings):
+    """`distance` of embeddings: the squared Euclidean one reproduces the paper's accuracies.
+
+    With `context_steps` above 0, embeddings depend on the whole support set (full context
+    embeddings, section 2.1.2): support embeddings by a bidirectional LSTM, query embeddings by this
+    number of steps of an LSTM with attention. Train them with the `ways` of the test tasks.
+    """
+
+    name: Literal["matching"] = "matching"
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    context_steps: NonNegativeInt = 0
 
 
 class Matching(EmbeddingMethod):
@@ -26,13 +39,6 @@ class Matching(EmbeddingMethod):
 
     label: ClassVar[str] = "matching networks"
     Settings: ClassVar[type[MethodSection]] = MatchingSettings
-
-    @property
-    def settings(self) -> MatchingSettings:
-        """The settings of this method."""
-        settings = self.problem.config.method
-        assert isinstance(settings, MatchingSettings)
-        return settings
 
     def init(self, generator: torch.Generator) -> Params:
         """The network, and the LSTMs of full context embeddings if there are any."""
@@ -99,11 +105,7 @@ def support_in_context(params: Params, support: Tensor) -> Tensor:
     size = support.shape[-1]
     # a module on the meta device has no memory for weights: they are passed to functional_call
     lstm = torch.nn.LSTM(size, size, batch_first=True, bidirectional=True, device="meta")
-    weights = {
-        name.removeprefix(SUPPORT): leaf
-        for name, leaf in params.items()
-        if name.startswith(SUPPORT)
-    }
+    _, weights = split_prefix(params, SUPPORT)
     hidden, _ = functional_call(lstm, weights, (support,))
     forward, backward = hidden.split(size, dim=-1)
     embeddings: Tensor = forward + backward + support

@@ -13,18 +13,17 @@ The weights are shared by all parameters; each parameter has its own state. The 
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metarl.config.sections import MethodSection, reject_settings
+from metarl.config.sections import MethodSection, PositiveInt, reject_settings
 from metarl.inner_loop import reverse
 from metarl.method import GRADIENT_STEPS, AdaptationUnit, Role
-from metarl.params import Params, flatten, repeat, unflatten
+from metarl.params import Params, flatten, repeat, split_prefix, unflatten
 from metarl.supervised.method import SupervisedMethod
-from metarl.supervised.methods import MetaLSTMSettings
 from metarl.supervised.prediction import predict
 from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.tasks import Episodes, Examples
@@ -32,6 +31,17 @@ from metarl.supervised.tasks import Episodes, Examples
 PREFIX = "rule."  # of the names of the learned optimiser's weights
 P = 10.0  # of the preprocessing (Andrychowicz et al. 2016, appendix A)
 INPUTS = 4  # gradient and loss, two numbers each
+
+
+class MetaLSTMSettings(MethodSection):
+    """`hidden_size` of the LSTM whose inputs are gradients and losses.
+
+    The paper's outer step is `outer: {learning_rate: 1e-3, clip: 0.25, meta_batch: 1}`. It takes 12
+    inner steps for one shot, and 5 for five shots.
+    """
+
+    name: Literal["meta_lstm"] = "meta_lstm"
+    hidden_size: PositiveInt = 20
 
 
 class MetaLSTM(SupervisedMethod):
@@ -48,16 +58,15 @@ class MetaLSTM(SupervisedMethod):
         reject_settings(
             problem.config.inner,
             ["adapt", "learned_step_sizes", "multi_step_iterations"],
-            problem.config.method,
+            self.settings,
             "which learns the whole step",
         )
 
     def init(self, generator: torch.Generator) -> Params:
         """The initial cell state, and the weights of the learned optimiser."""
-        tasks, settings = self.problem.tasks("train"), self.problem.config.method
-        assert isinstance(settings, MetaLSTMSettings)
+        tasks = self.problem.tasks("train")
         theta = self.problem.network.init(generator, tasks.shape, tasks.outputs)
-        rule = init_rule(generator, settings.hidden_size)
+        rule = init_rule(generator, self.settings.hidden_size)
         return theta | {PREFIX + name: leaf for name, leaf in rule.items()}
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
@@ -78,7 +87,7 @@ class MetaLSTM(SupervisedMethod):
 
     def adapted(self, params: Params, support: Examples, steps: int) -> Iterator[Params]:
         """The parameters of stacked tasks after 0, 1, 2, ... steps (equations 4 to 6)."""
-        theta, rule = split_rule(params)
+        theta, rule = split_prefix(params, PREFIX)
         theta = repeat(theta, len(support[1]))
         yield theta
         cell = stacked_rows(theta)
@@ -201,12 +210,3 @@ def preprocessed(values: Tensor) -> Tensor:
     magnitude = torch.where(large, size.clamp(min=math.exp(-P)).log() / P, -1.0)
     sign = torch.where(large, values.sign(), math.exp(P) * values)
     return torch.stack([magnitude, sign], dim=-1)
-
-
-def split_rule(params: Mapping[str, Tensor]) -> tuple[Params, Params]:
-    """The network's parameters, and the weights of the learned optimiser."""
-    theta = {name: leaf for name, leaf in params.items() if not name.startswith(PREFIX)}
-    rule = {
-        name.removeprefix(PREFIX): leaf for name, leaf in params.items() if name.startswith(PREFIX)
-    }
-    return theta, rule

@@ -1,14 +1,19 @@
 """Prototypical networks (Snell et al. 2017): the nearest class mean in embedding space."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from metarl.baselines.embedding import EmbeddingMethod, squared_distances
+from metarl.baselines.embedding import EmbeddingMethod, EmbeddingSettings, squared_distances
 from metarl.config.sections import MethodSection
 from metarl.params import Params
-from metarl.supervised.methods import PrototypicalSettings
+
+
+class PrototypicalSettings(EmbeddingSettings):
+    """The settings of all metric-based methods."""
+
+    name: Literal["prototypical"] = "prototypical"
 
 
 class Prototypical(EmbeddingMethod):

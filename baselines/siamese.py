@@ -1,6 +1,6 @@
 """Siamese networks (Koch, Zemel and Salakhutdinov 2015): verification of pairs of images."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,18 +8,24 @@ from torch import Tensor
 
 from metarl.baselines.embedding import (
     EmbeddingMethod,
+    EmbeddingSettings,
     embed,
     embedding_size,
     reduce_classes,
 )
 from metarl.config.sections import MethodSection
 from metarl.params import Params, repeat
-from metarl.supervised.methods import SiameseSettings
 from metarl.supervised.tasks import Episodes
 
 WEIGHT, BIAS = "pair.weight", "pair.bias"
 # about the distance of embeddings of a new network: pairs initially have a probability of one half
 INITIAL_BIAS = 4.0
+
+
+class SiameseSettings(EmbeddingSettings):
+    """The settings of all metric-based methods."""
+
+    name: Literal["siamese"] = "siamese"
 
 
 class Siamese(EmbeddingMethod):

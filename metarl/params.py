@@ -37,6 +37,15 @@ def aligned(params: Mapping[str, Tensor]) -> Params:
     }
 
 
+def split_prefix(params: Mapping[str, Tensor], prefix: str) -> tuple[Params, Params]:
+    """The parameters without a prefix in their names, and those with it, whose names lose it."""
+    others = {name: leaf for name, leaf in params.items() if not name.startswith(prefix)}
+    prefixed = {
+        name.removeprefix(prefix): leaf for name, leaf in params.items() if name.startswith(prefix)
+    }
+    return others, prefixed
+
+
 def repeat(params: Mapping[str, Tensor], num_tasks: int) -> Params:
     """Stack copies for N tasks without copying memory: every leaf (...) becomes (N, ...)."""
     return {name: value.expand(num_tasks, *value.shape) for name, value in params.items()}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarl.config.sections import InnerSection
 from metarl.context import CONTEXT
-from metarl.params import Params
+from metarl.params import Params, split_prefix
 
 PREFIX = "step_size."
 
@@ -38,11 +38,7 @@ def meta_parameters(settings: InnerSection, theta: Params, head: Sequence[str]) 
 
 def split(meta: Mapping[str, Tensor]) -> tuple[Params, Params]:
     """θ and the learned α, both keyed by the names of θ's parameters."""
-    theta = {name: leaf for name, leaf in meta.items() if not name.startswith(PREFIX)}
-    alpha = {
-        name.removeprefix(PREFIX): leaf for name, leaf in meta.items() if name.startswith(PREFIX)
-    }
-    return theta, alpha
+    return split_prefix(meta, PREFIX)
 
 
 def initial_params(meta: Mapping[str, Tensor]) -> Params:

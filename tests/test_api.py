@@ -183,7 +183,7 @@ def test_mistakes_are_answered_in_a_sentence(policy, mistake: str) -> None:
 def test_a_run_of_the_other_domain_names_the_function_that_loads_it() -> None:
     with pytest.raises(UserError, match=r"metarl\.load_network\('sinusoid'\)|no policy"):
         metarl.load("sinusoid")
-    with pytest.raises(UserError, match=r"has a policy: metarl\.load"):
+    with pytest.raises(UserError, match=r"has a policy: load it with metarl\.load"):
         metarl.load_network("point_navigation")
 
 
@@ -205,10 +205,10 @@ def test_a_network_adapts_to_the_users_examples_and_predicts() -> None:
     unadapted = network.adapt(x, 3.0 * np.sin(x - 1.0), steps=0)
     assert error < 0.3 < np.mean((unadapted.predict(grid)[:, 0] - 3.0 * np.sin(grid - 1.0)) ** 2)
     for call, sentence in (
-        (lambda: network.predict(x), "was not adapted yet"),
-        (lambda: network.adapt(x, x[:3]), "give each one"),
+        (lambda: network.predict(x), "the network is not adapted"),
+        (lambda: network.adapt(x, x[:3]), "one target for each input"),
         (lambda: network.adapt(x[:, None, None], x), r"of shape \(examples, 1\)"),
-        (lambda: network.adapt(x, x, steps=99), "steps must be a whole number from 0 to"),
+        (lambda: network.adapt(x, x, steps=99), "steps must be an integer from 0 to"),
     ):
         with pytest.raises(UserError, match=sentence):
             call()

@@ -13,13 +13,12 @@ from metarl.baselines.meta_lstm import (
     init_state,
     preprocessed,
     rule_step,
-    split_rule,
     stacked_rows,
 )
 from metarl.errors import UserError
 from metarl.experiment import validate_config
 from metarl.method import load_method
-from metarl.params import flatten, unflatten
+from metarl.params import flatten, split_prefix, unflatten
 from metarl.supervised.method import EpisodeObjective
 from metarl.supervised.sinusoid import SinusoidTasks
 from metarl.supervised.tasks import Episodes
@@ -108,7 +107,7 @@ class OneParameter:
 def test_the_rule_is_that_of_each_parameter_for_itself() -> None:
     method, episodes = method_of(), waves()
     meta = meta_of(method)
-    theta, rule = split_rule(meta)
+    theta, rule = split_prefix(meta, PREFIX)
     stages = list(method.adapted(meta, episodes.support, 3))
     network = method.problem.network
     for task in range(2):

@@ -1,7 +1,4 @@
-"""What a few-shot run learned, as an object to use: a network that adapts to examples and predicts.
-
-It does not change: `adapt` returns another one.
-"""
+"""A trained few-shot network that adapts to examples and predicts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,22 +14,23 @@ from metarl.evaluation import AdaptationCurve
 from metarl.params import Params
 from metarl.report.evaluations import load_checked_state, load_or_evaluate
 from metarl.runs.run import Run
+from metarl.supervised.losses import CLASSIFICATION
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.tasks import Episodes, Examples
 
 
 @dataclass(frozen=True)
 class AdaptiveNetwork:
-    """A network that adapts to a few examples of a task, by whatever method trained it.
+    """A network that adapts to a few examples of a task. It is immutable.
 
-        predictions = network.adapt(inputs, targets).predict(others)
+        predictions = network.adapt(inputs, targets).predict(queries)
 
     Attributes:
-        run: what it was loaded from.
-        method: what trained it.
+        run: the run it was loaded from.
+        method: the method it was trained with.
         params: the meta-parameters.
-        support: what it adapts to, (1, K, ...) each; None before `adapt`.
-        steps: how many gradient steps it takes on that, where it takes any.
+        support: the support set, (1, K, ...) each; None before `adapt`.
+        steps: the number of gradient steps, if the method takes any.
     """
 
     run: Run
@@ -43,78 +41,78 @@ class AdaptiveNetwork:
 
     @classmethod
     def of(cls, run: Run) -> "AdaptiveNetwork":
-        """The network of a run that has a checkpoint.
+        """Load the network of a run.
 
         Raises:
-            UserError: if the run is about policies, has no checkpoint, or it is damaged.
+            UserError: if the run has a policy, or its checkpoint is missing or damaged.
         """
         method = load_or_evaluate(run).method
         if not isinstance(method, SupervisedMethod):
-            raise UserError(f"{run.path} has a policy: metarl.load({str(run.path)!r}) loads it")
+            raise UserError(f"{run.path} has a policy: load it with metarl.load({str(run.path)!r})")
         run.check_data_hashes(method.problem.data_hashes)
         return cls(run, method, load_checked_state(run, method).params)
 
     def __repr__(self) -> str:
-        known = 0 if self.support is None else self.support[0].shape[1]
-        return f"<{self.method.label} network of {self.run.path}, adapted to {known} examples>"
+        count = 0 if self.support is None else self.support[0].shape[1]
+        return f"<{self.method.label} network of {self.run.path}, adapted to {count} examples>"
 
     def adapt(
         self, inputs: ArrayLike, targets: ArrayLike, steps: int | None = None
     ) -> "AdaptiveNetwork":
-        """The network adapted to K examples, in place of those that it was adapted to before.
+        """A network that is adapted from the meta-parameters to K examples.
 
         Args:
             inputs: (K, ...): numbers, or images (C, H, W) in 0...1.
-            targets: (K, 1) or (K,) numbers, or (K,) labels from 0.
-            steps: of a method that takes gradient steps; as many as the run's evaluation has, at
-                most, where None.
+            targets: (K, O) or, for one output, (K,) numbers; or (K,) labels from 0.
+            steps: the number of gradient steps, at most that of the run's evaluation, which is
+                also the default.
 
         Raises:
-            UserError: if the examples are not such as the network was trained on.
+            UserError: if the examples do not have the shapes that the network was trained on.
         """
-        tasks = self.method.problem.tasks("test")
-        x = self._inputs(inputs)
-        classify = self.method.problem.kind.name == "classification"
-        y = torch.as_tensor(np.asarray(targets), dtype=torch.int64 if classify else torch.float32)
-        if not classify and y.dim() == 1:
+        outputs = self.method.problem.tasks("test").outputs
+        x = self._to_inputs(inputs)
+        classifies = self.method.problem.kind is CLASSIFICATION
+        y = torch.as_tensor(np.asarray(targets), dtype=torch.int64 if classifies else torch.float32)
+        if not classifies and y.dim() == 1:
             y = y[:, None]
-        if len(y) != len(x) or (classify and (y.dim() != 1 or not len(y))):
+        if len(y) != len(x) or (classifies and (y.dim() != 1 or not len(y))):
             raise UserError(
-                f"{len(x)} inputs have targets of shape {tuple(y.shape)}: give each one"
+                f"there are {len(x)} inputs, but targets of shape {tuple(y.shape)}; pass one "
+                "target for each input"
             )
-        if classify and (y.min() < 0 or y.max() >= tasks.outputs):
-            raise UserError(f"labels must be whole numbers from 0 to {tasks.outputs - 1}")
-        if not classify and y.shape[1:] != (tasks.outputs,):
-            raise UserError(
-                f"targets must have shape ({len(x)}, {tasks.outputs}), not {tuple(y.shape)}"
-            )
-        most = len(self._schedule)
-        if steps is not None and (steps < 0 or (most and steps > most) or (not most and steps)):
-            raise UserError(f"steps must be a whole number from 0 to {most}, not {steps}")
-        taken = most if steps is None else steps
-        return replace(self, support=(x[None], y[None]), steps=taken)
+        if classifies and (y.min() < 0 or y.max() >= outputs):
+            raise UserError(f"labels must be integers from 0 to {outputs - 1}")
+        if not classifies and y.shape[1:] != (outputs,):
+            raise UserError(f"targets must have shape ({len(x)}, {outputs}), not {tuple(y.shape)}")
+        max_steps = len(self._schedule)
+        if steps is not None and not 0 <= steps <= max_steps:
+            raise UserError(f"steps must be an integer from 0 to {max_steps}, not {steps}")
+        return replace(
+            self, support=(x[None], y[None]), steps=max_steps if steps is None else steps
+        )
 
     def predict(self, inputs: ArrayLike) -> NDArray[np.float32]:
         """Outputs (M, O) for inputs (M, ...): numbers, or a logit for each class."""
-        x = self._inputs(inputs)
+        x = self._to_inputs(inputs)
         if self.support is None:
-            raise UserError("it was not adapted yet: network.adapt(inputs, targets) first")
-        nothing: Tensor = self.support[1][:, :0]
-        episodes = Episodes(np.zeros((1, 1)), self.support, (x[None], nothing))
-        sizes = self._schedule[: self.steps]
-        outputs = self.method.predictions(self.params, episodes, sizes)
-        predicted: NDArray[np.float32] = outputs[0, -1].numpy()
-        return predicted
+            raise UserError("the network is not adapted; call network.adapt(inputs, targets) first")
+        no_targets: Tensor = self.support[1][:, :0]
+        episodes = Episodes(np.zeros((1, 1)), self.support, (x[None], no_targets))
+        outputs = self.method.predictions(self.params, episodes, self._schedule[: self.steps])
+        # the stage after the last step
+        predictions: NDArray[np.float32] = outputs[0, -1].numpy()
+        return predictions
 
     def evaluate(self) -> AdaptationCurve:
-        """Errors or accuracies on the run's unseen tasks; see `AdaptivePolicy.evaluate`."""
+        """Errors or accuracies on the run's held-out tasks; see `AdaptivePolicy.evaluate`."""
         return load_or_evaluate(self.run).curve
 
     @cached_property
     def _schedule(self) -> Sequence[float]:
         return load_or_evaluate(self.run).curve.step_sizes
 
-    def _inputs(self, inputs: ArrayLike) -> Tensor:
+    def _to_inputs(self, inputs: ArrayLike) -> Tensor:
         shape = self.method.problem.tasks("test").shape
         x = torch.as_tensor(np.asarray(inputs, dtype=np.float32))
         if shape == (1,) and x.dim() == 1:

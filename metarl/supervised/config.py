@@ -23,9 +23,7 @@ from metarl.networks import NETWORKS, Network
 from metarl.optim import GRADIENT_OPTIMIZERS, Adam
 from metarl.supervised.losses import REGRESSION
 from metarl.supervised.methods import MEMBERS, METHODS
-
-if TYPE_CHECKING:
-    from metarl.supervised.tasks import Data
+from metarl.supervised.tasks import Data
 
 DATA = Registry(
     "data set",
@@ -151,7 +149,7 @@ class SupervisedConfig(Experiment):
 
     def check(self) -> None:
         """Check that method, network and inner loop support these data."""
-        data, network = cast("Data", self.data), cast(Network, self.network)
+        data, network = cast(Data, self.data), cast(Network, self.network)
         if data.kind not in METHODS.load(self.method.name).kinds:
             raise ValueError(f"method: {self.method.name} does not support {data.kind.name}")
         if data.kind is REGRESSION and network.for_images:

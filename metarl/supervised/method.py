@@ -10,7 +10,7 @@ A method derives from `SupervisedMethod` and implements three functions of param
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -58,6 +58,11 @@ class SupervisedMethod:
 
     def __init__(self, problem: SupervisedProblem) -> None:
         self.problem = problem
+
+    @property
+    def settings(self) -> Any:
+        """The settings of the method, an instance of `Settings`."""
+        return self.problem.config.method
 
     @property
     def label(self) -> str:

@@ -5,10 +5,11 @@ set. The outer step is θ ← θ + ε/n Σ (θ'_i − θ). No second derivatives
 set is used for the training score only.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from metarl.config.sections import MethodSection, reject_settings
@@ -17,9 +18,21 @@ from metarl.inner_loop import adapt, reverse
 from metarl.params import Params, repeat
 from metarl.rng import make_rng
 from metarl.supervised.maml import MAML
-from metarl.supervised.methods import ReptileSettings
 from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.tasks import Episodes, Examples
+
+
+class ReptileSettings(MethodSection):
+    """`batch` is the number of examples in an inner step of training; None for all.
+
+    The paper's outer step is `outer: {algorithm: sgd, learning_rate: 1.0, anneal: true}`, except
+    that ε decreases to zero linearly in the paper, and along half a cosine here. On images the
+    paper's inner steps are Adam's with β₁ = 0; here they are gradient descent. An evaluation adapts
+    to the whole support set in every step.
+    """
+
+    name: Literal["reptile"] = "reptile"
+    batch: Annotated[int, Field(ge=1)] | None = None
 
 
 class Reptile(MAML):
@@ -33,7 +46,7 @@ class Reptile(MAML):
         reject_settings(
             problem.config.inner,
             ["learned_step_sizes", "multi_step_iterations"],
-            problem.config.method,
+            self.settings,
             "which does not differentiate a query loss",
         )
         if self.batch > self.support_size:
@@ -50,9 +63,7 @@ class Reptile(MAML):
     @property
     def batch(self) -> int:
         """The number of examples in an inner step."""
-        settings = self.problem.config.method
-        assert isinstance(settings, ReptileSettings)
-        return settings.batch or self.support_size
+        return int(self.settings.batch or self.support_size)
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
         """½ |θ − θ'|² of each task with constant θ', whose gradient is θ − θ' (section 5.2)."""
