@@ -224,7 +224,7 @@ def test_training_from_python_is_a_run_that_goes_on_where_it_stopped(tmp_path: P
 
     with pytest.raises(KeyboardInterrupt):
         metarl.train(TINY, tmp_path / "run", report=stop)
-    with pytest.raises(UserError, match="give resume=True"):
+    with pytest.raises(UserError, match="use resume=True"):
         metarl.train(TINY, tmp_path / "run")
     run = metarl.train(TINY, tmp_path / "run", resume=True, report=stop)
     whole = metarl.train(metarl.Config(**TINY), tmp_path / "whole")
