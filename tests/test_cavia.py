@@ -12,7 +12,7 @@ from metarl.envs import PointNavigation
 from metarl.errors import UserError
 from metarl.experiment import validate_config
 from metarl.method import load_method
-from metarl.networks.module import Stateless
+from metarl.networks.module import FunctionalModule
 from metarl.params import flatten, unflatten
 from metarl.rl.config import InnerConfig
 from metarl.rl.inner_loop import InnerLoop
@@ -114,7 +114,7 @@ POLICIES = {
     "a module": GaussianPolicy(
         2,
         2,
-        network=Stateless(
+        network=FunctionalModule(
             "it", lambda: nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 2)), (5,), 2
         ),
         context=3,

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import hessian, vmap
 from torch.utils import _pytree as pytree
 
-from metarl.networks.module import Stateless
+from metarl.networks.module import FunctionalModule
 from metarl.optim import Adam, TrustRegion
 from metarl.parallel import move
 from metarl.params import flatten, repeat, unflatten
@@ -32,7 +32,7 @@ POLICIES = {
     "a module": GaussianPolicy(
         2,
         2,
-        network=Stateless(
+        network=FunctionalModule(
             "it", lambda: nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)), (2,), 2
         ),
     ),

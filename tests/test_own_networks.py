@@ -16,7 +16,7 @@ from metarl.errors import UserError
 from metarl.experiment import validate_config
 from metarl.inner_loop import adapt
 from metarl.method import load_method
-from metarl.networks.module import Stateless, check_module
+from metarl.networks.module import FunctionalModule, check_module
 from metarl.networks.normalisation import BatchNorm
 from metarl.runs.run import Run
 
@@ -49,8 +49,8 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def wrapped(module: nn.Module, shape=(2,), outputs=3) -> Stateless:
-    return Stateless("it", lambda: module, shape, outputs)
+def wrapped(module: nn.Module, shape=(2,), outputs=3) -> FunctionalModule:
+    return FunctionalModule("it", lambda: module, shape, outputs)
 
 
 NETS = {
@@ -128,7 +128,7 @@ class Clashing(Tuple):
 
 around = my_networks.around
 UNFIT = {
-    "dropout": (around(nn.Dropout(0.5)), r"'between' \(Dropout\) draws .* set p=0"),
+    "dropout": (around(nn.Dropout(0.5)), r"'between' \(Dropout\) is random, .* set p=0"),
     "batch norm": (around(nn.BatchNorm1d(4)), r"\(BatchNorm1d\) keeps .*normalisation.BatchN"),
     "affine": (
         around(nn.BatchNorm1d(4, track_running_stats=False)),
@@ -136,18 +136,18 @@ UNFIT = {
     ),
     "layer norm": (
         around(nn.LayerNorm(4)),
-        "take metarl.networks.normalisation.LayerNorm in its place",
+        "use metarl.networks.normalisation.LayerNorm",
     ),
     "instance norm": (around(nn.InstanceNorm1d(4, affine=True)), "or affine=False"),
-    "lstm": (around(nn.LSTM(4, 4)), r"\(LSTM\) has no vmap .* method rl2"),
-    "gru cell": (around(nn.GRUCell(4, 4)), r"\(GRUCell\) has no vmap"),
+    "lstm": (around(nn.LSTM(4, 4)), r"\(LSTM\) does not support torch's vmap; .* method rl2"),
+    "gru cell": (around(nn.GRUCell(4, 4)), r"\(GRUCell\) does not support torch's vmap"),
     "a tuple": (lambda i, o: Tuple(), r"outputs of shape \(3, 3\), not tuple"),
     "other outputs": (lambda i, o: nn.Linear(2, 4), r"not \(3, 4\)"),
     "other inputs": (lambda i, o: nn.Linear(5, 3), "raised RuntimeError on inputs of shape"),
-    "noise": (lambda i, o: Noisy(), "draws, or remembers"),
-    "memory": (lambda i, o: Counts(), "draws, or remembers"),
+    "noise": (lambda i, o: Noisy(), "is random or has state"),
+    "memory": (lambda i, o: Counts(), "is random or has state"),
     "nothing": (lambda i, o: nn.Identity(), "no parameters"),
-    "a name": (lambda i, o: Clashing(), "'log_std', whose name means something else"),
+    "a name": (lambda i, o: Clashing(), "'log_std', which is a reserved name"),
 }
 
 
@@ -167,7 +167,7 @@ def test_dropout_without_probability_and_plain_batch_norm_are_fine() -> None:
     "layer", [nn.BatchNorm1d(4, track_running_stats=False), nn.LayerNorm(4)], ids=["batch", "layer"]
 )
 def test_torchs_wrong_derivatives_are_found_by_trying(monkeypatch, layer: nn.Module) -> None:
-    monkeypatch.setattr("metarl.networks.module._unfit", lambda layer: "")
+    monkeypatch.setattr("metarl.networks.module._unsupported", lambda layer: "")
     with pytest.raises(UserError, match="a wrong meta-gradient of"):
         check_module("it", around(layer)(2, 3), (2,), 3)
 
@@ -178,7 +178,7 @@ def test_equal_seeds_make_equal_networks_buffers_included(mine: Path) -> None:
     for _ in range(2):
         method = load_method(config)
         theta.append(method.initial_state().params)
-        shifts.append(method.problem.network.stateless.module.shift)
+        shifts.append(method.problem.network._function.module.shift)
     assert torch.equal(shifts[0], shifts[1])
     assert all(torch.equal(theta[0][name], theta[1][name]) for name in theta[0])
     assert theta[0]["first.weight"].shape == (3, 1)

@@ -19,7 +19,7 @@ from metarl.envs.family import check_spaces
 from metarl.envs.images import FlatImage, flat_space
 from metarl.networks.layers import ACTIVATIONS, last_layer
 from metarl.networks.mlp import init_mlp, mlp
-from metarl.networks.module import Stateless, stateless
+from metarl.networks.module import FunctionalModule, functional_module
 from metarl.params import Params
 from metarl.rl.config import IMAGE_NETWORK, MLP, POLICY_NETWORKS
 from metarl.rl.trajectories import Distribution
@@ -116,7 +116,7 @@ class FeedforwardPolicy:
     hidden_sizes: tuple[int, ...] = (100, 100)
     activation: str = "relu"
     output_scale: float = field(default=1.0, kw_only=True)
-    network: Stateless | None = field(default=None, kw_only=True)
+    network: FunctionalModule | None = field(default=None, kw_only=True)
     image: tuple[int, int, int] | None = field(default=None, kw_only=True)
     context: int = field(default=0, kw_only=True)
 
@@ -351,14 +351,14 @@ def policy_for(
     image = flat.image_shape if isinstance(flat, FlatImage) else None
     discrete = isinstance(action_space, gym.spaces.Discrete)
     count = int(action_space.n) if discrete else action_space.shape[0]  # type: ignore[attr-defined, index]
-    module: Stateless | None = None
+    module: FunctionalModule | None = None
     if network is None and image:
         network = IMAGE_NETWORK
     if network is not None and network != MLP:
         perceptron = {"hidden_sizes": hidden_sizes, "activation": activation}
         offered = perceptron | {"output_scale": output_scale} if network in POLICY_NETWORKS else {}
         shape = image or (size + context,)
-        module = stateless(POLICY_NETWORKS, network, settings or {}, shape, count, offered)
+        module = functional_module(POLICY_NETWORKS, network, settings or {}, shape, count, offered)
     sizes = {"hidden_sizes": hidden_sizes, "activation": activation, "output_scale": output_scale}
     shared: dict[str, Any] = {**sizes, "network": module, "image": image, "context": context}
     if discrete:
