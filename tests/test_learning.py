@@ -33,3 +33,15 @@ def test_meta_training_improves_the_return_after_a_step_on_unseen_goals(max_kl, 
     zero_step, one_step = after.scores[:, 0].mean(), after.scores[:, 1].mean()
     assert (one_step > 0.6 * untrained) == learns
     assert (one_step > 0.6 * zero_step) == learns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cavia", "e_maml", "promp"])
+def test_the_other_methods_learn_to_adapt(name: str) -> None:
+    method = load_method(load_config(f"point_navigation_{name}", SMALL))
+    untrained = method.evaluate(method.initial_state().params).scores.mean(axis=0)
+    *_, (state, _) = train(method)
+    trained = method.evaluate(state.params).scores.mean(axis=0)
+    # after a gradient step; the best return is 0
+    assert trained[1] > 0.8 * untrained[1], (trained, untrained)
+    assert trained[1] > trained[0], (trained, untrained)

@@ -269,7 +269,7 @@ def saved(weights: object) -> bytes:
         ({"a": torch.zeros(2, dtype=torch.float64)}, "DoubleStorage"),
         ({"a": torch.zeros(2).to_sparse()}, "sparse"),
         ({"a": torch.full((2,), torch.nan)}, "not finite"),
-        ({"a.weight": torch.zeros(1).expand(10**6, 10**6)}, "larger than what is stored"),
+        ({"a.weight": torch.zeros(1).expand(10**6, 10**6)}, "larger than their storage"),
         ({"a": torch.zeros(2)}, "lacks 'action_net.weight'"),
         ({"action_net.weight": torch.zeros(2)}, "1 dimensions"),
         ({"mlp_extractor.policy_net.x": torch.zeros(2)}, "invalid literal"),

@@ -19,9 +19,10 @@ from metarl.params import Params
 from metarl.report.adapted_policy import load_agent, policy_method
 from metarl.report.evaluations import load_or_evaluate
 from metarl.report.video import Episode, record, record_in, write_gif, write_mp4
-from metarl.rl.agent import Agent, PolicyAgent, adapt_in, play_episodes
+from metarl.rl.agent import Agent, adapt_in, play_episodes
 from metarl.rl.external_data import AnyEnv, Episodes, Trajectory, as_task
 from metarl.rl.policies import FeedforwardPolicy
+from metarl.rl.policy_agent import PolicyAgent
 from metarl.rl.problem import PolicyMethod
 from metarl.rng import make_rng
 from metarl.runs.run import Run

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from metarl.envs import TaskFamily
-from metarl.rl.agent import Agent, PolicyAgent
+from metarl.rl.agent import Agent
+from metarl.rl.policy_agent import PolicyAgent
 from metarl.rng import make_rng
 
 Frame = NDArray[np.uint8]

@@ -16,8 +16,9 @@ from metarl.method import AdaptationUnit, Metrics, Role, TrainingState
 from metarl.optim import OPTIMIZERS, Objective
 from metarl.parallel import CPU, move
 from metarl.params import Params, flatten
-from metarl.rl.agent import Agent, PolicyAgent
+from metarl.rl.agent import Agent
 from metarl.rl.policies import Policy
+from metarl.rl.policy_agent import PolicyAgent
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.trajectories import Rollouts
 

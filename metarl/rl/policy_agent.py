@@ -1,0 +1,440 @@
+"""The agent of a policy of this package; see `metarl.rl.agent` for how agents are used."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from metarl.envs.images import FlatImage, ImageFamily, flat_env
+from metarl.envs.scaling import scale_observations, scale_vector_observations
+from metarl.envs.wrappers import observe_task
+from metarl.errors import UserError
+from metarl.inner_loop import adapt
+from metarl.parallel import one_thread
+from metarl.params import Params
+from metarl.rl.external_data import (
+    AnyEnv,
+    EpisodeArrays,
+    Episodes,
+    Trajectory,
+    as_task,
+    check_fits,
+    collect_episodes,
+    from_arrays,
+    to_arrays,
+)
+from metarl.rl.policies import Memory, Policy
+from metarl.rl.problem import PolicyProblem
+from metarl.rl.recorder import Recorder
+from metarl.rl.trajectories import Samples, Trajectories
+from metarl.rng import RngKey, make_rng
+from metarl.step_sizes import split
+
+
+class PolicyAgent:
+    """An agent whose policy is feedforward or recurrent, adapted by gradient steps or not.
+
+    Attributes:
+        params: the present parameters, adapted or not, with the learned step sizes if any.
+        steps: the number of gradient steps since the last reset.
+        returns: the mean return of the episodes that each of these steps used.
+    """
+
+    def __init__(
+        self,
+        problem: PolicyProblem,
+        policy: Policy,
+        params: Params,
+        seed: int = 0,
+        step_sizes: tuple[float, ...] = (),
+    ) -> None:
+        self.problem = problem
+        self.policy = policy
+        self.params = self._initial_params = params
+        self.seed = seed
+        self.step_sizes = step_sizes
+        self.steps = 0
+        self.returns: tuple[float, ...] = ()
+        self._task: NDArray[np.float64] | None = None
+        self._autoreset = AutoresetMode.NEXT_STEP
+        self._forget()
+
+    def _forget(self) -> None:
+        self._theta, _ = split(self.params)
+        self._rng = make_rng(self.seed, "acting", self.steps)
+        self._memory: Memory = ()
+        self._memory_after: Memory | None = None  # after the last act, before its outcome
+        self._recorder = Recorder()
+
+    def reset(
+        self, task: ArrayLike | None = None, autoreset_mode: str | AutoresetMode = "NextStep"
+    ) -> None:
+        """Start a new task; see `metarl.rl.agent.Agent`.
+
+        Args:
+            task: (T,).
+            autoreset_mode: of the vector environment, if the agent acts in one. With gymnasium's
+                default "NextStep", the step after an end only resets, and is ignored.
+        """
+        self._task = as_task(task)
+        self._autoreset = AutoresetMode(autoreset_mode)
+        self.params, self.steps, self.returns = self._initial_params, 0, ()
+        self._forget()
+
+    @torch.no_grad()
+    def act(self, observation: ArrayLike, deterministic: bool = False) -> Any:
+        """An action for an observation, as `env.step` takes it.
+
+        Actions are sampled, as in training, and not clipped: the environments of this package clip
+        them, and so does gymnasium.wrappers.ClipAction around any other.
+
+        Args:
+            observation: (S,), or (num_envs, S) of a vector environment; or images of the family.
+            deterministic: return the mean of the distribution, or the most probable action.
+
+        Returns:
+            An action, (A,) or an index; with a leading axis for a vector environment.
+
+        Raises:
+            UserError: if the observation has the wrong shape or is not finite, a policy that is
+                conditioned on the task has none, or the outcome of the last action is missing.
+        """
+        rows, is_single = self._rows(observation)
+        self._recorder.start(rows, is_single)
+        inputs = torch.from_numpy(self._policy_inputs(rows))
+        if not self._memory:
+            self._memory = self.policy.initial_memory((len(rows),))
+        self._check_memory(len(rows))
+        distribution, self._memory_after = self.policy.step(self._theta, self._memory, inputs)
+        noise = torch.from_numpy(self.policy.noise(self._rng, (len(rows),)))
+        actions = self.policy.act(distribution, noise * 0.0 if deterministic else noise)
+        self._recorder.actions = actions
+        return actions.numpy()[0] if is_single else actions.numpy()
+
+    def observe(
+        self,
+        reward: ArrayLike,
+        terminated: ArrayLike,
+        truncated: ArrayLike,
+        next_observation: ArrayLike | None = None,
+    ) -> None:
+        """Record the outcome of the last action, as `env.step` returned it.
+
+        A policy with memory requires this after each action. For all others it records the episodes
+        that `adapt()` uses.
+
+        Args:
+            reward: a number, or (num_envs,).
+            terminated: a boolean, or (num_envs,).
+            truncated: a boolean, or (num_envs,).
+            next_observation: (S,) or (num_envs, S), for bootstrapping at time limits.
+
+        Raises:
+            UserError: if there was no action, the shapes are wrong, or the reward is not finite.
+        """
+        recorder = self._recorder
+        if recorder.actions is None:
+            raise UserError("observe() takes the outcome of an action: call act() first")
+        shape = (len(recorder.actions),)
+        try:
+            rewards = np.broadcast_to(np.asarray(reward, dtype=np.float32), shape)
+            is_terminal = np.broadcast_to(np.asarray(terminated, dtype=bool), shape)
+            is_end = is_terminal | np.broadcast_to(np.asarray(truncated, dtype=bool), shape)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"reward, terminated and truncated must have shape {shape}, one for each "
+                f"environment: {error}"
+            ) from error
+        if not np.isfinite(rewards).all():
+            raise UserError("the reward is not finite")
+        # with autoreset on the next step, this step of an environment that ended only resets it
+        is_reset = recorder.ended & (self._autoreset is AutoresetMode.NEXT_STEP)
+        if self._memory:
+            assert self._memory_after is not None
+            memory = self.policy.remember(
+                self._memory_after,
+                recorder.actions,
+                torch.from_numpy(rewards.copy()),
+                torch.from_numpy(is_end),
+            )
+            kept = torch.from_numpy(is_reset)
+            self._memory = tuple(
+                torch.where(kept.view(-1, *[1] * (new.dim() - 1)), old, new)
+                for old, new in zip(self._memory, memory, strict=True)
+            )
+        if self.step_sizes:
+            last = None if next_observation is None else self._rows(next_observation)[0]
+            recorder.record(rewards, is_terminal, is_end, is_reset, last)
+        recorder.finish(is_end & ~is_reset)
+        self._memory_after = None
+
+    def adapt(self, episodes: Episodes | None = None, step_size: float | None = None) -> Self:
+        """A copy of the agent, adapted to episodes of the task.
+
+        A policy without memory takes a gradient step (equation 1 of Finn et al. 2017), unless its
+        method has none; a recurrent policy updates its memory.
+
+        Args:
+            episodes: that this very policy played; by default those that it observed since the last
+                reset or adaptation.
+            step_size: α, in place of the evaluation's or the learned ones.
+
+        Raises:
+            UserError: if there is no episode, or one has wrong shapes.
+            FloatingPointError: if a parameter is not finite after the step.
+        """
+        agent = self._copy()
+        adapts = self.step_sizes or self.has_memory
+        if not adapts or (episodes is None and self.has_memory):  # its memory is up to date
+            return agent
+        if episodes is None:
+            episodes = self._recorder.episodes
+            if not episodes:
+                raise UserError(
+                    "no complete episode was observed since the last adaptation: act and observe "
+                    "until an episode ends, or pass an environment or episodes"
+                )
+        arrays = to_arrays(self.policy, episodes, self._space, self._scale)
+        if self.has_memory:
+            agent._replay(arrays)
+        elif self.step_sizes:
+            trajectories = from_arrays(self.policy, self._theta, arrays)
+            agent._learn(trajectories, step_size)
+        return agent
+
+    def adapt_in(
+        self,
+        env: AnyEnv,
+        episodes: int,
+        horizon: int,
+        task: ArrayLike | None = None,
+        step_size: float | None = None,
+    ) -> Self:
+        """A copy of the agent, adapted to episodes that it plays in an environment.
+
+        Args:
+            env: single or vector; it is reset for every episode, and stays open.
+            episodes: the number of episodes.
+            horizon: the longest that an episode is played.
+            task: (T,), passed to every reset as `options={"task": task}`.
+            step_size: see `adapt`.
+        """
+        agent = self._copy()
+        agent._task = self._task if task is None else as_task(task)
+        trajectories, memory = agent.play(env, episodes, horizon, task)
+        if self.has_memory:
+            agent._memory = tuple(leaf[:1] for leaf in memory)
+        elif self.step_sizes:
+            agent._learn(trajectories, step_size)
+        return agent
+
+    def play(
+        self,
+        env: AnyEnv,
+        episodes: int,
+        horizon: int,
+        task: ArrayLike | None = None,
+        stream: Sequence[int] = (),
+    ) -> tuple[Trajectories, Memory]:
+        """Episodes of this policy in an environment, (1, B, H, ·), and its memory after them.
+
+        Args:
+            env: as for `adapt_in`.
+            episodes: B.
+            horizon: H.
+            task: as for `adapt_in`.
+            stream: selects a random stream; the empty one is that of the evaluation.
+        """
+        row = self._task if task is None else as_task(task)
+        key = RngKey(self.seed).fold_in(self.steps, *stream)
+        num_envs = getattr(env, "num_envs", 1)
+        memory = tuple(leaf.expand(num_envs, *leaf.shape[1:]) for leaf in self._memory)
+        return collect_episodes(
+            self.policy, self._theta, self.wrap(env), episodes, horizon, key, row, memory
+        )
+
+    def unscaled(self, trajectories: Trajectories) -> list[Trajectory]:
+        """Trajectories (1, B, H, ·) as episodes with the observations of the environment."""
+        last = trajectories.last_observations
+        assert last is not None
+        factors = torch.tensor(self._scale) if self._scale is not None else torch.ones(())
+        columns = last.shape[-1] - self._task_size  # without the task, if it is observed
+        observations = (trajectories.observations[0] / factors)[..., :columns]
+        last_observations = (last[0] / factors)[..., :columns]
+        return [
+            Trajectory(
+                observations[number, :length].numpy(),
+                trajectories.actions[0, number, :length].numpy(),
+                trajectories.rewards[0, number, :length].numpy(),
+                bool(trajectories.terminated[0, number]),
+                last_observations[number].numpy(),
+            )
+            for number, length in enumerate(trajectories.lengths[0].tolist())
+        ]
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether the policy is recurrent."""
+        return bool(self.policy.initial_memory((1,)))
+
+    def fork(self, seed: int, task: ArrayLike | None = None) -> Self:
+        """A copy of the agent with random actions from a seed, on a task if it is conditioned."""
+        agent = self._copy()
+        agent._rng = make_rng(seed, "acting")
+        agent._task = self._task if task is None else as_task(task)
+        return agent
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The adapted state as tensors: parameters and memory, to be saved."""
+        state = {f"params.{name}": leaf for name, leaf in self.params.items()}
+        return state | {f"memory.{index}": leaf for index, leaf in enumerate(self._memory)}
+
+    def with_tensors(
+        self, tensors: Mapping[str, Tensor], steps: int, returns: tuple[float, ...]
+    ) -> Self:
+        """A copy of the agent with a state that `tensors` returned.
+
+        Raises:
+            UserError: if the tensors are not those of this policy.
+        """
+        params = {n.removeprefix("params."): t for n, t in tensors.items() if "params." in n}
+        if {n: t.shape for n, t in params.items()} != {n: t.shape for n, t in self.params.items()}:
+            raise UserError("these parameters are of another policy")
+        agent = self._copy()
+        # in the order of the policy: a file may hold names sorted
+        agent.params = {name: params[name] for name in self.params}
+        agent.steps, agent.returns = steps, returns
+        agent._forget()
+        agent._memory = tuple(tensors[n] for n in sorted(tensors) if n.startswith("memory."))
+        return agent
+
+    def wrap(self, env: AnyEnv) -> Any:
+        """An environment whose observations are those that the policy takes."""
+        if self._task_size:
+            env = observe_task(env, self._task_size)
+        check_fits(self.policy, env)
+        if isinstance(env, gym.Env):
+            return flat_env(env) if self._scale is None else scale_observations(env, self._scale)
+        return env if self._scale is None else scale_vector_observations(env, self._scale)
+
+    def _copy(self) -> Self:
+        agent = copy.copy(self)
+        agent._rng = copy.deepcopy(self._rng)
+        agent._recorder = self._recorder.without_episodes()
+        return agent
+
+    def _learn(self, trajectories: Trajectories, step_size: float | None) -> None:
+        inner = self.problem.inner
+        if step_size is None:
+            # past the end of the schedule, its last step size is repeated
+            schedule = (*self.step_sizes, *[self.step_sizes[-1]] * self.steps)[: self.steps + 1]
+            size = inner.step_sizes(self.params, schedule)[self.steps]
+        else:
+            size = inner.step_sizes(self._theta, (step_size,))[0]
+        with one_thread():
+            batch = inner.with_advantages(trajectories)
+            samples: Samples = pytree.tree_map(lambda leaf: leaf[0], batch)
+            theta = adapt(inner.loss, self._theta, [samples], [size])
+        for name, leaf in theta.items():
+            if not torch.isfinite(leaf).all():
+                raise FloatingPointError(
+                    f"{name} is not finite after the gradient step; lower the step size"
+                )
+        self.params = {**theta, **{n: leaf for n, leaf in self.params.items() if n not in theta}}
+        self.steps += 1
+        self.returns = (*self.returns, float(trajectories.returns.mean()))
+        self._forget()
+
+    @torch.no_grad()
+    def _replay(self, episodes: Sequence[EpisodeArrays]) -> None:
+        """Update the memory by episodes that were played elsewhere."""
+        self._memory = self._memory or self.policy.initial_memory((1,))
+        for episode in episodes:
+            length = len(episode.rewards)
+            for t in range(length):
+                row = slice(t, t + 1)
+                _, memory = self.policy.step(self._theta, self._memory, episode.observations[row])
+                is_end = torch.tensor([t + 1 == length])
+                self._memory = self.policy.remember(
+                    memory, episode.actions[row], episode.rewards[row], is_end
+                )
+
+    def _rows(self, observation: ArrayLike) -> tuple[NDArray[np.float32], bool]:
+        """Observations as rows (num_envs, S), and whether it was a single one."""
+        title = self.problem.title
+        if self._space:
+            if np.shape(observation)[-3:] != self._space.original.shape:
+                raise UserError(
+                    f"an observation of {title} is an image of shape {self._space.original.shape}, "
+                    f"not {np.shape(observation)}"
+                )
+            observation = self._space.flatten(observation)
+        array = np.asarray(observation, dtype=np.float32)
+        size = self.policy.observation_size - self._task_size
+        rows = array[None] if array.ndim == 1 else array
+        if rows.ndim != 2 or rows.shape[1] != size:
+            raise UserError(
+                f"an observation of {title} has shape ({size},), or (num_envs, {size}) of a vector "
+                f"environment, not {array.shape}"
+            )
+        if not np.isfinite(rows).all():
+            raise UserError("the observation has numbers that are not finite")
+        return rows, array.ndim == 1
+
+    def _policy_inputs(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._task_size:
+            if self._task is None:
+                raise UserError("this policy is conditioned on the task: call reset(task) first")
+            if self._task.shape != (self._task_size,):
+                raise UserError(
+                    f"a task of {self.problem.title} has {self._task_size} numbers, not "
+                    f"{self._task.size}"
+                )
+            task = np.broadcast_to(self._task.astype(np.float32), (len(rows), self._task_size))
+            rows = np.concatenate([rows, task], axis=1)
+        return rows if self._scale is None else rows * np.array(self._scale, dtype=np.float32)
+
+    def _check_memory(self, num_envs: int) -> None:
+        if not self._memory:
+            return
+        if self._memory_after is not None:
+            raise UserError(
+                "the policy has a memory: call observe(reward, terminated, truncated) after each "
+                "act()"
+            )
+        if len(self._memory[0]) == 1:  # of one task, in several environments from now on
+            self._memory = tuple(leaf.expand(num_envs, *leaf.shape[1:]) for leaf in self._memory)
+        if len(self._memory[0]) != num_envs:
+            raise UserError(
+                f"the policy has a memory of {len(self._memory[0])} environments, not {num_envs}: "
+                "call reset() before acting in others"
+            )
+
+    @cached_property
+    def _task_size(self) -> int:
+        return self.problem.family.task_size if self.problem.task_conditioned else 0
+
+    @cached_property
+    def _scale(self) -> Sequence[float] | None:
+        return self.problem.unscaled_family_and_scale[1]
+
+    @cached_property
+    def _space(self) -> FlatImage | None:
+        """The space of images, if observations are images."""
+        family = self.problem.flat_family
+        if not isinstance(family, ImageFamily):
+            return None
+        env = family.make()
+        try:
+            space = env.observation_space
+            return space if isinstance(space, FlatImage) else None
+        finally:
+            env.close()

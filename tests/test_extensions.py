@@ -1,0 +1,233 @@
+"""Extensions from outside: a method, a bandit and an agent, each written in one file."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import metarl
+from metarl.envs import vectorise
+from metarl.rl.advantages import discounted_returns, generalized_advantages, with_advantages
+from metarl.rl.sampler import sample
+from metarl.rl.trajectories import Trajectories
+from metarl.rng import RngKey
+
+sys.path.insert(0, os.path.dirname(__file__))  # as a user's own folder is on the path
+
+import my_methods
+
+
+class Bandit(gym.Env):
+    """Bernoulli arms; the task holds their probabilities, and an episode has H pulls."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,))
+    action_space = gym.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if options and "task" in options:
+            self.task = np.asarray(options["task"])
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        reward = float(self.np_random.random() < self.task[action])
+        return np.zeros(1, np.float32), reward, False, False, {}
+
+
+class BanditFamily:
+    horizon, task_size = 20, 3
+
+    def sample_tasks(self, rng, num_tasks):
+        return rng.random((num_tasks, 3))
+
+    def describe(self, task):
+        return "pull the arms " + " ".join(f"{p:.2f}" for p in task)
+
+    def make(self, render_mode=None):
+        return gym.wrappers.TimeLimit(Bandit(), self.horizon)
+
+    def make_vec(self, num_envs):
+        return vectorise(self.make, num_envs)
+
+
+BANDIT = {
+    "family": {"name": BanditFamily},
+    "policy": {"hidden_sizes": [8]},
+    "inner": {"episodes_per_task": 4, "step_size": 0.3},
+    "outer": {"algorithm": "adam", "iterations": 3, "meta_batch": 4},
+    "evaluation": {"tasks": 6, "episodes_per_task": 2},
+}
+
+
+@pytest.mark.slow
+def test_reptile_for_policies_is_one_class(tmp_path: Path) -> None:
+    run = metarl.train(
+        {
+            "family": {"name": "point-navigation"},
+            "policy": {"hidden_sizes": [32, 32]},
+            "method": my_methods.Reptile,
+            "inner": {"step_size": 0.5, "episodes_per_task": 20},
+            "outer": {"algorithm": "sgd", "learning_rate": 0.5, "iterations": 30, "meta_batch": 10},
+            "evaluation": {"tasks": 20},
+        },
+        tmp_path / "reptile",
+    )
+    curve = metarl.load(run).evaluate()
+    before, after = curve.scores.mean(axis=0)[:2]
+    assert after > before + 1.0
+    assert (
+        metarl.load(run).adapt(metarl.load(run).method.problem.family.make(), [0.2, 0.2]).steps == 1
+    )
+
+
+@pytest.mark.slow
+def test_thompson_sampling_stands_in_a_comparison_table(tmp_path: Path) -> None:
+    thompson = metarl.train({**BANDIT, "method": my_methods.Thompson}, tmp_path / "thompson")
+    maml = metarl.train(BANDIT, tmp_path / "maml")
+    table = str(metarl.compare(thompson, maml))
+    assert "Thompson sampling" in table
+    assert "MAML" in table
+    policy = metarl.load(thompson)
+    policy.reset()
+    env = BanditFamily().make()
+    total = np.mean(
+        [metarl.load(thompson, seed=s).play(env, [0.9, 0.1, 0.1])[0].total for s in range(5)]
+    )
+    assert total > 12.0  # of 20 pulls; equal pulls have 7.3
+
+
+class Chain(gym.Env):
+    """Walk right to the end of a chain of four; the task is the reward there."""
+
+    observation_space = gym.spaces.Box(0.0, 1.0, (4,))
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.prize = float(options["task"][0]) if options and "task" in options else 1.0
+        self.place = 0
+        return np.eye(4, dtype=np.float32)[0], {}
+
+    def step(self, action):
+        self.place = min(3, self.place + 1) if action else max(0, self.place - 1)
+        over = self.place == 3
+        return np.eye(4, dtype=np.float32)[self.place], self.prize * over - 0.1, over, False, {}
+
+
+class ChainFamily(BanditFamily):
+    horizon, task_size = 8, 1
+
+    def sample_tasks(self, rng, num_tasks):
+        return rng.uniform(1.0, 2.0, (num_tasks, 1))
+
+    def make(self, render_mode=None):
+        return gym.wrappers.TimeLimit(Chain(), self.horizon)
+
+
+@pytest.mark.slow
+def test_an_off_policy_method_learns_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    config = {
+        **BANDIT,
+        "family": {"name": ChainFamily},
+        "method": my_methods.QLearning,
+        "outer": {"algorithm": "adam", "iterations": 20, "meta_batch": 5},
+    }
+    run = metarl.train(config, tmp_path / "whole")
+    # an untrained policy walks at random: it seldom arrives within 8 steps
+    assert (
+        run.metrics()[-1]["return/after_0_steps"] > run.metrics()[0]["return/after_0_steps"] + 0.3
+    )
+
+    def stop(iteration, metrics):
+        if iteration == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        metarl.train(config, tmp_path / "parts", report=stop)
+    again = metarl.train(config, tmp_path / "parts", resume=True)
+    assert again.weights_sha256() == run.weights_sha256()
+    assert again.load().extra["actions"].dtype == torch.int64
+    shutil.rmtree(tmp_path / "parts")
+
+
+@pytest.mark.slow
+def test_the_sampler_records_how_episodes_end_and_what_follows(tmp_path: Path) -> None:
+    family = ChainFamily()
+    method = metarl.load(metarl.train({**BANDIT, "family": {"name": ChainFamily}}, tmp_path)).method
+    params = {n: leaf.expand(1, *leaf.shape) for n, leaf in method.initial_state().params.items()}
+    batch = sample(method.policy, params, family.make_vec(50), np.array([[1.0]]), 8, RngKey(0))
+    arrived = batch.terminated[0]
+    assert arrived.any()
+    assert (~arrived).any()
+    assert torch.equal(batch.truncated, ~batch.terminated)
+    ends = torch.eye(4)[3].expand(int(arrived.sum()), 4)
+    assert torch.equal(batch.last_observations[0, arrived], ends)
+    following = batch.next_observations
+    for b, length in enumerate(batch.lengths[0].tolist()):
+        inner = batch.observations[0, b, 1:length]
+        assert torch.equal(following[0, b, : length - 1], inner)
+        assert torch.equal(following[0, b, length - 1], batch.last_observations[0, b])
+        assert not following[0, b, length:].any()
+
+
+def test_bootstrapping_adds_the_value_after_a_time_limit_and_not_after_an_end() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rewards = torch.rand(1, 2, 4, generator=generator)
+    values = torch.rand(1, 2, 4, generator=generator)
+    mask = torch.ones(1, 2, 4, dtype=torch.bool)
+    mask[0, 1, 3] = False
+    last_values = torch.tensor([[0.7, 0.0]])  # the second one terminated
+    ours = generalized_advantages(rewards * mask, values, mask, 0.9, 1.0, last_values)
+    # λ 1: the advantage is the return, with the discounted last value, minus the value
+    expected = rewards[0, 0] @ torch.tensor([1, 0.9, 0.81, 0.729]) + 0.9**4 * 0.7 - values[0, 0, 0]
+    torch.testing.assert_close(ours[0, 0, 0], expected)
+    plain = discounted_returns(rewards * mask, 0.9) - values
+    torch.testing.assert_close(ours[0, 1, :3], plain[0, 1, :3])
+
+
+def test_bootstrapping_needs_the_last_observations_and_changes_only_truncated_episodes() -> None:
+    generator = torch.Generator().manual_seed(1)
+    shape = (1, 6, 5)
+    leaves = [torch.randn(*shape, 2, generator=generator) for _ in range(2)]
+    rewards = torch.rand(shape, generator=generator)
+    mask = torch.ones(shape, dtype=torch.bool)
+    arguments = (*leaves, rewards, mask, torch.zeros(shape), {"mean": torch.zeros(*shape, 2)})
+    with pytest.raises(ValueError, match="observations after the last steps"):
+        with_advantages(Trajectories(*arguments), 0.9, 0.95, bootstrap=True)
+    last = torch.randn(1, 6, 2, generator=generator)
+    all_ended = Trajectories(
+        *arguments, terminated=torch.ones(1, 6, dtype=torch.bool), last_observations=last
+    )
+    plain = with_advantages(Trajectories(*arguments), 0.9, 0.95)
+    ended = with_advantages(all_ended, 0.9, 0.95, bootstrap=True)
+    torch.testing.assert_close(ended.advantages, plain.advantages)
+    cut_off = Trajectories(*arguments, last_observations=last)
+    bootstrapped = with_advantages(cut_off, 0.9, 0.95, bootstrap=True)
+    assert not torch.allclose(bootstrapped.advantages, plain.advantages)
+
+
+@pytest.mark.slow
+def test_rl2_learns_to_find_the_better_arm(tmp_path: Path) -> None:
+    config = {
+        **BANDIT,
+        "method": {"name": "rl2", "hidden_size": 32, "gae_lambda": 0.9},
+        "inner": {"episodes_per_task": 10, "gamma": 0.95},
+        "outer": {
+            "algorithm": "adam",
+            "iterations": 40,
+            "meta_batch": 15,
+            "learning_rate": 3e-3,
+            "epochs": 4,
+        },
+        "evaluation": {"tasks": 60, "episodes_per_task": 4},
+    }
+    curve = metarl.load(metarl.train(config, tmp_path / "rl2")).evaluate()
+    first, second = curve.scores.mean(axis=0) / BanditFamily.horizon
+    # pulling at random wins half of the time, always the best arm three quarters of it
+    assert first > 0.55
+    assert second > 0.58
