@@ -8,19 +8,29 @@
 Importing this package registers the ids `metarl/PointNavigation-v0` and so on with gymnasium.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from metarl.envs.checker import check_family
-from metarl.envs.family import FAMILIES, TaskFamily, load_family
+from metarl.envs.family import (
+    FAMILIES,
+    MISSING_PACKAGES,
+    TaskFamily,
+    load_family,
+    register_family,
+)
 from metarl.envs.point_navigation import PointNavigation
 from metarl.envs.registration import register
 from metarl.envs.vector import BatchedEnv, TaskEnv
 from metarl.envs.wrappers import TaskConditioned, vectorise
 
-if TYPE_CHECKING:
-    from metarl.envs.ant import ant_direction, ant_goal, ant_velocity
+try:  # families are listed in the order of these imports
+    # isort: off
     from metarl.envs.half_cheetah import half_cheetah_direction, half_cheetah_velocity
+    from metarl.envs.ant import ant_direction, ant_goal, ant_velocity
+
+    # isort: on
+except ModuleNotFoundError as error:  # supervised learning and other families work without MuJoCo
+    if error.name is None or error.name.startswith("metarl"):
+        raise
+    MISSING_PACKAGES.append(error.name)
 
 __all__ = [
     "FAMILIES",
@@ -37,23 +47,8 @@ __all__ = [
     "half_cheetah_velocity",
     "load_family",
     "register",
+    "register_family",
     "vectorise",
 ]
-
-# imported on first use: other families do not need MuJoCo
-_MUJOCO = {
-    "ant_direction": "metarl.envs.ant",
-    "ant_goal": "metarl.envs.ant",
-    "ant_velocity": "metarl.envs.ant",
-    "half_cheetah_direction": "metarl.envs.half_cheetah",
-    "half_cheetah_velocity": "metarl.envs.half_cheetah",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MUJOCO:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MUJOCO[name]), name)
-
 
 register()

@@ -7,6 +7,7 @@ import mujoco
 import numpy as np
 from mujoco.batch import Batch
 
+from metarl.envs.family import register_family
 from metarl.envs.mujoco_world import MujocoFamily
 from metarl.envs.robot import Dynamics, Motion, PresetRobot, is_stable
 from metarl.envs.task_rewards import TargetDirection, TargetGoal, TargetVelocity
@@ -103,6 +104,7 @@ class Ant(PresetRobot):
         return np.concatenate([qpos, qvel, forces.reshape(batch.nsim, -1), torso, com], axis=1)
 
 
+@register_family("ant-velocity")
 def ant_velocity(
     dynamics: Dynamics = "paper",
     low: float = 0.0,
@@ -114,6 +116,7 @@ def ant_velocity(
     return MujocoFamily(Ant(dynamics), TargetVelocity(low, high, 1.0), horizon, num_threads)
 
 
+@register_family("ant-direction")
 def ant_direction(
     dynamics: Dynamics = "paper", horizon: int = 200, num_threads: int = 0
 ) -> MujocoFamily:
@@ -121,6 +124,7 @@ def ant_direction(
     return MujocoFamily(Ant(dynamics), TargetDirection(), horizon, num_threads)
 
 
+@register_family("ant-goal")
 def ant_goal(
     dynamics: Dynamics = "paper",
     half_width: float = 3.0,

@@ -1,9 +1,9 @@
 """The task family protocol, the registry of families, and checks of what families return."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -48,32 +48,41 @@ class TaskFamily(Protocol):
         """
 
 
-FAMILIES = Registry(
-    "task family",
-    {
-        "point-navigation": "metarl.envs.point_navigation:PointNavigation",
-        "half-cheetah-velocity": "metarl.envs.half_cheetah:half_cheetah_velocity",
-        "half-cheetah-direction": "metarl.envs.half_cheetah:half_cheetah_direction",
-        "ant-velocity": "metarl.envs.ant:ant_velocity",
-        "ant-direction": "metarl.envs.ant:ant_direction",
-        "ant-goal": "metarl.envs.ant:ant_goal",
-    },
-)
+F = TypeVar("F", bound=Callable[..., Any])
+FAMILIES = Registry("task family", {}, "metarl.envs.register_family")
+MISSING_PACKAGES: list[str] = []  # which kept family modules of this package from being imported
 REQUIRED_METHODS = ("sample_tasks", "describe", "make", "make_vec")
+
+
+def register_family(name: str) -> Callable[[F], F]:
+    """Register a task family: a class, or a function that returns a family.
+
+        @register_family("poles")
+        def poles(horizon: int = 100) -> TaskFamily: ...
+
+    Its parameters are the settings of the family in a config, which names a family outside this
+    package by its import string, such as `my_module:poles`.
+    """
+    return FAMILIES.register(name)
 
 
 def load_family(name: str, settings: Mapping[str, Any] | None = None) -> TaskFamily:
     """Create a task family by name.
 
     Args:
-        name: a key of `FAMILIES`, or `package.module:Class`, found on the Python path or in the
-            working directory.
+        name: a key of `FAMILIES`, or `package.module:Class` on the Python path or in the working
+            directory. A function must be decorated with `register_family`.
         settings: keyword arguments of the family.
 
     Raises:
         UserError: if the family or a setting does not exist, the class lacks a method of a family,
             or its constructor raises an error.
     """
+    if name not in FAMILIES and ":" not in name and MISSING_PACKAGES:
+        package = MISSING_PACKAGES[0]
+        raise UserError(
+            f"task family {name!r} needs {package}, which is not installed: pip install {package}"
+        )
     factory = FAMILIES.load(name, REQUIRED_METHODS)
     family: TaskFamily = make(FAMILIES.kind, name, factory, settings or {})
     check_members(family, name)

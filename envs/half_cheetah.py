@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 from mujoco.batch import Batch
 
+from metarl.envs.family import register_family
 from metarl.envs.mujoco_world import MujocoFamily
 from metarl.envs.planar import CentreOfMass, PlanarChain
 from metarl.envs.robot import Dynamics, Motion, PresetRobot
@@ -68,6 +69,7 @@ class HalfCheetah(PresetRobot):
         return np.column_stack([qpos[:, 1:], qvel, x, np.zeros(batch.nsim), z])
 
 
+@register_family("half-cheetah-velocity")
 def half_cheetah_velocity(
     dynamics: Dynamics = "paper",
     low: float = 0.0,
@@ -79,6 +81,7 @@ def half_cheetah_velocity(
     return MujocoFamily(HalfCheetah(dynamics), TargetVelocity(low, high), horizon, num_threads)
 
 
+@register_family("half-cheetah-direction")
 def half_cheetah_direction(
     dynamics: Dynamics = "paper", horizon: int = 200, num_threads: int = 0
 ) -> MujocoFamily:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.envs.drawing import draw_point_world
+from metarl.envs.family import register_family
 from metarl.envs.vector import NativeTaskFamily
 from metarl.envs.world import Floats, Frame, Mask
 
@@ -58,6 +59,7 @@ class PointWorld:
         """Nothing to release."""
 
 
+@register_family("point-navigation")
 @dataclass(frozen=True)
 class PointNavigation(NativeTaskFamily):
     """A point starts at the origin; goals are uniform in a square around it.

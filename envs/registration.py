@@ -1,5 +1,6 @@
 """Registers the families with gymnasium, as single and vector environments."""
 
+import inspect
 from typing import Any
 
 import gymnasium as gym
@@ -7,14 +8,7 @@ import gymnasium as gym
 from metarl.envs.family import FAMILIES
 from metarl.envs.vector import BatchedEnv, TaskEnv
 
-IDS = {
-    "metarl/PointNavigation-v0": ("point-navigation", 100),
-    "metarl/HalfCheetahVelocity-v0": ("half-cheetah-velocity", 200),
-    "metarl/HalfCheetahDirection-v0": ("half-cheetah-direction", 200),
-    "metarl/AntVelocity-v0": ("ant-velocity", 200),
-    "metarl/AntDirection-v0": ("ant-direction", 200),
-    "metarl/AntGoal-v0": ("ant-goal", 200),
-}
+IDS: dict[str, str] = {}  # names of families by gymnasium id
 
 
 def make_single(family: str, render_mode: str | None = None, **settings: Any) -> TaskEnv:
@@ -32,22 +26,26 @@ def make_vector(
 ) -> BatchedEnv:
     """The vector entry point of `gymnasium.make_vec`; `settings` are passed to the family."""
     return BatchedEnv(
-        FAMILIES.load(family)(**settings),
-        num_envs,
-        max_episode_steps,
-        autoreset_mode,
-        render_mode,
+        FAMILIES.load(family)(**settings), num_envs, max_episode_steps, autoreset_mode, render_mode
     )
 
 
 def register() -> None:
-    """Register the ids; calling it again has no effect."""
-    for env_id, (family, horizon) in IDS.items():
+    """Register the ids of this package's families, such as `metarl/PointNavigation-v0`.
+
+    The time limit is the default horizon of the family. Calling it again has no effect.
+    """
+    for name, entry in FAMILIES.items():
+        if not entry.startswith("metarl.envs."):
+            continue
+        env_id = f"metarl/{name.title().replace('-', '')}-v0"
+        IDS[env_id] = name
         if env_id not in gym.registry:
+            horizon = inspect.signature(FAMILIES.load(name)).parameters["horizon"].default
             gym.register(
                 env_id,
                 entry_point="metarl.envs.registration:make_single",
                 vector_entry_point="metarl.envs.registration:make_vector",
                 max_episode_steps=horizon,
-                kwargs={"family": family},
+                kwargs={"family": name},
             )

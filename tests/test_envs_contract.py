@@ -229,7 +229,10 @@ def test_tasks_have_the_distribution_of_the_paper() -> None:
         (lambda: load_family("half-cheetah-velocity", {"high": "fast"}), "setting"),
         (lambda: load_family("nowhere.module:Family"), "cannot import 'nowhere.module'"),
         (lambda: load_family("metarl.envs:PointNavigatio"), "did you mean 'PointNavigation'"),
-        (lambda: load_family("metarl.envs:vectorise"), "has no class 'vectorise'$"),
+        (
+            lambda: load_family("metarl.envs:vectorise"),
+            "is a function: decorate it with @metarl.envs.register_family",
+        ),
         (lambda: load_family("fractions:Fraction"), "it lacks sample_tasks, describe, make"),
     ],
 )

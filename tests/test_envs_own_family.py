@@ -14,11 +14,13 @@ from gymnasium.wrappers import ClipAction, RescaleAction
 
 from metarl.baselines.multi_task_env import MultiTaskEnv
 from metarl.envs import (
+    FAMILIES,
     BatchedEnv,
     PointNavigation,
     TaskConditioned,
     check_family,
     load_family,
+    register_family,
     vectorise,
 )
 from metarl.envs.family import checked_tasks
@@ -32,6 +34,34 @@ def test_a_users_family_is_named_by_module_and_class(
 ) -> None:
     family = load_family("my_tasks:LineFamily", {"spread": 2.0, "asynchronous": asynchronous})
     check_family(family, num_envs=3)
+
+
+def test_a_users_family_may_be_a_function(
+    in_users_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FAMILIES, "_entries", dict(FAMILIES))  # do not keep the new name
+    module = Path("my_functions.py")
+    module.write_text(
+        "from metarl.envs import register_family\nfrom my_tasks import LineFamily\n"
+        '@register_family("wide-line")\ndef wide_line(spread=9.0):\n    return LineFamily(spread)\n'
+    )
+    sys.modules.pop("my_functions", None)
+    family = load_family("my_functions:wide_line")
+    check_family(family)
+    assert family.spread == 9.0
+    for name in ("wide-line", "my_functions:wide_line"):
+        assert load_family(name, {"spread": 3.0}).spread == 3.0
+        with pytest.raises(UserError, match="did you mean 'spread'"):
+            load_family(name, {"spraed": 3.0})
+    with pytest.raises(UserError, match="did you mean 'wide-line'"):
+        load_family("wide-lien")
+
+
+def test_the_name_of_a_family_is_unique(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FAMILIES, "_entries", dict(FAMILIES))
+    assert register_family("point-navigation")(PointNavigation) is PointNavigation  # no change
+    with pytest.raises(ValueError, match=r"'ant-goal' is already metarl\.envs\.ant:ant_goal"):
+        register_family("ant-goal")(PointNavigation)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

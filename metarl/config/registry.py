@@ -9,9 +9,11 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from metarl.errors import UserError, did_you_mean
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Registry(Mapping[str, str]):
@@ -20,10 +22,12 @@ class Registry(Mapping[str, str]):
     Args:
         kind: the kind of the entries in error messages, such as "task family".
         entries: `module:attribute` by name.
+        decorator: the decorator that registers functions, if custom functions are supported.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, str], decorator: str = "") -> None:
         self.kind = kind
+        self.decorator = decorator
         self._entries = dict(entries)
 
     def __getitem__(self, name: str) -> str:
@@ -35,12 +39,27 @@ class Registry(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def register(self, name: str) -> Callable[[F], F]:
+        """Return a decorator that registers a class or a function.
+
+        Raises:
+            ValueError: if the name is taken.
+        """
+
+        def decorator(factory: F) -> F:
+            entry = f"{factory.__module__}:{factory.__qualname__}"
+            if self._entries.setdefault(name, entry) != entry:
+                raise ValueError(f"{self.kind} {name!r} is already {self._entries[name]}")
+            return factory
+
+        return decorator
+
     def load(self, name: str, members: Sequence[str] = ()) -> Any:
         """Import the object that a name stands for.
 
         Args:
             name: a registered name, or `package.module:Class` on the Python path or in the working
-                directory.
+                directory; a function must be registered by its module.
             members: the attributes that a custom class must have, such as `"step"`, or
                 `"evaluate or adaptation_curve"` for alternatives.
 
@@ -84,6 +103,12 @@ class Registry(Mapping[str, str]):
                 f"({error}); fix that module"
             ) from error
         loaded = getattr(module, attribute, None)
+        if name in self._entries.values():
+            return loaded
+        if self.decorator and inspect.isfunction(loaded):
+            raise UserError(
+                f"{self.kind} {name!r} is a function: decorate it with @{self.decorator}(name)"
+            )
         if not isinstance(loaded, type):
             classes = [key for key, value in vars(module).items() if isinstance(value, type)]
             raise UserError(
