@@ -9,13 +9,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metarl.config.registry import Registry
-from metarl.config.sections import MethodSection
+from metarl.config.sections import Experiment, MethodSection
 from metarl.evaluation import AdaptationCurve, Metric
 from metarl.parallel import one_thread
 from metarl.params import Params, aligned
@@ -216,6 +216,21 @@ class Method(Protocol):
 
     def close(self) -> None:
         """Release the resources of training, such as environments."""
+
+
+Configured = TypeVar("Configured", bound=Experiment)
+
+
+def resolve(config: Configured) -> Configured:
+    """Replace the settings of a config that have to be measured by their values.
+
+    This may run environments. Training does it once and writes the resolved config into the run.
+
+    Raises:
+        UserError: if they cannot be measured.
+    """
+    resolved: Configured = PROBLEMS.load(config.domain).resolve(config)
+    return resolved
 
 
 def load_method(config: Any) -> Method:

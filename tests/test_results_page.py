@@ -12,13 +12,12 @@ import pytest
 from metarl.cli import main
 from metarl.evaluation import Metric
 from metarl.experiment import differences, load_config
-from metarl.method import load_method
+from metarl.method import load_method, resolve
 from metarl.report.evaluations import load_or_evaluate
 from metarl.report.groups import same_experiment, seed_independent_fields
 from metarl.report.publish import thin_metrics
 from metarl.report.published import Published, find_published
 from metarl.report.reproduce_command import reproduce_command
-from metarl.rl.config import Config
 from metarl.runs.metrics import training_minutes
 from metarl.runs.run import Run
 
@@ -128,9 +127,7 @@ def test_the_command_that_it_gives_makes_the_config_of_the_run(path: Path) -> No
         f"method={value}" if option == "--kind" else value
         for option, value in zip(rest[::2], rest[1::2], strict=True)
     ]
-    asked = load_config(name, overrides)
-    if isinstance(asked, Config) and asked.policy.observation_scale == "measured":
-        asked = load_method(asked).problem.config  # as its run would say it
+    asked = resolve(load_config(name, overrides))
     assert asked.seed == config.seed
     assert differences(asked, config, seed_independent_fields(config)) == []
 

@@ -15,7 +15,8 @@ from metarl.cli import main
 from metarl.envs import PointNavigation, half_cheetah_direction
 from metarl.envs.scaling import measure_scale
 from metarl.experiment import load_config
-from metarl.method import load_method
+from metarl.method import load_method, resolve
+from metarl.report.reproduce_command import reproduce_command
 from metarl.rl.external_data import from_arrays, to_arrays
 from metarl.runs.run import Run
 
@@ -68,6 +69,29 @@ def test_episodes_that_all_end_early_are_measured_as_far_as_they_go(
             return TimeLimit(Line(), 1)
 
     assert len(measure_scale(EndsAtOnce())) == 1
+
+
+def test_only_resolve_and_the_family_of_a_problem_measure(monkeypatch) -> None:
+    calls = []
+
+    def measure(family) -> tuple[float, ...]:
+        calls.append(family)
+        return measure_scale(family)
+
+    monkeypatch.setattr("metarl.rl.problem.measure_scale", measure)
+    config = load_config("half_cheetah_direction", ["family.settings.horizon=10"])
+    assert config.policy.observation_scale == "measured"
+    method = load_method(config)
+    assert (method.label, method.problem.title) == ("MAML", "half-cheetah-direction")
+    assert reproduce_command(config.model_copy(update={"seed": 3})).endswith("--set seed=3")
+    assert calls == []
+    resolved = resolve(config)
+    assert len(calls) == 1
+    assert load_method(resolved).problem.family.scale == resolved.policy.observation_scale
+    assert resolve(resolved) is resolved
+    assert len(calls) == 1
+    # a run without the values, as of a development version, works like one with them
+    assert method.problem.family.scale == resolved.policy.observation_scale
 
 
 def test_scaled_observations_are_the_families_own_times_the_factors() -> None:

@@ -5,7 +5,7 @@ import math
 import warnings
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -256,6 +256,8 @@ class Experiment(Section):
 
     The context of a validation is a `Source`, or None for objects constructed in Python.
     """
+
+    domain: ClassVar[str]  # a name in `metarl.method.PROBLEMS`
 
     def check(self) -> None:
         """Check that settings do not contradict each other. Each of them is valid by itself.

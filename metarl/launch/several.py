@@ -22,7 +22,7 @@ from metarl.launch.scheduler import LOG, Job, run_jobs
 from metarl.launch.signals import stop_on_signals
 from metarl.launch.train import ConfigLike, as_config
 from metarl.launch.weights_and_biases import require_wandb
-from metarl.method import load_method
+from metarl.method import load_method, resolve
 from metarl.progress import Progress
 from metarl.report.evaluations import is_complete
 from metarl.report.groups import evaluation_differences
@@ -169,7 +169,8 @@ def train_runs(planned: Mapping[Path, AnyConfig], out: Path, options: LaunchOpti
 
 def _validated(planned: Mapping[Path, AnyConfig]) -> dict[Path, AnyConfig]:
     """The configs with their measured values; checked before a directory is created."""
-    methods = {place: load_method(config) for place, config in planned.items()}
+    resolved = {place: resolve(config) for place, config in planned.items()}
+    methods = {place: load_method(config) for place, config in resolved.items()}
     for method in methods.values():
         method.problem.check()
         if changed := evaluation_differences(next(iter(methods.values())), method):
@@ -178,7 +179,7 @@ def _validated(planned: Mapping[Path, AnyConfig]) -> dict[Path, AnyConfig]:
                 f"these runs would be evaluated with different settings "
                 f"({'; '.join(changed.values())}), and could not be compared; add {fix}"
             )
-    return {place: method.problem.config for place, method in methods.items()}
+    return resolved
 
 
 def _open_runs(out: Path, planned: Mapping[Path, AnyConfig], options: LaunchOptions) -> list[Run]:

@@ -13,7 +13,7 @@ from metarl.config.files import CONFIG
 from metarl.errors import UserError
 from metarl.experiment import AnyConfig, dump_config, load_config, set_values, validate_config
 from metarl.launch.signals import StopRequest
-from metarl.method import Method, Metrics, TrainingState, load_method
+from metarl.method import Method, Metrics, TrainingState, load_method, resolve
 from metarl.method import train as iterations
 from metarl.report.evaluations import evaluate, is_complete, load_checked_state
 from metarl.rl.problem import PolicyProblem
@@ -94,11 +94,11 @@ def start_run(
     Raises:
         UserError: if the config, the data, the directory or the model is invalid.
     """
+    config = resolve(config)
     method = load_method(config)
     _check_num_processes(method)
     method.problem.check()
     state = _import_model(method, model) if model else method.initial_state()
-    config = method.problem.config  # includes measured values
     exists = exist_ok and (path / CONFIG).exists()
     run = Run(path, config) if exists else Run.create(path, config)
     with run.locked():

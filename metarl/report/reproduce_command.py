@@ -6,9 +6,8 @@ from typing import Any
 from metarl.config.files import shipped_configs
 from metarl.errors import UserError
 from metarl.experiment import AnyConfig, flatten, load_config
-from metarl.method import load_method
+from metarl.method import resolve
 from metarl.report.groups import seed_independent_fields
-from metarl.rl.config import Config
 
 
 def reproduce_command(config: AnyConfig) -> str:
@@ -33,10 +32,9 @@ def reproduce_command(config: AnyConfig) -> str:
         other_tasks = not {"family.name", "data.name"}.isdisjoint(changes)
         candidates.append(((other_tasks, len(changes), is_baseline), verb, shipped, changes))
     _, verb, shipped, changes = min(candidates, key=lambda candidate: candidate[0])
-    if isinstance(shipped, Config) and shipped.policy.observation_scale == "measured":
+    if "policy.observation_scale" in changes:
         # the run's config has the measured values; measuring again may give the same ones
-        measured = load_method(shipped).problem.config
-        changes = min(changes, _changes(measured, config), key=len)
+        changes = min(changes, _changes(resolve(shipped), config), key=len)
     return " ".join([verb, *(f"--set {name}={_yaml(value)}" for name, value in changes.items())])
 
 

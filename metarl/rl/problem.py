@@ -34,7 +34,8 @@ class PolicyProblem:
     """Tasks, policy and evaluation of a config; see `metarl.method.Problem`.
 
     Attributes:
-        config: the experiment, with everything in it that had to be measured.
+        config: the experiment. An `observation_scale` of `measured` is measured when the family is
+            first used; `resolve` measures it once, for all that use the config.
         family_override: a family in place of the one named in the config.
         task_conditioned: whether the task is appended to observations, as for an oracle.
         context: the number of the policy's context parameters; see `metarl.context`.
@@ -48,13 +49,14 @@ class PolicyProblem:
     metric = RETURN
     methods = METHODS
 
-    def __post_init__(self) -> None:
-        policy = self.config.policy
-        if policy.observation_scale == "measured":
-            scale = measure_scale(self.flat_family)
-            policy = policy.model_copy(update={"observation_scale": scale})
-            # the class is frozen
-            object.__setattr__(self, "config", self.config.model_copy(update={"policy": policy}))
+    @staticmethod
+    def resolve(config: Config) -> Config:
+        """Replace `policy.observation_scale: measured` by the measured factors."""
+        if config.policy.observation_scale != "measured":
+            return config
+        scale = PolicyProblem(config).observation_scale
+        policy = config.policy.model_copy(update={"observation_scale": scale})
+        return config.model_copy(update={"policy": policy})
 
     @cached_property
     def raw_family(self) -> TaskFamily:
@@ -69,14 +71,19 @@ class PolicyProblem:
         return flat_family(self.raw_family)
 
     @cached_property
+    def observation_scale(self) -> tuple[float, ...] | None:
+        """The factors of observations (S,), if there are any."""
+        scale = self.config.policy.observation_scale
+        return measure_scale(self.flat_family) if scale == "measured" else scale
+
+    @cached_property
     def family(self) -> TaskFamily:
         """The family as the method sees it."""
-        family, scale = self.flat_family, self.config.policy.observation_scale
+        family, scale = self.flat_family, self.observation_scale
         if self.task_conditioned:
             family = TaskConditioned(family)
         if scale is None:
             return family
-        assert scale != "measured"
         task_scale = (1.0,) * family.task_size if self.task_conditioned else ()
         return ScaledObservations(family, (*scale, *task_scale))
 

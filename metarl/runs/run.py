@@ -35,7 +35,7 @@ from metarl.experiment import (
     validate_config,
 )
 from metarl.io import stale_temp_files, translate_os_errors, write_atomically
-from metarl.method import TrainingState, load_method
+from metarl.method import TrainingState, load_method, resolve
 from metarl.runs import hub
 from metarl.runs.checkpoint import (
     STATE,
@@ -193,8 +193,8 @@ class Run:
         Raises:
             UserError: if it changes settings that earlier iterations depend on.
         """
-        config = load_method(config).problem.config  # includes measured values, as self.config does
-        if changed := differences(self.config, config, self._resumable()):
+        config = resolve(config)
+        if changed := differences(resolve(self.config), config, self._resumable()):
             raise UserError(
                 f"the run in {self.path} was started with other settings "
                 f"({'; '.join(changed)}); resume it without changing them, or start a new run"
