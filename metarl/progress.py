@@ -1,7 +1,7 @@
-"""How far long work is: a bar on a terminal, plain lines in a log.
+"""Progress of long operations: a bar in a terminal, plain lines in a log.
 
-A log is any output that is no terminal. It gets lines soon after work began, and then one every
-minute, whether or not the work said anything meanwhile; each is there to be read at once.
+A log is any output that is not a terminal. The first lines come soon after the start, the following
+ones every minute, whether or not the operation reported anything in between. Each line is flushed.
 """
 
 import threading
@@ -22,158 +22,151 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Column
 
-FIRST = (5.0, 5.0, 10.0, 10.0, 30.0)  # seconds between the first lines of a log
-USUAL = 60.0  # and between those that follow
+FIRST_INTERVALS = (5.0, 5.0, 10.0, 10.0, 30.0)  # seconds between the first lines of a log
+INTERVAL = 60.0  # seconds between all later lines
 
 
 class Task:
-    """Counted work; see `Progress.add`.
+    """An operation with a known number of units; see `Progress.add_task`.
 
     Attributes:
-        done: how many are done.
+        completed: number of completed units.
     """
 
-    def __init__(self, what: str, unit: str, total: int, done: int, bars: Bars | None) -> None:
-        self.done = done
-        self._what, self._unit, self._total, self._before = what, unit, total, done
-        self._said = ""
-        self._began = time.monotonic()
-        self._told = -1 if done < total else done  # of what was complete before, nothing is said
-        self._ended = False
+    def __init__(
+        self, description: str, unit: str, total: int, completed: int, bars: Bars | None
+    ) -> None:
+        self.completed, self._initial, self._total = completed, completed, total
+        self._description, self._unit, self._message = description, unit, ""
+        self._start = time.monotonic()
+        # number of completed units in the last line; a task that was complete gets none
+        self._logged = completed if completed == total else -1
+        self._finished = False
         self._bars = bars
         if bars is not None:
-            self._bar = bars.add_task(what, total=total, completed=done, said="")
+            self._bar = bars.add_task(description, total=total, completed=completed, message="")
 
-    def update(self, done: int, said: str = "") -> None:
-        """So many are done, and this is what is seen meanwhile."""
-        self.done, self._said = done, said
+    def update(self, completed: int, message: str = "") -> None:
+        """Set the number of completed units, and a message such as the current return."""
+        self.completed, self._message = completed, message
         if self._bars is not None:
-            self._bars.update(self._bar, completed=done, said=said)
+            self._bars.update(self._bar, completed=completed, message=message)
 
-    def end(self) -> None:
-        """Nothing more comes, whether or not all is done: of a bar a line is what stays."""
-        self._ended = True
+    def finish(self) -> None:
+        """Replace the bar by a line; the task may be incomplete."""
+        self._finished = True
         if self._bars is not None:
             self._bars.update(self._bar, visible=False)
-            if line := self.line():
-                _say(self._bars.console, line)
+            if line := self.log_line():
+                _print(self._bars.console, line)
 
-    def line(self, at_the_end: bool = False) -> str | None:
-        """Such as `MAML: iteration 120/500, pre / post return -20 / -9, 2:10 elapsed, ETA 6:51`.
+    def log_line(self, final: bool = False) -> str | None:
+        """A line for a log; None if it would repeat the last line of a task that has ended.
 
-        None where it was said already: of what is over, and at the end of all the rest.
+        For example `MAML: iteration 120/500, pre / post return -20 / -9, 2:10 elapsed, ETA 6:51`.
         """
-        over = at_the_end or self._ended or self.done == self._total
-        if self._told == self.done and over:
+        ended = final or self._finished or self.completed == self._total
+        if self._logged == self.completed and ended:
             return None
-        self._told = self.done
-        elapsed = time.monotonic() - self._began
-        parts = [f"{self._what}: {self._unit} {self.done}/{self._total}"]
-        parts += [self._said] if self._said else []
+        self._logged = self.completed
+        elapsed = time.monotonic() - self._start
+        parts = [f"{self._description}: {self._unit} {self.completed}/{self._total}"]
+        parts += [self._message] if self._message else []
         parts.append(f"{_clock(elapsed)} elapsed")
-        if self._before < self.done < self._total:
-            each = elapsed / (self.done - self._before)
-            parts.append(f"ETA {_clock(each * (self._total - self.done))}")
+        if self._initial < self.completed < self._total:
+            seconds_per_unit = elapsed / (self.completed - self._initial)
+            parts.append(f"ETA {_clock(seconds_per_unit * (self._total - self.completed))}")
         return ", ".join(parts)
 
 
 class Progress:
-    """Shows counted work, one piece or several side by side, while it is entered.
+    """Context manager that shows the progress of one or several tasks.
 
     Args:
-        console: where to.
-        transient: whether a terminal forgets it at the end.
+        console: the output.
+        transient: whether to remove the bars from a terminal at the end.
     """
 
     def __init__(self, console: Console, transient: bool = False) -> None:
         self._console = console
         self._tasks: list[Task] = []
         self._bars = _bars(console, transient) if console.is_terminal else None
-        self._lines = _Lines(self._tell)
+        self._display = self._bars or _log_periodically(self._log)
 
-    def add(self, what: str, total: int, done: int = 0, unit: str = "iteration") -> Task:
-        """Begin some work.
+    def add_task(
+        self, description: str, total: int, completed: int = 0, unit: str = "iteration"
+    ) -> Task:
+        """Add a task, whose `update` reports its progress.
 
         Args:
-            what: what is done, in a word or two.
-            total: how many there are to do.
-            done: how many are done already.
-            unit: what is counted.
-
-        Returns:
-            What is to be told how far it is.
+            description: a few words.
+            total: number of units.
+            completed: number of units that are complete already.
+            unit: name of a unit.
         """
-        task = Task(what, unit, total, done, self._bars)
+        task = Task(description, unit, total, completed, self._bars)
         self._tasks.append(task)
         return task
 
     def __enter__(self) -> Self:
-        if self._bars is not None:
-            self._bars.start()
-        else:
-            self._lines.start()
+        self._display.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-        else:
-            self._lines.stop()
-            self._tell(at_the_end=True)
+        self._display.__exit__(None, None, None)
+        if self._bars is None:
+            self._log(final=True)
 
-    def _tell(self, at_the_end: bool = False) -> None:
-        for task in [*self._tasks]:
-            if line := task.line(at_the_end):
-                _say(self._console, line)
+    def _log(self, final: bool = False) -> None:
+        for task in [*self._tasks]:  # a copy, because tasks are added in another thread
+            if line := task.log_line(final):
+                _print(self._console, line)
 
 
 @contextmanager
-def working(console: Console, what: str) -> Iterator[None]:
-    """Show that something goes on of which nobody knows how long it takes."""
+def show_status(console: Console, description: str) -> Iterator[None]:
+    """Show that an operation of unknown duration is running."""
     if console.is_terminal:
-        with console.status(f"{what} ..."):
+        with console.status(f"{description} ..."):
             yield
         return
-    began = time.monotonic()
-    lines = _Lines(lambda: _say(console, f"{what}, {_clock(time.monotonic() - began)} elapsed"))
-    lines.start()
+    start = time.monotonic()
+
+    def log() -> None:
+        _print(console, f"{description}, {_clock(time.monotonic() - start)} elapsed")
+
+    with _log_periodically(log):
+        yield
+
+
+@contextmanager
+def _log_periodically(log: Callable[[], None]) -> Iterator[None]:
+    stop = threading.Event()
+
+    def run() -> None:
+        for seconds in chain(FIRST_INTERVALS, repeat(INTERVAL)):
+            if stop.wait(seconds):
+                return
+            log()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        lines.stop()
+        stop.set()
+        thread.join()
 
 
-class _Lines:
-    """Calls a function now and then: often at first, and later every minute."""
-
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell = tell
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        for seconds in chain(FIRST, repeat(USUAL)):
-            if self._ended.wait(seconds):
-                return
-            self._tell()
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)  # and it flushes
+def _print(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)  # flushes as well
 
 
 def _clock(seconds: float) -> str:
     """Such as `0:07`, `12:30` or `3:04:00`."""
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _bars(console: Console, transient: bool) -> Bars:
@@ -187,7 +180,7 @@ def _bars(console: Console, transient: bool) -> Bars:
         TimeElapsedColumn(table_column=fixed()),
         TextColumn("ETA", table_column=fixed()),
         TimeRemainingColumn(compact=True, table_column=fixed()),
-        TextColumn("{task.fields[said]}", table_column=fixed()),
+        TextColumn("{task.fields[message]}", table_column=fixed()),
         console=console,
         expand=True,
         transient=transient,

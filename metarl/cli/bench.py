@@ -16,7 +16,7 @@ from metarl.cli.arguments import set_help
 from metarl.cli.output import print_line
 from metarl.errors import UserError
 from metarl.io import write_atomically
-from metarl.progress import working
+from metarl.progress import show_status
 from metarl.runs.provenance import machine, package_commit
 from metarl.threads import processors
 
@@ -66,7 +66,7 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
         "versions": {name: version(name) for name in ("metarl-maml", "torch", "mujoco", "numpy")},
         "repeats": options.repeats,
     }
-    with working(console, "measuring hardware limits"):
+    with show_status(console, "measuring hardware limits"):
         limits = run_in_subprocess(hardware_limits, options.repeats)
     results["limits"] = limits
     print_line(
@@ -77,7 +77,7 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
     for name in options.parts or PARTS:
         part, figures = PARTS[name], {}
         for number, case in enumerate(part.cases, start=1):
-            with working(console, f"measuring {name}: {case} ({number} of {len(part.cases)})"):
+            with show_status(console, f"measuring {name}: {case} ({number} of {len(part.cases)})"):
                 figures[case] = part.run(case, options.repeats)
         results[name] = figures
         console.print(part_table(name, figures, limits))

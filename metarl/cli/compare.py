@@ -11,7 +11,7 @@ from metarl.cli.arguments import add_data, add_runs, add_trust, set_help
 from metarl.cli.output import compare_runs, open_runs, print_comparison, print_line
 from metarl.errors import UserError
 from metarl.io import write_atomically
-from metarl.progress import working
+from metarl.progress import show_status
 from metarl.report.comparison import markdown, with_steps_to_match, write_plots
 from metarl.report.groups import ExperimentGroup
 from metarl.report.plots import plot_fits
@@ -61,7 +61,7 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
         raise UserError(f"--many-steps must be at least 1, not {options.many_steps}")
     groups = compare_runs(open_runs(options.runs, options.trust_code), console)
     if options.many_steps:
-        with working(console, "fine-tuning for many steps"):
+        with show_status(console, "fine-tuning for many steps"):
             groups = with_steps_to_match(groups, options.many_steps)
     out: Path = options.out
     try:

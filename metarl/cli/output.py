@@ -8,7 +8,7 @@ from rich.table import Table
 
 from metarl.evaluation import AdaptationCurve, Summary, format_score
 from metarl.method import GRADIENT_STEPS, Method
-from metarl.progress import working
+from metarl.progress import show_status
 from metarl.report.comparison import tables
 from metarl.report.evaluations import (
     Evaluation,
@@ -30,7 +30,7 @@ def evaluate_and_print(
     run: Run, method: Method, console: Console, name: str = ""
 ) -> AdaptationCurve:
     """Evaluate a run, and print its adaptation curve and the path of its plot."""
-    with working(console, f"evaluating {run.path}"):
+    with show_status(console, f"evaluating {run.path}"):
         curve = evaluate(run, method, name)
     console.print(curve_table(f"{run.path}: {method.label}", method, curve.summary))
     if len(curve.step_sizes):
@@ -103,6 +103,6 @@ def _evaluations(
     check_unique(runs)
     result = []
     for number, run in enumerate(runs, start=1):
-        with working(console, f"evaluating {run.path} ({number} of {len(runs)})"):
+        with show_status(console, f"evaluating {run.path} ({number} of {len(runs)})"):
             result.append([load_or_evaluate(run, name) for name in names(run)])
     return result

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from metarl.cli.arguments import add_data, add_run, add_trust, set_help
 from metarl.cli.output import print_line
-from metarl.progress import working
+from metarl.progress import show_status
 from metarl.report.model_card import write_model
 from metarl.runs.hub import check_repository_id, upload
 from metarl.runs.run import Run
@@ -39,7 +39,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def _push(options: argparse.Namespace, console: Console) -> int:
     check_repository_id(options.name)
     run = Run.open(options.run, trust_code=options.trust_code)
-    with tempfile.TemporaryDirectory() as folder, working(console, f"pushing {run.path}"):
+    with tempfile.TemporaryDirectory() as folder, show_status(console, f"pushing {run.path}"):
         write_model(run, Path(folder), options.name)
         address = upload(Path(folder), options.name, options.private)
     print_line(console, f"pushed: {address}")

@@ -15,7 +15,7 @@ from metarl.cli.arguments import add_data, add_run, add_trust, set_help
 from metarl.cli.output import print_line
 from metarl.errors import UserError
 from metarl.method import load_method
-from metarl.progress import working
+from metarl.progress import show_status
 from metarl.report.adapted_policy import adapt_to_task
 from metarl.report.plots import plot_classification, plot_fits, plot_paths
 from metarl.report.predictions import is_sinusoid, predict_episode, predict_wave
@@ -76,7 +76,7 @@ def _render(options: argparse.Namespace, console: Console) -> int:
     out: Path = options.out or run.results
     try:
         if isinstance(run.config, SupervisedConfig):
-            with working(console, "adapting and plotting"):
+            with show_status(console, "adapting and plotting"):
                 files = _write_plot(run, options, out)
         else:
             files = _write_video(run, options, out, console)
@@ -93,7 +93,7 @@ def _render(options: argparse.Namespace, console: Console) -> int:
 def _write_video(run: Run, options: argparse.Namespace, out: Path, console: Console) -> list[Path]:
     if options.live:
         _check_display()
-    with working(console, "adapting and rendering"):
+    with show_status(console, "adapting and rendering"):
         adapted = adapt_to_task(run, options.task, options.steps)
         title = f"{_title(run)}: {adapted.description}"
         try:
@@ -106,7 +106,7 @@ def _write_video(run: Run, options: argparse.Namespace, out: Path, console: Cons
     name = re.sub(r"[^a-z0-9.+-]+", "-", adapted.description.lower()).strip("-")
     files = [out / f"{name}.mp4", out / f"{name}.gif"]
     out.mkdir(parents=True, exist_ok=True)
-    with working(console, "writing the videos"):
+    with show_status(console, "writing the videos"):
         write_mp4(files[0], frames, fps)
         write_gif(files[1], frames, fps)
     if adapted.has_paths:

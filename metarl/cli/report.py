@@ -9,7 +9,7 @@ from metarl.cli.arguments import add_data, add_runs, add_trust, set_help
 from metarl.cli.output import compare_runs, open_runs, print_line
 from metarl.errors import UserError
 from metarl.io import write_atomically
-from metarl.progress import working
+from metarl.progress import show_status
 from metarl.report.groups import group_by_tasks
 from metarl.report.html import html_report
 
@@ -45,7 +45,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     comparisons = [compare_runs(group, console) for group in group_by_tasks(runs)]
     out: Path = options.out
     try:
-        with working(console, "rendering"):
+        with show_status(console, "rendering"):
             page = html_report(comparisons)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, page)

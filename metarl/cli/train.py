@@ -213,7 +213,7 @@ def _train_session(
     resume = f"metarl {options.verb} --resume {run.path}"
     try:
         with Progress(console) as progress:
-            task = progress.add(method.label, method.num_iterations, state.iteration)
+            task = progress.add_task(method.label, method.num_iterations, state.iteration)
 
             def report(iteration: int, metrics: Metrics) -> None:
                 task.update(iteration, progress_text(metrics, metric))

@@ -75,7 +75,9 @@ def run_jobs(
             while waiting and not stopped and len(running) < processors():
                 job = waiting.pop(0)
                 before = last_metrics(job.run) or {}
-                task = progress.add(job.name, job.num_iterations, int(before.get("iteration", 0)))
+                task = progress.add_task(
+                    job.name, job.num_iterations, int(before.get("iteration", 0))
+                )
                 running[job] = _start(job), task
             time.sleep(POLL_SECONDS)
             if should_stop() and not stopped:
@@ -86,7 +88,7 @@ def run_jobs(
                     task.update(int(metrics["iteration"]), progress_text(metrics, job.metric))
                 if (status := process.poll()) is not None:
                     del running[job]
-                    task.end()
+                    task.finish()
                     statuses[job] = status
                     if status and not stopped:
                         on_failure(job, _last_message(job.log))

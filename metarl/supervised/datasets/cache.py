@@ -155,12 +155,12 @@ def _decode_all(
 ) -> Iterator[NDArray[np.uint8]]:
     """All images in order, each contiguous in memory."""
     total = sum(len(pictures) for pictures in contents.classes.values())
-    task = progress.add(description, total, unit="image") if progress else None
+    task = progress.add_task(description, total, unit="image") if progress else None
     for pictures in contents.classes.values():
         for picture in pictures:
             yield np.ascontiguousarray(picture())
         if task:
-            task.update(task.done + len(pictures))
+            task.update(task.completed + len(pictures))
 
 
 def _hexdigest(digest: "hashlib._Hash", starts: NDArray[np.int64], classes: tuple[str, ...]) -> str:
