@@ -1,4 +1,4 @@
-"""Tasks and data sets as a user would write them, in a module of their own."""
+"""Tasks and data sets as a user would write them."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class Lines:
 
 
 class Blobs:
-    """Which of three of thirty clouds in the plane; the last ten are for the test."""
+    """Classification of three out of thirty clouds in the plane; the last ten are for testing."""
 
     kind = "classification"
     classes = 30
@@ -42,13 +42,13 @@ class Blobs:
 
 
 class Shapes:
-    """A data set as torchvision has them: ten classes of pictures (1, H, W) with noise."""
+    """A data set like torchvision's: ten classes of noisy images (1, H, W)."""
 
-    def __init__(self, each=6):
-        self.each = each
+    def __init__(self, images_per_class=6):
+        self.images_per_class = images_per_class
 
     def __len__(self):
-        return 10 * self.each
+        return 10 * self.images_per_class
 
     def __getitem__(self, index):
         label = index % 10

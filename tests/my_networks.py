@@ -1,4 +1,4 @@
-"""Networks as a user would write them, in a module of their own."""
+"""Networks as a user would write them."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from metarl.networks.normalisation import BatchNorm, LayerNorm
 
 
 class Net(nn.Module):
-    """Takes the sizes that it is given, and a setting; has a buffer, and layers with names."""
+    """Has a setting, a buffer, and named layers."""
 
     def __init__(self, inputs: int, outputs: int, width: int = 5) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Net(nn.Module):
 
 
 class Pictures(nn.Module):
-    """Convolves, and normalises by the batch."""
+    """Convolution and batch normalisation."""
 
     def __init__(self, inputs: tuple[int, int, int], outputs: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Pictures(nn.Module):
 
 
 def around(layer: nn.Module) -> type[nn.Module]:
-    """A network with this layer between two others."""
+    """A network class with this layer between two linear ones."""
 
     class Around(nn.Module):
         def __init__(self, inputs: int, outputs: int) -> None:

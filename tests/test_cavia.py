@@ -1,4 +1,4 @@
-"""CAVIA: the context alone adapts, from zeros; what it leads to is exact, and it learns."""
+"""CAVIA: only the context adapts, from zeros; its gradient and curvature are exact."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_the_loss_is_that_of_a_network_whose_first_bias_alone_moves(steps) -> No
     loss, _ = method.loss(meta, episodes, 0)
     expected = 0.0
     for task in range(3):
-        (x, y), (others, targets) = (
+        (x, y), (queries, targets) = (
             (leaf[task] for leaf in examples) for examples in (episodes.support, episodes.query)
         )
         context = torch.zeros(3, dtype=torch.float64)
@@ -75,13 +75,13 @@ def test_the_loss_is_that_of_a_network_whose_first_bias_alone_moves(steps) -> No
             context.requires_grad_()
             (slope,) = torch.autograd.grad((by_hand(meta, x, context) - y).square().mean(), context)
             context = (context - 0.5 * slope).detach()
-        expected += float((by_hand(meta, others, context) - targets).square().mean())
+        expected += float((by_hand(meta, queries, context) - targets).square().mean())
     assert float(loss) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("more", [{}, {"steps": 2}, {"learned_step_sizes": "meta_sgd"}])
-def test_the_meta_gradient_is_that_of_finite_differences_and_leaves_the_context(more) -> None:
-    method, episodes = cavia(**more), waves()
+@pytest.mark.parametrize("inner", [{}, {"steps": 2}, {"learned_step_sizes": "meta_sgd"}])
+def test_the_meta_gradient_is_that_of_finite_differences_and_leaves_the_context(inner) -> None:
+    method, episodes = cavia(**inner), waves()
     meta = meta_of(method)
     gradient, _ = EpisodeObjective(method, episodes, 0).gradient(meta)
     assert not unflatten(gradient, meta)[CONTEXT].any()
@@ -90,8 +90,8 @@ def test_the_meta_gradient_is_that_of_finite_differences_and_leaves_the_context(
     )
 
     def objective(size: float) -> float:
-        moved = unflatten(flatten(meta) + size * direction, meta)
-        return -float(method.loss(moved, episodes, 0)[0]) / 3
+        shifted = unflatten(flatten(meta) + size * direction, meta)
+        return -float(method.loss(shifted, episodes, 0)[0]) / 3
 
     expected = (objective(1e-7) - objective(-1e-7)) / 2e-7
     assert float(gradient @ direction) == pytest.approx(expected, rel=1e-5)
@@ -149,8 +149,8 @@ def objective_of(policy, **settings):
 @pytest.mark.parametrize("policy", POLICIES)
 def test_of_a_policy_the_context_alone_adapts(policy) -> None:
     theta, _, adapted = objective_of(POLICIES[policy])
-    moved = {name for name, leaf in adapted.items() if (leaf != theta[name]).any()}
-    assert moved == {CONTEXT}
+    adapted_names = {name for name, leaf in adapted.items() if (leaf != theta[name]).any()}
+    assert adapted_names == {CONTEXT}
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -213,7 +213,9 @@ def test_a_policy_that_is_loaded_goes_on_from_the_context_that_it_has(tmp_path) 
     env = PointNavigation(horizon=10).make()
     once = policy.adapt(env, task=[0.3, 0.3])
     assert once.params[CONTEXT].abs().max() > 1e-3
-    hardly = once.adapt(env, task=[0.3, 0.3], step_size=1e-6)
-    torch.testing.assert_close(hardly.params[CONTEXT], once.params[CONTEXT], atol=1e-4, rtol=0.0)
-    others = [name for name in policy.params if name != CONTEXT]
-    assert all(torch.equal(hardly.params[name], policy.params[name]) for name in others)
+    adapted_again = once.adapt(env, task=[0.3, 0.3], step_size=1e-6)
+    torch.testing.assert_close(
+        adapted_again.params[CONTEXT], once.params[CONTEXT], atol=1e-4, rtol=0.0
+    )
+    shared = [name for name in policy.params if name != CONTEXT]
+    assert all(torch.equal(adapted_again.params[name], policy.params[name]) for name in shared)

@@ -1,4 +1,4 @@
-"""Omniglot and MiniImagenet: read from every form, converted once, and refused when damaged."""
+"""Omniglot and MiniImagenet: every file format, the conversion, and corrupt files."""
 
 import argparse
 import codecs
@@ -46,7 +46,7 @@ CLASSES = {"train": ["n04", "n01"], "val": ["n03"], "test": ["n02"]}
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nothing is left in the user's own cache."""
+    """A cache other than the user's."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("METARL_CACHE", str(folder))
     return folder
@@ -159,7 +159,7 @@ def members(names: list[str]) -> dict[str, list[int]]:
 
 
 def python2(value: Any) -> bytes:
-    """What Python 2 and the numpy of its day wrote: arrays as strings of bytes."""
+    """A pickle as written by Python 2 and its numpy: arrays as strings of bytes."""
     match value:
         case dict():
             return b"(" + b"".join(python2(x) for item in value.items() for x in item) + b"d"
@@ -180,18 +180,18 @@ def python2(value: Any) -> bytes:
 FORMS = [class_folders, tables, caches, old_caches, category_splits]
 
 
-def refusal(name: Name, folder: Path) -> str:
-    """The one sentence with which a data set is refused."""
-    with pytest.raises(UserError) as refused:
+def load_error(name: Name, folder: Path) -> str:
+    """The error message for a data set, one sentence."""
+    with pytest.raises(UserError) as caught:
         load_images(name, folder)
-    sentence = str(refused.value)
+    sentence = str(caught.value)
     assert "\n" not in sentence
     assert not re.search(r"\. [A-Z]", sentence)
     return sentence
 
 
 def check(*arguments: str | Path) -> tuple[int, str]:
-    """The status of `metarl data check`, and what it prints."""
+    """The status of `metarl data check`, and its output."""
     parser = argparse.ArgumentParser()
     data.declare(parser.add_subparsers().add_parser("data"))
     console = Console(file=io.StringIO(), width=100)
@@ -200,26 +200,26 @@ def check(*arguments: str | Path) -> tuple[int, str]:
     return status, " ".join(console.file.getvalue().split())
 
 
-# what comes out
+# contents
 
 
 def test_strokes_are_255_on_0_and_are_filtered_when_they_are_made_smaller(few: Path) -> None:
-    found = load_images("omniglot", few)
-    assert found.images.shape == (30, 28, 28, 1)
-    assert found.images.dtype == np.uint8
+    image_set = load_images("omniglot", few)
+    assert image_set.images.shape == (30, 28, 28, 1)
+    assert image_set.images.dtype == np.uint8
     page = np.asarray(Image.open(io.BytesIO(drawing(0, 0))).convert("L").resize((28, 28), 1))
-    assert np.array_equal(found.images[0, :, :, 0], 255 - page)
-    assert found.images.max() == 255
-    assert found.images[:, 27].max() == 0
-    assert len(np.unique(found.images)) > 2  # Pillow does not filter images of one bit
+    assert np.array_equal(image_set.images[0, :, :, 0], 255 - page)
+    assert image_set.images.max() == 255
+    assert image_set.images[:, 27].max() == 0
+    assert len(np.unique(image_set.images)) > 2  # Pillow does not filter images of one bit
 
 
 def test_classes_and_their_images_are_sorted_whatever_the_order_of_the_files(few: Path) -> None:
-    found = load_images("omniglot", few)
-    assert list(found.classes) == sorted(found.classes)
-    assert found.starts.tolist() == list(range(0, 31, 3))
-    assert found.classes[6] == "Greek of images_evaluation/character01"
-    strokes = found.images.astype(int).sum((1, 2, 3))
+    image_set = load_images("omniglot", few)
+    assert list(image_set.classes) == sorted(image_set.classes)
+    assert image_set.starts.tolist() == list(range(0, 31, 3))
+    assert image_set.classes[6] == "Greek of images_evaluation/character01"
+    strokes = image_set.images.astype(int).sum((1, 2, 3))
     assert all(np.diff(strokes.reshape(10, 3)).ravel() > 0)  # copies have ever wider bars
 
 
@@ -236,9 +236,9 @@ def test_splits_of_omniglot_share_no_class_and_leave_none_out(seed: int) -> None
 
 
 def test_another_split_seed_draws_another_split_of_the_same_images(few: Path) -> None:
-    one, same, other = (load_images("omniglot", few, seed) for seed in (0, 0, 1))
-    assert one.split_hash == same.split_hash != other.split_hash
-    assert one.checksum == other.checksum
+    first, same, second = (load_images("omniglot", few, seed) for seed in (0, 0, 1))
+    assert first.split_hash == same.split_hash != second.split_hash
+    assert first.checksum == second.checksum
 
 
 def test_the_split_hash_is_of_names_and_not_of_numbers() -> None:
@@ -258,10 +258,10 @@ def test_every_form_of_miniimagenet_gives_the_same_bytes(
     form: Callable[[Path], None], tmp_path: Path
 ) -> None:
     form(tmp_path / "data" / "mini-imagenet")
-    found = load_images("miniimagenet", tmp_path / "data")
-    assert found.classes == ("n01", "n02", "n03", "n04")
-    assert np.array_equal(found.images, np.concatenate(list(PHOTOGRAPHS.values())))
-    splits = {name: numbers.tolist() for name, numbers in found.splits.items()}
+    image_set = load_images("miniimagenet", tmp_path / "data")
+    assert image_set.classes == ("n01", "n02", "n03", "n04")
+    assert np.array_equal(image_set.images, np.concatenate(list(PHOTOGRAPHS.values())))
+    splits = {name: numbers.tolist() for name, numbers in image_set.splits.items()}
     assert splits == {"train": [0, 3], "validation": [2], "test": [1]}
 
 
@@ -274,12 +274,13 @@ def test_a_training_on_every_form_of_miniimagenet_learns(
     names = [f"n{number:02d}" for number in range(12)]
     patterns = rng.integers(0, 2, (12, 1, 7, 7, 3)).repeat(12, axis=2).repeat(12, axis=3)
     noisy = (150 * patterns + rng.integers(0, 100, (12, 3, 84, 84, 3))).astype(np.uint8)
-    here = globals()
-    monkeypatch.setitem(here, "PHOTOGRAPHS", dict(zip(names, noisy, strict=True)))
-    monkeypatch.setitem(here, "CLASSES", {"train": names[:6], "val": names[6:8], "test": names[8:]})
+    photographs = dict(zip(names, noisy, strict=True))
+    monkeypatch.setitem(globals(), "PHOTOGRAPHS", photographs)
+    classes = {"train": names[:6], "val": names[6:8], "test": names[8:]}
+    monkeypatch.setitem(globals(), "CLASSES", classes)
     form(tmp_path / "data" / "miniimagenet")
     monkeypatch.setenv("METARL_DATA", str(tmp_path / "data"))
-    changed = [
+    overrides = [
         "data.ways=2",
         "network.filters=8",
         "inner.queries=2",
@@ -290,7 +291,7 @@ def test_a_training_on_every_form_of_miniimagenet_learns(
         "evaluation.tasks=40",
         "evaluation.steps=2",
     ]
-    config = load_config("miniimagenet_5way_1shot", changed)
+    config = load_config("miniimagenet_5way_1shot", overrides)
     method = load_method(config)
     method.problem.check()
     *_, (state, metrics) = train(method, method.initial_state())
@@ -304,10 +305,10 @@ def test_photographs_of_any_size_and_grey_ones_become_84x84_in_colour(tmp_path: 
     ramp = Image.linear_gradient("L").resize((300, 200))
     ramp.save(tmp_path / "train" / "n01" / "0.png")
     ramp.convert("CMYK").save(tmp_path / "train" / "n01" / "1.JPEG")
-    found = load_images("miniimagenet", tmp_path)
+    image_set = load_images("miniimagenet", tmp_path)
     expected = np.asarray(ramp.convert("RGB").resize((84, 84), Image.Resampling.LANCZOS))
-    assert np.array_equal(found.images[0], expected)
-    assert np.abs(found.images[1].astype(int) - expected).max() <= 5  # a JPEG loses a little
+    assert np.array_equal(image_set.images[0], expected)
+    assert np.abs(image_set.images[1].astype(int) - expected).max() <= 5  # a JPEG loses a little
 
 
 def test_labels_without_names_are_classes_of_their_own(tmp_path: Path) -> None:
@@ -315,30 +316,30 @@ def test_labels_without_names_are_classes_of_their_own(tmp_path: Path) -> None:
         content = {"data": np.zeros((len(labels), 84, 84, 3), np.uint8), "labels": labels}
         file = tmp_path / f"miniImageNet_category_split_{split}.pickle"
         file.write_bytes(pickle.dumps(content))
-    found = load_images("miniimagenet", tmp_path)
-    assert found.classes == ("00000", "00009", "00010", "00064", "00080")
+    image_set = load_images("miniimagenet", tmp_path)
+    assert image_set.classes == ("00000", "00009", "00010", "00064", "00080")
 
 
-# converted once
+# conversion
 
 
 def test_two_passes_give_the_same_bytes(few: Path, tmp_path: Path, monkeypatch: Any) -> None:
     load_images("omniglot", few)
     monkeypatch.setenv("METARL_CACHE", str(tmp_path / "another"))
     load_images("omniglot", few)
-    one, other = sorted((tmp_path / "cache").iterdir()), sorted((tmp_path / "another").iterdir())
-    assert [file.name for file in one] == [file.name for file in other]
-    assert [file.read_bytes() for file in one] == [file.read_bytes() for file in other]
+    first, second = sorted((tmp_path / "cache").iterdir()), sorted((tmp_path / "another").iterdir())
+    assert [file.name for file in first] == [file.name for file in second]
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
 
 
 @pytest.mark.parametrize("place", [".", "omniglot", "omniglot/python", "omniglot-py"])
 def test_archives_and_unpacked_folders_give_the_same_bytes(few: Path, place: str) -> None:
     zipped = load_images("omniglot", few)
     unpack(few / "omniglot")
-    moved = few.parent / "moved" / place
-    moved.mkdir(parents=True)
+    target = few.parent / "moved" / place
+    target.mkdir(parents=True)
     for part in FEW.characters:
-        (few / "omniglot" / part).rename(moved / part)
+        (few / "omniglot" / part).rename(target / part)
     unpacked = load_images("omniglot", few.parent / "moved")
     assert unpacked.checksum == zipped.checksum
     assert unpacked.classes == zipped.classes
@@ -357,14 +358,14 @@ def test_the_second_time_images_are_mapped_and_not_decoded(few: Path, monkeypatc
     assert first.checksum == second.checksum
 
 
-def test_changed_data_is_converted_anew(few: Path) -> None:
+def test_changed_data_is_converted_again(few: Path) -> None:
     unpack(few / "omniglot")
     before = load_images("omniglot", few)
-    one, other = drawings(few)[1:3]
-    content = one.read_bytes(), other.read_bytes()
-    assert len(content[0]) == len(content[1])  # the sizes of files do not tell
-    other.write_bytes(content[0])
-    os.utime(other, (0, 0))  # clocks of file systems may be too coarse for a test
+    source, target = drawings(few)[1:3]
+    content = source.read_bytes()
+    assert len(content) == len(target.read_bytes())  # so that only the contents differ
+    target.write_bytes(content)
+    os.utime(target, (0, 0))  # the clock of the file system may be too coarse for a test
     after = load_images("omniglot", few)
     assert before.checksum != after.checksum
 
@@ -378,15 +379,15 @@ def test_a_conversion_says_how_far_it_is(few: Path) -> None:
 
 def test_several_processes_may_convert_at_the_same_time(few: Path, cache: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: load_images("omniglot", few), range(4)))
-    assert len({images.checksum for images in found}) == 1
+        image_sets = list(pool.map(lambda _: load_images("omniglot", few), range(4)))
+    assert len({image_set.checksum for image_set in image_sets}) == 1
     assert len(list(cache.iterdir())) == 2
 
 
 def test_a_conversion_that_fails_leaves_nothing_behind(few: Path, cache: Path) -> None:
     unpack(few / "omniglot")
     drawings(few)[-1].write_bytes(b"torn")
-    refusal("omniglot", few)
+    load_error("omniglot", few)
     assert list(cache.iterdir()) == []
 
 
@@ -394,7 +395,7 @@ def test_a_converted_file_that_was_cut_short_is_refused(few: Path, cache: Path) 
     load_images("omniglot", few)
     file = next(cache.glob("*.npy"))
     file.write_bytes(file.read_bytes()[:-1])
-    sentence = refusal("omniglot", few)
+    sentence = load_error("omniglot", few)
     assert str(file) in sentence
     assert "23,647 of 23,648 bytes" in sentence
     file.unlink()  # as the sentence says
@@ -404,7 +405,7 @@ def test_a_converted_file_that_was_cut_short_is_refused(few: Path, cache: Path) 
 def test_a_converted_file_with_one_wrong_byte_is_refused(few: Path, cache: Path) -> None:
     load_images("omniglot", few)
     flip_a_bit(next(cache.glob("*.npy")))
-    assert "checksum" in refusal("omniglot", few)
+    assert "checksum" in load_error("omniglot", few)
 
 
 def test_the_checksum_of_a_large_set_is_verified_on_demand(
@@ -436,27 +437,27 @@ def flip_a_bit(file: Path) -> None:
 def test_a_damaged_description_of_converted_images_is_refused(
     change: Mapping[str, Any], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "ALWAYS_VERIFIED", 0)  # without a look at the checksum
+    monkeypatch.setattr(images, "ALWAYS_VERIFIED", 0)  # the checksum is not verified
     class_folders(tmp_path / "data")
     load_images("miniimagenet", tmp_path / "data")
     file = next(cache.glob("*.json"))
-    described = json.loads(file.read_text())
-    file.write_text(json.dumps(described | change))
-    assert str(file.with_suffix(".npy")) in refusal("miniimagenet", tmp_path / "data")
+    metadata = json.loads(file.read_text())
+    file.write_text(json.dumps(metadata | change))
+    assert str(file.with_suffix(".npy")) in load_error("miniimagenet", tmp_path / "data")
 
 
 def test_a_cache_that_cannot_be_written_names_the_setting(few: Path, cache: Path) -> None:
     cache.write_text("not a folder")
-    sentence = refusal("omniglot", few)
+    sentence = load_error("omniglot", few)
     assert str(cache) in sentence
     assert "METARL_CACHE" in sentence
 
 
-# what is missing or damaged
+# missing or corrupt files
 
 
 def test_a_missing_omniglot_says_where_to_get_it_and_where_to_put_it(tmp_path: Path) -> None:
-    sentence = refusal("omniglot", tmp_path / "nowhere")
+    sentence = load_error("omniglot", tmp_path / "nowhere")
     for word in (
         "https://github.com/brendenlake/omniglot",
         "images_background.zip",
@@ -469,7 +470,7 @@ def test_a_missing_omniglot_says_where_to_get_it_and_where_to_put_it(tmp_path: P
 
 
 def test_a_missing_miniimagenet_says_what_it_may_look_like(tmp_path: Path) -> None:
-    sentence = refusal("miniimagenet", tmp_path)
+    sentence = load_error("miniimagenet", tmp_path)
     for word in (
         "licence",
         "train/",
@@ -483,29 +484,29 @@ def test_a_missing_miniimagenet_says_what_it_may_look_like(tmp_path: Path) -> No
 
 def test_half_an_omniglot_names_the_archive_that_is_missing(few: Path) -> None:
     (few / "omniglot" / "images_evaluation.zip").unlink()
-    assert "lacks images_evaluation" in refusal("omniglot", few)
+    assert "lacks images_evaluation" in load_error("omniglot", few)
 
 
 def test_an_omniglot_without_one_character_says_so(few: Path) -> None:
     unpack(few / "omniglot")
     folder = few / "omniglot" / "images_evaluation" / "Greek of images_evaluation" / "character04"
     folder.rename(few / "elsewhere")
-    assert "images_evaluation in" in refusal("omniglot", few)
-    assert "3 characters instead of 4" in refusal("omniglot", few)
+    assert "images_evaluation in" in load_error("omniglot", few)
+    assert "3 characters instead of 4" in load_error("omniglot", few)
 
 
 def test_an_omniglot_without_one_drawing_names_the_character(few: Path) -> None:
     unpack(few / "omniglot")
     drawings(few)[3].unlink()
-    assert "character02" in refusal("omniglot", few)
-    assert "2 drawings instead of 3" in refusal("omniglot", few)
+    assert "character02" in load_error("omniglot", few)
+    assert "2 drawings instead of 3" in load_error("omniglot", few)
 
 
 @pytest.mark.parametrize("damage", [lambda x: b"torn", lambda x: x[:-30], lambda x: x[:60]])
 def test_a_damaged_archive_is_named(few: Path, damage: Callable[[bytes], bytes]) -> None:
     file = few / "omniglot" / "images_background.zip"
     file.write_bytes(damage(file.read_bytes()))
-    assert f"the archive {file} is corrupt" in refusal("omniglot", few)
+    assert f"the archive {file} is corrupt" in load_error("omniglot", few)
 
 
 def test_an_archive_with_one_wrong_byte_inside_is_named(few: Path) -> None:
@@ -513,7 +514,7 @@ def test_an_archive_with_one_wrong_byte_inside_is_named(few: Path) -> None:
     content = bytearray(file.read_bytes())
     content[content.index(b"IDAT") + 6] ^= 1
     file.write_bytes(content)
-    assert f"the archive {file} is corrupt" in refusal("omniglot", few)
+    assert f"the archive {file} is corrupt" in load_error("omniglot", few)
 
 
 @pytest.mark.parametrize("damage", [lambda x: b"", lambda x: x[:-30], lambda x: b"<html>"])
@@ -521,28 +522,28 @@ def test_a_damaged_drawing_is_named(few: Path, damage: Callable[[bytes], bytes])
     unpack(few / "omniglot")
     file = drawings(few)[0]
     file.write_bytes(damage(file.read_bytes()))
-    assert f"the image {file} is corrupt" in refusal("omniglot", few)
+    assert f"the image {file} is corrupt" in load_error("omniglot", few)
 
 
 def test_a_drawing_of_another_size_is_named(few: Path) -> None:
     unpack(few / "omniglot")
     file = drawings(few)[0]
     file.write_bytes(drawing(0, 0, size=(28, 30)))
-    assert f"{file} is 28x30 instead of 105x105" in refusal("omniglot", few)
+    assert f"{file} is 28x30 instead of 105x105" in load_error("omniglot", few)
 
 
 def test_a_drawing_in_colour_is_named(few: Path) -> None:
     unpack(few / "omniglot")
     file = drawings(few)[0]
     file.write_bytes(drawing(0, 0, mode="RGB"))
-    assert f"{file} has 3 channels instead of 1" in refusal("omniglot", few)
+    assert f"{file} has 3 channels instead of 1" in load_error("omniglot", few)
 
 
 def test_an_empty_character_is_named(few: Path) -> None:
     unpack(few / "omniglot")
     (few / "omniglot" / "images_background" / "Latin" / "character01").mkdir(parents=True)
-    assert "class Latin/character01 in images_background" in refusal("omniglot", few)
-    assert "is empty" in refusal("omniglot", few)
+    assert "class Latin/character01 in images_background" in load_error("omniglot", few)
+    assert "is empty" in load_error("omniglot", few)
 
 
 def test_a_character_in_both_parts_of_omniglot_is_named(few: Path) -> None:
@@ -550,12 +551,12 @@ def test_a_character_in_both_parts_of_omniglot_is_named(few: Path) -> None:
     twin = few / "omniglot" / "images_evaluation" / "Greek of images_background" / "character01"
     twin.mkdir(parents=True)
     (twin / "1.png").write_bytes(drawing(0, 0))
-    sentence = refusal("omniglot", few)
+    sentence = load_error("omniglot", few)
     assert "Greek of images_background/character01 is in both images_background and" in sentence
 
 
 @pytest.mark.parametrize(
-    ("form", "gone", "said"),
+    ("form", "file", "message"),
     [
         (class_folders, "val", "class folders) lacks val"),
         (tables, "test.csv", "images and tables) lacks test.csv"),
@@ -564,69 +565,69 @@ def test_a_character_in_both_parts_of_omniglot_is_named(few: Path) -> None:
     ],
 )
 def test_a_miniimagenet_that_is_not_whole_says_what_it_lacks(
-    form: Callable[[Path], None], gone: str, said: str, tmp_path: Path
+    form: Callable[[Path], None], file: str, message: str, tmp_path: Path
 ) -> None:
     form(tmp_path / "data")
-    (tmp_path / "data" / gone).rename(tmp_path / "gone")
-    assert said in refusal("miniimagenet", tmp_path / "data")
+    (tmp_path / "data" / file).rename(tmp_path / "removed")
+    assert message in load_error("miniimagenet", tmp_path / "data")
 
 
 def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
     class_folders(tmp_path)
     (tmp_path / "test" / "n99").mkdir()
-    assert "class n99 in test" in refusal("miniimagenet", tmp_path)
+    assert "class n99 in test" in load_error("miniimagenet", tmp_path)
 
 
 def test_a_split_without_classes_is_named(tmp_path: Path) -> None:
     class_folders(tmp_path)
     (tmp_path / "test" / "n02").rename(tmp_path / "n02")
-    assert f"{tmp_path / 'test'} has no classes" in refusal("miniimagenet", tmp_path)
+    assert f"{tmp_path / 'test'} has no classes" in load_error("miniimagenet", tmp_path)
 
 
 def test_a_class_in_two_splits_is_named(tmp_path: Path) -> None:
     class_folders(tmp_path / "folders")
     (tmp_path / "folders" / "val" / "n03").rename(tmp_path / "folders" / "val" / "n01")
-    assert "class n01 is in both train and validation" in refusal(
+    assert "class n01 is in both train and validation" in load_error(
         "miniimagenet", tmp_path / "folders"
     )
     tables(tmp_path / "tables")
     table = tmp_path / "tables" / "test.csv"
     table.write_text(table.read_text().replace(",n02", ",n04"))
-    assert "class n04 is in both train and test" in refusal("miniimagenet", tmp_path / "tables")
+    assert "class n04 is in both train and test" in load_error("miniimagenet", tmp_path / "tables")
 
 
 def test_a_damaged_photograph_is_named(tmp_path: Path) -> None:
     class_folders(tmp_path)
     file = tmp_path / "train" / "n01" / "0.png"
     file.write_bytes(file.read_bytes()[:-100])
-    assert f"the image {file} is corrupt" in refusal("miniimagenet", tmp_path)
+    assert f"the image {file} is corrupt" in load_error("miniimagenet", tmp_path)
 
 
 def test_a_photograph_with_four_channels_is_named(tmp_path: Path) -> None:
     class_folders(tmp_path)
     file = tmp_path / "train" / "n01" / "0.png"
     Image.new("RGBA", (84, 84)).save(file)
-    assert f"{file} has 4 channels (R+G+B+A) instead of 3" in refusal("miniimagenet", tmp_path)
+    assert f"{file} has 4 channels (R+G+B+A) instead of 3" in load_error("miniimagenet", tmp_path)
 
 
 def test_a_photograph_that_a_table_names_and_nobody_has_is_named(tmp_path: Path) -> None:
     tables(tmp_path)
     (tmp_path / "images" / "n030.png").unlink()
-    assert f"cannot read {tmp_path / 'images' / 'n030.png'}" in refusal("miniimagenet", tmp_path)
+    assert f"cannot read {tmp_path / 'images' / 'n030.png'}" in load_error("miniimagenet", tmp_path)
 
 
 def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     class_folders(tmp_path)
     link = tmp_path / "train" / "n01" / "2.jpg"
     link.symlink_to("nowhere.jpg")
-    assert str(link) in refusal("miniimagenet", tmp_path)
+    assert str(link) in load_error("miniimagenet", tmp_path)
 
 
 @pytest.mark.parametrize("content", ["image,class\na.png,n01\n", "filename,label\na.png\n"])
 def test_a_table_without_the_two_columns_is_named(content: str, tmp_path: Path) -> None:
     tables(tmp_path)
     (tmp_path / "val.csv").write_text(content)
-    assert f"line 2 of {tmp_path / 'val.csv'}" in refusal("miniimagenet", tmp_path)
+    assert f"line 2 of {tmp_path / 'val.csv'}" in load_error("miniimagenet", tmp_path)
 
 
 @pytest.mark.parametrize("shape", [(4, 32, 32, 3), (4, 84, 84, 1), (4, 84, 84)])
@@ -634,13 +635,13 @@ def test_pickled_images_of_another_shape_are_refused(
     shape: tuple[int, ...], tmp_path: Path
 ) -> None:
     content = {"image_data": np.zeros(shape, np.uint8), "class_dict": {"n01": [0, 1, 2, 3]}}
-    sentence = refused_pickle(content, tmp_path)
+    sentence = pickle_error(content, tmp_path)
     assert f"mini-imagenet-cache-val.pkl has dtype uint8 and shape {shape}" in sentence
     assert "(images, 84, 84, 3)" in sentence
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ({"image_data": PHOTOGRAPHS["n01"]}, "has no valid class_dict"),
         ({"image_data": [[0]], "class_dict": {"n05": [0]}}, "has no valid image_data"),
@@ -653,17 +654,17 @@ def test_pickled_images_of_another_shape_are_refused(
     ],
 )
 def test_pickles_that_hold_something_else_are_refused(
-    content: Any, said: str, tmp_path: Path
+    content: Any, message: str, tmp_path: Path
 ) -> None:
-    assert said in refused_pickle(content, tmp_path)
+    assert message in pickle_error(content, tmp_path)
 
 
-def refused_pickle(content: Any, folder: Path) -> str:
-    """How a pickled cache is refused whose validation part holds something else."""
+def pickle_error(content: Any, folder: Path) -> str:
+    """The error message for a pickled cache with these contents of its validation part."""
     caches(folder / "miniimagenet")
     file = folder / "miniimagenet" / "mini-imagenet-cache-val.pkl"
     file.write_bytes(pickle.dumps(content))
-    return refusal("miniimagenet", folder)
+    return load_error("miniimagenet", folder)
 
 
 @pytest.mark.parametrize("labels", [[64], [64, 64, 65]])
@@ -673,14 +674,14 @@ def test_pickled_labels_that_are_not_one_an_image_are_refused(
     category_splits(tmp_path / "data")
     file = tmp_path / "data" / "miniImageNet_category_split_val.pickle"
     file.write_bytes(pickle.dumps({"data": PHOTOGRAPHS["n03"], "labels": labels}))
-    assert f"{file} has 2 images but labels" in refusal("miniimagenet", tmp_path / "data")
+    assert f"{file} has 2 images but labels" in load_error("miniimagenet", tmp_path / "data")
 
 
-# strangers' pickles
+# untrusted pickles
 
 
 class Evil:
-    """What runs a function of its choice when it is unpickled."""
+    """An object that calls a function when it is unpickled."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.call = function, arguments
@@ -691,21 +692,21 @@ class Evil:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize(
-    ("function", "named"),
+    ("function", "name"),
     [(os.mkdir, f"{os.name}.mkdir"), (exec, "exec"), (eval, "eval"), (getattr, "getattr")],
 )
 def test_a_malicious_pickle_executes_nothing(
-    function: Callable[..., Any], named: str, protocol: int, tmp_path: Path
+    function: Callable[..., Any], name: str, protocol: int, tmp_path: Path
 ) -> None:
     victim = tmp_path / "victim"
     code = f"__import__('os').mkdir({str(victim)!r})"
     argument = {os.mkdir: [str(victim)], getattr: [[], "append"]}.get(function, [code])
     file = tmp_path / "evil.pkl"
     file.write_bytes(pickle.dumps({"image_data": Evil(function, *argument)}, protocol))
-    with pytest.raises(UserError, match="may run any code") as refused:
+    with pytest.raises(UserError, match="may run any code") as caught:
         unpickle(file)
-    assert named in str(refused.value)
-    assert str(file) in str(refused.value)
+    assert name in str(caught.value)
+    assert str(file) in str(caught.value)
     assert not victim.exists()
     if function is not getattr:
         pickle.loads(file.read_bytes())  # the attack is a real one
@@ -767,9 +768,9 @@ def test_arrays_of_numbers_come_through_in_every_protocol(
 ) -> None:
     file = tmp_path / "array.pkl"
     file.write_bytes(pickle.dumps(array, protocol))
-    found = unpickle(file)
-    assert np.array_equal(found, array)
-    assert found.dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
+    loaded = unpickle(file)
+    assert np.array_equal(loaded, array)
+    assert loaded.dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
 
 
 @pytest.mark.parametrize("array", [np.array([{}]), np.zeros(2, "i4,f8"), np.array(["a"])])
@@ -808,32 +809,32 @@ def test_a_damaged_pickle_is_refused_or_read_but_breaks_nothing(
 
 
 def test_data_check_says_what_was_found_and_what_is_missing(few: Path) -> None:
-    status, said = check(few)
+    status, output = check(few)
     assert status == 0
-    found = load_images("omniglot", few)
+    image_set = load_images("omniglot", few)
     for word in (
         f"two zip files in {few / 'omniglot'}",
         "classes 10",
         "images 30",
         "28x28x1",
         "5 train, 2 validation, 3 test",
-        f"split hash {found.split_hash}",
-        f"checksum ok {found.checksum}",
+        f"split hash {image_set.split_hash}",
+        f"checksum ok {image_set.checksum}",
         "MiniImagenet not found",
     ):
-        assert word in said
-    status, said = check(few, "--only", "omniglot")
+        assert word in output
+    status, output = check(few, "--only", "omniglot")
     assert status == 0
-    assert "MiniImagenet" not in said
+    assert "MiniImagenet" not in output
 
 
 def test_data_check_says_how_a_miniimagenet_differs_from_the_published_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class_folders(tmp_path / "data")
-    _, said = check(tmp_path / "data")
-    assert "the train split has 2 classes, the published one 64" in said
-    assert "4 classes have more or fewer than the published 600 images" in said
+    _, output = check(tmp_path / "data")
+    assert "the train split has 2 classes, the published one 64" in output
+    assert "4 classes don't have the published 600 images" in output
     monkeypatch.setattr(miniimagenet, "PUBLISHED", {"train": 2, "validation": 1, "test": 1})
     monkeypatch.setattr(miniimagenet, "IMAGES_PER_CLASS", 2)
     assert "published" not in check(tmp_path / "data")[1]
@@ -859,18 +860,18 @@ def test_data_check_fails_where_one_of_two_is_damaged(few: Path, cache: Path) ->
         check(few)
 
 
-# the real one
+# the original data
 
 
 @pytest.mark.slow
 def test_the_real_omniglot_is_whole_and_its_split_is_always_the_same() -> None:
     if not (folder := os.environ.get("METARL_DATA")):
         pytest.skip("METARL_DATA is not set to a folder with Omniglot")
-    found = load_images("omniglot", Path(folder))
-    assert len(found.classes) == 1623
-    assert found.images.shape == (32460, 28, 28, 1)
-    assert (np.diff(found.starts) == 20).all()
-    assert len({name.split("/")[0] for name in found.classes}) == 50
-    assert found.split_hash == SPLIT_HASH
-    ink = found.images.mean((1, 2, 3))
+    image_set = load_images("omniglot", Path(folder))
+    assert len(image_set.classes) == 1623
+    assert image_set.images.shape == (32460, 28, 28, 1)
+    assert (np.diff(image_set.starts) == 20).all()
+    assert len({name.split("/")[0] for name in image_set.classes}) == 50
+    assert image_set.split_hash == SPLIT_HASH
+    ink = image_set.images.mean((1, 2, 3))
     assert 0 < ink.min() < ink.max() < 128  # every drawing has strokes, and more paper than strokes

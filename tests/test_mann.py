@@ -77,8 +77,8 @@ def slow_step(params, memory: Memory, image: np.ndarray) -> Memory:
 
 def test_a_step_is_that_of_the_paper() -> None:
     generator = torch.Generator().manual_seed(0)
-    made = init_mann(generator, F, WAYS, SETTINGS)
-    params = {name: leaf.double() + 0.05 for name, leaf in made.items()}  # no bias is zero
+    initial = init_mann(generator, F, WAYS, SETTINGS)
+    params = {name: leaf.double() + 0.05 for name, leaf in initial.items()}  # no bias is zero
     plain = {name: leaf.numpy() for name, leaf in params.items()}
     images = torch.randn(2, 6, F, generator=generator, dtype=torch.float64)
     labels = torch.tensor([[0, 1, 2, 0, 1, 2], [2, 2, 1, 0, 0, 1]])
@@ -125,24 +125,24 @@ def test_a_training_sequence_has_every_example_in_an_order_of_its_own(method) ->
     assert labels.sort(1).values.tolist() == [[0] * 4 + [1] * 4 + [2] * 4] * 3
     assert len({tuple(row) for row in labels.tolist()}) == 3
     # an image keeps its label: examples of one cloud are near to each other
-    for points, of in zip(inputs, labels, strict=True):
-        assert max(float(points[of == label].std(0).max()) for label in range(3)) < 0.2
+    for points, classes in zip(inputs, labels, strict=True):
+        assert max(float(points[classes == label].std(0).max()) for label in range(3)) < 0.2
     assert torch.equal(method.sample_batch(0).query[1], labels)
     assert not torch.equal(method.sample_batch(1).query[1], labels)
 
 
 def test_a_query_of_an_episode_is_what_would_come_next_in_the_sequence(method) -> None:
     episodes = next(method.problem.evaluation_episodes("test", 2))
-    (known, labels), (queries, targets) = episodes.support, episodes.query
+    (x, labels), (queries, targets) = episodes.support, episodes.query
     theta = method.initial_state().params
     stages = method.predictions(theta, episodes, ())
     assert stages.shape == (2, 4, 6, 3)  # tasks, 0 to 3 instances, queries, classes
-    for seen in range(4):
+    for stage in range(4):
         for query in range(6):
-            inputs = torch.cat([known[1, : 3 * seen], queries[1, query : query + 1]])
-            of = torch.cat([labels[1, : 3 * seen], targets[1, query : query + 1]])
-            expected = sequence(method, inputs, of)[-1]
-            torch.testing.assert_close(stages[1, seen, query], expected)
+            inputs = torch.cat([x[1, : 3 * stage], queries[1, query : query + 1]])
+            sequence_labels = torch.cat([labels[1, : 3 * stage], targets[1, query : query + 1]])
+            expected = sequence(method, inputs, sequence_labels)[-1]
+            torch.testing.assert_close(stages[1, stage, query], expected)
 
 
 def test_its_curve_counts_instances(method) -> None:
@@ -169,16 +169,16 @@ def test_training_goes_on_alike_wherever_in_memory_its_weights_lie() -> None:
     single = {"outer": {"iterations": 6, "meta_batch": 1}}
     method = load_method(validate_config({**BLOBS, **single}))
 
-    def moved(leaf: torch.Tensor) -> torch.Tensor:
+    def misaligned(leaf: torch.Tensor) -> torch.Tensor:
         memory = torch.empty(leaf.numel() + 3, dtype=leaf.dtype)[3:].view(leaf.shape)
         return memory.copy_(leaf)
 
     initial = method.initial_state()
     ends = []
-    for move in (torch.Tensor.clone, moved):
+    for copy in (torch.Tensor.clone, misaligned):
         state = initial
         for _ in range(6):
-            theta = {name: move(leaf) for name, leaf in state.params.items()}
+            theta = {name: copy(leaf) for name, leaf in state.params.items()}
             state, _ = method.step(TrainingState(state.iteration, theta, state.opt_state))
         ends.append(state.params)
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in initial.params)

@@ -46,18 +46,20 @@ def lstm(prefix: str, suffix: str, inputs, hidden, cell) -> tuple[np.ndarray, np
     }
     gates = weights["weight_ih"] @ inputs + weights["bias_ih"]
     gates = gates + weights["weight_hh"] @ hidden + weights["bias_hh"]
-    let_in, keep, new, let_out = np.split(gates, 4)
-    cell = sigmoid(keep) * cell + sigmoid(let_in) * np.tanh(new)
-    return sigmoid(let_out) * np.tanh(cell), cell
+    input_gate, forget_gate, candidate, output_gate = np.split(gates, 4)
+    cell = sigmoid(forget_gate) * cell + sigmoid(input_gate) * np.tanh(candidate)
+    return sigmoid(output_gate) * np.tanh(cell), cell
 
 
-@pytest.mark.parametrize("alike", [euclidean, cosine])
-def test_a_class_gets_the_sum_of_the_attention_on_its_examples(alike) -> None:
-    logits = attention(SUPPORT, LABELS, QUERIES, alike.__name__)
-    known, queries = SUPPORT.numpy(), QUERIES.numpy()
+@pytest.mark.parametrize("similarity", [euclidean, cosine])
+def test_a_class_gets_the_sum_of_the_attention_on_its_examples(similarity) -> None:
+    logits = attention(SUPPORT, LABELS, QUERIES, similarity.__name__)
+    embeddings, queries = SUPPORT.numpy(), QUERIES.numpy()
     for task in range(N):
         for query in range(M):
-            weights = softmax([alike(queries[task, query], known[task, k]) for k in range(K)])
+            weights = softmax(
+                [similarity(queries[task, query], embeddings[task, k]) for k in range(K)]
+            )
             expected = np.zeros(3)
             for k in range(K):
                 expected[LABELS[task, k]] += weights[k]
@@ -65,26 +67,26 @@ def test_a_class_gets_the_sum_of_the_attention_on_its_examples(alike) -> None:
 
 
 def test_the_support_set_is_seen_from_both_ends() -> None:
-    seen = support_in_context(CONTEXT, SUPPORT)
-    for task, known in enumerate(SUPPORT.numpy()):
-        expected = known.copy()
+    context = support_in_context(CONTEXT, SUPPORT)
+    for task, embeddings in enumerate(SUPPORT.numpy()):
+        expected = embeddings.copy()
         for order, suffix in ((range(K), "l0"), (range(K - 1, -1, -1), "l0_reverse")):
             hidden = cell = np.zeros(F)
             for k in order:
-                hidden, cell = lstm("support", suffix, known[k], hidden, cell)
+                hidden, cell = lstm("support", suffix, embeddings[k], hidden, cell)
                 expected[k] += hidden
-        np.testing.assert_allclose(seen[task], expected, rtol=1e-12)
+        np.testing.assert_allclose(context[task], expected, rtol=1e-12)
 
 
 def test_a_query_reads_the_support_set_by_attention() -> None:
-    seen = queries_in_context(CONTEXT, QUERIES, SUPPORT, 3)
-    for task, known in enumerate(SUPPORT.numpy()):
+    context = queries_in_context(CONTEXT, QUERIES, SUPPORT, 3)
+    for task, embeddings in enumerate(SUPPORT.numpy()):
         for query, embedding in enumerate(QUERIES[task].numpy()):
             hidden = cell = read = np.zeros(F)
             for _ in range(3):
                 inputs = np.concatenate([embedding, read])
                 hidden, cell = lstm("query", "l0", inputs, hidden, cell)
                 hidden = hidden + embedding
-                weights = softmax([hidden @ known[k] for k in range(K)])
-                read = sum(weights[k] * known[k] for k in range(K))
-            np.testing.assert_allclose(seen[task, query], hidden, rtol=1e-12)
+                weights = softmax([hidden @ embeddings[k] for k in range(K)])
+                read = sum(weights[k] * embeddings[k] for k in range(K))
+            np.testing.assert_allclose(context[task, query], hidden, rtol=1e-12)

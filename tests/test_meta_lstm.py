@@ -112,20 +112,20 @@ def test_the_rule_is_that_of_each_parameter_for_itself() -> None:
     network = method.problem.network
     for task in range(2):
         x, y = (leaf[task] for leaf in episodes.support)
-        alone = {name: leaf.clone() for name, leaf in theta.items()}
-        optimisers = [OneParameter(rule, float(value)) for value in flatten(alone)]
+        single = {name: leaf.clone() for name, leaf in theta.items()}
+        optimisers = [OneParameter(rule, float(value)) for value in flatten(single)]
         for stage in stages[1:]:
-            leaves = {name: leaf.requires_grad_() for name, leaf in alone.items()}
+            leaves = {name: leaf.requires_grad_() for name, leaf in single.items()}
             loss = (network({n: v[None] for n, v in leaves.items()}, x[None])[0] - y).square()
             gradients = torch.autograd.grad(loss.mean(), list(leaves.values()))
             gradient = torch.cat([leaf.flatten() for leaf in gradients]).tolist()
-            moved = [
+            updated = [
                 optimiser.move(slope, float(loss.mean().detach()))
                 for optimiser, slope in zip(optimisers, gradient, strict=True)
             ]
-            vector = torch.tensor(moved, dtype=torch.float64)
+            vector = torch.tensor(updated, dtype=torch.float64)
             torch.testing.assert_close(flatten({n: v[task] for n, v in stage.items()}), vector)
-            alone = unflatten(vector, theta)
+            single = unflatten(vector, theta)
 
 
 def test_the_meta_gradient_is_that_of_finite_differences_with_the_slopes_held_fixed(
@@ -149,8 +149,8 @@ def test_the_meta_gradient_is_that_of_finite_differences_with_the_slopes_held_fi
     def objective(size: float) -> float:
         replayed = iter(recorded)
         monkeypatch.setattr(method, "support_gradient", lambda *_: next(replayed))
-        moved = unflatten(flatten(meta) + size * direction, meta)
-        return -float(method.loss(moved, episodes, 0)[0]) / 2
+        shifted = unflatten(flatten(meta) + size * direction, meta)
+        return -float(method.loss(shifted, episodes, 0)[0]) / 2
 
     assert objective(0.0) == pytest.approx(value)
     expected = (objective(1e-7) - objective(-1e-7)) / 2e-7
@@ -188,8 +188,8 @@ def test_a_task_adapts_alike_beside_any_other() -> None:
     method, episodes = method_of(), waves(3)
     meta = meta_of(method)
     *_, together = method.adapted(meta, episodes.support, 3)
-    *_, alone = method.adapted(meta, tuple(leaf[1:2] for leaf in episodes.support), 3)
-    for name, leaf in alone.items():
+    *_, single = method.adapted(meta, tuple(leaf[1:2] for leaf in episodes.support), 3)
+    for name, leaf in single.items():
         torch.testing.assert_close(leaf[0], together[name][1])
 
 

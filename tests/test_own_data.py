@@ -23,24 +23,24 @@ spec = importlib.util.spec_from_file_location("my_data", HERE / "my_data.py")
 my_data = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(my_data)
 MLP = {"kind": "mlp", "hidden_sizes": [8]}
-SHORT = {
+SMALL = {
     "network": MLP,
     "inner": {"step_size": 0.1, "shots": 2, "queries": 2},
     "outer": {"iterations": 2, "meta_batch": 3},
     "evaluation": {"tasks": 3},
     "baseline": {"step_sizes": [0.1], "validation_tasks": 3},
 }
-LINES = {"data": {"name": "my_data:Lines", "settings": {"spread": 2.0}}, **SHORT}
-BLOBS = {"data": {"name": "my_data:Blobs"}, **SHORT}
+LINES = {"data": {"name": "my_data:Lines", "settings": {"spread": 2.0}}, **SMALL}
+BLOBS = {"data": {"name": "my_data:Blobs"}, **SMALL}
 SHAPES = {
     "data": {"name": "dataset", "dataset": "my_data:Shapes", "size": 8, "channels": 1, "ways": 2},
-    **SHORT,
+    **SMALL,
 }
-FOLDER = {"data": {"name": "folder", "path": "pictures", "size": 8, "ways": 2}, **SHORT}
+FOLDER = {"data": {"name": "folder", "path": "pictures", "size": 8, "ways": 2}, **SMALL}
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a module of the user's, and ten class folders of pictures."""
     shutil.copy(HERE / "my_data.py", tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -58,7 +58,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("values", [LINES, BLOBS, SHAPES, FOLDER], ids=lambda v: v["data"]["name"])
-def test_data_of_ones_own_is_trained_on_evaluated_and_loaded(mine: Path, values) -> None:
+def test_data_of_ones_own_is_trained_on_evaluated_and_loaded(workspace: Path, values) -> None:
     run = metarl.train(values, "run")
     assert metarl.evaluate(run).scores.shape[0] == 3
     network = metarl.load_network("run", trust_code=True)
@@ -79,7 +79,7 @@ def test_data_of_ones_own_is_trained_on_evaluated_and_loaded(mine: Path, values)
     ],
     ids=["regression", "classification", "images"],
 )
-def test_all_baselines_serve_it_too(mine: Path, values, kinds) -> None:
+def test_all_baselines_serve_it_too(workspace: Path, values, kinds) -> None:
     for kind in kinds:
         run = metarl.train({**values, "method": kind}, kind)
         assert np.isfinite(metarl.evaluate(run).scores).all()
@@ -87,17 +87,17 @@ def test_all_baselines_serve_it_too(mine: Path, values, kinds) -> None:
 
 @pytest.mark.parametrize("method", ["prototypical", "matching", "siamese"])
 def test_embeddings_are_learned_of_as_many_classes_as_the_tasks_have(
-    mine: Path, method: str
+    workspace: Path, method: str
 ) -> None:
     run = metarl.train({**BLOBS, "method": {"name": method, "ways": 3}}, "fits")
-    known = metarl.load_network(run).adapt([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], [0, 1, 2])
-    assert known.predict([[1.0, 0.0]]).argmax() == 0  # the very same point
+    adapted = metarl.load_network(run).adapt([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], [0, 1, 2])
+    assert adapted.predict([[1.0, 0.0]]).argmax() == 0  # the very same point
     with pytest.raises(UserError, match=r"has 3 classes, not 60; set method\.ways"):
         metarl.train({**BLOBS, "method": method}, "other")
     assert not Path("other").exists()
 
 
-def test_maml_learns_lines_of_the_users(mine: Path) -> None:
+def test_maml_learns_lines_of_the_users(workspace: Path) -> None:
     config = validate_config(
         {
             "data": {"name": "my_data:Lines"},
@@ -114,7 +114,7 @@ def test_maml_learns_lines_of_the_users(mine: Path) -> None:
 
 
 @pytest.mark.slow
-def test_commands_work_on_it_as_on_any_data(mine: Path, complaint) -> None:
+def test_commands_work_on_it_as_on_any_data(workspace: Path, complaint) -> None:
     assert main(["train", *config_of(FOLDER), "--out", "run"]) == 0
     assert main(["evaluate", "run", "--set", "evaluation.tasks=4"]) == 0
     assert main(["render", "run"]) == 0
@@ -132,20 +132,20 @@ def config_of(values) -> list[str]:
 
 
 def test_a_run_remembers_its_pictures_wherever_they_are_and_refuses_others(
-    mine: Path, complaint
+    workspace: Path, complaint
 ) -> None:
     metarl.train(FOLDER, "run")
     shutil.move("pictures", "elsewhere")
     assert "there is no folder pictures" in complaint("evaluate", "run")
     assert main(["evaluate", "run", "--set", "data.path=elsewhere"]) == 0
     next(Path("elsewhere").glob("*/*.png")).unlink()
-    said = complaint("evaluate", "run", "--set", "data.path=elsewhere")
-    assert "was trained on other data" in said
+    message = complaint("evaluate", "run", "--set", "data.path=elsewhere")
+    assert "was trained on other data" in message
 
 
-def test_a_data_set_that_exists_serves_from_python(mine: Path) -> None:
+def test_a_data_set_that_exists_serves_from_python(workspace: Path) -> None:
     data = metarl.Dataset.of(my_data.Shapes(), size=8, channels=1, ways=2)
-    config = metarl.SupervisedConfig(data=data, **SHORT)
+    config = metarl.SupervisedConfig(data=data, **SMALL)
     run = metarl.train(config, "run")
     with pytest.raises(UserError, match="pass it again"):
         metarl.load_network("run")
@@ -209,18 +209,18 @@ WRONG_TASKS = {
 
 @pytest.mark.parametrize("name", WRONG_TASKS)
 def test_tasks_that_are_not_as_they_must_be_are_refused_before_any_work(
-    name: str, mine: Path, monkeypatch
+    name: str, workspace: Path, monkeypatch
 ) -> None:
-    made, sentence = WRONG_TASKS[name]
-    monkeypatch.setattr(importlib.import_module("my_data"), "Lines", made)
+    custom_class, sentence = WRONG_TASKS[name]
+    monkeypatch.setattr(importlib.import_module("my_data"), "Lines", custom_class)
     with pytest.raises(UserError, match=sentence):
         metarl.train(LINES, "run")
     assert not Path("run").exists()
 
 
-def test_a_data_set_in_the_place_of_tasks_is_told_where_it_belongs(mine: Path) -> None:
+def test_a_data_set_in_the_place_of_tasks_is_told_where_it_belongs(workspace: Path) -> None:
     with pytest.raises(UserError, match="name: dataset, dataset: 'my_data:Shapes'"):
-        metarl.train({**SHORT, "data": {"name": "my_data:Shapes"}}, "run")
+        metarl.train({**SMALL, "data": {"name": "my_data:Shapes"}}, "run")
 
 
 def broken_picture(folder: Path) -> None:
@@ -252,9 +252,9 @@ WRONG_FOLDERS = {
 
 
 @pytest.mark.parametrize("name", WRONG_FOLDERS)
-def test_bad_folders_are_answered_in_a_sentence(name: str, mine: Path) -> None:
-    spoil, settings, sentence = WRONG_FOLDERS[name]
-    spoil(mine)
+def test_bad_folders_are_answered_in_a_sentence(name: str, workspace: Path) -> None:
+    damage, settings, sentence = WRONG_FOLDERS[name]
+    damage(workspace)
     with pytest.raises(UserError, match=sentence):
         metarl.train({**FOLDER, "data": {**FOLDER["data"], **settings}}, "run")
     assert not Path("run").exists()

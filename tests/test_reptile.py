@@ -1,4 +1,4 @@
-"""Reptile: where its outer step goes, what its inner steps see, and that it learns."""
+"""Reptile: the outer step, the minibatches of the inner steps, and a training."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def reptile(**changes):
     return load_method(validate_config(values))
 
 
-def descended(method, theta, batches):
+def gradient_descent(method, theta, batches):
     """One task's steps of gradient descent by torch's own optimiser."""
     leaves = {name: leaf.clone().requires_grad_() for name, leaf in theta.items()}
     optimizer = torch.optim.SGD(leaves.values(), lr=method.problem.config.inner.step_size)
@@ -44,12 +44,12 @@ def test_the_outer_step_goes_towards_the_mean_of_where_tasks_arrive(batch) -> No
     state = method.initial_state()
     episodes = method.sample_batch(0)
     batches = method.minibatches(episodes.support, 0)
-    arrived = [
-        descended(method, state.params, [(x[task], y[task]) for x, y in batches])
+    adapted = [
+        gradient_descent(method, state.params, [(x[task], y[task]) for x, y in batches])
         for task in range(3)
     ]
     before = flatten(state.params)
-    expected = before + 0.7 * (torch.stack(arrived).mean(0) - before)
+    expected = before + 0.7 * (torch.stack(adapted).mean(0) - before)
     after, _ = method.step(state)
     torch.testing.assert_close(flatten(after.params), expected, rtol=1e-5, atol=1e-6)
 
@@ -57,24 +57,24 @@ def test_the_outer_step_goes_towards_the_mean_of_where_tasks_arrive(batch) -> No
 def test_minibatches_go_through_all_examples_before_one_comes_again() -> None:
     method = reptile()
     points = torch.arange(10.0)[None, :, None]
-    seen = [x.flatten().tolist() for x, _ in method.minibatches((points, points), 0)]
-    assert [len(batch) for batch in seen] == [4] * 5
-    shown = [point for batch in seen for point in batch]
-    assert sorted(shown[:10]) == sorted(shown[10:]) == [*range(10)]
+    batches = [x.flatten().tolist() for x, _ in method.minibatches((points, points), 0)]
+    assert [len(batch) for batch in batches] == [4] * 5
+    points_in_order = [point for batch in batches for point in batch]
+    assert sorted(points_in_order[:10]) == sorted(points_in_order[10:]) == [*range(10)]
     later = [x.flatten().tolist() for x, _ in method.minibatches((points, points), 1)]
-    assert later != seen
+    assert later != batches
 
 
 def test_queries_are_not_learned_from() -> None:
     method = reptile()
-    theta, episodes, others = (
+    theta, episodes, changed = (
         method.initial_state().params,
         method.sample_batch(0),
         method.sample_batch(0),
     )
-    others.query[1].mul_(100.0)
-    loss, other = (method.loss(theta, shown, 0)[0] for shown in (episodes, others))
-    assert torch.equal(loss, other)
+    changed.query[1].mul_(100.0)
+    first, second = (method.loss(theta, e, 0)[0] for e in (episodes, changed))
+    assert torch.equal(first, second)
 
 
 def test_the_meta_gradient_is_no_second_derivative() -> None:
@@ -87,8 +87,8 @@ def test_the_meta_gradient_is_no_second_derivative() -> None:
     plain = torch.autograd.grad(
         method.support_loss(stacked, episodes.support), list(leaves.values())
     )
-    for mine, slope in zip(gradient, plain, strict=True):
-        torch.testing.assert_close(mine, 0.1 * slope)
+    for actual, expected in zip(gradient, plain, strict=True):
+        torch.testing.assert_close(actual, 0.1 * expected)
 
 
 @pytest.mark.parametrize(

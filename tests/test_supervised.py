@@ -60,30 +60,32 @@ TINY = [
 ]
 
 
-def pictures(size: int = 16, channels: int = 1, classes: int = 24, each: int = 8) -> ImageSet:
-    """Classes that a network can learn to tell apart: each has a pattern, its images have noise."""
+def make_images(
+    size: int = 16, channels: int = 1, classes: int = 24, images_per_class: int = 8
+) -> ImageSet:
+    """Classes that a network can learn to distinguish: noisy images of one pattern per class."""
     rng = np.random.default_rng(0)
     patterns = rng.integers(0, 2, (classes, 1, size // 4, size // 4, channels))
-    noise = rng.integers(0, 100, (classes, each, size, size, channels))
+    noise = rng.integers(0, 100, (classes, images_per_class, size, size, channels))
     images = (150 * patterns.repeat(4, axis=2).repeat(4, axis=3) + noise).astype(np.uint8)
-    starts = np.arange(classes + 1) * each
+    starts = np.arange(classes + 1) * images_per_class
     numbers = np.arange(classes)
     splits = {"train": numbers[:12], "validation": numbers[12:16], "test": numbers[16:]}
     names = tuple(f"class{number:02d}" for number in numbers)
     return ImageSet("omniglot", images.reshape(-1, *images.shape[2:]), starts, names, splits, "sum")
 
 
-def on_pictures(values) -> SupervisedConfig:
-    """A config about the pictures above, in place of images that are read from a folder."""
+def with_images(values) -> SupervisedConfig:
+    """A config with the images of `make_images` instead of those of a folder."""
     config = validate_config(values)
     assert isinstance(config, SupervisedConfig)
-    config.data.__dict__["images"] = pictures()
+    config.data.__dict__["images"] = make_images()
     return config
 
 
 @pytest.fixture
 def image_method():
-    """Makes the method of IMAGES, changed, on the pictures above."""
+    """A function that constructs the method of IMAGES with changed settings."""
 
     def make(**changes) -> SupervisedMethod:
         values = json.loads(json.dumps(IMAGES))
@@ -92,7 +94,7 @@ def image_method():
                 values.setdefault(name, {}).update(value)
             else:
                 values[name] = value
-        return load_method(on_pictures(values))
+        return load_method(with_images(values))
 
     return make
 
@@ -104,12 +106,12 @@ def maml(kind: str, **settings) -> MAML:
         config = validate_config({**SINE, "network": network, "inner": inner})
     else:
         network, inner = {"kind": "conv4", "filters": 3}, {"step_size": 0.5, **settings}
-        config = on_pictures({**IMAGES, "network": network, "inner": inner})
+        config = with_images({**IMAGES, "network": network, "inner": inner})
     return MAML(SupervisedProblem(config))
 
 
 def meta_gradient(method: MAML, meta, episodes: Episodes, iteration: int = 0):
-    """Of the loss summed over tasks; and the query loss and score after the last step, sums too."""
+    """The gradient of the loss, and the query loss and score, all summed over tasks."""
     objective, number = EpisodeObjective(method, episodes, iteration), len(episodes.tasks)
     uphill, _ = objective.gradient(meta)
     return -number * uphill, number * torch.tensor(objective.loss_and_score)
@@ -121,7 +123,7 @@ def query_loss(method: MAML, params, query):
 
 
 def adapted(method: MAML, meta, support, steps: int):
-    """The stacked parameters of each task after so many steps."""
+    """The stacked parameters after a number of steps."""
     start = {name: leaf.expand(3, *leaf.shape) for name, leaf in split(meta)[0].items()}
     sizes = method.step_sizes(meta, [method.problem.config.inner.step_size] * steps)
     *_, last = method.adapted(start, support, sizes)
@@ -129,7 +131,7 @@ def adapted(method: MAML, meta, support, steps: int):
 
 
 def double(episodes: Episodes) -> Episodes:
-    """In double precision, labels as they are."""
+    """Episodes in double precision, with integer labels unchanged."""
 
     def convert(examples):
         x, y = examples
@@ -142,7 +144,7 @@ def episodes_of(kind: str, num_tasks: int = 3, seed: int = 0) -> Episodes:
     rng = np.random.default_rng(seed)
     if kind == "regression":
         return double(SinusoidTasks().sample(rng, num_tasks, 4, 5))
-    return double(ImageTasks(pictures(), "train", 3, rotated=True).sample(rng, num_tasks, 2, 2))
+    return double(ImageTasks(make_images(), "train", 3, rotated=True).sample(rng, num_tasks, 2, 2))
 
 
 def meta_of(method: MAML):
@@ -156,7 +158,7 @@ def meta_of(method: MAML):
 @given(seed=st.integers(0, 2**31), shots=st.integers(1, 4), queries=st.integers(1, 4))
 @settings(max_examples=30, deadline=None)
 def test_support_and_query_never_share_an_image(seed: int, shots: int, queries: int) -> None:
-    images = pictures()
+    images = make_images()
     # each image says which one it is, so that two are the same only if they are
     marked = np.zeros_like(images.images)
     marked[:, 0, 0, 0], marked[:, 8, 8, 0] = np.divmod(np.arange(len(marked)), 200)
@@ -180,12 +182,12 @@ def test_support_and_query_never_share_an_image(seed: int, shots: int, queries: 
 
 
 def test_of_ten_thousand_episodes_none_has_a_class_of_another_split() -> None:
-    images = pictures()
+    images = make_images()
     for name, classes in images.splits.items():
-        seen = ImageTasks(images, name, 3, rotated=True).sample(
+        episodes = ImageTasks(images, name, 3, rotated=True).sample(
             np.random.default_rng(0), 10_000, 1, 1
         )
-        places = seen.tasks.astype(int) // 4
+        places = episodes.tasks.astype(int) // 4
         # every class of the split, about equally often, and never twice in an episode
         counts = np.bincount(places.ravel(), minlength=len(classes))
         assert len(counts) == len(classes)
@@ -194,7 +196,7 @@ def test_of_ten_thousand_episodes_none_has_a_class_of_another_split() -> None:
 
 
 def test_each_class_of_an_episode_has_a_turn_of_its_own_alike_in_support_and_query() -> None:
-    images = pictures()
+    images = make_images()
     corner = np.zeros_like(images.images)
     corner[:, 0, 0] = 255  # which corner is bright tells the rotation
     images = ImageSet("x", corner, images.starts, images.classes, images.splits, "")
@@ -209,24 +211,26 @@ def test_each_class_of_an_episode_has_a_turn_of_its_own_alike_in_support_and_que
         assert torch.equal(at_corners.sum(-1), torch.ones(x.shape[:2]))
         return at_corners.argmax(-1).numpy(), y.numpy()
 
-    told = episodes.tasks.astype(int) % 4
+    expected = episodes.tasks.astype(int) % 4
     for rotated, labels in (rotations(episodes.support), rotations(episodes.query)):
-        np.testing.assert_array_equal(rotated, np.take_along_axis(told, labels, axis=1))
-    assert any(len(set(task)) > 1 for task in told)  # not the same for all classes of an episode
-    assert set(told.ravel()) == {0, 1, 2, 3}
+        np.testing.assert_array_equal(rotated, np.take_along_axis(expected, labels, axis=1))
+    assert any(
+        len(set(task)) > 1 for task in expected
+    )  # not the same for all classes of an episode
+    assert set(expected.ravel()) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize(
-    "tasks", [SinusoidTasks(), ImageTasks(pictures(), "train", 3, rotated=True)]
+    "tasks", [SinusoidTasks(), ImageTasks(make_images(), "train", 3, rotated=True)]
 )
 def test_what_is_drawn_does_not_depend_on_who_takes_which_shard(tasks) -> None:
     whole = tasks.sample(make_rng(1, "tasks", 5), 6, 2, 3)
     for share in (slice(0, 2), slice(2, 6)):
         part = tasks.sample(make_rng(1, "tasks", 5), 6, 2, 3, share)
         np.testing.assert_array_equal(part.tasks, whole.tasks[share])
-        for mine, all_of_it in ((part.support, whole.support), (part.query, whole.query)):
-            assert torch.equal(mine[0], all_of_it[0][share])
-            assert torch.equal(mine[1], all_of_it[1][share])
+        for actual, expected in ((part.support, whole.support), (part.query, whole.query)):
+            assert torch.equal(actual[0], expected[0][share])
+            assert torch.equal(actual[1], expected[1][share])
 
 
 def test_members_that_a_custom_method_overrides_by_their_old_names_still_count() -> None:
@@ -246,7 +250,7 @@ def test_members_that_a_custom_method_overrides_by_their_old_names_still_count()
 
 
 def test_shuffled_labels_give_chance_and_true_ones_do_not() -> None:
-    tasks = ImageTasks(pictures(), "test", 3, rotated=False)
+    tasks = ImageTasks(make_images(), "test", 3, rotated=False)
     episodes = tasks.sample(np.random.default_rng(0), 400, 1, 4)
 
     class Pixels:
@@ -273,8 +277,8 @@ def test_a_wave_is_the_sine_that_it_says_it_is() -> None:
     for x, y in (episodes.support, episodes.query):
         assert x.shape[-1] == 3
         assert x[..., 0].abs().max() <= 5.0
-        told = torch.from_numpy(episodes.tasks).float()
-        torch.testing.assert_close(x[..., 1:], told[:, None].expand(-1, x.shape[1], 2))
+        task_inputs = torch.from_numpy(episodes.tasks).float()
+        torch.testing.assert_close(x[..., 1:], task_inputs[:, None].expand(-1, x.shape[1], 2))
         expected = x[..., 1] * torch.sin(x[..., 0] - x[..., 2])
         torch.testing.assert_close(y[..., 0], expected, atol=1e-5, rtol=1e-4)
 
@@ -288,7 +292,7 @@ def test_a_wave_is_the_sine_that_it_says_it_is() -> None:
 )
 def test_too_few_classes_or_images_are_answered_in_a_sentence(ways, shots, sentence) -> None:
     with pytest.raises(UserError, match=sentence):
-        ImageTasks(pictures(), "test", ways, rotated=False).check(shots, 1)
+        ImageTasks(make_images(), "test", ways, rotated=False).check(shots, 1)
 
 
 # -- Algorithm 2
@@ -296,7 +300,7 @@ def test_too_few_classes_or_images_are_answered_in_a_sentence(ways, shots, sente
 
 @pytest.mark.parametrize("kind", ["regression", "classification"])
 @pytest.mark.parametrize(
-    ("more", "iteration", "weights"),
+    ("inner", "iteration", "weights"),
     [
         ({}, 0, [0.0, 1.0]),
         ({"steps": 3}, 0, [0.0, 0.0, 0.0, 1.0]),
@@ -316,8 +320,8 @@ def test_too_few_classes_or_images_are_answered_in_a_sentence(ways, shots, sente
         ),
     ],
 )
-def test_the_meta_gradient_is_that_of_finite_differences(kind, more, iteration, weights) -> None:
-    method, episodes = maml(kind, **more), episodes_of(kind)
+def test_the_meta_gradient_is_that_of_finite_differences(kind, inner, iteration, weights) -> None:
+    method, episodes = maml(kind, **inner), episodes_of(kind)
     meta = meta_of(method)
     gradient, _ = meta_gradient(method, meta, episodes, iteration)
     generator = torch.Generator().manual_seed(1)
@@ -326,15 +330,17 @@ def test_the_meta_gradient_is_that_of_finite_differences(kind, more, iteration, 
 
     def objective(size: float) -> float:
         """The definition, task by task."""
-        moved = unflatten(vector + size * direction, meta)
-        sizes = method.step_sizes(moved, [method.problem.config.inner.step_size] * len(weights[1:]))
+        shifted = unflatten(vector + size * direction, meta)
+        sizes = method.step_sizes(
+            shifted, [method.problem.config.inner.step_size] * len(weights[1:])
+        )
         total = 0.0
         for task in range(3):
             support, query = (
                 (x[task : task + 1], y[task : task + 1])
                 for x, y in (episodes.support, episodes.query)
             )
-            params = {name: leaf[None] for name, leaf in split(moved)[0].items()}
+            params = {name: leaf[None] for name, leaf in split(shifted)[0].items()}
             after = method.adapted(params, support, sizes)
             for weight, theta in zip(weights, after, strict=True):
                 total += weight * float(query_loss(method, theta, query))
@@ -349,15 +355,15 @@ def test_the_first_order_gradient_is_another_one() -> None:
     episodes = episodes_of("regression")
     exact, first_order = maml("regression"), maml("regression", first_order=True)
     meta = meta_of(exact)
-    one, _ = meta_gradient(exact, meta, episodes)
-    other, _ = meta_gradient(first_order, meta, episodes)
-    assert not torch.allclose(one, other, rtol=1e-2)
+    exact_gradient, _ = meta_gradient(exact, meta, episodes)
+    gradient, _ = meta_gradient(first_order, meta, episodes)
+    assert not torch.allclose(exact_gradient, gradient, rtol=1e-2)
     # it is the query loss's gradient at the adapted parameters
     after = adapted(exact, meta, episodes.support, 1)
     leaves = {name: leaf.detach().requires_grad_() for name, leaf in after.items()}
     loss = query_loss(exact, leaves, episodes.query)
     gradients = torch.autograd.grad(loss, list(leaves.values()))
-    torch.testing.assert_close(other, torch.cat([leaf.sum(0).flatten() for leaf in gradients]))
+    torch.testing.assert_close(gradient, torch.cat([leaf.sum(0).flatten() for leaf in gradients]))
 
 
 @pytest.mark.parametrize("kind", ["regression", "classification"])
@@ -373,8 +379,8 @@ def test_chunks_and_threads_change_nothing_but_the_order_of_a_sum(kind, monkeypa
     expected = in_chunks_of(10**6)
     monkeypatch.setattr("metarl.parallel.processors", lambda: 3)
     for examples in (1, 20, 40):
-        for mine, theirs in zip(in_chunks_of(examples), expected, strict=True):
-            torch.testing.assert_close(mine, theirs)
+        for actual, reference in zip(in_chunks_of(examples), expected, strict=True):
+            torch.testing.assert_close(actual, reference)
 
 
 @pytest.mark.parametrize("kind", ["regression", "classification"])
@@ -390,25 +396,25 @@ def test_showing_every_example_twice_changes_no_adaptation(kind) -> None:
 
 @pytest.mark.parametrize("kind", ["regression", "classification"])
 def test_a_meta_batch_of_copies_is_one_task(kind) -> None:
-    method, one = maml(kind), episodes_of(kind, num_tasks=1)
+    method, single = maml(kind), episodes_of(kind, num_tasks=1)
     copies = Episodes(
-        one.tasks.repeat(4, 0),
-        tuple(leaf.repeat_interleave(4, 0) for leaf in one.support),
-        tuple(leaf.repeat_interleave(4, 0) for leaf in one.query),
+        single.tasks.repeat(4, 0),
+        tuple(leaf.repeat_interleave(4, 0) for leaf in single.support),
+        tuple(leaf.repeat_interleave(4, 0) for leaf in single.query),
     )
     meta = meta_of(method)
-    alone, seen = meta_gradient(method, meta, one)
-    many, all_seen = meta_gradient(method, meta, copies)
-    torch.testing.assert_close(many / 4, alone)
-    torch.testing.assert_close(all_seen / 4, seen)
+    gradient, values = meta_gradient(method, meta, single)
+    total_gradient, total_values = meta_gradient(method, meta, copies)
+    torch.testing.assert_close(total_gradient / 4, gradient)
+    torch.testing.assert_close(total_values / 4, values)
 
 
 def test_adapting_the_head_alone_leaves_the_rest_as_it_is() -> None:
     method, episodes = maml("classification", adapt="head"), episodes_of("classification")
     meta = meta_of(method)
     after = adapted(method, meta, episodes.support, 1)
-    moved = {name for name in meta if not (after[name] == meta[name]).all()}
-    assert moved == set(head(meta))
+    adapted_names = {name for name in meta if not (after[name] == meta[name]).all()}
+    assert adapted_names == set(head(meta))
 
 
 def test_learned_step_sizes_begin_at_the_one_of_the_config_and_the_last_is_repeated() -> None:
@@ -462,20 +468,20 @@ def test_an_evaluation_on_more_tasks_keeps_the_scores_of_the_first() -> None:
         method = load_method(load_config("sinusoid", ["evaluation.steps=1"]))
         return method.curve("test", number, method.initial_state().params, (0.001,))
 
-    few, more = curve(7), curve(60)
-    np.testing.assert_array_equal(few.tasks, more.tasks[:7])
-    np.testing.assert_array_equal(few.scores, more.scores[:7])
+    short, long = curve(7), curve(60)
+    np.testing.assert_array_equal(short.tasks, long.tasks[:7])
+    np.testing.assert_array_equal(short.scores, long.scores[:7])
 
 
 def test_the_nearest_neighbour_is_the_most_similar_of_each_class() -> None:
-    class Given:
+    class Identity:
         def features(self, params, inputs):
             return inputs
 
     support = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]])
     labels = torch.tensor([[0, 1, 0]])
     queries = torch.tensor([[[3.0, 0.1], [-5.0, 0.0], [0.1, 1.0]]])
-    similarity = nearest_neighbour(Given(), {}, (support, labels), queries)
+    similarity = nearest_neighbour(Identity(), {}, (support, labels), queries)
     assert similarity.argmax(-1).tolist() == [[0, 0, 1]]
     assert similarity[0, 1].tolist() == pytest.approx([1.0, 0.0])
 
@@ -546,7 +552,7 @@ def test_a_baseline_learns_no_step_sizes_and_is_fine_tuned_all_the_same(kind, le
 
 
 def test_mixed_examples_have_the_labels_of_all_classes() -> None:
-    episodes = ImageTasks(pictures(), "train", 3, rotated=True).sample(
+    episodes = ImageTasks(make_images(), "train", 3, rotated=True).sample(
         np.random.default_rng(0), 5, 1, 2
     )
     inputs, labels = merge_tasks(episodes).query
@@ -566,14 +572,16 @@ def test_a_broken_down_training_says_which_settings_to_lower() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], ["--set=inner.learned_step_sizes=lslr"]])
+@pytest.mark.parametrize("options", [[], ["--set=inner.learned_step_sizes=lslr"]])
 def test_a_resumed_run_ends_with_the_very_weights_of_one_that_went_through(
-    tmp_path: Path, more
+    tmp_path: Path, options
 ) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    assert main(["train", "sinusoid", *TINY, *more, "--out", str(whole)]) == 0
+    assert main(["train", "sinusoid", *TINY, *options, "--out", str(whole)]) == 0
     assert (
-        main(["train", "sinusoid", *TINY, *more, "--set=outer.iterations=4", "--out", str(halves)])
+        main(
+            ["train", "sinusoid", *TINY, *options, "--set=outer.iterations=4", "--out", str(halves)]
+        )
         == 0
     )
     assert main(["train", "--resume", str(halves), "--set=outer.iterations=6"]) == 0
@@ -653,7 +661,7 @@ def image_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     runs = {kind: str(folder / kind) for kind in ("maml", "pretrained", "nearest_neighbour")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("METARL_DATA", str(folder))
-        patch.setattr(IMAGES_READ, lambda *_: pictures())
+        patch.setattr(IMAGES_READ, lambda *_: make_images())
         for kind, out in runs.items():
             start = ["train"] if kind == "maml" else ["baseline", "--kind", kind]
             assert main([*start, "omniglot_5way_1shot", *tiny, "--out", out]) == 0
@@ -668,7 +676,7 @@ def images_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Im
         monkeypatch.setattr(IMAGES_READ, lambda *_: images)
 
     monkeypatch.setenv("METARL_DATA", str(tmp_path))
-    read(pictures())
+    read(make_images())
     return read
 
 
@@ -721,11 +729,11 @@ def test_what_was_evaluated_transductively_is_not_compared_with_what_was_not(
 def test_a_run_refuses_other_data_than_it_was_trained_on(
     image_runs, images_read, complaint
 ) -> None:
-    other = pictures()
+    other = make_images()
     other.splits["train"][0] = 23
     images_read(other)
-    said = complaint("evaluate", image_runs["maml"])
-    assert "was trained on other data: its split_sha256" in said
+    message = complaint("evaluate", image_runs["maml"])
+    assert "was trained on other data: its split_sha256" in message
     assert "other data" in complaint("train", "--resume", image_runs["maml"])
 
 
@@ -760,10 +768,10 @@ def test_mistakes_in_a_config_are_answered_in_sentences(values, sentence) -> Non
 def test_missing_data_are_asked_for_before_any_work(tmp_path, monkeypatch, complaint) -> None:
     monkeypatch.delenv("METARL_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
-    said = complaint("train", "omniglot_5way_1shot", "--out", "run")
-    assert "omniglot not found; set its folder with --data FOLDER" in said
-    said = complaint("train", "omniglot_5way_1shot", "--data", str(tmp_path), "--out", "run")
-    assert "github.com/brendenlake/omniglot" in said
+    message = complaint("train", "omniglot_5way_1shot", "--out", "run")
+    assert "omniglot not found; set its folder with --data FOLDER" in message
+    message = complaint("train", "omniglot_5way_1shot", "--data", str(tmp_path), "--out", "run")
+    assert "github.com/brendenlake/omniglot" in message
     assert not Path("run").exists()
 
 
@@ -798,8 +806,8 @@ def waves(tmp_path: Path) -> Callable[..., str]:
 
     def run(name: str, *settings: str) -> str:
         out = str(tmp_path / name)
-        changed = [f"--set={setting}" for setting in settings]
-        assert main(["train", "sinusoid", *TINY, *changed, "--out", out]) == 0
+        options = [f"--set={setting}" for setting in settings]
+        assert main(["train", "sinusoid", *TINY, *options, "--out", out]) == 0
         return out
 
     return run
@@ -818,9 +826,9 @@ def test_evaluations_with_other_shots_are_not_compared(waves, complaint) -> None
 @pytest.mark.slow
 def test_seeds_that_were_evaluated_otherwise_are_not_summed_up(waves, capsys) -> None:
     runs = [
-        waves("one", "evaluation.tasks=3"),
-        waves("two", "seed=2", "evaluation.tasks=4"),
-        waves("three", "seed=3", "evaluation.tasks=3", "evaluation.seed=8"),
+        waves("first", "evaluation.tasks=3"),
+        waves("second", "seed=2", "evaluation.tasks=4"),
+        waves("third", "seed=3", "evaluation.tasks=3", "evaluation.seed=8"),
     ]
     capsys.readouterr()
     assert main(["evaluate", *runs[:2]]) == 0
@@ -849,37 +857,37 @@ def test_what_is_drawn_is_the_first_task_of_the_evaluation_with_its_settings(wav
     run = Run.open(Path(out))
     evaluated = load_or_evaluate(run)
     curve, method = evaluated.curve, evaluated.method
-    drawn = predict_wave(run, steps=[4])
-    assert len(drawn.points) == 7
-    assert drawn.description == method.problem.describe(curve.tasks[0])
+    prediction = predict_wave(run, steps=[4])
+    assert len(prediction.points) == 7
+    assert prediction.description == method.problem.describe(curve.tasks[0])
 
 
 @pytest.mark.usefixtures("images_read")
 def test_the_sheet_is_the_first_episode_of_the_evaluation(tmp_path: Path) -> None:
     tiny = ["data.ways=3", "network.filters=4", "inner.queries=4", "outer.iterations=2"]
-    changed = [f"--set={setting}" for setting in [*tiny, "evaluation.tasks=6"]]
+    options = [f"--set={setting}" for setting in [*tiny, "evaluation.tasks=6"]]
     out = tmp_path / "run"
-    assert main(["train", "omniglot_5way_1shot", *changed, "--out", str(out)]) == 0
+    assert main(["train", "omniglot_5way_1shot", *options, "--out", str(out)]) == 0
     curve = load_or_evaluate(Run.open(out)).curve
     sheet = predict_episode(Run.open(out))
     assert 100 * (sheet.predictions == sheet.labels).mean() == pytest.approx(curve.scores[0, -1])
 
 
 def test_an_evaluation_of_other_classes_is_refused_where_there_are_none(waves, complaint) -> None:
-    said = complaint("evaluate", waves("run"), "--set=evaluation.ways=3")
-    assert "evaluation.ways=3: sinusoid has no classes" in said
+    message = complaint("evaluate", waves("run"), "--set=evaluation.ways=3")
+    assert "evaluation.ways=3: sinusoid has no classes" in message
 
 
 @pytest.mark.parametrize("method", ["maml", "pretrained"])
 def test_an_annealed_run_cannot_be_made_longer(waves, complaint, method) -> None:
     run = waves("run", "outer.anneal=true", f"method={method}")
-    said = complaint("train", "--resume", run, "--set", "outer.iterations=8")
-    assert "outer.iterations: 6 → 8" in said
+    message = complaint("train", "--resume", run, "--set", "outer.iterations=8")
+    assert "outer.iterations: 6 → 8" in message
 
 
 @pytest.mark.parametrize("method", ["pretrained", "random", "maml", "nearest_neighbour"])
 def test_too_few_validation_classes_are_found_before_training_where_they_are_needed(method) -> None:
-    config = on_pictures({**IMAGES, "method": method, "data": {"name": "omniglot", "ways": 5}})
+    config = with_images({**IMAGES, "method": method, "data": {"name": "omniglot", "ways": 5}})
     problem = SupervisedProblem(config)
     if method in ("maml", "nearest_neighbour"):
         problem.check()
@@ -890,22 +898,22 @@ def test_too_few_validation_classes_are_found_before_training_where_they_are_nee
 
 
 def test_a_diverging_evaluation_says_how_far_it_may_go(tmp_path: Path, capsys) -> None:
-    changed = ["--set=inner.step_size=1e5", "--set=outer.learning_rate=1e-9"]
+    options = ["--set=inner.step_size=1e5", "--set=outer.learning_rate=1e-9"]
     out = str(tmp_path / "run")
-    more = ["--set=evaluation.steps=30", "--set=outer.iterations=1"]
-    assert main(["train", "sinusoid", *TINY, *changed, *more, "--out", out]) == 1
-    said = " ".join(capsys.readouterr().err.split())
-    step = int(re.search(r"evaluate with evaluation\.steps=(\d+)", said)[1])
+    options += ["--set=evaluation.steps=30", "--set=outer.iterations=1"]
+    assert main(["train", "sinusoid", *TINY, *options, "--out", out]) == 1
+    message = " ".join(capsys.readouterr().err.split())
+    step = int(re.search(r"evaluate with evaluation\.steps=(\d+)", message)[1])
     assert main(["evaluate", out, "--set", f"evaluation.steps={step}"]) == 0
 
 
 def test_the_state_is_known_after_every_iteration_and_metrics_when_they_are_due() -> None:
     config = validate_config({**SINE, "report_every": 3, "outer": {"iterations": 7}})
     method = load_method(config)
-    seen = list(train(method, method.initial_state()))
-    assert [state.iteration for state, _ in seen] == list(range(1, 8))
-    assert [state.iteration for state, metrics in seen if metrics] == [3, 6, 7]
-    assert sum(metrics.get("examples", 0) for _, metrics in seen) == seen[-1][0].samples
+    history = list(train(method, method.initial_state()))
+    assert [state.iteration for state, _ in history] == list(range(1, 8))
+    assert [state.iteration for state, metrics in history if metrics] == [3, 6, 7]
+    assert sum(metrics.get("examples", 0) for _, metrics in history) == history[-1][0].samples
 
 
 def test_what_a_resumed_run_goes_on_with_is_written_at_once(waves, monkeypatch, capsys) -> None:
