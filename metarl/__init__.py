@@ -22,6 +22,11 @@ Train a policy and compare it with another one:
     run = metarl.train(config, "runs/points")            # a directory: weights, metrics, evaluation
     metarl.compare(run, "runs/points-pretrained").to_frame()
 
+Train several seeds, or combinations of settings, in parallel:
+
+    runs = metarl.train_seeds(config, 5, "runs/seeds")
+    metarl.sweep(config, {"inner.step_size": [0.1, 0.5]}, "runs/sweep", seeds=3).to_frame()
+
 For few-shot regression and classification, `load_network` returns a network with the methods
 `adapt(inputs, targets)` and `predict(inputs)`. `metarl.adapt` is the inner loop as a function of
 parameters, in plain PyTorch. A custom task distribution is a class; `check_family` tests whether it
@@ -38,7 +43,10 @@ if TYPE_CHECKING:
     from metarl.api import evaluate as evaluate
     from metarl.api import load as load
     from metarl.api import load_network as load_network
+    from metarl.api import search as search
+    from metarl.api import sweep as sweep
     from metarl.api import train as train
+    from metarl.api import train_seeds as train_seeds
     from metarl.envs.checker import check_family as check_family
     from metarl.envs.family import TaskFamily as TaskFamily
     from metarl.envs.wrappers import vectorise as vectorise
@@ -57,6 +65,9 @@ _MODULES = {
     "load": "metarl.api",
     "load_network": "metarl.api",
     "train": "metarl.api",
+    "train_seeds": "metarl.api",
+    "sweep": "metarl.api",
+    "search": "metarl.api",
     "evaluate": "metarl.api",
     "compare": "metarl.api",
     "adapt": "metarl.inner_loop",

@@ -1,19 +1,26 @@
 """The functions of `import metarl`: the commands of the command line, for Python."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from metarl.config.sections import Section
+from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
-from metarl.experiment import AnyConfig, load_config, validate_config
+from metarl.launch import several
 from metarl.launch import train as training
-from metarl.launch.train import Report
+from metarl.launch.search import as_range
+from metarl.launch.search import search as launch_search
+from metarl.launch.several import LaunchOptions, Trained
+from metarl.launch.train import ConfigLike, Report
 from metarl.models.network import AdaptiveNetwork
 from metarl.models.policy import AdaptivePolicy
 from metarl.report import evaluations, groups
 from metarl.report.comparison import Comparison
+from metarl.report.sweep_table import SweepTable
 from metarl.runs.run import Run
 
 RunLike = str | Path | Run
@@ -67,7 +74,7 @@ def load_network(
 
 
 def train(
-    config: str | Path | Mapping[str, Any] | AnyConfig,
+    config: ConfigLike,
     out: str | Path,
     *,
     resume: bool = False,
@@ -94,11 +101,127 @@ def train(
         UserError: before training starts, if the config is invalid or `out` cannot be written.
         FloatingPointError: if training diverges.
     """
-    if isinstance(config, Mapping):
-        config = validate_config(config)
-    elif isinstance(config, str | Path):
-        config = load_config(str(config))
     return training.train(config, Path(out), resume, report)
+
+
+def train_seeds(
+    config: ConfigLike,
+    seeds: int | Sequence[int],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    progress: bool = False,
+    trust_code: bool = False,
+) -> list[Run]:
+    """Train an experiment with several seeds in parallel, one process per seed.
+
+    Args:
+        config: as for `train`.
+        seeds: their number, for the seeds 1, 2, ..., or a list.
+        out: the directory of the runs, which are `out/seed-1` and so on.
+        resume: whether to continue runs that are there already.
+        progress: whether to print the progress.
+        trust_code: as for `load`, of runs that are there already.
+
+    Returns:
+        The runs, in the order of the seeds.
+
+    Raises:
+        UserError: before training starts, if the config is invalid or `out` cannot be written; in
+            the end, if a run failed. The others are complete then, and `resume=True` continues.
+    """
+    options = _launch_options(resume, progress, trust_code)
+    return _complete(several.train_seeds(config, _as_seeds(seeds), Path(out), options))
+
+
+def sweep(
+    config: ConfigLike,
+    grid: Mapping[str, Any],
+    out: str | Path,
+    *,
+    seeds: int | Sequence[int] = 1,
+    resume: bool = False,
+    progress: bool = False,
+    trust_code: bool = False,
+) -> SweepTable:
+    """Train every combination of the values of settings in parallel, and rank them.
+
+    Args:
+        config: as for `train`.
+        grid: a list of values by name of the setting, such as
+            `{"inner.step_size": [0.05, 0.1], "outer.iterations": 100}`. A setting with a single
+            value is the same for all runs.
+        out: the directory of the runs.
+        seeds: of each combination, as for `train_seeds`.
+        resume: as for `train_seeds`.
+        progress: as for `train_seeds`.
+        trust_code: as for `train_seeds`.
+
+    Returns:
+        The table of the combinations, the best first. `to_frame()` has a row for each combination
+        and step; `groups` are the combinations with their runs.
+
+    Raises:
+        UserError: as for `train_seeds`.
+    """
+    options = _launch_options(resume, progress, trust_code)
+    trained = several.sweep(config, grid, Path(out), _as_seeds(seeds), options)
+    return SweepTable.of(groups.compare(_complete(trained)))
+
+
+def search(
+    config: ConfigLike,
+    ranges: Mapping[str, tuple[float, float]],
+    out: str | Path,
+    *,
+    trials: int,
+    seeds: int | Sequence[int] = 1,
+    resume: bool = False,
+    progress: bool = False,
+    trust_code: bool = False,
+) -> SweepTable:
+    """Search for good values of settings in ranges, with optuna (the extra `search`).
+
+    Args:
+        config: as for `train`.
+        ranges: the lower and the upper end by name of the setting, such as
+            `{"inner.step_size": (0.01, 0.5)}`; two integers are a range of integers.
+        out: the directory of the runs.
+        trials: the number of combinations, including those that are there already.
+        seeds: as for `sweep`.
+        resume: as for `sweep`.
+        progress: as for `sweep`.
+        trust_code: as for `sweep`.
+
+    Returns:
+        The table of the combinations, as for `sweep`.
+
+    Raises:
+        UserError: as for `sweep`, or if optuna is not installed.
+    """
+    limits = {name: as_range(name, low, high) for name, (low, high) in ranges.items()}
+    options = _launch_options(resume, progress, trust_code)
+    trained = launch_search(config, limits, Path(out), trials, _as_seeds(seeds), options=options)
+    return SweepTable.of(groups.compare(_complete(trained)))
+
+
+def _launch_options(resume: bool, progress: bool, trust_code: bool) -> LaunchOptions:
+    console = Console() if progress else None
+    return LaunchOptions(resume=resume, trust_code=trust_code, console=console)
+
+
+def _as_seeds(seeds: int | Sequence[int]) -> list[int]:
+    return list(range(1, seeds + 1)) if isinstance(seeds, int) else list(seeds)
+
+
+def _complete(trained: Trained) -> list[Run]:
+    """The runs, if all are complete."""
+    if trained.interrupted:
+        raise KeyboardInterrupt
+    if trained.failures:
+        problems = "; ".join(f"{name}: {text}" for name, text in trained.failures.items())
+        raise UserError(f"some runs failed ({problems}); fix the cause, and use resume=True")
+    return list(trained.runs)
 
 
 def evaluate(run: RunLike, *, trust_code: bool = False, **settings: Any) -> AdaptationCurve:

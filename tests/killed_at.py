@@ -1,9 +1,9 @@
-"""Run `metarl ARGUMENTS...` and die, as by `kill -9`, at the NUMBERth file operation in a run.
+"""Run `metarl ARGUMENTS...`, killed as by `kill -9` at the NUMBERth file operation.
 
     python tests/killed_at.py NUMBER ARGUMENTS...
 
-Exits as metarl does where there are not so many. It is how tests and `make soak` stop a process
-between any two steps of what it writes, without waiting for chance.
+With fewer file operations it exits as metarl does. Tests and `make soak` use it to stop a process
+between any two operations of what it writes.
 """
 
 import os
@@ -13,29 +13,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from metarl import files
 from metarl.cli import main
 
 
-def dying_at(number: int) -> None:
-    """Count what changes the file system, and be killed before the one of this number."""
-    seen = 0
+def kill_at(number: int) -> None:
+    """Count operations that change the file system; kill the process before this one."""
+    count = 0
 
     def counted(operation: Callable[..., Any]) -> Callable[..., Any]:
-        def count(*arguments: Any, **keywords: Any) -> Any:
-            nonlocal seen
-            seen += 1
-            if seen == number:
+        def run(*arguments: Any, **keywords: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == number:
                 os.kill(os.getpid(), signal.SIGKILL)
             return operation(*arguments, **keywords)
 
-        return count
+        return run
 
     for name in ("replace", "unlink", "mkdir"):
         setattr(Path, name, counted(getattr(Path, name)))
-    files.os.fsync = counted(os.fsync)
+    os.fsync = counted(os.fsync)
 
 
 if __name__ == "__main__":
-    dying_at(int(sys.argv[1]))
+    kill_at(int(sys.argv[1]))
     sys.exit(main(sys.argv[2:]))

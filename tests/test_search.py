@@ -77,7 +77,7 @@ def test_ranges_tell_whole_numbers_and_magnitudes_from_others() -> None:
     ("setting", "sentence"),
     [
         ("inner.step_size=0.1,0.2", "needs a range"),
-        ("inner.step_size=0.5..0.1", "the lower end comes first"),
+        ("inner.step_size=0.5..0.1", "the lower end of a range comes first"),
         ("inner.step_size=low..high", "has the form 0.01..0.5"),
         ("seed=1..9", "use --seeds"),
     ],

@@ -13,12 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 from safetensors.torch import load_file
 
+import metarl
 from metarl.cli import main
 from metarl.errors import UserError
-from metarl.launch import scheduler
+from metarl.launch import scheduler, several
 from metarl.launch.grid import parse_grid, variants
 from metarl.launch.scheduler import Job, run_jobs
 from metarl.launch.several import find_runs
@@ -240,6 +242,26 @@ def test_seeds_end_as_if_each_was_trained_alone_and_more_may_follow(tmp_path: Pa
     assert (out / "seed-2" / "evaluation.json").exists()
     assert (out / "seed-1" / "state.json").stat().st_mtime_ns == before
     assert [path.name for path in find_runs(out)] == ["seed-1", "seed-2", "seed-3"]
+
+
+@pytest.mark.slow
+def test_seeds_and_sweeps_are_python_functions_too(tmp_path: Path) -> None:
+    config = yaml.safe_load(CONFIG)
+    runs = metarl.train_seeds(config, 2, tmp_path / "seeds")
+    assert [run.config.seed for run in runs] == [1, 2]
+    assert [run.path.name for run in runs] == ["seed-1", "seed-2"]
+    table = metarl.sweep(config, {"inner.step_size": [0.01, 1e-5]}, tmp_path / "sweep", seeds=[3])
+    assert table.names == ["inner.step_size"]
+    errors = [group.summary.estimate[-1] for group in table.groups]
+    assert errors == sorted(errors)
+    assert len(table.to_frame()) == 4
+    assert config == yaml.safe_load(CONFIG)  # not changed
+
+
+def test_a_run_that_fails_is_an_error_in_python(job, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(several, "_job", lambda out, run, options: job(run.path.name + "x", "fail"))
+    with pytest.raises(UserError, match="seed-1x: the disk is full; fix that"):
+        metarl.train_seeds(yaml.safe_load(CONFIG), [1], tmp_path / "seeds")
 
 
 @pytest.mark.slow

@@ -58,6 +58,18 @@ def require_optuna() -> None:
         )
 
 
+def as_range(name: str, low: float, high: float) -> Range:
+    """A range of a setting, of integers if both ends are integers.
+
+    Raises:
+        UserError: if the setting cannot be varied, or the range is empty.
+    """
+    if not low < high:
+        raise UserError(f"{name}: the lower end of a range comes first, as in 0.01..0.5")
+    check_variable(name)
+    return Range(low, high, isinstance(low, int) and isinstance(high, int))
+
+
 def parse_ranges(settings: Sequence[str]) -> tuple[list[str], dict[str, Range]]:
     """Separate settings with a range, `inner.step_size=0.01..0.5`, from those with a value.
 
@@ -74,15 +86,12 @@ def parse_ranges(settings: Sequence[str]) -> tuple[list[str], dict[str, Range]]:
         if len(ends) == 1:
             fixed.append(setting)
             continue
+        is_integer = all(re.fullmatch(r"-?\d+", end) for end in ends)
         try:
-            low, high = map(float, ends)
+            low, high = map(int if is_integer else float, ends)
         except ValueError as error:
             raise UserError(f"--set {setting!r}: a range has the form 0.01..0.5") from error
-        if not low < high:
-            raise UserError(f"--set {setting!r}: the lower end comes first, as in 0.01..0.5")
-        check_variable(name)
-        is_integer = all(re.fullmatch(r"-?\d+", end) for end in ends)
-        ranges[name] = Range(low, high, is_integer)
+        ranges[name] = as_range(name, low, high)
     if not ranges:
         raise UserError("--search needs a range, such as --set inner.step_size=0.01..0.5")
     return fixed, ranges
