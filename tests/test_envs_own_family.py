@@ -23,7 +23,7 @@ from metarl.envs import (
     register_family,
     vectorise,
 )
-from metarl.envs.family import checked_tasks
+from metarl.envs.family import checked_tasks, releases_gil
 from metarl.errors import UserError
 from metarl.rl.policies import policy_for
 
@@ -379,3 +379,12 @@ def test_a_process_that_was_killed_between_two_episodes_is_reported() -> None:
     with pytest.raises(UserError, match=r"\{1: -9\}"):
         envs.reset(seed=0, options={"task": np.zeros((2, 1))})
     envs.close()
+
+
+def test_a_family_that_releases_the_gil_says_so_by_its_new_or_its_old_property(
+    in_users_folder: Path,
+) -> None:
+    assert not releases_gil(modified_family())
+    assert releases_gil(modified_family(releases_gil=True))
+    with pytest.warns(DeprecationWarning, match="rename it to releases_gil"):
+        assert releases_gil(modified_family(divides=True))

@@ -15,7 +15,7 @@ import metarl.envs
 from metarl.envs.ant import Ant
 from metarl.envs.half_cheetah import HalfCheetah
 from metarl.envs.planar import PlanarChain
-from metarl.envs.robot import MAX_VELOCITY
+from metarl.envs.robot import MAX_VELOCITY, is_stable
 
 GYMNASIUM_ASSETS = Path(gym.__file__).parent / "envs" / "mujoco" / "assets"
 
@@ -295,3 +295,67 @@ def test_the_floor_is_rendered_however_far_a_robot_ran() -> None:
     assert below.min() < 30
     assert below.max() > 180
     env.close()
+
+
+@pytest.mark.parametrize("robot", [HalfCheetah("paper"), Ant("paper")], ids=["cheetah", "ant"])
+def test_the_papers_initial_noise_is_normal_and_drawn_from_the_generator(robot) -> None:
+    model, rng, same = robot.model(), np.random.default_rng(0), np.random.default_rng(0)
+    starts = [robot.start(model, rng) for _ in range(2000)]
+    rest = robot.initial_qpos(model)
+    for qpos, qvel in starts[:3]:  # positions first, then velocities
+        np.testing.assert_array_equal(qpos, rest + 0.01 * same.standard_normal(model.nq))
+        np.testing.assert_array_equal(qvel, 0.1 * same.standard_normal(model.nv))
+    positions, velocities = (np.array(values) for values in zip(*starts, strict=True))
+    np.testing.assert_allclose(positions.mean(axis=0), rest, atol=0.001)
+    np.testing.assert_allclose(positions.std(axis=0), 0.01, rtol=0.08)
+    np.testing.assert_allclose(velocities.mean(axis=0), 0.0, atol=0.01)
+    np.testing.assert_allclose(velocities.std(axis=0), 0.1, rtol=0.08)
+    assert (np.abs(positions - rest) > 0.02).any()  # no uniform noise of this deviation
+
+
+@pytest.mark.parametrize("family", ["half-cheetah-direction", "ant-direction"])
+def test_an_environment_starts_where_its_generator_says(family: str) -> None:
+    env = metarl.envs.load_family(family).make()
+    env.reset(seed=7, options={"task": np.array([1.0])})
+    world, rng = env.unwrapped.world, np.random.default_rng(7)
+    qpos, qvel = world.robot.start(world.batch.model, rng)
+    np.testing.assert_array_equal(world.batch.bind("qpos")[0], qpos)
+    np.testing.assert_array_equal(world.batch.bind("qvel")[0], qvel)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(("speed", "stable"), [(999.0, True), (1000.0, False), (1001.0, False)])
+@pytest.mark.parametrize("others", ["at rest", "unstable"])
+def test_a_simulation_is_unstable_from_a_velocity_of_1000_in_either_direction(
+    sign: float, speed: float, stable: bool, others: str
+) -> None:
+    family = metarl.envs.half_cheetah_direction()
+    batch = family.world(3).batch
+    batch.bind("qvel")[1, 4] = sign * speed
+    if others == "unstable":  # then each simulation is tested by itself
+        batch.bind("qvel")[2] = np.nan
+    assert is_stable(batch).tolist() == [True, stable, others == "at rest"]
+
+
+def test_the_physics_has_as_many_threads_as_the_world_the_family_or_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("metarl.envs.mujoco_world.processors", lambda: 5)
+    for factory in (
+        metarl.envs.half_cheetah_velocity,
+        metarl.envs.half_cheetah_direction,
+        metarl.envs.ant_velocity,
+        metarl.envs.ant_direction,
+        metarl.envs.ant_goal,
+    ):
+        assert factory().world(8).batch.nthread == 5
+        assert factory().releases_gil
+        family = factory(num_threads=3)
+        assert family.num_threads == 3
+        assert not family.releases_gil
+        assert family.world(8).batch.nthread == 3
+        assert family.world(8, num_threads=2).batch.nthread == 2
+        assert family.make().unwrapped.world.batch.nthread == 1
+        assert metarl.envs.BatchedEnv(family, 8).world.batch.nthread == 3
+    with pytest.raises(ValueError, match="num_threads must not be negative"):
+        metarl.envs.ant_goal(num_threads=-1)
