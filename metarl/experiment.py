@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from metarl.config.files import read_values, shipped_configs
+from metarl.config.files import find_config, read_values
 from metarl.config.files import trained_runs as trained_runs
 from metarl.config.safe_yaml import parse_yaml
 from metarl.config.sections import RENAMED, Source, current_name
-from metarl.errors import UserError, did_you_mean
+from metarl.errors import UserError
 from metarl.rl.config import OUTER, Config, PolicyConfig
 from metarl.supervised.config import NETWORK, TASKS, SupervisedConfig
 
@@ -42,17 +42,65 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
     Raises:
         UserError: if the file cannot be read; else with one line for each invalid setting.
     """
-    path, configs = Path(source), shipped_configs()
-    if not path.is_file() and source in configs:
-        path = configs[source]
-    if not path.exists():
-        raise UserError(
-            f"there is no config file {source!r}{did_you_mean(source, configs)}; give a path, or "
-            f"one of the names {', '.join(configs)}"
-        )
-    values = read_values(path)
+    path = find_config(source)
+    values = extend(path, read_values(path))
     set_values(values, overrides)
     return validate_config(values, describe_source(path, overrides))
+
+
+def extend(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Add the settings of the config that `values` extends: `extends: NAME`.
+
+    Args:
+        path: the file of `values`.
+        values: its plain values. NAME is the name of a config of this package, or a path relative
+            to the file. That config must not extend another one.
+
+    Raises:
+        UserError: if there is no such config, or it extends another one.
+    """
+    if "extends" not in values:
+        return values
+    name = values["extends"]
+    if not isinstance(name, str):
+        raise UserError(f"{path}: extends: must be the name or the path of a config, not {name!r}")
+    relative = path.parent / name
+    try:
+        base = read_values(relative if relative.is_file() else find_config(name))
+    except UserError as error:
+        raise UserError(f"{path}: extends: {error}") from error
+    if "extends" in base:
+        raise UserError(
+            f"{path}: extends: {name} extends {base['extends']!r} itself, and only one level is "
+            "supported; extend that one"
+        )
+    return _merge(base, {key: value for key, value in values.items() if key != "extends"})
+
+
+def _merge(base: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings of `base`, overridden by `values`, section by section.
+
+    A section whose kind changes keeps only the settings of `base` that the new kind has.
+    """
+    merged = dict(base)
+    for key, value in values.items():
+        section, name = merged.get(key), f"{prefix}{key}"
+        if not (isinstance(section, dict) and isinstance(value, dict)) or name == "method":
+            merged[key] = value
+            continue
+        for tag, settings_of in KINDS.items():
+            tag_section, _, tag_name = tag.rpartition(".")
+            if tag_section == name and value.get(tag_name, section.get(tag_name)) != section.get(
+                tag_name
+            ):
+                with suppress(UserError):  # an unknown kind is an error in the validation
+                    known = settings_of(str(value[tag_name]))
+                    section = {k: v for k, v in section.items() if k in known}
+        # a setting by its old name replaces the one by its present name
+        renamed = {current_name(setting, section) for setting in value}
+        section = {k: v for k, v in section.items() if k not in renamed - value.keys()}
+        merged[key] = _merge(section, value, f"{name}.")
+    return merged
 
 
 def describe_source(path: Path, overrides: Sequence[str]) -> str:

@@ -679,7 +679,7 @@ def seeds(folder: Path, count: int, chance: random.Random) -> Part:
     part = Part()
     skipped = []
     for name in list(shipped_configs())[: max(1, count)]:
-        values = yaml.safe_load(shipped_configs()[name].read_text())
+        values = load_config(name).model_dump(mode="json")
         if values.get("data", {}).get("name") == "omniglot" and not omniglot:
             skipped.append(name)
             continue

@@ -31,6 +31,45 @@ def test_every_shipped_config_is_valid_and_survives_a_round_trip(name: str, tmp_
     assert load_config(str(tmp_path / "copy.yaml")) == config
 
 
+def test_a_config_extends_another_one_by_name_or_by_relative_path(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "extends: half_cheetah_direction\n"
+        "family: {settings: {horizon: 50}}\n"
+        "inner: {trajectories: 7}\n"
+        "outer: {algorithm: adam, learning_rate: 1e-2}\n"
+    )
+    with pytest.warns(DeprecationWarning, match="use episodes_per_task"):
+        config = load_config(str(tmp_path / "mine.yaml"), ["seed=3"])
+    base = load_config("half_cheetah_direction")
+    assert config.family.settings == {"dynamics": "paper", "horizon": 50}
+    assert config.inner == base.inner.model_copy(update={"episodes_per_task": 7})
+    assert (config.outer.algorithm, config.outer.learning_rate) == ("adam", 0.01)
+    assert config.outer.meta_batch == base.outer.meta_batch  # both outer steps have it
+    assert config.policy == base.policy
+    assert config.seed == 3
+
+    (tmp_path / "base.yaml").write_text("family: {name: ant-goal}\nmethod: {name: maml}\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.yaml").write_text("extends: ../base.yaml\nmethod: cavia\n")
+    config = load_config(str(tmp_path / "folder" / "mine.yaml"))
+    assert (config.family.name, config.method.name) == ("ant-goal", "cavia")
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("quikstart", r"there is no config file 'quikstart' \(did you mean 'quickstart'"),
+        ("mine.yaml", "mine.yaml extends 'mine.yaml' itself, and only one level is supported"),
+        ("ant_goal", "ant_goal extends 'half_cheetah_direction' itself, and only one level"),
+        ("[1]", r"extends: must be the name or the path of a config, not \[1\]"),
+    ],
+)
+def test_a_config_that_cannot_be_extended_is_an_error(tmp_path: Path, base, message) -> None:
+    (tmp_path / "mine.yaml").write_text(f"extends: {base}\n")
+    with pytest.raises(UserError, match=message):
+        load_config(str(tmp_path / "mine.yaml"))
+
+
 def test_there_is_a_config_for_each_experiment_of_the_paper() -> None:
     expected = {"quickstart", "point_navigation", "half_cheetah_velocity", "half_cheetah_direction"}
     assert {*expected, "ant_velocity", "ant_direction", "ant_goal"} <= shipped_configs().keys()

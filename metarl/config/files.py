@@ -17,9 +17,33 @@ TRUST_VARIABLE = "METARL_TRUST_CODE"  # environment variable: import the custom 
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The configs of this package, by name."""
+    """The configs of this package, by name.
+
+    `FAMILY/maml.yaml` is named FAMILY, and `FAMILY/VARIANT.yaml` is named FAMILY_VARIANT.
+    """
     folder = Path(str(resources.files("metarl.configs")))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    configs = {path.stem: path for path in folder.glob("*.yaml")}
+    for path in folder.glob("*/*.yaml"):
+        family = path.parent.name
+        configs[family if path.stem == "maml" else f"{family}_{path.stem}"] = path
+    return dict(sorted(configs.items()))
+
+
+def find_config(name: str) -> Path:
+    """The file of a config, by its path or by the name of a config of this package.
+
+    Raises:
+        UserError: if there is none.
+    """
+    path, configs = Path(name), shipped_configs()
+    if not path.is_file() and name in configs:
+        return configs[name]
+    if not path.exists():
+        raise UserError(
+            f"there is no config file {name!r}{did_you_mean(name, configs)}; give a path, or "
+            f"one of the names {', '.join(configs)}"
+        )
+    return path
 
 
 def trained_runs() -> dict[str, Path]:
