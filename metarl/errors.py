@@ -25,7 +25,7 @@ class ProcessLost(Exception):
     """
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the known word most similar to `word`, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the candidate most similar to `word`, or an empty string."""
+    close = difflib.get_close_matches(word, list(candidates), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

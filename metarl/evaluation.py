@@ -130,9 +130,10 @@ class AdaptationCurve:
         """
         scores, step_sizes = np.array(value["scores"]), tuple(value["step_sizes"])
         settings = value.get("settings", {})
-        each = settings.get("episodes_per_task", settings.get("trajectories"))
-        counted = [each * k for k in range(scores.shape[1])] if each else []
-        episodes = value.get("episodes") or counted
+        per_step = settings.get("episodes_per_task", settings.get("trajectories"))
+        episodes = value.get("episodes") or (
+            [per_step * k for k in range(scores.shape[1])] if per_step else []
+        )
         instances = tuple(value.get("instances", ()))
         return cls(np.array(value["tasks"]), scores, step_sizes, tuple(episodes), instances)
 

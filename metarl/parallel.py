@@ -44,8 +44,8 @@ def device_for(setting: Device) -> torch.device:
 
 def move(tree: Tree, device: torch.device) -> Tree:
     """Move all tensors of a pytree to a device."""
-    moved: Tree = pytree.tree_map_only(torch.Tensor, lambda leaf: leaf.to(device), tree)
-    return moved
+    result: Tree = pytree.tree_map_only(torch.Tensor, lambda leaf: leaf.to(device), tree)
+    return result
 
 
 @contextmanager

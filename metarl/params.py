@@ -38,12 +38,12 @@ def aligned(params: Mapping[str, Tensor]) -> Params:
 
 
 def split_prefix(params: Mapping[str, Tensor], prefix: str) -> tuple[Params, Params]:
-    """The parameters without a prefix in their names, and those with it, whose names lose it."""
-    others = {name: leaf for name, leaf in params.items() if not name.startswith(prefix)}
+    """Split into parameters whose names lack a prefix, and those that have it, with it removed."""
+    rest = {name: leaf for name, leaf in params.items() if not name.startswith(prefix)}
     prefixed = {
         name.removeprefix(prefix): leaf for name, leaf in params.items() if name.startswith(prefix)
     }
-    return others, prefixed
+    return rest, prefixed
 
 
 def repeat(params: Mapping[str, Tensor], num_tasks: int) -> Params:

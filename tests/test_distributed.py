@@ -35,7 +35,7 @@ def torchrun(processes: int, logs: Path, *arguments: str) -> list[str]:
 
 
 def train(processes: int, folder: Path, *command: str) -> Run:
-    """What so many processes train, or this one alone."""
+    """Train with torchrun, or in this process if there is only one."""
     command = (*command, "--out", str(folder / str(processes)))
     if processes == 1:
         assert main(command) == 0
@@ -47,41 +47,43 @@ def train(processes: int, folder: Path, *command: str) -> Run:
 
 @pytest.mark.slow
 def test_one_and_three_processes_end_with_the_same_policy(tmp_path: Path) -> None:
-    # of five tasks two have two each, the third has one
+    # the five tasks are sharded as 2, 2, 1 (in some order)
     command = ["train", "quickstart", *TINY, "--set=outer.iterations=3"]
-    one, three = (train(processes, tmp_path, *command) for processes in (1, 3))
-    expected, found = one.load(), three.load()
-    assert found.iteration == 3
-    assert found.samples == expected.samples
+    single, three = (train(processes, tmp_path, *command) for processes in (1, 3))
+    expected, state = single.load(), three.load()
+    assert state.iteration == 3
+    assert state.samples == expected.samples
     for name, leaf in expected.params.items():
         # up to the order of summation
-        torch.testing.assert_close(found.params[name], leaf, atol=1e-4, rtol=1e-3)
-    for mine, theirs in zip(three.metrics(), one.metrics(), strict=True):
-        assert mine["return/after_1_steps"] == pytest.approx(
-            theirs["return/after_1_steps"], abs=1e-3
+        torch.testing.assert_close(state.params[name], leaf, atol=1e-4, rtol=1e-3)
+    for metrics, expected_metrics in zip(three.metrics(), single.metrics(), strict=True):
+        assert metrics["return/after_1_steps"] == pytest.approx(
+            expected_metrics["return/after_1_steps"], abs=1e-3
         )
 
 
 @pytest.mark.slow
-def test_two_processes_credit_what_came_of_actions_as_one_does(tmp_path: Path) -> None:
+def test_two_processes_train_e_maml_like_a_single_one(tmp_path: Path) -> None:
     command = ["train", "quickstart", *TINY, "--set=outer.iterations=3", "--set=method=e_maml"]
-    one, two = (train(n, tmp_path, *command).load() for n in (1, 2))
-    for name, leaf in one.params.items():
+    single, two = (train(n, tmp_path, *command).load() for n in (1, 2))
+    for name, leaf in single.params.items():
         torch.testing.assert_close(two.params[name], leaf, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("config", "examples"), [("sinusoid", 20), ("sinusoid_reptile", 60)])
-def test_two_processes_learn_waves_as_one_does(tmp_path: Path, config: str, examples: int) -> None:
+def test_two_processes_train_sinusoids_like_a_single_one(
+    tmp_path: Path, config: str, examples: int
+) -> None:
     tiny = ["--set=outer.iterations=20", "--set=outer.meta_batch=5", "--set=evaluation.tasks=5"]
-    one, two = (train(n, tmp_path, "train", config, *tiny).load() for n in (1, 2))
-    assert one.samples == two.samples == 20 * 5 * examples
-    for name, leaf in one.params.items():
+    single, two = (train(n, tmp_path, "train", config, *tiny).load() for n in (1, 2))
+    assert single.samples == two.samples == 20 * 5 * examples
+    for name, leaf in single.params.items():
         torch.testing.assert_close(two.params[name], leaf, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow
-def test_more_processes_than_tasks_are_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_more_processes_than_tasks_are_refused(tmp_path: Path) -> None:
     command = [
         "train",
         "quickstart",
@@ -99,7 +101,7 @@ def test_more_processes_than_tasks_are_refused_in_a_sentence(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_replaced_and_training_goes_on(tmp_path: Path) -> None:
+def test_training_continues_after_a_process_died_and_was_restarted(tmp_path: Path) -> None:
     out = tmp_path / "run"
     logs = tmp_path / "logs"
     command = torchrun(2, logs, "train", "quickstart", *TINY, "--set=outer.iterations=40")
@@ -120,13 +122,13 @@ def test_a_process_that_dies_is_replaced_and_training_goes_on(tmp_path: Path) ->
     assert [line["iteration"] for line in run.metrics()] == list(range(1, 41))
 
 
-def test_the_shares_of_all_processes_are_the_whole(monkeypatch) -> None:
+def test_the_shards_of_all_processes_cover_the_tasks(monkeypatch) -> None:
     for world in (1, 2, 3, 4):
         monkeypatch.setattr("metarl.distributed.world_size", lambda world=world: world)
         tasks = []
         for rank in range(world):
             monkeypatch.setattr("metarl.distributed.rank", lambda rank=rank: rank)
-            mine = list(range(7))[shard(7)]
-            assert mine
-            tasks += mine
+            metrics = list(range(7))[shard(7)]
+            assert metrics
+            tasks += metrics
         assert tasks == list(range(7))

@@ -56,11 +56,11 @@ def test_with_credit_the_gradient_is_that_of_the_expected_return_after_adaptatio
         for arm in range(3):
             pre = pull(logits, torch.tensor([arm]), one, ARMS[arm : arm + 1])
             adapted = inner.adapt(arm_policy(logits), [pre])["bias0"]
-            every = pull(adapted, torch.arange(3), adapted.softmax(-1), ARMS)
+            all_arms = pull(adapted, torch.arange(3), adapted.softmax(-1), ARMS)
             outcome = (adapted.softmax(-1) @ ARMS)[None]
             stacked = [
                 Samples(*(leaf[None] for leaf in step[:5]), {"logits": step[5]["logits"][None]})
-                for step in (pre, every)
+                for step in (pre, all_arms)
             ]
             rollouts = Rollouts([], stacked, [])
             objective = ExploringObjective(inner, rollouts, outcome, credit)
@@ -73,8 +73,8 @@ def test_with_credit_the_gradient_is_that_of_the_expected_return_after_adaptatio
     assert (gradient(1e-9) - exact).norm() > 1e-2  # MAML's leaves out who gathered the data
 
 
-class OwnGaussian(GaussianPolicy):
-    """Which autograd differentiates."""
+class GaussianSubclass(GaussianPolicy):
+    """Differentiated by autograd, because a subclass may use another network."""
 
 
 def objective_of(policy, steps: int = 1):
@@ -83,7 +83,7 @@ def objective_of(policy, steps: int = 1):
         name: leaf.double() for name, leaf in inner.init(torch.Generator().manual_seed(0)).items()
     }
 
-    def drawn(params, seed: int) -> Samples:
+    def sampled(params, seed: int) -> Samples:
         rng = np.random.default_rng(seed)
         observations = torch.from_numpy(rng.normal(size=(3, 16, 2)))
         distribution = policy.distribution(params, observations)
@@ -96,18 +96,18 @@ def objective_of(policy, steps: int = 1):
     params = {name: leaf.expand(3, *leaf.shape) for name, leaf in theta.items()}
     pre = []
     for step in range(steps):
-        pre.append(drawn(params, step))
-        taken = replace(inner, settings=inner.settings.model_copy(update={"steps": step + 1}))
-        params = vmap(taken.adapt, in_dims=(None, 0))(theta, pre)
-    rollouts = Rollouts([], [*pre, drawn(params, 9)], [])
+        pre.append(sampled(params, step))
+        shorter = replace(inner, settings=inner.settings.model_copy(update={"steps": step + 1}))
+        params = vmap(shorter.adapt, in_dims=(None, 0))(theta, pre)
+    rollouts = Rollouts([], [*pre, sampled(params, 9)], [])
     outcome = torch.tensor([1.2, -0.4, -0.8], dtype=torch.float64)
     return theta, ExploringObjective(inner, rollouts, outcome, 0.6)
 
 
-POLICIES = [GaussianPolicy(2, 2, (5,), "tanh"), OwnGaussian(2, 2, (5,), "tanh")]
+POLICIES = [GaussianPolicy(2, 2, (5,), "tanh"), GaussianSubclass(2, 2, (5,), "tanh")]
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=["by hand", "by autograd"])
+@pytest.mark.parametrize("policy", POLICIES, ids=["analytic", "autograd"])
 @pytest.mark.parametrize("steps", [1, 2])
 def test_gradient_and_value_are_those_of_the_candidates_that_a_line_search_sees(
     policy, steps
@@ -125,11 +125,11 @@ def test_gradient_and_value_are_those_of_the_candidates_that_a_line_search_sees(
     assert float(gradient @ direction) == pytest.approx((ahead - behind) / 2e-5, rel=1e-6)
 
 
-def test_by_hand_and_by_autograd_it_is_the_same() -> None:
-    (theta, by_hand), (_, autograd) = (objective_of(policy, 2) for policy in POLICIES)
+def test_analytic_and_autograd_results_are_equal() -> None:
+    (theta, analytic), (_, autograd) = (objective_of(policy, 2) for policy in POLICIES)
     assert [supports(policy) for policy in POLICIES] == [True, False]
-    torch.testing.assert_close(by_hand.gradient(theta), autograd.gradient(theta))
-    torch.testing.assert_close(by_hand.value_and_kl(theta), autograd.value_and_kl(theta))
+    torch.testing.assert_close(analytic.gradient(theta), autograd.gradient(theta))
+    torch.testing.assert_close(analytic.value_and_kl(theta), autograd.value_and_kl(theta))
 
 
 def test_the_credit_is_the_score_of_the_actions_times_what_came_of_them() -> None:
@@ -144,18 +144,18 @@ def test_the_credit_is_the_score_of_the_actions_times_what_came_of_them() -> Non
             return policy.log_prob(distribution, pre.actions[task]).mean()
 
         expected += 0.6 * outcome * flatten(torch.func.grad(mean_log_prob)(theta)) / 3
-    more = objective.gradient(theta)[0] - plain.gradient(theta)[0]
-    torch.testing.assert_close(more, expected)
+    difference = objective.gradient(theta)[0] - plain.gradient(theta)[0]
+    torch.testing.assert_close(difference, expected)
 
 
-def test_an_outcome_is_told_in_standard_deviations() -> None:
-    told = standardised(torch.tensor([3.0, 5.0, 10.0]))
-    assert float(told.mean()) == pytest.approx(0.0, abs=1e-12)
-    assert float(told.std(correction=0)) == pytest.approx(1.0)
+def test_outcomes_are_standardised() -> None:
+    outcome = standardised(torch.tensor([3.0, 5.0, 10.0]))
+    assert float(outcome.mean()) == pytest.approx(0.0, abs=1e-12)
+    assert float(outcome.std(correction=0)) == pytest.approx(1.0)
     assert not standardised(torch.tensor([2.0])).any()  # a single task did as well as expected
 
 
-def test_a_credit_of_nothing_is_refused() -> None:
+def test_a_credit_of_zero_is_refused() -> None:
     values = {"family": {"name": "point-navigation"}, "method": {"name": "e_maml", "credit": 0.0}}
     with pytest.raises(UserError, match=r"method\.credit: must be greater than 0"):
         load_method(validate_config(values))

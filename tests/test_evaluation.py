@@ -1,4 +1,4 @@
-"""Intervals cover what they say."""
+"""Coverage of confidence intervals."""
 
 import numpy as np
 import pytest
@@ -45,41 +45,41 @@ def test_the_interval_of_a_difference_covers_though_one_method_varies_more_with_
             tasks + effect * rng.normal(size=(number, 1)) + rng.normal(size=(number, TASKS))
             for effect, number in zip(effects, runs, strict=True)
         )
-        # a run that is alone is taken as it is
+        # a single run is a constant
         truth = tasks.mean() - second.mean() if len(second) == 1 else 0.0
         summary = difference(first[..., None], second[..., None])
         covered += summary.low[0] <= truth <= summary.high[0]
     assert covered / REPEATS >= 0.90
 
 
-def test_that_tasks_are_hard_for_both_does_not_widen_a_difference() -> None:
+def test_task_difficulty_does_not_widen_a_paired_difference() -> None:
     rng = np.random.default_rng(0)
     easy = rng.normal(scale=10.0, size=(40, 1))
     first, second = easy + rng.normal(size=(2, 40, 3))
-    seen = difference([first + 1.0], [second])
-    np.testing.assert_allclose(seen.estimate, mean_over_tasks(first - second).estimate + 1.0)
-    assert (seen.high - seen.low < 2 * 1.96 * 2.0 / np.sqrt(40)).all()
+    summary = difference([first + 1.0], [second])
+    np.testing.assert_allclose(summary.estimate, mean_over_tasks(first - second).estimate + 1.0)
+    assert (summary.high - summary.low < 2 * 1.96 * 2.0 / np.sqrt(40)).all()
     unpaired = mean_over_tasks(first)
-    assert (unpaired.high - unpaired.low > 4 * (seen.high - seen.low)).all()
+    assert (unpaired.high - unpaired.low > 4 * (summary.high - summary.low)).all()
 
 
-def test_a_level_is_the_same_after_every_step() -> None:
+def test_a_single_column_is_broadcast_over_steps() -> None:
     rng = np.random.default_rng(0)
     first, level = rng.normal(size=(2, 9, 3)), rng.normal(size=(9, 1))
-    seen = difference(list(first), [level])
-    np.testing.assert_allclose(seen.estimate, first.mean(axis=(0, 1)) - level.mean())
-    # a run that is alone adds nothing: Student's with one degree of freedom
+    summary = difference(list(first), [level])
+    np.testing.assert_allclose(summary.estimate, first.mean(axis=(0, 1)) - level.mean())
+    # a single run is a constant: Student's interval with one degree of freedom
     width = 12.706 * np.std(first.mean(axis=1), axis=0, ddof=1) / np.sqrt(2)
-    np.testing.assert_allclose(seen.high - seen.estimate, width, rtol=1e-3)
+    np.testing.assert_allclose(summary.high - summary.estimate, width, rtol=1e-3)
 
 
 def test_the_interval_of_a_difference_is_welchs() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(5, 9, 2)), 3.0 * rng.normal(size=(3, 9, 2))
-    seen = difference(list(first), list(second))
+    summary = difference(list(first), list(second))
     test = ttest_ind(first.mean(axis=1), second.mean(axis=1), equal_var=False)
     interval = test.confidence_interval(0.95)
-    np.testing.assert_allclose(seen.low, interval.low)
-    np.testing.assert_allclose(seen.high, interval.high)
+    np.testing.assert_allclose(summary.low, interval.low)
+    np.testing.assert_allclose(summary.high, interval.high)
     equal = difference([first[0]] * 3, [first[0]] * 2)
     assert not np.any([equal.estimate, equal.low, equal.high])

@@ -50,7 +50,7 @@ def test_it_works_under_plain_backward_as_well() -> None:
     torch.testing.assert_close(params["x"].grad, expected)
 
 
-def test_it_modifies_nothing_that_it_is_given() -> None:
+def test_it_does_not_modify_its_arguments() -> None:
     params = start()
     before = params["x"].clone()
     adapted = adapt(quadratic, params, [TARGET], 0.1)
@@ -61,26 +61,26 @@ def test_it_modifies_nothing_that_it_is_given() -> None:
 def test_vmapped_tasks_equal_a_loop() -> None:
     targets = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     together = vmap(lambda target: adapt(quadratic, start(), [target] * 2, 0.1)["x"])(targets)
-    alone = torch.stack([adapt(quadratic, start(), [t] * 2, 0.1)["x"] for t in targets])
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-15)
+    separate = torch.stack([adapt(quadratic, start(), [t] * 2, 0.1)["x"] for t in targets])
+    torch.testing.assert_close(together, separate, rtol=0, atol=1e-15)
 
 
 def two_parameters(params, target):
     return ((params["body"] * params["head"] - target) ** 2).sum()
 
 
-def test_parameters_that_a_mapping_leaves_out_stay_as_they_are() -> None:
+def test_parameters_that_a_mapping_omits_do_not_change() -> None:
     params = {"body": torch.tensor(2.0), "head": torch.tensor(1.0)}
     adapted = adapt(two_parameters, params, [torch.tensor(5.0)], {"head": 0.1})
     assert adapted["body"] is params["body"]
     assert adapted["head"] == pytest.approx(1.0 + 0.1 * 2 * 3 * 2)
 
 
-def test_each_step_can_have_step_sizes_of_its_own() -> None:
-    one = adapt(quadratic, start(), [TARGET], 0.1)
-    both = adapt(quadratic, one, [TARGET], {"x": 0.2})
+def test_each_step_can_have_different_step_sizes() -> None:
+    first = adapt(quadratic, start(), [TARGET], 0.1)
+    second = adapt(quadratic, first, [TARGET], {"x": 0.2})
     expected = adapt(quadratic, start(), [TARGET] * 2, [0.1, {"x": 0.2}])
-    torch.testing.assert_close(both["x"], expected["x"])
+    torch.testing.assert_close(second["x"], expected["x"])
 
 
 def test_step_sizes_can_be_learned() -> None:
@@ -122,17 +122,17 @@ def test_plain_reverse_mode_gives_the_same_steps_and_derivatives() -> None:
     def loss(params, batch):
         return ((params["w"] - batch) ** 4).sum()
 
-    seen = []
+    results = []
     for gradient in (torch.func.grad, reverse):
         params = {name: leaf.clone().requires_grad_() for name, leaf in start.items()}
         adapted = adapt(loss, params, [target] * 2, 0.01, gradient=gradient)
-        seen.append((adapted["w"], torch.autograd.grad(loss(adapted, target), params["w"])[0]))
+        results.append((adapted["w"], torch.autograd.grad(loss(adapted, target), params["w"])[0]))
         assert torch.equal(adapted["unused"], start["unused"])
-    for mine, theirs in zip(*seen, strict=True):
-        torch.testing.assert_close(mine, theirs)
+    for result, reference in zip(*results, strict=True):
+        torch.testing.assert_close(result, reference)
 
 
-def test_plain_reverse_mode_keeps_no_graph_where_nobody_asks_for_one() -> None:
+def test_plain_reverse_mode_keeps_no_graph_without_gradients() -> None:
     with torch.no_grad():
         adapted = adapt(
             lambda params, batch: (params["w"] ** 2).sum(),

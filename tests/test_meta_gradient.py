@@ -67,12 +67,12 @@ def sampled(policy, params, num_tasks, seed, samples=16):
 
 
 def inner_loop(policy, step_size=0.3, **settings):
-    """How a policy adapts, a few tasks at a time."""
+    """An inner loop with chunks of two tasks."""
     return InnerLoop(policy, InnerConfig(step_size=step_size, **settings), chunk_samples=32)
 
 
 def but(inner, **settings):
-    """The same with other settings."""
+    """The inner loop with changed settings."""
     return replace(inner, settings=inner.settings.model_copy(update=settings))
 
 
@@ -92,12 +92,12 @@ def problem(policy, num_tasks=3, **settings):
 
 
 def rollouts_of(pre, post):
-    """What the objective needs of rollouts: the samples, and for a part of them the horizon."""
-    return SampledAlone([], [*pre, post], [])
+    """Rollouts with samples only, which are sufficient for the objective."""
+    return SamplesOnly([], [*pre, post], [])
 
 
-class SampledAlone(Rollouts):
-    """All samples as two trajectories a task."""
+class SamplesOnly(Rollouts):
+    """Two trajectories for each task."""
 
     @property
     def horizon(self):
@@ -163,11 +163,11 @@ def test_the_whole_inner_loop_has_exact_gradients_and_curvature(policy, settings
     assert quadratic == pytest.approx((ahead + behind) / step**2, rel=1e-3)
 
 
-def test_only_the_head_adapts_where_the_head_alone_is_to(policy) -> None:
+def test_only_the_head_adapts_with_adapt_head(policy) -> None:
     theta, objective = problem(policy, adapt="head")
     adapted = objective.inner.adapt(theta, [_task(step, 0) for step in objective.rollouts.pre])
-    moved = {name for name, leaf in adapted.items() if not torch.equal(leaf, theta[name])}
-    assert moved == set(policy.head)
+    adapted_names = {name for name, leaf in adapted.items() if not torch.equal(leaf, theta[name])}
+    assert adapted_names == set(policy.head)
 
 
 def test_first_order_is_the_gradient_at_the_adapted_parameters(policy) -> None:
@@ -229,22 +229,22 @@ def test_the_order_of_tasks_does_not_matter(policy) -> None:
     )
 
 
-def test_padding_stays_silent_where_its_density_overflows() -> None:
+def test_padding_has_no_effect_where_its_density_overflows() -> None:
     # eight actions at the smallest standard deviation: a density of e^103 at the zeros of padding
     policy = GaussianPolicy(2, 8, (5,), min_std=1e-6)
     theta = policy.init(torch.Generator().manual_seed(0)) | {"log_std": torch.full((8,), -30.0)}
     stacked = {name: leaf.unsqueeze(0) for name, leaf in theta.items()}
-    samples = padded(sampled(policy, double(stacked), 1, seed=1), happened=12)
+    samples = padded(sampled(policy, double(stacked), 1, seed=1), length=12)
     inner = InnerLoop(policy, InnerConfig(step_size=1e-16))
     gradient, objective = MetaObjective(inner, rollouts_of([samples], samples)).gradient(theta)
     assert np.isfinite(objective)
     assert torch.isfinite(gradient).all()
 
 
-def padded(samples: Samples, happened: int) -> Samples:
-    """The same samples in single precision, of which only the first so many happened."""
+def padded(samples: Samples, length: int) -> Samples:
+    """The samples in single precision, padded after the first `length`."""
     samples = pytree.tree_map(torch.Tensor.float, samples)
-    mask = torch.arange(samples.weights.shape[1]) < happened
+    mask = torch.arange(samples.weights.shape[1]) < length
     weights = samples.weights * mask
     return samples._replace(
         observations=samples.observations * mask[:, None],
@@ -373,8 +373,8 @@ def test_likelihood_ratio_is_exact_where_everything_can_be_enumerated() -> None:
         adapted = logits + 0.5 * torch.func.grad(expected_reward)(logits)
         return expected_reward(adapted)
 
-    every = torch.eye(len(logits), dtype=logits.dtype)
-    expected = finite_differences(lambda p: float(exact(p["logits"])), {"logits": logits}, every)
+    basis, at = torch.eye(len(logits), dtype=logits.dtype), {"logits": logits}
+    expected = finite_differences(lambda p: float(exact(p["logits"])), at, basis)
     torch.testing.assert_close(meta_gradient("likelihood_ratio"), expected, rtol=1e-6, atol=1e-9)
     assert (meta_gradient("log_likelihood") - expected).norm() > 1e-3
 
@@ -388,20 +388,18 @@ def nudged(theta, size):
 
 
 def proximal(plain, **settings):
-    """ProMP's objective of the same rollouts."""
+    """ProMP's objective for the same rollouts."""
     return ProximalObjective(plain.inner, plain.rollouts, ProMPSettings(**settings))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 2])
-def test_promps_gradient_equals_finite_differences_away_from_where_it_was_sampled(
-    policy, steps
-) -> None:
+def test_promps_gradient_equals_finite_differences_at_other_parameters(policy, steps) -> None:
     theta, plain = problem(policy, steps=steps)
     objective = proximal(plain, clip=0.3, kl_penalty=0.5)
-    elsewhere = nudged(theta, 0.03)
-    gradient, _ = objective.gradient(elsewhere)
-    check_slopes(gradient, lambda t: objective.gradient(t)[1], elsewhere, rtol=1e-5, atol=1e-7)
+    candidate = nudged(theta, 0.03)
+    gradient, _ = objective.gradient(candidate)
+    check_slopes(gradient, lambda t: objective.gradient(t)[1], candidate, rtol=1e-5, atol=1e-7)
 
 
 def test_promps_first_step_is_that_of_the_plain_surrogate(policy) -> None:
@@ -411,7 +409,7 @@ def test_promps_first_step_is_that_of_the_plain_surrogate(policy) -> None:
     torch.testing.assert_close(gradient, plain.gradient(theta)[0])
 
 
-def test_what_is_beyond_the_clip_gains_no_more(policy) -> None:
+def test_ratios_beyond_the_clip_gain_nothing(policy) -> None:
     theta, plain = problem(policy)
     one = index_tasks(plain.rollouts.post, slice(0, 1))
     far = {name: leaf.unsqueeze(0) for name, leaf in nudged(theta, 0.5).items()}
@@ -451,28 +449,28 @@ def test_the_clipped_surrogate_is_equation_7_of_ppo(ratio, advantage, expected) 
 
 def test_promps_penalty_is_the_mean_divergence_over_inner_steps(policy) -> None:
     theta, plain = problem(policy)
-    elsewhere = nudged(theta, 0.05)
-    values = [proximal(plain, kl_penalty=eta).gradient(elsewhere)[1] for eta in (0.0, 1.0)]
-    divergence = vmap(lambda s: mean_kl(policy, elsewhere, s))(plain.rollouts.pre[0]).mean()
+    candidate = nudged(theta, 0.05)
+    values = [proximal(plain, kl_penalty=eta).gradient(candidate)[1] for eta in (0.0, 1.0)]
+    divergence = vmap(lambda s: mean_kl(policy, candidate, s))(plain.rollouts.pre[0]).mean()
     assert values[0] - values[1] == pytest.approx(float(divergence))
 
 
-class OwnGaussian(GaussianPolicy):
-    """Whose network may be any: autograd differentiates it."""
+class GaussianSubclass(GaussianPolicy):
+    """Differentiated by autograd, because a subclass may use another network."""
 
 
-class OwnCategorical(CategoricalPolicy):
-    """The same for discrete actions."""
+class CategoricalSubclass(CategoricalPolicy):
+    """Like `GaussianSubclass`, for discrete actions."""
 
 
-PAIRS = {  # hidden layers in odd numbers; the same policy, by hand and by autograd
+PAIRS = {  # several depths; the same policy differentiated analytically and by autograd
     "relu": (
         GaussianPolicy(2, 2, (5, 4, 3), min_std=0.9),
-        OwnGaussian(2, 2, (5, 4, 3), min_std=0.9),
+        GaussianSubclass(2, 2, (5, 4, 3), min_std=0.9),
     ),
-    "tanh": (GaussianPolicy(2, 2, (5, 4), "tanh"), OwnGaussian(2, 2, (5, 4), "tanh")),
-    "linear": (GaussianPolicy(2, 1, ()), OwnGaussian(2, 1, ())),
-    "categorical": (CategoricalPolicy(2, 3, (5, 4)), OwnCategorical(2, 3, (5, 4))),
+    "tanh": (GaussianPolicy(2, 2, (5, 4), "tanh"), GaussianSubclass(2, 2, (5, 4), "tanh")),
+    "linear": (GaussianPolicy(2, 1, ()), GaussianSubclass(2, 1, ())),
+    "categorical": (CategoricalPolicy(2, 3, (5, 4)), CategoricalSubclass(2, 3, (5, 4))),
 }
 
 
@@ -489,26 +487,31 @@ PAIRS = {  # hidden layers in odd numbers; the same policy, by hand and by autog
     ],
     ids=["one step", "three steps", "first order", "Meta-SGD", "LSLR", "LSLR of the head"],
 )
-def test_derivatives_by_hand_are_those_of_autograd(pair, settings, monkeypatch) -> None:
-    policy, own = PAIRS[pair]
+def test_analytic_derivatives_equal_those_of_autograd(pair, settings, monkeypatch) -> None:
+    policy, subclass = PAIRS[pair]
     monkeypatch.setattr(mlp_gradients, "BLOCK_SAMPLES", 11)  # several blocks of unequal size
-    theta, by_hand = problem(policy, **settings)
-    autograd = replace(by_hand, inner=replace(by_hand.inner, policy=own))
+    theta, analytic = problem(policy, **settings)
+    autograd = replace(analytic, inner=replace(analytic.inner, policy=subclass))
     assert mlp_gradients.supports(policy)
-    assert not mlp_gradients.supports(own)
-    elsewhere = nudged(theta, 0.05)
+    assert not mlp_gradients.supports(subclass)
+    candidate = nudged(theta, 0.05)
     exactly = {"rtol": 0.0, "atol": 1e-10}
-    for at in (theta, elsewhere):
-        ours, theirs = (one.gradient(at) for one in (by_hand, autograd))
-        torch.testing.assert_close(ours, theirs, **exactly)
-    ours, theirs = (one.value_and_kl(elsewhere) for one in (by_hand, autograd))
-    torch.testing.assert_close(ours, theirs, **exactly)
-    both = [proximal(one, kl_penalty=0.5).gradient(elsewhere) for one in (by_hand, autograd)]
-    torch.testing.assert_close(*both, **exactly)
+    for at in (theta, candidate):
+        result, reference = (objective.gradient(at) for objective in (analytic, autograd))
+        torch.testing.assert_close(result, reference, **exactly)
+    result, reference = (objective.value_and_kl(candidate) for objective in (analytic, autograd))
+    torch.testing.assert_close(result, reference, **exactly)
+    gradients = [
+        proximal(objective, kl_penalty=0.5).gradient(candidate)
+        for objective in (analytic, autograd)
+    ]
+    torch.testing.assert_close(*gradients, **exactly)
     vector = torch.randn(len(flatten(theta)), dtype=torch.float64)
-    for at, fraction in ((theta, 1.0), (elsewhere, 0.5)):
-        ours, theirs = (one.curvature(at, fraction)(vector) for one in (by_hand, autograd))
-        torch.testing.assert_close(ours, theirs, **exactly)
+    for at, fraction in ((theta, 1.0), (candidate, 0.5)):
+        result, reference = (
+            objective.curvature(at, fraction)(vector) for objective in (analytic, autograd)
+        )
+        torch.testing.assert_close(result, reference, **exactly)
 
 
 @pytest.mark.parametrize("pair", PAIRS)

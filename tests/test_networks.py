@@ -73,8 +73,8 @@ def test_stacked_tasks_equal_each_for_itself(case) -> None:
     }
     together = network(many, inputs)
     for task in range(TASKS):
-        alone = network({name: leaf[task] for name, leaf in many.items()}, inputs[task])
-        torch.testing.assert_close(together[task], alone)
+        separate = network({name: leaf[task] for name, leaf in many.items()}, inputs[task])
+        torch.testing.assert_close(together[task], separate)
 
 
 def test_the_meta_gradient_is_that_of_finite_differences_however_tasks_are_run(case) -> None:
@@ -109,8 +109,8 @@ def test_the_meta_gradient_is_that_of_finite_differences_however_tasks_are_run(c
     }
 
     def along(size):
-        moved = {name: leaf + size * direction[name] for name, leaf in params.items()}
-        return float(one_by_one(moved))
+        candidate = {name: leaf + size * direction[name] for name, leaf in params.items()}
+        return float(one_by_one(candidate))
 
     expected = (along(1e-6) - along(-1e-6)) / 2e-6
     for objective in (one_by_one, vmapped, side_by_side):

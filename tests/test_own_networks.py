@@ -40,7 +40,7 @@ SINE = {
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def in_user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a module of the user's networks."""
     shutil.copy(HERE / "my_networks.py", tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -76,8 +76,8 @@ def test_the_meta_gradient_is_that_of_finite_differences_stacked_or_not(name: st
         return loss(adapt(loss, many, [(x, y)], 0.3), (x, y))
 
     def side_by_side(theta):
-        one = lambda x, y: loss(adapt(loss, theta, [(x, y)], 0.3), (x, y))  # noqa: E731
-        return vmap(one)(x, y).sum()
+        one_task = lambda x, y: loss(adapt(loss, theta, [(x, y)], 0.3), (x, y))  # noqa: E731
+        return vmap(one_task)(x, y).sum()
 
     def one_by_one(theta):
         return sum(loss(adapt(loss, theta, [pair], 0.3), pair) for pair in zip(x, y, strict=True))
@@ -152,7 +152,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("name", UNFIT)
-def test_what_does_not_work_is_said_with_the_way_out_before_training(name: str) -> None:
+def test_unsupported_modules_are_refused_with_the_fix_before_training(name: str) -> None:
     make, sentence = UNFIT[name]
     with pytest.raises(UserError, match=sentence):
         wrapped(make(2, 3)).init(torch.Generator())
@@ -166,13 +166,13 @@ def test_dropout_without_probability_and_plain_batch_norm_are_fine() -> None:
 @pytest.mark.parametrize(
     "layer", [nn.BatchNorm1d(4, track_running_stats=False), nn.LayerNorm(4)], ids=["batch", "layer"]
 )
-def test_torchs_wrong_derivatives_are_found_by_trying(monkeypatch, layer: nn.Module) -> None:
+def test_wrong_derivatives_of_torch_are_detected(monkeypatch, layer: nn.Module) -> None:
     monkeypatch.setattr("metarl.networks.module._unsupported", lambda layer: "")
     with pytest.raises(UserError, match="a wrong meta-gradient of"):
         check_module("it", around(layer)(2, 3), (2,), 3)
 
 
-def test_equal_seeds_make_equal_networks_buffers_included(mine: Path) -> None:
+def test_equal_seeds_make_equal_networks_buffers_included(in_user_folder: Path) -> None:
     config = validate_config(SINE)
     theta, shifts = [], []
     for _ in range(2):
@@ -188,8 +188,8 @@ def test_equal_seeds_make_equal_networks_buffers_included(mine: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"adapt": "head"}, {"learned_step_sizes": "meta_sgd"}])
 @pytest.mark.parametrize("values", [POINT, SINE], ids=["policy", "regression"])
-def test_a_network_of_ones_own_is_trained_evaluated_and_loaded(
-    mine: Path, values, settings
+def test_a_custom_network_is_trained_evaluated_and_loaded(
+    in_user_folder: Path, values, settings
 ) -> None:
     inner = {**values.get("inner", {}), **settings}
     run = metarl.train({**values, "inner": inner}, "run")
@@ -202,8 +202,8 @@ def test_a_network_of_ones_own_is_trained_evaluated_and_loaded(
 
 
 @pytest.mark.slow
-def test_promp_and_the_random_baseline_take_it_and_what_goes_through_ppo_says_no(
-    mine: Path, complaint
+def test_promp_and_random_support_custom_networks_and_pretraining_by_ppo_does_not(
+    in_user_folder: Path, complaint
 ) -> None:
     adam = {"algorithm": "adam", "iterations": 1, "meta_batch": 2}
     metarl.train({**POINT, "method": "promp", "outer": adam}, "promp")
@@ -217,7 +217,7 @@ def test_promp_and_the_random_baseline_take_it_and_what_goes_through_ppo_says_no
 
 
 @pytest.mark.slow
-def test_the_baselines_of_supervised_learning_take_it(mine: Path) -> None:
+def test_supervised_baselines_support_custom_networks(in_user_folder: Path) -> None:
     for kind in ("pretrained", "random", "oracle"):
         run = metarl.train({**SINE, "method": kind, "baseline": {"step_sizes": [0.01]}}, kind)
         assert metarl.evaluate(run).scores.shape[0] == 3
@@ -240,12 +240,12 @@ def test_the_baselines_of_supervised_learning_take_it(mine: Path) -> None:
         ({**SINE, "network": {"name": "my_networks:Net", "width": 3}}, "width: there is no such"),
     ],
 )
-def test_mistakes_in_a_config_are_answered_in_sentences(mine: Path, values, sentence) -> None:
+def test_errors_in_a_config_are_reported(in_user_folder: Path, values, sentence) -> None:
     with pytest.raises(UserError, match=sentence):
         validate_config(values)
 
 
-def test_a_setting_that_the_constructor_does_not_take_is_named(mine: Path, complaint) -> None:
+def test_an_unknown_setting_of_the_constructor_is_named(in_user_folder: Path, complaint) -> None:
     Path("my.yaml").write_text(
         "data: {name: sinusoid}\nnetwork: {name: 'my_networks:Net', settings: {widht: 3}}\n"
     )
@@ -264,7 +264,7 @@ def test_a_setting_that_the_constructor_does_not_take_is_named(mine: Path, compl
     )
 
 
-def test_the_inner_loop_takes_a_module_or_says_what_it_wants() -> None:
+def test_the_inner_loop_accepts_a_module_and_refuses_other_types() -> None:
     net = nn.Linear(1, 1)
 
     def loss(params, batch):

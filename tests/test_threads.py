@@ -1,4 +1,4 @@
-"""However many threads torch has, it computes with one: sums are rounded alike everywhere."""
+"""Torch computes with one thread, so that rounding does not depend on the machine."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("config", "method", "asked"),
+    ("config", "method", "tasks_method"),
     [
         ("sinusoid", "maml", "evaluation_episodes"),
         ("sinusoid", "pretrained", "evaluation_episodes"),
@@ -33,23 +33,24 @@ def two_threads() -> Iterator[None]:
     ],
 )
 def test_an_evaluation_has_one_thread(
-    config: str, method: str, asked: str, monkeypatch: pytest.MonkeyPatch
+    config: str, method: str, tasks_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: Method = load_method(load_config(config, [f"method={method}"]))
-    params = made.initial_state().params
+    method_instance: Method = load_method(load_config(config, [f"method={method}"]))
+    params = method_instance.initial_state().params
 
-    def seen(*_: object) -> None:
+    def raise_num_threads(*_: object) -> None:
         raise InterruptedError(torch.get_num_threads())
 
-    monkeypatch.setattr(type(made.problem), asked, seen)
+    monkeypatch.setattr(type(method_instance.problem), tasks_method, raise_num_threads)
     with pytest.raises(InterruptedError, match=r"^1$"):
-        made.evaluate(params)
+        method_instance.evaluate(params)
     assert torch.get_num_threads() == 2
 
 
 def test_initial_weights_are_the_same_with_any_number_of_threads() -> None:
     method = load_method(load_config("half_cheetah_direction_rl2", []))
-    two = method.initial_state().params
+    two_thread_params = method.initial_state().params
     torch.set_num_threads(1)
-    one = method.initial_state().params
-    assert all(torch.equal(one[name], leaf) for name, leaf in two.items())
+    one_thread_params = method.initial_state().params
+    for name, leaf in two_thread_params.items():
+        assert torch.equal(one_thread_params[name], leaf)

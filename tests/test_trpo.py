@@ -18,12 +18,12 @@ def positive_definite(size=12, seed=0):
 @pytest.mark.parametrize("iterations", [1, 3, 50])
 def test_conjugate_gradient_equals_scipys(iterations: int) -> None:
     matrix, target = positive_definite(), torch.arange(12, dtype=torch.float64)
-    ours, image = conjugate_gradient(lambda v: matrix @ v, target, iterations)
-    torch.testing.assert_close(image, matrix @ ours)
+    solution, image = conjugate_gradient(lambda v: matrix @ v, target, iterations)
+    torch.testing.assert_close(image, matrix @ solution)
     expected, _ = scipy.sparse.linalg.cg(
         matrix.numpy(), target.numpy(), rtol=0, atol=1e-5, maxiter=iterations
     )
-    np.testing.assert_allclose(ours.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(solution.numpy(), expected, atol=1e-6)
 
 
 def linear_problem(theta):

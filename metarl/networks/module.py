@@ -255,7 +255,7 @@ def check_module(name: str, module: nn.Module, shape: tuple[int, ...], outputs: 
 
     try:
         result = outputs_of(params, inputs[0])
-        again = outputs_of(params, inputs[0])
+        second_result = outputs_of(params, inputs[0])
     except Exception as error:  # user code may raise any exception
         raise UserError(
             f"network {name!r} raised {type(error).__name__} on inputs of shape "
@@ -267,7 +267,7 @@ def check_module(name: str, module: nn.Module, shape: tuple[int, ...], outputs: 
             f"network {name!r} must map inputs of shape {tuple(inputs[0].shape)} to outputs of "
             f"shape {(3, outputs)}, not {got}; its constructor receives `inputs` and `outputs`"
         )
-    if not torch.equal(result, again):
+    if not torch.equal(result, second_result):
         raise UserError(
             f"network {name!r} returns different outputs for the same inputs: it is random or has "
             f"state, but must be a function of its parameters and inputs only{SEE_DOCS}"

@@ -279,10 +279,10 @@ class LossGradient:
 
     def _block_hvp(self, block: _Block, direction: Mapping[str, Tensor]) -> Params:
         outputs_tangent, hidden_tangents = block.forward.jvp(direction)
-        other = {name: direction[name] for name in block.leaves if name != OUTPUTS}
+        other_leaves = {name: direction[name] for name in block.leaves if name != OUTPUTS}
         # derivative of the loss's gradient with respect to its own arguments along their tangents;
         # this Hessian is symmetric, so that reverse mode computes the product with it
-        tangents = (outputs_tangent, *other.values())
+        tangents = (outputs_tangent, *other_leaves.values())
         hvp = _grad(block.grads, block.leaves, tangents, retain_graph=True)
         layers = block.backward.jvp(direction, hidden_tangents, hvp.pop(OUTPUTS))
         all_leaves = {**layers, **hvp}
@@ -310,8 +310,8 @@ def loss_gradient(
     for block in _blocks(samples):
         forward = forward_pass(params, block.observations, policy.activation)
         with torch.enable_grad():
-            other = {name: leaf.detach() for name, leaf in forward.other_params.items()}
-            leaves = {name: leaf.requires_grad_() for name, leaf in other.items()}
+            other_leaves = {name: leaf.detach() for name, leaf in forward.other_params.items()}
+            leaves = {name: leaf.requires_grad_() for name, leaf in other_leaves.items()}
             leaves = {OUTPUTS: forward.outputs.requires_grad_(), **leaves}
             value = loss(leaves, block._replace(observations=leaves[OUTPUTS]))
             grads = _grad((value,), leaves, None, create_graph=create_hvp)
