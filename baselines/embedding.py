@@ -101,12 +101,14 @@ def embed(
 
 def embedding_size(network: Network, params: Params, shape: tuple[int, ...]) -> int:
     """F, the size of an embedding of an input of this shape."""
+    # two examples, since the statistics of a batch of one are degenerate
     with torch.no_grad():
         return network.features(repeat(params, 1), torch.zeros(1, 2, *shape)).shape[-1]
 
 
 def squared_distances(queries: Tensor, support: Tensor) -> Tensor:
     """Squared Euclidean distances (N, M, K) of embeddings (N, M, F) to embeddings (N, K, F)."""
+    # the default mode uses a matrix product, which is inaccurate for small distances
     return torch.cdist(queries, support, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
@@ -119,6 +121,7 @@ def reduce_classes(reduce: Callable[..., Tensor], similarities: Tensor, labels: 
         labels: of the support set, (N, K).
     """
     members = F.one_hot(labels).bool().mT  # (N, ways, K)
+    # one class at a time: (N, M, ways, K) would be a large tensor
     return torch.stack(
         [
             reduce(similarities.masked_fill(~mask.unsqueeze(1), -torch.inf), -1)

@@ -113,6 +113,7 @@ class MANN(SupervisedMethod):
         x, y = torch.cat([x, query_x], dim=1), torch.cat([y, query_y], dim=1)
         config = self.problem.config
         rng, batch = make_rng(config.seed, "order", iteration), config.outer.meta_batch
+        # sorting random keys permutes each row; drawn for all processes before the shard is taken
         order = torch.from_numpy(rng.random((batch, y.shape[1])).argsort(1)[shard(batch)])
         task = torch.arange(len(y)).unsqueeze(1)
         return Episodes(episodes.tasks, (x[:, :0], y[:, :0]), (x[task, order], y[task, order]))
@@ -122,6 +123,7 @@ class MANN(SupervisedMethod):
         inputs, labels = episodes.query
         images = downsample(inputs, self.settings.size)
         features = self.problem.network.features(repeat(params, len(images)), images)
+        # only the recurrence is a loop: features, input gates and logits are batched over time
         memory = empty_memory(params, len(images), self.settings)
         states = []
         steps = zip(input_gates(params, features).unbind(1), labels.unbind(1), strict=True)
@@ -163,6 +165,7 @@ class MANN(SupervisedMethod):
         for index in range(length):
             memory = step(params, memory, support_gates[:, index], self.settings)
             memory = with_label(memory, labels[:, index])
+            # a stage ends when every class has one more instance
             if (index + 1) % ways == 0 or index + 1 == length:
                 stages.append(self._query(params, memory, query_gates))
         return torch.stack(stages, dim=2)
@@ -170,6 +173,7 @@ class MANN(SupervisedMethod):
     def _query(self, params: Params, memory: Memory, query_gates: Tensor) -> Tensor:
         """Logits (N, M, ways), each query from the same memory, which is left unchanged."""
         copies = Memory(*(leaf.repeat_interleave(query_gates.shape[1], dim=0) for leaf in memory))
+        # a query has no label of its own: the memory holds that of the last support image
         after = step(params, copies, query_gates.flatten(0, 1), self.settings)
         outputs = logits(params, torch.cat([after.hidden, after.read], dim=-1))
         return outputs.view(*query_gates.shape[:2], -1)

@@ -93,6 +93,7 @@ class MetaLSTM(SupervisedMethod):
         cell = stacked_rows(theta)
         state = init_state(rule, cell)
         for _ in range(steps):
+            # the loss is that of the whole support set at each step
             gradient, losses = self.support_gradient(theta, support)
             cell, state = rule_step(rule, cell, gradient, losses, state)
             theta = from_rows(cell, theta)
@@ -108,6 +109,7 @@ class MetaLSTM(SupervisedMethod):
 
         def total_loss(theta: Params) -> Tensor:
             outputs = self.problem.network(theta, inputs)
+            # losses per task, as inputs of the learned optimiser; `loss` itself sums over tasks
             tasks = zip(torch.split(outputs, 1), torch.split(targets, 1), strict=True)
             losses.append(torch.stack([kind.loss(*task) for task in tasks]))
             return losses[-1].sum()

@@ -63,5 +63,6 @@ def nearest_neighbour(
     """
     x, labels = support
     embeddings, query_embeddings = embed(network, params, x, inputs)
+    # cosine similarities (N, M, K)
     similarities = F.normalize(query_embeddings, dim=-1) @ F.normalize(embeddings, dim=-1).mT
     return reduce_classes(torch.amax, similarities, labels)

@@ -41,6 +41,7 @@ class Pretrained(MAML):
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
         """The loss without adaptation."""
+        # support and query are the same examples in a merged task
         inputs, targets = episodes.query
         outputs = self.problem.network(repeat(params, len(targets)), inputs)
         return self.problem.kind.loss(outputs, targets), outputs
@@ -56,6 +57,7 @@ class Pretrained(MAML):
     ) -> Iterator[Tensor]:
         """Predictions before and after fine-tuning. A classifier gets a new last layer of zeros."""
         if self.problem.kind is CLASSIFICATION:
+            # the classes of the pretrained head do not occur in test tasks
             ways = self.problem.tasks("test").outputs
             params = self.problem.network.new_head(params, ways)
         return super().outputs(params, support, inputs, step_sizes)
@@ -84,7 +86,7 @@ class Random(Pretrained):
     label: ClassVar[str] = "random"
     num_iterations: ClassVar[int] = 0
 
-    outputs = MAML.outputs
+    outputs = MAML.outputs  # its head is for one task already
 
     def init(self, generator: torch.Generator) -> Params:
         """A network for one task."""

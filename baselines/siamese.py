@@ -65,6 +65,7 @@ def pair_logits(params: Params, support: Tensor, queries: Tensor) -> Tensor:
     Returns:
         Logits (N, M, K).
     """
+    # every query with every support example: (N, M, K, F)
     differences = (queries.unsqueeze(2) - support.unsqueeze(1)).abs()
     return differences @ params[WEIGHT] + params[BIAS]
 
@@ -79,6 +80,7 @@ def verification_loss(logits: Tensor, same: Tensor) -> Tensor:
         logits: (N, M, K).
         same: whether both images have the same class, (N, M, K).
     """
+    # each kind of pair has a total weight of one half in each task, whatever its number of pairs
     target = same.to(logits.dtype)
     weight = 0.5 * (target / target.sum((1, 2), keepdim=True))
     weight += 0.5 * ((1.0 - target) / (1.0 - target).sum((1, 2), keepdim=True))

@@ -1,4 +1,4 @@
-"""Images as observations and discrete actions: trained, evaluated, adapted, filmed."""
+"""Images as observations and discrete actions: training, evaluation, adaptation, rendering."""
 
 import importlib.util
 import shutil
@@ -35,7 +35,7 @@ ADAM = {"algorithm": "adam", "iterations": 1, "meta_batch": 3}
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(HERE / "my_images.py", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -45,27 +45,27 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "outer", "most"),
+    ("method", "outer", "iterations"),
     [
         ("maml", {"algorithm": "trpo"}, 25),
         ("promp", {"algorithm": "adam", "learning_rate": 5e-3, "epochs": 5}, 40),
     ],
 )
-def test_meta_training_learns_to_find_out_which_corner_pays(
-    mine: Path, method: str, outer, most: int
+def test_meta_training_learns_to_find_out_which_corner_is_rewarded(
+    workspace: Path, method: str, outer, iterations: int
 ) -> None:
     values = {
         **TINY,
         "method": method,
         "inner": {"episodes_per_task": 20, "step_size": 1.0},
-        "outer": {**outer, "iterations": most, "meta_batch": 10},
+        "outer": {**outer, "iterations": iterations, "meta_batch": 10},
         "evaluation": {"tasks": 20, "episodes_per_task": 20, "step_sizes": [1.0]},
     }
-    made = load_method(validate_config(values))
-    state = made.initial_state()
-    untrained = made.evaluate(state.params).scores[:, 1].mean()
-    *_, (state, _) = train(made, state)
-    before, after = made.evaluate(state.params).scores.mean(0)
+    learner = load_method(validate_config(values))
+    state = learner.initial_state()
+    untrained = learner.evaluate(state.params).scores[:, 1].mean()
+    *_, (state, _) = train(learner, state)
+    before, after = learner.evaluate(state.params).scores.mean(0)
     # of 4; whoever does not know the corner gets nothing on average
     assert after > 1.5
     assert after > before + 1.0
@@ -74,14 +74,14 @@ def test_meta_training_learns_to_find_out_which_corner_pays(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["Corners", "Strokes"])
-def test_a_policy_that_sees_images_is_trained_loaded_adapted_and_filmed(
-    mine: Path, family: str
+def test_a_policy_that_sees_images_is_trained_loaded_adapted_and_rendered(
+    workspace: Path, family: str
 ) -> None:
     values = {**TINY, "family": {"name": f"my_images:{family}"}}
     policy = metarl.load(metarl.train(values, "run"))
-    made = getattr(my_images, family)()
-    metarl.check_family(made)
-    env = made.make(render_mode="rgb_array")
+    task_family = getattr(my_images, family)()
+    metarl.check_family(task_family)
+    env = task_family.make(render_mode="rgb_array")
     adapted = policy.adapt(env, task=[0.0, 4.0], episodes=3)
     picture, _ = env.reset(options={"task": [0.0, 4.0]})
     step = env.step(adapted.act(picture))
@@ -89,14 +89,14 @@ def test_a_policy_that_sees_images_is_trained_loaded_adapted_and_filmed(
     assert len(adapted.act(np.stack([picture] * 3))) == 3
     gathered = [(np.stack([picture] * 2), np.stack([policy.act(picture)] * 2), [1.0, 0.0])]
     assert policy.adapt([*gathered, *policy.play(env, [0.0, 0.0])]).steps == 1
-    assert len(policy.render("film.gif", task=[0.0, 0.0]).frames) == 5
+    assert len(policy.render("video.gif", task=[0.0, 0.0]).frames) == 5
     assert len(policy.render(env=env).frames) == 5
     with pytest.raises(UserError, match=r"is an image of shape \(5, 5, 1\), not \(3, 3, 1\)"):
         policy.act(np.zeros((3, 3, 1)))
 
 
 @pytest.mark.slow
-def test_other_methods_and_the_perceptron_take_images_or_say_what_to_do(mine: Path) -> None:
+def test_other_methods_and_the_perceptron_take_images_or_say_what_to_do(workspace: Path) -> None:
     metarl.train({**TINY, "method": "promp", "outer": ADAM}, "promp")
     metarl.train({**TINY, "method": "rl2", "outer": ADAM}, "rl2")
     flat = {**TINY, "policy": {"network": "mlp", "hidden_sizes": [8]}}
@@ -110,7 +110,7 @@ def test_other_methods_and_the_perceptron_take_images_or_say_what_to_do(mine: Pa
     assert not Path("context").exists()
 
 
-def test_a_network_of_ones_own_is_given_the_image(mine: Path) -> None:
+def test_a_network_of_ones_own_is_given_the_image(workspace: Path) -> None:
     values = {**TINY, "policy": {"network": "my_pictures:Seen"}}
     Path("my_pictures.py").write_text(
         "from torch import nn\n"
@@ -173,7 +173,7 @@ def test_the_baseline_sees_an_image_in_a_few_numbers() -> None:
     torch.testing.assert_close(cells.view(2, 7, 3, 4, 4)[1, 5, 2, 1, 1], expected)
 
 
-def test_spaces_that_no_policy_is_for_get_the_wrapper_that_mends_them() -> None:
+def test_spaces_that_no_policy_is_for_name_the_wrapper_that_helps() -> None:
     image, flat = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8), gym.spaces.Box(-1, 1, (2,))
     assert isinstance(policy_for(image, gym.spaces.Discrete(3)), CategoricalPolicy)
     for observations in (
@@ -189,7 +189,7 @@ def test_spaces_that_no_policy_is_for_get_the_wrapper_that_mends_them() -> None:
 
 
 @pytest.mark.parametrize("scale", ["measured", [1.0]])
-def test_pixels_are_not_scaled(mine, scale) -> None:
+def test_pixels_are_not_scaled(workspace, scale) -> None:
     values = {**TINY, "policy": {**TINY.get("policy", {}), "observation_scale": scale}}
     with pytest.raises(UserError, match="images need no scaling"):
         load_method(validate_config(values)).initial_state()

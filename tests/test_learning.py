@@ -1,4 +1,4 @@
-"""The claim of it all: meta-training makes a policy adapt, to goals that it never saw."""
+"""The central claim: meta-training makes a policy adapt to held-out goals."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ SMALL = [
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("max_kl", "learns"),
-    [(0.01, True), (1e-9, False)],  # steps of no length to speak of teach nothing
+    [(0.01, True), (1e-9, False)],  # tiny steps learn nothing
 )
 def test_meta_training_improves_the_return_after_a_step_on_unseen_goals(max_kl, learns) -> None:
     method = load_method(load_config("point_navigation", [*SMALL, f"outer.max_kl={max_kl}"]))

@@ -29,6 +29,7 @@ from metarl.report.predictions import predict_episode, predict_wave
 from metarl.rng import make_rng
 from metarl.runs.run import Run
 from metarl.step_sizes import PREFIX, split
+from metarl.supervised import prediction
 from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.datasets.images import ImageSet
 from metarl.supervised.episodes import ImageTasks
@@ -457,7 +458,10 @@ def test_one_query_tells_nothing_about_another_unless_it_is_transductive() -> No
     def predictions(mode):
         return [predict(network, params, episodes.support, x, mode) for x in (queries, changed)]
 
+    with pytest.warns(DeprecationWarning, match="predict_with is deprecated: use predict"):
+        old = prediction.predict_with(False)(network, params, episodes.support, queries)
     before, after = predictions("inductive")
+    assert torch.equal(old, before)
     torch.testing.assert_close(before[:, :-1], after[:, :-1])
     before, after = predictions("transductive")
     assert not torch.allclose(before[:, :-1], after[:, :-1])

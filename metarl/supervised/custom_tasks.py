@@ -53,6 +53,7 @@ class CustomTasks(Section):
         Raises:
             UserError: if it cannot be constructed, or lacks an attribute.
         """
+        # loaded without the check of its members first, for a better message about data sets
         factory = CUSTOM_CLASSES.load(self.name)
         if hasattr(factory, "__getitem__") and not hasattr(factory, "sample"):
             raise UserError(
@@ -160,9 +161,11 @@ class CustomTaskSplit:
         if tasks.ndim != 2 or len(tasks) != num_tasks:
             raise self._shape_error("sample_tasks", f"a row for each of {num_tasks} tasks", tasks)
         tasks = tasks.astype(np.float64)
+        # support and query are sampled together, so that they can be disjoint
         returned = self.source.sample(rng, tasks, shots + queries)
         to_examples = self._labelled_examples if self._classifies else self._regression_examples
         x, y = to_examples(tasks, returned, shots + queries)
+        # the shard is taken last: all processes draw the same numbers
         x, y, tasks = x[shard], y[shard], tasks[shard]
         size = shots * (tasks.shape[1] if self._classifies else 1)
         return Episodes(tasks, (x[:, :size], y[:, :size]), (x[:, size:], y[:, size:]))

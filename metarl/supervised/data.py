@@ -158,7 +158,7 @@ class Dataset(CustomImages):
     def of(cls, dataset: LabelledImages, **settings: Any) -> Self:
         """The section of an existing data set, with settings such as `ways`."""
         section = cls(dataset=FROM_PYTHON, **settings)
-        section.__dict__["loaded"] = dataset
+        section.__dict__["loaded"] = dataset  # the cached property; sections are frozen
         return section
 
     @property

@@ -5,8 +5,10 @@ parameters of one task is therefore the gradient of that task's loss, and the si
 does not depend on the number of examples.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -43,6 +45,7 @@ def squared_errors(outputs: Tensor, targets: Tensor) -> Tensor:
 def accuracies(logits: Tensor, labels: Tensor) -> Tensor:
     """The accuracy of each task in percent, (N,); NaN where a logit is not finite."""
     correct = (logits.argmax(-1) == labels).float()
+    # argmax of NaN is some class, so a diverged network could score by chance: 0 · NaN is NaN
     return 100.0 * (correct + 0.0 * logits.sum(-1)).mean(1)
 
 
@@ -80,3 +83,10 @@ CLASSIFICATION = TaskType(
     Metric("accuracy", "accuracy (%)", "examples"),
     chunk=80,
 )
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Kind":  # the name in version 0.1, which custom methods may import
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("Kind is deprecated: use TaskType", DeprecationWarning, stacklevel=2)
+    return TaskType

@@ -70,7 +70,7 @@ class MAML(SupervisedMethod):
         objective: Tensor | float = 0.0
         after = self.adapted(start, episodes.support, sizes, settings.first_order)
         for theta, weight in zip(after, weights, strict=True):
-            if weight:
+            if weight:  # the query set is evaluated only at the steps that count
                 outputs = self.problem.network(theta, inputs)
                 objective = objective + weight * self.problem.kind.loss(outputs, targets)
         assert isinstance(objective, Tensor)
@@ -80,6 +80,7 @@ class MAML(SupervisedMethod):
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
     ) -> Iterator[Tensor]:
         """The network's predictions before adaptation, and after each step."""
+        # one set of parameters for each task: (...) becomes (N, ...), without a copy of the memory
         start = repeat(initial_params(params), len(inputs))
         for theta in self.adapted(start, support, self.step_sizes(params, step_sizes)):
             yield predict(
@@ -95,6 +96,7 @@ class MAML(SupervisedMethod):
     ) -> Iterator[Params]:
         """Lines 5 to 7: the parameters of stacked tasks after 0, 1, 2, ... steps."""
         yield params
+        # one call of `adapt` a step, since all intermediate parameters are needed
         for size in sizes:
             params = adapt(
                 self.support_loss, params, [support], [size], first_order, gradient=reverse

@@ -200,6 +200,7 @@ class SupervisedMethod:
             scores.append(
                 torch.stack([self.problem.kind.score(o, targets) for o in outputs.unbind(1)], 1)
             )
+        # the number of diverged tasks at each stage, (K + 1,)
         diverged = (~torch.isfinite(torch.cat(scores))).sum(0)
         if diverged.any():
             step = int(diverged.nonzero()[0])
@@ -229,6 +230,8 @@ class SupervisedMethod:
     ) -> Tensor:
         """The outputs for each task's queries at each of K + 1 stages, (N, K + 1, M, O)."""
         params = move(params, self.problem.device)
+
+        # chunks of tasks limit the memory; stages are collected on the CPU
 
         def predict_chunk(chunk: slice) -> Tensor:
             part = to_device(episodes, chunk, self.problem.device)
@@ -272,6 +275,7 @@ class EpisodeObjective:
         def chunk_gradient(chunk: slice) -> tuple[Tensor, Tensor]:
             part = to_device(self.episodes, chunk, device)
             loss, outputs = method.loss(leaves, part, self.iteration)
+            # parameters without an effect on the loss, such as an unused head, have zero gradients
             gradient = torch.autograd.grad(
                 loss, list(leaves.values()), allow_unused=True, materialize_grads=True
             )

@@ -85,6 +85,7 @@ class SupervisedProblem:
         """The number of tasks that are computed together: all on a GPU."""
         if self.device.type != "cpu":
             return len(episodes.tasks)
+        # on a CPU, as many whole tasks as have `chunk` examples
         examples = episodes.support[0].shape[1] + episodes.query[0].shape[1]
         return max(1, self.kind.chunk // examples)
 

@@ -72,6 +72,7 @@ class Reptile(MAML):
         sizes = self.step_sizes(params, (settings.step_size,) * settings.steps)
         batches = self.minibatches(episodes.support, iteration)
         adapted = adapt(self.support_loss, start, batches, sizes, gradient=reverse)
+        # θ' has no graph: it starts from detached parameters, so that only θ has a gradient
         squares = [(leaf - adapted[name]).square().sum() for name, leaf in params.items()]
         with torch.no_grad():
             outputs = self.problem.network(adapted, episodes.query[0])
@@ -81,6 +82,7 @@ class Reptile(MAML):
         """The minibatch of each inner step: examples in random order, reshuffled when used up."""
         rng = make_rng(self.problem.config.seed, "minibatches", iteration)
         steps = self.problem.config.inner.steps
+        # passes over the support set, rounded up; the last one may be incomplete
         epochs = -(-steps * self.batch // self.support_size)
         order = np.concatenate([rng.permutation(self.support_size) for _ in range(epochs)])
         indices = torch.from_numpy(order[: steps * self.batch].reshape(steps, self.batch))

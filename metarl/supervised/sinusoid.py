@@ -65,6 +65,7 @@ class SinusoidTasks:
         shard: slice = slice(None),
     ) -> Episodes:
         """Sample tasks and points: inputs (N, K, 1) or (N, K, 3), targets (N, K, 1)."""
+        # the shard is taken after sampling: all processes draw the same numbers
         tasks = rng.uniform(LOW, HIGH, (num_tasks, 2))
         x = rng.uniform(*INPUTS, (num_tasks, shots + queries, 1))
         return points(tasks[shard], x[shard], shots, self.task_conditioned)

@@ -101,6 +101,7 @@ def load_converted(source: Source, progress: Progress | None = None) -> Converte
 def _open(file: Path) -> Converted:
     try:
         metadata = json.loads(file.with_suffix(".json").read_text())
+        # the size detects truncation at no cost; `verify` reads the whole file
         if file.stat().st_size != metadata["bytes"]:
             raise ValueError(f"it has {file.stat().st_size:,} of {metadata['bytes']:,} bytes")
         images, starts = np.load(file, mmap_mode="r"), np.array(metadata["starts"], np.int64)
@@ -125,6 +126,7 @@ def _convert(source: Source, file: Path, progress: Progress | None) -> None:
     contents = source.read()
     sizes = [len(pictures) for pictures in contents.classes.values()]
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    # the header of an .npy file, so that images can be written one at a time, in constant memory
     header = {"descr": "|u1", "fortran_order": False, "shape": (sum(sizes), *contents.shape)}
     digest = hashlib.sha256()
     try:
@@ -142,6 +144,7 @@ def _convert(source: Source, file: Path, progress: Progress | None) -> None:
             "starts": starts.tolist(),
             "classes": list(contents.classes),
         }
+        # written last: its existence marks the array as complete
         write_atomically(file.with_suffix(".json"), json.dumps(metadata))
     except OSError as error:
         raise UserError(

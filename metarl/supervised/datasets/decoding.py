@@ -48,7 +48,7 @@ def decode(content: bytes, name: str) -> Image.Image:
                 f"the image {name} has {image.width}x{image.height} pixels, more than "
                 f"{MAX_PIXELS:,}; make it smaller, or restore it from the original data"
             )
-        image.load()
+        image.load()  # `open` reads the header only, so that the size is known before decoding
     except UnidentifiedImageError as error:
         raise UserError(
             f"the image {name} is corrupt or not a {' or '.join(FORMATS)}; restore it from the "

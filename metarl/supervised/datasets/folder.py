@@ -120,6 +120,7 @@ def load_labelled(
             raise UserError(
                 f"element {index} of the data set must be a pair (image, label): {error}"
             ) from error
+        # labels may be tensors or numpy scalars
         label = label.item() if hasattr(label, "item") else label
         if not isinstance(label, int | str):
             raise UserError(
@@ -144,10 +145,11 @@ def _to_pil(image: Any, index: int) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
     pixels = np.asarray(image)
+    # channels first, unless the last axis can be the channels as well
     if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):
-        pixels = np.moveaxis(pixels, 0, -1)  # (C, H, W) as in torch
+        pixels = np.moveaxis(pixels, 0, -1)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[..., 0]
+        pixels = pixels[..., 0]  # a grey image for PIL
     if pixels.dtype.kind == "f" and pixels.size and 0.0 <= pixels.min() <= pixels.max() <= 1.0:
         pixels = np.rint(255.0 * pixels).astype(np.uint8)
     if pixels.dtype != np.uint8 or pixels.shape[2:] not in ((), (3,)) or pixels.ndim < 2:
@@ -178,6 +180,7 @@ def split(
         )
     order = make_rng(seed, "split of classes").permutation(len(classes)).astype(np.int64)
     count = len(classes)
+    # rounded shares, moved so that each part has at least one class
     first = min(max(1, round(shares[0] * count)), count - 2)
     second = min(max(first + 1, round((shares[0] + shares[1]) * count)), count - 1)
     parts = np.split(order, [first, second])

@@ -90,6 +90,7 @@ def load_images(
     stored = load_converted(source, progress)
     if verify or stored.images.nbytes < ALWAYS_VERIFIED:
         stored.verify()
+    # the split of Omniglot is random, and not part of the converted data
     if stored.splits is None:
         splits = omniglot.split(stored.classes, split_seed)
     else:

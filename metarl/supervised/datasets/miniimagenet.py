@@ -128,6 +128,7 @@ def _folders(part: Path) -> Classes:
 
 
 def _table(table: Path) -> Classes:
+    # utf-8-sig also accepts the byte order mark that spreadsheet programs write
     text = read_file(table, MAX_BYTES).decode("utf-8-sig", errors="replace")
     rows = csv.DictReader(io.StringIO(text))
     classes: dict[str, list[str]] = {}
@@ -194,6 +195,7 @@ def _class_names(path: Path, content: Any, labels: NDArray[Any]) -> dict[int, st
     if "catname2label" not in content:
         return {label: f"{label:05d}" for label in present}
     names = _field(path, content, "catname2label", dict)
+    # {name: label}, which is inverted
     numbers = _integers(path, "catname2label", list(names.values()))
     names_of = {int(label): str(name) for name, label in zip(names, numbers, strict=True)}
     if unknown := [label for label in present if label not in names_of]:
@@ -206,6 +208,7 @@ def _class_names(path: Path, content: Any, labels: NDArray[Any]) -> dict[int, st
 
 def _integers(path: Path, key: str, values: Any) -> NDArray[np.int64]:
     """A one-dimensional array from an array or a list of integers."""
+    # checked before conversion: numpy would flatten or truncate other contents
     if isinstance(values, np.ndarray):
         valid = values.ndim == 1 and values.dtype.kind in "iu"
     else:
