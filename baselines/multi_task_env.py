@@ -49,7 +49,6 @@ class MultiTaskEnv(VecEnv):
         self.finished_returns: list[float] = []
 
     def reset(self) -> NDArray[np.float32]:
-        """Start an episode on a new task in every sub-environment."""
         self._tasks = checked_tasks(self._family, self._rng, self.num_envs)
         self._returns[:] = 0.0
         self._steps[:] = 0
@@ -72,6 +71,7 @@ class MultiTaskEnv(VecEnv):
         self._steps += 1
         check_finite("a reward", rewards, self._tasks, self._steps)
         rows = self._as_float32(observations)
+        # environments that do not report the horizon are cut off here
         done = terminated | truncated | (self._steps >= self._family.horizon)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if done.any():
@@ -108,7 +108,6 @@ class MultiTaskEnv(VecEnv):
         return rows
 
     def close(self) -> None:
-        """Close the environments."""
         self._envs.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:

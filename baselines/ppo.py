@@ -69,6 +69,7 @@ class MultiTaskPPO:
                     "the checkpoint's value network or optimiser is not that of the config "
                     f"({' '.join(str(error).split())}); restore it from a copy, or train anew"
                 ) from error
+        # the policy comes from the state as well: a step is a function of the state alone
         load_params(model.policy, state.params)
         rollout = envs.num_envs * self.horizon
         # stable-baselines3 uses the global generators: seed them for every update
@@ -99,7 +100,6 @@ class MultiTaskPPO:
         }
 
     def close(self) -> None:
-        """Close the environments."""
         self.envs.close()
 
 

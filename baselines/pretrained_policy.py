@@ -82,7 +82,6 @@ class Pretrained(PolicyLearner):
         return evaluate_adaptation(self.problem, params, tasks, key, sizes)
 
     def close(self) -> None:
-        """Close the environments."""
         if self._ppo is not None:
             self._ppo.close()
             self._ppo = None

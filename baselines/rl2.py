@@ -87,17 +87,14 @@ class RecurrentPolicy:
 
     @property
     def action_shape(self) -> tuple[int, ...]:
-        """Shape of one action."""
         return self.head_policy.action_shape
 
     @property
     def action_dtype(self) -> torch.dtype:
-        """Type of an action."""
         return self.head_policy.action_dtype
 
     @property
     def head(self) -> list[str]:
-        """The names of the last layer's parameters."""
         return self.head_policy.head
 
     @property
@@ -108,7 +105,6 @@ class RecurrentPolicy:
         return self.head_policy.action_size
 
     def init(self, generator: torch.Generator) -> Params:
-        """Fresh parameters of the unit, of the action distribution, and of the value."""
         inputs = self.observation_size + self.action_size + 2
         return {
             **init_recurrent(generator, inputs, self.hidden_size),
@@ -122,7 +118,6 @@ class RecurrentPolicy:
         return self.head_policy.distribution(params, observations)
 
     def initial_memory(self, shape: tuple[int, ...]) -> Memory:
-        """Zeros."""
         sizes = (self.hidden_size, self.action_size, 1, 1)
         return tuple(torch.zeros(*shape, size) for size in sizes)
 
@@ -140,7 +135,6 @@ class RecurrentPolicy:
         return distribution, (new, *previous)
 
     def remember(self, memory: Memory, actions: Tensor, rewards: Tensor, ended: Tensor) -> Memory:
-        """The memory with an action, its reward, and whether the episode ended."""
         if not self.action_shape:
             actions = torch.nn.functional.one_hot(actions, self.action_size)
         outcome = (actions, rewards.unsqueeze(-1), ended.unsqueeze(-1))
@@ -182,7 +176,6 @@ class RL2(PolicyLearner):
 
     @cached_property
     def policy(self) -> RecurrentPolicy:
-        """The recurrent policy that fits the family's environments."""
         if name := self.problem.config.policy.network:
             raise UserError(
                 f"policy.network: {name} is not for method {self.settings.name}, which has a "
@@ -205,7 +198,6 @@ class RL2(PolicyLearner):
 
     @one_thread()
     def initial_state(self) -> TrainingState:
-        """Before the first iteration."""
         return TrainingState(0, self.policy.init(self.problem.generator()))
 
     def step(self, state: TrainingState) -> tuple[TrainingState, Metrics]:
@@ -330,11 +322,9 @@ class TrialObjective:
         return policy.distribution(params, memories), values.squeeze(-1)
 
     def value_and_kl(self, theta: Params) -> tuple[float, float]:
-        """Not defined: PPO has no line search."""
         raise NotImplementedError
 
     def curvature(self, theta: Params, fraction: float) -> Callable[[Tensor], Tensor]:
-        """Not defined: PPO has no trust region."""
         raise NotImplementedError
 
     def _select(self, trials: slice) -> "TrialObjective":

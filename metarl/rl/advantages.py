@@ -13,10 +13,11 @@ GRID = 4  # cells per side into which the baseline pools an image
 def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:
     """Σ γᵏ r_{t+k} to the end of the trajectory, for every step of rewards (N, B, H)."""
     returns = torch.empty_like(rewards)
-    following = torch.zeros_like(rewards[..., 0])
+    next_return = torch.zeros_like(rewards[..., 0])
+    # R_t = r_t + γ R_{t+1}, from the last step backwards
     for t in reversed(range(rewards.shape[-1])):
-        following = rewards[..., t] + gamma * following
-        returns[..., t] = following
+        next_return = rewards[..., t] + gamma * next_return
+        returns[..., t] = next_return
     return returns
 
 
@@ -41,6 +42,7 @@ def generalized_advantages(
         last_values: (N, B), the values of the observations after the last steps, for bootstrapping
             at time limits.
     """
+    # values on padding are zero, so that δ of the last step has no V_{t+1} unless bootstrapped
     values = torch.where(mask, values, 0.0)
     next_values = torch.nn.functional.pad(values[..., 1:], (0, 1))
     if last_values is not None:
@@ -82,6 +84,8 @@ def fit_baseline(features: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     Raises:
         FloatingPointError: if no ridge in reach gives finite coefficients.
     """
+    # (Xᵀ W X + λ I) c = Xᵀ W y with the mask as weights W. For λ > 0 a Cholesky factor exists up to
+    # rounding; λ grows tenfold if it does not.
     weighted = features * mask.unsqueeze(-1)
     gram = weighted.mT @ features
     target = weighted.mT @ returns.double().unsqueeze(-1)
@@ -148,6 +152,7 @@ def with_advantages(
             last_features = baseline_features(inputs, trajectories.lengths[i])
             last_values = (last_features @ coefficients[0]).to(returns.dtype)
             last_values = torch.where(trajectories.truncated[i], last_values, 0.0)
+        # standardised over the steps that were taken: padding must not shrink the deviation
         raw = generalized_advantages(
             trajectories.rewards[i], values, mask, gamma, gae_lambda, last_values
         )

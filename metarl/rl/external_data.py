@@ -167,6 +167,7 @@ def collect_episodes(
     policy_params = params if is_recurrent else repeat(params, 1)
     no_task = np.zeros((1, 0))  # the wrapper passes the task
     batched_memory: Memory | None = tuple(leaf[None] for leaf in memory) or None
+    # an environment plays one episode per round; the memory goes on from round to round
     rounds: list[Trajectories] = []
     for number in range(-(-episodes // envs.num_envs)):
         # the number of the round takes the place of the task's in the random key

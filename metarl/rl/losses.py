@@ -25,6 +25,8 @@ def clipped_surrogate(
 ) -> Tensor:
     """E[min(r A, clip(r, 1 − ε, 1 + ε) A)]: PPO's objective (Schulman et al. 2017, equation 7)."""
     ratio, advantages = _ratio(policy, params, samples), samples.advantages
+    # the minimum is a lower bound of r A: a ratio that moved past the clip in the direction that A
+    # favours gets no gradient, one that moved against it gets the whole
     clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
     return (samples.weights * torch.minimum(ratio * advantages, clipped * advantages)).sum()
 

@@ -38,7 +38,6 @@ class PolicyLearner:
 
     @property
     def policy(self) -> Policy:
-        """The policy that is trained."""
         return self.problem.policy
 
     @property
@@ -48,17 +47,14 @@ class PolicyLearner:
 
     @property
     def num_iterations(self) -> int:
-        """The config's iterations."""
         return self.problem.config.outer.iterations
 
     @property
     def max_samples(self) -> int:
-        """The most environment steps that training takes."""
         return self.num_iterations * self.num_stages * self.problem.steps_per_stage
 
     @property
     def uses_lr_schedule(self) -> bool:
-        """Whether the outer step shrinks towards the last iteration."""
         return self.problem.config.outer.anneal
 
     def fine_tuning_step_sizes(self, params: Params) -> Sequence[float]:
@@ -85,7 +81,6 @@ class PolicyLearner:
         return PolicyAgent(self.problem, self.policy, params, seed, tuple(step_sizes))
 
     def close(self) -> None:
-        """Close the environments."""
         self.problem.close()
 
 
@@ -114,6 +109,7 @@ def outer_step(
         state.params, objective, state.opt_state, state.iteration
     )
     seconds = time.perf_counter() - started
+    # the state before this step is still valid, and can be saved
     if not torch.isfinite(flatten(params)).all():
         raise FloatingPointError(
             "the meta-parameters are not finite any more; lower the outer step "

@@ -145,21 +145,17 @@ class FeedforwardPolicy:
         return last_layer(len(self.hidden_sizes))
 
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
-        """Parameters of the action distribution at observations (..., M, S)."""
         raise NotImplementedError
 
     def initial_memory(self, shape: tuple[int, ...]) -> Memory:
-        """Empty."""
         return ()
 
     def step(
         self, params: Mapping[str, Tensor], memory: Memory, observations: Tensor
     ) -> tuple[Distribution, Memory]:
-        """The action distribution."""
         return self.distribution(params, observations), memory
 
     def remember(self, memory: Memory, actions: Tensor, rewards: Tensor, ended: Tensor) -> Memory:
-        """Empty."""
         return memory
 
 
@@ -183,16 +179,13 @@ class GaussianPolicy(FeedforwardPolicy):
 
     @property
     def action_shape(self) -> tuple[int, ...]:
-        """Shape of one action, (A,)."""
         return (self.action_size,)
 
     @property
     def head(self) -> list[str]:
-        """The last layer, and the standard deviation beside it."""
         return [*self.last_layer, "log_std"]
 
     def init(self, generator: torch.Generator) -> Params:
-        """Parameters of the network, and `log_std` (A,)."""
         params = self.init_network(generator, self.action_size)
         params["log_std"] = torch.full((self.action_size,), math.log(self.init_std))
         return params
@@ -212,11 +205,13 @@ class GaussianPolicy(FeedforwardPolicy):
 
     def act(self, distribution: Distribution, noise: Tensor) -> Tensor:
         """Mean + std · noise."""
+        # the reparameterised sample μ + σ ε: a function of noise that was drawn ahead of time
         return distribution["mean"] + distribution["log_std"].exp() * noise
 
     def log_prob(self, distribution: Distribution, actions: Tensor) -> Tensor:
         """The sum over action dimensions of the log-densities."""
         log_std = distribution["log_std"]
+        # log N(a; μ, σ²) = −½ ((a − μ)/σ)² − log σ − ½ log 2π, summed over dimensions
         standardised = (actions - distribution["mean"]) * (-log_std).exp()
         constant = log_std.sum(-1) + 0.5 * math.log(2.0 * math.pi) * self.action_size
         return -0.5 * standardised.square().sum(-1) - constant
@@ -228,6 +223,7 @@ class GaussianPolicy(FeedforwardPolicy):
 
     def kl(self, old: Distribution, new: Distribution) -> Tensor:
         """The sum over action dimensions of the divergences of normals."""
+        # KL(old ‖ new) = Σ ½ ((μ − μ')² + σ²)/σ'² − ½ + log σ' − log σ, with ' for new
         precision = (-2.0 * new["log_std"]).exp()
         variance = (2.0 * old["log_std"]).exp()
         squares = (old["mean"] - new["mean"]).square() * precision
@@ -252,11 +248,9 @@ class CategoricalPolicy(FeedforwardPolicy):
 
     @property
     def head(self) -> list[str]:
-        """The last layer."""
         return self.last_layer
 
     def init(self, generator: torch.Generator) -> Params:
-        """Parameters of the network."""
         return self.init_network(generator, self.action_size)
 
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
@@ -273,6 +267,7 @@ class CategoricalPolicy(FeedforwardPolicy):
 
     def act(self, distribution: Distribution, noise: Tensor) -> Tensor:
         """The Gumbel-max trick: arg max of logits + noise is a draw from the softmax."""
+        # arg max (log p + g) with Gumbel noise g is a sample from p, again a function of the noise
         return (distribution["logits"] + noise).argmax(-1)
 
     def log_prob(self, distribution: Distribution, actions: Tensor) -> Tensor:

@@ -114,6 +114,7 @@ class PolicyAgent:
             self._memory = self.policy.initial_memory((len(rows),))
         self._check_memory(len(rows))
         distribution, self._memory_after = self.policy.step(self._theta, self._memory, inputs)
+        # noise is drawn in any case: a deterministic action must not shift the random stream
         noise = torch.from_numpy(self.policy.noise(self._rng, (len(rows),)))
         actions = self.policy.act(distribution, noise * 0.0 if deterministic else noise)
         self._recorder.actions = actions
@@ -326,6 +327,7 @@ class PolicyAgent:
         return env if self._scale is None else scale_vector_observations(env, self._scale)
 
     def _copy(self) -> Self:
+        # parameters are never written in place, so that a copy may share them
         agent = copy.copy(self)
         agent._rng = copy.deepcopy(self._rng)
         agent._recorder = self._recorder.without_episodes()

@@ -96,7 +96,6 @@ class PolicyProblem:
 
     @cached_property
     def policy(self) -> Policy:
-        """The policy that fits the family's environments."""
         settings = self.config.policy.model_dump(exclude={"observation_scale"})
         env = self.family.make()
         try:
@@ -112,25 +111,20 @@ class PolicyProblem:
 
     @property
     def title(self) -> str:
-        """The family's name."""
         return self.config.family.name
 
     @property
     def data_hashes(self) -> dict[str, str]:
-        """Empty: there are no data."""
         return {}
 
     @property
     def evaluation_settings(self) -> dict[str, Any]:
-        """The section `evaluation` of the config."""
         return self.config.evaluation.model_dump(mode="json")
 
     def check(self) -> None:
-        """Raise UserError if the config asks for a GPU and there is none."""
         device_for(self.config.device)
 
     def describe(self, task: NDArray[np.float64]) -> str:
-        """A description of a task (T,)."""
         return self.family.describe(task)
 
     @property
@@ -170,7 +164,6 @@ class PolicyProblem:
         )
 
     def close(self) -> None:
-        """Close the environments."""
         if "envs" in self.__dict__:
             self.__dict__.pop("envs").close()
         for part in self.__dict__.pop("env_shards", []):

@@ -115,7 +115,7 @@ def sample_episode(
         raise ValueError(
             f"{envs.num_envs} environments cannot be divided evenly among {num_tasks} tasks"
         )
-    first_env = first_task * per_task
+    first_env = first_task * per_task  # for messages: the environment's position in the meta-batch
     rngs = [key.rng("trajectories", first_task + index) for index in range(num_tasks)]
     noise = torch.stack(
         [torch.from_numpy(policy.noise(rng, (horizon, per_task))) for rng in rngs], dim=1
@@ -142,6 +142,7 @@ def sample_episode(
             step_observations = observations[t].view(row).numpy()
             _copy_where(step_observations, observation, alive[t])
             check_finite("an observation", step_observations, env_tasks, t, first_env)
+            # one forward pass for all tasks: parameters are stacked, (N, ...), and inputs (N, B, S)
             distribution, new_memory = policy.step(params, memory, observations[t])
             actions[t] = policy.act(distribution, noise[t])
             step_actions = actions[t].view(envs.num_envs, *policy.action_shape).numpy()
@@ -167,6 +168,7 @@ def sample_episode(
                 memory = _remember(
                     policy, memory, new_memory, actions[t], rewards[t], is_end, alive[t]
                 )
+            # an ended episode stays over, whatever its environment reports after an autoreset
             alive[t + 1] = alive[t] & ~ended
             is_last = alive[t] if t + 1 == horizon else alive[t] & ended
             if is_last.any():
@@ -180,6 +182,7 @@ def sample_episode(
         """(H, N, B, ·) to (N, B, H, ·)."""
         return leaf.movedim(0, 2).contiguous()
 
+    # log-probabilities of all steps at once: cheaper than step by step
     actions = by_task(actions)
     distributions = {name: by_task(leaf) for name, leaf in distributions.items()}
     trajectories = Trajectories(

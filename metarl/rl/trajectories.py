@@ -128,6 +128,7 @@ class Trajectories:
         """
         if self.last_observations is None:
             raise ValueError("these trajectories have no last observations")
+        # o_{t+1} stands one step to the right, except after the last action of each episode
         shifted = torch.cat([self.observations[:, :, 1:], self.last_observations[:, :, None]], 2)
         last = self.lengths.sub(1).clamp(min=0)[..., None, None].expand_as(shifted[:, :, :1])
         return shifted.scatter(2, last, self.last_observations[:, :, None]) * self.mask[..., None]
@@ -158,6 +159,7 @@ def truncate_to_steps(rounds: Sequence[Trajectories], number: int) -> Trajectori
     A task that needs fewer trajectories than others has empty ones at the end.
     """
     lengths = torch.cat([trajectories.lengths for trajectories in rounds], dim=1)
+    # an episode is needed if those before it have fewer steps than `number`
     is_needed = lengths.cumsum(dim=1) - lengths < number
     kept = first_trajectories(rounds, int(is_needed.sum(dim=1).max()))
     is_needed = is_needed[:, : kept.mask.shape[1]]
@@ -187,6 +189,7 @@ class Samples(NamedTuple):
 
 def to_samples(trajectories: Trajectories, advantages: Tensor) -> Samples:
     """Join trajectories (N, B, H, ·) and their advantages (N, B, H) into samples (N, B·H, ·)."""
+    # each time step counts alike, so that long episodes weigh more, as in a mean over time steps
     weights = trajectories.mask.to(advantages.dtype)
     weights = weights / weights.sum(dim=(1, 2), keepdim=True)
     return Samples(
