@@ -47,7 +47,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     markdown = REFERENCE.sub(lambda found: included(found[1], found[2]), markdown)
     if "/" not in page.file.src_uri:  # links out of docs lead to files that are no pages
         markdown = re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", markdown)
-    if page.file.src_uri.startswith(("algorithms/", "glossary")):
+    if page.file.src_uri.startswith("algorithms/"):
         from latex2mathml.converter import convert  # of the extra [docs], which tests do without
 
         markdown = re.sub(

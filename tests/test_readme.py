@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import metarl
 from metarl.cli import main
 from metarl.envs import FAMILIES
 from metarl.experiment import load_config
@@ -26,10 +27,13 @@ PAGES = {
     if "notes" not in path.parts  # parts of docs/results.md
 }
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGES["docs/library.md"], re.DOTALL)
-ADAPTING, INNER_LOOP, OWN_ENVIRONMENT = SNIPPETS
+ADAPTING, STREAMING, INNER_LOOP, OWN_ENVIRONMENT = SNIPPETS
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=["adapting", "inner-loop", "own-environment"])
+NAMES = ["adapting", "streaming", "inner-loop", "own-environment"]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=NAMES)
 def test_the_snippets_are_short(snippet: str) -> None:
     assert len(snippet.splitlines()) <= 25
 
@@ -45,6 +49,23 @@ def test_the_snippet_that_adapts_a_policy_is_the_readmes_too_and_adapts() -> Non
     )
     assert after > before + 100.0
     assert made["action"].shape == (6,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["point_navigation", "point_navigation_rl2"])
+def test_the_snippet_that_streams_adapts_to_each_of_two_tasks(
+    name: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    snippet = STREAMING.replace('"point_navigation"', f'"{name}"')
+    if name == "point_navigation_rl2":  # trained on tasks of two episodes
+        snippet = snippet.replace("range(20)", "range(1)")
+    made = run(snippet)
+    lines = [line.split(" → ") for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 2
+    assert all(float(after) > float(before) for before, after in lines)
+    restored = metarl.load(name).load("adapted.safetensors")
+    assert restored.steps == made["policy"].steps
 
 
 def test_the_snippet_on_the_inner_loop_learns() -> None:
