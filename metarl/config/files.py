@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from metarl.config.safe_yaml import LARGEST, parse_yaml
+from metarl.config.safe_yaml import MAX_BYTES, parse_yaml
 from metarl.errors import UserError, did_you_mean
 from metarl.io import read_bytes
 
@@ -76,7 +76,7 @@ def read_values(path: Path) -> dict[str, Any]:
         UserError: if the file cannot be read, or is not a mapping.
     """
     try:
-        text = read_bytes(path, LARGEST).decode()
+        text = read_bytes(path, MAX_BYTES).decode()
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the config {str(path)!r}: {error}") from error
     values = parse_yaml(text, f"{str(path)!r}")

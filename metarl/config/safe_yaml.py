@@ -1,4 +1,4 @@
-"""YAML of which nothing is expected but plain values: it may come from somebody else."""
+"""YAML with plain values only, safe for files of unknown origin."""
 
 import re
 from typing import Any
@@ -7,16 +7,17 @@ import yaml
 
 from metarl.errors import UserError
 
-LARGEST = 100_000  # bytes; PyYAML takes a second for so many
-DEEPEST = 20
-MOST_VALUES = 10_000
+MAX_BYTES = 100_000  # PyYAML takes a second for this many
+MAX_DEPTH = 20
+MAX_VALUES = 10_000
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML, in which 1e-2 is a number as everybody expects; PyYAML alone reads a string.
+    """A safe loader that reads 1e-2 as a number, unlike PyYAML, and limits depth and size.
 
-    It is no deeper and no larger than a config may be, where what an alias stands for counts as
-    often as it is used: a few lines of aliases can stand for billions of values.
+    The limit is checked while nodes are composed, before anything is constructed. An alias counts
+    as all values that it stands for, since a few lines of nested aliases can stand for billions
+    (the "billion laughs" attack). The C loader composes nodes without such a hook.
     """
 
     def __init__(self, stream: str) -> None:
@@ -30,43 +31,42 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             node = super().compose_node(parent, index)
             if node is None or node not in self._sizes:
-                raise self._refusal(f"the alias *{event.anchor} stands for what it is in", event)
+                raise self._error(f"the alias *{event.anchor} stands for what it is in", event)
             self._values += self._sizes[node]
         else:
             if getattr(event, "tag", None) is not None:
-                raise self._refusal(f"tags such as {event.tag!r} have no meaning here", event)
+                raise self._error(f"tags such as {event.tag!r} have no meaning here", event)
             before = self._values
             self._values += 1
             self._depth += 1
-            if self._depth > DEEPEST:
-                raise self._refusal(f"it is nested deeper than {DEEPEST} levels", event)
+            if self._depth > MAX_DEPTH:
+                raise self._error(f"it is nested deeper than {MAX_DEPTH} levels", event)
             node = super().compose_node(parent, index)
             self._depth -= 1
             assert node is not None
             self._sizes[node] = self._values - before
-        if self._values > MOST_VALUES:
-            raise self._refusal(f"it has more than {MOST_VALUES} values", event)
+        if self._values > MAX_VALUES:
+            raise self._error(f"it has more than {MAX_VALUES} values", event)
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise self._refusal(f"{twice[0]!r} is given twice", node)
+        if repeated := [key for key in keys if keys.count(key) > 1]:
+            raise self._error(f"{repeated[0]!r} is given twice", node)
         return node
 
-    def construct_integer(self, node: yaml.ScalarNode) -> int:
-        """An integer of 64 bits."""
+    def _construct_integer(self, node: yaml.ScalarNode) -> int:
         if len(node.value) > 70 or not -(2**63) <= (value := self.construct_yaml_int(node)) < 2**63:
-            raise self._refusal("an integer must have 64 bits at most", node)
+            raise self._error("an integer must have 64 bits at most", node)
         return value
 
     @staticmethod
-    def _refusal(problem: str, where: Any) -> yaml.YAMLError:
+    def _error(problem: str, where: Any) -> yaml.YAMLError:
         return yaml.composer.ComposerError(None, None, problem, where.start_mark)
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader._construct_integer)
 _Loader.yaml_implicit_resolvers = {
     key: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:float"]
     for key, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -79,16 +79,16 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """The plain values that a text says.
+    """Parse a text.
 
     Args:
-        text: at most `LARGEST` bytes of it.
-        origin: what the text is, for the error.
+        text: YAML of at most `MAX_BYTES` bytes.
+        origin: the source of the text in error messages.
 
     Raises:
-        UserError: if it is not valid, or more than plain values.
+        UserError: if it is not valid YAML, has tags, or exceeds a limit.
     """
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader: it constructs plain values alone
+        return yaml.load(text, _Loader)  # a SafeLoader
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-99-99
         raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}") from error
