@@ -40,7 +40,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from killed_at import dying_at
+from killed_at import kill_at
 
 import metarl
 from metarl.baselines import ppo  # noqa: F401  imported before anything is forked
@@ -132,12 +132,12 @@ def trainings(folder: Path) -> dict[str, list[str]]:
 
 @dataclass
 class Part:
-    """What a part of the soak did.
+    """The outcome of a part of the soak.
 
     Attributes:
-        done: how often.
-        failures: in a sentence each.
-        notes: figures to be told.
+        done: the number of checks.
+        failures: one message per failure.
+        notes: figures for the report.
     """
 
     done: int = 0
@@ -215,7 +215,7 @@ REFERENCES: dict[str, tuple[float, tuple[object, ...]]] = {}
 
 
 def references(folder: Path) -> dict[str, tuple[float, tuple[object, ...]]]:
-    """How long each training takes uninterrupted, in seconds, and its outcome; found out once."""
+    """The duration of each uninterrupted training, in seconds, and its outcome; computed once."""
     for number, (name, arguments) in enumerate(() if REFERENCES else trainings(folder).items()):
         path = folder / f"reference-{number}"
         started = time.monotonic()
@@ -241,7 +241,7 @@ def kills(folder: Path, count: int, chance: random.Random) -> Part:
         for _ in range(chance.randint(1, 4)):
             if chance.random() < 0.5:
                 number = chance.randint(1, 40)
-                child = start(continued(path, arguments), log, lambda n=number: dying_at(n))
+                child = start(continued(path, arguments), log, lambda n=number: kill_at(n))
             else:
                 child = start(continued(path, arguments), log)
                 time.sleep(chance.uniform(0.0, seconds))
@@ -295,8 +295,8 @@ def interruptions(folder: Path, count: int, chance: random.Random) -> Part:
         path, log = folder / f"interrupted-{number}", folder / f"interrupted-{number}.log"
         arguments = [a for a in TRAININGS[name] if not a.startswith("--set=outer.iterations")]
         child = start([*arguments, *more, "--out", str(path)], log)
-        wanted = chance.randint(1, 20)
-        while not (path / "metrics.jsonl").exists() or _lines(path) < wanted:
+        num_lines = chance.randint(1, 20)
+        while not (path / "metrics.jsonl").exists() or _lines(path) < num_lines:
             time.sleep(0.001)
         time.sleep(chance.uniform(0.0, 0.05))
         signals = chance.choices([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], k=number % 2 + 1)
@@ -306,11 +306,11 @@ def interruptions(folder: Path, count: int, chance: random.Random) -> Part:
         status = finish(child)
         state, logged = Run.open(path).load(), _lines(path)
         iterations = [line["iteration"] for line in read_metrics(path)]
-        kept = state.iteration >= iterations[-1] and len(iterations) == logged
-        said = "continue with" in log.read_text()
+        is_saved = state.iteration >= iterations[-1] and len(iterations) == logged
+        has_hint = "continue with" in log.read_text()
         which = "+".join(one.name for one in signals)
         sentence = f"{name}, {which}: status {status}, {state.iteration} saved of {iterations[-1]}"
-        part.expect(status == 130 and kept and said, sentence)
+        part.expect(status == 130 and is_saved and has_hint, sentence)
         shutil.rmtree(path)
     return part
 
@@ -368,7 +368,7 @@ def _mounts(folder: Path) -> bool:
 
 
 def configs(folder: Path, count: int, chance: random.Random) -> Part:
-    """Configs that chance wrote: each is valid, or refused in sentences."""
+    """Random configs: each is valid, or rejected by clear messages."""
     part, accepted = Part(), 0
     texts = [path.read_text() for path in shipped_configs().values()]
     file = folder / "fuzzed.yaml"
@@ -590,8 +590,8 @@ def files(folder: Path, count: int, chance: random.Random) -> Part:
             run = Run.open(path)
             iteration, samples, weights, _, _ = sound[whole]
             state = run.load()
-            found = {**state.params, **state.opt_state}
-            same = [(name, leaf.numpy().tobytes()) for name, leaf in found.items()] == weights
+            tensors = {**state.params, **state.opt_state}
+            same = [(name, leaf.numpy().tobytes()) for name, leaf in tensors.items()] == weights
             run.metrics()
             if json.loads(before) if file.name == "evaluation.json" else True:
                 _evaluation(run)
@@ -613,10 +613,10 @@ def files(folder: Path, count: int, chance: random.Random) -> Part:
 def strangers(folder: Path, count: int, chance: random.Random) -> Part:
     """Data sets, models and pickles of others that are damaged: the tests of them, at length."""
     part, tests = Part(done=count), Path(__file__).parent / "test_untrusted_files.py"
-    each = str(max(1, count // 8))  # there are eight kinds
+    per_kind = str(max(1, count // 8))  # there are eight kinds
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
     result = subprocess.run(
-        command, env={**os.environ, "METARL_MUTATIONS": each}, capture_output=True, text=True
+        command, env={**os.environ, "METARL_MUTATIONS": per_kind}, capture_output=True, text=True
     )
     if result.returncode:
         part.failures.append(result.stdout[-2000:])
@@ -630,26 +630,26 @@ def _evaluation(run: Run) -> None:
         load_or_evaluate(run)
 
 
-def iterations(folder: Path, asked: int, chance: random.Random) -> Part:
+def iterations(folder: Path, min_count: int, chance: random.Random) -> Part:
     """Many iterations in one process: memory, descriptors and threads stay what they were."""
     part = Part()
     for name, fewest_watched in (("maml (TRPO)", 0), ("sinusoid", 2000), ("pretrained", 0)):
         path, log = folder / f"long-{name}", folder / "long.log"
-        count = max(asked, fewest_watched)  # a millisecond each: fewer are over before one looks
+        count = max(min_count, fewest_watched)  # fewer take only a few milliseconds
         arguments = [a for a in TRAININGS[name] if not a.startswith("--set=outer.iterations")]
         updates = count // 2 if name == "pretrained" else count  # which has two an iteration
         more = _sets(f"outer.iterations={updates}", "checkpoint_every=100")
         child = start([*arguments, *more, "--out", str(path)], log)
-        seen: list[tuple[int, tuple[int, int, int]]] = []
+        usage: list[tuple[int, tuple[int, int, int]]] = []
         while (status := os.waitpid(child, os.WNOHANG))[0] == 0:
             with suppress(OSError, LookupError, ValueError):  # it has just begun, or ended
-                seen.append((read_metrics(path)[-1]["iteration"], _use(child)))
+                usage.append((read_metrics(path)[-1]["iteration"], _use(child)))
             time.sleep(0.05)
         code = os.waitstatus_to_exitcode(status[1])
         part.expect(code == 0, f"{name}: status {code}: {log.read_text()[-300:]}")
         # the beginning and the evaluation take their own
-        early = [use for done, use in seen if 0.1 * count < done <= 0.5 * count]
-        late = [use for done, use in seen if 0.5 * count < done < 0.97 * count]
+        early = [use for done, use in usage if 0.1 * count < done <= 0.5 * count]
+        late = [use for done, use in usage if 0.5 * count < done < 0.97 * count]
         if not early or not late:
             part.expect(False, f"{name}: too short to be watched")
             continue
@@ -739,7 +739,7 @@ def noise_like_miniimagenet(folder: Path) -> None:
         (folder / f"mini-imagenet-cache-{split}.pkl").write_bytes(pickle.dumps(content))
 
 
-# how often each part is done in thirty minutes
+# the number of repetitions of each part in thirty minutes
 PARTS: dict[str, tuple[Callable[[Path, int, random.Random], Part], int]] = {
     "kills": (kills, 200),
     "ranks": (ranks, 6),

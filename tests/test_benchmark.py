@@ -1,4 +1,4 @@
-"""The benchmark measures what it says; the figures themselves are the machine's."""
+"""The benchmark: its figures, their arithmetic, and its tables."""
 
 import math
 from io import StringIO
@@ -64,11 +64,13 @@ def test_the_arithmetic_of_an_iteration_is_that_of_its_matrix_products(monkeypat
         for _ in range(config.outer.cg_iterations):
             product(flatten(theta))
 
-    def here(function, num_tasks, size):
+    def map_in_this_thread(function, num_tasks, size):
         return [function(slice(start, start + size)) for start in range(0, num_tasks, size)]
 
     for module in ("metarl.rl.inner_loop", "metarl.rl.meta_objective"):
-        monkeypatch.setattr(f"{module}.map_chunks", here)  # the counter sees one thread alone
+        monkeypatch.setattr(
+            f"{module}.map_chunks", map_in_this_thread
+        )  # the counter sees one thread
     monkeypatch.setattr(PolicyProblem, "steps_per_stage", 2 * 3 * 4)
     for part, function in (
         ("gradient", lambda: objective.gradient(theta)),

@@ -65,10 +65,10 @@ def test_the_interval_over_tasks_is_the_textbooks() -> None:
 def test_several_runs_are_summed_up_by_the_mean_of_what_each_has() -> None:
     rng = np.random.default_rng(0)
     returns = [rng.normal(size=(40, 2)) ** 3 + shift for shift in (0.0, 0.5, 1.0)]
-    summary, each = mean_over_runs(returns), [mean_over_tasks(run).estimate for run in returns]
-    np.testing.assert_allclose(summary.estimate, np.mean(each, axis=0))
+    summary, means = mean_over_runs(returns), [mean_over_tasks(run).estimate for run in returns]
+    np.testing.assert_allclose(summary.estimate, np.mean(means, axis=0))
     # Student's of three: 4.303 standard errors
-    width = 4.303 * np.std(each, axis=0, ddof=1) / np.sqrt(3)
+    width = 4.303 * np.std(means, axis=0, ddof=1) / np.sqrt(3)
     np.testing.assert_allclose(summary.high - summary.estimate, width, rtol=1e-3)
     np.testing.assert_allclose(summary.estimate - summary.low, width, rtol=1e-3)
     same = mean_over_runs([returns[0]] * 3)
@@ -77,13 +77,13 @@ def test_several_runs_are_summed_up_by_the_mean_of_what_each_has() -> None:
 
 @pytest.mark.slow
 def test_runs_that_differ_in_their_seed_count_as_one_experiment(runs) -> None:
-    entries = compare([Run.open(Path(path)) for path in runs.values()])
-    labels = [entry.label for entry in entries]
+    groups = compare([Run.open(Path(path)) for path in runs.values()])
+    labels = [group.label for group in groups]
     assert labels == ["MAML", "pretrained", "random", "oracle"]
-    assert [len(entry.runs) for entry in entries] == [2, 1, 1, 1]
-    assert entries[0].samples[0] > 0
-    assert entries[2].samples == [0]
-    tasks = [curve.tasks for entry in entries for curve in entry.curves]
+    assert [len(group.runs) for group in groups] == [2, 1, 1, 1]
+    assert groups[0].samples[0] > 0
+    assert groups[2].samples == [0]
+    tasks = [curve.tasks for group in groups for curve in group.curves]
     assert all(np.array_equal(tasks[0], other) for other in tasks)
 
 
@@ -126,8 +126,8 @@ def test_runs_that_another_version_evaluated_on_other_tasks_are_refused(
 
 
 def test_the_meta_learner_that_is_compared_is_that_with_the_most_to_be_compared_with() -> None:
-    def entry(
-        unit: AdaptationUnit | None, seeds: int, budget: int, label: str, far: int = 2
+    def group(
+        unit: AdaptationUnit | None, seeds: int, budget: int, label: str, stages: int = 2
     ) -> ExperimentGroup:
         problem = SimpleNamespace(metric=RETURN, evaluation_settings={})
         method = SimpleNamespace(
@@ -136,24 +136,24 @@ def test_the_meta_learner_that_is_compared_is_that_with_the_most_to_be_compared_
             max_samples=budget,
             problem=problem,
         )
-        scores = np.ones((4, far))
+        scores = np.ones((4, stages))
         curves = [AdaptationCurve(np.zeros((4, 1)), scores, ())] * seeds
         return ExperimentGroup(label, [None] * seeds, method, curves, summarise([scores] * seeds))
 
-    rl2, level = entry(EPISODES, 3, 1, "RL²"), entry(None, 1, 1, "oracle", far=1)
-    maml, anil = entry(GRADIENT_STEPS, 1, 1, "MAML"), entry(GRADIENT_STEPS, 1, 1, "ANIL")
+    rl2, oracle = group(EPISODES, 3, 1, "RL²"), group(None, 1, 1, "oracle", stages=1)
+    maml, anil = group(GRADIENT_STEPS, 1, 1, "MAML"), group(GRADIENT_STEPS, 1, 1, "ANIL")
 
-    def firsts(*entries: ExperimentGroup) -> list[tuple[str, str]]:
-        return [(pair.reference.label, pair.other.label) for pair in paired_differences(entries)]
+    def pairs(*groups: ExperimentGroup) -> list[tuple[str, str]]:
+        return [(pair.reference.label, pair.other.label) for pair in paired_differences(groups)]
 
-    assert firsts(rl2, maml, anil, level) == [("MAML", "ANIL"), ("MAML", "oracle")]
-    assert firsts(anil, maml, level)[0] == ("ANIL", "MAML")  # the first of equals
-    seeds = entry(GRADIENT_STEPS, 2, 1, "two seeds")
-    assert firsts(anil, seeds, level)[0] == ("two seeds", "ANIL")
-    other = entry(GRADIENT_STEPS, 1, 2, "more steps")
-    assert firsts(other, anil, maml, level)[0] == ("ANIL", "more steps")  # budgets
-    assert firsts(level) == []
-    assert list(paired_rows(paired_differences([rl2, level]))[0]) == [
+    assert pairs(rl2, maml, anil, oracle) == [("MAML", "ANIL"), ("MAML", "oracle")]
+    assert pairs(anil, maml, oracle)[0] == ("ANIL", "MAML")  # the first of equals
+    seeds = group(GRADIENT_STEPS, 2, 1, "two seeds")
+    assert pairs(anil, seeds, oracle)[0] == ("two seeds", "ANIL")
+    other = group(GRADIENT_STEPS, 1, 2, "more steps")
+    assert pairs(other, anil, maml, oracle)[0] == ("ANIL", "more steps")  # budgets
+    assert pairs(oracle) == []
+    assert list(paired_rows(paired_differences([rl2, oracle]))[0]) == [
         "RL² −",
         "episode 1",
         "episode 2",
@@ -367,10 +367,10 @@ def test_a_policy_comes_with_the_package_and_says_where_it_is_from(
     monkeypatch.setattr(
         "metarl.report.evaluations.evaluate", None
     )  # its evaluation is there, and up to date
-    evaluated = load_or_evaluate(run)
-    method = evaluated.method
+    evaluation = load_or_evaluate(run)
+    method = evaluation.method
     assert run.load().iteration == method.num_iterations
-    assert len(evaluated.curve.tasks) == run.config.evaluation.tasks
+    assert len(evaluation.curve.tasks) == run.config.evaluation.tasks
     assert method.problem.config == run.config
     assert main(["render", name, "--steps", "1"]) == 0
     pictures = "*.png" if name == "sinusoid" else "*.gif"
@@ -413,10 +413,12 @@ def test_numbers_have_as_many_digits_as_mean_something(value: float, text: str) 
 def test_the_numbers_below_a_training_do_not_overlap_however_short_it_is(
     steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = _summary_drawn(monkeypatch, ["MAML"], steps).axes[1]
+    training = _plotted_summary(monkeypatch, ["MAML"], steps).axes[1]
     low, high = training.get_xlim()
     labels = training.get_xticklabels()
-    boxes = [one.get_window_extent() for one in labels if low <= one.get_position()[0] <= high]
+    boxes = [
+        label.get_window_extent() for label in labels if low <= label.get_position()[0] <= high
+    ]
     assert len(boxes) > 1
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
@@ -424,7 +426,7 @@ def test_the_numbers_below_a_training_do_not_overlap_however_short_it_is(
 def test_of_many_methods_each_looks_the_same_in_both_panels_and_none_like_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    figure = _summary_drawn(monkeypatch, [f"method {n}" for n in range(11)], 1000)
+    figure = _plotted_summary(monkeypatch, [f"method {n}" for n in range(11)], 1000)
     looks = [
         [(line.get_color(), line.get_linestyle()) for line in axes.get_lines()]
         for axes in figure.axes
@@ -433,13 +435,13 @@ def test_of_many_methods_each_looks_the_same_in_both_panels_and_none_like_anothe
     assert len(set(looks[0])) == 11
 
 
-def _summary_drawn(monkeypatch: pytest.MonkeyPatch, labels: list[str], steps: int) -> Figure:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+def _plotted_summary(monkeypatch: pytest.MonkeyPatch, labels: list[str], steps: int) -> Figure:
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: figures.append(self))
     curve = np.arange(1.0, 3.0) * steps, np.zeros(2)
     scores = np.random.default_rng(0).normal(size=(4, 3))
     training = {label: {"before": [curve], "after": []} for label in labels}
     summaries = {label: summarise([scores]) for label in labels}
     plot_summary(summaries, training, RETURN, "x", Path("x.png"))
-    FigureCanvasAgg(drawn[0]).draw()
-    return drawn[0]
+    FigureCanvasAgg(figures[0]).draw()
+    return figures[0]

@@ -1,4 +1,4 @@
-"""Runs on the Hugging Face hub, for which a folder stands here: nothing is fetched."""
+"""Runs on the Hugging Face hub, with a folder in place of the hub."""
 
 import json
 import shutil
@@ -76,8 +76,8 @@ def test_its_card_has_the_table_the_curve_the_command_and_the_config(hub: Path) 
     assert "](adaptation.png)" in text
     assert (hub / "me" / "points" / "adaptation.png").exists()
     assert "metarl evaluate hf:me/points" in text
-    shown = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
-    assert validate_config(shown) == Run.open(Path("point_navigation")).config
+    config = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    assert validate_config(config) == Run.open(Path("point_navigation")).config
 
 
 def test_pushing_again_leaves_no_older_weights(hub: Path) -> None:

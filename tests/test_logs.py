@@ -1,4 +1,4 @@
-"""What TensorBoard and Weights & Biases are told of a training."""
+"""Logging to TensorBoard and Weights & Biases."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def command(tmp_path: Path) -> list[str]:
 
 
 class Wandb:
-    """The package, as far as it is called; it remembers what it was told."""
+    """A stand-in for the package, which records its calls."""
 
     Error = type("Error", (Exception,), {})
     Settings = SimpleNamespace
@@ -40,20 +40,20 @@ class Wandb:
     def __init__(self, refuses: str = "") -> None:
         self.refuses = refuses
         self.begun: list[dict] = []
-        self.told: list[dict] = []
+        self.logged: list[dict] = []
         self.finished = 0
 
-    def init(self, **given) -> "Wandb":
+    def init(self, **arguments) -> "Wandb":
         if self.refuses:
             raise self.Error(self.refuses)
-        self.begun.append(given)
+        self.begun.append(arguments)
         return self
 
     def define_metric(self, name: str, **_) -> None:
         assert name in ("iteration", "*")
 
     def log(self, values) -> None:
-        self.told.append(dict(values))
+        self.logged.append(dict(values))
 
     def finish(self) -> None:
         self.finished += 1
@@ -88,7 +88,7 @@ def test_weights_and_biases_is_told_every_iteration_and_the_config(
     assert begun["project"] == "waves"
     assert begun["config"]["outer"]["iterations"] == 3
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert wandb.told == list(map(json.loads, lines))
+    assert wandb.logged == list(map(json.loads, lines))
     assert wandb.finished == 1
 
 
@@ -101,7 +101,7 @@ def test_a_resumed_run_goes_on_in_the_same_run_of_weights_and_biases(
     first, second = wandb.begun
     assert first["id"] == second["id"]
     assert second["resume"] == "allow"
-    assert [line["iteration"] for line in wandb.told] == [1, 2, 3, 4, 5]
+    assert [line["iteration"] for line in wandb.logged] == [1, 2, 3, 4, 5]
 
 
 def test_without_the_package_the_sentence_names_the_extra(
@@ -128,6 +128,6 @@ def test_without_an_account_the_sentence_says_what_to_do(
 def test_the_package_itself_keeps_a_run_offline(tmp_path: Path, command: list[str]) -> None:
     run = [sys.executable, "-m", "metarl", *command, "--wandb", "waves"]
     subprocess.run(run, env=os.environ | {"WANDB_MODE": "offline"}, check=True, cwd=tmp_path)
-    (kept,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
-    assert (tmp_path / "run" / "wandb-id").read_text().strip() in kept.name
-    assert b"after_1_steps" in kept.read_bytes()
+    (log,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert (tmp_path / "run" / "wandb-id").read_text().strip() in log.name
+    assert b"after_1_steps" in log.read_bytes()

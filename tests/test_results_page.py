@@ -85,7 +85,7 @@ def test_a_column_has_the_differences_after_a_step_task_by_task(page: Path) -> N
         }.items()
     }
     others = scores.pop("pretrained")
-    mean = np.mean([(mine - others)[:, 1].mean() for mine in scores.values()])
+    mean = np.mean([(maml - others)[:, 1].mean() for maml in scores.values()])
     assert differences["| pretrained"].startswith(f"{mean:.2f} [")
 
 
@@ -127,9 +127,9 @@ def test_the_command_that_it_gives_makes_the_config_of_the_run(path: Path) -> No
         f"method={value}" if option == "--kind" else value
         for option, value in zip(rest[::2], rest[1::2], strict=True)
     ]
-    asked = resolve(load_config(name, overrides))
-    assert asked.seed == config.seed
-    assert differences(asked, config, seed_independent_fields(config)) == []
+    expected = resolve(load_config(name, overrides))
+    assert expected.seed == config.seed
+    assert differences(expected, config, seed_independent_fields(config)) == []
 
 
 def test_the_command_of_a_baseline_names_its_kind() -> None:
@@ -139,12 +139,12 @@ def test_the_command_of_a_baseline_names_its_kind() -> None:
 
 
 def test_what_baselines_are_told_makes_no_other_experiment_of_a_meta_learner() -> None:
-    told = ["baseline.selection_step=0"]
-    maml, other = load_config("point_navigation"), load_config("point_navigation", told)
+    overrides = ["baseline.selection_step=0"]
+    maml, other = load_config("point_navigation"), load_config("point_navigation", overrides)
     assert same_experiment(maml, other)
     assert reproduce_command(other) == "metarl train point_navigation"
     pretrained = [
-        load_config("point_navigation", ["method=pretrained", *more]) for more in ([], told)
+        load_config("point_navigation", ["method=pretrained", *more]) for more in ([], overrides)
     ]
     assert not same_experiment(*pretrained)
     assert reproduce_command(pretrained[1]).endswith("--set baseline.selection_step=0")
@@ -204,11 +204,11 @@ def test_an_evaluation_with_a_name_stands_beside_that_of_the_config(
     state = json.loads((run / "evaluation-7-shot.json").read_text())
     state["weights_sha256"] = "0" * 64
     (run / "evaluation-7-shot.json").write_text(json.dumps(state))
-    said = complaint("results", str(run), "--out", str(tmp_path / "page.md"))
-    assert "is of other weights than the run has" in said
+    error = complaint("results", str(run), "--out", str(tmp_path / "page.md"))
+    assert "is of other weights than the run has" in error
     (run / "evaluation-7-shot.json").write_text("{}")
-    said = complaint("results", str(run), "--out", str(tmp_path / "page.md"))
-    assert "(evaluation-7-shot.json.weights_sha256: Field required); delete it" in said
+    error = complaint("results", str(run), "--out", str(tmp_path / "page.md"))
+    assert "(evaluation-7-shot.json.weights_sha256: Field required); delete it" in error
 
 
 def test_runs_that_saw_other_images_are_not_put_into_one_section(tmp_path: Path, complaint) -> None:
@@ -218,8 +218,8 @@ def test_runs_that_saw_other_images_are_not_put_into_one_section(tmp_path: Path,
     state = (runs[1] / "state.json").read_text()
     hashed = json.loads(state)["provenance"]["data_sha256"]
     (runs[1] / "state.json").write_text(state.replace(hashed, "0" * 64))
-    said = complaint("results", *map(str, runs), "--out", str(tmp_path / "page.md"))
-    assert "siamese-s1 was trained on other data" in said
+    error = complaint("results", *map(str, runs), "--out", str(tmp_path / "page.md"))
+    assert "siamese-s1 was trained on other data" in error
 
 
 def test_the_papers_schedule_is_evaluated_beside_the_runs_own(tmp_path: Path, complaint) -> None:

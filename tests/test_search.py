@@ -1,4 +1,4 @@
-"""Searches: what they try next."""
+"""Searches over ranges of settings."""
 
 import csv
 from pathlib import Path
@@ -22,8 +22,8 @@ evaluation: {tasks: 5, steps: 1}
 """
 
 
-def entry(value: float, score: float) -> SimpleNamespace:
-    """An experiment with a step size, as far as it is looked at."""
+def group(value: float, score: float) -> SimpleNamespace:
+    """An experiment with a step size and a score."""
     config = SimpleNamespace(model_dump=lambda mode: {"inner": {"step_size": value}})
     summary = SimpleNamespace(estimate=np.array([0.0, score]))
     return SimpleNamespace(runs=[SimpleNamespace(config=config)], summary=summary)
@@ -31,32 +31,32 @@ def entry(value: float, score: float) -> SimpleNamespace:
 
 def tried(low: float, high: float, best: float, number: int = 30) -> list[SimpleNamespace]:
     values = np.geomspace(low, high, number)
-    return [entry(value, -abs(float(np.log(value / best)))) for value in values]
+    return [group(value, -abs(float(np.log(value / best)))) for value in values]
 
 
-def proposed(higher_is_better: bool, entries: list[SimpleNamespace]) -> list[float]:
+def proposed(higher_is_better: bool, groups: list[SimpleNamespace]) -> list[float]:
     pytest.importorskip("optuna", reason="the extra search is not installed")
     _, ranges = parse_ranges(["inner.step_size=0.001..1.0"])
-    found = propose(ranges, entries, len(entries), 8, higher_is_better)
-    return [float(values["inner.step_size"]) for values in found]
+    proposals = propose(ranges, groups, len(groups), 8, higher_is_better)
+    return [float(values["inner.step_size"]) for values in proposals]
 
 
 def test_a_search_goes_where_scores_were_good() -> None:
-    entries = tried(0.001, 1.0, best=0.01)
-    near = [abs(np.log10(value / 0.01)) < 0.7 for value in proposed(True, entries)]
+    groups = tried(0.001, 1.0, best=0.01)
+    near = [abs(np.log10(value / 0.01)) < 0.7 for value in proposed(True, groups)]
     assert sum(near) >= 6
-    far = [abs(np.log10(value / 0.01)) < 0.7 for value in proposed(False, entries)]
+    far = [abs(np.log10(value / 0.01)) < 0.7 for value in proposed(False, groups)]
     assert sum(far) <= 2
 
 
 def test_a_search_that_goes_on_proposes_what_it_would_have_proposed() -> None:
-    entries = tried(0.001, 1.0, best=0.01)
-    assert proposed(True, entries) == proposed(True, entries)
-    assert proposed(True, entries) != proposed(True, entries[:-1])
+    groups = tried(0.001, 1.0, best=0.01)
+    assert proposed(True, groups) == proposed(True, groups)
+    assert proposed(True, groups) != proposed(True, groups[:-1])
 
 
 def test_what_is_out_of_the_range_is_no_hindrance() -> None:
-    values = proposed(True, [entry(5.0, 1.0), *tried(0.001, 1.0, 0.1)])
+    values = proposed(True, [group(5.0, 1.0), *tried(0.001, 1.0, 0.1)])
     assert all(0.001 <= value <= 1.0 for value in values)
 
 

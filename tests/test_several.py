@@ -1,4 +1,4 @@
-"""Several runs in one directory: seeds and sweeps, side by side."""
+"""Several runs in one directory, trained in parallel: seeds and sweeps."""
 
 import csv
 import io
@@ -34,25 +34,25 @@ outer: {iterations: 3, meta_batch: 2}
 evaluation: {tasks: 5, steps: 1}
 """
 
-# a training's stand-in: says when it began and ended, and does as it is told
+# a process in place of a training, which records when it began and ended
 STAND_IN = """
 import json, signal, sys, time
-folder, does = sys.argv[1:]
-def say(what):
-    with open(folder + "/said", "a") as file:
-        print(what, time.monotonic(), file=file)
+folder, action = sys.argv[1:]
+def record(event):
+    with open(folder + "/events", "a") as file:
+        print(event, time.monotonic(), file=file)
 def stop(*_):
-    say("saved")
+    record("saved")
     sys.exit(130)
 signal.signal(signal.SIGTERM, stop)
-say("began")
+record("began")
 with open(folder + "/metrics.jsonl", "w") as file:
     print(json.dumps({"iteration": 7, "return/after_0_steps": -2.5}), file=file)
-if does == "fail":
+if action == "fail":
     print("much\\nmetarl: the disk is full;\\nfix that")
     sys.exit(2)
-time.sleep({"work": 0.4, "wait": 60.0}[does])
-say("ended")
+time.sleep({"work": 0.4, "wait": 60.0}[action])
+record("ended")
 """
 
 
@@ -63,18 +63,18 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str],
     monkeypatch.setattr(scheduler, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(scheduler, "processors", lambda: 2)
 
-    def make(name: str, does: str) -> Job:
+    def make(name: str, action: str) -> Job:
         path = tmp_path / name
         path.mkdir()
-        return Job(name, path, 10, "return", (str(path), does))
+        return Job(name, path, 10, "return", (str(path), action))
 
     return make
 
 
-def said(job: Job) -> dict[str, float]:
-    file = job.run / "said"
+def times(job: Job) -> dict[str, float]:
+    file = job.run / "events"
     lines = file.read_text().splitlines() if file.exists() else []
-    return {what: float(when) for what, when in map(str.split, lines)}
+    return {event: float(time) for event, time in map(str.split, lines)}
 
 
 def run(jobs: list[Job], stop: Callable[[], bool] = lambda: False):
@@ -85,7 +85,7 @@ def run(jobs: list[Job], stop: Callable[[], bool] = lambda: False):
     return statuses, failures, log.getvalue()
 
 
-# side by side
+# in parallel
 
 
 def test_as_many_runs_as_there_are_processors_are_trained_at_once(job) -> None:
@@ -93,7 +93,7 @@ def test_as_many_runs_as_there_are_processors_are_trained_at_once(job) -> None:
     statuses, failures, log = run(jobs)
     assert list(statuses.values()) == [0, 0, 0, 0]
     assert not failures
-    spans = [said(job) for job in jobs]
+    spans = [times(job) for job in jobs]
     together = [
         sum(other["began"] <= span["began"] < other["ended"] for other in spans) for span in spans
     ]
@@ -112,25 +112,27 @@ def test_one_that_fails_is_told_in_a_sentence_and_the_others_go_on(job) -> None:
 
 def test_all_are_stopped_together_once_and_none_begins_then(job) -> None:
     jobs = [job("seed-1", "wait"), job("seed-2", "wait"), job("seed-3", "work")]
-    statuses, failures, _ = run(jobs, lambda: "began" in said(jobs[0]) and "began" in said(jobs[1]))
+    statuses, failures, _ = run(
+        jobs, lambda: "began" in times(jobs[0]) and "began" in times(jobs[1])
+    )
     assert statuses == {jobs[0]: 130, jobs[1]: 130}
     assert not failures
     for stopped in jobs[:2]:
-        assert (stopped.run / "said").read_text().count("saved") == 1
-    assert not said(jobs[2])
+        assert (stopped.run / "events").read_text().count("saved") == 1
+    assert not times(jobs[2])
 
 
 def test_nothing_trains_on_where_the_scheduler_itself_breaks_down(job) -> None:
     jobs = [job("seed-1", "wait")]
 
     def broken() -> bool:
-        if "began" in said(jobs[0]):
+        if "began" in times(jobs[0]):
             raise OSError("no more")
         return False
 
     with pytest.raises(OSError, match="no more"):
         run(jobs, broken)
-    assert "saved" in said(jobs[0])
+    assert "saved" in times(jobs[0])
 
 
 # which runs
@@ -138,14 +140,14 @@ def test_nothing_trains_on_where_the_scheduler_itself_breaks_down(job) -> None:
 
 def test_a_sweep_is_the_product_of_the_values_that_vary_with_every_seed() -> None:
     settings = ["inner.step_size=0.1, 0.2", "outer.iterations=5", "outer.anneal=true, no"]
-    found = variants(parse_grid(settings), [4])
-    assert [str(variant.path) for variant in found] == [
+    result = variants(parse_grid(settings), [4])
+    assert [str(variant.path) for variant in result] == [
         "inner.step_size=0.1,outer.anneal=true/seed-4",
         "inner.step_size=0.1,outer.anneal=no/seed-4",
         "inner.step_size=0.2,outer.anneal=true/seed-4",
         "inner.step_size=0.2,outer.anneal=no/seed-4",
     ]
-    assert found[3].overrides == (
+    assert result[3].overrides == (
         "inner.step_size=0.2",
         "outer.iterations=5",
         "outer.anneal=no",
@@ -209,8 +211,8 @@ def test_runs_are_found_in_the_order_of_the_numbers_in_their_names(tmp_path: Pat
     for name in ("a=0.5/seed-10", "a=0.5/seed-9", "a=0.05/seed-1", "seed-2"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.yaml").touch()
-    found = [str(path.relative_to(tmp_path)) for path in find_runs(tmp_path)]
-    assert found == ["a=0.05/seed-1", "a=0.5/seed-9", "a=0.5/seed-10", "seed-2"]
+    result = [str(path.relative_to(tmp_path)) for path in find_runs(tmp_path)]
+    assert result == ["a=0.05/seed-1", "a=0.5/seed-9", "a=0.5/seed-10", "seed-2"]
 
 
 def test_a_seed_has_an_option_of_its_own(tmp_path: Path) -> None:
@@ -237,8 +239,8 @@ def test_seeds_end_as_if_each_was_trained_alone_and_more_may_follow(tmp_path: Pa
     before = (out / "seed-1" / "state.json").stat().st_mtime_ns
     (out / "seed-2" / "evaluation.json").unlink()  # as if it was stopped before
     assert main(["train", str(config), "--seeds", "3", "--resume", str(out)]) == 0
-    assert "3 runs in" in (shown := capsys.readouterr().out)
-    assert "1 of them complete" in shown
+    assert "3 runs in" in (output := capsys.readouterr().out)
+    assert "1 of them complete" in output
     assert (out / "seed-2" / "evaluation.json").exists()
     assert (out / "seed-1" / "state.json").stat().st_mtime_ns == before
     assert [path.name for path in find_runs(out)] == ["seed-1", "seed-2", "seed-3"]
@@ -280,8 +282,8 @@ def test_a_sweep_ends_with_a_table_of_which_the_best_is_first(tmp_path: Path, ca
         if f"={rows[0]['inner.step_size']}/" in str(path)
     ]
     assert sum(measured) / 2 == pytest.approx(errors[0])
-    shown = capsys.readouterr().out
-    assert shown.index(f"│ {rows[0]['inner.step_size']} ") < shown.index(
+    output = capsys.readouterr().out
+    assert output.index(f"│ {rows[0]['inner.step_size']} ") < output.index(
         f"│ {rows[1]['inner.step_size']} "
     )
 

@@ -101,9 +101,9 @@ class MetricsLog:
     def __init__(self, folder: Path, iteration: int, metric: str, config: str) -> None:
         self._folder, self._metric = folder, metric
         path = folder / METRICS
-        kept = [line for line in read_metrics(folder) if line["iteration"] <= iteration]
+        lines = [line for line in read_metrics(folder) if line["iteration"] <= iteration]
         with translate_os_errors(folder):
-            write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
             self._lines = path.open("a")
             # TensorBoard's own writers run in a thread, which cannot report that the disk is full
             name = f"events.out.tfevents.{time.time():017.6f}.{platform.node()}.{os.getpid()}"
