@@ -128,7 +128,7 @@ def test_the_shards_of_all_processes_cover_the_tasks(monkeypatch) -> None:
         tasks = []
         for rank in range(world):
             monkeypatch.setattr("metarl.distributed.rank", lambda rank=rank: rank)
-            metrics = list(range(7))[shard(7)]
-            assert metrics
-            tasks += metrics
+            shard_tasks = list(range(7))[shard(7)]
+            assert shard_tasks
+            tasks += shard_tasks
         assert tasks == list(range(7))
