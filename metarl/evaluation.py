@@ -4,6 +4,7 @@ All methods are evaluated by it. With equal seeds the tasks and the randomness a
 methods can be compared in each task. Intervals over several runs: `metarl.intervals`.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -53,6 +54,11 @@ class Summary:
     high: Floats
     meaning: str
 
+    def after(self, step: int) -> str:
+        """Deprecated name of `format_step`."""
+        warnings.warn("after() is deprecated; use format_step()", DeprecationWarning, stacklevel=2)
+        return self.format_step(step)
+
     def format_step(self, step: int) -> str:
         """The estimate after `step` steps with its interval, such as `0.53 [0.48, 0.59]`."""
         low, high = format_score(self.low[step]), format_score(self.high[step])
@@ -82,6 +88,11 @@ class AdaptationCurve:
     def summary(self) -> Summary:
         """Mean over tasks, with its 95% interval."""
         return mean_over_tasks(self.scores)
+
+    def first(self, steps: int) -> "AdaptationCurve":
+        """Deprecated name of `truncate`."""
+        warnings.warn("first() is deprecated; use truncate()", DeprecationWarning, stacklevel=2)
+        return self.truncate(steps)
 
     def truncate(self, steps: int) -> "AdaptationCurve":
         """The curve up to and including step `steps`."""
@@ -141,6 +152,7 @@ class AdaptationCurve:
 def mean_over_tasks(scores: Floats) -> Summary:
     """Mean ± 1.96 standard errors over the tasks of one run's scores (N, K + 1)."""
     estimate = scores.mean(axis=0)
+    # the normal quantile: for the number of tasks of an evaluation, Student's differs little
     width = 1.96 * scores.std(axis=0, ddof=1) / np.sqrt(len(scores))
     return Summary(
         estimate, estimate - width, estimate + width, f"mean of {len(scores)} tasks, 95% interval"

@@ -102,14 +102,14 @@ def reverse(function: Scalar) -> Callable[[Params], Params]:
     def gradient(params: Params) -> Params:
         tracked = any(leaf.requires_grad for leaf in params.values())
         with torch.enable_grad():
-            if not tracked:
+            if not tracked:  # fresh leaves, whose graph is freed by `grad`
                 params = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
             leaves = torch.autograd.grad(
                 function(params),
                 list(params.values()),
                 create_graph=tracked,
                 allow_unused=True,
-                materialize_grads=True,
+                materialize_grads=True,  # like torch.func.grad: zeros for unused parameters
             )
         return dict(zip(params, leaves, strict=True))
 

@@ -41,7 +41,7 @@ class CNN(nn.Module):
         sizes = (channels * height * width, *hidden_sizes)
         self.hidden = nn.ModuleList(map(nn.Linear, sizes, sizes[1:]))
         self.last = nn.Linear(sizes[-1], outputs)
-        with torch.no_grad():
+        with torch.no_grad():  # a small scale starts with nearly the same distribution everywhere
             self.last.weight *= output_scale
             self.last.bias.zero_()
 

@@ -70,6 +70,7 @@ def init_conv4(
         params[f"weight{block}"] = uniform(generator, kernel, 9 * channels, 9 * filters)
         params |= init_norm(block, filters)
         channels = filters
+    # each block halves height and width, rounding down; without pooling the mean leaves 1 × 1
     features = filters * (height // 2**BLOCKS) * (width // 2**BLOCKS) if pool else filters
     params[f"weight{BLOCKS}"] = uniform(generator, (features, outputs), features, outputs)
     params[f"bias{BLOCKS}"] = torch.zeros(outputs)
@@ -98,7 +99,7 @@ def conv4(params: Mapping[str, Tensor], images: Tensor, pool: bool) -> Tensor:
 def conv4_features(params: Mapping[str, Tensor], images: Tensor, pool: bool) -> Tensor:
     """The inputs of the linear layer of `conv4`: (M, features), or (N, M, features)."""
     stacked = images.dim() == 5
-    hidden = tasks_as_channels(images)
+    hidden = tasks_as_channels(images)  # (M, N·C, H, W) if stacked
     for block in range(BLOCKS):
         kernel, (scale, shift) = params[f"weight{block}"], scale_and_shift(params, block)
         if pool:  # `normalise_and_pool` needs non-negative scales: change the sign of both factors

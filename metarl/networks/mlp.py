@@ -69,7 +69,7 @@ def init_mlp(
     params: Params = {}
     for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         params[f"weight{layer}"] = uniform(generator, (fan_in, fan_out), fan_in, fan_out)
-        if norm and layer < len(sizes) - 2:
+        if norm and layer < len(sizes) - 2:  # the output layer is never normalised
             params |= init_norm(layer, fan_out)
         else:
             params[f"bias{layer}"] = torch.zeros(fan_out)
@@ -102,6 +102,7 @@ def mlp_features(
     for layer in range(depth(params) - 1):
         if f"scale{layer}" in params:
             hidden = hidden @ params[f"weight{layer}"]
+            # normalise over the samples of each task: tasks become groups of channels
             channels = tasks_as_channels(hidden)
             hidden = tasks_as_axis(normalise(channels, *scale_and_shift(params, layer)), hidden)
         else:

@@ -64,6 +64,7 @@ class FunctionalModule:
             UserError: if the module is not supported; see `check_module`.
         """
         seed = int(torch.randint(2**31, (), generator=generator))
+        # modules initialise themselves from torch's global generator: seed it, and restore it after
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = self._construct()
@@ -239,7 +240,7 @@ def check_module(name: str, module: nn.Module, shape: tuple[int, ...], outputs: 
         if reason := _unsupported(layer):
             where = f"layer {place!r} " if place else "it "
             raise UserError(f"network {name!r} is not supported: {where}{reason}{SEE_DOCS}")
-    trial = copy.deepcopy(module).double()
+    trial = copy.deepcopy(module).double()  # so that rounding does not look like an error
     generator = torch.Generator().manual_seed(0)
     inputs = torch.rand(2, 3, *shape, generator=generator, dtype=torch.float64)
     constants = _constants(trial)

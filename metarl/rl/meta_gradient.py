@@ -61,8 +61,9 @@ class Autograd:
         params = initial_params(meta)
         penalty = data.post.weights.new_zeros(())
         for step, (samples, alpha) in enumerate(zip(data.pre, inner.step_sizes(meta), strict=True)):
-            if data.penalty:
+            if data.penalty:  # of θ_k, the parameters that sampled this step's data
                 penalty = penalty + terms.pre_penalty(policy, params, data.penalty[step])
+            # no detach: the graph of this step is what the meta-gradient differentiates
             params = adapt(inner.loss, params, [samples], [alpha], inner.settings.first_order)
         return terms.post_objective(policy, params, data.post) - penalty, params
 
@@ -78,6 +79,7 @@ class Autograd:
             def value(data: TaskData) -> Tensor:
                 return self.task_objective(terms, meta, data)[0]
 
+            # vmap maps over tasks, but not over θ: its gradient is that of the sum over tasks
             return vmap(value)(data).sum()
 
         gradient, value = grad_and_value(total)(meta)
@@ -88,6 +90,8 @@ class Autograd:
             value, adapted = self.task_objective(terms, meta, data)
             return value, mean_kl(self.inner.policy, adapted, data.post)
 
+        # summed over tasks in double precision afterwards: a line search compares values that
+        # differ in their last digits
         return torch.stack(vmap(value_and_kl)(data)).sum(dim=1).double()
 
     def curvature(self, meta: Params, data: TaskData) -> Callable[[Tensor], Tensor]:
@@ -96,6 +100,7 @@ class Autograd:
         def outputs(meta: Params, pre: list[Samples], post: Samples) -> Distribution:
             return policy.distribution(self.inner.adapt(meta, pre), post.observations)
 
+        # J_i includes the Jacobian of adaptation, which `gauss_newton` traverses by its own graph
         product = gauss_newton(
             lambda meta: vmap(outputs, in_dims=(None, 0, 0))(meta, data.pre, data.post),
             meta,

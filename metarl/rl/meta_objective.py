@@ -76,6 +76,7 @@ class MetaObjective:
         sums = self._over_tasks(
             lambda data: self._meta_gradient.gradient(self, theta, data), self._data
         )
+        # gradient and value in one vector, so that processes communicate once
         mean = mean_over_tasks(torch.stack(sums).sum(0), self._num_tasks).to(CPU)
         return mean[:-1], float(mean[-1])
 
@@ -109,11 +110,14 @@ class MetaObjective:
         """
         theta = move(theta, self.inner.device)
         pre, post = self.rollouts.pre, self.rollouts.post
+        # neighbouring time steps are similar: every k-th step of all trajectories estimates the
+        # curvature better than all steps of every k-th trajectory
         stride = max(1, round(1.0 / fraction))
         if stride > 1:
             horizon = self.rollouts.horizon
             pre = [subsample(step, horizon, stride) for step in pre]
             post = subsample(post, horizon, stride)
+        # one function for each chunk of tasks, which holds its linearised adaptation
         products = self._over_tasks(
             lambda data: self._meta_gradient.curvature(theta, data), TaskData(pre, post, [])
         )
