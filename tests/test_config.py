@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -261,6 +263,14 @@ def test_settings_have_their_names_of_version_0_1_as_well(tmp_path: Path, old, n
     values[section][new.partition("=")[0].split(".")[1]] = value
     with pytest.raises(UserError, match=rf"{section}\.{setting}: was renamed to .*; set only"):
         validate_config(values)
+
+
+def test_the_command_line_shows_that_a_setting_was_renamed() -> None:
+    command = [sys.executable, "-m", "metarl", "train", "quickstart"]
+    command += ["--set=inner.lam=0.9", "--set=inner.steps=0"]
+    output = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    assert "DeprecationWarning: the setting lam was renamed: use gae_lambda" in output
+    assert "inner.steps: must be greater than or equal to 1" in output
 
 
 def test_a_recorded_config_with_old_names_loads_without_a_warning() -> None:

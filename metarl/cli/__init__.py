@@ -7,6 +7,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         an error in arguments or files; 130 after an interruption.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    # such as old names of settings; Python hides these warnings by default
+    warnings.filterwarnings("default", category=DeprecationWarning, module=r"metarl\.")
     try:
         options = _parser(arguments).parse_args(arguments)
         if invalid := [argument for argument in arguments if "\0" in argument]:

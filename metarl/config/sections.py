@@ -95,9 +95,9 @@ class Section(BaseModel):
             if new in values:
                 raise ValueError(f"{old}: was renamed to {new}; set only {new}")
             if not (isinstance(info.context, Source) and info.context.recorded):
-                warnings.warn(
-                    f"the setting {old} was renamed: use {new}", DeprecationWarning, stacklevel=2
-                )
+                message = f"the setting {old} was renamed: use {new}"
+                # attributed to metarl, as the callers are frames of pydantic
+                warnings.warn(message, DeprecationWarning, stacklevel=1)
         return {names[name]: value for name, value in values.items()}
 
 
