@@ -67,6 +67,7 @@ class RandomScales:
         return sum(self._sizes(model))
 
     def sample(self, model: mujoco.MjModel, rng: np.random.Generator, num_tasks: int) -> Floats:
+        # base^u = exp(u log base): uniform in the log, so that halving is as likely as doubling
         limits = np.repeat(np.log(list(self.bases.values())), self._sizes(model))
         return limits * rng.uniform(-1.0, 1.0, (num_tasks, len(limits)))
 
@@ -81,6 +82,7 @@ class RandomScales:
         values = {}
         for name, scales in zip(self.bases, splits, strict=True):
             default = _field(model, name)
+            # one factor per task broadcasts over the field: (num, 1, ..., 1)
             shape = default.shape if self.elementwise else (1,) * default.ndim
             values[name] = default * scales.reshape(len(params), *shape)
         return values

@@ -92,6 +92,7 @@ class MujocoWorld:
                 raise ValueError(message)
             # `expand` gives every simulation a copy of the field at the first call
             self.batch.expand(name)[changed] = values
+        # body_subtreemass, dof_invweight0 and other constants follow from masses and inertias
         if variation.set_const:
             self.batch.set_const(changed)
 

@@ -39,6 +39,7 @@ class PointWorld:
         self, actions: NDArray[Any], active: Mask, rng: Callable[[int], np.random.Generator]
     ) -> tuple[Floats, Mask]:
         """Move by the clipped action; the reward is −‖s' − g‖₂."""
+        # the policy's actions are single precision; positions accumulate in double precision
         velocity = MAX_SPEED * np.clip(actions, -1.0, 1.0).astype(np.float64)
         self._positions += velocity * active[:, None]
         offset = self._positions - self.tasks

@@ -31,6 +31,7 @@ class Motion(NamedTuple):
 def is_stable(batch: Batch) -> Mask:
     """Whether the velocities of each simulation are finite and below `MAX_VELOCITY`, (num,)."""
     qvel = batch.bind("qvel")
+    # the common case: two reductions without temporaries
     if qvel.max() < MAX_VELOCITY and qvel.min() > -MAX_VELOCITY:  # false if any is NaN
         return np.ones(len(qvel), dtype=bool)
     stable: Mask = (np.abs(qvel) < MAX_VELOCITY).all(axis=1)

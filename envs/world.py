@@ -119,6 +119,7 @@ def as_actions(actions: object, space: gym.Space[Any]) -> NDArray[Any]:
     array = np.asarray(actions)
     if array.shape != space.shape:
         raise ValueError(f"actions must have shape {space.shape}, not {array.shape}")
+    # gymnasium batches Discrete(n) to MultiDiscrete([n, n, ...])
     if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
         size = space.n if isinstance(space, gym.spaces.Discrete) else space.nvec
         if array.dtype.kind not in "iu":

@@ -105,6 +105,23 @@ def test_varying_dynamics_are_equal_in_single_and_vector_environments(elementwis
                 np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_model_changes_when_its_simulation_is_reset_and_not_before() -> None:
+    world = random_hopper().world(2)
+
+    def rngs(index: int) -> np.random.Generator:
+        return np.random.default_rng(index)
+
+    world.reset(np.array([True, True]), rngs)
+    masses = world.batch.expanded("body_mass")
+    original = masses.copy()
+    world.tasks[:] = np.log(1.5)
+    world.reset(np.array([True, False]), rngs)
+    np.testing.assert_allclose(masses[0], 1.5 * original[0])
+    np.testing.assert_array_equal(masses[1], original[1])
+    world.reset(np.array([False, True]), rngs)
+    np.testing.assert_allclose(masses[1], 1.5 * original[1])
+
+
 def test_parameters_are_log_scales_within_their_limits() -> None:
     for elementwise, size in ((False, 4), (True, 5 + 5 * 3 + 6 + 3)):
         family = random_hopper(elementwise)
