@@ -90,8 +90,8 @@ class Autograd:
             value, adapted = self.task_objective(terms, meta, data)
             return value, mean_kl(self.inner.policy, adapted, data.post)
 
-        # summed over tasks in double precision afterwards: a line search compares values that
-        # differ in their last digits
+        # double precision for the sums over chunks: a line search compares values that differ in
+        # their last digits
         return torch.stack(vmap(value_and_kl)(data)).sum(dim=1).double()
 
     def curvature(self, meta: Params, data: TaskData) -> Callable[[Tensor], Tensor]:
