@@ -55,7 +55,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "report": ("report:declare", "write an HTML report with tables, plots, videos and configs"),
     "results": (
         "results:declare",
-        "write a results page with published figures beside runs",
+        "write a results page of runs and published figures",
     ),
     "push": ("push:declare", "upload a run to the Hugging Face hub, with a model card"),
     "export": ("export:declare", "export a policy as a stable-baselines3 model"),

@@ -32,7 +32,7 @@ from metarl.threads import is_main_process, processors, under_torchrun
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """How several runs are trained.
+    """Options of a launch of several runs.
 
     Attributes:
         resume: whether the directory may have runs already; unfinished ones are continued.

@@ -61,16 +61,7 @@ class Comparison:
             UserError: if pandas is not installed.
         """
         return to_dataframe(
-            {
-                "method": group.label,
-                "step": step,
-                "estimate": float(group.summary.estimate[step]),
-                "low": float(group.summary.low[step]),
-                "high": float(group.summary.high[step]),
-                "runs": len(group.runs),
-            }
-            for group in self.groups
-            for step in range(len(group.summary.estimate))
+            {"method": group.label, **row} for group in self.groups for row in group.steps()
         )
 
 

@@ -48,6 +48,20 @@ class ExperimentGroup:
         """The number of training samples of each run."""
         return [run.description().samples for run in self.runs]
 
+    def steps(self) -> list[dict[str, float]]:
+        """One row per adaptation step: `step`, `estimate`, `low`, `high` and `runs`."""
+        limits = zip(self.summary.estimate, self.summary.low, self.summary.high, strict=True)
+        return [
+            {
+                "step": step,
+                "estimate": float(estimate),
+                "low": float(low),
+                "high": float(high),
+                "runs": len(self.runs),
+            }
+            for step, (estimate, low, high) in enumerate(limits)
+        ]
+
 
 def compare(runs: Sequence[Run]) -> list[ExperimentGroup]:
     """Group runs into experiments, and evaluate those that have no current evaluation.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from metarl.dataframe import to_dataframe
 from metarl.evaluation import format_score
 from metarl.experiment import SEED_INDEPENDENT, differences, flatten
-from metarl.report.comparison import caption
+from metarl.report.comparison import caption, markdown_table
 from metarl.report.groups import ExperimentGroup
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class SweepTable:
         # in the order of the best config; settings that it doesn't have come last
         order = [*flatten(first.model_dump()), *sorted(names)]
         return cls(ranked, sorted(names, key=order.index))
+
+    def __str__(self) -> str:
+        return f"{markdown_table(self.rows())}\n\n{self.caption}\n"
 
     @property
     def caption(self) -> str:
@@ -91,16 +94,9 @@ class SweepTable:
             UserError: if pandas is not installed.
         """
         return to_dataframe(
-            {
-                **{name: self._settings(group).get(name) for name in self.names},
-                "step": step,
-                "estimate": float(group.summary.estimate[step]),
-                "low": float(group.summary.low[step]),
-                "high": float(group.summary.high[step]),
-                "runs": len(group.runs),
-            }
+            {**{name: self._settings(group).get(name) for name in self.names}, **row}
             for group in self.groups
-            for step in range(len(group.summary.estimate))
+            for row in group.steps()
         )
 
     def _settings(self, group: ExperimentGroup) -> dict[str, Any]:
