@@ -103,7 +103,7 @@ def test_other_methods_and_the_perceptron_take_images_or_say_what_to_do(workspac
     for kind in ("pretrained", "oracle"):
         small = {"baseline": {"batch_size": 8, "step_sizes": [0.1], "validation_tasks": 2}}
         metarl.train({**flat, **small, "method": kind}, kind)
-    with pytest.raises(UserError, match="is cnn, which stable-baselines3's MlpPolicy has no"):
+    with pytest.raises(UserError, match="cnn is unsupported by stable-baselines3's MlpPolicy"):
         metarl.train({**TINY, "method": "pretrained"}, "other")
     with pytest.raises(UserError, match="shows images, beside which method cavia has no place"):
         metarl.train({**TINY, "method": "cavia"}, "context")

@@ -625,7 +625,7 @@ def test_waves_are_compared(wave_runs, tmp_path: Path) -> None:
     out = tmp_path / "comparison"
     assert main(["compare", *wave_runs.values(), "--out", str(out), "--many-steps", "3"]) == 0
     table = (out / "comparison.md").read_text()
-    assert "| error before | after 1 step |" in table
+    assert "| error before adaptation | after 1 step |" in table
     assert "Mean squared error on held-out tasks" in table
     assert "Negative values favour MAML." in table
     with Image.open(out / "fits.png") as picture:
@@ -690,7 +690,7 @@ def test_images_are_compared(image_runs, tmp_path: Path) -> None:
     out = tmp_path / "comparison"
     assert main(["compare", *image_runs.values(), "--out", str(out)]) == 0
     table = (out / "comparison.md").read_text()
-    assert "| accuracy before | after 1 step |" in table
+    assert "| accuracy before adaptation | after 1 step |" in table
     assert "nearest neighbour" in table
     assert "Accuracy (%) on held-out tasks: mean of 6 tasks" in table
 
