@@ -133,4 +133,6 @@ def _step(
     grads = gradient(lambda adapting: loss({**params, **adapting}, batch))(adapted)
     if first_order:  # ∂θ'/∂θ is then I instead of I − α ∇²L
         grads = {name: value.detach() for name, value in grads.items()}
-    return {**params, **{name: adapted[name] - rates[name] * grads[name] for name in rates}}
+    # step sizes in another precision must not change that of the parameters
+    moves = {name: (rates[name] * grads[name]).to(adapted[name].dtype) for name in rates}
+    return {**params, **{name: leaf - moves[name] for name, leaf in adapted.items()}}

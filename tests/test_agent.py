@@ -303,3 +303,16 @@ def test_a_method_of_ones_own_acts_through_the_same_protocol(tmp_path: Path) -> 
     assert policy.evaluate().scores.shape == (3, 2)
     with pytest.raises(UserError, match="has an agent of its own, without save"):
         policy.save(tmp_path / "file")
+
+
+def test_too_few_episodes_for_the_baseline_are_warned_of_with_the_numbers() -> None:
+    env, policy = gym.make("metarl/HalfCheetahDirection-v0"), metarl.load("half_cheetah_direction")
+    with pytest.warns(UserWarning, match="200 time steps with a baseline of 44 features"):
+        policy.adapt(env, task=[-1.0], episodes=1)
+
+
+def test_an_environment_without_render_is_named() -> None:
+    policy, env = metarl.load("point_navigation"), PointNavigation().make()
+    env.unwrapped.render = gym.Env.render.__get__(env.unwrapped)
+    with pytest.raises(UserError, match=r"TaskEnv does not implement render\(\)"):
+        policy.render(env=env)

@@ -437,3 +437,8 @@ def test_a_mistake_that_was_given_beside_a_file_is_not_said_to_be_in_it(complain
     assert "quickstart.yaml with inner.stepsize=1 has an error" in said
     said = complaint("evaluate", "sinusoid", "--set", "evaluation.tasks=0")
     assert "config.yaml with evaluation.tasks=0 has an error" in said
+
+
+def test_an_integer_that_a_file_cannot_hold_is_refused() -> None:
+    with pytest.raises(UserError, match="seed: must be less than 9223372036854775808"):
+        metarl.Config.model_validate({**MINIMAL, "seed": 2**63})

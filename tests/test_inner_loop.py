@@ -154,3 +154,15 @@ def test_learned_step_sizes_are_those_of_their_step_and_the_last_is_repeated() -
     assert [float(step["weight0"]) for step in sizes] == pytest.approx([0.1, 0.2, 0.2, 0.2])
     assert [float(step["bias0"]) for step in sizes] == [0.5] * 4
     assert split(meta)[0].keys() == theta.keys()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "other"), [(torch.bfloat16, torch.float32), (torch.float32, torch.float64)]
+)
+def test_step_sizes_of_another_precision_keep_that_of_the_parameters(dtype, other) -> None:
+    params = {"w": torch.ones(3, dtype=dtype)}
+    rates = {"w": torch.full((3,), 0.1, dtype=other)}
+    adapted = adapt(
+        lambda p, b: (p["w"] * b).square().sum(), params, [torch.ones(3, dtype=dtype)] * 2, rates
+    )
+    assert adapted["w"].dtype == dtype

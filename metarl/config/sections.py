@@ -23,8 +23,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from metarl.config.registry import Registry
 from metarl.errors import UserError, did_you_mean
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+# integers in YAML, in JSON and in torch have 64 bits at most
+PositiveInt = Annotated[int, Field(ge=1, lt=2**63)]
+NonNegativeInt = Annotated[int, Field(ge=0, lt=2**63)]
 # at most 1e30: settings are converted to single precision
 PositiveFloat = Annotated[float, Field(gt=0.0, le=1e30)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, le=1e30)]

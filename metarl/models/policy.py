@@ -138,7 +138,8 @@ class AdaptivePolicy:
                 None, no options are passed.
             steps: the number of gradient steps. Each uses new episodes, so more than one requires
                 an environment.
-            episodes: to play for each step; as many as in the run's evaluation if None.
+            episodes: to play for each step; as many as in the run's evaluation if None. Very few
+                do not suffice for a robot: a warning says when the baseline interpolates them.
             step_size: α; that of the run's evaluation, or the learned ones, if None.
             horizon: the longest that an episode is played; as in training if None.
 

@@ -72,18 +72,25 @@ def record_in(
     agent = agent.fork(seed, task) if isinstance(agent, PolicyAgent) else copy.deepcopy(agent)
     env_seed = int(make_rng(seed, "video").integers(2**31))
     observation, _ = env.reset(seed=env_seed, options=None if task is None else {"task": task})
-    frames, returns = [_check_frame(env.render())], [0.0]
+    frames, returns = [_rendered(env)], [0.0]
     for _ in range(horizon):
         observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
         agent.observe(float(reward), terminated, truncated, observation)
-        frames.append(_check_frame(env.render()))
+        frames.append(_rendered(env))
         returns.append(returns[-1] + float(reward))
         if terminated or truncated:
             break
     return Episode(frames, returns, float(env.metadata.get("render_fps", MAX_FPS)))
 
 
-def _check_frame(frame: object) -> Frame:
+def _rendered(env: gym.Env[Any, Any]) -> Frame:
+    try:
+        frame = env.render()
+    except NotImplementedError as error:  # gymnasium's default, without a message
+        raise RuntimeError(
+            f"{type(env.unwrapped).__name__} does not implement render(); have it return an image "
+            "(height, width, 3) with render_mode='rgb_array'"
+        ) from error
     if not isinstance(frame, np.ndarray) or frame.ndim != 3:
         raise RuntimeError("the environment renders no image with render_mode='rgb_array'")
     # small images are enlarged without smoothing, so that the caption fits above them

@@ -1,6 +1,7 @@
 """The agent of a policy of this package; see `metarl.rl.agent` for how agents are used."""
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
@@ -20,6 +21,7 @@ from metarl.errors import UserError
 from metarl.inner_loop import adapt
 from metarl.parallel import one_thread
 from metarl.params import Params
+from metarl.rl.advantages import pooled
 from metarl.rl.external_data import (
     AnyEnv,
     EpisodeArrays,
@@ -37,6 +39,10 @@ from metarl.rl.recorder import Recorder
 from metarl.rl.trajectories import Samples, Trajectories
 from metarl.rng import RngKey, make_rng
 from metarl.step_sizes import split
+
+# Below this, adaptation of the half-cheetah (44 features) did not raise its return: −98 ± 103 and
+# 129 ± 94 after one step on 200 and 400 time steps, 322 ± 80 on 600.
+MIN_STEPS_PER_FEATURE = 10
 
 
 class PolicyAgent:
@@ -341,6 +347,7 @@ class PolicyAgent:
             size = inner.step_sizes(self.params, schedule)[self.steps]
         else:
             size = inner.step_sizes(self._theta, (step_size,))[0]
+        self._warn_if_too_few(trajectories)
         with one_thread():
             batch = inner.with_advantages(trajectories)
             samples: Samples = pytree.tree_map(lambda leaf: leaf[0], batch)
@@ -354,6 +361,21 @@ class PolicyAgent:
         self.steps += 1
         self.returns = (*self.returns, float(trajectories.returns.mean()))
         self._forget()
+
+    def _warn_if_too_few(self, trajectories: Trajectories) -> None:
+        """Warn if the linear baseline nearly interpolates the returns that it is compared with."""
+        num_steps = int(trajectories.mask.sum())
+        image = self.policy.image
+        inputs = pooled(trajectories.observations[:, :1, :1], image) if image else None
+        size = self.policy.observation_size if inputs is None else inputs.shape[-1]
+        num_features = 2 * size + 4
+        if num_steps < MIN_STEPS_PER_FEATURE * num_features:
+            warnings.warn(
+                f"adapting to {num_steps} time steps with a baseline of {num_features} features, "
+                "which nearly interpolates the returns: advantages are mostly noise; use more "
+                f"episodes (training had {self.problem.config.inner.episodes_per_task})",
+                stacklevel=4,
+            )
 
     @torch.no_grad()
     def _replay(self, episodes: Sequence[EpisodeArrays]) -> None:
