@@ -1,4 +1,4 @@
-"""Load a meta-trained policy, and adapt it online to a task of an environment of your own.
+"""Adapt a meta-trained policy online to a task of your environment.
 
 python examples/online_adaptation.py
 """
@@ -10,9 +10,9 @@ import metarl
 
 
 def main(episodes: int = 20, steps: int = 2, horizon: int = 100) -> None:
-    """Adapt to a goal that the policy is not told, and walk there."""
+    """Adapt to a goal that the policy does not observe, and move there."""
     policy = metarl.load("point_navigation")
-    env = gymnasium.make("metarl/PointNavigation-v0")  # or yours, with the same spaces
+    env = gymnasium.make("metarl/PointNavigation-v0")  # or your environment, with the same spaces
     goal = [0.3, -0.4]
     adapted = policy.adapt(env, task=goal, steps=steps, episodes=episodes, horizon=horizon)
 

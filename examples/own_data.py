@@ -1,4 +1,4 @@
-"""Few-shot learning on data of your own: tasks that you draw, and a data set of images.
+"""Few-shot learning on your own data: generated tasks, and a data set of images.
 
 python examples/own_data.py
 """
@@ -20,7 +20,7 @@ class Parabolas:
     kind = "regression"
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int, split: str) -> Floats:
-        """Coefficients (N, 2); the same for every split, since each draws others."""
+        """Coefficients (N, 2); all splits have the same distribution."""
         return rng.normal(size=(num_tasks, 2))
 
     def sample(
@@ -31,25 +31,25 @@ class Parabolas:
         return x, tasks[:, None, :1] * x**2 + tasks[:, None, 1:] * x
 
     def describe(self, task: Floats) -> str:
-        """In words."""
+        """A description of a task."""
         return f"{task[0]:.2f} x² + {task[1]:.2f} x"
 
 
 class Patches:
-    """Twenty patterns with noise, as torchvision's data sets have images: (image, label)."""
+    """Twenty noisy patterns with the interface of torchvision's data sets: (image, label)."""
 
     def __len__(self) -> int:
         return 200
 
     def __getitem__(self, index: int, /) -> tuple[Any, int]:
-        """An image (H, W) in 0...1, and its label."""
+        """An image (H, W) in [0, 1] and its label."""
         label = index % 20
         pattern = np.random.default_rng(label).random((16, 16))
         return 0.7 * pattern + 0.3 * np.random.default_rng(1000 + index).random((16, 16)), label
 
 
 def main(iterations: int = 200, out: str = "runs/own_data") -> None:
-    """Meta-train on both, and adapt to examples."""
+    """Meta-train on both data sets, and adapt to examples."""
     curves = metarl.SupervisedConfig(
         data={"name": Parabolas},
         network={"kind": "mlp"},

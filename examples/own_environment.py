@@ -1,4 +1,4 @@
-"""Meta-train on an environment of your own: cart-poles of different lengths.
+"""Meta-train on your own environment: cart-poles of different lengths.
 
 python examples/own_environment.py 100
 """
@@ -18,7 +18,7 @@ import metarl
 
 
 class CartPole(CartPoleEnv):
-    """Gymnasium's, whose pole is as long as `reset(options={"task": [length]})` says."""
+    """Gymnasium's cart-pole, with the pole length set by `reset(options={"task": [length]})`."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -31,7 +31,7 @@ class CartPole(CartPoleEnv):
 
 
 class Poles:
-    """The family: its tasks are lengths."""
+    """A task family whose tasks are pole lengths."""
 
     horizon, task_size = 50, 1
 
@@ -40,7 +40,7 @@ class Poles:
         return rng.uniform(0.25, 1.5, (num_tasks, 1))
 
     def describe(self, task: NDArray[np.float64]) -> str:
-        """In words."""
+        """A description of a task."""
         return f"balance a pole of {task[0]:.2f} m"
 
     def make(self, render_mode: str | None = None) -> Env[Any, Any]:
@@ -48,12 +48,12 @@ class Poles:
         return TimeLimit(CartPole(render_mode=render_mode), self.horizon)
 
     def make_vec(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
-        """Many, side by side."""
+        """A vector environment."""
         return metarl.vectorise(self.make, num_envs)
 
 
-def tell(iteration: int, metrics: dict[str, float]) -> None:
-    """Print how far training is."""
+def print_progress(iteration: int, metrics: dict[str, float]) -> None:
+    """Print the return after one step."""
     print(iteration, "return after a step:", round(metrics["return/after_1_steps"], 1))
 
 
@@ -66,7 +66,7 @@ def main(iterations: int = 20, meta_batch: int = 10, out: str = "runs/poles") ->
         outer={"algorithm": "trpo", "iterations": iterations, "meta_batch": meta_batch},
         evaluation={"tasks": 10, "episodes_per_task": 5},
     )
-    run = metarl.train(config, Path(out), report=tell)
+    run = metarl.train(config, Path(out), report=print_progress)
     adapted = metarl.load(run).adapt(Poles().make(), task=[1.2])
     print("return before the step:", adapted.returns[0])
 

@@ -1,4 +1,4 @@
-"""A network of your own, for a policy and for few-shot regression: any torch.nn.Module.
+"""Your own network, for a policy and for few-shot regression: any torch.nn.Module.
 
 python examples/own_network.py
 """
@@ -13,7 +13,7 @@ from metarl.networks.normalisation import LayerNorm
 
 
 class Residual(nn.Module):
-    """Adds a hidden layer to what it was given."""
+    """A multilayer perceptron with a residual layer."""
 
     def __init__(self, inputs: int, outputs: int, width: int = 64) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Residual(nn.Module):
 
 
 def main(iterations: int = 20, width: int = 64, out: str = "runs/own_network") -> None:
-    """Train it both ways."""
+    """Train a policy and a regression network."""
     policy = metarl.Config(
         family={"name": "point-navigation"},
         policy={"network": Residual, "settings": {"width": width}},
