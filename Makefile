@@ -3,15 +3,15 @@
 # make quick   install, then the tests that take less than a second each
 # make lint    install, then lint, types and architecture
 # make docs    install, then build the documentation into build/site
-# make soak    half an hour of what the tests do for seconds: kills, full disks, fuzz, long runs;
-#              make soak MINUTES=3 for a tenth of it
-# make clean   remove the environment and the caches; runs stay
+# make soak    30 minutes of kills, full disks, fuzzing and long runs; make soak MINUTES=3 for a
+#              tenth of it
+# make clean   remove the environment and the caches, but not the runs
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 MINUTES ?= 30
-# a test is a process with one thread: threads of torch's that wait for a core burn it
-# who is done takes from the others; those that take longest come first (tests/conftest.py)
+# one thread per test process: torch's threads spin while they wait for a core
+# idle workers take tests from others; slow tests start first (tests/conftest.py)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
 RUN    := runs/quickstart
 RUNS   := $(RUN) $(addprefix $(RUN)-,pretrained random oracle)
@@ -34,7 +34,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 train: install $(RUNS:%=%/evaluation.json)
 	$(BIN)/metarl compare $(RUNS) --out $(RUN)-comparison
 
-# a run that was interrupted goes on; one that is complete stays
+# continues an interrupted run and keeps a completed one
 resume = if [ -e $(@D)/config.yaml ]; then $(BIN)/metarl $(1) --resume $(@D); \
 	else $(BIN)/metarl $(1) quickstart $(2) --out $(@D); fi
 

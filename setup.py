@@ -1,6 +1,6 @@
-"""The description on PyPI: the README, without what works beside the rest of the repository alone.
+"""The description on PyPI: the README without its pictures and relative links.
 
-That is pictures and links by relative addresses; everything else is in pyproject.toml.
+Everything else is in pyproject.toml.
 """
 
 import re

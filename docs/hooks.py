@@ -1,7 +1,7 @@
-"""What the site adds to Markdown: code by its name, and equations.
+"""Extensions of Markdown for the site: included code, and equations.
 
-`--8<-- metarl/rl/losses.py::surrogate`, a line of its own, stands for that function as it is now,
-without its docstring; without `::` for the whole file. A name that is gone fails the build.
+A line `--8<-- metarl/rl/losses.py::surrogate` is replaced by the code of that function without its
+docstring; without `::`, by the entire file. A name that does not exist fails the build.
 """
 
 import ast
@@ -15,24 +15,24 @@ REFERENCE = re.compile(r"^--8<-- (\S+?)(?:::(\S+))?$", re.MULTILINE)
 
 
 def included(file: str, name: str | None) -> str:
-    """The text of a file of the repository, or the code of a function, class or method in it.
+    """The text of a file, or the code of a function, class or method in it.
 
     Args:
-        file: from the repository's root.
-        name: such as `MAML.step`; the whole file where None.
+        file: path relative to the root of the repository.
+        name: such as `MAML.step`; None for the entire file.
 
     Raises:
-        KeyError: if the file has no such name.
+        KeyError: if the name does not exist.
     """
     text = (ROOT / file).read_text()
-    if name is None:  # a page at the root is shown in docs, as are the pages that it links to
+    if name is None:  # CONTRIBUTING.md is shown as a page of docs: its links change
         return text.replace("](docs/", "](")
     node: Any = ast.parse(text)
     for part in name.split("."):
-        named = {child.name: child for child in node.body if hasattr(child, "name")}
-        if part not in named:
+        children = {child.name: child for child in node.body if hasattr(child, "name")}
+        if part not in children:
             raise KeyError(f"{file} has no {name}")
-        node = named[part]
+        node = children[part]
     lines = text.splitlines()
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     body = lines[node.body[0].end_lineno : node.end_lineno]
@@ -43,21 +43,21 @@ def included(file: str, name: str | None) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """MkDocs calls it with every page."""
-    markdown = REFERENCE.sub(lambda found: included(found[1], found[2]), markdown)
-    if "/" not in page.file.src_uri:  # links out of docs lead to files that are no pages
+    """Process a page; called by MkDocs."""
+    markdown = REFERENCE.sub(lambda match: included(match[1], match[2]), markdown)
+    if "/" not in page.file.src_uri:  # links to files outside docs would be broken
         markdown = re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", markdown)
     if page.file.src_uri.startswith("algorithms/"):
-        from latex2mathml.converter import convert  # of the extra [docs], which tests do without
+        from latex2mathml.converter import convert  # only needed to build the site (extra [docs])
 
         markdown = re.sub(
             r"\$\$(.+?)\$\$",
-            lambda found: convert(found[1].strip(), display="block"),
+            lambda match: convert(match[1].strip(), display="block"),
             markdown,
             flags=re.DOTALL,
         )
-        # in a span: <math> at the beginning of a line would be a paragraph of its own
+        # in a span, because <math> at the beginning of a line would start a paragraph
         markdown = re.sub(
-            r"\$([^$\n]+)\$", lambda found: f"<span>{convert(found[1])}</span>", markdown
+            r"\$([^$\n]+)\$", lambda match: f"<span>{convert(match[1])}</span>", markdown
         )
     return markdown

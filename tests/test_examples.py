@@ -1,4 +1,4 @@
-"""The examples run as they stand, and are typed."""
+"""The examples run with small settings."""
 
 import os
 import runpy
@@ -17,7 +17,7 @@ TINY: dict[str, dict[str, Any]] = {
     "online_adaptation": {"episodes": 10, "steps": 1},
     "sweep": {"iterations": 2},
 }
-SAYS = {
+OUTPUT = {
     "own_environment": "return before the step:",
     "own_network": "[",
     "own_data": "accuracy: [",
@@ -26,8 +26,8 @@ SAYS = {
 }
 
 
-def test_every_example_is_here() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == TINY.keys() == SAYS.keys()
+def test_every_example_is_tested() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == TINY.keys() == OUTPUT.keys()
 
 
 @pytest.mark.slow
@@ -36,7 +36,7 @@ def test_an_example_runs(name: str, tmp_path: Path) -> None:
     arguments = ", ".join(f"{setting}={value}" for setting, value in TINY[name].items())
     code = f"import {name}; {name}.main({arguments})"
     paths = os.pathsep.join([str(EXAMPLES), str(EXAMPLES.parent)])
-    shown = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": paths},
@@ -44,8 +44,8 @@ def test_an_example_runs(name: str, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert shown.returncode == 0, shown.stderr
-    assert SAYS[name] in shown.stdout
+    assert process.returncode == 0, process.stderr
+    assert OUTPUT[name] in process.stdout
 
 
 def test_importing_an_example_runs_nothing() -> None:

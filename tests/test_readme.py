@@ -1,4 +1,4 @@
-"""What the README and the documentation show works as it stands."""
+"""Code, configs, commands, links and figures in the README and the documentation are right."""
 
 import re
 import runpy
@@ -28,8 +28,6 @@ PAGES = {
 }
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGES["docs/library.md"], re.DOTALL)
 ADAPTING, STREAMING, INNER_LOOP, OWN_ENVIRONMENT = SNIPPETS
-
-
 NAMES = ["adapting", "streaming", "inner-loop", "own-environment"]
 
 
@@ -39,16 +37,16 @@ def test_the_snippets_are_short(snippet: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_snippet_that_adapts_a_policy_is_the_readmes_too_and_adapts() -> None:
+def test_the_snippet_that_adapts_a_policy_is_in_the_readme_and_adapts() -> None:
     without_comments = re.compile(r" +#.*")
     assert without_comments.sub("", ADAPTING) in without_comments.sub("", PAGES["README.md"])
-    made = run(ADAPTING)
+    namespace = run(ADAPTING)
     before, after = (
-        sum(episode.total for episode in policy.play(made["env"], [-1.0], episodes=2)) / 2
-        for policy in (made["policy"], made["adapted"])
+        sum(episode.total for episode in policy.play(namespace["env"], [-1.0], episodes=2)) / 2
+        for policy in (namespace["policy"], namespace["adapted"])
     )
     assert after > before + 100.0
-    assert made["action"].shape == (6,)
+    assert namespace["action"].shape == (6,)
 
 
 @pytest.mark.slow
@@ -60,12 +58,12 @@ def test_the_snippet_that_streams_adapts_to_each_of_two_tasks(
     snippet = STREAMING.replace('"point_navigation"', f'"{name}"')
     if name == "point_navigation_rl2":  # trained on tasks of two episodes
         snippet = snippet.replace("range(20)", "range(1)")
-    made = run(snippet)
+    namespace = run(snippet)
     lines = [line.split(" → ") for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == 2
     assert all(float(after) > float(before) for before, after in lines)
     restored = metarl.load(name).load("adapted.safetensors")
-    assert restored.steps == made["policy"].steps
+    assert restored.steps == namespace["policy"].steps
 
 
 def test_the_snippet_on_the_inner_loop_learns() -> None:
@@ -73,12 +71,12 @@ def test_the_snippet_on_the_inner_loop_learns() -> None:
         torch.manual_seed(0)
         return float(run(snippet)["losses"].mean().detach())
 
-    # of the same waves, and adapted all the same
+    # compared on the same waves with an untrained network, which adapts as well
     assert loss(INNER_LOOP) < 0.8 * loss(INNER_LOOP.replace("adam.step()", "pass"))
 
 
 @pytest.mark.slow
-def test_the_snippet_with_an_environment_of_ones_own_trains(capsys) -> None:
+def test_the_snippet_with_a_custom_environment_trains(capsys) -> None:
     run(OWN_ENVIRONMENT)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [number for number, _ in lines] == ["1", "2", "3"]
@@ -91,105 +89,105 @@ def run(snippet: str) -> dict[str, Any]:
     return namespace
 
 
-def test_the_families_that_they_name_are_those_that_there_are() -> None:
+def test_the_tables_of_families_are_complete() -> None:
     for page in ("docs/usage.md", "docs/protocols.md"):
         assert re.findall(r"^\| `([\w-]+)` \|", PAGES[page], re.MULTILINE)[:6] == list(FAMILIES)
 
 
-def test_the_numbers_of_the_readme_are_those_of_the_results() -> None:
+def test_the_figures_of_the_readme_are_in_the_results() -> None:
     row = r"^\| ([\w-]+) \| (\d) \| (\S+) \| \*\*(\S+)\*\* (\[.*?\]) \| (\S+) \|$"
     rows = re.findall(row, PAGES["README.md"], re.MULTILINE)
     assert sorted(tasks for tasks, *_ in rows) == sorted(FAMILIES)
-    for tasks, seeds, before, after, interval, known in rows:
+    for tasks, seeds, before, after, interval, figure in rows:
         (section,) = re.findall(rf"^## {tasks}$(.*?)^## ", PAGES["docs/results.md"] + "## ", DEEP)
         lines = section.splitlines()
         headings = next(line for line in lines if " | seeds | " in line).split(" | ")
-        there = [line for line in lines if line.startswith("| MAML")]
-        wanted = f" {before} [", f" {after} {interval} |"
-        ours, *_ = (line for line in there if all(words in line for words in wanted))
-        assert len(ours.split(" | ")[headings.index("seeds")].split(", ")) == int(seeds)
+        maml_rows = [line for line in lines if line.startswith("| MAML")]
+        cells = f" {before} [", f" {after} {interval} |"
+        match, *_ = (line for line in maml_rows if all(cell in line for cell in cells))
+        assert len(match.split(" | ")[headings.index("seeds")].split(", ")) == int(seeds)
         published = [line for line in lines if line.startswith("| *published: MAML")]
-        assert len(published) == (known != "none")
-        assert all(f" {known} |" in line for line in published)
+        assert len(published) == (figure != "none")
+        assert all(f" {figure} |" in line for line in published)
 
 
-def every(pattern: str) -> list[Any]:
-    """What matches on any page, with the page's name."""
+def find_in_pages(pattern: str) -> list[Any]:
+    """Test parameters (page, match) for all matches in all pages."""
     return [
-        pytest.param(page, found, id=f"{page}:{number}")
+        pytest.param(page, match, id=f"{page}:{number}")
         for page, text in PAGES.items()
-        for number, found in enumerate(re.findall(pattern, text, re.DOTALL | re.MULTILINE))
+        for number, match in enumerate(re.findall(pattern, text, re.DOTALL | re.MULTILINE))
     ]
 
 
-@pytest.mark.parametrize(("page", "shown"), every(r"```yaml\n(.*?)```"))
-def test_the_configs_they_show_are_valid(
-    page: str, shown: str, in_users_folder: Path, monkeypatch
+@pytest.mark.parametrize(("page", "config"), find_in_pages(r"```yaml\n(.*?)```"))
+def test_configs_in_the_documentation_are_valid(
+    page: str, config: str, in_users_folder: Path, monkeypatch
 ) -> None:
     for module, code in re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGES[page], re.DOTALL):
         (in_users_folder / f"{module}.py").write_text(code)
         monkeypatch.delitem(sys.modules, module, raising=False)
     path = in_users_folder / "shown.yaml"
-    path.write_text(shown.replace("my_tasks:Poles", "my_tasks:LineFamily"))
+    path.write_text(config.replace("my_tasks:Poles", "my_tasks:LineFamily"))
     load_config(str(path))
 
 
-@pytest.mark.parametrize(("page", "code"), every(r"```python\n(.*?)```"))
-def test_the_code_they_show_is_python(page: str, code: str) -> None:
+@pytest.mark.parametrize(("page", "code"), find_in_pages(r"```python\n(.*?)```"))
+def test_code_in_the_documentation_is_python(page: str, code: str) -> None:
     for file, name in REFERENCE.findall(code):
         code = code.replace(f"--8<-- {file}::{name}", included(file, name))
     compile(code, page, "exec")
 
 
-def test_code_is_shown_as_it_is_now_and_must_be_there() -> None:
-    shown = included("metarl/rl/losses.py", "surrogate")
-    assert shown.startswith("def surrogate(policy: ")
-    assert '"""' not in shown
-    assert shown.endswith("    return (samples.weights * ratio * samples.advantages).sum()")
+def test_included_code_is_current_and_must_exist() -> None:
+    code = included("metarl/rl/losses.py", "surrogate")
+    assert code.startswith("def surrogate(policy: ")
+    assert '"""' not in code
+    assert code.endswith("    return (samples.weights * ratio * samples.advantages).sum()")
     with pytest.raises(KeyError, match=r"losses.py has no Loss\.of"):
         included("metarl/rl/losses.py", "Loss.of")
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_their_links_lead_somewhere(page: str) -> None:
+def test_links_have_a_target(page: str) -> None:
     text = re.sub(r"^(```.*?^```|    .*?$)", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)]+)\)", text):
         if target.startswith("https://"):
             continue
         file, _, anchor = target.partition("#")
-        there = ((ROOT / page).parent / file).resolve() if file else ROOT / page
-        if there.suffix in PICTURES and not (ROOT / ".git").exists():
+        path = ((ROOT / page).parent / file).resolve() if file else ROOT / page
+        if path.suffix in PICTURES and not (ROOT / ".git").exists():
             continue  # a source distribution has no pictures
-        assert there.exists(), target
+        assert path.exists(), target
         if anchor:
-            titles = re.findall(r"^#+ (.*)", there.read_text(), re.MULTILINE)
+            titles = re.findall(r"^#+ (.*)", path.read_text(), re.MULTILINE)
             assert anchor in [re.sub(r"[^\w-]", "", t.lower().replace(" ", "-")) for t in titles]
 
 
-def test_every_page_is_in_the_sites_navigation() -> None:
+def test_every_page_is_in_the_navigation() -> None:
     listed = re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text())
     assert {f"docs/{page}" for page in listed} == {page for page in PAGES if "docs/" in page}
 
 
 class Parsed(Exception):
-    """The arguments are understood; nothing is done."""
+    """Raised after the arguments are parsed, instead of running the command."""
 
 
 @pytest.mark.parametrize(
-    ("page", "line"), every(r"^ {4}((?:torchrun [^\n]* )?metarl [a-z]+[^\n]*)$")
+    ("page", "line"), find_in_pages(r"^ {4}((?:torchrun [^\n]* )?metarl [a-z]+[^\n]*)$")
 )
-def test_the_commands_they_show_are_understood(page: str, line: str, monkeypatch) -> None:
+def test_commands_in_the_documentation_are_parsed(page: str, line: str, monkeypatch) -> None:
     def parse(self: ArgumentParser, *arguments: Any) -> None:
-        understood.append(parse_args(self, *arguments))
+        parsed.append(parse_args(self, *arguments))
         raise Parsed
 
-    understood: list[Any] = []
+    parsed: list[Any] = []
     parse_args = ArgumentParser.parse_args
     monkeypatch.setattr(ArgumentParser, "parse_args", parse)
     words = shlex.split(line, comments=True)
     with pytest.raises(Parsed):
         main(words[words.index("metarl") + 1 :])
-    (options,) = understood
+    (options,) = parsed
     training = words[words.index("metarl") + 1] in ("train", "baseline")
     if training and options.config and not options.config.endswith(".yaml"):
         kind = [f"method={options.kind}"] if options.kind else []
