@@ -21,16 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the tests have in place of the system's folder of temporary files."""
+    """The temporary folder of the tests, in place of that of the system."""
     return tmp_path_factory.mktemp("temporary")
 
 
 @pytest.fixture(autouse=True)
-def environment_of_its_own(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a command sets for its own process (`--data`) is not there for the next test.
+def isolated_environment(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Environment variables that a command sets (`--data`) are reset after every test.
 
-    And no test leaves folders of logs, as stable-baselines3 and torchrun make where they are given
-    none.
+    It also checks that no test leaves folders of logs of stable-baselines3 or torchrun.
     """
     before = dict(os.environ)
     os.environ["TMPDIR"] = str(temporary)
@@ -44,7 +43,7 @@ def environment_of_its_own(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def in_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a module of the user's, as metarl finds it."""
+    """A working directory that contains a user's module."""
     shutil.copy(Path(__file__).parent / "my_tasks.py", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -54,7 +53,7 @@ def in_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def complaint(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command that must fail, and returns what it says on the standard error."""
+    """Runs a command that must fail, and returns its standard error."""
 
     def run(*arguments: str) -> str:
         capsys.readouterr()

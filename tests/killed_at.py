@@ -3,7 +3,7 @@
     python tests/killed_at.py NUMBER ARGUMENTS...
 
 With fewer file operations it exits as metarl does. Tests and `make soak` use it to stop a process
-between any two operations of what it writes.
+between any two write operations.
 """
 
 import os

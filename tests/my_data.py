@@ -1,4 +1,4 @@
-"""Tasks and data sets as a user would write them."""
+"""Custom tasks and data sets of a user."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Methods of reinforcement learning as a user would write them: no line of the package changes."""
+"""Custom methods of reinforcement learning of a user; the package is unchanged."""
 
 from typing import Any, ClassVar
 
@@ -68,14 +68,14 @@ class QLearning(PolicyLearner):
         }
         key = problem.key(state.iteration)
         batch = sample(self.policy, stacked, problem.envs, tasks, horizon, key)
-        taken = batch.mask
-        is_last = taken & ~torch.nn.functional.pad(taken[..., 1:], (0, 1))
+        mask = batch.mask
+        is_last = mask & ~torch.nn.functional.pad(mask[..., 1:], (0, 1))
         new = {
-            "observations": batch.observations[taken],
-            "next_observations": batch.next_observations[taken],
-            "actions": batch.actions[taken],
-            "rewards": batch.rewards[taken],
-            "ended": (is_last & batch.terminated[..., None])[taken],
+            "observations": batch.observations[mask],
+            "next_observations": batch.next_observations[mask],
+            "actions": batch.actions[mask],
+            "rewards": batch.rewards[mask],
+            "ended": (is_last & batch.terminated[..., None])[mask],
         }
         old = state.extra or {name: leaf[:0] for name, leaf in new.items()}
         buffer = {n: torch.cat([old[n], leaf])[-settings.capacity :] for n, leaf in new.items()}
@@ -96,7 +96,7 @@ class QLearning(PolicyLearner):
             optimizer.zero_grad()
             huber_loss(q, target).backward()
             optimizer.step()
-        trained, steps = {n: leaf.detach() for n, leaf in params.items()}, int(taken.sum())
+        trained, steps = {n: leaf.detach() for n, leaf in params.items()}, int(mask.sum())
         metrics = {"return/after_0_steps": float(batch.mean_returns.mean())}
         samples = state.samples + steps
         new_state = TrainingState(state.iteration + 1, trained, samples=samples, extra=buffer)

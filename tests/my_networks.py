@@ -1,4 +1,4 @@
-"""Networks as a user would write them."""
+"""Custom networks of a user."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""A custom environment and task family, as a user would write them."""
+"""A custom environment and task family of a user."""
 
 import gymnasium as gym
 import numpy as np

@@ -1,15 +1,15 @@
-"""`make soak`: the long forms of what the tests promise, on what is installed, in half an hour.
+"""`make soak`: long randomised tests of the installed package, about half an hour.
 
     python tests/soak.py                       everything, about 30 minutes on two cores
     python tests/soak.py --minutes 3           a tenth of everything
-    python tests/soak.py kills --count 50      one part, so many times
-    python tests/soak.py --seed 7              other chances
+    python tests/soak.py kills --count 50      one part, 50 times
+    python tests/soak.py --seed 7              another seed
 
-Ends with a table of what was done and what failed, and with status 1 if anything did. Parts that
-this machine does not allow (mounting a small disk) are left out with a sentence.
+Prints a table of checks and failures; the exit status is 1 after a failure. Parts that this machine
+does not support (mounting a small disk) are skipped with a message.
 
-Trainings are forked from this process, which has everything imported and has computed nothing: one
-takes a fraction of a second, and dies by SIGKILL as any other does.
+Trainings are forked from this process, which has imported everything and computed nothing. Each
+takes a fraction of a second and can be killed by SIGKILL like any other process.
 """
 
 import argparse
@@ -108,7 +108,7 @@ PICTURES += ["report_every=4", "evaluation.tasks=3", "evaluation.queries=1"]
 
 
 def trainings(folder: Path) -> dict[str, list[str]]:
-    """One of every method. Those that classify do it with pictures, drawn into the folder."""
+    """One training of every method. Those that classify use images, generated in the folder."""
     pictures = folder / "pictures"
     if not pictures.exists():
         noise = np.random.default_rng(0)
@@ -145,7 +145,7 @@ class Part:
     notes: list[str] = field(default_factory=list)
 
     def expect(self, holds: bool, sentence: str) -> None:
-        """Count one thing done, and its failure."""
+        """Count a check, and record the message if it fails."""
         self.done += 1
         if not holds:
             self.failures.append(sentence)
@@ -155,7 +155,7 @@ class Part:
 
 
 def start(arguments: list[str], log: Path, prepare: Callable[[], object] = int) -> int:
-    """`metarl ARGUMENTS...` in a process of its own, whose number is returned."""
+    """Start `metarl ARGUMENTS...` in a subprocess and return its process id."""
     child = os.fork()
     if child:
         return child
@@ -192,14 +192,14 @@ def finish(child: int, limit: float = 120.0) -> int:
 
 
 def continued(path: Path, arguments: list[str]) -> list[str]:
-    """The command that goes on with a run, from wherever it is."""
+    """The command that resumes a run, whatever its state."""
     if (path / "config.yaml").exists():
         return [arguments[0], "--resume", str(path)]
     return [*arguments, "--out", str(path)]
 
 
 def outcome(path: Path) -> tuple[object, ...]:
-    """All of a run that is promised to be the same, bit for bit."""
+    """The parts of a run that must be reproducible bit for bit."""
     state = Run.open(path).load()
     weights = [
         (name, leaf.numpy().tobytes()) for name, leaf in {**state.params, **state.opt_state}.items()
@@ -258,15 +258,15 @@ def kills(folder: Path, count: int, chance: random.Random) -> Part:
 
 
 def ranks(folder: Path, count: int, chance: random.Random) -> Part:
-    """SIGKILL of a rank, or of all, of two that torchrun started; it restarts them."""
+    """SIGKILL of one rank or all of two started by torchrun, which restarts them."""
     part = Part()
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launcher += ["--nproc-per-node=2", "--max-restarts=3", "--monitor-interval=0.1"]
     launcher += [f"--log-dir={folder / 'logs'}"]  # else in the system's /tmp, for ever
     arguments = ["train", "quickstart", *_sets(*POLICY, "outer.iterations=300")]
-    whole = folder / "two-ranks"
+    reference = folder / "two-ranks"
     command = [*launcher, "-m", "metarl", *arguments, "--out"]
-    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    subprocess.run([*command, str(reference)], check=True, capture_output=True)
     for number in range(count):
         path = folder / f"two-ranks-{number}"
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
@@ -281,12 +281,12 @@ def ranks(folder: Path, count: int, chance: random.Random) -> Part:
         _, errors = process.communicate()
         part.expect(process.returncode == 0, f"torchrun ended with {errors[-300:]}")
         if process.returncode == 0:
-            part.expect(outcome(path) == outcome(whole), "another end than without kills")
+            part.expect(outcome(path) == outcome(reference), "another end than without kills")
     return part
 
 
 def interruptions(folder: Path, count: int, chance: random.Random) -> Part:
-    """One signal, or two within 30 ms: no iteration that was done is lost."""
+    """One signal, or two within 30 ms: no finished iteration is lost."""
     part = Part()
     names = ["maml (TRPO)", "sinusoid", "pretrained"]
     more = _sets("outer.iterations=1000000", "checkpoint_every=1000000")
@@ -300,15 +300,15 @@ def interruptions(folder: Path, count: int, chance: random.Random) -> Part:
             time.sleep(0.001)
         time.sleep(chance.uniform(0.0, 0.05))
         signals = chance.choices([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], k=number % 2 + 1)
-        for one in signals:
-            os.kill(child, one)
+        for signal_number in signals:
+            os.kill(child, signal_number)
             time.sleep(chance.uniform(0.0, 0.03))
         status = finish(child)
         state, logged = Run.open(path).load(), _lines(path)
         iterations = [line["iteration"] for line in read_metrics(path)]
         is_saved = state.iteration >= iterations[-1] and len(iterations) == logged
         has_hint = "continue with" in log.read_text()
-        which = "+".join(one.name for one in signals)
+        which = "+".join(signal_number.name for signal_number in signals)
         sentence = f"{name}, {which}: status {status}, {state.iteration} saved of {iterations[-1]}"
         part.expect(status == 130 and is_saved and has_hint, sentence)
         shutil.rmtree(path)
@@ -320,7 +320,7 @@ def _lines(path: Path) -> int:
 
 
 def disks(folder: Path, count: int, chance: random.Random) -> Part:
-    """A disk that is full, after some iterations or at once; then there is room."""
+    """A disk that is full at once or after some iterations, and has space again later."""
     part = Part()
     if os.geteuid() or not _mounts(folder):
         part.notes.append("left out: only root may mount a small disk")
@@ -368,7 +368,7 @@ def _mounts(folder: Path) -> bool:
 
 
 def configs(folder: Path, count: int, chance: random.Random) -> Part:
-    """Random configs: each is valid, or rejected by clear messages."""
+    """Random configs: each is valid, or rejected with clear messages."""
     part, accepted = Part(), 0
     texts = [path.read_text() for path in shipped_configs().values()]
     file = folder / "fuzzed.yaml"
@@ -436,7 +436,7 @@ def _word(chance: random.Random) -> str:
 
 
 def mutated(chance: random.Random, content: bytes) -> bytes:
-    """Some bytes changed, cut out, doubled, or put in."""
+    """The content with some bytes changed, removed, duplicated or inserted."""
     data = bytearray(content)
     for _ in range(chance.randint(1, 4)):
         place = chance.randrange(len(data) + 1)
@@ -457,7 +457,7 @@ def mutated(chance: random.Random, content: bytes) -> bytes:
 
 
 def commands(folder: Path, count: int, chance: random.Random) -> Part:
-    """Command lines that chance wrote; those that are accepted are run, tiny: a fifth at least."""
+    """Random command lines; the accepted ones, at least a fifth, are run with tiny sizes."""
     part, accepted = Part(), 0
     run = folder / "sound"
     log = folder / "commands.log"
@@ -510,7 +510,7 @@ OF_WAVES = {
 
 
 def sensible_command(chance: random.Random, run: Path, out: Path) -> list[str]:
-    """A command as somebody may well give it: most are accepted, with settings by chance."""
+    """A plausible command with random settings; most are accepted."""
     few = ["evaluation.tasks=2", "evaluation.episodes_per_task=1"]
     match chance.choice(["train", "train", "train", "evaluate", "compare", "export"]):
         case "evaluate":
@@ -521,13 +521,15 @@ def sensible_command(chance: random.Random, run: Path, out: Path) -> list[str]:
         case "export":
             return ["export", str(run), f"{out}.zip"]
     training = chance.choice(list(TRAININGS.values()))
-    known = SENSIBLE | (OF_WAVES if training[1] == "sinusoid" else OF_POLICIES)
-    chosen = [f"{name}={chance.choice(known[name])}" for name in chance.sample(list(known), k=3)]
-    return [*training, *_sets(*chosen, "outer.iterations=2"), "--out", str(out)]
+    sensible = SENSIBLE | (OF_WAVES if training[1] == "sinusoid" else OF_POLICIES)
+    overrides = [
+        f"{name}={chance.choice(sensible[name])}" for name in chance.sample(list(sensible), k=3)
+    ]
+    return [*training, *_sets(*overrides, "outer.iterations=2"), "--out", str(out)]
 
 
 def fuzzed_command(chance: random.Random, run: Path, out: Path) -> list[str]:
-    """A command with arguments that may belong to it, the tiny sizes last."""
+    """A command with random arguments, which may not belong to it, and the tiny sizes last."""
     name = chance.choice(["train", "train", "baseline", "evaluate", "compare", "export", "trian"])
     runs = [str(run), str(run), "point_navigation", "absent", "", "/dev/null", ".", "\udcff"]
     if name in ("train", "baseline"):
@@ -569,7 +571,7 @@ def fuzzed_command(chance: random.Random, run: Path, out: Path) -> list[str]:
 
 
 def files(folder: Path, count: int, chance: random.Random) -> Part:
-    """A file of a run that is damaged: it is refused, or what is read is what was written."""
+    """Corrupt files of a run: they are refused, or their content is read correctly."""
     part, refused = Part(), 0
     sound = {}
     for name in ("maml (TRPO)", "maml (Adam)", "sinusoid"):
@@ -577,18 +579,18 @@ def files(folder: Path, count: int, chance: random.Random) -> Part:
         finish(start([*TRAININGS[name], "--out", str(path)], folder / "sound.log"))
         sound[path] = outcome(path)
     for _ in range(count):
-        whole = chance.choice(list(sound))
+        source = chance.choice(list(sound))
         path = folder / "damaged"
         shutil.rmtree(path, ignore_errors=True)
-        shutil.copytree(whole, path)
+        shutil.copytree(source, path)
         names = ["state.json", "config.yaml", "weights-*", "metrics.jsonl", "evaluation.json"]
         file = next(path.glob(chance.choice(names)))
         before = file.read_bytes()
         file.write_bytes(mutated(chance, before))
-        what = f"{whole.name}/{file.name}"
+        what = f"{source.name}/{file.name}"
         try:
             run = Run.open(path)
-            iteration, samples, weights, _, _ = sound[whole]
+            iteration, samples, weights, _, _ = sound[source]
             state = run.load()
             tensors = {**state.params, **state.opt_state}
             same = [(name, leaf.numpy().tobytes()) for name, leaf in tensors.items()] == weights
@@ -611,7 +613,7 @@ def files(folder: Path, count: int, chance: random.Random) -> Part:
 
 
 def strangers(folder: Path, count: int, chance: random.Random) -> Part:
-    """Data sets, models and pickles of others that are damaged: the tests of them, at length."""
+    """Long forms of the tests on corrupt data sets, models and pickles."""
     part, tests = Part(done=count), Path(__file__).parent / "test_untrusted_files.py"
     per_kind = str(max(1, count // 8))  # there are eight kinds
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
@@ -624,14 +626,14 @@ def strangers(folder: Path, count: int, chance: random.Random) -> Part:
 
 
 def _evaluation(run: Run) -> None:
-    """Read an evaluation, where it is of these weights: it is not evaluated again here."""
+    """Read the evaluation if it belongs to these weights; never evaluate again."""
     text = (run.path / "evaluation.json").read_bytes()
     if run.weights_sha256().encode() in text:
         load_or_evaluate(run)
 
 
 def iterations(folder: Path, min_count: int, chance: random.Random) -> Part:
-    """Many iterations in one process: memory, descriptors and threads stay what they were."""
+    """Many iterations in one process: memory, descriptors and threads do not grow."""
     part = Part()
     for name, fewest_watched in (("maml (TRPO)", 0), ("sinusoid", 2000), ("pretrained", 0)):
         path, log = folder / f"long-{name}", folder / "long.log"
@@ -683,12 +685,12 @@ def seeds(folder: Path, count: int, chance: random.Random) -> Part:
         if values.get("data", {}).get("name") == "omniglot" and not omniglot:
             skipped.append(name)
             continue
-        given = []
+        data_options = []
         if values.get("data", {}).get("name") in ("omniglot", "miniimagenet"):
             tiny = ["outer.meta_batch=2", "evaluation.tasks=3", "outer.iterations=2"]
             if values["data"]["name"] == "miniimagenet":
                 tiny += ["network.filters=8", "inner.steps=2", "evaluation.steps=3"]
-                given = ["--data", str(noise)]
+                data_options = ["--data", str(noise)]
         elif "data" in values:
             tiny = [*WAVES, "outer.iterations=20"]
         else:
@@ -703,7 +705,7 @@ def seeds(folder: Path, count: int, chance: random.Random) -> Part:
                 name,
                 "--out",
                 str(path),
-                *given,
+                *data_options,
                 *_sets(*tiny, *(native if mujoco else [])),
             ]
             child = start(arguments, log, lambda n=threads: _alone(n, folder / "converted"))
@@ -724,7 +726,7 @@ def _alone(threads: int, cache: Path) -> None:
 
 
 def noise_like_miniimagenet(folder: Path) -> None:
-    """Five classes a split, of as many images as an episode takes, in the form of its caches."""
+    """Five classes per split, with the images of one episode each, in the format of the caches."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
     classes, images = 5, 20
@@ -755,7 +757,7 @@ PARTS: dict[str, tuple[Callable[[Path, int, random.Random], Part], int]] = {
 
 
 def soak() -> int:
-    """Do what the command line asks for."""
+    """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

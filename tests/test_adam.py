@@ -8,7 +8,7 @@ from metarl.params import flatten
 
 
 @pytest.mark.slow
-def test_it_takes_the_steps_of_torchs_adam() -> None:
+def test_adam_equals_torchs_adam() -> None:
     generator = torch.Generator().manual_seed(0)
     params = {"a": torch.randn(3, 2, generator=generator), "b": torch.randn(4, generator=generator)}
     vector = flatten(params).requires_grad_()

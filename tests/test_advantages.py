@@ -48,24 +48,24 @@ def test_advantages_are_the_sum_of_discounted_residuals(rewards, gamma, lam, see
     for t in range(length):
         total = 0.0
         for k in range(t, length):
-            following = values[k + 1] if k + 1 < length else 0.0
-            total += (gamma * lam) ** (k - t) * (rewards[k] + gamma * following - values[k])
+            next_value = values[k + 1] if k + 1 < length else 0.0
+            total += (gamma * lam) ** (k - t) * (rewards[k] + gamma * next_value - values[k])
         expected.append(total)
     padded = torch.zeros(1, 1, horizon, dtype=torch.float64)
     padded[0, 0, :length] = torch.tensor(rewards, dtype=torch.float64)
     mask = torch.arange(horizon) < length
-    ours = generalized_advantages(
+    advantages = generalized_advantages(
         padded, torch.tensor(values)[None, None], mask[None, None], gamma, lam
     )
-    np.testing.assert_allclose(ours[0, 0, :length].numpy(), expected, atol=1e-9)
+    np.testing.assert_allclose(advantages[0, 0, :length].numpy(), expected, atol=1e-9)
 
 
 def test_with_lambda_one_the_advantage_is_return_minus_baseline() -> None:
     data = trajectories()
     values = torch.randn(data.mask.shape, generator=torch.Generator().manual_seed(1))
-    ours = generalized_advantages(data.rewards, values, data.mask, 0.9, 1.0)
+    advantages = generalized_advantages(data.rewards, values, data.mask, 0.9, 1.0)
     expected = discounted_returns(data.rewards, 0.9) - values
-    torch.testing.assert_close(ours[data.mask], expected[data.mask])
+    torch.testing.assert_close(advantages[data.mask], expected[data.mask])
 
 
 def test_the_baseline_is_the_ridge_regression_of_numpy() -> None:
@@ -73,14 +73,14 @@ def test_the_baseline_is_the_ridge_regression_of_numpy() -> None:
     features = baseline_features(data.observations).flatten(1, 2)
     targets = torch.randn(3, 24, generator=torch.Generator().manual_seed(1))
     mask = data.mask.flatten(1)
-    ours = fit_baseline(features, targets, mask)
+    coefficients = fit_baseline(features, targets, mask)
     for task in range(3):
         x, y = features[task][mask[task]].numpy(), targets[task][mask[task]].numpy()
         ridge = np.sqrt(1e-5) * np.eye(x.shape[1])
         expected, *_ = np.linalg.lstsq(
             np.vstack([x, ridge]), np.append(y, np.zeros(x.shape[1])), rcond=None
         )
-        np.testing.assert_allclose(x @ ours[task].numpy(), x @ expected, atol=1e-5)
+        np.testing.assert_allclose(x @ coefficients[task].numpy(), x @ expected, atol=1e-5)
 
 
 def test_features_are_those_of_the_paper() -> None:
@@ -90,7 +90,7 @@ def test_features_are_those_of_the_paper() -> None:
     np.testing.assert_allclose(features[1], [0.5, 0.25, 0.01, 1e-4, 1e-6, 1])
 
 
-def test_advantages_are_standardised_for_each_task_over_steps_that_happened() -> None:
+def test_advantages_are_standardised_per_task_without_padding() -> None:
     samples = with_advantages(trajectories(), 0.99, 1.0)
     for task in range(2):
         weights, advantages = samples.weights[task], samples.advantages[task]
@@ -100,11 +100,11 @@ def test_advantages_are_standardised_for_each_task_over_steps_that_happened() ->
 
 
 @pytest.mark.parametrize("garbage", [7.0, float("nan"), float("inf")])
-def test_what_padding_holds_changes_nothing(garbage: float) -> None:
+def test_the_content_of_padding_has_no_effect(garbage: float) -> None:
     clean = with_advantages(trajectories(), 0.99, 0.9)
     dirty = with_advantages(trajectories(garbage=garbage), 0.99, 0.9)
-    for one, other in zip(clean[:5], dirty[:5], strict=True):
-        assert torch.equal(one, other)
+    for clean_leaf, dirty_leaf in zip(clean[:5], dirty[:5], strict=True):
+        assert torch.equal(clean_leaf, dirty_leaf)
 
 
 def test_padding_is_zero_in_all_arrays_and_in_the_distribution() -> None:
@@ -130,12 +130,12 @@ def test_episodes_can_be_permuted() -> None:
         {"mean": data.distribution["mean"][:, order], "log_std": data.distribution["log_std"]},
     )
     expected = with_advantages(data, 0.99, 1.0).advantages.view(2, 4, 6)[:, order]
-    ours = with_advantages(permuted, 0.99, 1.0).advantages.view(2, 4, 6)
-    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    advantages = with_advantages(permuted, 0.99, 1.0).advantages.view(2, 4, 6)
+    torch.testing.assert_close(advantages, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 50])
-def test_thinning_keeps_a_share_of_every_trajectory_and_something_of_every_task(stride) -> None:
+def test_thinning_keeps_a_share_of_each_trajectory_and_at_least_one_step_per_task(stride) -> None:
     samples = with_advantages(trajectories(batch=6), 0.99, 1.0)
     subsampled = subsample(samples, horizon=6, stride=stride)
     torch.testing.assert_close(subsampled.weights.sum(1), torch.ones(2))
@@ -151,7 +151,7 @@ def test_thinning_keeps_a_share_of_every_trajectory_and_something_of_every_task(
     assert subsampled.distribution["log_std"].shape == samples.distribution["log_std"].shape
 
 
-def test_trajectories_that_make_no_sense_are_refused() -> None:
+def test_inconsistent_trajectories_are_refused() -> None:
     data = trajectories()
     parts = {
         "observations": data.observations,

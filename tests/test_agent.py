@@ -1,4 +1,4 @@
-"""Agents: every method of reinforcement learning acts, observes and adapts by the same verbs."""
+"""Agents: all methods of reinforcement learning act, observe and adapt by one interface."""
 
 import time
 from pathlib import Path
@@ -47,7 +47,7 @@ def play_one_episode(policy, env: gym.Env, goal=GOAL) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_has_the_same_verbs(name: str, tmp_path: Path) -> None:
+def test_every_method_has_the_same_interface(name: str, tmp_path: Path) -> None:
     policy, family = trained(name, tmp_path), PointNavigation(horizon=6)
     policy.reset(GOAL)
     play_one_episode(policy, family.make())
@@ -70,7 +70,7 @@ def test_every_method_has_the_same_verbs(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_recurrent_agent_acts_as_the_sampler_does(tmp_path: Path) -> None:
+def test_a_recurrent_agent_acts_like_the_sampler(tmp_path: Path) -> None:
     policy, family = trained("rl2", tmp_path), PointNavigation(horizon=6)
     agent, rl2 = policy.agent, policy.method
     agent.reset()
@@ -90,12 +90,12 @@ def test_a_recurrent_agent_acts_as_the_sampler_does(tmp_path: Path) -> None:
             observation, reward, terminated, truncated, _ = env.step(action)
             agent.observe(reward, terminated, truncated, observation)
         assert truncated, episode
-    for ours, theirs in zip(agent._memory, memory, strict=True):
-        torch.testing.assert_close(ours, theirs[0])
+    for leaf, expected in zip(agent._memory, memory, strict=True):
+        torch.testing.assert_close(leaf, expected[0])
 
 
 @pytest.mark.slow
-def test_given_episodes_fill_the_memory_as_playing_them_did(tmp_path: Path) -> None:
+def test_recorded_episodes_fill_the_memory_like_played_ones(tmp_path: Path) -> None:
     policy, family = trained("rl2", tmp_path), PointNavigation(horizon=6)
     agent, env = policy.agent, family.make()
     agent.reset()
@@ -115,11 +115,11 @@ def test_given_episodes_fill_the_memory_as_playing_them_did(tmp_path: Path) -> N
     assert agent._memory == ()
     replayed = policy.adapt(recorded)
     expected = policy.adapt(recorded[:1]).adapt(recorded[1:])
-    for ours, theirs in zip(replayed.agent._memory, expected.agent._memory, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    for leaf, expected_leaf in zip(replayed.agent._memory, expected.agent._memory, strict=True):
+        torch.testing.assert_close(leaf, expected_leaf)
 
 
-def test_observed_episodes_teach_what_given_ones_do() -> None:
+def test_observed_and_recorded_episodes_give_the_same_adaptation() -> None:
     policy, env = metarl.load("point_navigation"), PointNavigation(horizon=10).make()
     policy.reset()
     recorded = []
@@ -144,7 +144,7 @@ def test_observed_episodes_teach_what_given_ones_do() -> None:
 
 
 @pytest.mark.slow
-def test_a_stream_of_episodes_adapts_to_a_task_that_switches() -> None:
+def test_streaming_adapts_to_a_task_that_switches() -> None:
     policy, env = metarl.load("point_navigation"), PointNavigation().make()
     for goal in ([0.4, 0.4], [-0.4, 0.3]):
         policy.reset()
@@ -154,7 +154,7 @@ def test_a_stream_of_episodes_adapts_to_a_task_that_switches() -> None:
         assert np.mean(after) > np.mean(before) + 15.0
 
 
-def test_a_vector_environment_with_autoreset_is_recorded_as_single_ones_are() -> None:
+def test_a_vector_environment_with_autoreset_is_recorded_like_single_ones() -> None:
     policy = metarl.load("point_navigation")
     envs = gym.vector.SyncVectorEnv([PointNavigation(horizon=4).make for _ in range(2)])
     policy.reset()
@@ -181,15 +181,15 @@ def test_adapted_parameters_are_saved_and_loaded(tmp_path: Path) -> None:
         policy.load(__file__)
 
 
-def test_an_adapted_policy_is_exported_and_acts_alike(tmp_path: Path) -> None:
+def test_an_exported_adapted_policy_gives_the_same_actions(tmp_path: Path) -> None:
     adapted = metarl.load("point_navigation").adapt(
         PointNavigation().make(), GOAL, episodes=4, horizon=20
     )
     model = PPO.load(adapted.export(tmp_path / "model.zip"))
     observation = np.array([0.1, 0.2], dtype=np.float32)
     expected, _ = model.predict(observation, deterministic=True)
-    ours = np.clip(adapted.act(observation, deterministic=True), -1.0, 1.0)
-    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    action = np.clip(adapted.act(observation, deterministic=True), -1.0, 1.0)
+    np.testing.assert_allclose(action, expected, atol=1e-5)
     with pytest.raises(UserError, match="does not support"):
         metarl.load("point_navigation_rl2").export(tmp_path / "recurrent.zip")
 
@@ -217,7 +217,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_of_streaming_are_answered_in_a_sentence(mistake: str) -> None:
+def test_errors_of_streaming_are_reported(mistake: str) -> None:
     call, sentence = MISTAKES[mistake]
     with pytest.raises(UserError, match=sentence):
         call(metarl.load("point_navigation_rl2"))
@@ -248,7 +248,7 @@ def test_a_decision_takes_less_than_a_millisecond(name: str) -> None:
 
 
 class Wanderer:
-    """An agent of one's own: keeps the best of the actions that it tried."""
+    """A custom agent that keeps the best of the actions that it tried."""
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
@@ -272,7 +272,7 @@ class Wanderer:
 
 
 class Wandering(PolicyLearner):
-    """A method of one's own whose agent is not a policy of the package."""
+    """A custom method with an agent that is not a policy of the package."""
 
     label = "wandering"
     adaptation_unit: ClassVar = EPISODES
@@ -294,7 +294,7 @@ class Wandering(PolicyLearner):
 
 
 @pytest.mark.slow
-def test_a_method_of_ones_own_acts_through_the_same_protocol(tmp_path: Path) -> None:
+def test_a_custom_method_acts_through_the_same_interface(tmp_path: Path) -> None:
     policy = metarl.load(metarl.train({**TINY, "method": Wandering}, tmp_path / "run"))
     env = PointNavigation(horizon=6).make()
     adapted = policy.adapt(env, task=GOAL, episodes=2)
@@ -305,13 +305,13 @@ def test_a_method_of_ones_own_acts_through_the_same_protocol(tmp_path: Path) -> 
         policy.save(tmp_path / "file")
 
 
-def test_too_few_episodes_for_the_baseline_are_warned_of_with_the_numbers() -> None:
+def test_a_warning_gives_the_numbers_if_there_are_too_few_episodes_for_the_baseline() -> None:
     env, policy = gym.make("metarl/HalfCheetahDirection-v0"), metarl.load("half_cheetah_direction")
     with pytest.warns(UserWarning, match="200 time steps with a baseline of 44 features"):
         policy.adapt(env, task=[-1.0], episodes=1)
 
 
-def test_an_environment_without_render_is_named() -> None:
+def test_the_error_names_an_environment_without_render() -> None:
     policy, env = metarl.load("point_navigation"), PointNavigation().make()
     env.unwrapped.render = gym.Env.render.__get__(env.unwrapped)
     with pytest.raises(UserError, match=r"TaskEnv does not implement render\(\)"):

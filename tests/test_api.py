@@ -1,4 +1,4 @@
-"""What `import metarl` offers: policies and networks to use, trainings and comparisons to make."""
+"""The public interface: policies, networks, trainings and comparisons in Python."""
 
 import pydoc
 import subprocess
@@ -37,29 +37,31 @@ def env() -> gym.Env:
     return PointNavigation().make()
 
 
-def test_importing_the_package_imports_nothing_heavy() -> None:
+def test_importing_the_package_imports_no_heavy_package() -> None:
     heavy = "{'torch', 'numpy', 'gymnasium', 'pydantic'}"
     code = f"import metarl, sys; print({heavy} & sys.modules.keys()); metarl.UserError"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "set()"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == "set()"
 
 
-def test_help_shows_every_name_and_all_names_are_there() -> None:
-    shown = pydoc.plain(pydoc.render_doc(metarl))
+def test_help_shows_all_public_names() -> None:
+    text = pydoc.plain(pydoc.render_doc(metarl))
     for name in metarl.__all__:
         assert name in dir(metarl)
-        assert name in shown
+        assert name in text
         assert getattr(metarl, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
         metarl.laod  # noqa: B018
 
 
 @pytest.mark.slow
-def test_a_shipped_policy_adapts_in_somebodys_own_environment(policy, env) -> None:
+def test_a_shipped_policy_adapts_in_a_custom_environment(policy, env) -> None:
     adapted = policy.adapt(env, task=TASK, episodes=20)
     before, after = (
-        np.mean([episode.total for episode in one.play(env, TASK, episodes=5)])
-        for one in (policy, adapted)
+        np.mean([episode.total for episode in agent.play(env, TASK, episodes=5)])
+        for agent in (policy, adapted)
     )
     assert after > before + 10.0
     assert (policy.steps, adapted.steps) == (0, 1)
@@ -68,7 +70,7 @@ def test_a_shipped_policy_adapts_in_somebodys_own_environment(policy, env) -> No
     assert env.action_space.shape == adapted.act(observation).shape
 
 
-def test_one_step_is_that_of_the_runs_own_evaluation(policy) -> None:
+def test_adaptation_equals_the_first_step_of_the_evaluation(policy) -> None:
     problem = policy.method.problem
     tasks = np.array([TASK])
     with_learned = problem.config.evaluation_step_sizes[:1]
@@ -86,7 +88,7 @@ def test_one_step_is_that_of_the_runs_own_evaluation(policy) -> None:
         torch.testing.assert_close(adapted.params[name], leaf[0], rtol=1e-4, atol=1e-6)
 
 
-def test_a_single_environment_gives_as_good_a_step_as_many_side_by_side(policy, env) -> None:
+def test_a_single_environment_adapts_like_a_vector_environment(policy, env) -> None:
     # the point world draws nothing, and each round's noise is that of its number
     alone = policy.adapt(env, task=TASK, episodes=4, horizon=10)
     again = policy.adapt(env, task=TASK, episodes=4, horizon=10)
@@ -96,23 +98,25 @@ def test_a_single_environment_gives_as_good_a_step_as_many_side_by_side(policy, 
     assert not torch.equal(alone.params["log_std"], policy.params["log_std"])
 
 
-def test_episodes_that_were_gathered_teach_what_the_environment_would_have(policy, env) -> None:
+def test_adaptation_accepts_recorded_episodes_and_plain_lists(policy, env) -> None:
     episodes = policy.play(env, TASK, episodes=5, horizon=20)
-    gathered = policy.adapt(episodes)
-    plain = policy.adapt([tuple(np.asarray(part).tolist() for part in one) for one in episodes])
-    for name, leaf in gathered.params.items():
-        torch.testing.assert_close(plain.params[name], leaf)
-    assert gathered.returns == pytest.approx([np.mean([one.total for one in episodes])])
-    assert gathered.adapt(gathered.play(env, TASK, episodes=2)).steps == 2
+    adapted = policy.adapt(episodes)
+    from_lists = policy.adapt(
+        [tuple(np.asarray(part).tolist() for part in episode) for episode in episodes]
+    )
+    for name, leaf in adapted.params.items():
+        torch.testing.assert_close(from_lists.params[name], leaf)
+    assert adapted.returns == pytest.approx([np.mean([episode.total for episode in episodes])])
+    assert adapted.adapt(adapted.play(env, TASK, episodes=2)).steps == 2
 
 
-def test_each_further_step_has_the_evaluations_next_step_size(policy, env, monkeypatch) -> None:
+def test_further_steps_use_the_step_sizes_of_the_evaluation(policy, env, monkeypatch) -> None:
     sizes = []
 
-    def spied(self, meta, given=None):
-        found = spied.original(self, meta, given)
-        sizes.append(found[-1]["weight0"])
-        return found
+    def spied(self, meta, learned=None):
+        step_sizes = spied.original(self, meta, learned)
+        sizes.append(step_sizes[-1]["weight0"])
+        return step_sizes
 
     inner = type(policy.method.problem.inner)
     spied.original = inner.step_sizes
@@ -124,7 +128,7 @@ def test_each_further_step_has_the_evaluations_next_step_size(policy, env, monke
 
 
 class Constant(gym.Env):
-    """Pays for the first action, and knows nothing of tasks."""
+    """The reward is the first action; there are no tasks."""
 
     observation_space = gym.spaces.Box(-1.0, 1.0, (2,))
     action_space = gym.spaces.Box(-1.0, 1.0, (2,))
@@ -137,9 +141,9 @@ class Constant(gym.Env):
         return np.zeros(2, np.float32), float(action[0]), False, False, {}
 
 
-def test_an_environment_that_knows_nothing_of_tasks_is_told_nothing(policy) -> None:
+def test_adaptation_works_in_an_environment_without_tasks(policy) -> None:
     adapted = policy.adapt(Constant(), episodes=10, horizon=10)
-    means = [one.act(np.zeros(2), deterministic=True)[0] for one in (policy, adapted)]
+    means = [agent.act(np.zeros(2), deterministic=True)[0] for agent in (policy, adapted)]
     assert means[1] > means[0]
 
 
@@ -174,29 +178,29 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_answered_in_a_sentence(policy, mistake: str) -> None:
+def test_errors_are_reported(policy, mistake: str) -> None:
     call, sentence = MISTAKES[mistake]
     with pytest.raises(UserError, match=sentence):
         call(policy)
 
 
-def test_a_run_of_the_other_domain_names_the_function_that_loads_it() -> None:
+def test_the_error_for_a_run_of_the_other_domain_names_the_function_to_use() -> None:
     with pytest.raises(UserError, match=r"metarl\.load_network\('sinusoid'\)|no policy"):
         metarl.load("sinusoid")
     with pytest.raises(UserError, match=r"has a policy: load it with metarl\.load"):
         metarl.load_network("point_navigation")
 
 
-def test_a_film_is_written_of_ones_own_environment_and_of_the_familys(
+def test_videos_are_rendered_of_a_custom_environment_and_of_the_family(
     policy, tmp_path: Path
 ) -> None:
-    own = PointNavigation(horizon=3).make(render_mode="rgb_array")
-    film = policy.render(tmp_path / "film.gif", task=TASK, env=own)
-    assert len(film.frames) >= 4
+    env = PointNavigation(horizon=3).make(render_mode="rgb_array")
+    video = policy.render(tmp_path / "film.gif", task=TASK, env=env)
+    assert len(video.frames) >= 4
     assert (tmp_path / "film.gif").stat().st_size > 1000
 
 
-def test_a_network_adapts_to_the_users_examples_and_predicts() -> None:
+def test_a_network_adapts_to_examples_and_predicts() -> None:
     network = metarl.load_network("sinusoid")
     x = np.linspace(-4.0, 4.0, 10)
     wave = network.adapt(x, 3.0 * np.sin(x - 1.0))
@@ -214,11 +218,11 @@ def test_a_network_adapts_to_the_users_examples_and_predicts() -> None:
             call()
 
 
-def test_training_from_python_is_a_run_that_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    seen = []
+def test_training_from_python_can_be_resumed(tmp_path: Path) -> None:
+    iterations = []
 
     def stop(iteration, metrics):
-        seen.append(iteration)
+        iterations.append(iteration)
         if iteration == 1:
             raise KeyboardInterrupt
 
@@ -227,9 +231,9 @@ def test_training_from_python_is_a_run_that_goes_on_where_it_stopped(tmp_path: P
     with pytest.raises(UserError, match="use resume=True"):
         metarl.train(TINY, tmp_path / "run")
     run = metarl.train(TINY, tmp_path / "run", resume=True, report=stop)
-    whole = metarl.train(metarl.Config(**TINY), tmp_path / "whole")
-    assert seen == [1, 2]
-    assert run.weights_sha256() == whole.weights_sha256()
+    reference = metarl.train(metarl.Config(**TINY), tmp_path / "whole")
+    assert iterations == [1, 2]
+    assert run.weights_sha256() == reference.weights_sha256()
     assert [line["iteration"] for line in Run.open(run.path).metrics()] == [1, 2]
     assert metarl.load(run).evaluate().scores.shape == (3, 4)
     assert len(metarl.evaluate(run, tasks=4).scores) == 4
@@ -238,9 +242,7 @@ def test_training_from_python_is_a_run_that_goes_on_where_it_stopped(tmp_path: P
 
 
 @pytest.mark.slow
-def test_curves_metrics_and_comparisons_are_frames_where_pandas_is_there(
-    policy, tmp_path: Path
-) -> None:
+def test_curves_metrics_and_comparisons_convert_to_dataframes(policy, tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     frame = policy.evaluate().to_frame()
     assert isinstance(frame, pandas.DataFrame)
@@ -254,7 +256,7 @@ def test_curves_metrics_and_comparisons_are_frames_where_pandas_is_there(
     assert {*compared.to_frame().method} == {"MAML", "random"}
 
 
-def test_without_pandas_the_sentence_names_it(policy, monkeypatch) -> None:
+def test_the_error_without_pandas_names_pandas(policy, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(UserError, match="pip install pandas"):
         policy.evaluate().to_frame()
@@ -279,7 +281,7 @@ scores = policy.evaluate().scores.mean()
 
 
 @pytest.mark.slow
-def test_the_public_names_are_typed_strictly_for_those_who_use_them(
+def test_the_public_names_are_typed_strictly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mypy import api
@@ -289,7 +291,7 @@ def test_the_public_names_are_typed_strictly_for_those_who_use_them(
     (tmp_path / "mypy.ini").write_text(
         f"[mypy]\nstrict = True\nmypy_path = {source}\n"
         "[mypy-metarl.*]\nfollow_imports = silent\n"
-        # whose types are not theirs to see, and take most of the time
+        # their types are not tested, and take most of the time
         "[mypy-torch.*,mujoco.*,scipy.*,matplotlib.*,rich.*,PIL.*,pandas.*,jinja2.*]\n"
         "follow_imports = skip\n"
     )
@@ -297,12 +299,12 @@ def test_the_public_names_are_typed_strictly_for_those_who_use_them(
     (tmp_path / "wrong.py").write_text(
         'import metarl\nmetarl.Config(famly={"name": "poles"})\nmetarl.load(3)\n'
     )
-    said, _, _ = api.run(["--config-file", "mypy.ini", "right.py", "wrong.py"])
-    errors = [line.split(":")[:2] for line in said.splitlines() if ": error:" in line]
-    assert errors == [["wrong.py", "2"], ["wrong.py", "3"]], said
+    output, _, _ = api.run(["--config-file", "mypy.ini", "right.py", "wrong.py"])
+    errors = [line.split(":")[:2] for line in output.splitlines() if ": error:" in line]
+    assert errors == [["wrong.py", "2"], ["wrong.py", "3"]], output
 
 
-def test_a_class_names_itself_in_a_config() -> None:
+def test_a_config_accepts_a_class_in_place_of_its_name() -> None:
     config = metarl.Config(family={"name": PointNavigation}, seed=3)
     assert config.family.name == "metarl.envs.point_navigation:PointNavigation"
     assert config.seed == 3

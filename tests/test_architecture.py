@@ -1,4 +1,4 @@
-"""One shape for every method: what has to stay so that the next one is one more file."""
+"""The structure of the package, which keeps a new method to one new file."""
 
 import ast
 import re
@@ -43,25 +43,25 @@ def loops(tree: ast.Module) -> Iterator[ast.For | ast.While]:
 
 
 @pytest.mark.slow
-def test_no_methods_name_stands_outside_its_own_file_and_the_registries() -> None:
-    own: dict[str, set[str]] = {}
+def test_names_of_methods_occur_only_in_their_files_and_the_registries() -> None:
+    files: dict[str, set[str]] = {}
     for registry in (RL_METHODS, SUPERVISED_METHODS):
         for name, entry in registry.items():
-            own.setdefault(name, set()).add(path_of(entry))
+            files.setdefault(name, set()).add(path_of(entry))
     registered = {"metarl/rl/methods.py", "metarl/supervised/methods.py"}
     configs = {"metarl/rl/config.py", "metarl/supervised/config.py"}  # with a default
-    strangers = [
+    misplaced = [
         f"{path}:{node.lineno}: {node.value!r}"
         for path, tree in modules().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant)
-        and node.value in own
-        and path not in own[node.value] | registered | configs
+        and node.value in files
+        and path not in files[node.value] | registered | configs
     ]
-    assert not strangers
+    assert not misplaced
     # the search finds what it looks for
-    found = {path for path, tree in modules().items() if "'maml'" in ast.unparse(tree)}
-    assert found == registered | configs
+    mentions = {path for path, tree in modules().items() if "'maml'" in ast.unparse(tree)}
+    assert mentions == registered | configs
 
 
 @pytest.mark.slow
@@ -79,12 +79,12 @@ def test_there_is_one_training_loop() -> None:
     assert training == ["metarl/method.py"]
 
 
-def test_algorithm_3_is_short_enough_to_be_read() -> None:
+def test_the_file_of_algorithm_3_is_short() -> None:
     assert len((ROOT / "metarl/rl/maml.py").read_text().splitlines()) < 200
 
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)
-def test_whatever_is_registered_can_be_imported(registry) -> None:
+def test_all_registered_names_can_be_imported(registry) -> None:
     present = [name for name, entry in registry.items() if find_spec(entry.split(":")[0])]
     assert present
     for name in present:
@@ -92,7 +92,7 @@ def test_whatever_is_registered_can_be_imported(registry) -> None:
 
 
 @pytest.mark.parametrize(("registry", "name"), METHODS)
-def test_a_method_tells_what_others_need_to_know_of_it(registry, name: str) -> None:
+def test_every_method_has_the_members_of_the_protocol(registry, name: str) -> None:
     if not find_spec(registry[name].split(":")[0]):
         pytest.skip("its file is not here")
     method = registry.load(name)

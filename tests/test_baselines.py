@@ -50,7 +50,7 @@ def trained(config):
 
 
 class Spaces(gym.Env):
-    """An environment of which only the spaces matter."""
+    """An environment with given spaces, which is never stepped."""
 
     def __init__(self, action_space):
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
@@ -84,11 +84,11 @@ def test_a_mapped_policy_gives_identical_actions_and_log_probabilities(name, dir
     observations = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     distribution = policy.distribution(params, observations)
     with torch.no_grad():
-        best = model.policy.get_distribution(observations).mode()
+        expected_mode = model.policy.get_distribution(observations).mode()
         actions = model.policy.get_distribution(observations).sample()
         _, log_probs, entropy = model.policy.evaluate_actions(observations, actions)
-    ours = distribution["mean"] if "mean" in distribution else distribution["logits"].argmax(-1)
-    torch.testing.assert_close(ours, best, atol=1e-6, rtol=0)
+    mode = distribution["mean"] if "mean" in distribution else distribution["logits"].argmax(-1)
+    torch.testing.assert_close(mode, expected_mode, atol=1e-6, rtol=0)
     torch.testing.assert_close(
         policy.log_prob(distribution, actions), log_probs, atol=1e-5, rtol=1e-5
     )
@@ -97,7 +97,9 @@ def test_a_mapped_policy_gives_identical_actions_and_log_probabilities(name, dir
     )
 
 
-def test_an_exported_policy_runs_in_stable_baselines_and_comes_back(tmp_path: Path) -> None:
+def test_an_exported_policy_runs_in_stable_baselines_and_can_be_imported_again(
+    tmp_path: Path,
+) -> None:
     policy, space = POLICIES["gaussian-relu"]
     params = policy.init(torch.Generator().manual_seed(1))
     save_model(tmp_path / "model.zip", policy, params, Spaces(space))
@@ -109,7 +111,7 @@ def test_an_exported_policy_runs_in_stable_baselines_and_comes_back(tmp_path: Pa
     assert all(torch.equal(back[name], params[name]) for name in params)
 
 
-def test_a_users_own_model_can_be_loaded_and_one_that_does_not_fit_is_refused(tmp_path) -> None:
+def test_a_users_model_can_be_loaded_and_an_incompatible_one_is_refused(tmp_path) -> None:
     policy, space = POLICIES["gaussian-tanh"]
     model = A2C("MlpPolicy", Spaces(space), policy_kwargs={"net_arch": [16]}, device="cpu")
     model.set_logger(Logger(folder=None, output_formats=[]))  # its own makes a folder
@@ -130,13 +132,13 @@ def test_a_users_own_model_can_be_loaded_and_one_that_does_not_fit_is_refused(tm
 
 
 class Exploit:
-    """What a hostile file would have unpickled."""
+    """An object that calls a function when it is unpickled."""
 
     def __reduce__(self):
         return sys.exit, ("code from the file was run",)
 
 
-def test_loading_a_model_runs_no_code_of_the_file(tmp_path: Path) -> None:
+def test_loading_a_model_runs_no_code_from_the_file(tmp_path: Path) -> None:
     policy, space = POLICIES["gaussian-relu"]
     keywords = policy_keywords(policy, (5,))
     model = PPO("MlpPolicy", Spaces(space), policy_kwargs=keywords, device="cpu")
@@ -146,7 +148,7 @@ def test_loading_a_model_runs_no_code_of_the_file(tmp_path: Path) -> None:
     load_model(tmp_path / "hostile.zip", policy)
 
 
-def test_every_episode_is_on_a_new_task_and_begins_where_the_last_ended() -> None:
+def test_every_episode_has_a_new_task_and_follows_the_previous_one() -> None:
     envs = MultiTaskEnv(PointNavigation(horizon=5), 4)
     envs.start(1)
     assert (envs.reset() == 0).all()
@@ -164,32 +166,32 @@ def test_every_episode_is_on_a_new_task_and_begins_where_the_last_ended() -> Non
 
 
 @pytest.mark.parametrize("name", ["point-navigation", "half-cheetah-velocity", "ant-goal"])
-def test_an_oracle_sees_what_others_see_and_then_the_task(name) -> None:
+def test_the_observation_of_an_oracle_ends_with_the_task(name) -> None:
     family = load_family(name, {"horizon": 5})
     informed = TaskConditioned(family)
     tasks = informed.sample_tasks(np.random.default_rng(0), 3)
-    plain, told = family.make_vec(3), informed.make_vec(3)
+    plain, conditioned = family.make_vec(3), informed.make_vec(3)
     single = informed.make()
-    assert single.observation_space == told.single_observation_space
+    assert single.observation_space == conditioned.single_observation_space
     first, _ = plain.reset(seed=1, options={"task": tasks})
-    second, _ = told.reset(seed=1, options={"task": tasks})
+    second, _ = conditioned.reset(seed=1, options={"task": tasks})
     alone, _ = single.reset(seed=1, options={"task": tasks[0]})
     for _ in range(5):
         np.testing.assert_array_equal(second, np.concatenate([first, tasks], axis=1))
         np.testing.assert_array_equal(alone, second[0])
         actions = plain.action_space.sample()
         first, reward, *_ = plain.step(actions)
-        second, told_reward, *_ = told.step(actions)
+        second, conditioned_reward, *_ = conditioned.step(actions)
         alone, *_ = single.step(actions[0])
-        np.testing.assert_array_equal(reward, told_reward)
-    for env in (plain, told, single):
+        np.testing.assert_array_equal(reward, conditioned_reward)
+    for env in (plain, conditioned, single):
         env.close()
     with pytest.raises(ValueError, match="needs a task at its first reset"):
         informed.make().reset()
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_the_budget_of_maml_has_samples_before_each_inner_step_and_after_the_last(steps) -> None:
+def test_the_budget_of_maml_counts_samples_before_each_inner_step_and_after_the_last(steps) -> None:
     config = tiny("family.settings.half_width=5", f"inner.steps={steps}")  # no episode ends early
     state, _ = trained(config)[-1]
     method = load_method(config)
@@ -198,7 +200,9 @@ def test_the_budget_of_maml_has_samples_before_each_inner_step_and_after_the_las
 
 
 def test_pretraining_has_the_budget_of_meta_training() -> None:
-    config = tiny("family.settings.half_width=5")  # nobody arrives, so that every step happens
+    config = tiny(
+        "family.settings.half_width=5"
+    )  # the goal is out of reach, so that episodes have the full length
     meta, _ = trained(config)[-1]
     config = tiny("family.settings.half_width=5", "method=pretrained")
     *_, (state, metrics) = trained(config)
@@ -213,7 +217,7 @@ def test_pretraining_has_the_budget_of_meta_training() -> None:
 )
 def test_pretraining_learns(method: str, share: float) -> None:
     def reached(learning_rate: float) -> float:
-        """The return in the last updates, of the same tasks and with the same noise."""
+        """The return in the last updates, for the same tasks and noise."""
         settings = [
             f"method={method}",
             f"baseline.learning_rate={learning_rate}",
@@ -229,21 +233,21 @@ def test_pretraining_learns(method: str, share: float) -> None:
     assert reached(1e-3) > share * reached(1e-12)  # returns are negative
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_ppo_has_the_settings_of_the_config(asked: bool) -> None:
+@pytest.mark.parametrize("normalize", [True, False])
+def test_ppo_has_the_settings_of_the_config(normalize: bool) -> None:
     settings = {
         "learning_rate": 2e-4,
         "gae_lambda": 0.9,
         "epochs": 3,
         "batch_size": 7,
         "clip_range": 0.3,
-        "normalize_advantages": asked,
+        "normalize_advantages": normalize,
     }
     changes = [f"baseline.{name}={value}" for name, value in settings.items()]
     model = MultiTaskPPO(PolicyProblem(tiny("method=pretrained", *changes))).model
     assert (model.learning_rate, model.gae_lambda, model.n_epochs) == (2e-4, 0.9, 3)
     assert (model.batch_size, model.clip_range(1.0)) == (7, 0.3)
-    assert model.normalize_advantage == asked
+    assert model.normalize_advantage == normalize
 
 
 def test_pretraining_works_on_a_users_discrete_family(in_users_folder: Path) -> None:
@@ -261,16 +265,16 @@ def test_pretraining_works_on_a_users_discrete_family(in_users_folder: Path) -> 
 
 def test_the_step_size_is_chosen_on_validation_tasks(monkeypatch) -> None:
     config = tiny("method=pretrained", "baseline.step_sizes=[0.1,0.5]")
-    method, seen = load_method(config), []
+    method, curves = load_method(config), []
     real = pretrained_policy.evaluate_adaptation
 
     def spy(*arguments, **keywords):
-        seen.append(real(*arguments, **keywords))
-        return seen[-1]
+        curves.append(real(*arguments, **keywords))
+        return curves[-1]
 
     monkeypatch.setattr(pretrained_policy, "evaluate_adaptation", spy)
     final = method.evaluate(method.initial_state().params)
-    *validations, test = seen
+    *validations, test = curves
     assert [curve.step_sizes for curve in validations] == [(0.1, 0.05, 0.025), (0.5, 0.25, 0.125)]
     best = max(validations, key=lambda curve: curve.scores[:, 1:].mean())
     assert final.step_sizes == best.step_sizes
@@ -279,7 +283,7 @@ def test_the_step_size_is_chosen_on_validation_tasks(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pretrained", "random"])
-def test_a_policy_without_learned_step_sizes_is_fine_tuned_with_the_chosen_ones(kind) -> None:
+def test_a_policy_without_learned_step_sizes_is_fine_tuned_with_the_validated_ones(kind) -> None:
     learned = "inner.learned_step_sizes=meta_sgd"  # by MAML, beside which it is compared
     method = load_method(tiny(f"method={kind}", learned, "baseline.step_sizes=[0.3]"))
     theta = method.initial_state().params
@@ -290,7 +294,7 @@ def test_a_policy_without_learned_step_sizes_is_fine_tuned_with_the_chosen_ones(
     assert not any(torch.equal(after[name], before[name]) for name in theta)
 
 
-def test_a_step_size_that_breaks_the_policy_down_is_out_of_the_race() -> None:
+def test_a_diverging_step_size_is_not_chosen() -> None:
     method = load_method(tiny("method=pretrained", "baseline.step_sizes=[0.1,1e30]"))
     params = method.initial_state().params
     assert method.fine_tuning_step_sizes(params)[0] == 0.1

@@ -31,28 +31,28 @@ TINY = ("outer.meta_batch=2", "inner.episodes_per_task=3", "family.settings.hori
 
 
 @pytest.mark.slow
-def test_the_parts_of_an_iteration_are_measured_in_a_process_of_its_own() -> None:
+def test_the_parts_of_an_iteration_are_measured_in_a_subprocess() -> None:
     figures = run_in_subprocess(iteration, "point_navigation", TINY, 1)
     assert figures.keys() == {*PARTS, *COUNTED, "memory"}
     assert all(value > 0 for value in figures.values())
     assert figures["memory"] < 2.0
 
 
-def test_sampling_is_measured_beside_physics_and_gymnasiums_own(monkeypatch) -> None:
+def test_sampling_is_compared_with_physics_and_gymnasium(monkeypatch) -> None:
     # a clock by which whatever is measured takes a second, so that rates are numbers of steps
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=count().__next__))
     figures = sampling("half_cheetah_direction", TINY, 1)
-    ours, theirs = 2 * 3 * 5, 16 * 5
+    samples, sync_steps = 2 * 3 * 5, 16 * 5
     assert figures == {
-        "physics": ours,
-        "observed": ours,
-        "sampler": ours,
-        "sync": theirs,
+        "physics": samples,
+        "observed": samples,
+        "sampler": samples,
+        "sync": sync_steps,
         "async": processors() * 5,
     }
 
 
-def test_the_arithmetic_of_an_iteration_is_that_of_its_matrix_products(monkeypatch) -> None:
+def test_the_operations_of_an_iteration_are_those_of_its_matrix_products(monkeypatch) -> None:
     config = load_config("point_navigation", [*TINY, "outer.curvature_fraction=0.5"])
     problem = PolicyProblem(config)
     inner, theta, key = problem.inner, problem.inner.init(problem.generator()), problem.key(0)
@@ -84,7 +84,7 @@ def test_the_arithmetic_of_an_iteration_is_that_of_its_matrix_products(monkeypat
 
 
 @pytest.mark.slow
-def test_two_trainings_at_once_are_measured_beside_one_alone() -> None:
+def test_two_concurrent_trainings_are_compared_with_a_single_one() -> None:
     figures = contention("point_navigation", TINY, 1)
     assert figures.keys() == {"single", "concurrent"}
     assert all(value > 0 for value in figures.values())
@@ -99,7 +99,7 @@ def test_two_trainings_at_once_are_measured_beside_one_alone() -> None:
         *((part, {**PARTS, **COUNTED, "memory": 1.23}) for part in ("iteration", "growth")),
     ],
 )
-def test_no_heading_of_a_table_is_cut_on_a_narrow_terminal(part, figures) -> None:
+def test_headings_of_tables_are_not_truncated_on_a_narrow_terminal(part, figures) -> None:
     console = Console(width=80, record=True, file=StringIO())
     case = max(parts.PARTS[part].cases, key=len)
     table = part_table(part, {case: figures}, {"product": 167.0, "memory": 20.0})
@@ -112,7 +112,7 @@ def test_no_heading_of_a_table_is_cut_on_a_narrow_terminal(part, figures) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("question", SUPERVISED)
-def test_supervised_learning_is_measured_without_any_data(question, monkeypatch) -> None:
+def test_supervised_learning_is_measured_without_data_sets(question, monkeypatch) -> None:
     monkeypatch.delenv("METARL_DATA", raising=False)
     source, overrides = SUPERVISED[question]
     figures = supervised(source, [*overrides, "outer.meta_batch=2"], 1)
@@ -120,6 +120,6 @@ def test_supervised_learning_is_measured_without_any_data(question, monkeypatch)
     assert all(value > 0 for value in figures.values())
 
 
-def test_what_cannot_be_measured_is_answered_in_a_sentence(complaint) -> None:
+def test_invalid_measurements_are_reported(complaint) -> None:
     assert "there is no part 'smapling'" in complaint("bench", "smapling")
     assert "at least 1" in complaint("bench", "--repeats", "0")

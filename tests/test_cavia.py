@@ -53,7 +53,7 @@ def meta_of(method):
 
 
 def by_hand(theta, inputs, context):
-    """The network of SINE with the context as a bias of its first layer, one task."""
+    """The network of SINE for one task, with the context as a bias of the first layer."""
     weight = theta["weight0"]
     first = inputs * weight[0] + theta["bias0"] + context @ weight[1:]
     second = first.relu() @ theta["weight1"] + theta["bias1"]
@@ -61,7 +61,7 @@ def by_hand(theta, inputs, context):
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_the_loss_is_that_of_a_network_whose_first_bias_alone_moves(steps) -> None:
+def test_the_loss_equals_that_of_adapting_the_first_bias(steps) -> None:
     method, episodes = cavia(steps=steps), waves()
     meta = meta_of(method)
     loss, _ = method.loss(meta, episodes, 0)
@@ -80,7 +80,7 @@ def test_the_loss_is_that_of_a_network_whose_first_bias_alone_moves(steps) -> No
 
 
 @pytest.mark.parametrize("inner", [{}, {"steps": 2}, {"learned_step_sizes": "meta_sgd"}])
-def test_the_meta_gradient_is_that_of_finite_differences_and_leaves_the_context(inner) -> None:
+def test_the_meta_gradient_equals_finite_differences_and_is_zero_for_the_context(inner) -> None:
     method, episodes = cavia(**inner), waves()
     meta = meta_of(method)
     gradient, _ = EpisodeObjective(method, episodes, 0).gradient(meta)
@@ -97,7 +97,7 @@ def test_the_meta_gradient_is_that_of_finite_differences_and_leaves_the_context(
     assert float(gradient @ direction) == pytest.approx(expected, rel=1e-5)
 
 
-def test_training_never_moves_where_the_context_starts() -> None:
+def test_training_does_not_change_the_initial_context() -> None:
     values = {**SINE, "outer": {"iterations": 5, "meta_batch": 4}}
     method = load_method(validate_config(values))
     state = method.initial_state()
@@ -123,7 +123,7 @@ POLICIES = {
 
 
 def samples_of(policy, params, seed: int) -> Samples:
-    """Of 3 tasks, 16 each, drawn with stacked parameters; advantages are arbitrary."""
+    """Samples of 3 tasks (3, 16), drawn with stacked parameters and arbitrary advantages."""
     rng = np.random.default_rng(seed)
     observations = torch.from_numpy(rng.normal(size=(3, 16, 2)))
     distribution = policy.distribution(params, observations)
@@ -147,7 +147,7 @@ def objective_of(policy, **settings):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_of_a_policy_the_context_alone_adapts(policy) -> None:
+def test_only_the_context_of_a_policy_adapts(policy) -> None:
     theta, _, adapted = objective_of(POLICIES[policy])
     adapted_names = {name for name, leaf in adapted.items() if (leaf != theta[name]).any()}
     assert adapted_names == {CONTEXT}
@@ -192,13 +192,13 @@ def test_gradient_and_curvature_of_a_policy_are_exact(policy, settings) -> None:
         ),
     ],
 )
-def test_what_cavia_cannot_do_is_answered_in_a_sentence(values, sentence) -> None:
+def test_unsupported_settings_of_cavia_are_reported(values, sentence) -> None:
     with pytest.raises(UserError, match=sentence):
         load_method(validate_config(values))
 
 
 @pytest.mark.slow
-def test_a_policy_that_is_loaded_goes_on_from_the_context_that_it_has(tmp_path) -> None:
+def test_a_loaded_policy_continues_from_its_context(tmp_path) -> None:
     values = {
         "family": {"name": "point-navigation", "settings": {"horizon": 10}},
         "method": {"name": "cavia", "context": 3},

@@ -1,4 +1,4 @@
-"""Evaluating several runs, comparing them, filming them, and the report."""
+"""Evaluation, comparison, rendering and reports of several runs."""
 
 import json
 import re
@@ -55,14 +55,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return paths
 
 
-def test_the_interval_over_tasks_is_the_textbooks() -> None:
+def test_the_interval_over_tasks_is_that_of_students_t() -> None:
     returns = np.array([[1.0], [2.0], [6.0]])
     summary = mean_over_tasks(returns)
     assert summary.estimate == pytest.approx(3.0)
     assert summary.high - summary.estimate == pytest.approx(1.96 * np.sqrt(7.0 / 3.0))
 
 
-def test_several_runs_are_summed_up_by_the_mean_of_what_each_has() -> None:
+def test_several_runs_are_aggregated_by_the_mean_of_their_scores() -> None:
     rng = np.random.default_rng(0)
     returns = [rng.normal(size=(40, 2)) ** 3 + shift for shift in (0.0, 0.5, 1.0)]
     summary, means = mean_over_runs(returns), [mean_over_tasks(run).estimate for run in returns]
@@ -90,9 +90,9 @@ def test_runs_that_differ_in_their_seed_count_as_one_experiment(runs) -> None:
 def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
     assert main(["compare", *runs.values(), "--out", str(tmp_path / "out")]) == 0
     assert "MAML" in capsys.readouterr().out
-    written = {path.name for path in (tmp_path / "out").iterdir()}
+    files = {path.name for path in (tmp_path / "out").iterdir()}
     plots = {f"{plot}.{kind}" for plot in ("adaptation", "training") for kind in ("png", "svg")}
-    assert written == {"comparison.md", *plots}
+    assert files == {"comparison.md", *plots}
     lines = (tmp_path / "out" / "comparison.md").read_text().splitlines()
     assert lines[0].startswith(
         "| method | return before adaptation | after 1 step | after 2 steps |"
@@ -110,7 +110,7 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
     assert caption in lines[-1]
 
 
-def test_runs_that_another_version_evaluated_on_other_tasks_are_refused(
+def test_runs_evaluated_on_other_tasks_by_another_version_are_refused(
     runs, tmp_path, complaint
 ) -> None:
     copy = tmp_path / "copy"
@@ -125,7 +125,7 @@ def test_runs_that_another_version_evaluated_on_other_tasks_are_refused(
         assert f"metarl evaluate {copy}" in error
 
 
-def test_the_meta_learner_that_is_compared_is_that_with_the_most_to_be_compared_with() -> None:
+def test_the_reference_is_the_meta_learner_with_the_most_comparable_runs() -> None:
     def group(
         unit: AdaptationUnit | None, seeds: int, budget: int, label: str, stages: int = 2
     ) -> ExperimentGroup:
@@ -161,17 +161,19 @@ def test_the_meta_learner_that_is_compared_is_that_with_the_most_to_be_compared_
 
 
 @pytest.mark.slow
-def test_compare_says_how_many_steps_others_need_to_catch_up(runs, tmp_path, complaint) -> None:
+def test_compare_reports_the_steps_that_other_methods_need_to_match_maml(
+    runs, tmp_path, complaint
+) -> None:
     out = tmp_path / "out"
-    chosen = [runs[name] for name in ("maml", "random", "oracle")]
-    assert main(["compare", *chosen, "--out", str(out), "--many-steps", "5"]) == 0
+    paths = [runs[name] for name in ("maml", "random", "oracle")]
+    assert main(["compare", *paths, "--out", str(out), "--many-steps", "5"]) == 0
     header, _, maml, random, oracle, *_ = (out / "comparison.md").read_text().splitlines()
     assert header.endswith("| steps to match MAML's return (1 step) |")
     assert maml.endswith("| – |")
     assert oracle.endswith("| – |")
     assert random.split("|")[-2].strip() in {*"012345", "more than 5"}
     few = ["--out", str(out), "--many-steps"]
-    assert "at least 1" in complaint("compare", *chosen, *few, "0")
+    assert "at least 1" in complaint("compare", *paths, *few, "0")
     assert "needs the run of a meta-learner" in complaint("compare", runs["random"], *few, "5")
 
 
@@ -186,7 +188,7 @@ def test_runs_of_other_tasks_are_refused(runs, tmp_path, complaint) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_runs_that_were_evaluated_otherwise_are_refused_with_the_command_that_helps(
+def test_the_error_for_runs_with_different_evaluation_settings_names_the_command_to_use(
     runs, tmp_path, complaint
 ) -> None:
     copy = tmp_path / "copy"
@@ -198,7 +200,7 @@ def test_runs_that_were_evaluated_otherwise_are_refused_with_the_command_that_he
 
 
 @pytest.mark.slow
-def test_evaluations_agree_to_the_byte_and_come_as_csv_too(runs) -> None:
+def test_evaluations_are_reproducible_to_the_byte_and_saved_as_csv(runs) -> None:
     for name in ("maml", "pretrained", "random", "oracle"):
         path = Path(runs[name])
         before = (path / "evaluation.json").read_bytes(), (path / "evaluation.csv").read_bytes()
@@ -216,7 +218,7 @@ def test_several_seeds_are_evaluated_together(runs, capsys) -> None:
     assert "all 2 runs" in capsys.readouterr().out
 
 
-def test_a_run_whose_weights_changed_is_measured_anew(runs, tmp_path) -> None:
+def test_a_run_with_changed_weights_is_evaluated_again(runs, tmp_path) -> None:
     path = tmp_path / "run"
     shutil.copytree(runs["maml"], path)
     old = load_or_evaluate(Run.open(path)).curve
@@ -235,14 +237,14 @@ def test_a_resumed_baseline_is_bit_identical_to_an_uninterrupted_one(tmp_path, k
     assert main([*command, "--out", str(tmp_path / "parts")]) == 0
     resume = ["baseline", "--resume", str(tmp_path / "parts"), "--set=outer.iterations=3"]
     assert main(resume) == 0
-    one, other = (
+    expected, evaluation = (
         json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "parts")
     )
-    assert one == other
+    assert expected == evaluation
 
 
 @pytest.mark.slow
-def test_mistakes_are_answered_in_a_sentence(runs, tmp_path, complaint) -> None:
+def test_errors_are_reported(runs, tmp_path, complaint) -> None:
     run, out = runs["maml"], str(tmp_path / "out")
     assert "name a baseline" in complaint("baseline", "quickstart")
     assert "invalid choice" in complaint("baseline", "quickstart", "--kind", "best")
@@ -263,9 +265,7 @@ def test_mistakes_are_answered_in_a_sentence(runs, tmp_path, complaint) -> None:
 
 
 @pytest.mark.parametrize("command", ["evaluate", "compare", "render", "report", "export"])
-def test_a_run_with_other_settings_is_answered_in_a_sentence(
-    runs, tmp_path, complaint, command
-) -> None:
+def test_a_run_with_other_settings_is_reported(runs, tmp_path, complaint, command) -> None:
     path = tmp_path / "old"
     shutil.copytree(runs["maml"], path)
     with (path / "config.yaml").open("a") as file:
@@ -275,9 +275,7 @@ def test_a_run_with_other_settings_is_answered_in_a_sentence(
     assert "was made with other settings than this version of metarl knows" in error
 
 
-def test_an_evaluation_of_another_version_is_answered_in_a_sentence(
-    runs, tmp_path, complaint
-) -> None:
+def test_an_evaluation_of_another_version_is_reported(runs, tmp_path, complaint) -> None:
     path = tmp_path / "old"
     shutil.copytree(runs["maml"], path)
     (path / "evaluation.json").write_text('{"mean": [1.0]}')
@@ -285,7 +283,9 @@ def test_an_evaluation_of_another_version_is_answered_in_a_sentence(
 
 
 @pytest.mark.slow
-def test_render_films_before_and_after_and_draws_the_paths(runs, tmp_path) -> None:
+def test_render_writes_videos_before_and_after_adaptation_and_plots_the_paths(
+    runs, tmp_path
+) -> None:
     out = tmp_path / "films"
     arguments = ["render", runs["maml"], "--task", "0.3", "-0.4", "--steps", "0", "1"]
     assert main([*arguments, "--out", str(out)]) == 0
@@ -299,7 +299,7 @@ def test_render_films_before_and_after_and_draws_the_paths(runs, tmp_path) -> No
 
 
 @pytest.mark.slow
-def test_render_films_a_robot_without_any_setting(tmp_path, monkeypatch) -> None:
+def test_render_writes_a_video_of_a_robot_without_settings(tmp_path, monkeypatch) -> None:
     out = tmp_path / "run"
     tiny = [setting for setting in TINY if "hidden" not in setting]
     assert main(["train", "half_cheetah_velocity", *tiny, "--out", str(out)]) == 0
@@ -308,14 +308,14 @@ def test_render_films_a_robot_without_any_setting(tmp_path, monkeypatch) -> None
     assert frames[0].std() > 10
 
 
-def test_a_window_without_a_display_is_refused_in_a_sentence(runs, complaint, monkeypatch) -> None:
+def test_a_window_without_a_display_is_reported(runs, complaint, monkeypatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert "needs a display" in complaint("render", runs["maml"], "--live")
 
 
 @pytest.mark.slow
-def test_the_report_is_one_page_that_needs_nothing_else(runs, tmp_path) -> None:
+def test_the_report_is_one_self_contained_page(runs, tmp_path) -> None:
     page = tmp_path / "report.html"
     assert main(["report", *runs.values(), "--out", str(page)]) == 0
     text = page.read_text()
@@ -338,13 +338,13 @@ def test_the_report_has_a_section_for_each_family(runs, tmp_path) -> None:
     assert titles == ["point-navigation", "sinusoid, 5-shot"]
 
 
-def test_directories_have_the_shortest_names_that_tell_them_apart() -> None:
+def test_directories_have_the_shortest_unambiguous_names() -> None:
     paths = [Path("/a/one"), Path("/a/b/two"), Path("/a/c/two")]
     assert list(short_names(paths).values()) == ["one", "b/two", "c/two"]
     assert short_names([Path("/a/one"), Path("/a/one")]) == {Path("/a/one"): "one"}
 
 
-def test_a_footnote_says_which_interval_is_whose() -> None:
+def test_a_footnote_explains_the_intervals() -> None:
     runs, tasks = mean_over_runs([np.eye(2), np.eye(2)]), mean_over_tasks(np.eye(2))
     assert describe_intervals({"MAML": tasks, "random": tasks}) == "mean of 2 tasks, 95% interval"
     assert describe_intervals({"MAML": runs, "random": tasks, "oracle": tasks}) == (
@@ -357,9 +357,7 @@ def test_a_footnote_says_which_interval_is_whose() -> None:
 @pytest.mark.parametrize(
     "name", ["point_navigation", "point_navigation_rl2", "half_cheetah_direction", "sinusoid"]
 )
-def test_a_policy_comes_with_the_package_and_says_where_it_is_from(
-    name, tmp_path, monkeypatch
-) -> None:
+def test_a_shipped_policy_has_a_provenance(name, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = Run.open(Path(name))
     assert run.commit() is not None
@@ -387,7 +385,7 @@ def test_list_shows_every_config_and_every_trained_policy(capsys) -> None:
     assert names.count("half_cheetah_direction") == 2  # the config, and the trained policy
 
 
-def test_export_writes_a_model_that_ppo_loads(runs, tmp_path, complaint) -> None:
+def test_an_exported_model_can_be_loaded_by_ppo(runs, tmp_path, complaint) -> None:
     model = tmp_path / "model.zip"
     assert main(["export", runs["maml"], str(model)]) == 0
     assert PPO.load(model).policy.action_net.weight.shape == (2, 8)
@@ -405,12 +403,12 @@ def test_export_writes_a_model_that_ppo_loads(runs, tmp_path, complaint) -> None
     ("value", "text"),
     [(557.31, "557.3"), (-11.437, "-11.44"), (0.5, "0.50"), (0.000868, "0.00087"), (0.0, "0.00")],
 )
-def test_numbers_have_as_many_digits_as_mean_something(value: float, text: str) -> None:
+def test_numbers_have_only_significant_digits(value: float, text: str) -> None:
     assert format_score(value) == text
 
 
 @pytest.mark.parametrize("steps", [60, 20_000, 160_000])
-def test_the_numbers_below_a_training_do_not_overlap_however_short_it_is(
+def test_tick_labels_of_a_short_training_do_not_overlap(
     steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = _plotted_summary(monkeypatch, ["MAML"], steps).axes[1]
@@ -423,7 +421,7 @@ def test_the_numbers_below_a_training_do_not_overlap_however_short_it_is(
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
-def test_of_many_methods_each_looks_the_same_in_both_panels_and_none_like_another(
+def test_line_styles_of_methods_are_distinct_and_equal_in_both_panels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     figure = _plotted_summary(monkeypatch, [f"method {n}" for n in range(11)], 1000)

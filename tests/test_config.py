@@ -1,4 +1,4 @@
-"""Configs: what is valid, and the sentences for what is not."""
+"""Validation of configs, and their error messages."""
 
 import os
 import shutil
@@ -27,13 +27,15 @@ MINIMAL = {"family": {"name": "point-navigation"}}
 
 
 @pytest.mark.parametrize("name", shipped_configs())
-def test_every_shipped_config_is_valid_and_survives_a_round_trip(name: str, tmp_path: Path) -> None:
+def test_every_shipped_config_is_valid_and_unchanged_by_a_round_trip(
+    name: str, tmp_path: Path
+) -> None:
     config = load_config(name)
     (tmp_path / "copy.yaml").write_text(dump_config(config))
     assert load_config(str(tmp_path / "copy.yaml")) == config
 
 
-def test_a_config_extends_another_one_by_name_or_by_relative_path(tmp_path: Path) -> None:
+def test_a_config_extends_another_by_name_or_by_relative_path(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         "extends: half_cheetah_direction\n"
         "family: {settings: {horizon: 50}}\n"
@@ -93,14 +95,14 @@ def test_settings_can_be_changed_from_the_command_line() -> None:
     assert config.seed == 3
 
 
-def test_the_outer_algorithm_decides_which_settings_there_are() -> None:
+def test_the_settings_of_the_outer_step_depend_on_its_algorithm() -> None:
     config = validate_config({**MINIMAL, "outer": {"algorithm": "adam", "learning_rate": "1e-2"}})
     assert config.outer.learning_rate == 0.01
     with pytest.raises(UserError, match="learning_rate"):
         validate_config({**MINIMAL, "outer": {"algorithm": "adam", "max_kl": 0.01}})
 
 
-def test_annealed_steps_fall_from_their_size_to_nothing() -> None:
+def test_annealed_step_sizes_decay_to_zero() -> None:
     config = validate_config({**MINIMAL, "outer": {"anneal": True, "iterations": 10}})
     sizes = [config.outer.annealed(0.01, iteration) for iteration in range(11)]
     assert sizes[0] == 0.01
@@ -143,7 +145,7 @@ def test_annealed_steps_fall_from_their_size_to_nothing() -> None:
         ),
     ],
 )
-def test_mistakes_are_answered_in_sentences_all_at_once(values, sentences) -> None:
+def test_all_errors_of_a_config_are_reported_at_once(values, sentences) -> None:
     with pytest.raises(UserError) as caught:
         validate_config(values)
     for sentence in sentences:
@@ -154,7 +156,7 @@ def test_mistakes_are_answered_in_sentences_all_at_once(values, sentences) -> No
     ("text", "sentence"),
     [("family: [", "is not valid YAML"), ("just words", "must be a mapping"), ("", "mapping")],
 )
-def test_a_file_that_is_no_config_is_answered_in_a_sentence(tmp_path, text, sentence) -> None:
+def test_a_file_that_is_not_a_config_is_reported(tmp_path, text, sentence) -> None:
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(UserError, match=sentence):
         load_config(str(tmp_path / "bad.yaml"))
@@ -188,7 +190,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (b"\xef\xbb\xbf[]", "must be a mapping"),
     ],
 )
-def test_a_file_that_asks_for_too_much_is_answered_in_a_sentence(
+def test_a_file_beyond_the_limits_of_yaml_is_reported(
     tmp_path: Path, text: str | bytes, sentence: str
 ) -> None:
     (tmp_path / "bad.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -196,7 +198,7 @@ def test_a_file_that_asks_for_too_much_is_answered_in_a_sentence(
         load_config(str(tmp_path / "bad.yaml"))
 
 
-def test_aliases_merged_sections_and_large_integers_stay_what_yaml_says(tmp_path: Path) -> None:
+def test_aliases_merged_sections_and_large_integers_follow_yaml(tmp_path: Path) -> None:
     file = tmp_path / "fine.yaml"
     file.write_text(
         "family: {name: point-navigation}\n"
@@ -209,7 +211,7 @@ def test_aliases_merged_sections_and_large_integers_stay_what_yaml_says(tmp_path
     assert config.inner.step_size == 2.0
 
 
-def test_what_is_no_regular_file_is_no_config(tmp_path: Path) -> None:
+def test_a_config_must_be_a_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     for path in (tmp_path / "pipe.yaml", tmp_path, Path("/dev/zero")):
         with pytest.raises(UserError, match="is not a regular file"):
@@ -224,7 +226,7 @@ def test_what_is_no_regular_file_is_no_config(tmp_path: Path) -> None:
         ("inner.step_size=[", "is not valid YAML"),
     ],
 )
-def test_a_malformed_override_is_answered_in_a_sentence(override: str, sentence: str) -> None:
+def test_a_malformed_override_is_reported(override: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         load_config("quickstart", ["seed=1", override])
 
@@ -242,7 +244,7 @@ def test_a_malformed_override_is_answered_in_a_sentence(override: str, sentence:
         ("method.lam=0.5", "method.gae_lambda=0.5"),
     ],
 )
-def test_settings_have_their_names_of_version_0_1_as_well(tmp_path: Path, old, new) -> None:
+def test_names_of_settings_in_version_0_1_are_accepted(tmp_path: Path, old, new) -> None:
     name, _, value = old.partition("=")
     with pytest.warns(DeprecationWarning, match=f"use {new.partition('=')[0].split('.')[1]}"):
         config = load_config("point_navigation_rl2", [old])
@@ -258,8 +260,8 @@ def test_settings_have_their_names_of_version_0_1_as_well(tmp_path: Path, old, n
     with pytest.warns(DeprecationWarning, match="was renamed"):
         assert metarl.Config(**values) == config
     # the override has the last word, by either name
-    changed = load_config(str(tmp_path / "old.yaml"), [new])
-    assert changed == config
+    overridden = load_config(str(tmp_path / "old.yaml"), [new])
+    assert overridden == config
     values[section][new.partition("=")[0].split(".")[1]] = value
     with pytest.raises(UserError, match=rf"{section}\.{setting}: was renamed to .*; set only"):
         validate_config(values)
@@ -283,18 +285,18 @@ def test_a_recorded_config_with_old_names_loads_without_a_warning() -> None:
     assert "trajectories" in (trained_runs()["half_cheetah_direction"] / "config.yaml").read_text()
 
 
-def test_a_config_that_does_not_exist_names_the_nearest_one() -> None:
+def test_the_error_for_a_missing_config_names_the_nearest_one() -> None:
     with pytest.raises(UserError, match="did you mean 'quickstart'"):
         load_config("quikstart")
 
 
-def test_differences_name_settings_but_the_ignored_ones() -> None:
+def test_differences_list_settings_except_the_ignored_ones() -> None:
     old = validate_config(MINIMAL)
     new = validate_config({**MINIMAL, "seed": 2, "outer": {"algorithm": "trpo", "iterations": 9}})
     assert differences(old, new, ["outer.iterations"]) == ["seed: 1 → 2"]
 
 
-def test_another_outer_step_forgets_what_the_file_gave_to_the_first() -> None:
+def test_an_override_of_the_outer_algorithm_drops_the_settings_of_the_previous_one() -> None:
     config = load_config("point_navigation", ["outer.algorithm=adam", "outer.learning_rate=1e-2"])
     assert config.outer.learning_rate == 1e-2
     assert config.outer.meta_batch == 20  # what both have stays
@@ -304,28 +306,30 @@ def test_another_outer_step_forgets_what_the_file_gave_to_the_first() -> None:
             load_config("point_navigation", ["outer.algorithm=adam", "outer.max_kl=0.1"][::order])
 
 
-def test_another_policy_network_forgets_what_the_file_gave_to_the_first(
+def test_an_override_of_the_policy_network_drops_the_settings_of_the_previous_one(
     in_users_folder: Path,
 ) -> None:
     shutil.copy(Path(__file__).parent / "my_networks.py", in_users_folder)
-    own = "policy.network=my_networks:Net"
+    custom_network = "policy.network=my_networks:Net"
     (in_users_folder / "layers.yaml").write_text(
         "{family: {name: point-navigation}, policy: {hidden_sizes: [9], min_std: 0.1}}"
     )
-    config = load_config("layers.yaml", [own, "policy.settings.width=7", "policy.init_std=0.5"])
+    config = load_config(
+        "layers.yaml", [custom_network, "policy.settings.width=7", "policy.init_std=0.5"]
+    )
     assert (config.policy.settings, config.policy.min_std) == ({"width": 7}, 0.1)
     (in_users_folder / "mine.yaml").write_text(dump_config(config))
     assert load_config("mine.yaml", ["policy.network=mlp"]).policy.settings == {}
-    assert load_config("mine.yaml", [own]).policy.settings == {"width": 7}
+    assert load_config("mine.yaml", [custom_network]).policy.settings == {"width": 7}
     with pytest.raises(
         UserError, match=r"policy\.hidden_sizes: belongs to the multilayer perceptron"
     ):
-        load_config("layers.yaml", ["policy.hidden_sizes=[7]", own])
+        load_config("layers.yaml", ["policy.hidden_sizes=[7]", custom_network])
 
 
-def test_the_kind_of_a_network_may_be_called_its_name() -> None:
-    changed = load_config("omniglot_5way_1shot", ["network.name=mlp", "network.hidden_sizes=[3]"])
-    assert changed == load_config(
+def test_the_kind_of_a_network_can_be_set_as_its_name() -> None:
+    by_name = load_config("omniglot_5way_1shot", ["network.name=mlp", "network.hidden_sizes=[3]"])
+    assert by_name == load_config(
         "omniglot_5way_1shot", ["network.kind=mlp", "network.hidden_sizes=[3]"]
     )
     values = {"data": {"name": "sinusoid"}, "network": {"name": "mlp", "kind": "mlp"}}
@@ -344,7 +348,7 @@ def test_the_kind_of_a_network_may_be_called_its_name() -> None:
         {"data": {"name": "sinusoid", "amplitud": 3}, "network": "mlp"},
     ],
 )
-def test_from_python_a_config_says_its_mistakes_in_the_same_sentences(values) -> None:
+def test_errors_of_a_config_in_python_have_the_same_messages(values) -> None:
     with pytest.raises(UserError) as plain:
         metarl.train(values, "runs/never")
     with pytest.raises(UserError) as constructed:
@@ -353,20 +357,20 @@ def test_from_python_a_config_says_its_mistakes_in_the_same_sentences(values) ->
     assert str(plain.value).startswith("the config has")
 
 
-def test_from_python_a_family_that_is_not_there_is_a_mistake_once_it_is_needed() -> None:
+def test_a_missing_family_in_python_is_an_error_when_it_is_used() -> None:
     config = metarl.Config(family={"name": "ant-gaol"})  # and one may be given otherwise
     with pytest.raises(UserError, match=r"there is no task family 'ant-gaol' \(did you mean"):
         metarl.train(config, "runs/never")
 
 
-def test_another_kind_may_be_one_of_ones_own() -> None:
+def test_custom_classes_are_accepted_in_every_section() -> None:
     config = load_config("omniglot_5way_1shot", ["network.kind=torch.nn:Linear"])
     assert config.network.model_dump() == {"kind": "torch.nn:Linear", "settings": {}}
     with pytest.raises(UserError, match="'fractions:Fraction' is not a class of tasks"):
         load_method(load_config("omniglot_5way_1shot", ["data.name=fractions:Fraction"]))
 
 
-def test_a_method_names_the_outer_steps_that_serve_it() -> None:
+def test_the_error_for_an_unsupported_outer_step_names_the_supported_ones() -> None:
     with pytest.raises(UserError, match=r"outer\.algorithm: must be 'adam' for method rl2"):
         load_config("point_navigation", ["method=rl2"])
     with pytest.raises(UserError, match=r"outer\.algorithm: must be 'adam' for method promp"):
@@ -416,13 +420,13 @@ def test_a_custom_method_may_have_the_member_names_of_version_0_1(in_users_folde
         (["inner.adapt=head", "inner.first_order=true"], "ANIL, first order"),
     ],
 )
-def test_maml_is_called_what_the_literature_calls_it(
+def test_variants_of_maml_have_their_names_of_the_literature(
     config: str, settings: list[str], label: str
 ) -> None:
     assert load_method(load_config(config, settings)).label == label
 
 
-def test_images_without_convolution_are_another_row_than_with_it() -> None:
+def test_methods_with_different_networks_have_separate_rows() -> None:
     def label(config: str, *settings: str) -> str:
         return load_method(load_config(config, settings)).label
 
@@ -432,11 +436,11 @@ def test_images_without_convolution_are_another_row_than_with_it() -> None:
     assert first_order == "MAML, first order, no convolution"
 
 
-def test_a_mistake_that_was_given_beside_a_file_is_not_said_to_be_in_it(complaint) -> None:
-    said = complaint("train", "quickstart", "--set", "inner.stepsize=1")
-    assert "quickstart.yaml with inner.stepsize=1 has an error" in said
-    said = complaint("evaluate", "sinusoid", "--set", "evaluation.tasks=0")
-    assert "config.yaml with evaluation.tasks=0 has an error" in said
+def test_an_error_in_an_override_is_not_attributed_to_the_file(complaint) -> None:
+    message = complaint("train", "quickstart", "--set", "inner.stepsize=1")
+    assert "quickstart.yaml with inner.stepsize=1 has an error" in message
+    message = complaint("evaluate", "sinusoid", "--set", "evaluation.tasks=0")
+    assert "config.yaml with evaluation.tasks=0 has an error" in message
 
 
 def test_an_integer_that_a_file_cannot_hold_is_refused() -> None:

@@ -72,7 +72,7 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def drawing(number: int, copy: int, mode: str = "1", size: tuple[int, int] = (105, 105)) -> bytes:
-    """A PNG: a black bar on white, whose place tells characters apart and width their copies."""
+    """A PNG of a black bar on white; its place depends on the character, its width on the copy."""
     page = Image.new("L", size, 255)
     page.paste(0, (20, 5 + 8 * number, 80 + copy, 12 + 8 * number))
     return png(page.convert(mode))
@@ -85,7 +85,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def unpack(folder: Path) -> None:
-    """Replace the archives by what is in them."""
+    """Replace the archives by their content."""
     for part in FEW.characters:
         with zipfile.ZipFile(folder / f"{part}.zip") as archive:
             archive.extractall(folder)
@@ -203,7 +203,7 @@ def check(*arguments: str | Path) -> tuple[int, str]:
 # contents
 
 
-def test_strokes_are_255_on_0_and_are_filtered_when_they_are_made_smaller(few: Path) -> None:
+def test_strokes_are_255_on_0_and_are_filtered_when_resized(few: Path) -> None:
     image_set = load_images("omniglot", few)
     assert image_set.images.shape == (30, 28, 28, 1)
     assert image_set.images.dtype == np.uint8
@@ -214,7 +214,7 @@ def test_strokes_are_255_on_0_and_are_filtered_when_they_are_made_smaller(few: P
     assert len(np.unique(image_set.images)) > 2  # Pillow does not filter images of one bit
 
 
-def test_classes_and_their_images_are_sorted_whatever_the_order_of_the_files(few: Path) -> None:
+def test_classes_and_images_are_sorted_for_any_order_of_the_files(few: Path) -> None:
     image_set = load_images("omniglot", few)
     assert list(image_set.classes) == sorted(image_set.classes)
     assert image_set.starts.tolist() == list(range(0, 31, 3))
@@ -224,7 +224,7 @@ def test_classes_and_their_images_are_sorted_whatever_the_order_of_the_files(few
 
 
 @given(seed=st.integers(0, 2**32))
-def test_splits_of_omniglot_share_no_class_and_leave_none_out(seed: int) -> None:
+def test_splits_of_omniglot_are_a_partition_of_its_classes(seed: int) -> None:
     names = [str(number) for number in range(1623)]
     split = omniglot.split(names, seed)
     assert {name: len(numbers) for name, numbers in split.items()} == {
@@ -235,13 +235,13 @@ def test_splits_of_omniglot_share_no_class_and_leave_none_out(seed: int) -> None
     assert np.array_equal(np.sort(np.concatenate(list(split.values()))), np.arange(1623))
 
 
-def test_another_split_seed_draws_another_split_of_the_same_images(few: Path) -> None:
+def test_another_split_seed_gives_another_split_of_the_same_images(few: Path) -> None:
     first, same, second = (load_images("omniglot", few, seed) for seed in (0, 0, 1))
     assert first.split_hash == same.split_hash != second.split_hash
     assert first.checksum == second.checksum
 
 
-def test_the_split_hash_is_of_names_and_not_of_numbers() -> None:
+def test_the_split_hash_depends_on_names_and_not_on_indices() -> None:
     def split(classes: tuple[str, ...], **splits: list[int]) -> str:
         numbers = {name: np.array(classes) for name, classes in splits.items()}
         nothing = np.zeros((0, 1, 1, 1), np.uint8), np.zeros(1, np.int64)
@@ -254,7 +254,7 @@ def test_the_split_hash_is_of_names_and_not_of_numbers() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_miniimagenet_gives_the_same_bytes(
+def test_all_formats_of_miniimagenet_give_the_same_bytes(
     form: Callable[[Path], None], tmp_path: Path
 ) -> None:
     form(tmp_path / "data" / "mini-imagenet")
@@ -267,7 +267,7 @@ def test_every_form_of_miniimagenet_gives_the_same_bytes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
-def test_a_training_on_every_form_of_miniimagenet_learns(
+def test_training_on_every_format_of_miniimagenet_learns(
     form: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
@@ -299,7 +299,7 @@ def test_a_training_on_every_form_of_miniimagenet_learns(
     assert method.evaluate(state.params).scores[:, -1].mean() > 80
 
 
-def test_photographs_of_any_size_and_grey_ones_become_84x84_in_colour(tmp_path: Path) -> None:
+def test_photographs_are_converted_to_84x84_in_colour(tmp_path: Path) -> None:
     class_folders(tmp_path)
     (tmp_path / "val").rename(tmp_path / "validation")
     ramp = Image.linear_gradient("L").resize((300, 200))
@@ -311,7 +311,7 @@ def test_photographs_of_any_size_and_grey_ones_become_84x84_in_colour(tmp_path: 
     assert np.abs(image_set.images[1].astype(int) - expected).max() <= 5  # a JPEG loses a little
 
 
-def test_labels_without_names_are_classes_of_their_own(tmp_path: Path) -> None:
+def test_labels_without_names_are_separate_classes(tmp_path: Path) -> None:
     for split, labels in {"train_phase_train": [0, 10, 9], "val": [64], "test": [80]}.items():
         content = {"data": np.zeros((len(labels), 84, 84, 3), np.uint8), "labels": labels}
         file = tmp_path / f"miniImageNet_category_split_{split}.pickle"
@@ -346,7 +346,9 @@ def test_archives_and_unpacked_folders_give_the_same_bytes(few: Path, place: str
     assert np.array_equal(unpacked.images, zipped.images)
 
 
-def test_the_second_time_images_are_mapped_and_not_decoded(few: Path, monkeypatch: Any) -> None:
+def test_converted_images_are_memory_mapped_and_not_decoded_again(
+    few: Path, monkeypatch: Any
+) -> None:
     first = load_images("omniglot", few)
     monkeypatch.setattr(omniglot, "read_zip", None)
     monkeypatch.setattr(omniglot, "decode", None)
@@ -370,7 +372,7 @@ def test_changed_data_is_converted_again(few: Path) -> None:
     assert before.checksum != after.checksum
 
 
-def test_a_conversion_says_how_far_it_is(few: Path) -> None:
+def test_a_conversion_reports_its_progress(few: Path) -> None:
     console = Console(file=io.StringIO())
     with Progress(console) as progress:
         load_images("omniglot", few, progress=progress)
@@ -384,14 +386,14 @@ def test_several_processes_may_convert_at_the_same_time(few: Path, cache: Path) 
     assert len(list(cache.iterdir())) == 2
 
 
-def test_a_conversion_that_fails_leaves_nothing_behind(few: Path, cache: Path) -> None:
+def test_a_failed_conversion_leaves_no_files(few: Path, cache: Path) -> None:
     unpack(few / "omniglot")
     drawings(few)[-1].write_bytes(b"torn")
     load_error("omniglot", few)
     assert list(cache.iterdir()) == []
 
 
-def test_a_converted_file_that_was_cut_short_is_refused(few: Path, cache: Path) -> None:
+def test_a_truncated_converted_file_is_refused(few: Path, cache: Path) -> None:
     load_images("omniglot", few)
     file = next(cache.glob("*.npy"))
     file.write_bytes(file.read_bytes()[:-1])
@@ -434,7 +436,7 @@ def flip_a_bit(file: Path) -> None:
         {"classes": None},
     ],
 )
-def test_a_damaged_description_of_converted_images_is_refused(
+def test_corrupt_metadata_of_converted_images_are_refused(
     change: Mapping[str, Any], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "ALWAYS_VERIFIED", 0)  # the checksum is not verified
@@ -446,7 +448,7 @@ def test_a_damaged_description_of_converted_images_is_refused(
     assert str(file.with_suffix(".npy")) in load_error("miniimagenet", tmp_path / "data")
 
 
-def test_a_cache_that_cannot_be_written_names_the_setting(few: Path, cache: Path) -> None:
+def test_the_error_for_a_read_only_cache_names_the_setting(few: Path, cache: Path) -> None:
     cache.write_text("not a folder")
     sentence = load_error("omniglot", few)
     assert str(cache) in sentence
@@ -456,7 +458,7 @@ def test_a_cache_that_cannot_be_written_names_the_setting(few: Path, cache: Path
 # missing or corrupt files
 
 
-def test_a_missing_omniglot_says_where_to_get_it_and_where_to_put_it(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_omniglot_names_its_source_and_its_folder(tmp_path: Path) -> None:
     sentence = load_error("omniglot", tmp_path / "nowhere")
     for word in (
         "https://github.com/brendenlake/omniglot",
@@ -469,7 +471,7 @@ def test_a_missing_omniglot_says_where_to_get_it_and_where_to_put_it(tmp_path: P
         assert word in sentence
 
 
-def test_a_missing_miniimagenet_says_what_it_may_look_like(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_miniimagenet_names_the_supported_formats(tmp_path: Path) -> None:
     sentence = load_error("miniimagenet", tmp_path)
     for word in (
         "licence",
@@ -482,12 +484,12 @@ def test_a_missing_miniimagenet_says_what_it_may_look_like(tmp_path: Path) -> No
         assert word in sentence
 
 
-def test_half_an_omniglot_names_the_archive_that_is_missing(few: Path) -> None:
+def test_the_error_for_half_of_omniglot_names_the_missing_archive(few: Path) -> None:
     (few / "omniglot" / "images_evaluation.zip").unlink()
     assert "lacks images_evaluation" in load_error("omniglot", few)
 
 
-def test_an_omniglot_without_one_character_says_so(few: Path) -> None:
+def test_a_missing_character_of_omniglot_is_reported(few: Path) -> None:
     unpack(few / "omniglot")
     folder = few / "omniglot" / "images_evaluation" / "Greek of images_evaluation" / "character04"
     folder.rename(few / "elsewhere")
@@ -495,7 +497,7 @@ def test_an_omniglot_without_one_character_says_so(few: Path) -> None:
     assert "3 characters instead of 4" in load_error("omniglot", few)
 
 
-def test_an_omniglot_without_one_drawing_names_the_character(few: Path) -> None:
+def test_the_error_for_a_missing_drawing_names_the_character(few: Path) -> None:
     unpack(few / "omniglot")
     drawings(few)[3].unlink()
     assert "character02" in load_error("omniglot", few)
@@ -503,13 +505,13 @@ def test_an_omniglot_without_one_drawing_names_the_character(few: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda x: b"torn", lambda x: x[:-30], lambda x: x[:60]])
-def test_a_damaged_archive_is_named(few: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_the_error_names_a_corrupt_archive(few: Path, damage: Callable[[bytes], bytes]) -> None:
     file = few / "omniglot" / "images_background.zip"
     file.write_bytes(damage(file.read_bytes()))
     assert f"the archive {file} is corrupt" in load_error("omniglot", few)
 
 
-def test_an_archive_with_one_wrong_byte_inside_is_named(few: Path) -> None:
+def test_the_error_names_an_archive_with_a_wrong_byte(few: Path) -> None:
     file = few / "omniglot" / "images_background.zip"
     content = bytearray(file.read_bytes())
     content[content.index(b"IDAT") + 6] ^= 1
@@ -518,35 +520,35 @@ def test_an_archive_with_one_wrong_byte_inside_is_named(few: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda x: b"", lambda x: x[:-30], lambda x: b"<html>"])
-def test_a_damaged_drawing_is_named(few: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_the_error_names_a_corrupt_drawing(few: Path, damage: Callable[[bytes], bytes]) -> None:
     unpack(few / "omniglot")
     file = drawings(few)[0]
     file.write_bytes(damage(file.read_bytes()))
     assert f"the image {file} is corrupt" in load_error("omniglot", few)
 
 
-def test_a_drawing_of_another_size_is_named(few: Path) -> None:
+def test_the_error_names_a_drawing_of_another_size(few: Path) -> None:
     unpack(few / "omniglot")
     file = drawings(few)[0]
     file.write_bytes(drawing(0, 0, size=(28, 30)))
     assert f"{file} is 28x30 instead of 105x105" in load_error("omniglot", few)
 
 
-def test_a_drawing_in_colour_is_named(few: Path) -> None:
+def test_the_error_names_a_drawing_in_colour(few: Path) -> None:
     unpack(few / "omniglot")
     file = drawings(few)[0]
     file.write_bytes(drawing(0, 0, mode="RGB"))
     assert f"{file} has 3 channels instead of 1" in load_error("omniglot", few)
 
 
-def test_an_empty_character_is_named(few: Path) -> None:
+def test_the_error_names_a_character_without_drawings(few: Path) -> None:
     unpack(few / "omniglot")
     (few / "omniglot" / "images_background" / "Latin" / "character01").mkdir(parents=True)
     assert "class Latin/character01 in images_background" in load_error("omniglot", few)
     assert "is empty" in load_error("omniglot", few)
 
 
-def test_a_character_in_both_parts_of_omniglot_is_named(few: Path) -> None:
+def test_the_error_names_a_character_in_both_parts_of_omniglot(few: Path) -> None:
     unpack(few / "omniglot")
     twin = few / "omniglot" / "images_evaluation" / "Greek of images_background" / "character01"
     twin.mkdir(parents=True)
@@ -564,7 +566,7 @@ def test_a_character_in_both_parts_of_omniglot_is_named(few: Path) -> None:
         (caches, "mini-imagenet-cache-val.pkl", "lacks mini-imagenet-cache-val.pkl"),
     ],
 )
-def test_a_miniimagenet_that_is_not_whole_says_what_it_lacks(
+def test_the_error_for_an_incomplete_miniimagenet_names_the_missing_part(
     form: Callable[[Path], None], file: str, message: str, tmp_path: Path
 ) -> None:
     form(tmp_path / "data")
@@ -572,19 +574,19 @@ def test_a_miniimagenet_that_is_not_whole_says_what_it_lacks(
     assert message in load_error("miniimagenet", tmp_path / "data")
 
 
-def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
+def test_the_error_names_an_empty_class_folder(tmp_path: Path) -> None:
     class_folders(tmp_path)
     (tmp_path / "test" / "n99").mkdir()
     assert "class n99 in test" in load_error("miniimagenet", tmp_path)
 
 
-def test_a_split_without_classes_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_split_without_classes(tmp_path: Path) -> None:
     class_folders(tmp_path)
     (tmp_path / "test" / "n02").rename(tmp_path / "n02")
     assert f"{tmp_path / 'test'} has no classes" in load_error("miniimagenet", tmp_path)
 
 
-def test_a_class_in_two_splits_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_class_in_two_splits(tmp_path: Path) -> None:
     class_folders(tmp_path / "folders")
     (tmp_path / "folders" / "val" / "n03").rename(tmp_path / "folders" / "val" / "n01")
     assert "class n01 is in both train and validation" in load_error(
@@ -596,27 +598,27 @@ def test_a_class_in_two_splits_is_named(tmp_path: Path) -> None:
     assert "class n04 is in both train and test" in load_error("miniimagenet", tmp_path / "tables")
 
 
-def test_a_damaged_photograph_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_corrupt_photograph(tmp_path: Path) -> None:
     class_folders(tmp_path)
     file = tmp_path / "train" / "n01" / "0.png"
     file.write_bytes(file.read_bytes()[:-100])
     assert f"the image {file} is corrupt" in load_error("miniimagenet", tmp_path)
 
 
-def test_a_photograph_with_four_channels_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_photograph_with_four_channels(tmp_path: Path) -> None:
     class_folders(tmp_path)
     file = tmp_path / "train" / "n01" / "0.png"
     Image.new("RGBA", (84, 84)).save(file)
     assert f"{file} has 4 channels (R+G+B+A) instead of 3" in load_error("miniimagenet", tmp_path)
 
 
-def test_a_photograph_that_a_table_names_and_nobody_has_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_photograph_of_a_table(tmp_path: Path) -> None:
     tables(tmp_path)
     (tmp_path / "images" / "n030.png").unlink()
     assert f"cannot read {tmp_path / 'images' / 'n030.png'}" in load_error("miniimagenet", tmp_path)
 
 
-def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_broken_link(tmp_path: Path) -> None:
     class_folders(tmp_path)
     link = tmp_path / "train" / "n01" / "2.jpg"
     link.symlink_to("nowhere.jpg")
@@ -624,7 +626,7 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["image,class\na.png,n01\n", "filename,label\na.png\n"])
-def test_a_table_without_the_two_columns_is_named(content: str, tmp_path: Path) -> None:
+def test_the_error_names_a_table_without_the_two_columns(content: str, tmp_path: Path) -> None:
     tables(tmp_path)
     (tmp_path / "val.csv").write_text(content)
     assert f"line 2 of {tmp_path / 'val.csv'}" in load_error("miniimagenet", tmp_path)
@@ -653,9 +655,7 @@ def test_pickled_images_of_another_shape_are_refused(
         ({"image_data": PHOTOGRAPHS["n01"] / 255, "class_dict": {"n05": [0]}}, "float64"),
     ],
 )
-def test_pickles_that_hold_something_else_are_refused(
-    content: Any, message: str, tmp_path: Path
-) -> None:
+def test_pickles_with_other_content_are_refused(content: Any, message: str, tmp_path: Path) -> None:
     assert message in pickle_error(content, tmp_path)
 
 
@@ -668,9 +668,7 @@ def pickle_error(content: Any, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("labels", [[64], [64, 64, 65]])
-def test_pickled_labels_that_are_not_one_an_image_are_refused(
-    labels: list[int], tmp_path: Path
-) -> None:
+def test_pickled_labels_must_be_one_per_image(labels: list[int], tmp_path: Path) -> None:
     category_splits(tmp_path / "data")
     file = tmp_path / "data" / "miniImageNet_category_split_val.pickle"
     file.write_bytes(pickle.dumps({"data": PHOTOGRAPHS["n03"], "labels": labels}))
@@ -695,7 +693,7 @@ class Evil:
     ("function", "name"),
     [(os.mkdir, f"{os.name}.mkdir"), (exec, "exec"), (eval, "eval"), (getattr, "getattr")],
 )
-def test_a_malicious_pickle_executes_nothing(
+def test_a_malicious_pickle_executes_no_code(
     function: Callable[..., Any], name: str, protocol: int, tmp_path: Path
 ) -> None:
     victim = tmp_path / "victim"
@@ -713,7 +711,7 @@ def test_a_malicious_pickle_executes_nothing(
         assert victim.exists()
 
 
-def test_nothing_but_arrays_is_reachable_through_numpys_own_names(tmp_path: Path) -> None:
+def test_only_arrays_are_reachable_through_names_of_numpy(tmp_path: Path) -> None:
     file = tmp_path / "evil.pkl"
     for module, name in (
         ("numpy", "load"),
@@ -733,7 +731,7 @@ def short(text: str) -> bytes:
     return pickle.SHORT_BINUNICODE + bytes([len(text)]) + text.encode()
 
 
-def test_bytes_are_decoded_from_latin1_and_nothing_else(tmp_path: Path) -> None:
+def test_bytes_are_decoded_from_latin1_only(tmp_path: Path) -> None:
     file = tmp_path / "bytes.pkl"
     file.write_bytes(pickle.dumps(b"\xe9\x00", protocol=2))
     assert unpickle(file) == b"\xe9\x00"
@@ -743,7 +741,7 @@ def test_bytes_are_decoded_from_latin1_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_plain_containers_come_through_in_every_protocol(protocol: int, tmp_path: Path) -> None:
+def test_plain_containers_are_unpickled_in_every_protocol(protocol: int, tmp_path: Path) -> None:
     value = {"a": OrderedDict({"e": [1, 2.5, None, True]}), "b": ("é", b"\xff"), "d": np.int64(3)}
     if protocol >= 4:  # until then a set is a call of its class
         value["c"] = {"c"}
@@ -763,7 +761,7 @@ def test_plain_containers_come_through_in_every_protocol(protocol: int, tmp_path
         np.array(7.0),
     ],
 )
-def test_arrays_of_numbers_come_through_in_every_protocol(
+def test_arrays_of_numbers_are_unpickled_in_every_protocol(
     array: np.ndarray, protocol: int, tmp_path: Path
 ) -> None:
     file = tmp_path / "array.pkl"
@@ -774,7 +772,7 @@ def test_arrays_of_numbers_come_through_in_every_protocol(
 
 
 @pytest.mark.parametrize("array", [np.array([{}]), np.zeros(2, "i4,f8"), np.array(["a"])])
-def test_arrays_of_anything_but_numbers_are_refused(array: np.ndarray, tmp_path: Path) -> None:
+def test_arrays_of_other_types_than_numbers_are_refused(array: np.ndarray, tmp_path: Path) -> None:
     file = tmp_path / "array.pkl"
     file.write_bytes(pickle.dumps(array))
     with pytest.raises(UserError, match="contains an array of the type"):
@@ -790,7 +788,7 @@ def test_an_array_that_is_larger_than_its_content_is_refused(tmp_path: Path) -> 
 
 
 @given(cut=st.integers(0, 300), flip=st.integers(0, 300), to=st.integers(0, 255))
-def test_a_damaged_pickle_is_refused_or_read_but_breaks_nothing(
+def test_a_corrupt_pickle_is_read_or_refused_without_side_effects(
     cut: int, flip: int, to: int
 ) -> None:
     content = bytearray(pickle.dumps({"labels": [1, 2], "data": np.zeros(8, np.uint8)}, 2))
@@ -808,7 +806,7 @@ def test_a_damaged_pickle_is_refused_or_read_but_breaks_nothing(
 # the command
 
 
-def test_data_check_says_what_was_found_and_what_is_missing(few: Path) -> None:
+def test_data_check_reports_present_and_missing_data_sets(few: Path) -> None:
     status, output = check(few)
     assert status == 0
     image_set = load_images("omniglot", few)
@@ -828,7 +826,7 @@ def test_data_check_says_what_was_found_and_what_is_missing(few: Path) -> None:
     assert "MiniImagenet" not in output
 
 
-def test_data_check_says_how_a_miniimagenet_differs_from_the_published_one(
+def test_data_check_reports_differences_from_the_published_miniimagenet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class_folders(tmp_path / "data")
@@ -840,19 +838,19 @@ def test_data_check_says_how_a_miniimagenet_differs_from_the_published_one(
     assert "published" not in check(tmp_path / "data")[1]
 
 
-def test_data_check_fails_where_there_is_nothing(tmp_path: Path) -> None:
+def test_data_check_fails_without_data_sets(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is neither omniglot nor miniimagenet in"):
         check(tmp_path)
     with pytest.raises(UserError, match="there is no folder"):
         check(tmp_path / "nowhere")
 
 
-def test_data_check_fails_where_the_one_asked_for_is_missing(few: Path) -> None:
+def test_data_check_fails_if_the_requested_data_set_is_missing(few: Path) -> None:
     with pytest.raises(UserError, match="MiniImagenet not found"):
         check(few, "--only", "miniimagenet")
 
 
-def test_data_check_fails_where_one_of_two_is_damaged(few: Path, cache: Path) -> None:
+def test_data_check_fails_if_one_of_two_data_sets_is_corrupt(few: Path, cache: Path) -> None:
     class_folders(few / "miniimagenet")
     assert check(few)[0] == 0
     flip_a_bit(next(cache.glob("miniimagenet*.npy")))
@@ -864,7 +862,7 @@ def test_data_check_fails_where_one_of_two_is_damaged(few: Path, cache: Path) ->
 
 
 @pytest.mark.slow
-def test_the_real_omniglot_is_whole_and_its_split_is_always_the_same() -> None:
+def test_the_real_omniglot_is_complete_and_its_split_is_fixed() -> None:
     if not (folder := os.environ.get("METARL_DATA")):
         pytest.skip("METARL_DATA is not set to a folder with Omniglot")
     image_set = load_images("omniglot", Path(folder))

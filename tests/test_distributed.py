@@ -1,4 +1,4 @@
-"""Several processes, as torchrun starts them, do what one does."""
+"""Several processes started by torchrun give the same results as one."""
 
 import os
 import signal
@@ -101,7 +101,7 @@ def test_more_processes_than_tasks_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_training_continues_after_a_process_died_and_was_restarted(tmp_path: Path) -> None:
+def test_training_continues_after_a_process_is_restarted(tmp_path: Path) -> None:
     out = tmp_path / "run"
     logs = tmp_path / "logs"
     command = torchrun(2, logs, "train", "quickstart", *TINY, "--set=outer.iterations=40")

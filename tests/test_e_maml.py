@@ -35,12 +35,12 @@ def pull(logits, arms, weights, advantages) -> Samples:
     return Samples(observations, arms, advantages, weights, log_probs, distribution)
 
 
-def test_with_credit_the_gradient_is_that_of_the_expected_return_after_adaptation() -> None:
+def test_the_gradient_with_credit_is_that_of_the_expected_return_after_adaptation() -> None:
     logits, alpha = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64), 0.7
-    one = torch.ones(1, dtype=torch.float64)
+    weight = torch.ones(1, dtype=torch.float64)
 
     def expected_return(logits):
-        """Of one pull, one step on it, and another pull: all outcomes enumerated."""
+        """The expected return after one pull and one step on it, by enumeration of all outcomes."""
         total = 0.0
         for arm in range(3):
             step = torch.func.grad(lambda x, arm=arm: x.log_softmax(-1)[arm])(logits)
@@ -54,7 +54,7 @@ def test_with_credit_the_gradient_is_that_of_the_expected_return_after_adaptatio
     def gradient(credit: float):
         total = torch.zeros(3, dtype=torch.float64)
         for arm in range(3):
-            pre = pull(logits, torch.tensor([arm]), one, ARMS[arm : arm + 1])
+            pre = pull(logits, torch.tensor([arm]), weight, ARMS[arm : arm + 1])
             adapted = inner.adapt(arm_policy(logits), [pre])["bias0"]
             all_arms = pull(adapted, torch.arange(3), adapted.softmax(-1), ARMS)
             outcome = (adapted.softmax(-1) @ ARMS)[None]
@@ -70,7 +70,7 @@ def test_with_credit_the_gradient_is_that_of_the_expected_return_after_adaptatio
 
     exact = torch.func.grad(expected_return)(logits)
     torch.testing.assert_close(gradient(1.0), exact, rtol=1e-9, atol=1e-12)
-    assert (gradient(1e-9) - exact).norm() > 1e-2  # MAML's leaves out who gathered the data
+    assert (gradient(1e-9) - exact).norm() > 1e-2  # MAML ignores that θ affects the data
 
 
 class GaussianSubclass(GaussianPolicy):
@@ -109,9 +109,7 @@ POLICIES = [GaussianPolicy(2, 2, (5,), "tanh"), GaussianSubclass(2, 2, (5,), "ta
 
 @pytest.mark.parametrize("policy", POLICIES, ids=["analytic", "autograd"])
 @pytest.mark.parametrize("steps", [1, 2])
-def test_gradient_and_value_are_those_of_the_candidates_that_a_line_search_sees(
-    policy, steps
-) -> None:
+def test_gradient_and_value_match_those_of_line_search_candidates(policy, steps) -> None:
     theta, objective = objective_of(policy, steps)
     gradient, value = objective.gradient(theta)
     assert value == pytest.approx(objective.value_and_kl(theta)[0])
@@ -132,7 +130,7 @@ def test_analytic_and_autograd_results_are_equal() -> None:
     torch.testing.assert_close(analytic.value_and_kl(theta), autograd.value_and_kl(theta))
 
 
-def test_the_credit_is_the_score_of_the_actions_times_what_came_of_them() -> None:
+def test_the_credit_is_the_score_of_the_actions_times_their_outcome() -> None:
     theta, objective = objective_of(POLICIES[0])
     plain = MetaObjective(objective.inner, objective.rollouts)
     (pre,), policy = objective.rollouts.pre, objective.inner.policy

@@ -98,16 +98,16 @@ def test_native_vector_env_equals_a_sync_vector_env_across_autoresets(
     native = metarl.envs.BatchedEnv(family, 3)
     reference = vectorise(family.make, 3)
     for options in ({"task": tasks}, None):
-        ours, _ = native.reset(seed=5, options=options)
-        theirs, _ = reference.reset(seed=5, options=options)
-        np.testing.assert_array_equal(ours, theirs)
+        actual, _ = native.reset(seed=5, options=options)
+        expected, _ = reference.reset(seed=5, options=options)
+        np.testing.assert_array_equal(actual, expected)
         ended = 0
         native.action_space.seed(1)
         for _ in range(30):
             actions = native.action_space.sample()
             results = native.step(actions)[:4], reference.step(actions)[:4]
-            for ours, theirs in zip(*results, strict=True):
-                np.testing.assert_array_equal(ours, theirs)
+            for actual, expected in zip(*results, strict=True):
+                np.testing.assert_array_equal(actual, expected)
             ended += int(native._done.sum())
         assert ended >= 6
 

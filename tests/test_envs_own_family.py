@@ -304,9 +304,9 @@ def test_pretraining_reports_the_environment_task_and_step_of_a_value_that_is_no
     step = envs._envs.step
 
     def broken(actions):
-        observation, reward, *rest = step(actions)
+        observation, reward, *ends = step(actions)
         (observation if what == "observation" else reward)[1] = np.nan
-        return observation, reward, *rest
+        return observation, reward, *ends
 
     envs._envs.step = broken
     envs.step_async(np.zeros(3, np.int64))

@@ -33,7 +33,7 @@ PAIRS = {
 }
 
 
-def _ours(env_id: str) -> gym.Env:
+def _native_env(env_id: str) -> gym.Env:
     env = gym.make(env_id, dynamics="gymnasium")
     env.reset(options={"task": np.array([1.0])})
     return env
@@ -44,7 +44,7 @@ def test_the_gymnasium_preset_matches_gymnasiums_own_environment(env_id: str) ->
     stock_id, settings = PAIRS[env_id]
     # Ant-v5 gives no survival bonus at the last step; the released code of the paper does
     check_environments_match(
-        _ours(env_id),
+        _native_env(env_id),
         gym.make(stock_id, **settings),
         num_steps=250,
         skip_rew=env_id.startswith("metarl/Ant"),
@@ -56,19 +56,19 @@ def test_the_gymnasium_preset_matches_gymnasiums_own_environment(env_id: str) ->
 @pytest.mark.parametrize("env_id", PAIRS)
 def test_whole_episodes_are_bit_identical_with_gymnasiums(env_id: str) -> None:
     stock_id, settings = PAIRS[env_id]
-    ours, stock = _ours(env_id), gym.make(stock_id, **settings)
+    native, stock = _native_env(env_id), gym.make(stock_id, **settings)
     rng = np.random.default_rng(3)
     for episode in range(3):
-        first, _ = ours.reset(seed=episode)
+        first, _ = native.reset(seed=episode)
         expected, _ = stock.reset(seed=episode)
         np.testing.assert_array_equal(first, expected)
         for _ in range(200):
-            action = rng.uniform(-1.0, 1.0, ours.action_space.shape).astype(np.float32)
-            observation, reward, terminated, truncated, _ = ours.step(action)
+            action = rng.uniform(-1.0, 1.0, native.action_space.shape).astype(np.float32)
+            observation, reward, terminated, truncated, _ = native.step(action)
             expected, expected_reward, expected_end, _, _ = stock.step(action)
             np.testing.assert_array_equal(observation, expected)
             np.testing.assert_array_equal(
-                ours.unwrapped.world.batch.bind("qpos")[0], stock.unwrapped.data.qpos
+                native.unwrapped.world.batch.bind("qpos")[0], stock.unwrapped.data.qpos
             )
             assert terminated == expected_end
             if not terminated:
@@ -301,16 +301,16 @@ def test_the_floor_is_rendered_however_far_a_robot_ran() -> None:
 def test_the_papers_initial_noise_is_normal_and_drawn_from_the_generator(robot) -> None:
     model, rng, same = robot.model(), np.random.default_rng(0), np.random.default_rng(0)
     starts = [robot.start(model, rng) for _ in range(2000)]
-    rest = robot.initial_qpos(model)
+    initial_qpos = robot.initial_qpos(model)
     for qpos, qvel in starts[:3]:  # positions first, then velocities
-        np.testing.assert_array_equal(qpos, rest + 0.01 * same.standard_normal(model.nq))
+        np.testing.assert_array_equal(qpos, initial_qpos + 0.01 * same.standard_normal(model.nq))
         np.testing.assert_array_equal(qvel, 0.1 * same.standard_normal(model.nv))
     positions, velocities = (np.array(values) for values in zip(*starts, strict=True))
-    np.testing.assert_allclose(positions.mean(axis=0), rest, atol=0.001)
+    np.testing.assert_allclose(positions.mean(axis=0), initial_qpos, atol=0.001)
     np.testing.assert_allclose(positions.std(axis=0), 0.01, rtol=0.08)
     np.testing.assert_allclose(velocities.mean(axis=0), 0.0, atol=0.01)
     np.testing.assert_allclose(velocities.std(axis=0), 0.1, rtol=0.08)
-    assert (np.abs(positions - rest) > 0.02).any()  # no uniform noise of this deviation
+    assert (np.abs(positions - initial_qpos) > 0.02).any()  # no uniform noise of this deviation
 
 
 @pytest.mark.parametrize("family", ["half-cheetah-direction", "ant-direction"])
@@ -325,16 +325,16 @@ def test_an_environment_starts_where_its_generator_says(family: str) -> None:
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize(("speed", "stable"), [(999.0, True), (1000.0, False), (1001.0, False)])
-@pytest.mark.parametrize("others", ["at rest", "unstable"])
+@pytest.mark.parametrize("other_state", ["at rest", "unstable"])
 def test_a_simulation_is_unstable_from_a_velocity_of_1000_in_either_direction(
-    sign: float, speed: float, stable: bool, others: str
+    sign: float, speed: float, stable: bool, other_state: str
 ) -> None:
     family = metarl.envs.half_cheetah_direction()
     batch = family.world(3).batch
     batch.bind("qvel")[1, 4] = sign * speed
-    if others == "unstable":  # then each simulation is tested by itself
+    if other_state == "unstable":  # then each simulation is tested by itself
         batch.bind("qvel")[2] = np.nan
-    assert is_stable(batch).tolist() == [True, stable, others == "at rest"]
+    assert is_stable(batch).tolist() == [True, stable, other_state == "at rest"]
 
 
 def test_the_physics_has_as_many_threads_as_the_world_the_family_or_the_process(

@@ -1,4 +1,4 @@
-"""A native world with discrete actions and random transitions, as a user would write it."""
+"""A native world with discrete actions and random transitions, of a user."""
 
 from dataclasses import dataclass
 
@@ -83,9 +83,9 @@ def test_random_transitions_are_equal_in_a_single_and_a_vector_environment() -> 
     family = SlipperyGrid()
     native = rollout(BatchedEnv(family, 3), seed=5)
     reference = rollout(vectorise(family.make, 3), seed=5)
-    for ours, theirs in zip(native, reference, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-        assert ours.dtype == theirs.dtype
+    for actual, expected in zip(native, reference, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+        assert actual.dtype == expected.dtype
     assert sum(ends.sum() for ends in native[3::4]) > 0  # with terminations and autoresets
 
 

@@ -1,4 +1,4 @@
-"""A hopper whose mass, friction and gravity differ by task, as a user would write it."""
+"""A hopper whose mass, friction and gravity differ by task, of a user."""
 
 from pathlib import Path
 
@@ -101,8 +101,8 @@ def test_varying_dynamics_are_equal_in_single_and_vector_environments(elementwis
         for _ in range(20):  # across autoresets, which apply the tasks of the other environments
             actions = rng.uniform(-1.0, 1.0, (3, 3)).astype(np.float32)
             pairs = zip(native.step(actions)[:4], reference.step(actions)[:4], strict=True)
-            for ours, theirs in pairs:
-                np.testing.assert_array_equal(ours, theirs)
+            for actual, expected in pairs:
+                np.testing.assert_array_equal(actual, expected)
 
 
 def test_a_model_changes_when_its_simulation_is_reset_and_not_before() -> None:

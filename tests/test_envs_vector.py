@@ -38,17 +38,17 @@ def test_native_and_sync_have_the_same_spaces_episodes_and_types(env_id: str) ->
         "num_envs",
     ):
         assert getattr(native, space) == getattr(sync, space)
-    ours, info = native.reset(seed=0)
-    theirs, _ = sync.reset(seed=0)
+    actual, info = native.reset(seed=0)
+    expected, _ = sync.reset(seed=0)
     assert info == {}
-    np.testing.assert_array_equal(ours, theirs)
-    assert ours in native.observation_space
+    np.testing.assert_array_equal(actual, expected)
+    assert actual in native.observation_space
     native.action_space.seed(1)
     for _ in range(100):
         actions = native.action_space.sample()
-        for ours, theirs in zip(native.step(actions)[:4], sync.step(actions)[:4], strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-            assert ours.dtype == theirs.dtype
+        for actual, expected in zip(native.step(actions)[:4], sync.step(actions)[:4], strict=True):
+            np.testing.assert_array_equal(actual, expected)
+            assert actual.dtype == expected.dtype
     native.close()
     sync.close()
 
@@ -92,8 +92,8 @@ def test_generators_are_those_of_gymnasiums_single_environments(env_id: str) -> 
     envs, sync = make_native(env_id), SyncVectorEnv([lambda: gym.make(env_id)] * 3)
     envs.reset(seed=5)
     sync.reset(seed=5)
-    ours, theirs = ([rng.random() for rng in vector.np_random] for vector in (envs, sync))
-    assert ours == theirs
+    actual, expected = ([rng.random() for rng in vector.np_random] for vector in (envs, sync))
+    assert actual == expected
 
 
 @every_id
@@ -118,14 +118,14 @@ def test_a_partial_reset_equals_that_of_gymnasium_across_autoresets() -> None:
         if step % 5 == 0:
             mask = np.ones(3, dtype=bool) if step == 0 else rng.permutation([True, False, True])
             seeds, tasks = rng.integers(99, size=3).tolist(), rng.choice([-1.0, 1.0], (3, 1))
-            ours, theirs = (
+            actual, expected = (
                 envs.reset(seed=seeds, options={"task": tasks, "reset_mask": mask})[0]
                 for envs in (native, sync)
             )
-            np.testing.assert_array_equal(ours, theirs)
+            np.testing.assert_array_equal(actual, expected)
         actions = rng.uniform(-1.0, 1.0, (3, 6)).astype(np.float32)
-        for ours, theirs in zip(native.step(actions)[:4], sync.step(actions)[:4], strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+        for actual, expected in zip(native.step(actions)[:4], sync.step(actions)[:4], strict=True):
+            np.testing.assert_array_equal(actual, expected)
 
 
 @every_id

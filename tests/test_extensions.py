@@ -65,7 +65,7 @@ BANDIT = {
 
 
 @pytest.mark.slow
-def test_reptile_for_policies_is_one_class(tmp_path: Path) -> None:
+def test_reptile_for_policies_works_as_a_custom_method(tmp_path: Path) -> None:
     run = metarl.train(
         {
             "family": {"name": "point-navigation"},
@@ -86,7 +86,7 @@ def test_reptile_for_policies_is_one_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_thompson_sampling_stands_in_a_comparison_table(tmp_path: Path) -> None:
+def test_thompson_sampling_is_compared_with_other_methods(tmp_path: Path) -> None:
     thompson = metarl.train({**BANDIT, "method": my_methods.Thompson}, tmp_path / "thompson")
     maml = metarl.train(BANDIT, tmp_path / "maml")
     table = str(metarl.compare(thompson, maml))
@@ -156,7 +156,7 @@ def test_an_off_policy_method_learns_and_resumes_bit_for_bit(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_sampler_records_how_episodes_end_and_what_follows(tmp_path: Path) -> None:
+def test_the_sampler_records_terminations_and_next_observations(tmp_path: Path) -> None:
     family = ChainFamily()
     method = metarl.load(metarl.train({**BANDIT, "family": {"name": ChainFamily}}, tmp_path)).method
     params = {n: leaf.expand(1, *leaf.shape) for n, leaf in method.initial_state().params.items()}
@@ -167,27 +167,27 @@ def test_the_sampler_records_how_episodes_end_and_what_follows(tmp_path: Path) -
     assert torch.equal(batch.truncated, ~batch.terminated)
     ends = torch.eye(4)[3].expand(int(arrived.sum()), 4)
     assert torch.equal(batch.last_observations[0, arrived], ends)
-    following = batch.next_observations
+    next_observations = batch.next_observations
     for b, length in enumerate(batch.lengths[0].tolist()):
         inner = batch.observations[0, b, 1:length]
-        assert torch.equal(following[0, b, : length - 1], inner)
-        assert torch.equal(following[0, b, length - 1], batch.last_observations[0, b])
-        assert not following[0, b, length:].any()
+        assert torch.equal(next_observations[0, b, : length - 1], inner)
+        assert torch.equal(next_observations[0, b, length - 1], batch.last_observations[0, b])
+        assert not next_observations[0, b, length:].any()
 
 
-def test_bootstrapping_adds_the_value_after_a_time_limit_and_not_after_an_end() -> None:
+def test_bootstrapping_adds_the_value_after_a_time_limit_and_not_after_a_termination() -> None:
     generator = torch.Generator().manual_seed(0)
     rewards = torch.rand(1, 2, 4, generator=generator)
     values = torch.rand(1, 2, 4, generator=generator)
     mask = torch.ones(1, 2, 4, dtype=torch.bool)
     mask[0, 1, 3] = False
     last_values = torch.tensor([[0.7, 0.0]])  # the second one terminated
-    ours = generalized_advantages(rewards * mask, values, mask, 0.9, 1.0, last_values)
+    advantages = generalized_advantages(rewards * mask, values, mask, 0.9, 1.0, last_values)
     # λ 1: the advantage is the return, with the discounted last value, minus the value
     expected = rewards[0, 0] @ torch.tensor([1, 0.9, 0.81, 0.729]) + 0.9**4 * 0.7 - values[0, 0, 0]
-    torch.testing.assert_close(ours[0, 0, 0], expected)
+    torch.testing.assert_close(advantages[0, 0, 0], expected)
     plain = discounted_returns(rewards * mask, 0.9) - values
-    torch.testing.assert_close(ours[0, 1, :3], plain[0, 1, :3])
+    torch.testing.assert_close(advantages[0, 1, :3], plain[0, 1, :3])
 
 
 def test_bootstrapping_needs_the_last_observations_and_changes_only_truncated_episodes() -> None:

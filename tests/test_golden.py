@@ -155,7 +155,7 @@ def one_thread() -> Iterator[None]:
 
 
 def result(case: str, folder: Path) -> dict[str, torch.Tensor]:
-    """What a training leaves: its weights, its optimiser, and its evaluation."""
+    """The weights, the optimiser state and the evaluation of a training."""
     method, config = CASES[case]
     (folder / "config.yaml").write_text(config)
     out = folder / "run"
@@ -176,8 +176,8 @@ def evaluation(name: str, folder: Path) -> dict[str, torch.Tensor]:
 
 
 def scores(run: Path) -> torch.Tensor:
-    found = json.loads((run / "evaluation.json").read_text())
-    return torch.from_numpy(np.array(found["scores"]))
+    evaluated = json.loads((run / "evaluation.json").read_text())
+    return torch.from_numpy(np.array(evaluated["scores"]))
 
 
 def recording() -> dict[str, str] | None:
@@ -220,7 +220,7 @@ def check(case: str, result: dict[str, torch.Tensor]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_a_training_is_what_it_was(
+def test_a_training_equals_its_recording(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "omniglot" in case:
@@ -232,7 +232,7 @@ def test_a_training_is_what_it_was(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_run_evaluates_as_it_did(
+def test_the_evaluation_of_a_shipped_run_equals_its_recording(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -244,7 +244,9 @@ RESUMED = ("half_cheetah_direction", "sinusoid")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RESUMED)
-def test_a_run_of_an_older_version_goes_on_as_it_would_have(name: str, tmp_path: Path) -> None:
+def test_a_run_of_an_older_version_resumes_with_the_recorded_numbers(
+    name: str, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     shutil.copytree((trained_runs() | OLDER)[name], run)
     iteration = json.loads((run / "state.json").read_text())["iteration"]

@@ -19,7 +19,7 @@ from metarl.runs.run import Run
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the repositories are."""
+    """The folder of the repositories."""
     root = tmp_path / "hub"
 
     class HfApi:
@@ -53,25 +53,25 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_a_run_that_was_pushed_is_opened_by_its_address(hub: Path, capsys) -> None:
+def test_a_pushed_run_is_opened_by_its_address(hub: Path, capsys) -> None:
     assert main(["push", "point_navigation", "me/points"]) == 0
     assert "pushed: hf:me/points" in capsys.readouterr().out
-    pushed, ours = Run.open(Path("hf:me/points@main")), Run.open(Path("point_navigation"))
-    assert pushed.weights_sha256() == ours.weights_sha256()
-    assert pushed.config == ours.config
+    pushed, original = Run.open(Path("hf:me/points@main")), Run.open(Path("point_navigation"))
+    assert pushed.weights_sha256() == original.weights_sha256()
+    assert pushed.config == original.config
     assert main(["compare", "hf:me/points", "--out", "out"]) == 0  # evaluated already
     # what is written goes into the working directory, not into the hub's cache
     assert main(["render", "hf:me/points", "--steps", "1"]) == 0
     assert list(Path("runs/hf/me/points").glob("*.gif"))
 
 
-def test_its_card_has_the_table_the_curve_the_command_and_the_config(hub: Path) -> None:
+def test_the_model_card_has_the_table_the_curve_the_command_and_the_config(hub: Path) -> None:
     assert main(["push", "point_navigation", "me/points"]) == 0
     card = (hub / "me" / "points" / "README.md").read_text()
     _, front, text = card.split("---\n", 2)
     assert yaml.safe_load(front)["library_name"] == "metarl"
-    measured = json.loads((trained_runs()["point_navigation"] / "evaluation.json").read_text())
-    before, half = measured["mean"][0], measured["interval_95"][0]
+    evaluation = json.loads((trained_runs()["point_navigation"] / "evaluation.json").read_text())
+    before, half = evaluation["mean"][0], evaluation["interval_95"][0]
     assert f"| MAML | {before:.2f} [{before - half:.2f}, {before + half:.2f}] |" in text
     assert "](adaptation.png)" in text
     assert (hub / "me" / "points" / "adaptation.png").exists()
@@ -80,7 +80,7 @@ def test_its_card_has_the_table_the_curve_the_command_and_the_config(hub: Path) 
     assert validate_config(config) == Run.open(Path("point_navigation")).config
 
 
-def test_pushing_again_leaves_no_older_weights(hub: Path) -> None:
+def test_pushing_again_removes_older_weights(hub: Path) -> None:
     assert main(["push", "point_navigation", "me/points"]) == 0
     (hub / "me" / "points" / "weights-000001.safetensors").write_text("older")
     assert main(["push", "point_navigation", "me/points"]) == 0
@@ -89,14 +89,14 @@ def test_pushing_again_leaves_no_older_weights(hub: Path) -> None:
     ]
 
 
-def test_code_that_a_fetched_run_names_is_not_imported(hub: Path, complaint) -> None:
+def test_custom_code_of_a_downloaded_run_is_not_imported(hub: Path, complaint) -> None:
     shutil.copytree(trained_runs()["point_navigation"], hub / "me" / "points")
     config = hub / "me" / "points" / "config.yaml"
     config.write_text(config.read_text().replace("point-navigation", "evil:Family"))
     assert "--trust-code" in complaint("evaluate", "hf:me/points")
 
 
-def test_mistakes_are_answered_in_a_sentence(hub: Path, complaint, monkeypatch) -> None:
+def test_errors_are_reported(hub: Path, complaint, monkeypatch) -> None:
     assert "must be USER/NAME" in complaint("push", "point_navigation", "points")
     assert "must be USER/NAME" in complaint("evaluate", "hf:points")
     assert "there is no me/none" in complaint("evaluate", "hf:me/none")

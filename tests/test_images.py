@@ -51,7 +51,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("promp", {"algorithm": "adam", "learning_rate": 5e-3, "epochs": 5}, 40),
     ],
 )
-def test_meta_training_learns_to_find_out_which_corner_is_rewarded(
+def test_meta_training_learns_to_identify_the_rewarded_corner(
     workspace: Path, method: str, outer, iterations: int
 ) -> None:
     values = {
@@ -74,7 +74,7 @@ def test_meta_training_learns_to_find_out_which_corner_is_rewarded(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["Corners", "Strokes"])
-def test_a_policy_that_sees_images_is_trained_loaded_adapted_and_rendered(
+def test_a_policy_with_image_observations_is_trained_loaded_adapted_and_rendered(
     workspace: Path, family: str
 ) -> None:
     values = {**TINY, "family": {"name": f"my_images:{family}"}}
@@ -87,8 +87,8 @@ def test_a_policy_that_sees_images_is_trained_loaded_adapted_and_rendered(
     step = env.step(adapted.act(picture))
     assert np.shape(step[0]) == (5, 5, 1)
     assert len(adapted.act(np.stack([picture] * 3))) == 3
-    gathered = [(np.stack([picture] * 2), np.stack([policy.act(picture)] * 2), [1.0, 0.0])]
-    assert policy.adapt([*gathered, *policy.play(env, [0.0, 0.0])]).steps == 1
+    recorded_episodes = [(np.stack([picture] * 2), np.stack([policy.act(picture)] * 2), [1.0, 0.0])]
+    assert policy.adapt([*recorded_episodes, *policy.play(env, [0.0, 0.0])]).steps == 1
     assert len(policy.render("video.gif", task=[0.0, 0.0]).frames) == 5
     assert len(policy.render(env=env).frames) == 5
     with pytest.raises(UserError, match=r"is an image of shape \(5, 5, 1\), not \(3, 3, 1\)"):
@@ -96,7 +96,9 @@ def test_a_policy_that_sees_images_is_trained_loaded_adapted_and_rendered(
 
 
 @pytest.mark.slow
-def test_other_methods_and_the_perceptron_take_images_or_say_what_to_do(workspace: Path) -> None:
+def test_other_methods_and_the_perceptron_support_images_or_name_the_alternative(
+    workspace: Path,
+) -> None:
     metarl.train({**TINY, "method": "promp", "outer": ADAM}, "promp")
     metarl.train({**TINY, "method": "rl2", "outer": ADAM}, "rl2")
     flat = {**TINY, "policy": {"network": "mlp", "hidden_sizes": [8]}}
@@ -105,12 +107,14 @@ def test_other_methods_and_the_perceptron_take_images_or_say_what_to_do(workspac
         metarl.train({**flat, **small, "method": kind}, kind)
     with pytest.raises(UserError, match="cnn is unsupported by stable-baselines3's MlpPolicy"):
         metarl.train({**TINY, "method": "pretrained"}, "other")
-    with pytest.raises(UserError, match="shows images, beside which method cavia has no place"):
+    with pytest.raises(
+        UserError, match="has image observations, which method cavia does not support"
+    ):
         metarl.train({**TINY, "method": "cavia"}, "context")
     assert not Path("context").exists()
 
 
-def test_a_network_of_ones_own_is_given_the_image(workspace: Path) -> None:
+def test_a_custom_network_receives_the_image(workspace: Path) -> None:
     values = {**TINY, "policy": {"network": "my_pictures:Seen"}}
     Path("my_pictures.py").write_text(
         "from torch import nn\n"
@@ -132,7 +136,7 @@ def test_a_network_of_ones_own_is_given_the_image(workspace: Path) -> None:
     metarl.train(values, "run")
 
 
-def test_images_become_rows_of_their_own_numbers_channels_first() -> None:
+def test_images_are_flattened_with_channels_first() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     last = FlatImage(gym.spaces.Box(0, 255, (4, 6, 3), np.uint8))
     first = FlatImage(gym.spaces.Box(0, 255, (3, 4, 6), np.uint8))
@@ -147,7 +151,7 @@ def test_images_become_rows_of_their_own_numbers_channels_first() -> None:
     assert unbounded.flatten(np.full((4, 4, 1), 9.0)).max() == 9.0
 
 
-def test_single_and_vector_environments_show_the_same() -> None:
+def test_single_and_vector_environments_have_the_same_images() -> None:
     family = flat_family(my_images.Corners())
     env, envs = family.make(), family.make_vec(2)
     task = np.array([0.0, 4.0])
@@ -160,12 +164,12 @@ def test_single_and_vector_environments_show_the_same() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 5), (3, 12, 9), (4, 84, 84)])
-def test_the_convolutional_network_can_be_adapted_whatever_the_image(shape) -> None:
+def test_the_convolutional_network_supports_images_of_any_size(shape) -> None:
     torch.manual_seed(0)
     check_module("cnn", CNN(shape, 3, filters=2, hidden_sizes=(4,)), shape, 3)
 
 
-def test_the_baseline_sees_an_image_in_a_few_numbers() -> None:
+def test_the_baseline_reduces_an_image_to_a_few_features() -> None:
     rows = torch.rand(2, 7, 3 * 8 * 12)
     cells = pooled(rows, (3, 8, 12))
     assert cells.shape == (2, 7, 3 * 16)
@@ -173,7 +177,7 @@ def test_the_baseline_sees_an_image_in_a_few_numbers() -> None:
     torch.testing.assert_close(cells.view(2, 7, 3, 4, 4)[1, 5, 2, 1, 1], expected)
 
 
-def test_spaces_that_no_policy_is_for_name_the_wrapper_that_helps() -> None:
+def test_the_error_for_an_unsupported_space_names_the_wrapper_to_use() -> None:
     image, flat = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8), gym.spaces.Box(-1, 1, (2,))
     assert isinstance(policy_for(image, gym.spaces.Discrete(3)), CategoricalPolicy)
     for observations in (

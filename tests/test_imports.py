@@ -19,7 +19,7 @@ TINY = ("--set=outer.iterations=1", "--set=outer.meta_batch=2", "--set=inner.epi
 
 
 def imported(*arguments: str, cwd: Path | None = None) -> set[str]:
-    """Which of the heavy packages a command imports, in a process of its own."""
+    """The heavy packages that a command imports in a subprocess."""
     script = WATCH.replace("HEAVY", repr(HEAVY))
     command = [sys.executable, "-c", script, *arguments]
     output = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False).stdout
@@ -39,13 +39,13 @@ for command in json.loads(sys.argv[1]):
 
 
 def imported_until(*commands: str) -> dict[str, set[str]]:
-    """Which of the heavy packages are imported after each of these, one after the other."""
+    """The heavy packages that are imported after each of these commands, run in sequence."""
     script = SEVERAL.replace("HEAVY", repr(HEAVY))
-    given = json.dumps([command.split() for command in commands])
-    process = [sys.executable, "-c", script, given]
+    arguments = json.dumps([command.split() for command in commands])
+    process = [sys.executable, "-c", script, arguments]
     output = subprocess.run(process, capture_output=True, text=True, check=True).stdout
-    seen = [set(json.loads(line)) for line in output.splitlines() if line[:1] == "["]
-    return dict(zip(commands, seen, strict=True))
+    packages = [set(json.loads(line)) for line in output.splitlines() if line[:1] == "["]
+    return dict(zip(commands, packages, strict=True))
 
 
 def test_the_help_and_the_list_import_no_heavy_package() -> None:
@@ -53,17 +53,17 @@ def test_the_help_and_the_list_import_no_heavy_package() -> None:
     assert not any(imports.values()), imports
 
 
-def test_the_package_imports_nothing_heavy_by_itself() -> None:
+def test_the_package_itself_imports_no_heavy_package() -> None:
     script = f"import json, sys, metarl; print(json.dumps(sorted({HEAVY!r} & sys.modules.keys())))"
     command = [sys.executable, "-c", script]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 @pytest.mark.slow
-def test_a_training_imports_neither_videos_nor_another_trainer(tmp_path: Path) -> None:
-    seen = imported("train", "quickstart", *TINY, cwd=tmp_path)
-    assert {"torch", "tensorboard"} <= seen
-    assert not seen & {"stable_baselines3", "imageio", "jinja2"}
+def test_a_training_imports_neither_imageio_nor_stable_baselines3(tmp_path: Path) -> None:
+    packages = imported("train", "quickstart", *TINY, cwd=tmp_path)
+    assert {"torch", "tensorboard"} <= packages
+    assert not packages & {"stable_baselines3", "imageio", "jinja2"}
 
 
 WITHOUT = """
@@ -89,7 +89,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_supervised_learning_does_without_mujoco_and_stable_baselines3(tmp_path: Path) -> None:
+def test_supervised_learning_needs_neither_mujoco_nor_stable_baselines3(tmp_path: Path) -> None:
     def run(*arguments: str) -> str:
         command = [sys.executable, "-c", WITHOUT, *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The differentiable inner loop, on problems whose answer is known."""
+"""The differentiable inner loop, on problems with a known solution."""
 
 import doctest
 

@@ -67,7 +67,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> Wandb:
     return stub
 
 
-def test_tensorboard_shows_scores_before_all_else_and_the_config_as_text(
+def test_tensorboard_shows_scores_first_and_the_config_as_text(
     tmp_path: Path, command: list[str]
 ) -> None:
     assert main(command) == 0
@@ -80,7 +80,7 @@ def test_tensorboard_shows_scores_before_all_else_and_the_config_as_text(
     assert "seed: 1" in text
 
 
-def test_weights_and_biases_is_told_every_iteration_and_the_config(
+def test_weights_and_biases_receives_all_iterations_and_the_config(
     tmp_path: Path, command: list[str], wandb: Wandb
 ) -> None:
     assert main([*command, "--wandb", "waves"]) == 0
@@ -92,7 +92,7 @@ def test_weights_and_biases_is_told_every_iteration_and_the_config(
     assert wandb.finished == 1
 
 
-def test_a_resumed_run_goes_on_in_the_same_run_of_weights_and_biases(
+def test_a_resumed_run_continues_its_run_of_weights_and_biases(
     tmp_path: Path, command: list[str], wandb: Wandb
 ) -> None:
     assert main([*command, "--wandb", "waves"]) == 0
@@ -104,7 +104,7 @@ def test_a_resumed_run_goes_on_in_the_same_run_of_weights_and_biases(
     assert [line["iteration"] for line in wandb.logged] == [1, 2, 3, 4, 5]
 
 
-def test_without_the_package_the_sentence_names_the_extra(
+def test_the_error_without_the_package_names_the_extra(
     tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, complaint
 ) -> None:
     monkeypatch.setattr(weights_and_biases, "find_spec", lambda name: None)
@@ -112,7 +112,7 @@ def test_without_the_package_the_sentence_names_the_extra(
     assert not (tmp_path / "run").exists()
 
 
-def test_without_an_account_the_sentence_says_what_to_do(
+def test_the_error_without_an_account_names_the_fix(
     command: list[str], wandb: Wandb, complaint
 ) -> None:
     wandb.refuses = "No API key configured."
@@ -125,7 +125,7 @@ def test_without_an_account_the_sentence_says_what_to_do(
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("wandb") is None, reason="the extra wandb is not installed")
-def test_the_package_itself_keeps_a_run_offline(tmp_path: Path, command: list[str]) -> None:
+def test_the_real_package_records_a_run_offline(tmp_path: Path, command: list[str]) -> None:
     run = [sys.executable, "-m", "metarl", *command, "--wandb", "waves"]
     subprocess.run(run, env=os.environ | {"WANDB_MODE": "offline"}, check=True, cwd=tmp_path)
     (log,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")

@@ -1,4 +1,4 @@
-"""Memory-augmented networks: a step against plain loops, and what they can and cannot know."""
+"""Memory-augmented networks: a step against plain loops, and the inputs of predictions."""
 
 from pathlib import Path
 
@@ -64,18 +64,20 @@ def slow_step(params, memory: Memory, image: np.ndarray) -> Memory:
             slots[slot] += weight * keys[head]
             usage[slot] += weight
     weights = np.zeros((heads, SETTINGS.slots))
-    read = []
+    read_vectors = []
     for head in range(heads):
         for slot in range(SETTINGS.slots):
             lengths = np.linalg.norm(keys[head]) * (np.linalg.norm(slots[slot]) + 1e-6)
             weights[head, slot] = np.exp(SETTINGS.strength * (keys[head] @ slots[slot]) / lengths)
         weights[head] /= weights[head].sum()
-        read.append(sum(weights[head, slot] * slots[slot] for slot in range(SETTINGS.slots)))
+        read_vectors.append(
+            sum(weights[head, slot] * slots[slot] for slot in range(SETTINGS.slots))
+        )
         usage += weights[head]
-    return Memory(hidden, cell, slots, usage, weights, np.concatenate(read), memory.label)
+    return Memory(hidden, cell, slots, usage, weights, np.concatenate(read_vectors), memory.label)
 
 
-def test_a_step_is_that_of_the_paper() -> None:
+def test_a_step_follows_the_equations_of_the_paper() -> None:
     generator = torch.Generator().manual_seed(0)
     initial = init_mann(generator, F, WAYS, SETTINGS)
     params = {name: leaf.double() + 0.05 for name, leaf in initial.items()}  # no bias is zero
@@ -96,20 +98,20 @@ def test_a_step_is_that_of_the_paper() -> None:
 
 @pytest.fixture
 def method(monkeypatch: pytest.MonkeyPatch) -> MANN:
-    """Fresh, for three clouds in the plane."""
+    """An untrained method for three clouds in the plane."""
     monkeypatch.syspath_prepend(Path(__file__).parent)
     return load_method(validate_config(BLOBS))
 
 
 def sequence(method: MANN, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Its predictions of one sequence."""
+    """The predictions for one sequence."""
     nothing = (inputs[None, :0], labels[None, :0])
     episodes = Episodes(np.zeros((1, 3)), nothing, (inputs[None], labels[None]))
     with torch.no_grad():
         return method.loss(method.initial_state().params, episodes, 0)[1][0]
 
 
-def test_a_label_is_known_one_step_late(method) -> None:
+def test_a_label_is_available_one_step_later(method) -> None:
     inputs, labels = torch.randn(6, 2), torch.tensor([0, 1, 2, 0, 1, 2])
     before = sequence(method, inputs, labels)
     labels[3] = 1
@@ -118,7 +120,7 @@ def test_a_label_is_known_one_step_late(method) -> None:
     assert not torch.equal(before[4], after[4])
 
 
-def test_a_training_sequence_has_every_example_in_an_order_of_its_own(method) -> None:
+def test_training_sequences_contain_every_example_in_random_order(method) -> None:
     episodes = method.sample_batch(0)
     inputs, labels = episodes.query
     assert labels.shape == (3, 12)
@@ -131,7 +133,7 @@ def test_a_training_sequence_has_every_example_in_an_order_of_its_own(method) ->
     assert not torch.equal(method.sample_batch(1).query[1], labels)
 
 
-def test_a_query_of_an_episode_is_what_would_come_next_in_the_sequence(method) -> None:
+def test_a_query_is_predicted_like_the_next_element_of_the_sequence(method) -> None:
     episodes = next(method.problem.evaluation_episodes("test", 2))
     (x, labels), (queries, targets) = episodes.support, episodes.query
     theta = method.initial_state().params
@@ -145,7 +147,7 @@ def test_a_query_of_an_episode_is_what_would_come_next_in_the_sequence(method) -
             torch.testing.assert_close(stages[1, stage, query], expected)
 
 
-def test_its_curve_counts_instances(method) -> None:
+def test_the_curve_counts_instances(method) -> None:
     curve = method.evaluate(method.initial_state().params)
     assert curve.scores.shape == (4, 4)
     assert curve.step_sizes == ()
@@ -154,7 +156,7 @@ def test_its_curve_counts_instances(method) -> None:
     assert units_label([method.adaptation_unit]) == "instances of each class"
 
 
-def test_it_is_refused_what_it_has_no_outputs_or_slots_for(method) -> None:
+def test_too_many_classes_or_instances_are_refused(method) -> None:
     with pytest.raises(ValueError, match="5 heads write to 5 slots at once, of which there are 2"):
         MANNSettings(reads=5, slots=2)
     config = {**BLOBS, "evaluation": {"tasks": 2, "ways": 2}}
@@ -164,7 +166,7 @@ def test_it_is_refused_what_it_has_no_outputs_or_slots_for(method) -> None:
         load_method(validate_config(config)).problem.check()
 
 
-def test_training_goes_on_alike_wherever_in_memory_its_weights_lie() -> None:
+def test_training_does_not_depend_on_the_alignment_of_weights_in_memory() -> None:
     # as in a resumed run: how the product of a matrix and a single row is rounded depends on it
     single = {"outer": {"iterations": 6, "meta_batch": 1}}
     method = load_method(validate_config({**BLOBS, **single}))

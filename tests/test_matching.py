@@ -52,7 +52,7 @@ def lstm(prefix: str, suffix: str, inputs, hidden, cell) -> tuple[np.ndarray, np
 
 
 @pytest.mark.parametrize("similarity", [euclidean, cosine])
-def test_a_class_gets_the_sum_of_the_attention_on_its_examples(similarity) -> None:
+def test_the_probability_of_a_class_is_the_sum_of_attention_on_its_examples(similarity) -> None:
     logits = attention(SUPPORT, LABELS, QUERIES, similarity.__name__)
     embeddings, queries = SUPPORT.numpy(), QUERIES.numpy()
     for task in range(N):
@@ -66,7 +66,7 @@ def test_a_class_gets_the_sum_of_the_attention_on_its_examples(similarity) -> No
             np.testing.assert_allclose(logits[task, query].exp(), expected, rtol=1e-12)
 
 
-def test_the_support_set_is_seen_from_both_ends() -> None:
+def test_the_support_set_is_embedded_by_a_bidirectional_lstm() -> None:
     context = support_in_context(CONTEXT, SUPPORT)
     for task, embeddings in enumerate(SUPPORT.numpy()):
         expected = embeddings.copy()
@@ -78,15 +78,15 @@ def test_the_support_set_is_seen_from_both_ends() -> None:
         np.testing.assert_allclose(context[task], expected, rtol=1e-12)
 
 
-def test_a_query_reads_the_support_set_by_attention() -> None:
+def test_queries_attend_to_the_support_set() -> None:
     context = queries_in_context(CONTEXT, QUERIES, SUPPORT, 3)
     for task, embeddings in enumerate(SUPPORT.numpy()):
         for query, embedding in enumerate(QUERIES[task].numpy()):
-            hidden = cell = read = np.zeros(F)
+            hidden = cell = attended = np.zeros(F)
             for _ in range(3):
-                inputs = np.concatenate([embedding, read])
+                inputs = np.concatenate([embedding, attended])
                 hidden, cell = lstm("query", "l0", inputs, hidden, cell)
                 hidden = hidden + embedding
                 weights = softmax([hidden @ embeddings[k] for k in range(K)])
-                read = sum(weights[k] * embeddings[k] for k in range(K))
+                attended = sum(weights[k] * embeddings[k] for k in range(K))
             np.testing.assert_allclose(context[task, query], hidden, rtol=1e-12)

@@ -149,7 +149,9 @@ def test_meta_gradient_equals_finite_differences(policy, estimator, steps) -> No
     ],
     ids=["Meta-SGD", "LSLR", "ANIL", "ANIL with learned step sizes"],
 )
-def test_the_whole_inner_loop_has_exact_gradients_and_curvature(policy, settings) -> None:
+def test_all_variants_of_the_inner_loop_have_exact_gradients_and_curvature(
+    policy, settings
+) -> None:
     theta, objective = problem(policy, **settings)
     assert any(name.startswith(PREFIX) for name in theta) == ("learned_step_sizes" in settings)
     gradient, _ = objective.gradient(theta)
@@ -211,7 +213,7 @@ def test_curvature_product_equals_the_explicit_hessian_of_the_divergence(policy,
 
 
 @pytest.mark.parametrize("chunk_samples", [1, 16, 48])
-def test_the_size_of_chunks_changes_nothing(policy, chunk_samples) -> None:
+def test_the_size_of_chunks_has_no_effect(policy, chunk_samples) -> None:
     theta, objective = problem(policy)
     other = replace(objective, inner=replace(objective.inner, chunk_samples=chunk_samples))
     torch.testing.assert_close(objective.gradient(theta)[0], other.gradient(theta)[0])
@@ -273,7 +275,7 @@ def test_an_accepted_step_improves_within_the_region(policy) -> None:
     assert 0.0 < step["outer/kl"] <= 0.01
 
 
-def test_a_rejected_step_returns_the_very_same_parameters(policy) -> None:
+def test_a_rejected_step_returns_the_same_parameters(policy) -> None:
     theta, objective = problem(policy)
     pre, post = objective.rollouts.pre, objective.rollouts.post
     flat = rollouts_of(pre, post._replace(advantages=torch.zeros_like(post.advantages)))
@@ -335,7 +337,7 @@ def test_log_likelihood_gives_the_bandits_first_order_value() -> None:
     assert bandit("log_likelihood", 2_000_000) == pytest.approx(2.40, abs=0.02)
 
 
-def test_likelihood_ratio_is_exact_where_everything_can_be_enumerated() -> None:
+def test_likelihood_ratio_is_exact_on_an_enumerable_problem() -> None:
     policy = CategoricalPolicy(1, 3, ())
     rewards = torch.tensor([1.0, -0.5, 0.2], dtype=torch.float64)
     observations = torch.ones(3, 1, dtype=torch.float64)
@@ -402,7 +404,7 @@ def test_promps_gradient_equals_finite_differences_at_other_parameters(policy, s
     check_slopes(gradient, lambda t: objective.gradient(t)[1], candidate, rtol=1e-5, atol=1e-7)
 
 
-def test_promps_first_step_is_that_of_the_plain_surrogate(policy) -> None:
+def test_the_first_step_of_promp_equals_that_of_the_plain_surrogate(policy) -> None:
     theta, plain = problem(policy)
     # where all ratios are one nothing is clipped, and the divergence has no gradient
     gradient, _ = proximal(plain, kl_penalty=0.5).gradient(theta)
@@ -411,10 +413,10 @@ def test_promps_first_step_is_that_of_the_plain_surrogate(policy) -> None:
 
 def test_ratios_beyond_the_clip_gain_nothing(policy) -> None:
     theta, plain = problem(policy)
-    one = index_tasks(plain.rollouts.post, slice(0, 1))
+    first_task = index_tasks(plain.rollouts.post, slice(0, 1))
     far = {name: leaf.unsqueeze(0) for name, leaf in nudged(theta, 0.5).items()}
-    clipped = vmap(lambda p, s: clipped_surrogate(policy, p, s, 0.1))(far, one)
-    free = vmap(lambda p, s: surrogate(policy, p, s))(far, one)
+    clipped = vmap(lambda p, s: clipped_surrogate(policy, p, s, 0.1))(far, first_task)
+    free = vmap(lambda p, s: surrogate(policy, p, s))(far, first_task)
     assert float(clipped) < float(free)
 
 
@@ -440,8 +442,8 @@ class FixedLogProb:
     ],
 )
 def test_the_clipped_surrogate_is_equation_7_of_ppo(ratio, advantage, expected) -> None:
-    one = torch.ones(1)
-    samples = Samples(one, one, advantage * one, one, torch.zeros(1), {})
+    ones = torch.ones(1)
+    samples = Samples(ones, ones, advantage * ones, ones, torch.zeros(1), {})
     params = {"log_prob": torch.tensor([ratio]).log()}
     value = clipped_surrogate(FixedLogProb(), params, samples, clip=0.2)
     assert float(value) == pytest.approx(expected, rel=1e-6)
@@ -515,7 +517,7 @@ def test_analytic_derivatives_equal_those_of_autograd(pair, settings, monkeypatc
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_derivatives_stay_on_the_device_where_the_samples_are(pair) -> None:
+def test_derivatives_stay_on_the_device_of_the_samples(pair) -> None:
     theta, objective = problem(PAIRS[pair][0], learned_step_sizes="lslr")
     inner, rollouts = objective.inner, objective.rollouts
     meta = torch.device("meta")  # computes no numbers, but refuses to mix with another device

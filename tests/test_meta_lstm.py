@@ -104,7 +104,7 @@ class OneParameter:
         return self.theta
 
 
-def test_the_rule_is_that_of_each_parameter_for_itself() -> None:
+def test_the_learned_rule_applies_to_each_parameter_separately() -> None:
     method, episodes = method_of(), waves()
     meta = meta_of(method)
     theta, rule = split_prefix(meta, PREFIX)
@@ -128,7 +128,7 @@ def test_the_rule_is_that_of_each_parameter_for_itself() -> None:
             single = unflatten(vector, theta)
 
 
-def test_the_meta_gradient_is_that_of_finite_differences_with_the_slopes_held_fixed(
+def test_the_meta_gradient_equals_finite_differences_with_fixed_inner_gradients(
     monkeypatch,
 ) -> None:
     method, episodes = method_of(), waves()
@@ -157,7 +157,7 @@ def test_the_meta_gradient_is_that_of_finite_differences_with_the_slopes_held_fi
     assert float(gradient @ direction) == pytest.approx(expected, rel=1e-5)
 
 
-def test_numbers_of_any_scale_are_told_by_magnitude_and_sign() -> None:
+def test_numbers_are_preprocessed_into_magnitude_and_sign() -> None:
     values = [0.0, 1e-9, -1e-9, math.exp(-10) * 1.01, -2.5, 1e8]
     features = preprocessed(torch.tensor(values, dtype=torch.float64))
     torch.testing.assert_close(
@@ -165,7 +165,7 @@ def test_numbers_of_any_scale_are_told_by_magnitude_and_sign() -> None:
     )
 
 
-def test_it_begins_as_gradient_descent_with_a_small_step() -> None:
+def test_the_initial_rule_is_gradient_descent_with_a_small_step() -> None:
     rule = init_rule(torch.Generator().manual_seed(0), 20)
     cell, gradient = torch.ones(2, 5), torch.full((2, 5), 3.0)
     after, (_, _, forget, step) = rule_step(
@@ -184,7 +184,7 @@ def test_rows_of_stacked_parameters_are_the_parameters() -> None:
         assert torch.equal(leaf, params[name])
 
 
-def test_a_task_adapts_alike_beside_any_other() -> None:
+def test_the_adaptation_of_a_task_does_not_depend_on_other_tasks() -> None:
     method, episodes = method_of(), waves(3)
     meta = meta_of(method)
     *_, together = method.adapted(meta, episodes.support, 3)
@@ -197,14 +197,14 @@ def test_a_task_adapts_alike_beside_any_other() -> None:
     "setting",
     [{"adapt": "head"}, {"learned_step_sizes": "lslr"}, {"multi_step_iterations": 4}],
 )
-def test_what_the_rule_decides_cannot_be_told(setting) -> None:
+def test_settings_that_the_learned_rule_replaces_are_refused(setting) -> None:
     (name,) = setting
     with pytest.raises(UserError, match=f"inner.{name}: .* is not supported by method meta_lstm"):
         method_of(**setting)
 
 
 @pytest.mark.slow
-def test_it_learns_waves() -> None:
+def test_it_learns_sinusoids() -> None:
     values = {
         **SINE,
         "network": {"kind": "mlp", "hidden_sizes": [20, 20]},

@@ -1,4 +1,4 @@
-"""Networks as functions of a parameter dictionary: of one task, and of many side by side."""
+"""Networks as functions of a parameter dictionary: for one task, and for stacked tasks."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def stacked(params):
     return {name: leaf.expand(TASKS, *leaf.shape) for name, leaf in params.items()}
 
 
-def test_stacked_tasks_equal_each_for_itself(case) -> None:
+def test_stacked_tasks_equal_separate_ones(case) -> None:
     params, network, inputs, _ = case
     generator = torch.Generator().manual_seed(1)
     many = {
@@ -77,7 +77,7 @@ def test_stacked_tasks_equal_each_for_itself(case) -> None:
         torch.testing.assert_close(together[task], separate)
 
 
-def test_the_meta_gradient_is_that_of_finite_differences_however_tasks_are_run(case) -> None:
+def test_the_meta_gradient_equals_finite_differences_for_stacked_and_separate_tasks(case) -> None:
     params, network, inputs, labels = case
 
     def loss(params, batch):
@@ -120,7 +120,7 @@ def test_the_meta_gradient_is_that_of_finite_differences_however_tasks_are_run(c
         assert float(slope) == pytest.approx(expected, rel=1e-6)
 
 
-def test_normalised_layers_have_no_bias_that_normalisation_would_take_away() -> None:
+def test_layers_before_normalisation_have_no_bias() -> None:
     generator = torch.Generator().manual_seed(0)
     params = init_mlp(generator, (6, 5, 3), norm=True)
     assert list(params) == ["weight0", "scale0", "shift0", "weight1", "bias1"]
@@ -130,7 +130,7 @@ def test_normalised_layers_have_no_bias_that_normalisation_would_take_away() -> 
     assert sum(leaf.numel() for leaf in params.values()) == 32_901 - 4 * 32
 
 
-def test_pooling_first_is_pooling_last(case_of_pooling) -> None:
+def test_pooling_before_the_activation_equals_pooling_after_it(case_of_pooling) -> None:
     params, images = case_of_pooling
     hidden = images
     for block in range(4):
@@ -142,7 +142,7 @@ def test_pooling_first_is_pooling_last(case_of_pooling) -> None:
     torch.testing.assert_close(conv4(params, images, pool=True), expected)
 
 
-def test_normalising_what_is_pooled_has_its_derivatives_once_and_twice() -> None:
+def test_normalisation_with_pooling_has_exact_first_and_second_derivatives() -> None:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(3, 2, 5, 5, generator=generator, dtype=torch.float64, requires_grad=True)
     scale = torch.tensor([0.5, 1.5], dtype=torch.float64, requires_grad=True)

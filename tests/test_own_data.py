@@ -41,7 +41,7 @@ FOLDER = {"data": {"name": "folder", "path": "pictures", "size": 8, "ways": 2}, 
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a module of the user's, and ten class folders of pictures."""
+    """A working directory with a user's module and ten class folders of images."""
     shutil.copy(HERE / "my_data.py", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("METARL_CACHE", str(tmp_path / "cache"))
@@ -58,7 +58,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("values", [LINES, BLOBS, SHAPES, FOLDER], ids=lambda v: v["data"]["name"])
-def test_data_of_ones_own_is_trained_on_evaluated_and_loaded(workspace: Path, values) -> None:
+def test_custom_data_can_be_used_for_training_evaluation_and_loading(
+    workspace: Path, values
+) -> None:
     run = metarl.train(values, "run")
     assert metarl.evaluate(run).scores.shape[0] == 3
     network = metarl.load_network("run", trust_code=True)
@@ -79,14 +81,14 @@ def test_data_of_ones_own_is_trained_on_evaluated_and_loaded(workspace: Path, va
     ],
     ids=["regression", "classification", "images"],
 )
-def test_all_baselines_serve_it_too(workspace: Path, values, kinds) -> None:
+def test_all_baselines_support_custom_data(workspace: Path, values, kinds) -> None:
     for kind in kinds:
         run = metarl.train({**values, "method": kind}, kind)
         assert np.isfinite(metarl.evaluate(run).scores).all()
 
 
 @pytest.mark.parametrize("method", ["prototypical", "matching", "siamese"])
-def test_embeddings_are_learned_of_as_many_classes_as_the_tasks_have(
+def test_embeddings_are_trained_with_the_number_of_classes_of_the_tasks(
     workspace: Path, method: str
 ) -> None:
     run = metarl.train({**BLOBS, "method": {"name": method, "ways": 3}}, "fits")
@@ -97,7 +99,7 @@ def test_embeddings_are_learned_of_as_many_classes_as_the_tasks_have(
     assert not Path("other").exists()
 
 
-def test_maml_learns_lines_of_the_users(workspace: Path) -> None:
+def test_maml_learns_custom_regression_tasks(workspace: Path) -> None:
     config = validate_config(
         {
             "data": {"name": "my_data:Lines"},
@@ -114,7 +116,7 @@ def test_maml_learns_lines_of_the_users(workspace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_commands_work_on_it_as_on_any_data(workspace: Path, complaint) -> None:
+def test_all_commands_support_custom_data(workspace: Path, complaint) -> None:
     assert main(["train", *config_of(FOLDER), "--out", "run"]) == 0
     assert main(["evaluate", "run", "--set", "evaluation.tasks=4"]) == 0
     assert main(["render", "run"]) == 0
@@ -131,7 +133,7 @@ def config_of(values) -> list[str]:
     return ["my.yaml"]
 
 
-def test_a_run_remembers_its_pictures_wherever_they_are_and_refuses_others(
+def test_a_run_finds_its_images_in_another_folder_and_refuses_other_images(
     workspace: Path, complaint
 ) -> None:
     metarl.train(FOLDER, "run")
@@ -143,7 +145,7 @@ def test_a_run_remembers_its_pictures_wherever_they_are_and_refuses_others(
     assert "was trained on other data" in message
 
 
-def test_a_data_set_that_exists_serves_from_python(workspace: Path) -> None:
+def test_a_data_set_object_can_be_passed_in_python(workspace: Path) -> None:
     data = metarl.Dataset.of(my_data.Shapes(), size=8, channels=1, ways=2)
     config = metarl.SupervisedConfig(data=data, **SMALL)
     run = metarl.train(config, "run")
@@ -157,7 +159,7 @@ def test_a_data_set_that_exists_serves_from_python(workspace: Path) -> None:
         metarl.load_network("run", data=other)
 
 
-def test_images_are_the_same_in_whatever_form_they_come() -> None:
+def test_images_are_the_same_in_all_supported_formats() -> None:
     bytes_ = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     floats = np.float32(bytes_) / 255.0
     forms = [
@@ -173,7 +175,7 @@ def test_images_are_the_same_in_whatever_form_they_come() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 4, 7, 100])
-def test_the_split_is_drawn_by_its_seed_and_leaves_no_part_empty(count: int) -> None:
+def test_the_split_depends_on_its_seed_and_has_no_empty_part(count: int) -> None:
     names = [str(number) for number in range(count)]
     parts = split(names, 0, (0.64, 0.16, 0.2))
     assert sorted(np.concatenate([*parts.values()])) == list(range(count))
@@ -208,9 +210,7 @@ WRONG_TASKS = {
 
 
 @pytest.mark.parametrize("name", WRONG_TASKS)
-def test_tasks_that_are_not_as_they_must_be_are_refused_before_any_work(
-    name: str, workspace: Path, monkeypatch
-) -> None:
+def test_invalid_tasks_are_refused_before_training(name: str, workspace: Path, monkeypatch) -> None:
     custom_class, sentence = WRONG_TASKS[name]
     monkeypatch.setattr(importlib.import_module("my_data"), "Lines", custom_class)
     with pytest.raises(UserError, match=sentence):
@@ -218,7 +218,9 @@ def test_tasks_that_are_not_as_they_must_be_are_refused_before_any_work(
     assert not Path("run").exists()
 
 
-def test_a_data_set_in_the_place_of_tasks_is_told_where_it_belongs(workspace: Path) -> None:
+def test_the_error_for_a_data_set_in_place_of_tasks_names_the_right_setting(
+    workspace: Path,
+) -> None:
     with pytest.raises(UserError, match="name: dataset, dataset: 'my_data:Shapes'"):
         metarl.train({**SMALL, "data": {"name": "my_data:Shapes"}}, "run")
 
@@ -252,7 +254,7 @@ WRONG_FOLDERS = {
 
 
 @pytest.mark.parametrize("name", WRONG_FOLDERS)
-def test_bad_folders_are_answered_in_a_sentence(name: str, workspace: Path) -> None:
+def test_invalid_folders_are_reported(name: str, workspace: Path) -> None:
     damage, settings, sentence = WRONG_FOLDERS[name]
     damage(workspace)
     with pytest.raises(UserError, match=sentence):
@@ -271,6 +273,6 @@ def test_bad_folders_are_answered_in_a_sentence(name: str, workspace: Path) -> N
         ([], "is empty"),
     ],
 )
-def test_a_bad_data_set_is_answered_in_a_sentence(elements, sentence: str) -> None:
+def test_an_invalid_data_set_is_reported(elements, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         load_labelled(elements, 4, 1)

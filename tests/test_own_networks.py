@@ -1,4 +1,4 @@
-"""Networks of one's own: any module that adaptation is differentiable through, or a sentence."""
+"""Custom networks: supported modules have exact derivatives; others are an error."""
 
 import importlib.util
 import shutil
@@ -41,7 +41,7 @@ SINE = {
 
 @pytest.fixture
 def in_user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a module of the user's networks."""
+    """A working directory with a user's module of networks."""
     shutil.copy(HERE / "my_networks.py", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -61,7 +61,7 @@ NETS = {
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_the_meta_gradient_is_that_of_finite_differences_stacked_or_not(name: str) -> None:
+def test_the_meta_gradient_equals_finite_differences_stacked_or_not(name: str) -> None:
     torch.manual_seed(0)
     make, shape = NETS[name]
     network = wrapped(make().double(), shape)
@@ -158,7 +158,7 @@ def test_unsupported_modules_are_refused_with_the_fix_before_training(name: str)
         wrapped(make(2, 3)).init(torch.Generator())
 
 
-def test_dropout_without_probability_and_plain_batch_norm_are_fine() -> None:
+def test_dropout_without_probability_and_plain_batch_norm_are_supported() -> None:
     for layer in (nn.Dropout(0.0), nn.BatchNorm1d(4, affine=False, track_running_stats=False)):
         check_module("it", around(layer)(2, 3), (2,), 3)
 
@@ -172,7 +172,7 @@ def test_wrong_derivatives_of_torch_are_detected(monkeypatch, layer: nn.Module) 
         check_module("it", around(layer)(2, 3), (2,), 3)
 
 
-def test_equal_seeds_make_equal_networks_buffers_included(in_user_folder: Path) -> None:
+def test_equal_seeds_give_equal_networks_and_buffers(in_user_folder: Path) -> None:
     config = validate_config(SINE)
     theta, shifts = [], []
     for _ in range(2):

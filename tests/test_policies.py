@@ -29,7 +29,7 @@ def at(policy, seed):
 
 
 @both
-def test_log_probabilities_kl_and_entropy_are_those_of_torch(policy) -> None:
+def test_log_probabilities_kl_and_entropy_equal_those_of_torch(policy) -> None:
     old, new = at(policy, 0), at(policy, 1)
     actions = reference(policy, old).sample()
     torch.testing.assert_close(
@@ -75,10 +75,10 @@ def test_actions_follow_the_distribution(policy) -> None:
 
 
 @both
-def test_parameters_stacked_over_tasks_equal_one_call_a_task(policy) -> None:
+def test_parameters_stacked_over_tasks_equal_one_call_per_task(policy) -> None:
     generator = torch.Generator().manual_seed(0)
-    each = [policy.init(generator) for _ in range(3)]
-    stacked = {name: torch.stack([p[name] for p in each]) for name in each[0]}
+    initial = [policy.init(generator) for _ in range(3)]
+    stacked = {name: torch.stack([p[name] for p in initial]) for name in initial[0]}
     observations = torch.randn(3, 5, 3, generator=generator)
     together = policy.distribution(stacked, observations)
     for task in range(3):
@@ -87,7 +87,7 @@ def test_parameters_stacked_over_tasks_equal_one_call_a_task(policy) -> None:
             torch.testing.assert_close(together[name][task], alone[name])
 
 
-def test_the_standard_deviation_has_a_floor() -> None:
+def test_the_standard_deviation_has_a_lower_bound() -> None:
     policy = GaussianPolicy(3, 2, (8,), min_std=0.1)
     params = policy.init(torch.Generator().manual_seed(0))
     params["log_std"] = torch.full((2,), -50.0)
@@ -102,7 +102,7 @@ def test_weights_are_xavier_and_biases_zero() -> None:
     assert not params["bias0"].any()
 
 
-def test_a_policy_fits_the_spaces_or_says_why_not() -> None:
+def test_a_policy_matches_its_spaces_or_reports_why_not() -> None:
     box, discrete = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(4)
     assert isinstance(policy_for(box, box), GaussianPolicy)
     assert isinstance(policy_for(box, discrete), CategoricalPolicy)

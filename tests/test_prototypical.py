@@ -21,7 +21,7 @@ def test_logits_are_negative_squared_distances_to_class_means() -> None:
                 assert abs(float(logits[task, query, label]) + distance) < 1e-5
 
 
-def test_what_is_far_has_no_infinite_gradient() -> None:
+def test_gradients_are_finite_at_large_distances() -> None:
     support = torch.zeros(1, 2, 3, requires_grad=True)
     logits = nearest_prototype(support, torch.tensor([[0, 1]]), torch.zeros(1, 1, 3))
     (gradient,) = torch.autograd.grad(logits.sum(), support)

@@ -1,4 +1,4 @@
-"""What a run promises when something goes wrong: nothing lost, nothing silently wrong."""
+"""Reliability of runs: after failures no data is lost, and no error is silent."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 def outcome(path: Path) -> tuple[object, ...]:
-    """All of a run that is promised to be the same, bit for bit."""
+    """The parts of a run that must be reproducible bit for bit."""
     state = Run.open(path).load()
     weights = {name: leaf.numpy().tobytes() for name, leaf in state.params.items()}
     lines = [
@@ -77,14 +77,14 @@ def points(path: Path, tag: str = "Return/after_0_steps") -> list[int]:
 
 @pytest.fixture(autouse=True)
 def hangups() -> Iterator[None]:
-    """SIGHUP strikes, though the tests themselves may run under nohup, which trainings respect."""
+    """SIGHUP has its default action, also if the tests run under nohup, which trainings respect."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
 
 
 def running(path: Path, *more: str, lines: int = 3) -> "subprocess.Popen[str]":
-    """A training in a process of its own that has logged so many iterations."""
+    """A training in a subprocess that has logged a number of iterations."""
     arguments = [sys.executable, "-m", "metarl", *command(path, 1_000_000, *more)]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     await_lines(path, lines)
@@ -102,7 +102,7 @@ def await_lines(path: Path, lines: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_before_its_first_state_begins_where_it_is_resumed(
+def test_a_run_killed_before_its_first_checkpoint_starts_when_resumed(
     finished: Path, tmp_path: Path, complaint
 ) -> None:
     path = tmp_path / "run"
@@ -116,7 +116,7 @@ def test_a_run_that_was_killed_before_its_first_state_begins_where_it_is_resumed
     assert outcome(path) == outcome(finished)
 
 
-def test_what_a_run_left_that_was_killed_before_its_config_counts_as_an_empty_directory(
+def test_the_directory_of_a_run_killed_before_its_config_counts_as_empty(
     finished: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "run"
@@ -130,33 +130,38 @@ def test_what_a_run_left_that_was_killed_before_its_config_counts_as_an_empty_di
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "written"), [(2, []), (8, ["config.yaml"]), (20, ["config.yaml", "state.json"])]
+    ("number", "expected_files"),
+    [(2, []), (8, ["config.yaml"]), (20, ["config.yaml", "state.json"])],
 )
-def test_processes_that_torchrun_restarts_go_on_from_wherever_the_run_is(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, written: list[str]
+def test_processes_restarted_by_torchrun_continue_the_run(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    expected_files: list[str],
 ) -> None:
     path = tmp_path / "run"
     arguments = [sys.executable, KILLED_AT, str(number), *command(path, 5)]
     killed = subprocess.run(arguments, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL
     files = {file.name for file in path.iterdir()}
-    assert [name for name in ("config.yaml", "state.json") if name in files] == written
+    assert [name for name in ("config.yaml", "state.json") if name in files] == expected_files
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert main(command(path, 5)) == 0
     assert outcome(path) == outcome(finished)
 
 
-def test_a_trained_run_that_lost_its_state_is_not_begun_anew(run: Path, complaint) -> None:
+def test_a_trained_run_without_its_state_is_not_started_again(run: Path, complaint) -> None:
     (run / "state.json").unlink()
     assert "has lost its state.json" in complaint("train", "--resume", str(run))
     assert len(read_metrics(run)) == 5
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_between_any_two_file_operations_ends_as_if_it_was_not(
+def test_a_run_killed_between_two_file_operations_resumes_to_the_same_result(
     finished: Path, tmp_path: Path
 ) -> None:
-    """The short form: every eleventh operation. `make soak` takes them all."""
+    """The short form tests every eleventh operation; `make soak` tests all."""
     number, status = 1, -signal.SIGKILL
     while status == -signal.SIGKILL:
         path = tmp_path / str(number)
@@ -173,7 +178,7 @@ def test_a_run_that_is_killed_between_any_two_file_operations_ends_as_if_it_was_
     assert number > 15
 
 
-def test_what_a_killed_process_was_writing_is_removed_when_its_run_goes_on(run: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed_on_resume(run: Path) -> None:
     (run / ".state.json.0123.tmp").write_text("{")
     assert main(["train", "--resume", str(run), "--set=outer.iterations=6"]) == 0
     assert not list(run.glob("*.tmp")) + list(run.glob(".*.tmp"))
@@ -183,7 +188,7 @@ def test_what_a_killed_process_was_writing_is_removed_when_its_run_goes_on(run: 
 
 
 @pytest.mark.parametrize(("iterations", "saved"), [(100, 2), (1, 1)])
-def test_signals_while_a_checkpoint_is_written_neither_stop_it_nor_lose_it(
+def test_signals_do_not_interrupt_the_writing_of_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, saved: int
 ) -> None:
     path, write = tmp_path / "run", Run.save
@@ -201,7 +206,7 @@ def test_signals_while_a_checkpoint_is_written_neither_stop_it_nor_lose_it(
     assert Run.open(path).load().iteration == saved == len(read_metrics(path))
 
 
-def test_a_second_signal_does_not_stop_what_the_first_one_saves(
+def test_a_second_signal_does_not_interrupt_the_saving_after_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, write = tmp_path / "run", MetricsLog.write
@@ -217,15 +222,15 @@ def test_a_second_signal_does_not_stop_what_the_first_one_saves(
     assert Run.open(path).load().iteration == 3 == len(read_metrics(path))
 
 
-def test_a_signal_stops_an_iteration_at_once_and_a_second_one_not_its_cleaning_up(
+def test_a_signal_stops_an_iteration_and_a_second_one_does_not_stop_its_cleanup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, updates, cleaned = tmp_path / "run", training.iterations, []
 
     def interrupted(method, state):
-        for following in updates(method, state):
-            yield following
-            if following[0].iteration == 3:
+        for update in updates(method, state):
+            yield update
+            if update[0].iteration == 3:
                 try:
                     os.kill(os.getpid(), signal.SIGINT)
                     time.sleep(60.0)
@@ -248,7 +253,7 @@ def test_a_signal_stops_an_iteration_at_once_and_a_second_one_not_its_cleaning_u
         ((signal.SIGHUP,), 0.0),
     ],
 )
-def test_no_signal_loses_an_iteration(tmp_path: Path, numbers, pause: float) -> None:
+def test_signals_do_not_lose_finished_iterations(tmp_path: Path, numbers, pause: float) -> None:
     process = running(tmp_path / "run", "--set=checkpoint_every=1000000")
     for number in numbers:
         process.send_signal(number)
@@ -260,7 +265,7 @@ def test_no_signal_loses_an_iteration(tmp_path: Path, numbers, pause: float) -> 
 
 
 @pytest.mark.slow
-def test_a_training_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+def test_a_training_under_nohup_ignores_sighup(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         process = running(tmp_path / "run")
@@ -272,7 +277,7 @@ def test_a_training_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
     process.communicate(timeout=60)
 
 
-def test_a_checkpoint_is_due_after_some_minutes_too(
+def test_a_checkpoint_is_written_after_a_number_of_minutes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved, save = [], Run.save
@@ -289,9 +294,7 @@ def test_a_checkpoint_is_due_after_some_minutes_too(
 
 
 @pytest.mark.slow
-def test_a_run_is_trained_by_one_process_at_a_time_and_read_by_any(
-    tmp_path: Path, complaint
-) -> None:
+def test_only_one_process_trains_a_run_and_others_can_read_it(tmp_path: Path, complaint) -> None:
     path = tmp_path / "run"
     process = running(path, "--set=checkpoint_every=1")
     try:
@@ -308,7 +311,7 @@ def test_a_run_is_trained_by_one_process_at_a_time_and_read_by_any(
 
 
 @pytest.mark.slow
-def test_the_lock_dies_with_its_process_though_a_child_of_it_lives(run: Path) -> None:
+def test_the_lock_is_released_with_its_process_even_if_a_child_survives(run: Path) -> None:
     holder = (
         "import os, sys, time; from pathlib import Path; from metarl.runs.run import Run\n"
         "with Run.open(Path(sys.argv[1])).locked():\n"
@@ -331,22 +334,22 @@ def test_the_lock_dies_with_its_process_though_a_child_of_it_lives(run: Path) ->
         os.kill(child, signal.SIGKILL)
 
 
-def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(
+def test_a_checkpoint_replaced_during_reading_is_read_again(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader, writer, read = Run.open(run), Run.open(run), checkpoint.read_bytes
+    reader, writer, read_bytes = Run.open(run), Run.open(run), checkpoint.read_bytes
     state = writer.load()
 
     def overtaken(file: Path, largest: int) -> bytes:
         if file.name == checkpoint.weights_name(state.iteration):
             writer.save(type(state)(9, state.params, state.opt_state, 99))  # these are gone now
-        return read(file, largest)
+        return read_bytes(file, largest)
 
     monkeypatch.setattr(checkpoint, "read_bytes", overtaken)
     assert reader.load().iteration == 9
 
 
-def test_an_evaluation_names_the_weights_that_it_measured_though_newer_ones_came(
+def test_an_evaluation_records_its_weights_even_if_newer_ones_are_saved_meanwhile(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sha256, evaluate = Run.open(run).weights_sha256(), MAML.evaluate
@@ -359,15 +362,15 @@ def test_an_evaluation_names_the_weights_that_it_measured_though_newer_ones_came
 
     monkeypatch.setattr(MAML, "evaluate", overtaken)
     results.evaluate(Run.open(run))
-    written = json.loads((run / "evaluation.json").read_text())
-    assert (written["weights_sha256"], written["iteration"]) == (sha256, 5)
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert (evaluation["weights_sha256"], evaluation["iteration"]) == (sha256, 5)
     assert Run.open(run).weights_sha256() != sha256
 
 
 # metrics
 
 
-def test_tensorboard_shows_an_iteration_once_however_often_a_run_was_resumed(
+def test_tensorboard_shows_each_iteration_of_a_resumed_run_once(
     tmp_path: Path,
 ) -> None:
     for iteration in (0, 0, 2):
@@ -379,7 +382,7 @@ def test_tensorboard_shows_an_iteration_once_however_often_a_run_was_resumed(
     assert [line["iteration"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
 
 
-def test_a_last_line_without_its_end_loses_no_iteration(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_of_metrics_loses_no_iteration(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"iteration": 1}\n{"iteration": 2}')
     log = MetricsLog(tmp_path, 2, "return", "seed: 1")
     log.write(3, {})
@@ -399,7 +402,7 @@ def test_a_last_line_without_its_end_loses_no_iteration(tmp_path: Path) -> None:
         ("seed: 1\ndevice", "seed: 2\ndevice", "seed: 1 → 2"),
     ],
 )
-def test_a_run_whose_config_was_edited_is_refused_by_name(
+def test_a_run_with_an_edited_config_is_refused(
     run: Path, complaint, old: str, new: str, named: str
 ) -> None:
     file = run / "config.yaml"
@@ -414,7 +417,7 @@ def test_a_run_whose_config_was_edited_is_refused_by_name(
     assert main(["evaluate", str(run)]) == 0
 
 
-def test_what_may_change_may_be_edited_and_old_runs_recorded_nothing(run: Path) -> None:
+def test_settings_without_influence_may_be_edited_and_old_runs_have_no_record(run: Path) -> None:
     config, state = run / "config.yaml", run / "state.json"
     config.write_text(config.read_text().replace("iterations: 5", "iterations: 6"))
     assert main(["train", "--resume", str(run)]) == 0
@@ -430,7 +433,7 @@ def test_what_may_change_may_be_edited_and_old_runs_recorded_nothing(run: Path) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["weights", "state.json", "metrics.jsonl", "evaluation.json"])
-def test_a_full_disk_is_one_sentence_and_with_room_the_run_goes_on(
+def test_a_full_disk_is_reported_and_the_run_can_be_resumed(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, file: str
 ) -> None:
     path, used = tmp_path / "run", 0
@@ -455,7 +458,7 @@ def test_a_full_disk_is_one_sentence_and_with_room_the_run_goes_on(
     assert outcome(path) == outcome(finished)
 
 
-def test_what_no_longer_fits_into_the_logs_is_one_sentence_too(
+def test_a_full_disk_during_logging_is_reported(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     path, event = tmp_path / "run", MetricsLog._write_event
@@ -475,7 +478,7 @@ def test_what_no_longer_fits_into_the_logs_is_one_sentence_too(
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_really_full_and_then_has_room(finished: Path, tmp_path: Path) -> None:
+def test_a_run_on_a_full_file_system_can_be_resumed(finished: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
@@ -496,7 +499,7 @@ def test_a_disk_that_is_really_full_and_then_has_room(finished: Path, tmp_path: 
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_directory_that_is_deleted_while_training_is_one_sentence(
+def test_a_directory_deleted_during_training_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     path, write = tmp_path / "run", MetricsLog.write
@@ -511,7 +514,7 @@ def test_a_directory_that_is_deleted_while_training_is_one_sentence(
 
 
 @pytest.mark.slow
-def test_a_directory_that_may_only_be_read_is_one_sentence(run: Path, complaint) -> None:
+def test_a_read_only_directory_is_reported(run: Path, complaint) -> None:
     mount = ["mount", "--bind", str(run), str(run)]
     if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only root may make a directory that root cannot write")
@@ -540,9 +543,7 @@ DAMAGES: dict[str, bytes] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("file", ["state.json", "metrics.jsonl", "evaluation.json", "config.yaml"])
-def test_a_damaged_file_is_named_in_a_sentence(
-    run: Path, complaint, damage: str, file: str
-) -> None:
+def test_the_error_names_a_corrupt_file(run: Path, complaint, damage: str, file: str) -> None:
     content = DAMAGES[damage]
     if file == "metrics.jsonl":
         content += b"\n"  # a last line that is torn is none
@@ -554,7 +555,7 @@ def test_a_damaged_file_is_named_in_a_sentence(
 
 
 def described(run: Path, **changes: object) -> None:
-    """Change what state.json says."""
+    """Change values in state.json."""
     file = run / "state.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
@@ -579,7 +580,7 @@ def described(run: Path, **changes: object) -> None:
         {"config": "family"},
     ],
 )
-def test_a_state_that_says_nonsense_is_answered_in_a_sentence(run: Path, complaint, changes):
+def test_an_invalid_state_is_reported(run: Path, complaint, changes):
     described(run, **changes)
     assert "is damaged" in complaint("evaluate", str(run))
     assert "is damaged" in complaint("train", "--resume", str(run))
@@ -595,7 +596,7 @@ def test_a_state_that_says_nonsense_is_answered_in_a_sentence(run: Path, complai
         {"iteration": 1, "x": [1]},
     ],
 )
-def test_metrics_that_say_nonsense_are_answered_in_a_sentence(run: Path, complaint, line) -> None:
+def test_invalid_metrics_are_reported(run: Path, complaint, line) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     resume = complaint("train", "--resume", str(run), "--set=outer.iterations=6")
@@ -603,7 +604,7 @@ def test_metrics_that_say_nonsense_are_answered_in_a_sentence(run: Path, complai
     assert Run.open(run).load().iteration == 5
 
 
-def test_metrics_of_another_version_are_answered_in_a_sentence(run: Path, complaint) -> None:
+def test_metrics_of_another_version_are_reported(run: Path, complaint) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"iteration": 6}\n')
     error = complaint("compare", str(run), "--out", str(run.parent / "out"))
@@ -623,9 +624,7 @@ def test_metrics_of_another_version_are_answered_in_a_sentence(run: Path, compla
         {"settings": None},
     ],
 )
-def test_an_evaluation_that_says_nonsense_is_answered_in_a_sentence(
-    run: Path, complaint, changes
-) -> None:
+def test_an_invalid_evaluation_is_reported(run: Path, complaint, changes) -> None:
     file = run / "evaluation.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     error = complaint("compare", str(run), "--out", str(run.parent / "out"))
@@ -652,7 +651,7 @@ def rewritten(run: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> N
         (lambda theta: theta.update(bias0=theta["bias0"] / 0), "bias0 has numbers"),
     ],
 )
-def test_weights_of_another_network_are_refused_though_their_checksum_is_right(
+def test_weights_of_another_network_are_refused_despite_a_valid_checksum(
     run: Path, complaint, change, named: str
 ) -> None:
     rewritten(run, change)
@@ -664,7 +663,7 @@ def test_weights_of_another_network_are_refused_though_their_checksum_is_right(
 
 
 @pytest.mark.parametrize("kind", ["maml", "pretrained"])
-def test_what_an_optimiser_kept_for_another_network_is_refused(
+def test_optimiser_states_of_another_network_are_refused(
     tmp_path: Path, complaint, kind: str
 ) -> None:
     path = tmp_path / "run"
@@ -683,7 +682,7 @@ def test_what_an_optimiser_kept_for_another_network_is_refused(
 
 @pytest.mark.parametrize("name", ["state.json", "config.yaml", "weights", "evaluation.json"])
 @pytest.mark.parametrize("kind", ["pipe", "directory", "device"])
-def test_what_is_no_regular_file_is_refused_before_it_is_read(
+def test_special_files_are_refused_before_they_are_read(
     run: Path, complaint, name: str, kind: str
 ) -> None:
     file = next(run.glob(f"{name}*"))
@@ -697,20 +696,18 @@ def test_what_is_no_regular_file_is_refused_before_it_is_read(
     assert "is not a regular file" in complaint("compare", str(run), "--out", str(run / "out"))
 
 
-def test_weights_that_are_larger_than_any_are_refused_before_they_are_read(
-    run: Path, complaint
-) -> None:
+def test_oversized_weights_are_refused_before_they_are_read(run: Path, complaint) -> None:
     with next(run.glob("weights*")).open("r+b") as file:
         file.truncate(2**40)  # a sparse file
     assert "bytes, more than" in complaint("evaluate", str(run))
 
 
-def test_a_name_with_a_nul_is_answered_in_a_sentence(complaint) -> None:
+def test_a_name_with_a_null_character_is_reported(complaint) -> None:
     for arguments in (["train", "quickstart", "--out", "a\0b"], ["evaluate", "a\0b"]):
         assert "has a NUL character" in complaint(*arguments)
 
 
-def test_a_run_of_the_package_is_not_trained_on_in_its_place(
+def test_a_shipped_run_is_not_trained_in_place(
     run: Path, complaint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("metarl.config.files.trained_runs", lambda: {"mine": run})

@@ -39,7 +39,7 @@ def gradient_descent(method, theta, batches):
 
 
 @pytest.mark.parametrize("batch", [4, None])
-def test_the_outer_step_goes_towards_the_mean_of_where_tasks_arrive(batch) -> None:
+def test_the_outer_step_moves_towards_the_mean_of_the_adapted_parameters(batch) -> None:
     method = reptile(method={"batch": batch})
     state = method.initial_state()
     episodes = method.sample_batch(0)
@@ -54,30 +54,30 @@ def test_the_outer_step_goes_towards_the_mean_of_where_tasks_arrive(batch) -> No
     torch.testing.assert_close(flatten(after.params), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_minibatches_go_through_all_examples_before_one_comes_again() -> None:
+def test_minibatches_cover_all_examples_before_repeating() -> None:
     method = reptile()
     points = torch.arange(10.0)[None, :, None]
     batches = [x.flatten().tolist() for x, _ in method.minibatches((points, points), 0)]
     assert [len(batch) for batch in batches] == [4] * 5
     points_in_order = [point for batch in batches for point in batch]
     assert sorted(points_in_order[:10]) == sorted(points_in_order[10:]) == [*range(10)]
-    later = [x.flatten().tolist() for x, _ in method.minibatches((points, points), 1)]
-    assert later != batches
+    next_batches = [x.flatten().tolist() for x, _ in method.minibatches((points, points), 1)]
+    assert next_batches != batches
 
 
-def test_queries_are_not_learned_from() -> None:
+def test_queries_do_not_affect_the_loss() -> None:
     method = reptile()
-    theta, episodes, changed = (
+    theta, episodes, scaled = (
         method.initial_state().params,
         method.sample_batch(0),
         method.sample_batch(0),
     )
-    changed.query[1].mul_(100.0)
-    first, second = (method.loss(theta, e, 0)[0] for e in (episodes, changed))
+    scaled.query[1].mul_(100.0)
+    first, second = (method.loss(theta, e, 0)[0] for e in (episodes, scaled))
     assert torch.equal(first, second)
 
 
-def test_the_meta_gradient_is_no_second_derivative() -> None:
+def test_the_meta_gradient_has_no_second_derivatives() -> None:
     method = reptile(method={"batch": None}, inner={"steps": 1, "step_size": 0.1})
     theta, episodes = method.initial_state().params, method.sample_batch(0)
     leaves = {name: leaf.requires_grad_() for name, leaf in theta.items()}
@@ -106,12 +106,12 @@ def test_the_meta_gradient_is_no_second_derivative() -> None:
         ({"outer": {"algorithm": "trpo"}}, "outer.algorithm: must be 'adam' or 'sgd'"),
     ],
 )
-def test_what_reptile_cannot_use_is_answered_in_a_sentence(changes, sentence) -> None:
+def test_unsupported_settings_of_reptile_are_reported(changes, sentence) -> None:
     with pytest.raises(UserError, match=sentence):
         reptile(**changes)
 
 
-def test_it_learns_waves() -> None:
+def test_it_learns_sinusoids() -> None:
     method = reptile(
         outer={"iterations": 150, "meta_batch": 10, "learning_rate": 1.0},
         network={"hidden_sizes": [40, 40]},

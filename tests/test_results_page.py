@@ -1,4 +1,4 @@
-"""The page of results is made from runs, and the one in the documentation is what they say."""
+"""The page of results is generated from runs, and that of the documentation is current."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_page_in_the_documentation_is_what_the_runs_say(page: Path) -> None:
+def test_the_page_in_the_documentation_matches_the_runs(page: Path) -> None:
     # made by the command that it shows
     assert page.read_text() == (DOCS / "results.md").read_text()
     pictures = {file.name for file in (page.parent / "results").iterdir()}
@@ -46,7 +46,7 @@ def test_the_page_in_the_documentation_is_what_the_runs_say(page: Path) -> None:
 
 
 @pytest.mark.slow
-def test_its_tables_have_every_seed_both_schedules_and_what_was_published(page: Path) -> None:
+def test_tables_have_all_seeds_both_schedules_and_published_results(page: Path) -> None:
     lines = page.read_text().splitlines()
     sections = {part.split("\n")[0]: part for part in page.read_text().split("\n## ")[1:]}
     rows = sections["half-cheetah-direction"]
@@ -63,12 +63,12 @@ def test_its_tables_have_every_seed_both_schedules_and_what_was_published(page: 
     assert of_one[0].split(" | ")[3] == "40"
     assert of_one[0].endswith(" | 10.77 M | 7.88 |")
     assert all(line.split(" | ")[5] == "400" for line in of_one)
-    known = "−40.4 | −11.7 | −3.33 | −3.23 ± 0.58"
-    assert f"| *published: MAML* |  |  |  |  | 40 | {known} |  |  |  |" in lines
+    published_returns = "−40.4 | −11.7 | −3.33 | −3.23 ± 0.58"
+    assert f"| *published: MAML* |  |  |  |  | 40 | {published_returns} |  |  |  |" in lines
 
 
 @pytest.mark.slow
-def test_a_column_has_the_differences_after_a_step_task_by_task(page: Path) -> None:
+def test_a_column_has_the_paired_differences_after_one_step(page: Path) -> None:
     section = page.read_text().split("\n## half-cheetah-velocity\n")[1].split("\n## ")[0]
     header, *table = [line.split(" | ") for line in section.splitlines() if " | " in line]
     column = header.index("MAML − method (1 step)")
@@ -84,13 +84,13 @@ def test_a_column_has_the_differences_after_a_step_task_by_task(page: Path) -> N
             "pretrained": "results/pretrained-hcv-s1",
         }.items()
     }
-    others = scores.pop("pretrained")
-    mean = np.mean([(maml - others)[:, 1].mean() for maml in scores.values()])
+    pretrained = scores.pop("pretrained")
+    mean = np.mean([(maml - pretrained)[:, 1].mean() for maml in scores.values()])
     assert differences["| pretrained"].startswith(f"{mean:.2f} [")
 
 
 @pytest.mark.slow
-def test_every_evaluation_of_a_run_has_a_row_and_data_with_several_have_an_overview(
+def test_every_evaluation_has_a_row_and_data_sets_with_several_sections_have_an_overview(
     page: Path,
 ) -> None:
     text = page.read_text()
@@ -107,8 +107,8 @@ def test_every_evaluation_of_a_run_has_a_row_and_data_with_several_have_an_overv
     assert list(sections)[start : start + 5] == titles  # one after the other
     for title in titles[1:]:
         rows = re.findall(r"^\| matching networks \| (\d+) \| (\w+) \|", sections[title], re.M)
-        own = "5" if title.endswith("5-shot") else "1"
-        assert rows == [(own, "true"), ("15", "true"), (own, "false")]
+        shots = "5" if title.endswith("5-shot") else "1"
+        assert rows == [(shots, "true"), ("15", "true"), (shots, "false")]
         assert sections[title].count("| matching-s1 |") == 1
     (overview,) = re.findall(r"^\| matching networks \|.*", sections[titles[0]], re.M)
     cells = [cell.strip() for cell in overview.split("|")[2:-1]]
@@ -118,14 +118,14 @@ def test_every_evaluation_of_a_run_has_a_row_and_data_with_several_have_an_overv
 
 @pytest.mark.slow  # where observations are scaled, they are measured
 @pytest.mark.parametrize("path", [*PUBLISHED, *SHIPPED], ids=lambda path: path.name)
-def test_the_command_that_it_gives_makes_the_config_of_the_run(path: Path) -> None:
+def test_the_reproduce_command_gives_the_config_of_the_run(path: Path) -> None:
     config = Run.open(path).config
-    program, verb, name, *rest = shlex.split(reproduce_command(config))
+    program, verb, name, *options = shlex.split(reproduce_command(config))
     assert program == "metarl"
-    assert verb == ("baseline" if "--kind" in rest else "train")
+    assert verb == ("baseline" if "--kind" in options else "train")
     overrides = [
         f"method={value}" if option == "--kind" else value
-        for option, value in zip(rest[::2], rest[1::2], strict=True)
+        for option, value in zip(options[::2], options[1::2], strict=True)
     ]
     expected = resolve(load_config(name, overrides))
     assert expected.seed == config.seed
@@ -138,7 +138,7 @@ def test_the_command_of_a_baseline_names_its_kind() -> None:
     assert reproduce_command(config) == expected
 
 
-def test_what_baselines_are_told_makes_no_other_experiment_of_a_meta_learner() -> None:
+def test_settings_of_baselines_do_not_distinguish_experiments_of_a_meta_learner() -> None:
     overrides = ["baseline.selection_step=0"]
     maml, other = load_config("point_navigation"), load_config("point_navigation", overrides)
     assert same_experiment(maml, other)
@@ -154,19 +154,19 @@ def _published(name: str, *changes: str) -> Published | None:
     return find_published(load_method(load_config(name, changes)).problem)
 
 
-def test_what_was_published_stands_beside_runs_of_its_protocol_alone() -> None:
+def test_published_results_are_listed_only_with_runs_of_the_same_protocol() -> None:
     figures = _published("half_cheetah_direction")
     assert figures is not None
     assert figures.rows["MAML"][1] == 293.2
-    changed = ["family.settings.dynamics=gymnasium", "family.settings.horizon=100"]
-    for change in changed:
-        assert _published("half_cheetah_direction", change) is None
+    overrides = ["family.settings.dynamics=gymnasium", "family.settings.horizon=100"]
+    for override in overrides:
+        assert _published("half_cheetah_direction", override) is None
     for name in ("point_navigation", "half_cheetah_velocity", "ant_velocity", "ant_direction"):
         assert _published(name) is not None
     assert _published("ant_goal") is None
 
 
-def test_notes_of_no_section_are_one_of_their_own_and_mistakes_are_sentences(
+def test_notes_without_a_section_get_a_new_one_and_errors_are_reported(
     tmp_path: Path, complaint
 ) -> None:
     notes = tmp_path / "notes"
@@ -186,9 +186,7 @@ def test_notes_of_no_section_are_one_of_their_own_and_mistakes_are_sentences(
     assert "must end in .md" in complaint("results", "sinusoid", "--out", str(tmp_path / "x"))
 
 
-def test_an_evaluation_with_a_name_stands_beside_that_of_the_config(
-    tmp_path: Path, complaint
-) -> None:
+def test_a_named_evaluation_is_listed_with_that_of_the_config(tmp_path: Path, complaint) -> None:
     run = tmp_path / "run"
     shutil.copytree(ROOT / "configs" / "trained" / "sinusoid", run)
     before = (run / "evaluation.json").read_bytes()
@@ -200,7 +198,7 @@ def test_an_evaluation_with_a_name_stands_beside_that_of_the_config(
     titles = re.findall(r"^## (.*)", (tmp_path / "page.md").read_text(), re.MULTILINE)
     assert titles == ["sinusoid, every method", "sinusoid, 5-shot", "sinusoid, 7-shot"]
     assert "must be small letters" in complaint(*evaluate, "--name", "../7")
-    # nobody could measure it anew without being told how
+    # it cannot be evaluated again without its settings
     state = json.loads((run / "evaluation-7-shot.json").read_text())
     state["weights_sha256"] = "0" * 64
     (run / "evaluation-7-shot.json").write_text(json.dumps(state))
@@ -211,7 +209,7 @@ def test_an_evaluation_with_a_name_stands_beside_that_of_the_config(
     assert "(evaluation-7-shot.json.weights_sha256: Field required); delete it" in error
 
 
-def test_runs_that_saw_other_images_are_not_put_into_one_section(tmp_path: Path, complaint) -> None:
+def test_runs_on_different_images_are_in_separate_sections(tmp_path: Path, complaint) -> None:
     runs = [tmp_path / name for name in ("matching-s1", "siamese-s1")]
     for run in runs:
         shutil.copytree(ROOT / "results" / run.name, run)
@@ -222,7 +220,7 @@ def test_runs_that_saw_other_images_are_not_put_into_one_section(tmp_path: Path,
     assert "siamese-s1 was trained on other data" in error
 
 
-def test_the_papers_schedule_is_evaluated_beside_the_runs_own(tmp_path: Path, complaint) -> None:
+def test_the_schedule_of_the_paper_is_evaluated_separately(tmp_path: Path, complaint) -> None:
     run = tmp_path / "run"
     shutil.copytree(ROOT / "configs" / "trained" / "point_navigation", run)
     (run / "evaluation-paper.json").unlink()
@@ -230,22 +228,22 @@ def test_the_papers_schedule_is_evaluated_beside_the_runs_own(tmp_path: Path, co
     few = ["--set=evaluation.tasks=3", "--set=evaluation.episodes_per_task=5"]
     assert main(["evaluate", str(run), "--schedule", "paper", *few]) == 0
     assert (run / "evaluation.json").read_bytes() == before
-    written = json.loads((run / "evaluation-paper.json").read_text())
-    assert written["step_sizes"] == [0.5, 0.25, 0.25]
+    evaluation = json.loads((run / "evaluation-paper.json").read_text())
+    assert evaluation["step_sizes"] == [0.5, 0.25, 0.25]
     # 500 time steps a batch: few episodes end before adaptation, most do after it
-    assert written["settings"]["batch_unit"] == "steps"
-    batches = np.diff(written["episodes"])
+    assert evaluation["settings"]["batch_unit"] == "steps"
+    batches = np.diff(evaluation["episodes"])
     assert 5 <= batches[0] < batches[-1]
     assert (run / "evaluation-paper.csv").exists()
-    own = "is the paper's already"
-    assert own in complaint("evaluate", "half_cheetah_direction", "--schedule", "paper")
+    message = "is the paper's already"
+    assert message in complaint("evaluate", "half_cheetah_direction", "--schedule", "paper")
     assert "has no policy" in complaint("evaluate", "sinusoid", "--schedule", "paper")
     assert "takes no gradient steps" in complaint(
         "evaluate", "point_navigation_rl2", "--schedule", "paper"
     )
 
 
-def test_of_one_family_the_tasks_that_were_published_come_first_and_have_the_plain_title(
+def test_published_tasks_of_a_family_come_first_and_have_the_plain_title(
     tmp_path: Path,
 ) -> None:
     page = tmp_path / "page.md"
@@ -272,7 +270,7 @@ def test_a_published_run_has_no_weights_and_the_same_scores_samples_and_minutes(
     assert run.description().sha256 == source.weights_sha256()
     assert run.description().samples == source.load().samples
     for name in ("", "paper"):  # the second names the file with its tasks
-        curve, expected = (load_or_evaluate(one, name).curve for one in (run, source))
+        curve, expected = (load_or_evaluate(source_run, name).curve for source_run in (run, source))
         assert np.array_equal(curve.tasks, expected.tasks)
         assert np.allclose(curve.scores, expected.scores, rtol=1e-7, atol=0.0)
     assert json.loads((folder / "evaluation-paper.json").read_text())["tasks"] == "evaluation.json"
@@ -286,7 +284,7 @@ def test_a_published_run_has_no_weights_and_the_same_scores_samples_and_minutes(
     assert f"{folder} is not empty" in again
 
 
-def test_thinned_metrics_are_those_of_rarer_reports() -> None:
+def test_thinned_metrics_equal_those_of_less_frequent_reports() -> None:
     metric = Metric("return", "return", "environment steps")
     lines = [
         {
@@ -310,7 +308,7 @@ def test_thinned_metrics_are_those_of_rarer_reports() -> None:
     assert thin_metrics([], metric) == []
 
 
-def test_an_evaluation_that_names_a_file_without_tasks_is_an_error(
+def test_an_evaluation_that_refers_to_a_file_without_tasks_is_an_error(
     tmp_path: Path, complaint
 ) -> None:
     main(["results", "point_navigation", "--publish", str(tmp_path)])

@@ -1,4 +1,4 @@
-"""RL²: memory over episodes, PPO over trials, and that it is seen to adapt."""
+"""RL²: memory over episodes, PPO over trials, and adaptation."""
 
 import json
 from dataclasses import replace
@@ -30,9 +30,9 @@ TINY = [
 
 
 def method(*overrides: str) -> RL2:
-    made = load_method(load_config("point_navigation_rl2", [*TINY, *overrides]))
-    assert isinstance(made, RL2)
-    return made
+    rl2 = load_method(load_config("point_navigation_rl2", [*TINY, *overrides]))
+    assert isinstance(rl2, RL2)
+    return rl2
 
 
 def rollouts(rl2: RL2, params):
@@ -43,45 +43,45 @@ def rollouts(rl2: RL2, params):
         problem.close()
 
 
-def test_a_sequence_is_step_after_step() -> None:
+def test_a_sequence_equals_repeated_steps() -> None:
     params = init_recurrent(torch.Generator().manual_seed(0), 3, 5)
     inputs, memory = torch.randn(7, 4, 3), torch.zeros(4, 5)
-    whole = recurrent_sequence(params, memory, inputs)
+    memories = recurrent_sequence(params, memory, inputs)
     for t in range(7):
         memory = recurrent_step(params, memory, inputs[t])
-        torch.testing.assert_close(whole[t], memory)
+        torch.testing.assert_close(memories[t], memory)
 
 
 @pytest.mark.parametrize("dense", [True, False], ids=["to the horizon", "early ends"])
-def test_what_ppo_sees_is_what_the_policy_saw(dense: bool) -> None:
+def test_log_probabilities_in_ppo_equal_those_of_sampling(dense: bool) -> None:
     # goals within reach at once end some episodes early
     rl2 = method("method.episodes=3", *([] if dense else ["family.settings.half_width=0.04"]))
     params = rl2.initial_state().params
-    seen = rollouts(rl2, params)
-    assert dense == all(bool(stage.mask.all()) for stage in seen.trajectories)
-    objective = trial_objective(rl2, params, seen)
+    trials = rollouts(rl2, params)
+    assert dense == all(bool(stage.mask.all()) for stage in trials.trajectories)
+    objective = trial_objective(rl2, params, trials)
     distribution, _ = objective.forward(params)
     log_probs = rl2.policy.log_prob(distribution, objective.actions)
     happened = objective.weights > 0
     torch.testing.assert_close(log_probs[happened], objective.log_probs[happened])
-    lengths = sum(stage.lengths.flatten() for stage in seen.trajectories)
+    lengths = sum(stage.lengths.flatten() for stage in trials.trajectories)
     assert torch.equal(happened.sum(0), lengths)
 
 
-def test_memory_passes_from_episode_to_episode_and_not_from_trial_to_trial() -> None:
+def test_memory_is_kept_between_episodes_and_reset_between_trials() -> None:
     rl2 = method()
     first, second = rollouts(rl2, rl2.initial_state().params).memories
     assert all(not leaf.any() for leaf in first)
     assert second[0].abs().sum() > 0
-    assert bool((second[-1] == 1.0).all())  # the next episode is told that one has ended
+    assert bool((second[-1] == 1.0).all())  # the first input of the next episode marks the end
 
 
-def test_advantages_run_on_over_the_end_of_an_episode() -> None:
+def test_advantages_extend_over_the_end_of_an_episode() -> None:
     rl2 = method("method.gae_lambda=1.0", "inner.gamma=1.0")
     params = rl2.initial_state().params
-    seen = rollouts(rl2, params)
-    objective = trial_objective(rl2, params, seen)
-    rewards = torch.cat([stage.rewards.flatten(0, 1) for stage in seen.trajectories], dim=1)
+    trials = rollouts(rl2, params)
+    objective = trial_objective(rl2, params, trials)
+    rewards = torch.cat([stage.rewards.flatten(0, 1) for stage in trials.trajectories], dim=1)
     # with λ and γ of one, a return is the sum of all rewards to the end of the trial
     torch.testing.assert_close(objective.returns[0], rewards.sum(1))
 
@@ -119,20 +119,20 @@ def test_minibatches_are_a_partition_of_the_trials() -> None:
 
 
 @pytest.mark.slow
-def test_a_resumed_training_is_the_uninterrupted_one() -> None:
-    whole = list(train(method("outer.iterations=3"), method().initial_state()))
-    again = list(train(method("outer.iterations=3"), whole[0][0]))
-    assert torch.equal(flatten(whole[-1][0].params), flatten(again[-1][0].params))
+def test_a_resumed_training_equals_an_uninterrupted_one() -> None:
+    states = list(train(method("outer.iterations=3"), method().initial_state()))
+    resumed = list(train(method("outer.iterations=3"), states[0][0]))
+    assert torch.equal(flatten(states[-1][0].params), flatten(resumed[-1][0].params))
 
 
 @pytest.mark.slow
-def test_every_command_serves_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_commands_support_rl2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, other = tmp_path / "rl2", tmp_path / "maml"
     sets = [f"--set={setting}" for setting in TINY]
     assert main(["train", "point_navigation_rl2", "--out", str(run), *sets]) == 0
-    found = json.loads((run / "evaluation.json").read_text())
-    assert np.shape(found["scores"]) == (3, 2)
-    assert found["episodes"] == [0, 1]
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert np.shape(evaluation["scores"]) == (3, 2)
+    assert evaluation["episodes"] == [0, 1]
     of_maml = [s for s in sets if "hidden_size" not in s]
     assert main(["train", "point_navigation", "--out", str(other), *of_maml]) == 0
     out = str(tmp_path / "comparison")
@@ -142,10 +142,10 @@ def test_every_command_serves_it(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert list((tmp_path / "film").glob("*.mp4"))
 
 
-def test_an_episode_that_the_horizon_ends_is_told_as_ended() -> None:
+def test_an_episode_truncated_at_the_horizon_is_recorded_as_ended() -> None:
     class Endless(PointNavigation):
         def make_vec(self, num_envs):
-            return vectorise(lambda: TaskEnv(self), num_envs)  # nobody tells of the horizon
+            return vectorise(lambda: TaskEnv(self), num_envs)  # without an end at the horizon
 
     config = load_config("point_navigation_rl2", TINY)
     rl2 = RL2(PolicyProblem(config, family_override=Endless(horizon=5)))
@@ -153,12 +153,12 @@ def test_an_episode_that_the_horizon_ends_is_told_as_ended() -> None:
     assert bool((second[-1] == 1.0).all())
 
 
-def test_a_policy_with_a_memory_is_not_exported_to_one_without(tmp_path: Path, complaint) -> None:
-    said = complaint("export", "point_navigation_rl2", str(tmp_path / "policy.zip"))
-    assert "has a policy with a memory" in said
+def test_a_policy_with_memory_cannot_be_exported(tmp_path: Path, complaint) -> None:
+    message = complaint("export", "point_navigation_rl2", str(tmp_path / "policy.zip"))
+    assert "has a policy with a memory" in message
 
 
-def test_an_evaluation_of_trials_cannot_be_told_to_count_steps() -> None:
+def test_an_evaluation_of_trials_cannot_count_steps() -> None:
     with pytest.raises(
         UserError, match=r"evaluation\.batch_unit: steps is not supported by method rl2"
     ):

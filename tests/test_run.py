@@ -1,4 +1,4 @@
-"""Runs, resuming and the command line, as a user meets them."""
+"""Runs, resuming and the command line."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_run_holds_config_weights_state_metrics_events_and_evaluation(finished: Path) -> None:
+def test_a_run_contains_config_weights_state_metrics_events_and_evaluation(finished: Path) -> None:
     names = {path.name.split(".")[0].split("-")[0] for path in finished.iterdir()}
     assert names >= {"config", "state", "weights", "metrics", "events", "evaluation", "adaptation"}
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
@@ -86,13 +86,13 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path: Path, 
     shorter = [s.replace("iterations: 5", "iterations: 3") for s in outer]
     assert train(tmp_path / "parts", 3, *shorter) == 0
     assert main(["train", "--resume", str(tmp_path / "parts"), "--set=outer.iterations=5"]) == 0
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert list(whole) == list(parts)
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    one, other = (
+    reference, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert list(reference) == list(parts)
+    assert all(torch.equal(reference[name], parts[name]) for name in reference)
+    expected, evaluation = (
         json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "parts")
     )
-    assert one == other
+    assert expected == evaluation
 
 
 def test_two_evaluations_are_identical(finished: Path) -> None:
@@ -121,16 +121,16 @@ class AveragedMAML(MAML):
 """
 
 
-def test_a_method_that_keeps_extra_tensors_resumes_bit_for_bit(in_users_folder: Path) -> None:
+def test_a_method_with_extra_tensors_resumes_bit_for_bit(in_users_folder: Path) -> None:
     Path("averaged.py").write_text(AVERAGED)
     method = "--set=method=averaged:AveragedMAML"
     assert train(Path("whole"), 4, method) == 0
     assert train(Path("parts"), 2, method) == 0
     assert main(["train", "--resume", "parts", "--set=outer.iterations=4", "--trust-code"]) == 0
-    whole, parts = (Run.open(Path(name), trust_code=True).load() for name in ("whole", "parts"))
-    assert whole.extra["average.weight0"].dtype == torch.float64
-    assert whole.extra["count"].item() == 4
-    for before, after in ((whole.params, parts.params), (whole.extra, parts.extra)):
+    reference, parts = (Run.open(Path(name), trust_code=True).load() for name in ("whole", "parts"))
+    assert reference.extra["average.weight0"].dtype == torch.float64
+    assert reference.extra["count"].item() == 4
+    for before, after in ((reference.params, parts.params), (reference.extra, parts.extra)):
         assert list(before) == list(after)
         assert all(before[name].dtype == after[name].dtype for name in before)
         assert all(torch.equal(before[name], after[name]) for name in before)
@@ -142,7 +142,7 @@ def test_a_checkpoint_of_an_older_version_has_no_extra_tensors() -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_saves_and_says_how_to_continue(tmp_path: Path) -> None:
+def test_an_interrupted_run_saves_and_prints_how_to_continue(tmp_path: Path) -> None:
     path = tmp_path / "run"
     command = [sys.executable, "-m", "metarl", "train", "quickstart", "--out", str(path), *TINY]
     process = subprocess.Popen(
@@ -162,7 +162,7 @@ def test_an_interrupted_run_saves_and_says_how_to_continue(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_what_a_killed_run_wrote_beyond_its_checkpoint_is_forgotten(
+def test_metrics_of_a_killed_run_after_its_checkpoint_are_discarded(
     finished: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "killed"
@@ -174,7 +174,7 @@ def test_what_a_killed_run_wrote_beyond_its_checkpoint_is_forgotten(
     assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 5]
 
 
-def test_mistakes_on_the_command_line_are_answered_in_a_sentence(complaint, tmp_path) -> None:
+def test_errors_on_the_command_line_are_reported(complaint, tmp_path) -> None:
     assert "name a config" in complaint("train")
     assert "did you mean 'quickstart'" in complaint("train", "quikstart")
     assert "no config file" in complaint("train", str(tmp_path / "absent.yaml"))
@@ -198,9 +198,7 @@ def test_mistakes_on_the_command_line_are_answered_in_a_sentence(complaint, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_a_directory_that_holds_something_is_left_alone(
-    complaint, finished: Path, tmp_path
-) -> None:
+def test_a_directory_that_is_not_empty_is_not_changed(complaint, finished: Path, tmp_path) -> None:
     before = {path: path.read_bytes() for path in finished.iterdir()}
     assert "already holds a run" in complaint("train", "quickstart", "--out", str(finished))
     assert {path: path.read_bytes() for path in finished.iterdir()} == before
@@ -208,7 +206,7 @@ def test_a_directory_that_holds_something_is_left_alone(
     assert "is not empty" in complaint("train", "quickstart", "--out", str(tmp_path))
 
 
-def test_a_directory_that_cannot_be_written_is_answered_in_a_sentence(complaint, tmp_path) -> None:
+def test_a_directory_that_cannot_be_written_is_reported(complaint, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "run"
     assert "cannot write to" in complaint("train", "quickstart", "--out", str(target))
@@ -238,9 +236,7 @@ def test_an_annealed_run_cannot_be_made_longer(complaint, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "absent", "json", "future"])
-def test_a_damaged_checkpoint_is_answered_in_a_sentence(
-    capsys, complaint, tmp_path, damage
-) -> None:
+def test_a_corrupt_checkpoint_is_reported(capsys, complaint, tmp_path, damage) -> None:
     path = tmp_path / "run"
     assert train(path, 2) == 0
     capsys.readouterr()
@@ -263,7 +259,7 @@ def test_a_damaged_checkpoint_is_answered_in_a_sentence(
     assert expected in error
 
 
-def test_help_teaches_with_examples(capsys) -> None:
+def test_help_has_examples(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     text = capsys.readouterr().out

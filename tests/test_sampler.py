@@ -20,7 +20,7 @@ from metarl.rng import RngKey, make_rng, make_torch_rng
 
 
 class Countdown(gym.vector.VectorEnv):
-    """Ends after as many steps as its task says; its observation is the step count."""
+    """The task is the number of steps of an episode; the observation is the step count."""
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
@@ -36,8 +36,8 @@ class Countdown(gym.vector.VectorEnv):
     def step(self, actions):
         self.steps = self.steps + 1
         ended = self.steps >= self.limits
-        seen = self.steps[:, None].copy()
-        returned = seen, self.steps.copy(), ended, np.zeros_like(ended)
+        counts = self.steps[:, None].copy()
+        returned = counts, self.steps.copy(), ended, np.zeros_like(ended)
         return *self.change(int(self.steps[0]), *returned), {}
 
 
@@ -52,47 +52,47 @@ def countdown(limits, per_task=3, count="episodes", **kwargs):
 
 
 def test_episodes_are_masked_after_their_end() -> None:
-    gathered = countdown([2, 4, 99])
-    assert gathered.lengths.tolist() == [[2] * 3, [4] * 3, [6] * 3]
-    assert gathered.returns.tolist() == [[3.0] * 3, [10.0] * 3, [21.0] * 3]
-    assert gathered.observations[1, 0, :, 0].tolist() == [0, 1, 2, 3, 0, 0]
+    batch = countdown([2, 4, 99])
+    assert batch.lengths.tolist() == [[2] * 3, [4] * 3, [6] * 3]
+    assert batch.returns.tolist() == [[3.0] * 3, [10.0] * 3, [21.0] * 3]
+    assert batch.observations[1, 0, :, 0].tolist() == [0, 1, 2, 3, 0, 0]
 
 
-def test_where_steps_count_what_ends_early_makes_room_for_more_trajectories() -> None:
-    gathered = countdown([2, 4, 99], count="steps")  # 18 steps: 3 episodes of 6
-    assert gathered.lengths.tolist() == [[2] * 9, [4] * 5 + [0] * 4, [6] * 3 + [0] * 6]
-    assert gathered.num_episodes.tolist() == [9, 5, 3]
-    assert gathered.mean_returns.tolist() == [3.0, 10.0, 21.0]
+def test_with_a_number_of_steps_early_ends_allow_more_episodes() -> None:
+    batch = countdown([2, 4, 99], count="steps")  # 18 steps: 3 episodes of 6
+    assert batch.lengths.tolist() == [[2] * 9, [4] * 5 + [0] * 4, [6] * 3 + [0] * 6]
+    assert batch.num_episodes.tolist() == [9, 5, 3]
+    assert batch.mean_returns.tolist() == [3.0, 10.0, 21.0]
     first = countdown([2, 4, 99])
-    assert gathered.actions[:, :3].equal(first.actions)
-    later = gathered.actions[0, 3:6]
-    assert not later.equal(first.actions[0])  # are no copies
+    assert batch.actions[:, :3].equal(first.actions)
+    new_actions = batch.actions[0, 3:6]
+    assert not new_actions.equal(first.actions[0])  # are no copies
 
 
-def test_an_episode_that_is_over_at_once_does_not_make_a_batch_endless() -> None:
+def test_a_batch_of_episodes_of_one_step_is_finite() -> None:
     assert countdown([1, 99], count="steps").num_episodes.tolist() == [12, 3]
 
 
-def test_trajectories_that_only_other_tasks_have_change_nothing_of_what_a_task_learns() -> None:
+def test_additional_trajectories_of_other_tasks_do_not_change_a_task() -> None:
     beside = with_advantages(countdown([4, 2], count="steps"), 0.99, 1.0)
     alone = with_advantages(countdown([4], count="steps"), 0.99, 1.0)
     assert beside.weights.shape[1] > alone.weights.shape[1]
-    there, own = beside.weights[0] > 0, alone.weights[0] > 0
+    steps_beside, steps_alone = beside.weights[0] > 0, alone.weights[0] > 0
     for name in ("observations", "actions", "advantages", "weights", "log_probs"):
-        assert getattr(beside, name)[0][there].equal(getattr(alone, name)[0][own])
+        assert getattr(beside, name)[0][steps_beside].equal(getattr(alone, name)[0][steps_alone])
 
 
 def test_sampling_stops_when_every_episode_has_ended() -> None:
     assert countdown([2, 3]).mask[:, :, 3:].sum() == 0
 
 
-def test_environments_that_do_not_divide_among_tasks_are_refused() -> None:
+def test_the_number_of_environments_must_be_a_multiple_of_the_tasks() -> None:
     params = repeat(POLICY.init(make_torch_rng(0, "init")), 2)
     with pytest.raises(ValueError, match="5 environments cannot be divided evenly among 2"):
         sample(POLICY, params, Countdown(5), np.ones((2, 1)), 3, RngKey(0))
 
 
-def test_tasks_in_one_axis_are_not_taken_for_one_large_task() -> None:
+def test_a_flat_array_of_tasks_is_refused() -> None:
     params = repeat(POLICY.init(make_torch_rng(0, "init")), 3)
     with pytest.raises(ValueError, match=r"shape \(N, T\), one row each, not \(3,\)"):
         sample(POLICY, params, Countdown(3), np.ones(3), 3, 0)
@@ -111,7 +111,7 @@ def breaks(what, value, index, step):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
 @pytest.mark.parametrize(("what", "name"), [(0, "an observation"), (1, "a reward")])
-def test_what_is_not_finite_is_named_with_its_environment_task_and_step(
+def test_the_error_for_a_value_that_is_not_finite_names_environment_task_and_step(
     what: int, name: str, value: float
 ) -> None:
     place = rf"sub-environment 4 returned {name} that .* after 2 steps .* on the task \[5.0\]"
@@ -119,12 +119,12 @@ def test_what_is_not_finite_is_named_with_its_environment_task_and_step(
         countdown([3, 5], change=breaks(what, value, index=4, step=2))
 
 
-def test_an_observation_that_is_not_finite_is_never_shown_to_the_policy() -> None:
-    seen = []
+def test_an_observation_that_is_not_finite_does_not_reach_the_policy() -> None:
+    inputs = []
 
     class Watchful(CategoricalPolicy):
         def distribution(self, params, observations):
-            seen.append(observations.clone())
+            inputs.append(observations.clone())
             return super().distribution(params, observations)
 
     policy = Watchful(1, 2, (4,))
@@ -132,21 +132,21 @@ def test_an_observation_that_is_not_finite_is_never_shown_to_the_policy() -> Non
     envs = Countdown(2, breaks(0, np.nan, index=1, step=3))
     with pytest.raises(FloatingPointError, match="after 3 steps"):
         sample(policy, params, envs, np.array([[9.0]]), 6, RngKey(0))
-    assert len(seen) == 3
-    assert all(torch.isfinite(observations).all() for observations in seen)
+    assert len(inputs) == 3
+    assert all(torch.isfinite(observations).all() for observations in inputs)
 
 
 @pytest.mark.parametrize("what", [0, 1])
-def test_what_comes_after_the_end_of_an_episode_may_be_anything(what: int) -> None:
+def test_values_after_the_end_of_an_episode_have_no_effect(what: int) -> None:
     clean = countdown([2, 6])
-    gathered = countdown([2, 6], change=breaks(what, np.nan, index=0, step=4))
-    assert torch.equal(gathered.observations, clean.observations)
-    assert torch.equal(gathered.actions[1], clean.actions[1])
-    assert torch.equal(gathered.returns, clean.returns)
+    batch = countdown([2, 6], change=breaks(what, np.nan, index=0, step=4))
+    assert torch.equal(batch.observations, clean.observations)
+    assert torch.equal(batch.actions[1], clean.actions[1])
+    assert torch.equal(batch.returns, clean.returns)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda _, o, r, e, u: (o[:, 0], r, e, u), r"observations .* not \(6,\)"),
         (lambda _, o, r, e, u: (o[:3], r, e, u), r"observations .* not \(3, 1\)"),
@@ -159,26 +159,26 @@ def test_what_comes_after_the_end_of_an_episode_may_be_anything(what: int) -> No
         (lambda _, o, r, e, u: (o, r, e, u[:1]), "terminated and truncated"),
     ],
 )
-def test_arrays_that_would_be_broadcast_are_refused(change, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_arrays_that_would_be_broadcast_are_refused(change, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         countdown([2, 4], change=change)
 
 
-def test_trajectories_that_are_not_finite_say_where() -> None:
-    gathered = countdown([3, 5])
+def test_the_error_for_trajectories_that_are_not_finite_names_the_place() -> None:
+    batch = countdown([3, 5])
     for name in ("observations", "rewards"):
-        broken = getattr(gathered, name).clone()
+        broken = getattr(batch, name).clone()
         broken[1, 2, 4] = torch.nan
         with pytest.raises(
             FloatingPointError, match=f"the {name[:-1]} at step 4 of trajectory 2 of task 1"
         ):
-            replace(gathered, **{name: broken})
-    large = torch.full_like(gathered.rewards, 1e38)
-    replace(gathered, rewards=large)  # whose sum is not finite, although each of them is
+            replace(batch, **{name: broken})
+    large = torch.full_like(batch.rewards, 1e38)
+    replace(batch, rewards=large)  # the sum overflows, but all rewards are finite
 
 
 @pytest.mark.parametrize("family", [PointNavigation(horizon=9), half_cheetah_direction(horizon=9)])
-def test_a_task_is_sampled_the_same_beside_whatever_other_tasks(family) -> None:
+def test_the_samples_of_a_task_do_not_depend_on_other_tasks(family) -> None:
     env = family.make()
     policy = policy_for(env.observation_space, env.action_space)
     theta = policy.init(make_torch_rng(0, "init"))
@@ -194,33 +194,33 @@ def test_a_task_is_sampled_the_same_beside_whatever_other_tasks(family) -> None:
     assert not torch.equal(together.actions[0], together.actions[1])
 
 
-def test_stored_log_probabilities_and_distributions_are_those_of_the_policy() -> None:
+def test_recorded_log_probabilities_and_distributions_equal_those_of_the_policy() -> None:
     family = PointNavigation(horizon=5)
     env = family.make()
     policy = policy_for(env.observation_space, env.action_space)
     generator = make_torch_rng(0, "init")
-    each = [policy.init(generator) for _ in range(2)]
-    params = {name: torch.stack([p[name] for p in each]) for name in each[0]}
+    initial = [policy.init(generator) for _ in range(2)]
+    params = {name: torch.stack([p[name] for p in initial]) for name in initial[0]}
     tasks = family.sample_tasks(make_rng(0, "tasks"), 2)
-    gathered = sample(policy, params, family.make_vec(6), tasks, 5, RngKey(0))
+    batch = sample(policy, params, family.make_vec(6), tasks, 5, RngKey(0))
     for task in range(2):
-        flat = gathered.observations[task].flatten(0, 1)
+        flat = batch.observations[task].flatten(0, 1)
         distribution = policy.distribution(take(params, task), flat)
-        log_probs = policy.log_prob(distribution, gathered.actions[task].flatten(0, 1))
-        torch.testing.assert_close(log_probs, gathered.log_probs[task].flatten())
-        mean = gathered.distribution["mean"][task].flatten(0, 1)
+        log_probs = policy.log_prob(distribution, batch.actions[task].flatten(0, 1))
+        torch.testing.assert_close(log_probs, batch.log_probs[task].flatten())
+        mean = batch.distribution["mean"][task].flatten(0, 1)
         torch.testing.assert_close(mean, distribution["mean"])
-    assert gathered.distribution["log_std"].shape == (2, 1, 1, 2)
+    assert batch.distribution["log_std"].shape == (2, 1, 1, 2)
 
 
-def test_streams_differ_by_seed_role_and_index_and_are_the_same_again() -> None:
+def test_random_streams_depend_on_seed_role_and_index_and_are_reproducible() -> None:
     names = [(0, "a"), (1, "a"), (0, "b"), (0, "a", 0), (0, "a", 1), (0, "a", 0, 1)]
     draws = [make_rng(*name).random() for name in names]
     assert len(set(draws)) == len(draws)
     assert draws == [make_rng(*name).random() for name in names]
 
 
-def test_tasks_sampled_in_parts_are_what_they_are_together(monkeypatch) -> None:
+def test_tasks_sampled_in_parts_equal_those_sampled_together(monkeypatch) -> None:
     monkeypatch.setattr("metarl.rl.problem.processors", lambda: 2)
     monkeypatch.setattr("metarl.parallel.processors", lambda: 2)
     settings = ["outer.meta_batch=3", "inner.episodes_per_task=2", "family.settings.horizon=5"]
@@ -238,7 +238,7 @@ def test_tasks_sampled_in_parts_are_what_they_are_together(monkeypatch) -> None:
     problem.close()
 
 
-def test_an_environment_that_breaks_down_in_a_part_has_its_number_among_all() -> None:
+def test_an_error_in_a_shard_names_the_global_index_of_the_environment() -> None:
     params = repeat(POLICY.init(make_torch_rng(0, "init")), 2)
     parts = [Countdown(3), Countdown(3, change=breaks(1, np.nan, index=1, step=2))]
     with pytest.raises(FloatingPointError, match="sub-environment 4 returned a reward"):

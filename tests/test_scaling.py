@@ -1,4 +1,4 @@
-"""Scaled observations: measured once, written down, and the same for whoever learns or acts."""
+"""Scaled observations: measured once, recorded, and equal for training and acting."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def run(command: str, out: Path, *more: str) -> Run:
     return Run.open(out)
 
 
-def test_velocities_are_scaled_down_and_angles_up_and_never_more_than_five_times() -> None:
+def test_velocities_are_scaled_down_and_angles_up_by_at_most_five() -> None:
     family = half_cheetah_direction()
     scale = np.array(measure_scale(family))
     assert scale.shape == (20,)
@@ -52,13 +52,13 @@ def test_velocities_are_scaled_down_and_angles_up_and_never_more_than_five_times
     assert measure_scale(family) == tuple(scale)
 
 
-def test_the_distance_run_is_not_blown_up_since_a_policy_will_run_further() -> None:
+def test_a_position_is_not_scaled_up() -> None:
     *_, forward, _, height = measure_scale(half_cheetah_direction())
     assert (forward, height) == (1.0, 5.0)
     assert measure_scale(PointNavigation()) == (1.0, 1.0)
 
 
-def test_episodes_that_all_end_early_are_measured_as_far_as_they_go(
+def test_the_scale_is_measured_on_episodes_that_end_early(
     in_users_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(in_users_folder)
@@ -71,7 +71,7 @@ def test_episodes_that_all_end_early_are_measured_as_far_as_they_go(
     assert len(measure_scale(EndsAtOnce())) == 1
 
 
-def test_only_resolve_and_the_family_of_a_problem_measure(monkeypatch) -> None:
+def test_only_resolve_and_the_family_of_a_problem_measure_the_scale(monkeypatch) -> None:
     calls = []
 
     def measure(family) -> tuple[float, ...]:
@@ -94,62 +94,68 @@ def test_only_resolve_and_the_family_of_a_problem_measure(monkeypatch) -> None:
     assert method.problem.family.scale == resolved.policy.observation_scale
 
 
-def test_scaled_observations_are_the_families_own_times_the_factors() -> None:
+def test_scaled_observations_are_raw_ones_times_the_factors() -> None:
     problem = load_method(
         load_config("half_cheetah_direction", [f"policy.observation_scale={SCALE}"])
     ).problem
     family, scale = problem.unscaled_family_and_scale
     assert scale == tuple(SCALE)
     tasks = np.ones((3, 1))
-    seen = []
-    for each in (family, problem.family):
-        envs = each.make_vec(3)
+    results = []
+    for task_family in (family, problem.family):
+        envs = task_family.make_vec(3)
         first, _ = envs.reset(seed=5, options={"task": tasks})
         second, *_ = envs.step(np.full((3, 6), 0.3))
-        single, _ = each.make().reset(seed=5, options={"task": tasks[0]})
-        seen.append((first, second, single))
-    for raw, scaled in zip(*seen, strict=True):
+        single, _ = task_family.make().reset(seed=5, options={"task": tasks[0]})
+        results.append((first, second, single))
+    for raw, scaled in zip(*results, strict=True):
         np.testing.assert_array_equal(scaled, raw * np.array(SCALE))
 
 
 @pytest.mark.slow
-def test_what_was_measured_is_written_into_the_run_and_is_the_baselines_too(
+def test_the_measured_scale_is_recorded_and_equal_for_baselines(
     tmp_path: Path,
 ) -> None:
-    measured = "--set=policy.observation_scale=measured"
-    mine = run("train", tmp_path / "maml", measured)
-    theirs = run("baseline --kind pretrained", tmp_path / "pretrained", measured, "--set=seed=7")
-    scale = mine.config.policy.observation_scale
+    measure_setting = "--set=policy.observation_scale=measured"
+    maml_run = run("train", tmp_path / "maml", measure_setting)
+    pretrained_run = run(
+        "baseline --kind pretrained", tmp_path / "pretrained", measure_setting, "--set=seed=7"
+    )
+    scale = maml_run.config.policy.observation_scale
     assert scale == measure_scale(half_cheetah_direction(horizon=10))
-    assert theirs.config.policy.observation_scale == scale
+    assert pretrained_run.config.policy.observation_scale == scale
     assert "measured" not in (tmp_path / "maml" / "config.yaml").read_text()
-    longer = ["--set=outer.iterations=3", measured, *(f"--set={each}" for each in TINY[:2])]
-    longer += [f"--set={each}" for each in TINY[3:]]
-    again = ["train", "half_cheetah_direction", "--resume", str(mine.path), *longer]
+    longer = [
+        "--set=outer.iterations=3",
+        measure_setting,
+        *(f"--set={setting}" for setting in TINY[:2]),
+    ]
+    longer += [f"--set={setting}" for setting in TINY[3:]]
+    again = ["train", "half_cheetah_direction", "--resume", str(maml_run.path), *longer]
     assert main(again) == 0
-    assert Run.open(mine.path).load().iteration == 3
+    assert Run.open(maml_run.path).load().iteration == 3
 
 
-def test_an_oracle_is_told_the_task_as_it_is() -> None:
+def test_the_task_of_an_oracle_is_not_scaled() -> None:
     settings = [f"policy.observation_scale={SCALE}", "method=oracle"]
     problem = load_method(load_config("half_cheetah_direction", settings)).problem
     _, scale = problem.unscaled_family_and_scale
     assert scale == (*SCALE, 1.0)
 
 
-def test_a_recurrent_rival_sees_them_too() -> None:
+def test_a_recurrent_policy_receives_scaled_observations() -> None:
     settings = [f"policy.observation_scale={SCALE}"]
     method = load_method(load_config("half_cheetah_direction_rl2", settings))
     assert isinstance(method, RL2)
     assert method.problem.unscaled_family_and_scale[1] == tuple(SCALE)
 
 
-def test_an_exported_policy_acts_alike_on_observations_as_they_are(tmp_path: Path) -> None:
-    mine = run("train", tmp_path / "run", f"--set=policy.observation_scale={SCALE}")
+def test_an_exported_policy_gives_the_same_actions_for_raw_observations(tmp_path: Path) -> None:
+    trained_run = run("train", tmp_path / "run", f"--set=policy.observation_scale={SCALE}")
     model_file = tmp_path / "model.zip"
-    assert main(["export", str(mine.path), str(model_file)]) == 0
-    method = load_method(mine.config)
-    params = mine.load().params
+    assert main(["export", str(trained_run.path), str(model_file)]) == 0
+    method = load_method(trained_run.config)
+    params = trained_run.load().params
     env = half_cheetah_direction(horizon=10).make()
     observation, _ = env.reset(seed=1, options={"task": np.ones(1)})
     model = PPO.load(model_file, env=env)
@@ -161,45 +167,47 @@ def test_an_exported_policy_acts_alike_on_observations_as_they_are(tmp_path: Pat
     torch.testing.assert_close(back["weight0"], params["weight0"])
 
 
-def test_a_scale_of_another_length_is_refused_in_a_sentence(complaint, tmp_path: Path) -> None:
+def test_a_scale_of_another_length_is_reported(complaint, tmp_path: Path) -> None:
     more = ["--set=policy.observation_scale=[1.0, 2.0]", "--out", str(tmp_path / "run")]
-    said = complaint("train", "half_cheetah_direction", *more)
-    assert "policy.observation_scale has 2 values, but observations have 20" in said
+    message = complaint("train", "half_cheetah_direction", *more)
+    assert "policy.observation_scale has 2 values, but observations have 20" in message
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("value", ["sometimes", "[0.0]", "[.nan]", "-1"])
-def test_what_is_no_scale_is_refused_in_a_sentence(complaint, value: str) -> None:
-    said = complaint("train", "half_cheetah_direction", f"--set=policy.observation_scale={value}")
+def test_an_invalid_scale_is_reported(complaint, value: str) -> None:
+    message = complaint(
+        "train", "half_cheetah_direction", f"--set=policy.observation_scale={value}"
+    )
     assert (
         "policy.observation_scale: must be `measured`, or one positive number per observation"
-        in said
+        in message
     )
-    assert "an error" in said
+    assert "an error" in message
 
 
-def test_from_python_a_policy_sees_them_scaled_in_anybodys_environment(tmp_path: Path) -> None:
-    mine = run("train", tmp_path / "run", f"--set=policy.observation_scale={SCALE}")
-    policy = metarl.load(mine.path)
+def test_a_loaded_policy_scales_the_observations_of_any_environment(tmp_path: Path) -> None:
+    trained_run = run("train", tmp_path / "run", f"--set=policy.observation_scale={SCALE}")
+    policy = metarl.load(trained_run.path)
     env = half_cheetah_direction(horizon=10).make()
     observation, _ = env.reset(seed=1, options={"task": np.ones(1)})
     scaled = torch.tensor(observation * np.array(SCALE)).float().unsqueeze(0)
     expected = policy.method.policy.distribution(policy.params, scaled)["mean"][0]
     action = policy.act(observation, deterministic=True)
     np.testing.assert_allclose(action, expected.numpy(), atol=1e-5)
-    # the episodes that are played are told as they were seen, and adapted to as when played
+    # played episodes have raw observations, which are scaled when they are adapted to
     played = policy.play(env, task=[1.0], episodes=2)
     assert abs(np.asarray(played[0].observations)[0, 0]) < 0.1
     arrays = to_arrays(policy.method.policy, played, scale=SCALE)
-    seen = from_arrays(policy.method.policy, policy.params, arrays)
+    samples = from_arrays(policy.method.policy, policy.params, arrays)
     assert torch.allclose(
-        seen.observations[0, 0], torch.tensor(played[0].observations) * torch.tensor(SCALE)
+        samples.observations[0, 0], torch.tensor(played[0].observations) * torch.tensor(SCALE)
     )
     adapted = policy.adapt(played)
     assert not torch.equal(adapted.params["weight0"], policy.params["weight0"])
 
 
-def test_from_python_a_run_whose_scale_was_measured_goes_on(tmp_path: Path) -> None:
+def test_a_run_with_a_measured_scale_can_be_resumed_in_python(tmp_path: Path) -> None:
     settings = [*TINY, "policy.observation_scale=measured"]
     config = load_config("half_cheetah_direction", settings)
     metarl.train(config, tmp_path / "run")

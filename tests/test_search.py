@@ -41,7 +41,7 @@ def proposed(higher_is_better: bool, groups: list[SimpleNamespace]) -> list[floa
     return [float(values["inner.step_size"]) for values in proposals]
 
 
-def test_a_search_goes_where_scores_were_good() -> None:
+def test_a_search_concentrates_on_good_scores() -> None:
     groups = tried(0.001, 1.0, best=0.01)
     near = [abs(np.log10(value / 0.01)) < 0.7 for value in proposed(True, groups)]
     assert sum(near) >= 6
@@ -49,18 +49,18 @@ def test_a_search_goes_where_scores_were_good() -> None:
     assert sum(far) <= 2
 
 
-def test_a_search_that_goes_on_proposes_what_it_would_have_proposed() -> None:
+def test_a_resumed_search_proposes_the_same_settings() -> None:
     groups = tried(0.001, 1.0, best=0.01)
     assert proposed(True, groups) == proposed(True, groups)
     assert proposed(True, groups) != proposed(True, groups[:-1])
 
 
-def test_what_is_out_of_the_range_is_no_hindrance() -> None:
+def test_settings_outside_the_range_are_ignored() -> None:
     values = proposed(True, [group(5.0, 1.0), *tried(0.001, 1.0, 0.1)])
     assert all(0.001 <= value <= 1.0 for value in values)
 
 
-def test_ranges_tell_whole_numbers_and_magnitudes_from_others() -> None:
+def test_ranges_distinguish_integers_and_log_scales() -> None:
     fixed, ranges = parse_ranges(
         ["inner.steps=1..3", "outer.iterations=5", "inner.step_size=1e-3..1"]
     )
@@ -82,19 +82,19 @@ def test_ranges_tell_whole_numbers_and_magnitudes_from_others() -> None:
         ("seed=1..9", "use --seeds"),
     ],
 )
-def test_what_is_no_range_is_told_in_a_sentence(setting: str, sentence: str) -> None:
+def test_an_invalid_range_is_reported(setting: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         parse_ranges([setting])
 
 
-def test_without_the_package_the_sentence_names_the_extra(monkeypatch, complaint) -> None:
+def test_the_error_without_the_package_names_the_extra(monkeypatch, complaint) -> None:
     monkeypatch.setattr(search, "find_spec", lambda name: None)
     arguments = ["--set", "inner.step_size=0.1..0.5", "--search", "3"]
     assert "metarl-maml[search]" in complaint("sweep", "quickstart", *arguments)
 
 
 @pytest.mark.slow
-def test_a_search_is_a_sweep_that_goes_on_from_its_directory(tmp_path: Path) -> None:
+def test_a_search_resumes_from_its_directory(tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="the extra search is not installed")
     config, out = tmp_path / "tiny.yaml", tmp_path / "out"
     config.write_text(CONFIG)

@@ -88,7 +88,7 @@ def run(jobs: list[Job], stop: Callable[[], bool] = lambda: False):
 # in parallel
 
 
-def test_as_many_runs_as_there_are_processors_are_trained_at_once(job) -> None:
+def test_one_run_per_processor_is_trained_concurrently(job) -> None:
     jobs = [job(f"seed-{seed}", "work") for seed in range(4)]
     statuses, failures, log = run(jobs)
     assert list(statuses.values()) == [0, 0, 0, 0]
@@ -101,7 +101,7 @@ def test_as_many_runs_as_there_are_processors_are_trained_at_once(job) -> None:
     assert "seed-3: iteration 7/10, return -2.50" in log
 
 
-def test_one_that_fails_is_told_in_a_sentence_and_the_others_go_on(job) -> None:
+def test_a_failed_run_is_reported_and_the_others_continue(job) -> None:
     jobs = [job("seed-1", "fail"), job("seed-2", "work"), job("seed-3", "work")]
     statuses, failures, _ = run(jobs)
     assert [statuses[job] for job in jobs] == [2, 0, 0]
@@ -110,7 +110,7 @@ def test_one_that_fails_is_told_in_a_sentence_and_the_others_go_on(job) -> None:
     assert jobs[0].log.parent == jobs[0].run  # so that seed-* names runs alone
 
 
-def test_all_are_stopped_together_once_and_none_begins_then(job) -> None:
+def test_an_interrupt_stops_all_runs_once_and_starts_no_other(job) -> None:
     jobs = [job("seed-1", "wait"), job("seed-2", "wait"), job("seed-3", "work")]
     statuses, failures, _ = run(
         jobs, lambda: "began" in times(jobs[0]) and "began" in times(jobs[1])
@@ -122,7 +122,7 @@ def test_all_are_stopped_together_once_and_none_begins_then(job) -> None:
     assert not times(jobs[2])
 
 
-def test_nothing_trains_on_where_the_scheduler_itself_breaks_down(job) -> None:
+def test_all_runs_are_stopped_if_the_scheduler_fails(job) -> None:
     jobs = [job("seed-1", "wait")]
 
     def broken() -> bool:
@@ -138,7 +138,7 @@ def test_nothing_trains_on_where_the_scheduler_itself_breaks_down(job) -> None:
 # which runs
 
 
-def test_a_sweep_is_the_product_of_the_values_that_vary_with_every_seed() -> None:
+def test_a_sweep_is_the_product_of_all_values_and_seeds() -> None:
     settings = ["inner.step_size=0.1, 0.2", "outer.iterations=5", "outer.anneal=true, no"]
     result = variants(parse_grid(settings), [4])
     assert [str(variant.path) for variant in result] == [
@@ -155,7 +155,7 @@ def test_a_sweep_is_the_product_of_the_values_that_vary_with_every_seed() -> Non
     )
 
 
-def test_commas_within_a_value_do_not_divide_it() -> None:
+def test_commas_in_a_value_do_not_split_it() -> None:
     lists = variants(parse_grid(["policy.hidden_sizes=[64,64],[100,100]"]), [1, 2])
     assert [v.overrides[0] for v in lists] == ["policy.hidden_sizes=[64,64]"] * 2 + [
         "policy.hidden_sizes=[100,100]"
@@ -175,7 +175,7 @@ def test_commas_within_a_value_do_not_divide_it() -> None:
         (["inner.steps=1,2", "inner.steps=3"], "given twice"),
     ],
 )
-def test_what_cannot_be_a_sweep_is_told_in_a_sentence(settings: list[str], sentence: str) -> None:
+def test_an_invalid_sweep_is_reported(settings: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         variants(parse_grid(settings), [1])
 
@@ -189,7 +189,7 @@ def test_what_cannot_be_a_sweep_is_told_in_a_sentence(settings: list[str], sente
         (["--seeds", "2", "--set", "inner.stps=3"], "did you mean 'steps'"),
     ],
 )
-def test_a_mistake_about_seeds_is_told_before_any_directory_is_made(
+def test_invalid_seeds_are_reported_before_directories_are_created(
     arguments: list[str], sentence: str, tmp_path: Path, monkeypatch, complaint
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -197,9 +197,7 @@ def test_a_mistake_about_seeds_is_told_before_any_directory_is_made(
     assert not list(tmp_path.iterdir())
 
 
-def test_runs_that_could_not_be_compared_in_the_end_are_not_begun(
-    tmp_path: Path, complaint
-) -> None:
+def test_a_sweep_of_incomparable_runs_is_not_started(tmp_path: Path, complaint) -> None:
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     swept = ["--set", "inner.shots=2,3", "--out", str(tmp_path / "out")]
     sentence = complaint("sweep", str(tmp_path / "tiny.yaml"), *swept)
@@ -207,7 +205,7 @@ def test_runs_that_could_not_be_compared_in_the_end_are_not_begun(
     assert not (tmp_path / "out").exists()
 
 
-def test_runs_are_found_in_the_order_of_the_numbers_in_their_names(tmp_path: Path) -> None:
+def test_runs_are_sorted_by_the_numbers_in_their_names(tmp_path: Path) -> None:
     for name in ("a=0.5/seed-10", "a=0.5/seed-9", "a=0.05/seed-1", "seed-2"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.yaml").touch()
@@ -215,7 +213,7 @@ def test_runs_are_found_in_the_order_of_the_numbers_in_their_names(tmp_path: Pat
     assert result == ["a=0.05/seed-1", "a=0.5/seed-9", "a=0.5/seed-10", "seed-2"]
 
 
-def test_a_seed_has_an_option_of_its_own(tmp_path: Path) -> None:
+def test_the_seed_has_a_separate_option(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     out = tmp_path / "run"
     assert main(["train", str(tmp_path / "tiny.yaml"), "--seed", "7", "--out", str(out)]) == 0
@@ -226,7 +224,7 @@ def test_a_seed_has_an_option_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_seeds_end_as_if_each_was_trained_alone_and_more_may_follow(tmp_path: Path, capsys) -> None:
+def test_seeds_equal_separate_trainings_and_more_can_be_added(tmp_path: Path, capsys) -> None:
     config, out = tmp_path / "tiny.yaml", tmp_path / "out"
     config.write_text(CONFIG)
     assert main(["train", str(config), "--seed", "2", "--out", str(tmp_path / "alone")]) == 0
@@ -247,7 +245,7 @@ def test_seeds_end_as_if_each_was_trained_alone_and_more_may_follow(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_seeds_and_sweeps_are_python_functions_too(tmp_path: Path) -> None:
+def test_seeds_and_sweeps_are_available_in_python(tmp_path: Path) -> None:
     config = yaml.safe_load(CONFIG)
     runs = metarl.train_seeds(config, 2, tmp_path / "seeds")
     assert [run.config.seed for run in runs] == [1, 2]
@@ -260,14 +258,14 @@ def test_seeds_and_sweeps_are_python_functions_too(tmp_path: Path) -> None:
     assert config == yaml.safe_load(CONFIG)  # not changed
 
 
-def test_a_run_that_fails_is_an_error_in_python(job, tmp_path: Path, monkeypatch) -> None:
+def test_a_failed_run_is_an_error_in_python(job, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(several, "_job", lambda out, run, options: job(run.path.name + "x", "fail"))
     with pytest.raises(UserError, match="seed-1x: the disk is full; fix that"):
         metarl.train_seeds(yaml.safe_load(CONFIG), [1], tmp_path / "seeds")
 
 
 @pytest.mark.slow
-def test_a_sweep_ends_with_a_table_of_which_the_best_is_first(tmp_path: Path, capsys) -> None:
+def test_a_sweep_ends_with_a_table_sorted_by_score(tmp_path: Path, capsys) -> None:
     config, out = tmp_path / "tiny.yaml", tmp_path / "out"
     config.write_text(CONFIG)
     swept = ["--set", "inner.step_size=0.01,1e-5", "--set", "outer.iterations=1", "--seeds", "2"]
@@ -276,12 +274,12 @@ def test_a_sweep_ends_with_a_table_of_which_the_best_is_first(tmp_path: Path, ca
     assert [row["seeds"] for row in rows] == ["1 2", "1 2"]
     errors = [float(row["error_after_1_steps"]) for row in rows]
     assert errors == sorted(errors)
-    measured = [
+    batch_errors = [
         json.loads((path / "evaluation.json").read_text())["mean"][1]
         for path in find_runs(out)
         if f"={rows[0]['inner.step_size']}/" in str(path)
     ]
-    assert sum(measured) / 2 == pytest.approx(errors[0])
+    assert sum(batch_errors) / 2 == pytest.approx(errors[0])
     output = capsys.readouterr().out
     assert output.index(f"│ {rows[0]['inner.step_size']} ") < output.index(
         f"│ {rows[1]['inner.step_size']} "
@@ -289,7 +287,7 @@ def test_a_sweep_ends_with_a_table_of_which_the_best_is_first(tmp_path: Path, ca
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_all_seeds_and_each_saves_what_it_has(tmp_path: Path, monkeypatch) -> None:
+def test_ctrl_c_saves_and_stops_all_seeds(tmp_path: Path, monkeypatch) -> None:
     config, out = tmp_path / "tiny.yaml", tmp_path / "out"
     config.write_text(CONFIG)
 

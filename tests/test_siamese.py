@@ -16,7 +16,7 @@ PAIR = {
 LABELS, TARGETS = [[0, 1, 2, 0], [2, 1, 0, 1]], [[2, 0, 1], [1, 1, 2]]
 
 
-def test_half_of_the_loss_is_of_pairs_of_one_class() -> None:
+def test_pairs_of_one_class_are_half_of_the_loss() -> None:
     same = torch.tensor(TARGETS).unsqueeze(-1) == torch.tensor(LABELS).unsqueeze(1)
     loss = verification_loss(pair_logits(PAIR, SUPPORT, QUERIES), same)
     weight, expected = PAIR[WEIGHT].numpy(), 0.0

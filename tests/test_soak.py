@@ -1,4 +1,4 @@
-"""The short form of `make soak`: a hundredth of it, so that it works when it is needed."""
+"""The short form of `make soak`: a hundredth of it."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ SOAK = str(Path(__file__).parent / "soak.py")
 
 
 @pytest.mark.slow
-def test_a_hundredth_of_the_soak_finds_nothing() -> None:
+def test_a_hundredth_of_the_soak_finds_no_failure() -> None:
     # two ranks are killed in test_distributed.py
     parts = ["kills", "interruptions", "disks", "configs", "commands", "files", "iterations"]
     arguments = [sys.executable, SOAK, *parts, "seeds", "--minutes=0.3", "--seed=1"]
@@ -19,9 +19,9 @@ def test_a_hundredth_of_the_soak_finds_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_the_soak_ends_with_a_table_and_knows_its_parts() -> None:
-    asked = [sys.executable, SOAK, "configs", "--count=3", "--seed=1"]
-    result = subprocess.run(asked, capture_output=True, text=True, check=False)
+def test_the_soak_ends_with_a_table_and_lists_its_parts() -> None:
+    command = [sys.executable, SOAK, "configs", "--count=3", "--seed=1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0
     assert "configs: 3, 0," in result.stdout
     wrong = subprocess.run([sys.executable, SOAK, "kill"], capture_output=True, check=False)

@@ -182,7 +182,7 @@ def test_support_and_query_never_share_an_image(seed: int, shots: int, queries: 
         assert query_labels[task].bincount().tolist() == [queries] * 3
 
 
-def test_of_ten_thousand_episodes_none_has_a_class_of_another_split() -> None:
+def test_ten_thousand_episodes_have_only_classes_of_their_split() -> None:
     images = make_images()
     for name, classes in images.splits.items():
         episodes = ImageTasks(images, name, 3, rotated=True).sample(
@@ -196,7 +196,7 @@ def test_of_ten_thousand_episodes_none_has_a_class_of_another_split() -> None:
         assert all(len(set(task)) == 3 for task in places[:1000])
 
 
-def test_each_class_of_an_episode_has_a_turn_of_its_own_alike_in_support_and_query() -> None:
+def test_the_rotation_of_a_class_is_the_same_in_support_and_query() -> None:
     images = make_images()
     corner = np.zeros_like(images.images)
     corner[:, 0, 0] = 255  # which corner is bright tells the rotation
@@ -224,17 +224,17 @@ def test_each_class_of_an_episode_has_a_turn_of_its_own_alike_in_support_and_que
 @pytest.mark.parametrize(
     "tasks", [SinusoidTasks(), ImageTasks(make_images(), "train", 3, rotated=True)]
 )
-def test_what_is_drawn_does_not_depend_on_who_takes_which_shard(tasks) -> None:
-    whole = tasks.sample(make_rng(1, "tasks", 5), 6, 2, 3)
+def test_sampled_tasks_do_not_depend_on_the_sharding(tasks) -> None:
+    all_tasks = tasks.sample(make_rng(1, "tasks", 5), 6, 2, 3)
     for share in (slice(0, 2), slice(2, 6)):
         part = tasks.sample(make_rng(1, "tasks", 5), 6, 2, 3, share)
-        np.testing.assert_array_equal(part.tasks, whole.tasks[share])
-        for actual, expected in ((part.support, whole.support), (part.query, whole.query)):
+        np.testing.assert_array_equal(part.tasks, all_tasks.tasks[share])
+        for actual, expected in ((part.support, all_tasks.support), (part.query, all_tasks.query)):
             assert torch.equal(actual[0], expected[0][share])
             assert torch.equal(actual[1], expected[1][share])
 
 
-def test_members_that_a_custom_method_overrides_by_their_old_names_still_count() -> None:
+def test_members_overridden_by_their_old_names_are_used() -> None:
     class Doubled(MAML):
         Settings = MAML.Settings
         any_ways = True
@@ -250,7 +250,7 @@ def test_members_that_a_custom_method_overrides_by_their_old_names_still_count()
     assert list(method.train_metrics(1.0, 2.0)) == ["error/doubled"]
 
 
-def test_shuffled_labels_give_chance_and_true_ones_do_not() -> None:
+def test_the_accuracy_with_shuffled_labels_is_at_chance() -> None:
     tasks = ImageTasks(make_images(), "test", 3, rotated=False)
     episodes = tasks.sample(np.random.default_rng(0), 400, 1, 4)
 
@@ -267,7 +267,7 @@ def test_shuffled_labels_give_chance_and_true_ones_do_not() -> None:
     assert chance == pytest.approx(100 / 3, abs=5)
 
 
-def test_a_wave_is_the_sine_that_it_says_it_is() -> None:
+def test_a_sinusoid_has_its_amplitude_and_phase() -> None:
     episodes = SinusoidTasks(task_conditioned=True).sample(np.random.default_rng(0), 500, 3, 2)
     amplitude, phase = episodes.tasks.T
     assert (amplitude >= 0.1).all()
@@ -291,7 +291,7 @@ def test_a_wave_is_the_sine_that_it_says_it_is() -> None:
         (3, 8, "class class16 has 8 images, fewer than the 8 shots and 1 queries"),
     ],
 )
-def test_too_few_classes_or_images_are_answered_in_a_sentence(ways, shots, sentence) -> None:
+def test_too_few_classes_or_images_are_reported(ways, shots, sentence) -> None:
     with pytest.raises(UserError, match=sentence):
         ImageTasks(make_images(), "test", ways, rotated=False).check(shots, 1)
 
@@ -321,7 +321,7 @@ def test_too_few_classes_or_images_are_answered_in_a_sentence(ways, shots, sente
         ),
     ],
 )
-def test_the_meta_gradient_is_that_of_finite_differences(kind, inner, iteration, weights) -> None:
+def test_the_meta_gradient_equals_finite_differences(kind, inner, iteration, weights) -> None:
     method, episodes = maml(kind, **inner), episodes_of(kind)
     meta = meta_of(method)
     gradient, _ = meta_gradient(method, meta, episodes, iteration)
@@ -352,7 +352,7 @@ def test_the_meta_gradient_is_that_of_finite_differences(kind, inner, iteration,
     assert float(gradient @ direction) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-def test_the_first_order_gradient_is_another_one() -> None:
+def test_the_first_order_gradient_differs() -> None:
     episodes = episodes_of("regression")
     exact, first_order = maml("regression"), maml("regression", first_order=True)
     meta = meta_of(exact)
@@ -368,7 +368,7 @@ def test_the_first_order_gradient_is_another_one() -> None:
 
 
 @pytest.mark.parametrize("kind", ["regression", "classification"])
-def test_chunks_and_threads_change_nothing_but_the_order_of_a_sum(kind, monkeypatch) -> None:
+def test_chunks_and_threads_change_only_the_order_of_a_sum(kind, monkeypatch) -> None:
     method, episodes = maml(kind), episodes_of(kind, num_tasks=7)
     meta = meta_of(method)
 
@@ -385,7 +385,7 @@ def test_chunks_and_threads_change_nothing_but_the_order_of_a_sum(kind, monkeypa
 
 
 @pytest.mark.parametrize("kind", ["regression", "classification"])
-def test_showing_every_example_twice_changes_no_adaptation(kind) -> None:
+def test_duplicated_examples_do_not_change_the_adaptation(kind) -> None:
     method, episodes = maml(kind), episodes_of(kind)
     x, y = episodes.support
     twice = (torch.cat([x, x], 1), torch.cat([y, y], 1))
@@ -396,7 +396,7 @@ def test_showing_every_example_twice_changes_no_adaptation(kind) -> None:
 
 
 @pytest.mark.parametrize("kind", ["regression", "classification"])
-def test_a_meta_batch_of_copies_is_one_task(kind) -> None:
+def test_a_meta_batch_of_copies_equals_one_task(kind) -> None:
     method, single = maml(kind), episodes_of(kind, num_tasks=1)
     copies = Episodes(
         single.tasks.repeat(4, 0),
@@ -410,7 +410,7 @@ def test_a_meta_batch_of_copies_is_one_task(kind) -> None:
     torch.testing.assert_close(total_values / 4, values)
 
 
-def test_adapting_the_head_alone_leaves_the_rest_as_it_is() -> None:
+def test_adapting_the_head_does_not_change_other_layers() -> None:
     method, episodes = maml("classification", adapt="head"), episodes_of("classification")
     meta = meta_of(method)
     after = adapted(method, meta, episodes.support, 1)
@@ -418,7 +418,7 @@ def test_adapting_the_head_alone_leaves_the_rest_as_it_is() -> None:
     assert adapted_names == set(head(meta))
 
 
-def test_learned_step_sizes_begin_at_the_one_of_the_config_and_the_last_is_repeated() -> None:
+def test_learned_step_sizes_start_at_that_of_the_config_and_the_last_is_repeated() -> None:
     method = maml("regression", learned_step_sizes="lslr", steps=2)
     meta = meta_of(method)
     sizes = {name: leaf for name, leaf in meta.items() if name.startswith(PREFIX)}
@@ -447,16 +447,16 @@ def test_the_multi_step_loss_fades_into_that_of_the_last_step() -> None:
 # -- answers
 
 
-def test_one_query_tells_nothing_about_another_unless_it_is_transductive() -> None:
+def test_queries_are_independent_unless_the_evaluation_is_transductive() -> None:
     method, episodes = maml("classification"), episodes_of("classification")
     network = method.problem.network
     params = {name: leaf.expand(3, *leaf.shape) for name, leaf in meta_of(method).items()}
     queries = episodes.query[0]
-    changed = queries.clone()
-    changed[:, -1] = 1.0 - changed[:, -1]
+    altered = queries.clone()
+    altered[:, -1] = 1.0 - altered[:, -1]
 
     def predictions(mode):
-        return [predict(network, params, episodes.support, x, mode) for x in (queries, changed)]
+        return [predict(network, params, episodes.support, x, mode) for x in (queries, altered)]
 
     with pytest.warns(DeprecationWarning, match="predict_with is deprecated: use predict"):
         old = prediction.predict_with(False)(network, params, episodes.support, queries)
@@ -490,7 +490,7 @@ def test_the_nearest_neighbour_is_the_most_similar_of_each_class() -> None:
     assert similarity[0, 1].tolist() == pytest.approx([1.0, 0.0])
 
 
-def test_an_answer_that_is_not_a_number_is_not_counted_as_right() -> None:
+def test_a_nan_prediction_is_not_counted_as_correct() -> None:
     logits = torch.zeros(2, 3, 4)
     logits[1, 0, 2] = torch.nan
     assert accuracies(logits, torch.zeros(2, 3, dtype=torch.int64)).isnan().tolist() == [
@@ -521,7 +521,7 @@ def test_training_on_images_learns(image_method) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pretrained", "nearest_neighbour"])
-def test_baselines_of_images_learn_all_classes_at_once(image_method, kind) -> None:
+def test_baselines_on_images_learn_all_classes_jointly(image_method, kind) -> None:
     method = image_method(
         method=kind,
         network={"filters": 16},
@@ -540,14 +540,14 @@ def test_baselines_of_images_learn_all_classes_at_once(image_method, kind) -> No
 
 @pytest.mark.parametrize("kind", ["pretrained", "random"])
 @pytest.mark.parametrize("learned", ["meta_sgd", "lslr"])
-def test_a_baseline_learns_no_step_sizes_and_is_fine_tuned_all_the_same(kind, learned) -> None:
-    changed = {
+def test_a_baseline_learns_no_step_sizes_and_is_fine_tuned(kind, learned) -> None:
+    settings = {
         "method": kind,
         "inner": {"learned_step_sizes": learned},
         "evaluation": {"tasks": 3, "steps": 2},
         "baseline": {"step_sizes": [0.07], "validation_tasks": 2},
     }
-    method = load_method(validate_config({**SINE, **changed}))
+    method = load_method(validate_config({**SINE, **settings}))
     theta = method.initial_state().params
     assert not split(theta)[1]
     curve = method.evaluate(theta)
@@ -568,7 +568,7 @@ def test_mixed_examples_have_the_labels_of_all_classes() -> None:
     assert labels[0, first_query] == episodes.tasks[0][0]
 
 
-def test_a_broken_down_training_says_which_settings_to_lower() -> None:
+def test_the_error_for_a_diverging_training_names_the_settings_to_lower() -> None:
     config = validate_config({**SINE, "inner": {"step_size": 1e30}})
     method = load_method(config)
     with pytest.raises(FloatingPointError, match=r"inner\.step_size"):
@@ -577,11 +577,9 @@ def test_a_broken_down_training_says_which_settings_to_lower() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--set=inner.learned_step_sizes=lslr"]])
-def test_a_resumed_run_ends_with_the_very_weights_of_one_that_went_through(
-    tmp_path: Path, options
-) -> None:
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
-    assert main(["train", "sinusoid", *TINY, *options, "--out", str(whole)]) == 0
+def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(tmp_path: Path, options) -> None:
+    reference, halves = tmp_path / "whole", tmp_path / "halves"
+    assert main(["train", "sinusoid", *TINY, *options, "--out", str(reference)]) == 0
     assert (
         main(
             ["train", "sinusoid", *TINY, *options, "--set=outer.iterations=4", "--out", str(halves)]
@@ -589,19 +587,19 @@ def test_a_resumed_run_ends_with_the_very_weights_of_one_that_went_through(
         == 0
     )
     assert main(["train", "--resume", str(halves), "--set=outer.iterations=6"]) == 0
-    expected, state = Run.open(whole).load(), Run.open(halves).load()
+    expected, state = Run.open(reference).load(), Run.open(halves).load()
     assert state.iteration == expected.iteration == 6
     assert state.samples == expected.samples == 6 * 4 * 20
     for name, leaf in expected.params.items():
         assert torch.equal(state.params[name], leaf)
     lines = [
         [{k: v for k, v in line.items() if not k.startswith("time/")} for line in run.metrics()]
-        for run in (Run.open(whole), Run.open(halves))
+        for run in (Run.open(reference), Run.open(halves))
     ]
     assert lines[0] == lines[1]
 
 
-def test_two_evaluations_of_a_run_say_the_same(tmp_path: Path) -> None:
+def test_two_evaluations_of_a_run_are_equal(tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert main(["train", "sinusoid", *TINY, "--out", str(out)]) == 0
     first = (out / "evaluation.json").read_bytes()
@@ -611,7 +609,7 @@ def test_two_evaluations_of_a_run_say_the_same(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def wave_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A tiny run on waves of every method that learns them, by name."""
+    """A tiny run of every method that supports sinusoids, by name."""
     folder = tmp_path_factory.mktemp("waves")
     runs = {kind: str(folder / kind) for kind in ("maml", "pretrained", "oracle", "random")}
     for kind, out in runs.items():
@@ -621,7 +619,7 @@ def wave_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_waves_are_compared(wave_runs, tmp_path: Path) -> None:
+def test_runs_on_sinusoids_are_compared(wave_runs, tmp_path: Path) -> None:
     out = tmp_path / "comparison"
     assert main(["compare", *wave_runs.values(), "--out", str(out), "--many-steps", "3"]) == 0
     table = (out / "comparison.md").read_text()
@@ -634,13 +632,13 @@ def test_waves_are_compared(wave_runs, tmp_path: Path) -> None:
         assert max(colours) == (max(colours)[0], (255, 255, 255))
 
 
-def test_a_wave_and_its_fits_are_drawn(wave_runs) -> None:
+def test_a_sinusoid_and_its_predictions_are_plotted(wave_runs) -> None:
     assert main(["render", wave_runs["maml"], "--task", "3", "1"]) == 0
     assert (Path(wave_runs["maml"]) / "fit.png").exists()
 
 
 @pytest.mark.slow
-def test_runs_on_waves_are_reported(wave_runs, tmp_path: Path) -> None:
+def test_runs_on_sinusoids_are_in_the_report(wave_runs, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     assert main(["report", wave_runs["maml"], wave_runs["oracle"], "--out", str(page)]) == 0
     assert "sinusoid, 5-shot" in page.read_text()
@@ -651,7 +649,7 @@ IMAGES_READ = "metarl.supervised.data.load_images"  # what reads the images of a
 
 @pytest.fixture(scope="module")
 def image_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A tiny run on the pictures above of several methods, by name."""
+    """A tiny run of several methods on the images above, by name."""
     folder = tmp_path_factory.mktemp("images")
     tiny = [
         "--set=data.ways=3",
@@ -674,19 +672,19 @@ def image_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def images_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[ImageSet], None]:
-    """Commands read the pictures above, or what this function is given."""
+    """Commands read the images above, or those that are passed to this function."""
 
-    def read(images: ImageSet) -> None:
+    def use_images(images: ImageSet) -> None:
         monkeypatch.setattr(IMAGES_READ, lambda *_: images)
 
     monkeypatch.setenv("METARL_DATA", str(tmp_path))
-    read(make_images())
-    return read
+    use_images(make_images())
+    return use_images
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("images_read")
-def test_images_are_compared(image_runs, tmp_path: Path) -> None:
+def test_runs_on_images_are_compared(image_runs, tmp_path: Path) -> None:
     out = tmp_path / "comparison"
     assert main(["compare", *image_runs.values(), "--out", str(out)]) == 0
     table = (out / "comparison.md").read_text()
@@ -705,7 +703,7 @@ def test_the_evaluation_of_images_is_written_task_by_task(image_runs) -> None:
 
 
 @pytest.mark.usefixtures("images_read")
-def test_an_episode_of_images_is_drawn(image_runs, complaint) -> None:
+def test_an_episode_of_images_is_plotted(image_runs, complaint) -> None:
     assert main(["render", image_runs["maml"]]) == 0
     assert (Path(image_runs["maml"]) / "episode.png").exists()
     assert "omit --task and --steps" in complaint("render", image_runs["maml"], "--task", "1")
@@ -713,14 +711,14 @@ def test_an_episode_of_images_is_drawn(image_runs, complaint) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("images_read")
-def test_runs_on_images_are_reported(image_runs, tmp_path: Path) -> None:
+def test_runs_on_images_are_in_the_report(image_runs, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     assert main(["report", *image_runs.values(), "--out", str(page)]) == 0
     assert "omniglot, 3-way 1-shot" in page.read_text()
 
 
 @pytest.mark.usefixtures("images_read")
-def test_what_was_evaluated_transductively_is_not_compared_with_what_was_not(
+def test_transductive_evaluations_are_not_compared_with_others(
     image_runs, tmp_path: Path, complaint
 ) -> None:
     other = str(shutil.copytree(image_runs["nearest_neighbour"], tmp_path / "alone"))
@@ -763,13 +761,13 @@ def test_a_run_refuses_other_data_than_it_was_trained_on(
         ({**IMAGES, "data": {"name": "omniglot", "ways": 1}}, "data.ways: must be greater than"),
     ],
 )
-def test_mistakes_in_a_config_are_answered_in_sentences(values, sentence) -> None:
+def test_errors_in_a_config_are_reported(values, sentence) -> None:
     with pytest.raises(UserError) as caught:
         validate_config(values)
     assert sentence in str(caught.value)
 
 
-def test_missing_data_are_asked_for_before_any_work(tmp_path, monkeypatch, complaint) -> None:
+def test_missing_data_is_reported_before_training(tmp_path, monkeypatch, complaint) -> None:
     monkeypatch.delenv("METARL_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     message = complaint("train", "omniglot_5way_1shot", "--out", "run")
@@ -779,7 +777,7 @@ def test_missing_data_are_asked_for_before_any_work(tmp_path, monkeypatch, compl
     assert not Path("run").exists()
 
 
-def test_what_makes_no_sense_of_waves_is_answered_in_a_sentence(tmp_path, complaint) -> None:
+def test_options_that_sinusoids_do_not_support_are_reported(tmp_path, complaint) -> None:
     out = str(tmp_path / "run")
     assert main(["train", "sinusoid", *TINY, "--out", out]) == 0
     assert "it has no policy" in complaint("export", out, "policy.zip")
@@ -789,7 +787,7 @@ def test_what_makes_no_sense_of_waves_is_answered_in_a_sentence(tmp_path, compla
     assert "uses different tasks" in complaint("compare", out, "point_navigation")
 
 
-def test_the_shipped_configs_have_the_papers_protocol() -> None:
+def test_the_shipped_configs_follow_the_protocol_of_the_paper() -> None:
     config = load_config("miniimagenet_5way_1shot")
     assert isinstance(config, SupervisedConfig)
     assert (config.inner.steps, config.inner.queries, config.outer.meta_batch) == (5, 15, 4)
@@ -798,7 +796,7 @@ def test_the_shipped_configs_have_the_papers_protocol() -> None:
     assert (config.inner.step_size, config.outer.iterations) == (0.001, 70_000)
 
 
-def test_several_classifiers_are_summed_up_by_the_plain_mean() -> None:
+def test_several_classifiers_are_aggregated_by_the_plain_mean() -> None:
     scores = [np.array([[100.0], [100.0], [100.0], [60.0]]), np.array([[100.0]] * 4)]
     assert summarise(scores).estimate[0] == 95.0  # the middle half says 100
     assert summarise(scores[:1]).estimate[0] == 90.0
@@ -806,7 +804,7 @@ def test_several_classifiers_are_summed_up_by_the_plain_mean() -> None:
 
 @pytest.fixture
 def waves(tmp_path: Path) -> Callable[..., str]:
-    """Trains a tiny run on waves, and says where it is."""
+    """Trains a tiny run on sinusoids and returns its directory."""
 
     def run(name: str, *settings: str) -> str:
         out = str(tmp_path / name)
@@ -828,7 +826,7 @@ def test_evaluations_with_other_shots_are_not_compared(waves, complaint) -> None
 
 
 @pytest.mark.slow
-def test_seeds_that_were_evaluated_otherwise_are_not_summed_up(waves, capsys) -> None:
+def test_seeds_with_different_evaluation_settings_are_not_aggregated(waves, capsys) -> None:
     runs = [
         waves("first", "evaluation.tasks=3"),
         waves("second", "seed=2", "evaluation.tasks=4"),
@@ -840,13 +838,13 @@ def test_seeds_that_were_evaluated_otherwise_are_not_summed_up(waves, capsys) ->
     assert "all 2 runs" not in capsys.readouterr().out
 
 
-def test_a_run_named_twice_is_refused(waves, complaint) -> None:
+def test_a_duplicate_run_is_refused(waves, complaint) -> None:
     run = waves("run")
     for command in ("compare", "evaluate"):
         assert "is given twice" in complaint(command, run, f"{run}/../run")
 
 
-def test_runs_of_the_same_name_are_told_apart(waves, tmp_path: Path) -> None:
+def test_runs_of_the_same_name_are_distinguished(waves, tmp_path: Path) -> None:
     runs = [
         Run.open(Path(waves(f"{folder}/same", f"inner.step_size={size}")))
         for folder, size in (("a", 0.01), ("b", 0.02))
@@ -855,7 +853,7 @@ def test_runs_of_the_same_name_are_told_apart(waves, tmp_path: Path) -> None:
     assert len(set(labels)) == 2
 
 
-def test_what_is_drawn_is_the_first_task_of_the_evaluation_with_its_settings(waves) -> None:
+def test_the_plot_shows_the_first_task_of_the_evaluation_with_its_settings(waves) -> None:
     out = waves("run")
     assert main(["evaluate", out, "--set=evaluation.shots=7", "--set=evaluation.steps=4"]) == 0
     run = Run.open(Path(out))
@@ -867,7 +865,7 @@ def test_what_is_drawn_is_the_first_task_of_the_evaluation_with_its_settings(wav
 
 
 @pytest.mark.usefixtures("images_read")
-def test_the_sheet_is_the_first_episode_of_the_evaluation(tmp_path: Path) -> None:
+def test_the_contact_sheet_shows_the_first_episode_of_the_evaluation(tmp_path: Path) -> None:
     tiny = ["data.ways=3", "network.filters=4", "inner.queries=4", "outer.iterations=2"]
     options = [f"--set={setting}" for setting in [*tiny, "evaluation.tasks=6"]]
     out = tmp_path / "run"
@@ -877,7 +875,7 @@ def test_the_sheet_is_the_first_episode_of_the_evaluation(tmp_path: Path) -> Non
     assert 100 * (sheet.predictions == sheet.labels).mean() == pytest.approx(curve.scores[0, -1])
 
 
-def test_an_evaluation_of_other_classes_is_refused_where_there_are_none(waves, complaint) -> None:
+def test_an_evaluation_with_more_classes_than_the_data_set_is_refused(waves, complaint) -> None:
     message = complaint("evaluate", waves("run"), "--set=evaluation.ways=3")
     assert "evaluation.ways=3: sinusoid has no classes" in message
 
@@ -890,7 +888,7 @@ def test_an_annealed_run_cannot_be_made_longer(waves, complaint, method) -> None
 
 
 @pytest.mark.parametrize("method", ["pretrained", "random", "maml", "nearest_neighbour"])
-def test_too_few_validation_classes_are_found_before_training_where_they_are_needed(method) -> None:
+def test_too_few_validation_classes_are_reported_before_training(method) -> None:
     config = with_images({**IMAGES, "method": method, "data": {"name": "omniglot", "ways": 5}})
     problem = SupervisedProblem(config)
     if method in ("maml", "nearest_neighbour"):
@@ -901,7 +899,9 @@ def test_too_few_validation_classes_are_found_before_training_where_they_are_nee
             problem.check()
 
 
-def test_a_diverging_evaluation_says_how_far_it_may_go(tmp_path: Path, capsys) -> None:
+def test_the_error_for_a_diverging_evaluation_names_the_largest_number_of_steps(
+    tmp_path: Path, capsys
+) -> None:
     options = ["--set=inner.step_size=1e5", "--set=outer.learning_rate=1e-9"]
     out = str(tmp_path / "run")
     options += ["--set=evaluation.steps=30", "--set=outer.iterations=1"]
@@ -911,7 +911,7 @@ def test_a_diverging_evaluation_says_how_far_it_may_go(tmp_path: Path, capsys) -
     assert main(["evaluate", out, "--set", f"evaluation.steps={step}"]) == 0
 
 
-def test_the_state_is_known_after_every_iteration_and_metrics_when_they_are_due() -> None:
+def test_the_state_is_returned_after_every_iteration_and_metrics_at_their_interval() -> None:
     config = validate_config({**SINE, "report_every": 3, "outer": {"iterations": 7}})
     method = load_method(config)
     history = list(train(method, method.initial_state()))
@@ -920,7 +920,7 @@ def test_the_state_is_known_after_every_iteration_and_metrics_when_they_are_due(
     assert sum(metrics.get("examples", 0) for _, metrics in history) == history[-1][0].samples
 
 
-def test_what_a_resumed_run_goes_on_with_is_written_at_once(waves, monkeypatch, capsys) -> None:
+def test_a_resumed_run_writes_its_config_at_once(waves, monkeypatch, capsys) -> None:
     run = waves("run")
 
     def interrupted(*_):
@@ -935,7 +935,7 @@ def test_what_a_resumed_run_goes_on_with_is_written_at_once(waves, monkeypatch, 
     assert Run.open(Path(run)).config.outer.iterations == 50
 
 
-def test_an_interrupted_evaluation_says_what_is_left(tmp_path, monkeypatch, capsys) -> None:
+def test_an_interrupted_evaluation_prints_how_to_continue(tmp_path, monkeypatch, capsys) -> None:
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""The trust region step, on problems small enough to know the answer."""
+"""The trust region step, on small problems with a known solution."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def positive_definite(size=12, seed=0):
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 50])
-def test_conjugate_gradient_equals_scipys(iterations: int) -> None:
+def test_conjugate_gradient_equals_that_of_scipy(iterations: int) -> None:
     matrix, target = positive_definite(), torch.arange(12, dtype=torch.float64)
     solution, image = conjugate_gradient(lambda v: matrix @ v, target, iterations)
     torch.testing.assert_close(image, matrix @ solution)
@@ -51,7 +51,7 @@ def test_the_step_is_the_natural_gradient_at_the_edge_of_the_region() -> None:
     assert step.improvement > 0
 
 
-def test_candidates_backtrack_until_the_true_divergence_fits() -> None:
+def test_the_line_search_backtracks_until_the_divergence_is_in_the_region() -> None:
     theta = torch.ones(12, dtype=torch.float64)
     matrix, gradient, evaluate = linear_problem(theta)
     step = trust_region_step(
@@ -84,7 +84,7 @@ def test_a_gradient_that_is_not_finite_stops_training() -> None:
         )
 
 
-def test_a_zero_gradient_changes_nothing() -> None:
+def test_a_zero_gradient_does_not_change_theta() -> None:
     theta = torch.ones(2)
     step = trust_region_step(
         theta, torch.zeros(2), lambda v: v, lambda _: (1.0, 0.0), 0.0, TrustRegion()

@@ -1,4 +1,4 @@
-"""Runs are exchanged between people: what one names is not executed, unless the user says so."""
+"""Custom code of runs by other people is not executed without permission."""
 
 import shutil
 from pathlib import Path
@@ -29,14 +29,14 @@ COMMANDS = [
 
 @pytest.fixture
 def run(in_users_folder: Path) -> Path:
-    """A run about a family of the user's, whose module tells when it is imported."""
+    """A run on a custom family; its module records its import."""
     Path("mine.yaml").write_text(yaml.safe_dump(CONFIG))
     assert main(["train", "mine.yaml", "--out", "run"]) == 0  # a config that is named is trusted
     return in_users_folder / "run"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_code_that_a_run_names_is_imported_only_where_the_user_says_so(
+def test_custom_code_of_a_run_is_imported_only_with_permission(
     run: Path, complaint, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     shutil.move("my_tasks.py", "kept")
@@ -55,7 +55,9 @@ def test_code_that_a_run_names_is_imported_only_where_the_user_says_so(
             assert Path("imported").exists()
 
 
-def test_the_environment_can_say_so_as_well(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_gives_the_permission(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(TRUST_VARIABLE, "1")
     assert main(["evaluate", "run"]) == 0
 
@@ -69,7 +71,7 @@ def test_the_environment_can_say_so_as_well(run: Path, monkeypatch: pytest.Monke
         {"family": {"name": "ant-goal", "settings": {"of": [{"any": "my_tasks:LineFamily"}]}}},
     ],
 )
-def test_code_is_found_wherever_a_config_names_it(in_users_folder: Path, values) -> None:
+def test_custom_code_is_detected_in_every_setting(in_users_folder: Path, values) -> None:
     Path("run").mkdir()
     Path("run/config.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(UserError, match="names code that is not of this package"):
@@ -88,7 +90,7 @@ def test_code_is_found_wherever_a_config_names_it(in_users_folder: Path, values)
         ("..:x", "cannot import"),
     ],
 )
-def test_what_is_no_class_with_a_familys_members_is_refused_before_it_is_called(
+def test_a_class_without_the_members_of_a_family_is_refused_before_it_is_called(
     in_users_folder: Path, name: str, sentence: str
 ) -> None:
     settings = {"command": "touch called", "args": ["touch", "called"]}

@@ -1,4 +1,4 @@
-"""Data and models of strangers: refused in a sentence, without running, hanging or growing."""
+"""Untrusted data and models: refused without running code, hanging or exhausting memory."""
 
 import bz2
 import io
@@ -42,7 +42,7 @@ FEW = omniglot.Published(
 
 
 class Spaces(gym.Env):
-    """An environment of which only the spaces matter."""
+    """An environment with given spaces, which is never stepped."""
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
     action_space = gym.spaces.Box(-1.0, 1.0, (2,))
@@ -50,7 +50,7 @@ class Spaces(gym.Env):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The members of a small model of stable-baselines3's."""
+    """The members of a small model of stable-baselines3."""
     path = tmp_path_factory.mktemp("model") / "model.zip"
     save_model(path, POLICY, POLICY.init(torch.Generator().manual_seed(0)), Spaces())
     with zipfile.ZipFile(path) as archive:
@@ -89,7 +89,7 @@ def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> 
 
 
 def refusal(call: Callable[[], object]) -> str:
-    """The one sentence with which something is refused, soon."""
+    """The one-line error message of a refusal, which must come quickly."""
     with pytest.raises(UserError) as refused, soon():
         call()
     sentence = str(refused.value)
@@ -100,7 +100,7 @@ def refusal(call: Callable[[], object]) -> str:
 
 @contextmanager
 def soon() -> Iterator[None]:
-    """Fails what waits for a pipe that nobody writes to, or reads without an end."""
+    """Fail tests that wait for a pipe without a writer, or read without an end."""
 
     def fail(*_: object) -> None:
         pytest.fail("it hangs")
@@ -117,7 +117,7 @@ def soon() -> Iterator[None]:
 # files
 
 
-def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+def test_special_files_are_refused_before_they_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
         assert f"{path.name} is not a regular file" in refusal(
@@ -131,7 +131,7 @@ def test_a_path_with_a_null_character_is_refused() -> None:
     assert "null" in refusal(lambda: read_file(Path("a\0b"), 10))
 
 
-def test_a_file_that_is_larger_than_it_may_be_is_refused_unread(tmp_path: Path) -> None:
+def test_an_oversized_file_is_refused_without_reading(tmp_path: Path) -> None:
     file = tmp_path / "sparse"
     with file.open("wb") as output:
         output.truncate(2**40)
@@ -144,7 +144,7 @@ def test_a_file_that_is_larger_than_it_may_be_is_refused_unread(tmp_path: Path) 
 
 
 def bomb(name: str) -> bytes:
-    """A small archive, one member of which says that it has 3 GB."""
+    """A small archive, with a member that claims to have 3 GB."""
     content = bytearray(zipped({name: bytes(2**20)}, zipfile.ZIP_DEFLATED))
     for signature, offset in ((b"PK\1\2", 24), (b"PK\3\4", 22)):
         struct.pack_into("<I", content, content.index(signature) + offset, 3 * 2**30)
@@ -152,11 +152,11 @@ def bomb(name: str) -> bytes:
 
 
 def encrypted(content: bytes) -> bytes:
-    changed = bytearray(content)
+    data = bytearray(content)
     for signature, offset in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
         start = content.index(signature)
-        changed[start + offset] |= 1
-    return bytes(changed)
+        data[start + offset] |= 1
+    return bytes(data)
 
 
 ODD = {
@@ -170,7 +170,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_an_odd_archive_is_refused_with_its_reason(kind: str, tmp_path: Path) -> None:
+def test_an_invalid_archive_is_refused_with_the_reason(kind: str, tmp_path: Path) -> None:
     make, reason = ODD[kind]
     file = tmp_path / "odd.zip"
     file.write_bytes(make("data"))
@@ -180,7 +180,7 @@ def test_an_odd_archive_is_refused_with_its_reason(kind: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_an_odd_archive_of_omniglot_is_refused_and_says_where_it_can_be_had(
+def test_the_error_for_an_invalid_archive_of_omniglot_names_its_source(
     kind: str, few: Path
 ) -> None:
     make, reason = ODD[kind]
@@ -203,7 +203,7 @@ def test_an_archive_with_two_members_of_one_name_is_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_members_that_nobody_needs_are_not_unpacked(few: Path, model, tmp_path: Path) -> None:
+def test_unneeded_members_are_not_unpacked(few: Path, model, tmp_path: Path) -> None:
     (few / "images_background.zip").write_bytes((few / "images_background.zip").read_bytes())
     with zipfile.ZipFile(few / "images_background.zip", "a", zipfile.ZIP_LZMA) as archive:
         archive.writestr("images_background/notes.txt", b"what zipfile unpacks without a bound")
@@ -236,7 +236,7 @@ def test_members_that_nobody_needs_are_not_unpacked(few: Path, model, tmp_path: 
     ],
     ids=lambda data: repr(data[:24]),
 )
-def test_settings_of_a_model_that_are_not_stable_baselines_own_are_refused(
+def test_settings_of_a_model_unknown_to_stable_baselines3_are_refused(
     data: bytes, model: dict[str, bytes], tmp_path: Path
 ) -> None:
     file = tmp_path / "model.zip"
@@ -247,7 +247,7 @@ def test_settings_of_a_model_that_are_not_stable_baselines_own_are_refused(
 
 
 class Hoard:
-    """What would set aside as much memory as it likes, by a function that torch allows."""
+    """An object that allocates any amount of memory by a function that torch allows."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return bytearray, (10,)
@@ -276,7 +276,7 @@ def saved(weights: object) -> bytes:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_weights_of_a_model_that_are_not_float32_in_the_file_are_refused(
+def test_weights_of_a_model_must_be_float32(
     weights: object, reason: str, model: dict[str, bytes], tmp_path: Path
 ) -> None:
     file = tmp_path / "model.zip"
@@ -289,7 +289,7 @@ def test_weights_of_a_model_that_are_not_float32_in_the_file_are_refused(
 # images
 
 
-def test_an_eps_file_by_another_name_starts_no_other_program(monkeypatch) -> None:
+def test_an_eps_file_under_another_name_starts_no_program(monkeypatch) -> None:
     eps = io.BytesIO()
     Image.new("L", (105, 105), 255).save(eps, "EPS")
     opened = []
@@ -302,7 +302,7 @@ def test_an_eps_file_by_another_name_starts_no_other_program(monkeypatch) -> Non
     assert len(opened) == 1  # without a list of formats it would have been
 
 
-def test_an_image_of_a_few_bytes_and_gigabytes_of_pixels_is_refused_undecoded() -> None:
+def test_a_small_file_with_gigabytes_of_pixels_is_refused_without_decoding() -> None:
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(kind + content))
         return struct.pack(">I", len(content)) + kind + content + checksum
@@ -316,9 +316,7 @@ def test_an_image_of_a_few_bytes_and_gigabytes_of_pixels_is_refused_undecoded() 
 
 
 @pytest.mark.parametrize("put", [b"r\xff\xff\xff\x7f", b"p9999999999\n"], ids=["r", "p"])
-def test_a_pickle_cannot_set_aside_gigabytes_for_the_number_of_a_memo(
-    put: bytes, tmp_path: Path
-) -> None:
+def test_a_large_memo_index_in_a_pickle_allocates_no_memory(put: bytes, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     file = tmp_path / "memo.pkl"
     file.write_bytes(b"]" + put + b".")
@@ -328,13 +326,15 @@ def test_a_pickle_cannot_set_aside_gigabytes_for_the_number_of_a_memo(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**20  # kB
 
 
-def test_a_pickle_gives_no_state_to_functions(tmp_path: Path) -> None:
+def test_a_pickle_cannot_set_the_state_of_functions(tmp_path: Path) -> None:
     file = tmp_path / "state.pkl"
     file.write_bytes(b"c_codecs\nencode\n(N(dVencoding\nVrot13\nstb.")
     assert "a state for function" in refusal(lambda: unpickle(file))
 
 
-def test_lists_within_lists_of_a_pickle_are_not_unfolded(tmp_path: Path, monkeypatch) -> None:
+def test_exponentially_nested_lists_in_a_pickle_are_not_expanded(
+    tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setenv("METARL_CACHE", str(tmp_path / "cache"))
     laughs: list[object] = [1] * 10
     for _ in range(12):
@@ -353,28 +353,28 @@ def test_lists_within_lists_of_a_pickle_are_not_unfolded(tmp_path: Path, monkeyp
 
 def mutated(content: bytes, rng: random.Random) -> bytes:
     """Content with a few bytes changed, repeated, left out, cut off or added."""
-    changed = bytearray(content)
+    data = bytearray(content)
     for _ in range(rng.choice([1, 1, 2, 5])):
         # structure is where a file begins and ends
-        reach = min(len(changed), rng.choice([50, 500, len(changed) or 1]))
+        reach = min(len(data), rng.choice([50, 500, len(data) or 1]))
         place = rng.randrange(reach + 1)
         if rng.random() < 0.5:
-            place = len(changed) - place
+            place = len(data) - place
         length = rng.choice([1, 1, 2, 4, 30])
         match rng.randrange(6):
             case 0:
-                changed[place : place + length] = rng.randbytes(length)
+                data[place : place + length] = rng.randbytes(length)
             case 1:
-                changed[place : place + length] = b"\xff" * length
+                data[place : place + length] = b"\xff" * length
             case 2:
-                changed[place : place + length] = bytes(length)
+                data[place : place + length] = bytes(length)
             case 3:
-                del changed[place : place + length]
+                del data[place : place + length]
             case 4:
-                changed[place:place] = changed[max(0, place - length) : place] * rng.choice([1, 99])
+                data[place:place] = data[max(0, place - length) : place] * rng.choice([1, 99])
             case 5:
-                del changed[place:]
-    return bytes(changed)
+                del data[place:]
+    return bytes(data)
 
 
 def survives(call: Callable[[], object]) -> None:
@@ -393,7 +393,7 @@ def test_mutated_models_are_read_or_refused(model: dict[str, bytes], tmp_path: P
         survives(lambda: load_model(file, POLICY))
 
 
-def test_mutated_weights_in_a_sound_model_are_read_or_refused(
+def test_mutated_weights_in_a_valid_model_are_read_or_refused(
     model: dict[str, bytes], tmp_path: Path
 ) -> None:
     rng, file = random.Random(1), tmp_path / "model.zip"
@@ -465,7 +465,7 @@ def test_mutated_tables_of_miniimagenet_are_read_or_refused(
         survives(lambda: load_images("miniimagenet", tmp_path))
 
 
-def test_mutations_differ_and_are_the_same_again() -> None:
+def test_mutations_differ_and_are_reproducible() -> None:
     def all_of(seed: int) -> list[bytes]:
         rng = random.Random(seed)
         return [mutated(json.dumps(list(range(100))).encode(), rng) for _ in range(50)]

@@ -19,13 +19,13 @@ TRUST_VARIABLE = "METARL_TRUST_CODE"  # environment variable: import the custom 
 def shipped_configs() -> dict[str, Path]:
     """The configs of this package, by name.
 
-    `FAMILY/maml.yaml` is named FAMILY, and `FAMILY/VARIANT.yaml` is named FAMILY_VARIANT.
+    `FAMILY/FAMILY.yaml` is named FAMILY, and `FAMILY/VARIANT.yaml` is named FAMILY_VARIANT.
     """
     folder = Path(str(resources.files("metarl.configs")))
     configs = {path.stem: path for path in folder.glob("*.yaml")}
     for path in folder.glob("*/*.yaml"):
         family = path.parent.name
-        configs[family if path.stem == "maml" else f"{family}_{path.stem}"] = path
+        configs[family if path.stem == family else f"{family}_{path.stem}"] = path
     return dict(sorted(configs.items()))
 
 

@@ -23,7 +23,7 @@ class CAVIA(MAML):
         size = context_size(problem.config.inner, problem.config.method)
         if problem.policy.image:
             raise UserError(
-                f"family.name: {problem.title} shows images, beside which method cavia has no "
-                "place for its context; take another method"
+                f"family.name: {problem.title} has image observations, which method cavia does not "
+                "support; use another method"
             )
         super().__init__(replace(problem, context=size))
