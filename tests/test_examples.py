@@ -48,6 +48,6 @@ def test_an_example_runs(name: str, tmp_path: Path) -> None:
     assert OUTPUT[name] in process.stdout
 
 
-def test_importing_an_example_runs_nothing() -> None:
+def test_importing_an_example_has_no_side_effects() -> None:
     for name in TINY:
         assert callable(runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"])

@@ -93,7 +93,7 @@ def test_the_tests_run_from_the_source_distribution(
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_siblings_as_subpackages_and_nothing_at_the_top(wheel: Path) -> None:
+def test_the_wheel_contains_the_linked_folders_as_subpackages_only(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {
         "metarl",
@@ -139,7 +139,7 @@ def test_the_installed_wheel_trains_from_outside_the_checkout(
 
 
 @pytest.mark.slow
-def test_its_description_has_no_picture_and_no_link_that_breaks_on_pypi(wheel: Path) -> None:
+def test_the_description_has_no_images_and_no_broken_links_on_pypi(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
     headers, _, text = archive.read(metadata).decode().partition("\n\n")
