@@ -612,7 +612,7 @@ def files(folder: Path, count: int, chance: random.Random) -> Part:
     return part
 
 
-def strangers(folder: Path, count: int, chance: random.Random) -> Part:
+def untrusted(folder: Path, count: int, chance: random.Random) -> Part:
     """Long forms of the tests on corrupt data sets, models and pickles."""
     part, tests = Part(done=count), Path(__file__).parent / "test_untrusted_files.py"
     per_kind = str(max(1, count // 8))  # there are eight kinds
@@ -750,7 +750,7 @@ PARTS: dict[str, tuple[Callable[[Path, int, random.Random], Part], int]] = {
     "configs": (configs, 5000),
     "commands": (commands, 500),
     "files": (files, 2000),
-    "strangers": (strangers, 2000),
+    "untrusted": (untrusted, 2000),
     "iterations": (iterations, 5000),
     "seeds": (seeds, len(shipped_configs())),
 }

@@ -172,7 +172,7 @@ MISTAKES = {
     "no steps": (lambda p: p.adapt(Constant(), steps=0), "steps must be a whole number"),
     "a word as task": (lambda p: p.adapt(Constant(), task="left"), "a task must be a row of"),
     "another observation": (lambda p: p.act([0.0]), r"has shape \(2,\), or \(num_envs, 2\)"),
-    "a film of another kind": (lambda p: p.render("film.avi"), "ends in .mp4 or .gif"),
+    "a video of another format": (lambda p: p.render("video.avi"), "ends in .mp4 or .gif"),
     "another task": (lambda p: p.render(task=[1.0]), "has 2 numbers, not 1"),
 }
 
@@ -195,9 +195,9 @@ def test_videos_are_rendered_of_a_custom_environment_and_of_the_family(
     policy, tmp_path: Path
 ) -> None:
     env = PointNavigation(horizon=3).make(render_mode="rgb_array")
-    video = policy.render(tmp_path / "film.gif", task=TASK, env=env)
+    video = policy.render(tmp_path / "video.gif", task=TASK, env=env)
     assert len(video.frames) >= 4
-    assert (tmp_path / "film.gif").stat().st_size > 1000
+    assert (tmp_path / "video.gif").stat().st_size > 1000
 
 
 def test_a_network_adapts_to_examples_and_predicts() -> None:

@@ -286,12 +286,12 @@ def test_an_evaluation_of_another_version_is_reported(runs, tmp_path, complaint)
 def test_render_writes_videos_before_and_after_adaptation_and_plots_the_paths(
     runs, tmp_path
 ) -> None:
-    out = tmp_path / "films"
+    out = tmp_path / "videos"
     arguments = ["render", runs["maml"], "--task", "0.3", "-0.4", "--steps", "0", "1"]
     assert main([*arguments, "--out", str(out)]) == 0
     assert {path.suffix for path in out.iterdir()} == {".mp4", ".gif", ".png"}
-    (film,) = out.glob("*.mp4")
-    frames = list(imageio.get_reader(film).iter_data())
+    (video,) = out.glob("*.mp4")
+    frames = list(imageio.get_reader(video).iter_data())
     assert len(frames) == 11  # the start, and ten steps
     assert frames[0].shape[1] == 2 * 480
     before, after = frames[-1][100:, :480], frames[-1][100:, 480:]

@@ -363,7 +363,7 @@ def test_a_missing_family_in_python_is_an_error_when_it_is_used() -> None:
         metarl.train(config, "runs/never")
 
 
-def test_custom_classes_are_accepted_in_every_section() -> None:
+def test_custom_networks_are_accepted_and_invalid_classes_refused() -> None:
     config = load_config("omniglot_5way_1shot", ["network.kind=torch.nn:Linear"])
     assert config.network.model_dump() == {"kind": "torch.nn:Linear", "settings": {}}
     with pytest.raises(UserError, match="'fractions:Fraction' is not a class of tasks"):
@@ -426,7 +426,7 @@ def test_variants_of_maml_have_their_names_of_the_literature(
     assert load_method(load_config(config, settings)).label == label
 
 
-def test_methods_with_different_networks_have_separate_rows() -> None:
+def test_the_label_of_maml_names_a_network_without_convolution() -> None:
     def label(config: str, *settings: str) -> str:
         return load_method(load_config(config, settings)).label
 

@@ -236,12 +236,12 @@ def test_tasks_have_the_distribution_of_the_paper() -> None:
         (lambda: load_family("fractions:Fraction"), "it lacks sample_tasks, describe, make"),
     ],
 )
-def test_a_mistake_in_naming_a_family_is_reported(call, message: str) -> None:
+def test_an_unknown_name_of_a_family_is_reported(call, message: str) -> None:
     with pytest.raises(UserError, match=message):
         call()
 
 
-def test_mistakes_at_reset_and_step_are_reported() -> None:
+def test_errors_at_reset_and_step_are_reported() -> None:
     envs = metarl.envs.half_cheetah_direction().make_vec(3)
     with pytest.raises(ValueError, match=r"\(1,\) for one task, or \(3, 1\)"):
         envs.reset(options={"task": np.zeros((2, 1))})

@@ -381,7 +381,7 @@ def test_a_process_that_was_killed_between_two_episodes_is_reported() -> None:
     envs.close()
 
 
-def test_a_family_that_releases_the_gil_says_so_by_its_new_or_its_old_property(
+def test_a_family_declares_that_it_releases_the_gil_by_the_new_or_the_old_property(
     in_users_folder: Path,
 ) -> None:
     assert not releases_gil(modified_family())

@@ -314,7 +314,7 @@ def test_the_papers_initial_noise_is_normal_and_drawn_from_the_generator(robot) 
 
 
 @pytest.mark.parametrize("family", ["half-cheetah-direction", "ant-direction"])
-def test_an_environment_starts_where_its_generator_says(family: str) -> None:
+def test_the_initial_state_depends_only_on_the_generator(family: str) -> None:
     env = metarl.envs.load_family(family).make()
     env.reset(seed=7, options={"task": np.array([1.0])})
     world, rng = env.unwrapped.world, np.random.default_rng(7)

@@ -98,7 +98,7 @@ def test_random_transitions_are_reproducible_and_depend_on_the_seed() -> None:
     assert np.mean(slips) > 0.5
 
 
-def test_a_simulation_has_the_same_random_transitions_beside_any_others() -> None:
+def test_the_random_transitions_of_a_simulation_do_not_depend_on_other_simulations() -> None:
     tasks = np.array([[4.0, 4.0], [0.0, 0.0], [2.0, 2.0]])
     envs, lone = BatchedEnv(SlipperyGrid(), 3), BatchedEnv(SlipperyGrid(), 1)
     envs.reset(seed=[3, 4, 5], options={"task": tasks})

@@ -156,7 +156,7 @@ def test_the_curve_counts_instances(method) -> None:
     assert units_label([method.adaptation_unit]) == "instances of each class"
 
 
-def test_too_many_classes_or_instances_are_refused(method) -> None:
+def test_other_numbers_of_classes_and_too_few_slots_are_refused(method) -> None:
     with pytest.raises(ValueError, match="5 heads write to 5 slots at once, of which there are 2"):
         MANNSettings(reads=5, slots=2)
     config = {**BLOBS, "evaluation": {"tasks": 2, "ways": 2}}

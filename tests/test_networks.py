@@ -130,7 +130,7 @@ def test_layers_before_normalisation_have_no_bias() -> None:
     assert sum(leaf.numel() for leaf in params.values()) == 32_901 - 4 * 32
 
 
-def test_pooling_before_the_activation_equals_pooling_after_it(case_of_pooling) -> None:
+def test_pooling_before_normalisation_equals_pooling_last(case_of_pooling) -> None:
     params, images = case_of_pooling
     hidden = images
     for block in range(4):

@@ -138,8 +138,8 @@ def test_all_commands_support_rl2(tmp_path: Path, capsys: pytest.CaptureFixture[
     out = str(tmp_path / "comparison")
     assert main(["compare", str(run), str(other), "--out", out]) == 0
     assert "RL²" in (tmp_path / "comparison" / "comparison.md").read_text()
-    assert main(["render", str(run), "--out", str(tmp_path / "film"), "--task", "0.3", "0.3"]) == 0
-    assert list((tmp_path / "film").glob("*.mp4"))
+    assert main(["render", str(run), "--out", str(tmp_path / "video"), "--task", "0.3", "0.3"]) == 0
+    assert list((tmp_path / "video").glob("*.mp4"))
 
 
 def test_an_episode_truncated_at_the_horizon_is_recorded_as_ended() -> None:

@@ -608,7 +608,7 @@ def test_two_evaluations_of_a_run_are_equal(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def wave_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def sinusoid_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A tiny run of every method that supports sinusoids, by name."""
     folder = tmp_path_factory.mktemp("waves")
     runs = {kind: str(folder / kind) for kind in ("maml", "pretrained", "oracle", "random")}
@@ -619,9 +619,9 @@ def wave_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_runs_on_sinusoids_are_compared(wave_runs, tmp_path: Path) -> None:
+def test_runs_on_sinusoids_are_compared(sinusoid_runs, tmp_path: Path) -> None:
     out = tmp_path / "comparison"
-    assert main(["compare", *wave_runs.values(), "--out", str(out), "--many-steps", "3"]) == 0
+    assert main(["compare", *sinusoid_runs.values(), "--out", str(out), "--many-steps", "3"]) == 0
     table = (out / "comparison.md").read_text()
     assert "| error before adaptation | after 1 step |" in table
     assert "Mean squared error on held-out tasks" in table
@@ -632,15 +632,15 @@ def test_runs_on_sinusoids_are_compared(wave_runs, tmp_path: Path) -> None:
         assert max(colours) == (max(colours)[0], (255, 255, 255))
 
 
-def test_a_sinusoid_and_its_predictions_are_plotted(wave_runs) -> None:
-    assert main(["render", wave_runs["maml"], "--task", "3", "1"]) == 0
-    assert (Path(wave_runs["maml"]) / "fit.png").exists()
+def test_a_sinusoid_and_its_predictions_are_plotted(sinusoid_runs) -> None:
+    assert main(["render", sinusoid_runs["maml"], "--task", "3", "1"]) == 0
+    assert (Path(sinusoid_runs["maml"]) / "fit.png").exists()
 
 
 @pytest.mark.slow
-def test_runs_on_sinusoids_are_in_the_report(wave_runs, tmp_path: Path) -> None:
+def test_runs_on_sinusoids_are_in_the_report(sinusoid_runs, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    assert main(["report", wave_runs["maml"], wave_runs["oracle"], "--out", str(page)]) == 0
+    assert main(["report", sinusoid_runs["maml"], sinusoid_runs["oracle"], "--out", str(page)]) == 0
     assert "sinusoid, 5-shot" in page.read_text()
 
 
@@ -875,7 +875,7 @@ def test_the_contact_sheet_shows_the_first_episode_of_the_evaluation(tmp_path: P
     assert 100 * (sheet.predictions == sheet.labels).mean() == pytest.approx(curve.scores[0, -1])
 
 
-def test_an_evaluation_with_more_classes_than_the_data_set_is_refused(waves, complaint) -> None:
+def test_a_number_of_classes_is_refused_for_tasks_without_classes(waves, complaint) -> None:
     message = complaint("evaluate", waves("run"), "--set=evaluation.ways=3")
     assert "evaluation.ways=3: sinusoid has no classes" in message
 
@@ -935,7 +935,7 @@ def test_a_resumed_run_writes_its_config_at_once(waves, monkeypatch, capsys) -> 
     assert Run.open(Path(run)).config.outer.iterations == 50
 
 
-def test_an_interrupted_evaluation_prints_how_to_continue(tmp_path, monkeypatch, capsys) -> None:
+def test_an_interrupted_evaluation_is_reported_as_missing(tmp_path, monkeypatch, capsys) -> None:
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
