@@ -113,14 +113,14 @@ def test_adaptation_accepts_recorded_episodes_and_plain_lists(policy, env) -> No
 def test_further_steps_use_the_step_sizes_of_the_evaluation(policy, env, monkeypatch) -> None:
     sizes = []
 
-    def spied(self, meta, learned=None):
-        step_sizes = spied.original(self, meta, learned)
+    def spy(self, meta, learned=None):
+        step_sizes = spy.original(self, meta, learned)
         sizes.append(step_sizes[-1]["weight0"])
         return step_sizes
 
     inner = type(policy.method.problem.inner)
-    spied.original = inner.step_sizes
-    monkeypatch.setattr(inner, "step_sizes", spied)
+    spy.original = inner.step_sizes
+    monkeypatch.setattr(inner, "step_sizes", spy)
     assert policy.adapt(env, TASK, steps=3, episodes=2, horizon=5).steps == 3
     assert tuple(sizes) == policy.method.problem.config.evaluation_step_sizes
     policy.adapt(env, TASK, step_size=0.7, episodes=2, horizon=5)

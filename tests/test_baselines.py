@@ -71,12 +71,12 @@ POLICIES = {
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("direction", ["theirs", "ours"])
+@pytest.mark.parametrize("direction", ["import", "export"])
 def test_a_mapped_policy_gives_identical_actions_and_log_probabilities(name, direction) -> None:
     policy, space = POLICIES[name]
     keywords = policy_keywords(policy, (5,))
     model = PPO("MlpPolicy", Spaces(space), policy_kwargs=keywords, device="cpu", seed=3)
-    if direction == "ours":
+    if direction == "export":
         params = policy.init(torch.Generator().manual_seed(1))
         load_params(model.policy, params)
         assert all(torch.equal(params[k], to_params(model.policy.state_dict())[k]) for k in params)

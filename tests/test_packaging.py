@@ -17,7 +17,7 @@ MEGABYTE = 10**6
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with the sdist and the wheel built from it, and the output of the build."""
     folder = tmp_path_factory.mktemp("dist")
     # one build at a time: setuptools writes into the checkout, which parallel tests share
@@ -34,12 +34,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="module")
-def wheel(built: tuple[Path, str]) -> Path:
-    return next(built[0].glob("*.whl"))
+def wheel(distributions: tuple[Path, str]) -> Path:
+    return next(distributions[0].glob("*.whl"))
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python interpreter with the wheel, and the libraries of this environment."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, with_pip=False)
@@ -51,14 +51,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_building_gives_no_warning(built: tuple[Path, str]) -> None:
-    lines = [line for line in built[1].splitlines() if "warn" in line.lower()]
+def test_building_gives_no_warning(distributions: tuple[Path, str]) -> None:
+    lines = [line for line in distributions[1].splitlines() if "warn" in line.lower()]
     assert [line for line in lines if "byte-compiling is disabled" not in line] == []
 
 
 @pytest.mark.slow
-def test_distributions_are_small(built: tuple[Path, str], wheel: Path) -> None:
-    source = next(built[0].glob("*.tar.gz"))
+def test_distributions_are_small(distributions: tuple[Path, str], wheel: Path) -> None:
+    source = next(distributions[0].glob("*.tar.gz"))
     assert source.stat().st_size < 6 * MEGABYTE
     assert wheel.stat().st_size < 3 * MEGABYTE
 
@@ -73,9 +73,9 @@ def test_a_checkout_is_small() -> None:
 
 @pytest.mark.slow
 def test_the_tests_run_from_the_source_distribution(
-    built: tuple[Path, str], installed: Path, tmp_path: Path
+    distributions: tuple[Path, str], installed_python: Path, tmp_path: Path
 ) -> None:
-    with tarfile.open(next(built[0].glob("*.tar.gz"))) as archive:
+    with tarfile.open(next(distributions[0].glob("*.tar.gz"))) as archive:
         archive.extractall(tmp_path, filter="data")
     (source,) = tmp_path.iterdir()
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
@@ -86,7 +86,7 @@ def test_the_tests_run_from_the_source_distribution(
             assert (source / name).exists(), name
     few = ["tests/test_inner_loop.py", "tests/test_adam.py", "tests/test_readme.py"]
     # -I: do not import metarl from the working directory, where metarl.envs is a link
-    command = [str(installed), "-I", "-m", "pytest", "-q", "-p", "no:cacheprovider", *few]
+    command = [str(installed_python), "-I", "-m", "pytest", "-q", "-p", "no:cacheprovider", *few]
     command += ["-k", "not trains and not learns and not parsed and not streams"]
     result = subprocess.run(command, cwd=source, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
@@ -115,9 +115,9 @@ def test_the_wheel_contains_the_linked_folders_as_subpackages_only(wheel: Path) 
 
 @pytest.mark.slow
 def test_the_installed_wheel_trains_from_outside_the_checkout(
-    installed: Path, tmp_path: Path
+    installed_python: Path, tmp_path: Path
 ) -> None:
-    command = [str(installed), "-I", "-m", "metarl", "train", "quickstart", "--out", "run"]
+    command = [str(installed_python), "-I", "-m", "metarl", "train", "quickstart", "--out", "run"]
     tiny = [
         "outer.iterations=1",
         "outer.meta_batch=2",
@@ -129,13 +129,13 @@ def test_the_installed_wheel_trains_from_outside_the_checkout(
     subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
     assert (tmp_path / "run" / "adaptation.png").exists()
     where = subprocess.run(
-        [str(installed), "-I", "-c", "import metarl.envs; print(metarl.envs.__file__)"],
+        [str(installed_python), "-I", "-c", "import metarl.envs; print(metarl.envs.__file__)"],
         check=True,
         cwd=tmp_path,
         capture_output=True,
         text=True,
     )
-    assert str(installed.parent.parent) in where.stdout
+    assert str(installed_python.parent.parent) in where.stdout
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def hangups() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
-def running(path: Path, *more: str, lines: int = 3) -> "subprocess.Popen[str]":
+def start_training(path: Path, *more: str, lines: int = 3) -> "subprocess.Popen[str]":
     """A training in a subprocess that has logged a number of iterations."""
     arguments = [sys.executable, "-m", "metarl", *command(path, 1_000_000, *more)]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
@@ -254,7 +254,7 @@ def test_a_signal_stops_an_iteration_and_a_second_one_does_not_stop_its_cleanup(
     ],
 )
 def test_signals_do_not_lose_finished_iterations(tmp_path: Path, numbers, pause: float) -> None:
-    process = running(tmp_path / "run", "--set=checkpoint_every=1000000")
+    process = start_training(tmp_path / "run", "--set=checkpoint_every=1000000")
     for number in numbers:
         process.send_signal(number)
         time.sleep(pause)
@@ -268,7 +268,7 @@ def test_signals_do_not_lose_finished_iterations(tmp_path: Path, numbers, pause:
 def test_a_training_under_nohup_ignores_sighup(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        process = running(tmp_path / "run")
+        process = start_training(tmp_path / "run")
     finally:
         signal.signal(signal.SIGHUP, before)
     process.send_signal(signal.SIGHUP)
@@ -296,7 +296,7 @@ def test_a_checkpoint_is_written_after_a_number_of_minutes(
 @pytest.mark.slow
 def test_only_one_process_trains_a_run_and_others_can_read_it(tmp_path: Path, complaint) -> None:
     path = tmp_path / "run"
-    process = running(path, "--set=checkpoint_every=1")
+    process = start_training(path, "--set=checkpoint_every=1")
     try:
         error = complaint("train", "--resume", str(path))
         assert f"is being trained by process {process.pid} on" in error
@@ -422,9 +422,9 @@ def test_settings_without_influence_may_be_edited_and_old_runs_have_no_record(ru
     config.write_text(config.read_text().replace("iterations: 5", "iterations: 6"))
     assert main(["train", "--resume", str(run)]) == 0
     assert Run.open(run).load().iteration == 6
-    described = json.loads(state.read_text())
-    del described["config"]
-    state.write_text(json.dumps(described))
+    description = json.loads(state.read_text())
+    del description["config"]
+    state.write_text(json.dumps(description))
     assert Run.open(run).load().iteration == 6
 
 
@@ -554,7 +554,7 @@ def test_the_error_names_a_corrupt_file(run: Path, complaint, damage: str, file:
     )
 
 
-def described(run: Path, **changes: object) -> None:
+def edit_state(run: Path, **changes: object) -> None:
     """Change values in state.json."""
     file = run / "state.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
@@ -581,7 +581,7 @@ def described(run: Path, **changes: object) -> None:
     ],
 )
 def test_an_invalid_state_is_reported(run: Path, complaint, changes):
-    described(run, **changes)
+    edit_state(run, **changes)
     assert "is damaged" in complaint("evaluate", str(run))
     assert "is damaged" in complaint("train", "--resume", str(run))
 
@@ -632,7 +632,7 @@ def test_an_invalid_evaluation_is_reported(run: Path, complaint, changes) -> Non
     assert f"metarl evaluate {run}" in error
 
 
-def rewritten(run: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+def replace_weights(run: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
     """Other weights, with the checksum that belongs to them."""
     state = Run.open(run).load()
     theta = dict(state.params)
@@ -654,7 +654,7 @@ def rewritten(run: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> N
 def test_weights_of_another_network_are_refused_despite_a_valid_checksum(
     run: Path, complaint, change, named: str
 ) -> None:
-    rewritten(run, change)
+    replace_weights(run, change)
     resume = ["train", "--set=outer.iterations=9", "--resume"]
     for arguments in (["evaluate"], ["compare"], ["render"], resume):
         error = complaint(*arguments, str(run))
@@ -710,7 +710,7 @@ def test_a_name_with_a_null_character_is_reported(complaint) -> None:
 def test_a_shipped_run_is_not_trained_in_place(
     run: Path, complaint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metarl.config.files.trained_runs", lambda: {"mine": run})
-    error = complaint("train", "--resume", "mine", "--set=outer.iterations=6")
+    monkeypatch.setattr("metarl.config.files.trained_runs", lambda: {"shipped": run})
+    error = complaint("train", "--resume", "shipped", "--set=outer.iterations=6")
     assert f"is a read-only run of the package; copy {run}, and resume the copy" in error
     assert Run.open(run).load().iteration == 5

@@ -196,14 +196,14 @@ def test_a_loaded_policy_scales_the_observations_of_any_environment(tmp_path: Pa
     action = policy.act(observation, deterministic=True)
     np.testing.assert_allclose(action, expected.numpy(), atol=1e-5)
     # played episodes have raw observations, which are scaled when they are adapted to
-    played = policy.play(env, task=[1.0], episodes=2)
-    assert abs(np.asarray(played[0].observations)[0, 0]) < 0.1
-    arrays = to_arrays(policy.method.policy, played, scale=SCALE)
+    episodes = policy.play(env, task=[1.0], episodes=2)
+    assert abs(np.asarray(episodes[0].observations)[0, 0]) < 0.1
+    arrays = to_arrays(policy.method.policy, episodes, scale=SCALE)
     samples = from_arrays(policy.method.policy, policy.params, arrays)
     assert torch.allclose(
-        samples.observations[0, 0], torch.tensor(played[0].observations) * torch.tensor(SCALE)
+        samples.observations[0, 0], torch.tensor(episodes[0].observations) * torch.tensor(SCALE)
     )
-    adapted = policy.adapt(played)
+    adapted = policy.adapt(episodes)
     assert not torch.equal(adapted.params["weight0"], policy.params["weight0"])
 
 

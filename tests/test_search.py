@@ -29,12 +29,12 @@ def group(value: float, score: float) -> SimpleNamespace:
     return SimpleNamespace(runs=[SimpleNamespace(config=config)], summary=summary)
 
 
-def tried(low: float, high: float, best: float, number: int = 30) -> list[SimpleNamespace]:
+def make_groups(low: float, high: float, best: float, number: int = 30) -> list[SimpleNamespace]:
     values = np.geomspace(low, high, number)
     return [group(value, -abs(float(np.log(value / best)))) for value in values]
 
 
-def proposed(higher_is_better: bool, groups: list[SimpleNamespace]) -> list[float]:
+def propose_values(higher_is_better: bool, groups: list[SimpleNamespace]) -> list[float]:
     pytest.importorskip("optuna", reason="the extra search is not installed")
     _, ranges = parse_ranges(["inner.step_size=0.001..1.0"])
     proposals = propose(ranges, groups, len(groups), 8, higher_is_better)
@@ -42,21 +42,21 @@ def proposed(higher_is_better: bool, groups: list[SimpleNamespace]) -> list[floa
 
 
 def test_a_search_concentrates_on_good_scores() -> None:
-    groups = tried(0.001, 1.0, best=0.01)
-    near = [abs(np.log10(value / 0.01)) < 0.7 for value in proposed(True, groups)]
+    groups = make_groups(0.001, 1.0, best=0.01)
+    near = [abs(np.log10(value / 0.01)) < 0.7 for value in propose_values(True, groups)]
     assert sum(near) >= 6
-    far = [abs(np.log10(value / 0.01)) < 0.7 for value in proposed(False, groups)]
+    far = [abs(np.log10(value / 0.01)) < 0.7 for value in propose_values(False, groups)]
     assert sum(far) <= 2
 
 
 def test_a_resumed_search_proposes_the_same_settings() -> None:
-    groups = tried(0.001, 1.0, best=0.01)
-    assert proposed(True, groups) == proposed(True, groups)
-    assert proposed(True, groups) != proposed(True, groups[:-1])
+    groups = make_groups(0.001, 1.0, best=0.01)
+    assert propose_values(True, groups) == propose_values(True, groups)
+    assert propose_values(True, groups) != propose_values(True, groups[:-1])
 
 
 def test_settings_outside_the_range_are_ignored() -> None:
-    values = proposed(True, [group(5.0, 1.0), *tried(0.001, 1.0, 0.1)])
+    values = propose_values(True, [group(5.0, 1.0), *make_groups(0.001, 1.0, 0.1)])
     assert all(0.001 <= value <= 1.0 for value in values)
 
 
