@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import ttest_1samp, ttest_ind
 
 from metarl.evaluation import Floats, Summary, mean_over_tasks
 
@@ -69,6 +68,9 @@ def difference(first: Sequence[Floats], second: Sequence[Floats]) -> Summary:
 
 def _interval(means: Floats, other_means: Floats | None = None) -> tuple[Floats, Floats]:
     """Student's interval of a mean, or Welch's of a difference of means; (runs, K + 1) each."""
+    # imported here: scipy.stats takes as long as torch, and every command imports this module
+    from scipy.stats import ttest_1samp, ttest_ind
+
     with warnings.catch_warnings():  # scipy warns about runs with equal scores
         warnings.simplefilter("ignore", RuntimeWarning)
         if other_means is None:

@@ -1,19 +1,25 @@
-"""Plots of adaptation, training, paths and predictions, in a colour-blind safe palette."""
+"""Plots of adaptation, training, paths and predictions, in a colour-blind safe palette.
+
+matplotlib is imported by the first figure: every training imports this module, and few draw.
+"""
+
+from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from metarl.evaluation import Metric, Summary
 from metarl.method import ADAPTATION_UNITS, EPISODES, GRADIENT_STEPS, AdaptationUnit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Curve = tuple[NDArray[Any], NDArray[Any]]
 TrainingCurves = Mapping[str, Mapping[str, Sequence[Curve]]]  # by label, then "before" and "after"
@@ -156,7 +162,7 @@ def plot_summary(
         published: published scores by number of gradient steps; drawn unless `episodes` is given.
     """
     trained = any(part for parts in training.values() for part in parts.values())
-    figure = Figure(figsize=(11.6 if trained else 7.2, 3.8), layout="constrained")
+    figure = _new_figure(11.6 if trained else 7.2, 3.8)
     panels = figure.subplots(1, 1 + trained, squeeze=False)[0]
     note = _plot_adaptation(panels[0], adapted, metric, units, episodes)
     if published and not episodes:
@@ -200,6 +206,8 @@ def _plot_adaptation(
         axes.set_xlabel(EPISODES.axis_label)
     else:
         axes.set_xlabel(units_label(units))
+        from matplotlib.ticker import MaxNLocator
+
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"{metric.axis} on held-out tasks")
     _set_scale(axes, metric)
@@ -236,6 +244,8 @@ def _plot_training(axes: Axes, curves: TrainingCurves, metric: Metric) -> str:
             low, high = scores.min(axis=0), scores.max(axis=0)
             axes.fill_between(samples, low, high, color=colour, alpha=0.2, linewidth=0)
     # also readable for short trainings, whose samples are not counted in millions
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep="\N{NARROW NO-BREAK SPACE}"))
     axes.set_xlabel(f"{metric.samples} in training")
@@ -289,7 +299,7 @@ def plot_fits(fits: Mapping[str, Fit], title: str, *files: Path) -> None:
         title: of the figure.
         files: output files; the suffix decides the format.
     """
-    figure = Figure(figsize=(2.6 + 4.2 * len(fits), 4.2), layout="constrained")
+    figure = _new_figure(2.6 + 4.2 * len(fits), 4.2)
     panels = figure.subplots(1, len(fits), sharey=True, squeeze=False)[0]
     for axes, (label, fit) in zip(panels, fits.items(), strict=True):
         axes.plot(*fit.wave.T, color="black", linewidth=1.0, label="true function")
@@ -320,7 +330,7 @@ def plot_classification(episode: Classification, title: str, *files: Path) -> No
     ways = len(episode.support)
     columns = [np.flatnonzero(episode.labels == label) for label in range(ways)]
     depth = max(len(column) for column in columns)
-    figure = Figure(figsize=(max(4.8, 0.9 * ways), 1.2 + 0.95 * (depth + 1)), layout="constrained")
+    figure = _new_figure(max(4.8, 0.9 * ways), 1.2 + 0.95 * (depth + 1))
     panels = figure.subplots(depth + 1, ways, squeeze=False)
     for axes in panels.flat:
         axes.set_xticks([])
@@ -381,8 +391,14 @@ def _smooth(values: NDArray[Any], window: int) -> NDArray[Any]:
     return means
 
 
+def _new_figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def _figure(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    figure = _new_figure(5.6, 4.2)
     axes = figure.add_subplot()
     axes.set_title(title)
     return figure, axes
