@@ -63,11 +63,9 @@ class AdaptedPolicy:
         for stage, agent in self.agents.items():
             positions = np.full((max_paths, horizon, 2), np.nan)
             env = self.problem.raw_family.make()
-            for path, episode in zip(
-                positions,
-                play_episodes(agent, env, max_paths, horizon, self.task),
-                strict=True,
-            ):
+            for index, path in enumerate(positions):
+                # one at a time: a recurrent policy has the memory of the stage in each of them
+                (episode,) = play_episodes(agent, env, 1, horizon, self.task, (1, index))
                 path[: len(np.asarray(episode.rewards))] = episode.observations
             paths[stage_name(stage, self.unit)] = positions
         return paths
