@@ -16,6 +16,14 @@ training. Episodes that were collected elsewhere can be given instead:
     policy.evaluate().to_frame()                         # returns on held-out tasks, in pandas
     policy.render("walk.mp4", task=[1.0])                # a video of one episode
 
+Every method of reinforcement learning has the same verbs. In a stream of episodes, the policy
+observes the outcome of its actions, and adapts to what it observed (see `Agent`):
+
+    policy.reset()                                       # a new task
+    action = policy.act(observation)
+    policy.observe(reward, terminated, truncated, next_observation)
+    policy = policy.adapt()                              # between episodes
+
 Train a policy and compare it with another one:
 
     config = metarl.Config(family={"name": "point-navigation"}, outer={"iterations": 100})
@@ -55,6 +63,7 @@ if TYPE_CHECKING:
     from metarl.inner_loop import adapt as adapt
     from metarl.models.network import AdaptiveNetwork as AdaptiveNetwork
     from metarl.models.policy import AdaptivePolicy as AdaptivePolicy
+    from metarl.rl.agent import Agent as Agent
     from metarl.rl.config import Config as Config
     from metarl.rl.external_data import Trajectory as Trajectory
     from metarl.runs.run import Run as Run
@@ -77,6 +86,7 @@ _MODULES = {
     "SupervisedConfig": "metarl.supervised.config",
     "Dataset": "metarl.supervised.data",
     "AdaptivePolicy": "metarl.models.policy",
+    "Agent": "metarl.rl.agent",
     "AdaptiveNetwork": "metarl.models.network",
     "AdaptationCurve": "metarl.evaluation",
     "Run": "metarl.runs.run",
