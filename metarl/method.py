@@ -26,7 +26,7 @@ Role = Literal["meta-learner", "baseline"]
 
 @dataclass(frozen=True)
 class AdaptationUnit:
-    """What the stages of a method's adaptation count, and how they are labelled.
+    """The unit in which the stages of a method's adaptation are counted, with its labels.
 
     Attributes:
         name: one unit, such as "gradient step".

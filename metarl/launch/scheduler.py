@@ -59,7 +59,7 @@ def run_jobs(
 
     Args:
         jobs: in the order in which they start.
-        should_stop: called several times per second; once it returns True, all processes are told
+        should_stop: called several times per second; once it returns True, all processes are asked
             to stop, and no other starts.
         on_failure: called with a job that failed, and its last message.
         progress: shows the progress of each job.
