@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from metarl.envs.wrappers import vectorise as vectorise
     from metarl.errors import UserError as UserError
     from metarl.evaluation import AdaptationCurve as AdaptationCurve
+    from metarl.inner_loop import InnerOptimizer as InnerOptimizer
     from metarl.inner_loop import adapt as adapt
     from metarl.models.network import AdaptiveNetwork as AdaptiveNetwork
     from metarl.models.policy import AdaptivePolicy as AdaptivePolicy
@@ -80,6 +81,7 @@ _MODULES = {
     "evaluate": "metarl.api",
     "compare": "metarl.api",
     "adapt": "metarl.inner_loop",
+    "InnerOptimizer": "metarl.inner_loop",
     "check_family": "metarl.envs.checker",
     "vectorise": "metarl.envs.wrappers",
     "Config": "metarl.rl.config",

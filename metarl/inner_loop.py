@@ -5,7 +5,9 @@ loss, parameters and the data of each step go in, adapted parameters come out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +19,68 @@ StepSize = float | Tensor | Mapping[str, float | Tensor]
 Scalar = Callable[[Params], Tensor]
 Gradient = Callable[[Scalar], Callable[[Params], Params]]
 
+MOMENTUM, BETA1, BETA2, EPSILON = 0.9, 0.9, 0.999, 1e-8
+
+
+@dataclass(frozen=True)
+class InnerOptimizer:
+    """The direction of an inner step, a differentiable function of the gradients of a task.
+
+    The optimisers of `torch.optim` write into parameters, so that nothing can be differentiated
+    through their steps. The state is zero at the first step of every task.
+
+    Attributes:
+        algorithm: `sgd`; `momentum` with μ = 0.9, as `torch.optim.SGD`; or `adam` with
+            `torch.optim.Adam`'s β and ε.
+        clip: the largest norm of all gradients of a task together; longer ones are scaled down.
+        stacked: whether the first axis of all gradients is that of tasks.
+    """
+
+    algorithm: Literal["sgd", "momentum", "adam"] = "sgd"
+    clip: float | None = None
+    stacked: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step is −α ∇θ loss."""
+        return self.algorithm == "sgd" and self.clip is None
+
+    def direction(self, grads: Params, state: Params, step: int) -> tuple[Params, Params]:
+        """What α multiplies in a step, and the new state.
+
+        Args:
+            grads: by parameter.
+            state: that the previous step returned; empty at the first step.
+            step: the number of previous steps.
+        """
+        if self.clip is not None:
+            clip = partial(_clip_norm, max_norm=self.clip)
+            grads = torch.func.vmap(clip)(grads) if self.stacked else clip(grads)
+        if self.algorithm == "sgd":
+            return grads, {}
+        mean = {
+            name: state.get(f"mean.{name}", torch.zeros_like(grad)) for name, grad in grads.items()
+        }
+        if self.algorithm == "momentum":  # m ← μ m + g
+            mean = {name: MOMENTUM * mean[name] + grad for name, grad in grads.items()}
+            return mean, {f"mean.{name}": leaf for name, leaf in mean.items()}
+        new, directions = dict[str, Tensor](), dict[str, Tensor]()
+        for name, grad in grads.items():  # Kingma and Ba (2015), algorithm 1
+            first = BETA1 * mean[name] + (1.0 - BETA1) * grad
+            square = state.get(f"square.{name}", torch.zeros_like(grad))
+            second = BETA2 * square + (1.0 - BETA2) * grad**2
+            new |= {f"mean.{name}": first, f"square.{name}": second}
+            # the derivative of √v at v = 0 is infinite: there the direction is 0, a constant
+            root = (
+                torch.where(second > 0.0, second, 1.0).sqrt() / (1.0 - BETA2 ** (step + 1)) ** 0.5
+            )
+            ratio = first / (1.0 - BETA1 ** (step + 1)) / (root + EPSILON)
+            directions[name] = torch.where(second > 0.0, ratio, 0.0)
+        return directions, new
+
+
+SGD = InnerOptimizer()
+
 
 def adapt(
     loss: Callable[[Params, Batch], Tensor],
@@ -25,6 +89,7 @@ def adapt(
     step_sizes: StepSize | Sequence[StepSize],
     first_order: bool = False,
     gradient: Gradient = torch.func.grad,
+    optimizer: InnerOptimizer = SGD,
 ) -> Params:
     """Take one gradient step on each batch: θ ← θ − α ∇θ loss(θ, batch).
 
@@ -49,6 +114,7 @@ def adapt(
             changes derivatives of the result, not the result.
         gradient: transforms a scalar function into its gradient function. `torch.func.grad`
             composes with torch's other transforms; `reverse` is faster without them.
+        optimizer: in place of plain gradient descent: momentum, Adam, or clipped gradients.
 
     Returns:
         The adapted parameters θ', a new dictionary.
@@ -75,8 +141,11 @@ def adapt(
             f"there are {len(batches)} batches but {len(step_sizes)} step sizes; give one step "
             "size for all steps, or one for each"
         )
-    for batch, step_size in zip(batches, step_sizes, strict=True):
-        params = _step(loss, params, batch, step_size, first_order, gradient)
+    state: Params = {}
+    for step, (batch, alpha) in enumerate(zip(batches, step_sizes, strict=True)):
+        params, state = adapt_step(
+            loss, params, batch, alpha, first_order, gradient, optimizer, state, step
+        )
     return params
 
 
@@ -116,14 +185,18 @@ def reverse(function: Scalar) -> Callable[[Params], Params]:
     return gradient
 
 
-def _step(
+def adapt_step(
     loss: Callable[[Params, Batch], Tensor],
     params: Params,
     batch: Batch,
     step_size: StepSize,
-    first_order: bool,
-    gradient: Gradient,
-) -> Params:
+    first_order: bool = False,
+    gradient: Gradient = torch.func.grad,
+    optimizer: InnerOptimizer = SGD,
+    state: Params | None = None,
+    step: int = 0,
+) -> tuple[Params, Params]:
+    """One step of `adapt`: the new parameters, and the state of the optimiser for the next step."""
     rates = step_size if isinstance(step_size, Mapping) else dict.fromkeys(params, step_size)
     if unknown := rates.keys() - params.keys():
         raise KeyError(f"step sizes are given for unknown parameters: {', '.join(sorted(unknown))}")
@@ -133,6 +206,16 @@ def _step(
     grads = gradient(lambda adapting: loss({**params, **adapting}, batch))(adapted)
     if first_order:  # ∂θ'/∂θ is then I instead of I − α ∇²L
         grads = {name: value.detach() for name, value in grads.items()}
+    directions, state = optimizer.direction(grads, state or {}, step)
     # step sizes in another precision must not change that of the parameters
-    moves = {name: (rates[name] * grads[name]).to(adapted[name].dtype) for name in rates}
-    return {**params, **{name: leaf - moves[name] for name, leaf in adapted.items()}}
+    moves = {name: (rates[name] * directions[name]).to(adapted[name].dtype) for name in rates}
+    return {**params, **{name: leaf - moves[name] for name, leaf in adapted.items()}}, state
+
+
+def _clip_norm(grads: Params, max_norm: float) -> Params:
+    """Gradients scaled so that their joint norm is at most `max_norm`."""
+    squared = torch.stack([grad.square().sum() for grad in grads.values()]).sum()
+    is_long = squared > max_norm**2
+    # the norm is not differentiable at 0: it is computed only where it is used
+    scale = torch.where(is_long, max_norm * torch.where(is_long, squared, 1.0).rsqrt(), 1.0)
+    return {name: scale * grad for name, grad in grads.items()}

@@ -8,7 +8,7 @@ from torch.func import grad, vmap
 
 import metarl.inner_loop
 from metarl.config.sections import InnerSection
-from metarl.inner_loop import adapt, reverse
+from metarl.inner_loop import InnerOptimizer, adapt, reverse
 from metarl.step_sizes import PREFIX, meta_parameters, split, step_sizes
 
 MATRIX = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
@@ -166,3 +166,82 @@ def test_step_sizes_of_another_precision_keep_that_of_the_parameters(dtype, othe
         lambda p, b: (p["w"] * b).square().sum(), params, [torch.ones(3, dtype=dtype)] * 2, rates
     )
     assert adapted["w"].dtype == dtype
+
+
+OPTIMIZERS = {
+    "sgd": lambda leaves: torch.optim.SGD(leaves, lr=0.1),
+    "momentum": lambda leaves: torch.optim.SGD(leaves, lr=0.1, momentum=0.9),
+    "adam": lambda leaves: torch.optim.Adam(leaves, lr=0.1),
+}
+
+
+@pytest.mark.parametrize("max_norm", [None, 0.6])
+@pytest.mark.parametrize("algorithm", OPTIMIZERS)
+def test_an_inner_optimiser_takes_the_steps_of_torchs(algorithm: str, max_norm) -> None:
+    leaves = {name: leaf.requires_grad_() for name, leaf in two_leaves().items()}
+    optimizer = OPTIMIZERS[algorithm](leaves.values())
+    targets = [TARGET * scale for scale in (1.0, 1.5, 0.5, 2.0)]
+    for target in targets:
+        optimizer.zero_grad()
+        leaf_loss(leaves, target).backward()
+        torch.nn.utils.clip_grad_norm_(leaves.values(), max_norm or 1e9)
+        optimizer.step()
+    inner = InnerOptimizer(algorithm, max_norm)
+    adapted = adapt(leaf_loss, two_leaves(), targets, 0.1, optimizer=inner)
+    for name, leaf in leaves.items():  # torch adds 1e-6 to the norm
+        torch.testing.assert_close(adapted[name], leaf.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, reverse])
+@pytest.mark.parametrize("algorithm", OPTIMIZERS)
+def test_an_inner_optimiser_is_differentiated_through_its_state(algorithm, transform) -> None:
+    inner = InnerOptimizer(algorithm, clip=0.6)
+
+    def adapted_sum(scale: torch.Tensor) -> torch.Tensor:
+        params = {name: scale * leaf for name, leaf in two_leaves().items()}
+        adapted = adapt(
+            leaf_loss, params, [TARGET] * 3, 0.1 * scale, gradient=transform, optimizer=inner
+        )
+        return sum(leaf.square().sum() for leaf in adapted.values())
+
+    scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(adapted_sum, scale)
+
+
+def test_clipping_of_stacked_tasks_is_that_of_each_task_by_itself() -> None:
+    targets = torch.stack([TARGET, 3.0 * TARGET, 0.0 * TARGET])
+    stacked = {name: leaf.repeat(3, *[1] * leaf.dim()) for name, leaf in two_leaves().items()}
+    inner = InnerOptimizer("momentum", clip=0.6)
+
+    def total(params, targets):
+        return vmap(leaf_loss)(params, targets).sum()
+
+    together = adapt(
+        total, stacked, [targets] * 2, 0.1, optimizer=InnerOptimizer("momentum", 0.6, stacked=True)
+    )
+    for task, target in enumerate(targets):
+        alone = adapt(leaf_loss, two_leaves(), [target] * 2, 0.1, optimizer=inner)
+        for name, leaf in alone.items():
+            torch.testing.assert_close(together[name][task], leaf)
+
+
+@pytest.mark.parametrize("inner", [InnerOptimizer("adam"), InnerOptimizer(clip=1.0)])
+def test_a_gradient_of_zero_gives_no_step_and_a_finite_derivative(inner: InnerOptimizer) -> None:
+    def flat(params, target):
+        return (params["x"] * 0.0).square().sum() * target.sum()
+
+    def outer(params):
+        return adapt(flat, params, [TARGET] * 2, 0.1, optimizer=inner)["x"].sum()
+
+    assert torch.equal(grad(outer)(start())["x"], torch.ones(2, dtype=torch.float64))
+
+
+def two_leaves():
+    return {
+        "x": torch.tensor([1.0, -2.0], dtype=torch.float64),
+        "y": torch.tensor([[0.5]], dtype=torch.float64),
+    }
+
+
+def leaf_loss(params, target):
+    return quadratic(params, target) + (params["y"] * target.sum() - 1.0).square().sum()

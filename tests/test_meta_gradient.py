@@ -146,8 +146,11 @@ def test_meta_gradient_equals_finite_differences(policy, estimator, steps) -> No
         {"learned_step_sizes": "lslr", "steps": 2},
         {"adapt": "head"},
         {"adapt": "head", "learned_step_sizes": "lslr"},
+        {"optimizer": "momentum", "steps": 3, "learned_step_sizes": "lslr"},
+        {"optimizer": "adam", "steps": 2, "adapt": "head", "step_size": 0.05},
+        {"clip": 0.05, "steps": 2},
     ],
-    ids=["Meta-SGD", "LSLR", "ANIL", "ANIL with learned step sizes"],
+    ids=["Meta-SGD", "LSLR", "ANIL", "ANIL, LSLR", "momentum, LSLR", "Adam", "clipped"],
 )
 def test_all_variants_of_the_inner_loop_have_exact_gradients_and_curvature(
     policy, settings
@@ -527,7 +530,8 @@ def test_derivatives_stay_on_the_device_of_the_samples(pair) -> None:
     gradient = analytic.gradient(objective, theta, TaskData(pre, post, []))
     post = subsample(post, rollouts.horizon, 2)
     product = analytic.curvature(theta, TaskData(pre, post, []))(vector)
-    adapted = adapt_all(inner, repeat(split(theta)[0], 3), pre[0], inner.step_sizes(theta)[0])
+    stacked, alpha = repeat(split(theta)[0], 3), inner.step_sizes(theta)[0]
+    adapted, _ = adapt_all(inner, stacked, pre[0], alpha, {}, 0)
     assert gradient.device == product.device == flatten(adapted).device == meta
     assert gradient.shape == (len(vector) + 1,)
     assert product.shape == vector.shape

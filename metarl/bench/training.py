@@ -64,7 +64,7 @@ def _time_parts(config: Config, repeats: int) -> dict[str, float]:
     def adapt() -> object:
         (alpha,) = inner.step_sizes(theta)
         stacked = repeat(theta, config.outer.meta_batch)
-        return adapt_all(inner, stacked, rollouts.pre[0], alpha)
+        return adapt_all(inner, stacked, rollouts.pre[0], alpha, {}, 0)
 
     def curvature_products() -> None:
         product = objective.curvature(theta, outer.curvature_fraction)

@@ -191,10 +191,16 @@ class InnerSection(Section):
     `adapt: head` adapts only the last layer (ANIL, Raghu et al. 2020). Step sizes are learned
     jointly with θ, one for each parameter (`meta_sgd`, Li et al. 2017) or one for each tensor and
     step (`lslr`, Antoniou et al. 2019).
+
+    `optimizer` adam or momentum has the constants of `torch.optim`, and a state that is zero at the
+    first step of every task. `clip` is the largest norm of all gradients of a task together. The
+    meta-gradient is exact with all of these.
     """
 
     step_size: PositiveFloat = 0.1
     steps: PositiveInt = 1
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    clip: PositiveFloat | None = None
     first_order: bool = False
     adapt: Literal["all", "head"] = "all"
     learned_step_sizes: LearnedStepSizes = "none"

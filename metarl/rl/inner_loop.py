@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from metarl.inner_loop import adapt
+from metarl.inner_loop import InnerOptimizer, adapt, adapt_step
 from metarl.parallel import CPU, Result, map_chunks, move
 from metarl.params import Params
 from metarl.rl.advantages import with_advantages
@@ -39,6 +39,11 @@ class InnerLoop:
         """The inner loss of one task's samples."""
         return reinforce(self.policy, self.settings.estimator)
 
+    @property
+    def optimizer(self) -> InnerOptimizer:
+        """The optimiser of the inner steps of one task."""
+        return InnerOptimizer(self.settings.optimizer, self.settings.clip)
+
     def init(self, generator: torch.Generator) -> Params:
         """Fresh meta-parameters: θ, and the step sizes if they are learned."""
         return meta_parameters(self.settings, self.policy.init(generator), self.policy.head)
@@ -60,7 +65,29 @@ class InnerLoop:
     def adapt(self, meta: Params, pre: Sequence[Samples]) -> Params:
         """θ'_i of one task from the samples of each inner step; differentiable."""
         sizes = self.step_sizes(meta)
-        return adapt(self.loss, initial_params(meta), pre, sizes, self.settings.first_order)
+        return adapt(
+            self.loss,
+            initial_params(meta),
+            pre,
+            sizes,
+            self.settings.first_order,
+            optimizer=self.optimizer,
+        )
+
+    def adapt_step(
+        self, params: Params, samples: Samples, alpha: StepSizes, state: Params, step: int
+    ) -> tuple[Params, Params]:
+        """One task's parameters after its inner step number `step`, and the optimiser's state."""
+        return adapt_step(
+            self.loss,
+            params,
+            samples,
+            alpha,
+            self.settings.first_order,
+            optimizer=self.optimizer,
+            state=state,
+            step=step,
+        )
 
     def over_tasks(self, function: Callable[[slice], Result], samples: Samples) -> list[Result]:
         """The results of a function of chunks of tasks with about `chunk_samples` samples each.

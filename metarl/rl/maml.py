@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from metarl.config.sections import BatchUnit
 from metarl.evaluation import AdaptationCurve
@@ -126,24 +127,34 @@ def collect(
         return samples[-1]
 
     meta = move(meta, inner.device)
-    params = repeat(initial_params(meta), len(tasks))
-    for alpha in inner.step_sizes(meta, step_sizes):
+    params, state = repeat(initial_params(meta), len(tasks)), dict[str, Tensor]()
+    for step, alpha in enumerate(inner.step_sizes(meta, step_sizes)):
         pre = sample_stage(params)  # line 5
-        params = adapt_all(inner, params, pre, alpha)  # lines 6 and 7
+        params, state = adapt_all(inner, params, pre, alpha, state, step)  # lines 6 and 7
     sample_stage(params)  # line 8
     seconds = time.perf_counter() - started
     return Rollouts(trajectories, samples, sampled_with, seconds=seconds)
 
 
-def adapt_all(inner: InnerLoop, params: Params, samples: Samples, alpha: StepSizes) -> Params:
-    """Line 7: parameters stacked over tasks after an inner step, in chunks of tasks."""
+def adapt_all(
+    inner: InnerLoop, params: Params, samples: Samples, alpha: StepSizes, state: Params, step: int
+) -> tuple[Params, Params]:
+    """Line 7: parameters stacked over tasks after an inner step, in chunks of tasks.
+
+    Also the state of the inner optimiser, stacked too; `step` is the number of previous steps.
+    """
     meta_gradient = meta_gradient_for(inner)
 
-    def adapt_chunk(chunk: slice) -> Params:
-        theta = {name: leaf[chunk] for name, leaf in params.items()}
-        return meta_gradient.adapt_chunk(theta, index_tasks(samples, chunk), alpha)
+    def adapt_chunk(chunk: slice) -> tuple[Params, Params]:
+        theta, chunk_state = (
+            {name: leaf[chunk] for name, leaf in stacked.items()} for stacked in (params, state)
+        )
+        return meta_gradient.adapt_chunk(
+            theta, index_tasks(samples, chunk), alpha, chunk_state, step
+        )
 
-    return concatenate(inner.over_tasks(adapt_chunk, samples))
+    adapted, states = zip(*inner.over_tasks(adapt_chunk, samples), strict=True)
+    return concatenate(adapted), concatenate(states)
 
 
 def collect_adaptation(

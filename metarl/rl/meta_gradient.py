@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from metarl.inner_loop import adapt
 from metarl.params import Params, flatten, unflatten
 from metarl.rl.gauss_newton import fisher_metric, gauss_newton
 from metarl.rl.inner_loop import InnerLoop
@@ -21,8 +20,10 @@ from metarl.step_sizes import StepSizes, initial_params
 class MetaGradient(Protocol):
     """Values and derivatives of the meta-objective, summed over a chunk of tasks."""
 
-    def adapt_chunk(self, params: Params, samples: Samples, step_sizes: StepSizes) -> Params:
-        """Stacked parameters after one inner step on samples (N, M, ·)."""
+    def adapt_chunk(
+        self, params: Params, samples: Samples, step_sizes: StepSizes, state: Params, step: int
+    ) -> tuple[Params, Params]:
+        """Stacked parameters, and the state of the inner optimiser, after step number `step`."""
 
     def gradient(self, terms: ObjectiveTerms, meta: Params, data: TaskData) -> Tensor:
         """The meta-gradient, and the objective as last element: (P + 1,)."""
@@ -39,8 +40,9 @@ class MetaGradient(Protocol):
 
 
 def meta_gradient_for(inner: InnerLoop) -> MetaGradient:
-    """The fastest implementation that supports the policy of an inner loop."""
-    return AnalyticMLP(inner) if supports(inner.policy) else Autograd(inner)
+    """The fastest implementation that supports an inner loop."""
+    is_analytic = supports(inner.policy) and inner.optimizer.is_plain
+    return AnalyticMLP(inner) if is_analytic else Autograd(inner)
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,22 @@ class Autograd:
     ) -> tuple[Tensor, Params]:
         """The objective of one task, and its adapted parameters."""
         policy, inner = self.inner.policy, self.inner
-        params = initial_params(meta)
+        params, state = initial_params(meta), dict[str, Tensor]()
         penalty = data.post.weights.new_zeros(())
         for step, (samples, alpha) in enumerate(zip(data.pre, inner.step_sizes(meta), strict=True)):
             if data.penalty:  # of θ_k, the parameters that sampled this step's data
                 penalty = penalty + terms.pre_penalty(policy, params, data.penalty[step])
             # no detach: the graph of this step is what the meta-gradient differentiates
-            params = adapt(inner.loss, params, [samples], [alpha], inner.settings.first_order)
+            params, state = inner.adapt_step(params, samples, alpha, state, step)
         return terms.post_objective(policy, params, data.post) - penalty, params
 
-    def adapt_chunk(self, params: Params, samples: Samples, step_sizes: StepSizes) -> Params:
-        def adapt_one(params: Params, samples: Samples) -> Params:
-            return adapt(self.inner.loss, params, [samples], [step_sizes])
+    def adapt_chunk(
+        self, params: Params, samples: Samples, step_sizes: StepSizes, state: Params, step: int
+    ) -> tuple[Params, Params]:
+        def adapt_one(params: Params, samples: Samples, state: Params) -> tuple[Params, Params]:
+            return self.inner.adapt_step(params, samples, step_sizes, state, step)
 
-        adapted: Params = vmap(adapt_one)(params, samples)
+        adapted: tuple[Params, Params] = vmap(adapt_one)(params, samples, state)
         return adapted
 
     def gradient(self, terms: ObjectiveTerms, meta: Params, data: TaskData) -> Tensor:

@@ -89,8 +89,10 @@ class AnalyticMLP:
         assert supports(self.inner.policy)
         return self.inner.policy
 
-    def adapt_chunk(self, params: Params, samples: Samples, step_sizes: StepSizes) -> Params:
-        return inner_step(self.inner, self._policy, params, samples, step_sizes)[0]
+    def adapt_chunk(
+        self, params: Params, samples: Samples, step_sizes: StepSizes, state: Params, step: int
+    ) -> tuple[Params, Params]:
+        return inner_step(self.inner, self._policy, params, samples, step_sizes)[0], state
 
     def gradient(self, terms: ObjectiveTerms, meta: Params, data: TaskData) -> Tensor:
         readout, adaptation = (

@@ -18,9 +18,8 @@ from metarl.envs.images import FlatImage, ImageFamily, flat_env
 from metarl.envs.scaling import scale_observations, scale_vector_observations
 from metarl.envs.wrappers import observe_task
 from metarl.errors import UserError
-from metarl.inner_loop import adapt
 from metarl.parallel import one_thread
-from metarl.params import Params
+from metarl.params import Params, split_prefix
 from metarl.rl.advantages import pooled
 from metarl.rl.external_data import (
     AnyEnv,
@@ -69,6 +68,7 @@ class PolicyAgent:
         self.step_sizes = step_sizes
         self.steps = 0
         self.returns: tuple[float, ...] = ()
+        self._optimizer_state: Params = {}  # of the gradient steps since the last reset
         self._task: NDArray[np.float64] | None = None
         self._autoreset = AutoresetMode.NEXT_STEP
         self._forget()
@@ -93,6 +93,7 @@ class PolicyAgent:
         self._task = as_task(task)
         self._autoreset = AutoresetMode(autoreset_mode)
         self.params, self.steps, self.returns = self._initial_params, 0, ()
+        self._optimizer_state = {}
         self._forget()
 
     @torch.no_grad()
@@ -300,8 +301,9 @@ class PolicyAgent:
         return agent
 
     def tensors(self) -> dict[str, Tensor]:
-        """The adapted state as tensors: parameters and memory, to be saved."""
+        """The adapted state as tensors: of parameters, optimiser and memory, to be saved."""
         state = {f"params.{name}": leaf for name, leaf in self.params.items()}
+        state |= {f"optimizer.{name}": leaf for name, leaf in self._optimizer_state.items()}
         return state | {f"memory.{index}": leaf for index, leaf in enumerate(self._memory)}
 
     def with_tensors(
@@ -312,13 +314,14 @@ class PolicyAgent:
         Raises:
             UserError: if the tensors are not those of this policy.
         """
-        params = {n.removeprefix("params."): t for n, t in tensors.items() if "params." in n}
+        _, params = split_prefix(tensors, "params.")
         if {n: t.shape for n, t in params.items()} != {n: t.shape for n, t in self.params.items()}:
             raise UserError("these parameters are of another policy")
         agent = self._copy()
         # in the order of the policy: a file may hold names sorted
         agent.params = {name: params[name] for name in self.params}
         agent.steps, agent.returns = steps, returns
+        _, agent._optimizer_state = split_prefix(tensors, "optimizer.")
         agent._forget()
         agent._memory = tuple(tensors[n] for n in sorted(tensors) if n.startswith("memory."))
         return agent
@@ -351,14 +354,16 @@ class PolicyAgent:
         with one_thread():
             batch = inner.with_advantages(trajectories)
             samples: Samples = pytree.tree_map(lambda leaf: leaf[0], batch)
-            theta = adapt(inner.loss, self._theta, [samples], [size])
+            theta, state = inner.adapt_step(
+                self._theta, samples, size, self._optimizer_state, self.steps
+            )
         for name, leaf in theta.items():
             if not torch.isfinite(leaf).all():
                 raise FloatingPointError(
                     f"{name} is not finite after the gradient step; lower the step size"
                 )
         self.params = {**theta, **{n: leaf for n, leaf in self.params.items() if n not in theta}}
-        self.steps += 1
+        self.steps, self._optimizer_state = self.steps + 1, state
         self.returns = (*self.returns, float(trajectories.returns.mean()))
         self._forget()
 

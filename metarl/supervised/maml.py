@@ -22,7 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from metarl.inner_loop import adapt, reverse
+from metarl.inner_loop import InnerOptimizer, adapt_step, reverse
 from metarl.method import GRADIENT_STEPS, AdaptationUnit, Role
 from metarl.params import Params, repeat
 from metarl.step_sizes import (
@@ -96,12 +96,26 @@ class MAML(SupervisedMethod):
     ) -> Iterator[Params]:
         """Lines 5 to 7: the parameters of stacked tasks after 0, 1, 2, ... steps."""
         yield params
-        # one call of `adapt` a step, since all intermediate parameters are needed
-        for size in sizes:
-            params = adapt(
-                self.support_loss, params, [support], [size], first_order, gradient=reverse
+        state: Params = {}
+        for step, size in enumerate(sizes):
+            params, state = adapt_step(
+                self.support_loss,
+                params,
+                support,
+                size,
+                first_order,
+                reverse,
+                self.inner_optimizer,
+                state,
+                step,
             )
             yield params
+
+    @property
+    def inner_optimizer(self) -> InnerOptimizer:
+        """The optimiser of the inner steps of stacked tasks."""
+        settings = self.problem.config.inner
+        return InnerOptimizer(settings.optimizer, settings.clip, stacked=True)
 
     def support_loss(self, params: Params, batch: Examples) -> Tensor:
         """The loss of an inner step, summed over stacked tasks."""

@@ -71,7 +71,14 @@ class Reptile(MAML):
         start = repeat({name: leaf.detach() for name, leaf in params.items()}, len(episodes.tasks))
         sizes = self.step_sizes(params, (settings.step_size,) * settings.steps)
         batches = self.minibatches(episodes.support, iteration)
-        adapted = adapt(self.support_loss, start, batches, sizes, gradient=reverse)
+        adapted = adapt(
+            self.support_loss,
+            start,
+            batches,
+            sizes,
+            gradient=reverse,
+            optimizer=self.inner_optimizer,
+        )
         # θ' has no graph: it starts from detached parameters, so that only θ has a gradient
         squares = [(leaf - adapted[name]).square().sum() for name, leaf in params.items()]
         with torch.no_grad():
