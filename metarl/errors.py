@@ -1,7 +1,7 @@
 """Exceptions whose messages are meant for users; all others are bugs."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -27,5 +27,9 @@ class ProcessLost(Exception):
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the candidate most similar to `word`, or an empty string."""
-    close = difflib.get_close_matches(word, list(candidates), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    return ask(difflib.get_close_matches(word, list(candidates), n=1))
+
+
+def ask(candidates: Sequence[str]) -> str:
+    """` (did you mean 'x' or 'y'?)`, or an empty string without candidates."""
+    return f" (did you mean {' or '.join(map(repr, candidates))}?)" if candidates else ""

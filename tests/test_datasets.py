@@ -1,6 +1,5 @@
 """Omniglot and MiniImagenet: every file format, the conversion, and corrupt files."""
 
-import argparse
 import codecs
 import contextlib
 import io
@@ -23,6 +22,7 @@ from PIL import Image
 from rich.console import Console
 
 from metarl.cli import data
+from metarl.cli.parser import make_parser
 from metarl.errors import UserError
 from metarl.experiment import load_config
 from metarl.method import load_method, train
@@ -192,11 +192,8 @@ def load_error(name: Name, folder: Path) -> str:
 
 def check(*arguments: str | Path) -> tuple[int, str]:
     """The status of `metarl data check`, and its output."""
-    parser = argparse.ArgumentParser()
-    data.declare(parser.add_subparsers().add_parser("data"))
     console = Console(file=io.StringIO(), width=100)
-    options = parser.parse_args(["data", "check", *map(str, arguments)])
-    status = options.command(options, console)
+    status = data.run(make_parser().parse_args(["data", "check", *map(str, arguments)]), console)
     return status, " ".join(console.file.getvalue().split())
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from metarl.cli.parser import make_parser
+
 HEAVY = {"torch", "scipy", "matplotlib", "mujoco", "gymnasium", "stable_baselines3", "tensorboard"}
 HEAVY |= {"imageio", "jinja2", "safetensors"}
 WATCH = """
@@ -49,7 +51,8 @@ def imported_until(*commands: str) -> dict[str, set[str]]:
 
 
 def test_the_help_and_the_list_import_no_heavy_package() -> None:
-    imports = imported_until("--help", "--version", "list")
+    helps = [f"{command} --help" for command in make_parser().commands]
+    imports = imported_until("--help", "--version", "list", *helps, "train --itertions 3")
     assert not any(imports.values()), imports
 
 

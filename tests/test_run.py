@@ -178,7 +178,7 @@ def test_errors_on_the_command_line_are_reported(complaint, tmp_path) -> None:
     assert "name a config" in complaint("train")
     assert "did you mean 'quickstart'" in complaint("train", "quikstart")
     assert "no config file" in complaint("train", str(tmp_path / "absent.yaml"))
-    assert "invalid choice" in complaint("trian")
+    assert "there is no command trian (did you mean 'train'?)" in complaint("trian")
     assert "contradict" in complaint("train", "--resume", "x", "--out", "y")
     assert "there is no run in" in complaint("train", "--resume", str(tmp_path / "none"))
     assert "there is no run in" in complaint("evaluate", str(tmp_path / "none"))

@@ -1,86 +1,52 @@
-"""Arguments that several commands share."""
+"""Checks of arguments that several commands share."""
 
 import argparse
-import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+import json
+from collections.abc import Sequence
 
-from rich.console import Console
-
-from metarl.config.files import DATA_VARIABLE, TRUST_VARIABLE, shipped_configs
 from metarl.errors import UserError
 
-Command = Callable[[argparse.Namespace, Console], int]
-RUN = "a run directory, the name of a trained run from `metarl list`, or hf:USER/NAME"
-
-
-def set_help(
-    parser: argparse.ArgumentParser, description: str, examples: str, command: Command
-) -> None:
-    """Set the help of a command, printed without reformatting, and its function."""
-    parser.description, parser.epilog = description, examples
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.set_defaults(command=command)
-
-
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """A config, as `options.config`; None if omitted."""
-    parser.add_argument(
-        "config", nargs="?", metavar="CONFIG", help="a YAML file, or a name from `metarl list`"
-    )
+# options that stand for a setting
+SETTINGS = {
+    "seed": "seed",
+    "iterations": "outer.iterations",
+    "device": "device",
+    "init_from": "init_from",
+}
 
 
 def missing_config_error(alternative: str) -> UserError:
     """The error for a missing config; `alternative` is an option that takes its place."""
-    names = ", ".join(shipped_configs())
-    return UserError(f"name a config: a YAML file, or one of {names}; or use {alternative}")
-
-
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """One run, as `options.run`."""
-    parser.add_argument("run", type=Path, metavar="RUN", help=RUN)
-
-
-def add_runs(parser: argparse.ArgumentParser) -> None:
-    """One or more runs, as `options.runs`."""
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=RUN)
-
-
-def add_set(parser: argparse.ArgumentParser, metavar: str, help_text: str) -> None:
-    """Changed settings, as `options.set`."""
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar=metavar,
-        help=f"{help_text}; may be given several times",
+    return UserError(
+        "name a config: a YAML file, or a name from `metarl list`, such as quickstart; or use "
+        f"{alternative}"
     )
 
 
-def add_wandb(parser: argparse.ArgumentParser) -> None:
-    """A project of Weights & Biases, as `options.wandb`."""
-    parser.add_argument(
-        "--wandb",
-        metavar="PROJECT",
-        help="also log to this project of Weights & Biases (pip install 'metarl-maml[wandb]')",
-    )
+def overrides_of(options: argparse.Namespace) -> list[str]:
+    """The settings of `--set`, and of the options that stand for a setting.
+
+    Raises:
+        UserError: if a setting is given in both ways.
+    """
+    overrides = list(options.set)
+    names = [override.partition("=")[0] for override in overrides]
+    for option, setting in SETTINGS.items():
+        value = getattr(options, option, None)
+        if value is None:
+            continue
+        if setting in names:
+            flag = "--from" if option == "init_from" else f"--{option}"
+            raise UserError(
+                f"{flag} and --set {setting}=... contradict each other; use one of them"
+            )
+        overrides.append(f"{setting}={json.dumps(value)}")
+    return overrides
 
 
-def add_seeds(parser: argparse.ArgumentParser) -> None:
-    """Several seeds, for `seeds_of`."""
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="train several seeds in parallel: 3 for the seeds 1, 2 and 3, or a list such as 4 8",
-    )
-
-
-def seeds_of(options: argparse.Namespace) -> list[int]:
-    """The seeds that `options.seeds` stands for; empty if there are none."""
-    seeds: list[int] = options.seeds or []
+def seeds_of(seeds: Sequence[int] | None) -> list[int]:
+    """The seeds that the values of `--seeds` stand for; empty if there are none."""
+    seeds = list(seeds or [])
     if len(seeds) == 1:
         if seeds[0] < 1:
             raise UserError(f"--seeds {seeds[0]}: the number of seeds must be at least 1")
@@ -90,36 +56,3 @@ def seeds_of(options: argparse.Namespace) -> list[int]:
     if len({*seeds}) < len(seeds):
         raise UserError("--seeds: a seed is given twice; name each once")
     return seeds
-
-
-def add_trust(parser: argparse.ArgumentParser) -> None:
-    """Whether to import code that a run names, as `options.trust_code`."""
-    parser.add_argument(
-        "--trust-code",
-        action="store_true",
-        help="import and execute code outside metarl that a run's config names, such as a custom "
-        f"task family (or set {TRUST_VARIABLE}=1)",
-    )
-
-
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """The folder with data sets, as an environment variable of this process."""
-    parser.add_argument(
-        "--data",
-        action=_SetData,
-        metavar="FOLDER",
-        help=f"the folder with Omniglot and MiniImagenet (default: the variable {DATA_VARIABLE})",
-    )
-
-
-class _SetData(argparse.Action):
-    """Sets the environment variable, so that child processes find the data too."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        os.environ[DATA_VARIABLE] = str(values)

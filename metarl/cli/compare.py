@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.arguments import add_data, add_runs, add_trust, set_help
 from metarl.cli.output import compare_runs, open_runs, print_comparison, print_line
 from metarl.errors import UserError
 from metarl.io import write_atomically
@@ -17,48 +16,9 @@ from metarl.report.groups import ExperimentGroup
 from metarl.report.plots import plot_fits
 from metarl.report.predictions import is_sinusoid, predict_wave
 
-DESCRIPTION = """\
-Compare runs: return, error or accuracy against gradient steps on the same held-out tasks, and
-against environment steps or examples in training. Runs that differ only in their seed are one
-experiment.
 
-Prints the scores, and the paired differences between a meta-learner and the methods that are
-comparable with it. Writes comparison.md, adaptation.png, adaptation.svg, training.png and
-training.svg into a directory; for sinusoid runs also fits.png. Runs without an evaluation are
-evaluated first."""
-
-EXAMPLES = """\
-examples:
-  metarl compare runs/quickstart runs/quickstart-pretrained runs/quickstart-oracle
-  metarl compare runs/point-* --out results/point --many-steps 50
-"""
-
-
-def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the command."""
-    set_help(parser, DESCRIPTION, EXAMPLES, _compare)
-    add_runs(parser)
-    add_trust(parser)
-    add_data(parser)
-    parser.add_argument(
-        "--many-steps",
-        type=int,
-        metavar="K",
-        help="also count the gradient steps, up to K, that pretrained and random policies need to "
-        "match MAML after one step",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("comparison"),
-        metavar="DIR",
-        help="output directory (default: comparison); files of an earlier comparison are replaced",
-    )
-
-
-def _compare(options: argparse.Namespace, console: Console) -> int:
-    if options.many_steps is not None and options.many_steps < 1:
-        raise UserError(f"--many-steps must be at least 1, not {options.many_steps}")
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Run the command with parsed options; return the exit status."""
     groups = compare_runs(open_runs(options.runs, options.trust_code), console)
     if options.many_steps:
         with show_status(console, "fine-tuning for many steps"):

@@ -7,7 +7,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from metarl.cli.arguments import set_help
 from metarl.errors import UserError
 from metarl.progress import Progress
 from metarl.supervised.datasets import miniimagenet
@@ -15,42 +14,9 @@ from metarl.supervised.datasets.cache import cache_folder
 from metarl.supervised.datasets.images import MISSING, ImageSet, Name, find_source, load_images
 from metarl.supervised.datasets.source import SPLITS, Source
 
-SUMMARY = "Manage data sets for few-shot classification."
 
-DESCRIPTION = """\
-Find Omniglot and MiniImagenet in a folder, convert them once (into METARL_CACHE or the user's cache
-directory), verify their checksums, and report missing and damaged files. The split hash is stored
-with every run on the data."""
-
-EXAMPLES = """\
-examples:
-  metarl data check data                       all data sets in the folder data
-  metarl data check data --only omniglot       an error if Omniglot is missing
-  export METARL_DATA=data                      the default folder for all commands
-
-files, in the folder or in a subfolder with the name of the data set:
-  omniglot/        images_background.zip and images_evaluation.zip, or their content; from
-                   https://github.com/brendenlake/omniglot, folder python
-  miniimagenet/    one of
-                   train/CLASS/*.jpg, val/CLASS/*.jpg, test/CLASS/*.jpg
-                   images/*.jpg, train.csv, val.csv, test.csv
-                   mini-imagenet-cache-{train,val,test}.pkl
-                   miniImageNet_category_split_{train_phase_train,val,test}.pickle
-"""
-
-
-def declare(data: argparse.ArgumentParser) -> None:
-    """Declare the command."""
-    data.description = SUMMARY
-    actions = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    summary = "find the image data sets in a folder, and verify their integrity"
-    parser = actions.add_parser("check", help=summary)
-    set_help(parser, DESCRIPTION, EXAMPLES, _check)
-    parser.add_argument("path", type=Path, metavar="PATH", help="the folder with the data")
-    parser.add_argument("--only", choices=list(MISSING), help="look for this data set only")
-
-
-def _check(options: argparse.Namespace, console: Console) -> int:
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Run the command with parsed options; return the exit status."""
     if not options.path.is_dir():
         raise UserError(f"there is no folder {options.path}; name the folder with the data")
     names: list[Name] = [options.only] if options.only else list(MISSING)

@@ -7,19 +7,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from metarl.cli.arguments import set_help
 from metarl.config.files import read_values, shipped_configs, trained_runs
 from metarl.evaluation import format_score
 
-DESCRIPTION = "List the configs and trained runs of the package."
 
-
-def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the command."""
-    set_help(parser, DESCRIPTION, "", _list)
-
-
-def _list(options: argparse.Namespace, console: Console) -> int:
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Run the command with parsed options; return the exit status."""
     configs = Table(title="configs, for `metarl train`", title_justify="left")
     configs.add_column("name", overflow="fold")
     configs.add_column("description", overflow="fold")

@@ -11,7 +11,6 @@ from matplotlib import pyplot
 from matplotlib.animation import FuncAnimation
 from rich.console import Console
 
-from metarl.cli.arguments import add_data, add_run, add_trust, set_help
 from metarl.cli.output import print_line
 from metarl.errors import UserError
 from metarl.method import load_method
@@ -23,55 +22,9 @@ from metarl.report.video import Frame, compose_frames, write_gif, write_mp4
 from metarl.runs.run import Run
 from metarl.supervised.config import SupervisedConfig
 
-DESCRIPTION = """\
-Render a policy before and after adaptation to a task in one video, as MP4 and GIF; for point
-navigation also plot the paths. Actions are sampled, as in training. No display is needed: MuJoCo
-renders through EGL or OSMesa.
 
-For a sinusoid run, plot a wave and the predictions; for a run on images, an episode and the
-predictions."""
-
-EXAMPLES = """\
-examples:
-  metarl render point_navigation                     a policy of the package
-  metarl render runs/mine --task 0.3 -0.4            a given task
-  metarl render runs/cheetah --task -1 --steps 0 1 3
-  metarl render runs/cheetah --live                  in a window
-  metarl render runs/sinusoid --task 3.0 1.5         amplitude and phase; writes fit.png
-  metarl render runs/omniglot_5way_1shot             writes episode.png
-"""
-
-
-def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the command."""
-    set_help(parser, DESCRIPTION, EXAMPLES, _render)
-    add_run(parser)
-    add_trust(parser)
-    add_data(parser)
-    parser.add_argument(
-        "--task",
-        type=float,
-        nargs="+",
-        metavar="NUMBER",
-        help="goal, velocity, direction, or amplitude and phase (default: the first held-out task "
-        "of the evaluation)",
-    )
-    parser.add_argument(
-        "--steps",
-        type=int,
-        nargs="+",
-        metavar="K",
-        help="numbers of adaptation steps to show (default: 0 1 3; for waves 0 1 10)",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="output directory (default: the run directory)"
-    )
-    parser.add_argument(
-        "--live", action="store_true", help="show the video in a window instead of writing files"
-    )
-
-
-def _render(options: argparse.Namespace, console: Console) -> int:
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Run the command with parsed options; return the exit status."""
     run = Run.open(options.run, trust_code=options.trust_code)
     out: Path = options.out or run.results
     try:

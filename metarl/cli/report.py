@@ -5,7 +5,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.arguments import add_data, add_runs, add_trust, set_help
 from metarl.cli.output import compare_runs, open_runs, print_line
 from metarl.errors import UserError
 from metarl.io import write_atomically
@@ -13,34 +12,9 @@ from metarl.progress import show_status
 from metarl.report.groups import group_by_tasks
 from metarl.report.html import html_report
 
-DESCRIPTION = """\
-Write a self-contained HTML report: tables, adaptation and training curves, videos or plots of
-predictions, and configs, with one section per family of tasks."""
 
-EXAMPLES = """\
-examples:
-  metarl report runs/quickstart runs/quickstart-pretrained
-  metarl report runs/point-* --out point.html
-  metarl report point_navigation half_cheetah_direction sinusoid
-"""
-
-
-def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the command."""
-    set_help(parser, DESCRIPTION, EXAMPLES, _report)
-    add_runs(parser)
-    add_trust(parser)
-    add_data(parser)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("report.html"),
-        metavar="FILE",
-        help="output file (default: report.html); an existing one is replaced",
-    )
-
-
-def _report(options: argparse.Namespace, console: Console) -> int:
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Run the command with parsed options; return the exit status."""
     runs = open_runs(options.runs, options.trust_code)
     comparisons = [compare_runs(group, console) for group in group_by_tasks(runs)]
     out: Path = options.out

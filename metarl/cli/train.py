@@ -8,17 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from metarl import distributed
-from metarl.cli.arguments import (
-    add_config,
-    add_data,
-    add_seeds,
-    add_set,
-    add_trust,
-    add_wandb,
-    missing_config_error,
-    seeds_of,
-    set_help,
-)
+from metarl.cli.arguments import missing_config_error, overrides_of, seeds_of
 from metarl.cli.output import compare_runs, evaluate_and_print, print_comparison, print_line
 from metarl.config.files import CONFIG, resolve_run_dir
 from metarl.errors import UserError
@@ -30,114 +20,18 @@ from metarl.launch.weights_and_biases import WandbLog, require_wandb
 from metarl.method import Metrics
 from metarl.parallel import keep_freed_memory
 from metarl.progress import Progress
-from metarl.rl.methods import METHODS as RL_METHODS
 from metarl.runs.hub import PREFIX
 from metarl.runs.metrics import Log, progress_text
-from metarl.supervised.methods import METHODS as SUPERVISED_METHODS
 from metarl.threads import is_main_process
 
-KINDS = list(dict.fromkeys([*RL_METHODS, *SUPERVISED_METHODS]))
 
-RUNS = """
-A run is a directory with the whole config, the weights (safetensors), metrics (JSON lines and
-TensorBoard), and the evaluation. Ctrl-C saves and stops; --resume continues so that the result
-is bit for bit that of an uninterrupted run."""
-
-TRAIN = f"""\
-Meta-train a policy or a network from a config: a YAML file, or the name of a config of the package
-(`metarl list`). After training it is evaluated on held-out tasks.
-
-The config's section `method` names the method and its settings (`method: {{name: …, …}}`):
-  policies     {", ".join(RL_METHODS)}
-  networks     {", ".join(SUPERVISED_METHODS)}
-  your own     package.module:Class, see CONTRIBUTING.md
-{RUNS}"""
-
-TRAIN_EXAMPLES = """\
-examples:
-  metarl train quickstart
-  metarl train point_navigation --seed 2 --out runs/point-2
-  metarl train point_navigation --seeds 5      1 to 5 in parallel, runs/point_navigation/seed-1 …
-  metarl train --resume runs/point_navigation  continue the unfinished ones
-  metarl train omniglot_5way_1shot --data data
-  metarl train half_cheetah_direction --set family.settings.dynamics=gymnasium
-  metarl train --resume runs/point-2
-  metarl train --resume runs/point-2 --set outer.iterations=500    (train for longer)
-  torchrun --nproc-per-node 4 -m metarl train ant_goal             (distribute the tasks)
-"""
-
-BASELINE = f"""\
-Train a baseline for meta-learning: the same network, tasks, evaluation, and budget of environment
-steps or examples.
-
-  pretrained          one model for all tasks jointly, fine-tuned on new tasks: a policy by PPO of
-                      stable-baselines3, one network for all waves, a classifier of all classes
-  random              random initialisation, fine-tuned on new tasks
-  oracle              as pretrained, but conditioned on the task; not fine-tuned; not for images
-  nearest_neighbour   images only: the class of the most similar support image, by the features
-                      of a classifier of all classes
-
-The step size of fine-tuning is the best of `baseline.step_sizes` on validation tasks. Use the
-config, the seed and the settings of the run to compare with.
-{RUNS}"""
-
-BASELINE_EXAMPLES = """\
-examples:
-  metarl baseline quickstart --kind pretrained
-  metarl baseline point_navigation --kind oracle --seed 2 --out runs/oracle-2
-  metarl baseline quickstart --kind random --seeds 5
-  metarl baseline half_cheetah_direction --kind pretrained --model my_ppo.zip
-  metarl baseline omniglot_5way_1shot --kind nearest_neighbour --data data
-  metarl baseline --resume runs/oracle-2
-"""
-
-
-def declare_train(parser: argparse.ArgumentParser) -> None:
-    """Declare `train`."""
-    set_help(parser, TRAIN, TRAIN_EXAMPLES, _train)
-    parser.set_defaults(verb="train", kind=None, model=None)
-    _add_arguments(parser)
-
-
-def declare_baseline(parser: argparse.ArgumentParser) -> None:
-    """Declare `baseline`."""
-    set_help(parser, BASELINE, BASELINE_EXAMPLES, _train)
-    parser.set_defaults(verb="baseline")
-    _add_arguments(parser)
-    parser.add_argument("--kind", choices=KINDS, help="which baseline")
-    parser.add_argument(
-        "--model",
-        type=Path,
-        metavar="ZIP",
-        help="use a saved stable-baselines3 model (PPO or A2C) instead of training one",
-    )
-
-
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser)
-    add_set(parser, "SECTION.SETTING=VALUE", "change a setting of the config")
-    parser.add_argument("--seed", type=int, metavar="N", help="the same as --set seed=N")
-    add_seeds(parser)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="RUN",
-        help="run directory (default: runs/NAME); with --seeds, RUN/seed-N for each seed",
-    )
-    add_data(parser)
-    parser.add_argument(
-        "--resume", type=Path, metavar="RUN", help="continue the run in RUN, or all of its seeds"
-    )
-    add_wandb(parser)
-    add_trust(parser)
-
-
-def _train(options: argparse.Namespace, console: Console) -> int:
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Run the command with parsed options; return the exit status."""
     if options.wandb:
         require_wandb()
-    if options.seed is not None and options.seeds:
-        raise UserError("--seed and --seeds contradict each other; use one of them")
-    overrides = [*options.set, *([] if options.seed is None else [f"seed={options.seed}"])]
+    overrides = overrides_of(options)
+    if options.seeds and any(override.startswith("seed=") for override in overrides):
+        raise UserError("--seeds contradicts the setting seed; use one of them")
     if options.seeds or (options.resume and _has_several_runs(options.resume)):
         return _train_several(options, overrides, console)
     if options.resume:
@@ -158,7 +52,7 @@ def _train_several(options: argparse.Namespace, overrides: Sequence[str], consol
         raise UserError("--model is one run; omit --seeds")
     if options.resume and options.out:
         raise UserError("--out and --resume contradict each other; runs stay where they are")
-    seeds = seeds_of(options)
+    seeds = seeds_of(options.seeds)
     if seeds and options.resume and not options.config:
         raise UserError(f"name the config of {options.resume} as well, to add seeds to it")
     launch = LaunchOptions(
@@ -260,7 +154,7 @@ def _load_config(options: argparse.Namespace, overrides: Sequence[str]) -> AnyCo
         raise missing_config_error("--resume RUN")
     if options.verb == "baseline":
         if options.kind is None:
-            raise UserError(f"name a baseline: --kind {', --kind '.join(KINDS)}")
+            raise UserError("name a baseline, such as --kind pretrained")
         overrides = [*overrides, f"method={options.kind}"]
     return load_config(options.config, overrides)
 

@@ -3,12 +3,14 @@
 Nothing here imports torch, so that `metarl --help` and `metarl list` are quick.
 """
 
+import difflib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from metarl.config.safe_yaml import MAX_BYTES, parse_yaml
-from metarl.errors import UserError, did_you_mean
+from metarl.errors import UserError, ask, did_you_mean
 from metarl.io import read_bytes
 
 CONFIG = "config.yaml"  # in a run's directory
@@ -38,10 +40,16 @@ def find_config(name: str) -> Path:
     path, configs = Path(name), shipped_configs()
     if not path.is_file() and name in configs:
         return configs[name]
-    if not path.exists():
+    if (path / CONFIG).exists():
         raise UserError(
-            f"there is no config file {name!r}{did_you_mean(name, configs)}; give a path, or "
-            f"one of the names {', '.join(configs)}"
+            f"{name} is a run, not a config: continue it with --resume {name}, start from its "
+            f"weights with --from {name}, or train another one with its config {path / CONFIG}"
+        )
+    if not path.exists():
+        nearest = difflib.get_close_matches(path.stem, configs, n=5, cutoff=0.0)
+        raise UserError(
+            f"there is no config file {name!r}{did_you_mean(name, configs)}; give a YAML file, or "
+            f"a name from `metarl list`, such as {', '.join(nearest)}"
         )
     return path
 
@@ -62,11 +70,30 @@ def resolve_run_dir(path: Path) -> Path:
     if not path.exists() and str(path) in shipped:
         return shipped[str(path)]
     if not (path / CONFIG).exists():
-        raise UserError(
-            f"there is no run in {path}: it has no {CONFIG}{did_you_mean(str(path), shipped)}; "
-            f"give the directory of a run, or one of the names {', '.join(shipped)}"
-        )
+        raise UserError(_no_run(path, shipped))
     return path
+
+
+def _no_run(path: Path, shipped: Mapping[str, Path]) -> str:
+    """The reason why there is no run in a directory, and what to do."""
+    if path.is_file() or (str(path) in shipped_configs() and not path.exists()):
+        return (
+            f"{path} is a config, not a run: train it with `metarl train {path}`, and name its "
+            f"run, {Path('runs') / path.stem}"
+        )
+    if runs := sorted(file.parent for file in path.glob(f"*/{CONFIG}")):
+        return f"{path} has {len(runs)} runs: name them, such as {runs[0]}, or all, {path}/*"
+    near = {
+        str(file.parent)
+        for folder in (path.parent, Path("runs"))
+        for file in folder.glob(f"*/{CONFIG}")
+    }
+    names = {Path(name).name: name for name in sorted(near)} | {name: name for name in shipped}
+    similar = difflib.get_close_matches(path.name, names, n=1)
+    return (
+        f"there is no run in {path}: it has no {CONFIG}{ask([names[name] for name in similar])}; "
+        "give the directory of a run, or the name of a trained run from `metarl list`"
+    )
 
 
 def read_values(path: Path) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Sections of settings, from which configs are composed, and their error messages."""
 
+import difflib
 import importlib
 import math
 import warnings
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -16,12 +18,14 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from metarl.config.registry import Registry
-from metarl.errors import UserError, did_you_mean
+from metarl.errors import UserError, ask, did_you_mean
 
 # integers in YAML, in JSON and in torch have 64 bits at most
 PositiveInt = Annotated[int, Field(ge=1, lt=2**63)]
@@ -283,7 +287,10 @@ class Experiment(Section):
             experiment.check()
             return experiment
         except ValueError as error:
-            messages = _messages(cls, error) if isinstance(error, ValidationError) else [str(error)]
+            messages = [str(error)]
+            if isinstance(error, ValidationError):
+                names = [*setting_names(cls, values)] if isinstance(values, Mapping) else []
+                messages = _messages(cls, error, names)
             count = "an error" if len(messages) == 1 else f"{len(messages)} errors"
             source = info.context.name if info.context else "the config"
             lines = [f"{source} has {count}:", *map("  - {}".format, messages)]
@@ -301,28 +308,76 @@ def first_error(error: ValidationError, file: str) -> str:
     return f"{'.'.join([file, *map(str, first['loc'])])}: {first['msg']}"
 
 
-def _messages(schema: type[BaseModel], error: ValidationError, prefix: str = "") -> list[str]:
-    """One message for each error, including those in sections with a schema of their own."""
+def setting_names(
+    schema: type[BaseModel], values: Mapping[str, Any], prefix: str = ""
+) -> Iterator[str]:
+    """The full names of all settings that a config with these values can have."""
+    for name, field in schema.model_fields.items():
+        yield f"{prefix}{name}"
+        section, value = field.annotation, values.get(name)
+        for choice in discriminators(field):
+            tag = value.get(choice.tag) if isinstance(value, Mapping) else value
+            with suppress(UserError):  # of an unknown tag, there is an error of its own
+                section = choice.schema(str(tag or choice.default))
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            settings = value if isinstance(value, Mapping) else {}
+            yield from setting_names(section, settings, f"{prefix}{name}.")
+
+
+def discriminators(field: FieldInfo) -> list[Discriminated]:
+    """The choice of a section's schema, in a list; empty for all other settings."""
+    functions = [item.func for item in field.metadata if isinstance(item, WrapValidator)]
+    owners = [getattr(function, "__self__", None) for function in functions]
+    return [owner for owner in owners if isinstance(owner, Discriminated)]
+
+
+def _messages(
+    schema: type[BaseModel], error: ValidationError, names: Sequence[str], prefix: str = ""
+) -> list[str]:
+    """One message for each error, including those in sections with a schema of their own.
+
+    Args:
+        schema: of the section.
+        error: its errors.
+        names: of all settings of the config.
+        prefix: of the section's settings.
+    """
     messages = []
     for detail in error.errors():
         inner = detail.get("ctx", {}).get("error")
         if isinstance(inner, SectionError):
             name = ".".join(map(str, detail["loc"]))
-            messages += _messages(inner.section, inner.errors, f"{prefix}{name}.")
+            messages += _messages(inner.section, inner.errors, names, f"{prefix}{name}.")
         else:
-            messages.append(_message(schema, detail, prefix))
+            messages.append(_message(schema, detail, names, prefix))
     return messages
 
 
-def _message(schema: type[BaseModel], detail: ErrorDetails, prefix: str) -> str:
+def _similar(setting: str, settings: Iterable[str], names: Sequence[str]) -> str:
+    """The settings that a user may have meant, of the same section or of others."""
+    name = RENAMED.get(setting, setting)
+    if elsewhere := [full for full in names if full.rpartition(".")[2] == name]:
+        return ask(elsewhere)
+    if hint := did_you_mean(setting, settings):
+        return hint
+    close = difflib.get_close_matches(setting, [full.rpartition(".")[2] for full in names], n=1)
+    return ask([full for full in names if full.rpartition(".")[2] in close])
+
+
+def _message(
+    schema: type[BaseModel], detail: ErrorDetails, names: Sequence[str], prefix: str
+) -> str:
     location = [str(part) for part in detail["loc"]]
     name, value = prefix + ".".join(location), detail["input"]
     match detail["type"]:
         case "extra_forbidden":
             settings = list(_section_at(schema, location).model_fields)
+            hint = _similar(location[-1], settings, names)
+            # the arguments of the user's own family or network
+            own = f"; its own settings are in {name.rpartition('.')[0]}.settings"
             return (
-                f"{name}: there is no such setting{did_you_mean(location[-1], settings)}; "
-                f"there are {', '.join(settings)}"
+                f"{name}: there is no such setting{hint}; there are {', '.join(settings)}"
+                f"{own * ('settings' in settings)}"
             )
         case "model_type" | "model_attributes_type":
             return f"{name}: must be a section with settings of its own, not {value!r}"

@@ -1,0 +1,91 @@
+"""The JSON schema of configs, by which editors complete, explain and check YAML files."""
+
+import inspect
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from metarl.config.sections import RENAMED, Discriminated, Experiment, Section, discriminators
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema(configs: Sequence[type[Experiment]]) -> dict[str, Any]:
+    """The schema of a YAML file that holds one of these configs.
+
+    A file that extends another one may lack settings that are required otherwise.
+    """
+    choices = {
+        (config, name): choice
+        for config in configs
+        for name, field in config.model_fields.items()
+        for choice in discriminators(field)
+    }
+    sections = {choice.schema(tag) for choice in choices.values() for tag in choice.registry}
+    classes: list[type[BaseModel]] = [*configs, *sorted(sections, key=lambda cls: cls.__qualname__)]
+    keyed, schema = models_json_schema([(cls, "validation") for cls in classes])
+    references = {cls: keyed[cls, "validation"]["$ref"] for cls in classes}
+    definitions: dict[str, Any] = schema["$defs"]
+    for (config, name), choice in choices.items():
+        properties = definitions[references[config].rpartition("/")[2]]["properties"]
+        # pydantic sees the base class of the sections only
+        properties[name] = {"anyOf": _alternatives(choice, references)}
+    # a section of a config that extends another one may be incomplete
+    required = {name: definition.pop("required", []) for name, definition in definitions.items()}
+    for definition in definitions.values():
+        _describe_properties(definition)
+    for config in configs:
+        name = references[config].rpartition("/")[2]
+        definition = definitions[name]
+        definition["anyOf"] = [{"required": required[name]}, {"required": ["extends"]}]
+        definition["properties"]["extends"] = {
+            "type": "string",
+            "description": "A config whose settings this one changes: a name, or a path.",
+        }
+    return {
+        "$schema": DIALECT,
+        "title": "metarl config",
+        "anyOf": [{"$ref": references[config]} for config in configs],
+        "$defs": definitions,
+    }
+
+
+def _alternatives(
+    choice: Discriminated, references: dict[type[BaseModel], str]
+) -> list[dict[str, Any]]:
+    """A tag alone, the sections of the registered tags, and those of custom classes."""
+    tags: dict[type[Section], list[str]] = {}
+    for tag in choice.registry:
+        tags.setdefault(choice.schema(tag), []).append(tag)
+    sections = [
+        {
+            "$ref": references[section],
+            "properties": {choice.tag: {"enum": names}},
+        }
+        for section, names in tags.items()
+    ]
+    custom = {"type": "string", "pattern": ":", "description": "package.module:Class"}
+    return [
+        {"enum": [*choice.registry]},
+        *sections,
+        custom,
+        {"type": "object", "properties": {choice.tag: custom}, "required": [choice.tag]},
+    ]
+
+
+def _describe_properties(definition: dict[str, Any]) -> None:
+    """Describe each setting by the sentences of the section's docstring that mention it."""
+    text = inspect.cleandoc(definition.get("description", "")).replace("\n", " ")
+    definition["description"] = text
+    sentences = re.split(r"(?<=[.:]) +(?=[A-Z`])", text)
+    properties = definition.get("properties", {})
+    for name, setting in properties.items():
+        mentions = [sentence for sentence in sentences if re.search(rf"`{name}\b", sentence)]
+        if mentions:
+            setting.setdefault("description", " ".join(mentions))
+    for old, new in RENAMED.items():
+        if new in properties:
+            properties[old] = {**properties[new], "deprecated": True}
