@@ -42,6 +42,15 @@ def device_for(setting: Device) -> torch.device:
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
+def device_note(setting: Device) -> str:
+    """A sentence on the device that a config's `device` selects."""
+    device = device_for(setting)
+    if device == CPU:
+        reason = "" if setting == "cpu" else ", because torch finds no GPU"
+        return f"device: {setting} uses the CPU{reason}"
+    return f"device: {setting} uses {device}, {torch.cuda.get_device_name(device)} (experimental)"
+
+
 def move(tree: Tree, device: torch.device) -> Tree:
     """Move all tensors of a pytree to a device."""
     result: Tree = pytree.tree_map_only(torch.Tensor, lambda leaf: leaf.to(device), tree)

@@ -73,22 +73,22 @@ def _sets(*settings: str) -> list[str]:
 
 
 TRAININGS: dict[str, list[str]] = {
-    "maml (TRPO)": ["train", "quickstart", *_sets(*POLICY, "outer.iterations=12")],
-    "maml (Adam)": ["train", "quickstart", *_sets(*POLICY, ADAM)],
+    "maml (TRPO)": ["train", "point_navigation_small", *_sets(*POLICY, "outer.iterations=12")],
+    "maml (Adam)": ["train", "point_navigation_small", *_sets(*POLICY, ADAM)],
     "ProMP": ["train", "point_navigation_promp", *_sets(*POLICY, "outer.iterations=12")],
     "RL²": [
         *("train", "point_navigation_rl2"),
         *_sets(*POLICY, "method.hidden_size=4", "outer.iterations=12"),
     ],
     "pretrained": [
-        *("baseline", "quickstart", "--kind", "pretrained"),
+        *("baseline", "point_navigation_small", "--kind", "pretrained"),
         *_sets(*POLICY, *PPO, "outer.iterations=6"),
     ],
     "oracle": [
-        *("baseline", "quickstart", "--kind", "oracle"),
+        *("baseline", "point_navigation_small", "--kind", "oracle"),
         *_sets(*POLICY, *PPO, "outer.iterations=6"),
     ],
-    "random": ["baseline", "quickstart", "--kind", "random", *_sets(*POLICY, *PPO)],
+    "random": ["baseline", "point_navigation_small", "--kind", "random", *_sets(*POLICY, *PPO)],
     "sinusoid": ["train", "sinusoid", *_sets(*WAVES, "outer.iterations=60")],
     "E-MAML": ["train", "point_navigation_e_maml", *_sets(*POLICY, "outer.iterations=12")],
     "CAVIA": ["train", "point_navigation_cavia", *_sets(*POLICY, "outer.iterations=12")],
@@ -263,7 +263,7 @@ def ranks(folder: Path, count: int, chance: random.Random) -> Part:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launcher += ["--nproc-per-node=2", "--max-restarts=3", "--monitor-interval=0.1"]
     launcher += [f"--log-dir={folder / 'logs'}"]  # else in the system's /tmp, for ever
-    arguments = ["train", "quickstart", *_sets(*POLICY, "outer.iterations=300")]
+    arguments = ["train", "point_navigation_small", *_sets(*POLICY, "outer.iterations=300")]
     reference = folder / "two-ranks"
     command = [*launcher, "-m", "metarl", *arguments, "--out"]
     subprocess.run([*command, str(reference)], check=True, capture_output=True)

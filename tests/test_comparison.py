@@ -47,9 +47,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         paths[name] = str(folder / name)
         seed = "--set=seed=2" if name == "maml-2" else "--set=seed=1"
         command = (
-            ["train", "quickstart"]
+            ["train", "point_navigation_small"]
             if name.startswith("maml")
-            else ["baseline", "quickstart", "--kind", name]
+            else ["baseline", "point_navigation_small", "--kind", name]
         )
         assert main([*command, *TINY, seed, "--out", paths[name]]) == 0
     return paths
@@ -181,7 +181,7 @@ def test_runs_of_other_tasks_are_refused(runs, tmp_path, complaint) -> None:
     other = tmp_path / "other"
     tiny = [setting for setting in TINY if "horizon" not in setting]
     wider = ["--set=family.settings.half_width=2", "--set=family.settings.horizon=10"]
-    assert main(["train", "quickstart", *tiny, *wider, "--out", str(other)]) == 0
+    assert main(["train", "point_navigation_small", *tiny, *wider, "--out", str(other)]) == 0
     error = complaint("compare", runs["maml"], str(other), "--out", str(tmp_path / "out"))
     assert "family.settings.half_width: None → 2" in error
     assert "cannot be compared" in error
@@ -232,7 +232,7 @@ def test_a_run_with_changed_weights_is_evaluated_again(runs, tmp_path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pretrained", "oracle"])
 def test_a_resumed_baseline_is_bit_identical_to_an_uninterrupted_one(tmp_path, kind) -> None:
-    command = ["baseline", "quickstart", "--kind", kind, *TINY]
+    command = ["baseline", "point_navigation_small", "--kind", kind, *TINY]
     assert main([*command, "--set=outer.iterations=3", "--out", str(tmp_path / "whole")]) == 0
     assert main([*command, "--out", str(tmp_path / "parts")]) == 0
     resume = ["baseline", "--resume", str(tmp_path / "parts"), "--set=outer.iterations=3"]
@@ -246,12 +246,12 @@ def test_a_resumed_baseline_is_bit_identical_to_an_uninterrupted_one(tmp_path, k
 @pytest.mark.slow
 def test_errors_are_reported(runs, tmp_path, complaint) -> None:
     run, out = runs["maml"], str(tmp_path / "out")
-    assert "name a baseline" in complaint("baseline", "quickstart")
-    assert "invalid choice" in complaint("baseline", "quickstart", "--kind", "best")
+    assert "name a baseline" in complaint("baseline", "point_navigation_small")
+    assert "invalid choice" in complaint("baseline", "point_navigation_small", "--kind", "best")
     assert "contradict" in complaint("baseline", "--resume", run, "--kind", "random")
     absent = ["--model", str(tmp_path / "absent.zip")]
     assert "absent.zip (No such file or directory)" in complaint(
-        "baseline", "quickstart", "--kind", "pretrained", "--out", out, *absent
+        "baseline", "point_navigation_small", "--kind", "pretrained", "--out", out, *absent
     )
     assert "there is no run in" in complaint("compare", run, str(tmp_path / "none"))
     assert "has 2 numbers" in complaint("render", run, "--task", "0.3")
@@ -391,7 +391,14 @@ def test_an_exported_model_can_be_loaded_by_ppo(runs, tmp_path, complaint) -> No
     assert PPO.load(model).policy.action_net.weight.shape == (2, 8)
     assert "exists already" in complaint("export", runs["maml"], str(model))
     out = tmp_path / "imported"
-    arguments = ["baseline", "quickstart", "--kind", "pretrained", "--model", str(model)]
+    arguments = [
+        "baseline",
+        "point_navigation_small",
+        "--kind",
+        "pretrained",
+        "--model",
+        str(model),
+    ]
     assert main([*arguments, *TINY, "--out", str(out)]) == 0
     assert (
         Run.open(out).load().params["weight0"]

@@ -86,7 +86,7 @@ def test_the_evaluation_halves_the_step_size_after_the_first_step() -> None:
 
 def test_settings_can_be_changed_from_the_command_line() -> None:
     config = load_config(
-        "quickstart",
+        "point_navigation_small",
         ["inner.step_size=2e-1", "outer.iterations=7", "family.settings.half_width=1", "seed=3"],
     )
     assert config.inner.step_size == 0.2
@@ -400,15 +400,15 @@ class Old(Methods):
 
 def test_a_custom_method_may_have_the_member_names_of_version_0_1(in_users_folder: Path) -> None:
     (in_users_folder / "old_methods.py").write_text(OLD_METHOD)
-    config = load_config("quickstart", ["method=old_methods:Old"])
+    config = load_config("point_navigation_small", ["method=old_methods:Old"])
     with pytest.warns(DeprecationWarning, match="adaptation_curve is deprecated"):
         method = load_method(config)
     assert method.evaluate({}) == "adapted"
     with pytest.raises(UserError, match="it lacks evaluate or adaptation_curve"):
-        load_config("quickstart", ["method=old_methods:Methods"])
+        load_config("point_navigation_small", ["method=old_methods:Methods"])
 
 
-@pytest.mark.parametrize("config", ["quickstart", "sinusoid"])
+@pytest.mark.parametrize("config", ["point_navigation_small", "sinusoid"])
 @pytest.mark.parametrize(
     ("settings", "label"),
     [

@@ -48,7 +48,7 @@ def train(processes: int, folder: Path, *command: str) -> Run:
 @pytest.mark.slow
 def test_one_and_three_processes_end_with_the_same_policy(tmp_path: Path) -> None:
     # the five tasks are sharded as 2, 2, 1 (in some order)
-    command = ["train", "quickstart", *TINY, "--set=outer.iterations=3"]
+    command = ["train", "point_navigation_small", *TINY, "--set=outer.iterations=3"]
     single, three = (train(processes, tmp_path, *command) for processes in (1, 3))
     expected, state = single.load(), three.load()
     assert state.iteration == 3
@@ -64,7 +64,13 @@ def test_one_and_three_processes_end_with_the_same_policy(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_two_processes_train_e_maml_like_a_single_one(tmp_path: Path) -> None:
-    command = ["train", "quickstart", *TINY, "--set=outer.iterations=3", "--set=method=e_maml"]
+    command = [
+        "train",
+        "point_navigation_small",
+        *TINY,
+        "--set=outer.iterations=3",
+        "--set=method=e_maml",
+    ]
     single, two = (train(n, tmp_path, *command).load() for n in (1, 2))
     for name, leaf in single.params.items():
         torch.testing.assert_close(two.params[name], leaf, atol=1e-4, rtol=1e-3)
@@ -86,7 +92,7 @@ def test_two_processes_train_sinusoids_like_a_single_one(
 def test_more_processes_than_tasks_are_refused(tmp_path: Path) -> None:
     command = [
         "train",
-        "quickstart",
+        "point_navigation_small",
         *TINY,
         "--set=outer.meta_batch=1",
         "--out",
@@ -104,7 +110,9 @@ def test_more_processes_than_tasks_are_refused(tmp_path: Path) -> None:
 def test_training_continues_after_a_process_is_restarted(tmp_path: Path) -> None:
     out = tmp_path / "run"
     logs = tmp_path / "logs"
-    command = torchrun(2, logs, "train", "quickstart", *TINY, "--set=outer.iterations=40")
+    command = torchrun(
+        2, logs, "train", "point_navigation_small", *TINY, "--set=outer.iterations=40"
+    )
     restarts = command.index("--standalone") + 1
     command[restarts:restarts] = ["--max-restarts=1", "--monitor-interval=0.1"]
     process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True)

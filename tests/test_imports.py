@@ -64,7 +64,7 @@ def test_the_package_itself_imports_no_heavy_package() -> None:
 
 @pytest.mark.slow
 def test_a_training_imports_neither_imageio_nor_stable_baselines3(tmp_path: Path) -> None:
-    packages = imported("train", "quickstart", *TINY, cwd=tmp_path)
+    packages = imported("train", "point_navigation_small", *TINY, cwd=tmp_path)
     assert {"torch", "tensorboard"} <= packages
     assert not packages & {"stable_baselines3", "imageio", "jinja2"}
 

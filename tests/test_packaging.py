@@ -117,7 +117,16 @@ def test_the_wheel_contains_the_linked_folders_as_subpackages_only(wheel: Path) 
 def test_the_installed_wheel_trains_from_outside_the_checkout(
     installed_python: Path, tmp_path: Path
 ) -> None:
-    command = [str(installed_python), "-I", "-m", "metarl", "train", "quickstart", "--out", "run"]
+    command = [
+        str(installed_python),
+        "-I",
+        "-m",
+        "metarl",
+        "train",
+        "point_navigation_small",
+        "--out",
+        "run",
+    ]
     tiny = [
         "outer.iterations=1",
         "outer.meta_batch=2",
@@ -149,3 +158,28 @@ def test_the_description_has_no_images_and_no_broken_links_on_pypi(wheel: Path) 
     links = re.findall(r"\]\((.*?)\)", text)
     assert links
     assert all(link.startswith("https://") for link in links)
+
+
+def make_dry_run(*targets: str) -> str:
+    command = ["make", "--dry-run", "--always-make", *targets]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_training_installs_no_tools_of_developers() -> None:
+    commands = make_dry_run("install", "runs/quickstart/evaluation.json")
+    assert "metarl train quickstart" in commands.replace(".venv/bin/", "")
+    assert '".[dev]"' not in commands
+    assert '".[dev]"' in make_dry_run("quick")
+
+
+def test_all_installations_name_the_pinned_torch_and_its_cpu_index() -> None:
+    index = "https://download.pytorch.org/whl/cpu"
+    for page in ("README.md", "docs/index.md"):
+        lines = re.findall(r"^ +(pip install .*)$", (ROOT / page).read_text(), re.MULTILINE)
+        assert [line.split(" #")[0] for line in lines[:2]] == [
+            f"pip install --no-deps -c constraints.txt torch --index-url {index}",
+            "pip install -c constraints.txt .",
+        ]
+    commands = make_dry_run("install")
+    assert f"--no-deps --constraint constraints.txt torch --index-url {index}" in commands
+    assert re.search(r"^torch==\d", (ROOT / "constraints.txt").read_text(), re.MULTILINE)

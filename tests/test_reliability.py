@@ -41,7 +41,7 @@ TINY = [f"--set={setting}" for setting in SETTINGS]
 
 def command(out: Path, iterations: int, *more: str) -> list[str]:
     length = f"--set=outer.iterations={iterations}"
-    return ["train", "quickstart", "--out", str(out), *TINY, length, *more]
+    return ["train", "point_navigation_small", "--out", str(out), *TINY, length, *more]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_when_resumed(
     path = tmp_path / "run"
     path.mkdir()
     settings = [*SETTINGS, "outer.iterations=5"]
-    (path / "config.yaml").write_text(dump_config(load_config("quickstart", settings)))
+    (path / "config.yaml").write_text(dump_config(load_config("point_navigation_small", settings)))
     assert "has no checkpoint yet" in complaint("evaluate", str(path))
     anew = complaint(*command(path, 5))
     assert f"stopped before its first checkpoint; continue that one with --resume {path}" in anew
@@ -703,7 +703,7 @@ def test_oversized_weights_are_refused_before_they_are_read(run: Path, complaint
 
 
 def test_a_name_with_a_null_character_is_reported(complaint) -> None:
-    for arguments in (["train", "quickstart", "--out", "a\0b"], ["evaluate", "a\0b"]):
+    for arguments in (["train", "point_navigation_small", "--out", "a\0b"], ["evaluate", "a\0b"]):
         assert "has a NUL character" in complaint(*arguments)
 
 

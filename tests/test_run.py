@@ -32,7 +32,7 @@ def train(out: Path, iterations: int, *more: str) -> int:
     return main(
         [
             "train",
-            "quickstart",
+            "point_navigation_small",
             "--out",
             str(out),
             *TINY,
@@ -144,7 +144,16 @@ def test_a_checkpoint_of_an_older_version_has_no_extra_tensors() -> None:
 @pytest.mark.slow
 def test_an_interrupted_run_saves_and_prints_how_to_continue(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    command = [sys.executable, "-m", "metarl", "train", "quickstart", "--out", str(path), *TINY]
+    command = [
+        sys.executable,
+        "-m",
+        "metarl",
+        "train",
+        "point_navigation_small",
+        "--out",
+        str(path),
+        *TINY,
+    ]
     process = subprocess.Popen(
         [*command, "--set=outer.iterations=100000"], stdout=subprocess.PIPE, text=True
     )
@@ -184,32 +193,34 @@ def test_errors_on_the_command_line_are_reported(complaint, tmp_path) -> None:
     assert "there is no run in" in complaint("evaluate", str(tmp_path / "none"))
     out = ["--out", str(tmp_path / "run")]
     if not torch.cuda.is_available():
-        gpu = ["train", "quickstart", *out, "--set", "device=cuda"]
+        gpu = ["train", "point_navigation_small", *out, "--set", "device=cuda"]
         assert "cuda is not available to torch" in complaint(*gpu)
     assert "did you mean 'step_size'" in complaint(
-        "train", "quickstart", *out, "--set", "inner.step_sise=1"
+        "train", "point_navigation_small", *out, "--set", "inner.step_sise=1"
     )
     assert "inner.steps: must be" in complaint(
-        "train", "quickstart", *out, "--set", "inner.steps=-1"
+        "train", "point_navigation_small", *out, "--set", "inner.steps=-1"
     )
     assert "did you mean" in complaint(
-        "train", "quickstart", *out, "--set", "family.name=point-navigatoin"
+        "train", "point_navigation_small", *out, "--set", "family.name=point-navigatoin"
     )
     assert not (tmp_path / "run").exists()
 
 
 def test_a_directory_that_is_not_empty_is_not_changed(complaint, finished: Path, tmp_path) -> None:
     before = {path: path.read_bytes() for path in finished.iterdir()}
-    assert "already holds a run" in complaint("train", "quickstart", "--out", str(finished))
+    assert "already holds a run" in complaint(
+        "train", "point_navigation_small", "--out", str(finished)
+    )
     assert {path: path.read_bytes() for path in finished.iterdir()} == before
     (tmp_path / "notes.txt").write_text("mine")
-    assert "is not empty" in complaint("train", "quickstart", "--out", str(tmp_path))
+    assert "is not empty" in complaint("train", "point_navigation_small", "--out", str(tmp_path))
 
 
 def test_a_directory_that_cannot_be_written_is_reported(complaint, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "run"
-    assert "cannot write to" in complaint("train", "quickstart", "--out", str(target))
+    assert "cannot write to" in complaint("train", "point_navigation_small", "--out", str(target))
 
 
 @pytest.mark.slow
@@ -273,3 +284,10 @@ def test_a_categorical_policy_trains_on_a_users_discrete_family(in_users_folder:
     more = ["--set=outer={algorithm: trpo, iterations: 3, meta_batch: 3}"]
     assert main(["train", "mine.yaml", *tiny, *more]) == 0
     assert load_config("runs/mine/config.yaml").outer.iterations == 3
+
+
+def test_the_device_is_the_cpu_unless_a_config_says_otherwise(tmp_path: Path, capsys) -> None:
+    assert load_config("quickstart").device == load_config("sinusoid").device == "cpu"
+    assert train(tmp_path / "auto", 1, "--set=device=auto") == 0
+    expected = "cuda:0" if torch.cuda.is_available() else "the CPU, because torch finds no GPU"
+    assert f"device: auto uses {expected}" in " ".join(capsys.readouterr().out.split())

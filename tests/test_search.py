@@ -90,7 +90,7 @@ def test_an_invalid_range_is_reported(setting: str, sentence: str) -> None:
 def test_the_error_without_the_package_names_the_extra(monkeypatch, complaint) -> None:
     monkeypatch.setattr(search, "find_spec", lambda name: None)
     arguments = ["--set", "inner.step_size=0.1..0.5", "--search", "3"]
-    assert "metarl-maml[search]" in complaint("sweep", "quickstart", *arguments)
+    assert "metarl-maml[search]" in complaint("sweep", "point_navigation_small", *arguments)
 
 
 @pytest.mark.slow

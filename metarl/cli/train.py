@@ -18,7 +18,7 @@ from metarl.launch.signals import INTERRUPTED, StopRequest, stop_on_signals
 from metarl.launch.train import Session, follow, resume_run, start_run, train_loop
 from metarl.launch.weights_and_biases import WandbLog, require_wandb
 from metarl.method import Metrics
-from metarl.parallel import keep_freed_memory
+from metarl.parallel import device_note, keep_freed_memory
 from metarl.progress import Progress
 from metarl.runs.hub import PREFIX
 from metarl.runs.metrics import Log, progress_text
@@ -104,6 +104,8 @@ def _train_session(
     with stop.interruptible():
         distributed.broadcast((run.config, state))
     print_line(console, f"run directory: {run.path}")
+    if run.config.device != "cpu":
+        print_line(console, device_note(run.config.device))
     resume = f"metarl {options.verb} --resume {run.path}"
     try:
         with Progress(console) as progress:

@@ -212,7 +212,7 @@ class Config(Experiment):
     evaluation: EvaluationConfig = EvaluationConfig()
     baseline: BaselineConfig = BaselineConfig()
     seed: NonNegativeInt = 1
-    device: Device = "auto"
+    device: Device = "cpu"
     checkpoint_every: PositiveInt = 10
     report_every: PositiveInt = 1
 

@@ -123,7 +123,7 @@ class SupervisedConfig(Experiment):
     evaluation: EvaluationConfig = EvaluationConfig()
     baseline: BaselineConfig = BaselineConfig()
     seed: NonNegativeInt = 1
-    device: Device = "auto"
+    device: Device = "cpu"
     checkpoint_every: PositiveInt = 1000
     report_every: PositiveInt = 10
 
