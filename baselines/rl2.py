@@ -32,7 +32,7 @@ from metarl.evaluation import AdaptationCurve
 from metarl.method import EPISODES, AdaptationUnit, Metrics, TrainingState
 from metarl.networks.layers import uniform
 from metarl.networks.recurrent import init_recurrent, recurrent_sequence, recurrent_step
-from metarl.optim import Objective
+from metarl.optim import GRADIENT_OPTIMIZERS, Objective
 from metarl.parallel import map_chunks, one_thread
 from metarl.params import Params, flatten, repeat
 from metarl.rl.advantages import discounted_returns
@@ -165,7 +165,7 @@ class RL2(PolicyLearner):
     label: ClassVar[str] = "RL²"
     adaptation_unit: ClassVar[AdaptationUnit | None] = EPISODES
     Settings: ClassVar[type[MethodSection]] = RL2Settings
-    outer_steps: ClassVar[tuple[str, ...]] = ("adam",)
+    outer_steps: ClassVar[tuple[str, ...]] = tuple(GRADIENT_OPTIMIZERS)
 
     def __init__(self, problem: PolicyProblem) -> None:
         super().__init__(problem)

@@ -109,10 +109,11 @@ class Section(BaseModel):
 class SectionError(ValueError):
     """The errors of a section whose schema depends on a name in it."""
 
-    def __init__(self, section: type[Section], errors: ValidationError) -> None:
+    def __init__(
+        self, section: type[Section], errors: ValidationError, kinds: "Discriminated"
+    ) -> None:
         super().__init__(str(errors))
-        self.section = section
-        self.errors = errors
+        self.section, self.errors, self.kinds = section, errors, kinds
 
 
 @dataclass(frozen=True)
@@ -171,22 +172,62 @@ class Discriminated:
         try:
             section = schema.model_validate({**value, self.tag: name}, context=info.context)
         except ValidationError as error:
-            raise SectionError(schema, error) from error
+            raise SectionError(schema, error, self) from error
         return validate(section)
+
+    def owners(self, setting: str) -> str:
+        """The kinds that have a setting, such as "algorithm=adam or sgd"; empty if none has."""
+        names = []
+        for name in self.registry:
+            with suppress(ImportError):  # a method whose libraries are not installed
+                if setting in self.schema(name).model_fields:
+                    names.append(name)
+        return f"{self.tag}={' or '.join(names)}" if names else ""
 
 
 class OuterSection(Section):
-    """The outer loop: meta-training. `meta_batch` is the number of tasks in an iteration."""
+    """The outer loop: meta-training. `meta_batch` is the number of tasks in an iteration.
+
+    The step size (`learning_rate`, or `max_kl` of TRPO) grows linearly in the first `warmup`
+    iterations. Then it follows the `schedule`: `constant`; `linear` or `cosine` (half a period) to
+    zero; or `exponential` to a hundredth. `anneal: true` is the cosine.
+    """
 
     algorithm: str
     iterations: PositiveInt = 100
     meta_batch: PositiveInt = 20
     anneal: bool = False
+    schedule: Literal["constant", "linear", "cosine", "exponential"] = "constant"
+    warmup: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        if self.anneal and self.schedule != "constant":
+            raise ValueError(
+                "anneal: is the schedule `cosine`; set only one of anneal and schedule"
+            )
+        return self
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether step sizes depend on the number of iterations."""
+        return self.anneal or self.schedule != "constant"
 
     def annealed(self, value: float, iteration: int) -> float:
-        """A step size at an iteration; `anneal` reduces it to zero along half a cosine."""
-        progress = iteration / self.iterations
-        return value * 0.5 * (1.0 + math.cos(math.pi * progress)) if self.anneal else value
+        """A step size at an iteration.
+
+        A closed form: torch's schedulers accumulate rounding over their steps, and would have a
+        state to restore.
+        """
+        if iteration < self.warmup:
+            return value * (iteration + 1) / self.warmup
+        # of the iterations after the warm-up, at least one
+        progress = (iteration - self.warmup) / max(1, self.iterations - self.warmup)
+        if self.anneal or self.schedule == "cosine":
+            return value * 0.5 * (1.0 + math.cos(math.pi * progress))
+        if self.schedule == "linear":
+            return value * (1.0 - progress)
+        return value * 0.01**progress if self.schedule == "exponential" else value
 
 
 class InnerSection(Section):
@@ -332,7 +373,11 @@ def discriminators(field: FieldInfo) -> list[Discriminated]:
 
 
 def _messages(
-    schema: type[BaseModel], error: ValidationError, names: Sequence[str], prefix: str = ""
+    schema: type[BaseModel],
+    error: ValidationError,
+    names: Sequence[str],
+    prefix: str = "",
+    kinds: Discriminated | None = None,
 ) -> list[str]:
     """One message for each error, including those in sections with a schema of their own.
 
@@ -341,15 +386,17 @@ def _messages(
         error: its errors.
         names: of all settings of the config.
         prefix: of the section's settings.
+        kinds: the choice of the section's schema, if there is one.
     """
     messages = []
     for detail in error.errors():
         inner = detail.get("ctx", {}).get("error")
         if isinstance(inner, SectionError):
             name = ".".join(map(str, detail["loc"]))
-            messages += _messages(inner.section, inner.errors, names, f"{prefix}{name}.")
+            prefixes = f"{prefix}{name}.", inner.kinds
+            messages += _messages(inner.section, inner.errors, names, *prefixes)
         else:
-            messages.append(_message(schema, detail, names, prefix))
+            messages.append(_message(schema, detail, names, prefix, kinds))
     return messages
 
 
@@ -365,13 +412,22 @@ def _similar(setting: str, settings: Iterable[str], names: Sequence[str]) -> str
 
 
 def _message(
-    schema: type[BaseModel], detail: ErrorDetails, names: Sequence[str], prefix: str
+    schema: type[BaseModel],
+    detail: ErrorDetails,
+    names: Sequence[str],
+    prefix: str,
+    kinds: Discriminated | None,
 ) -> str:
     location = [str(part) for part in detail["loc"]]
     name, value = prefix + ".".join(location), detail["input"]
     match detail["type"]:
         case "extra_forbidden":
             settings = list(_section_at(schema, location).model_fields)
+            if kinds and (owners := kinds.owners(location[-1])):
+                return (
+                    f"{name}: is a setting of {prefix}{owners}, not of this one, which has "
+                    f"{', '.join(settings)}"
+                )
             hint = _similar(location[-1], settings, names)
             # the arguments of the user's own family or network
             own = f"; its own settings are in {name.rpartition('.')[0]}.settings"

@@ -22,7 +22,12 @@ __all__ = [
 ]
 
 GRADIENT_OPTIMIZERS = Registry(  # those that need the gradient only, not KL or curvature
-    "outer step", {"adam": "metarl.optim.adam:Adam", "sgd": "metarl.optim.sgd:SGD"}
+    "outer step",
+    {
+        "adam": "metarl.optim.adam:Adam",
+        "sgd": "metarl.optim.sgd:SGD",
+        "torch": "metarl.optim.torch_optimizer:TorchOptimizer",
+    },
 )
 OPTIMIZERS = Registry(
     "outer step", {"trpo": "metarl.optim.trust_region:TrustRegion", **GRADIENT_OPTIMIZERS}

@@ -6,43 +6,21 @@ from typing import Literal
 
 from torch import Tensor
 
-from metarl.config.sections import OuterSection, PositiveFloat, PositiveInt
-from metarl.optim.objective import Objective, check_gradient
+from metarl.optim.gradient import GradientSection
 from metarl.params import Params, flatten, unflatten
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
-class Adam(OuterSection):
-    """Adam steps: one for each minibatch of the objective, `epochs` times.
-
-    `clip` bounds the absolute value of each element of the gradient.
-    """
+class Adam(GradientSection):
+    """Steps of Adam; with `weight_decay`, those of AdamW."""
 
     algorithm: Literal["adam"] = "adam"
-    learning_rate: PositiveFloat = 1e-3
-    clip: PositiveFloat | None = None
-    epochs: PositiveInt = 1
 
-    def step(
-        self, theta: Params, objective: Objective, state: Params, iteration: int
-    ) -> tuple[Params, Params, dict[str, float]]:
-        """See `metarl.optim.Optimizer`; the state is that of `adam_step`.
-
-        Raises:
-            FloatingPointError: if a gradient is not finite.
-        """
-        rate = self.annealed(self.learning_rate, iteration)
-        first_value: float | None = None
-        for minibatch in objective.minibatches() * self.epochs:
-            gradient, value = minibatch.gradient(theta)
-            check_gradient(gradient)
-            first_value = value if first_value is None else first_value
-            if self.clip is not None:
-                gradient = gradient.clamp(-self.clip, self.clip)
-            theta, state = adam_step(theta, -gradient, state, rate)  # adam_step minimises
-        assert first_value is not None
-        return theta, state, {"outer/objective": first_value}
+    def ascend(
+        self, theta: Params, gradient: Tensor, state: Params, rate: float
+    ) -> tuple[Params, Params]:
+        return adam_step(theta, -gradient, state, rate)  # adam_step minimises
 
 
 def adam_step(

@@ -55,7 +55,7 @@ class PolicyLearner:
 
     @property
     def uses_lr_schedule(self) -> bool:
-        return self.problem.config.outer.anneal
+        return self.problem.config.outer.depends_on_length
 
     def fine_tuning_step_sizes(self, params: Params) -> Sequence[float]:
         """Step sizes of adaptation to a new task, (K,); the config's unless a method selects them.

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from metarl.config.sections import Fraction, MethodSection, NonNegativeFloat
-from metarl.optim import Objective
+from metarl.optim import GRADIENT_OPTIMIZERS, Objective
 from metarl.params import Params
 from metarl.rl.losses import clipped_surrogate, mean_kl
 from metarl.rl.maml import MAML
@@ -63,7 +63,7 @@ class ProMP(MAML):
     label: ClassVar[str] = "ProMP"
     Settings: ClassVar[type[MethodSection]] = ProMPSettings
     # no TRPO: its line search cannot compare clipped surrogates
-    outer_steps: ClassVar[tuple[str, ...]] = ("adam",)
+    outer_steps: ClassVar[tuple[str, ...]] = tuple(GRADIENT_OPTIMIZERS)
 
     def objective(self, rollouts: Rollouts) -> Objective:
         """The objective of the outer step."""

@@ -146,7 +146,7 @@ class SupervisedMethod:
     @property
     def uses_lr_schedule(self) -> bool:
         """Whether the outer step size depends on the number of iterations."""
-        return self.problem.config.outer.anneal
+        return self.problem.config.outer.depends_on_length
 
     def initial_state(self) -> TrainingState:
         """The state before the first iteration."""
