@@ -26,7 +26,8 @@ class MatchingSettings(EmbeddingSettings):
 
     With `context_steps` above 0, embeddings depend on the whole support set (full context
     embeddings, section 2.1.2): support embeddings by a bidirectional LSTM, query embeddings by this
-    number of steps of an LSTM with attention. Train them with the `ways` of the test tasks.
+    number of steps of an LSTM with attention, the first of which has read nothing yet (see
+    `queries_in_context`). Train them with the `ways` of the test tasks.
     """
 
     name: Literal["matching"] = "matching"
@@ -121,9 +122,11 @@ def queries_in_context(params: Params, queries: Tensor, support: Tensor, steps: 
         h_k      = ĥ_k + f'(x̂)
         r_k      = Σᵢ softmax(h_kᵀ g(xᵢ)) g(xᵢ)
 
-    The states start at h₀ = c₀ = r₀ = 0. In the paper r₀ is the read at h₀ = 0, whose attention is
-    uniform: the mean of the support set. The read vector is an input of the LSTM cell, where it has
-    the same effect as in the hidden state: both enter the gates linearly.
+    These are equations 3 to 6, except that the states start at h₀ = c₀ = r₀ = 0. Equation 5 at
+    h₀ = 0 has uniform attention, so the paper's r₀ is the mean of the support set, Σᵢ g(xᵢ) / K.
+    Here the first step depends on the query only; later reads are the paper's. The read vector is
+    an input of the LSTM cell, which is equivalent to [h, r] as its state: the gates are linear in
+    both, W_h h + W_r r.
 
     Args:
         params: contains those of `init_context`.

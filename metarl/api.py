@@ -1,6 +1,5 @@
 """The functions of `import metarl`: the commands of the command line, for Python."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from rich.console import Console
 from metarl.config.sections import Section
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
+from metarl.experiment import differences
 from metarl.launch import several
 from metarl.launch import train as training
 from metarl.launch.search import as_range
@@ -22,6 +22,8 @@ from metarl.report import evaluations, groups
 from metarl.report.comparison import Comparison
 from metarl.report.sweep_table import SweepTable
 from metarl.runs.run import Run
+from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.data import ImageData
 
 RunLike = str | Path | Run
 
@@ -67,10 +69,7 @@ def load_network(
         >>> wave.predict([0.5, 1.5]).shape
         (2, 1)
     """
-    run = _open(run, trust_code)
-    if data is not None:
-        run = Run(run.path, run.config.model_copy(update={"data": data}), run.results)
-    return AdaptiveNetwork.of(run)
+    return AdaptiveNetwork.of(_open(run, trust_code, data))
 
 
 def train(
@@ -224,12 +223,15 @@ def _complete(trained: Trained) -> list[Run]:
     return list(trained.runs)
 
 
-def evaluate(run: RunLike, *, trust_code: bool = False, **settings: Any) -> AdaptationCurve:
+def evaluate(
+    run: RunLike, *, trust_code: bool = False, data: Section | None = None, **settings: Any
+) -> AdaptationCurve:
     """Evaluate a run on held-out tasks, and store the result in its directory.
 
     Args:
         run: as for `load`.
         trust_code: as for `load`.
+        data: as for `load_network`.
         settings: overrides of the config's section `evaluation`, such as `tasks=200`.
 
     Returns:
@@ -238,11 +240,7 @@ def evaluate(run: RunLike, *, trust_code: bool = False, **settings: Any) -> Adap
     Raises:
         UserError: as for `load`, or if a setting does not exist.
     """
-    overrides = tuple(f"evaluation.{name}={json.dumps(value)}" for name, value in settings.items())
-    if isinstance(run, Run) and not settings:
-        return evaluations.evaluate(run)
-    path = run.path if isinstance(run, Run) else Path(run)
-    return evaluations.evaluate(Run.open(path, overrides, trust_code or isinstance(run, Run)))
+    return evaluations.evaluate(evaluations.with_evaluation(_open(run, trust_code, data), settings))
 
 
 def compare(*runs: RunLike, trust_code: bool = False) -> Comparison:
@@ -263,5 +261,20 @@ def compare(*runs: RunLike, trust_code: bool = False) -> Comparison:
     return Comparison(groups.compare([_open(run, trust_code) for run in runs]))
 
 
-def _open(run: RunLike, trust_code: bool) -> Run:
-    return run if isinstance(run, Run) else Run.open(Path(run), trust_code=trust_code)
+def _open(run: RunLike, trust_code: bool, data: Section | None = None) -> Run:
+    run = run if isinstance(run, Run) else Run.open(Path(run), trust_code=trust_code)
+    if data is None:
+        return run
+    if not isinstance(run.config, SupervisedConfig) or not isinstance(data, ImageData):
+        raise UserError(
+            f"data must be Dataset.of(...) for a run of few-shot classification, not {data!r}"
+        )
+    config = run.config.model_copy(update={"data": data})
+    # the images themselves are compared by their checksums
+    images = ("data.dataset", "data.settings", "data.path")
+    if changed := differences(run.config, config, images):
+        raise UserError(
+            f"the run in {run.path} was trained on other data ({'; '.join(changed)}); pass those "
+            "of its training"
+        )
+    return Run(run.path, config, run.results)

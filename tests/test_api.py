@@ -211,7 +211,7 @@ def test_a_network_adapts_to_examples_and_predicts() -> None:
     for call, sentence in (
         (lambda: network.predict(x), "the network is not adapted"),
         (lambda: network.adapt(x, x[:3]), "one target for each input"),
-        (lambda: network.adapt(x[:, None, None], x), r"of shape \(examples, 1\)"),
+        (lambda: network.adapt(x[:, None, None], x), r"the shape \(examples, 1\)"),
         (lambda: network.adapt(x, x, steps=99), "steps must be an integer from 0 to"),
     ):
         with pytest.raises(UserError, match=sentence):

@@ -27,8 +27,10 @@ from metarl.errors import UserError
 from metarl.experiment import load_config
 from metarl.method import load_method, train
 from metarl.progress import Progress
-from metarl.supervised.datasets import images, miniimagenet, omniglot
-from metarl.supervised.datasets.images import ImageSet, Name, load_images
+from metarl.supervised.datasets import cache as cache_module
+from metarl.supervised.datasets import miniimagenet, omniglot
+from metarl.supervised.datasets.cache import ImageSet
+from metarl.supervised.datasets.images import Name, load_images
 from metarl.supervised.datasets.unpickling import unpickle
 
 SPLIT_HASH = "e2000c5d237fa256906f013025ff86166727c39b437485216a45d03b47956bb4"
@@ -242,7 +244,7 @@ def test_the_split_hash_depends_on_names_and_not_on_indices() -> None:
     def split(classes: tuple[str, ...], **splits: list[int]) -> str:
         numbers = {name: np.array(classes) for name, classes in splits.items()}
         nothing = np.zeros((0, 1, 1, 1), np.uint8), np.zeros(1, np.int64)
-        return ImageSet("omniglot", *nothing, classes, numbers, "").split_hash
+        return ImageSet(*nothing, classes, numbers, "").split_hash
 
     hashed = split(("a", "b", "c"), train=[0, 1], test=[2])
     assert split(("a", "b", "c"), test=[2], train=[1, 0]) == hashed
@@ -410,7 +412,7 @@ def test_a_converted_file_with_one_wrong_byte_is_refused(few: Path, cache: Path)
 def test_the_checksum_of_a_large_set_is_verified_on_demand(
     few: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "ALWAYS_VERIFIED", 0)
+    monkeypatch.setattr(cache_module, "ALWAYS_VERIFIED", 0)
     load_images("omniglot", few)
     flip_a_bit(next(cache.glob("*.npy")))
     load_images("omniglot", few)
@@ -436,7 +438,7 @@ def flip_a_bit(file: Path) -> None:
 def test_corrupt_metadata_of_converted_images_are_refused(
     change: Mapping[str, Any], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "ALWAYS_VERIFIED", 0)  # the checksum is not verified
+    monkeypatch.setattr(cache_module, "ALWAYS_VERIFIED", 0)  # the checksum is not verified
     class_folders(tmp_path / "data")
     load_images("miniimagenet", tmp_path / "data")
     file = next(cache.glob("*.json"))

@@ -16,7 +16,9 @@ from metarl.cli import main
 from metarl.errors import UserError
 from metarl.experiment import validate_config
 from metarl.method import load_method, train
-from metarl.supervised.datasets.folder import load_labelled, split
+from metarl.supervised.data import Dataset, Folder
+from metarl.supervised.datasets.folder import split
+from metarl.supervised.datasets.pixels import to_pixels
 
 HERE = Path(__file__).parent
 spec = importlib.util.spec_from_file_location("my_data", HERE / "my_data.py")
@@ -94,7 +96,7 @@ def test_embeddings_are_trained_with_the_number_of_classes_of_the_tasks(
     run = metarl.train({**BLOBS, "method": {"name": method, "ways": 3}}, "fits")
     adapted = metarl.load_network(run).adapt([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], [0, 1, 2])
     assert adapted.predict([[1.0, 0.0]]).argmax() == 0  # the very same point
-    with pytest.raises(UserError, match=r"has 3 classes, not 60; set method\.ways"):
+    with pytest.raises(UserError, match=r"has 3 classes, not method\.ways=60; set method\.ways"):
         metarl.train({**BLOBS, "method": method}, "other")
     assert not Path("other").exists()
 
@@ -159,19 +161,127 @@ def test_a_data_set_object_can_be_passed_in_python(workspace: Path) -> None:
         metarl.load_network("run", data=other)
 
 
-def test_images_are_the_same_in_all_supported_formats() -> None:
-    bytes_ = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    floats = np.float32(bytes_) / 255.0
-    forms = [
-        Image.fromarray(bytes_),
-        bytes_,
-        floats,
-        torch.from_numpy(floats).movedim(-1, 0),
-    ]
-    for form in forms:
-        images, starts, names, _ = load_labelled([(form, 3), (form, 12)], 6, 3)
-        np.testing.assert_array_equal(images, [bytes_, bytes_])
-        assert (starts.tolist(), names) == ([0, 1, 2], ("03", "12"))
+BYTES = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+FLOATS = torch.from_numpy(np.float32(BYTES) / 255.0)
+DEEP = np.uint16(BYTES[..., 0]) * 257  # 16 bits
+
+
+@pytest.mark.parametrize(
+    ("form", "channels"),
+    [
+        (Image.fromarray(BYTES), 3),
+        (Image.fromarray(BYTES).convert("RGBA"), 3),  # opaque
+        (BYTES, 3),
+        (FLOATS.numpy(), 3),
+        (FLOATS.movedim(-1, 0), 3),
+        (FLOATS.double().requires_grad_(), 3),
+        (Image.fromarray(DEEP), 1),
+        (Image.fromarray(DEEP.astype(">u2")), 1),
+        (Image.fromarray(FLOATS[..., 0].numpy()), 1),  # Pillow mode F
+        (FLOATS[None, ..., 0], 1),
+    ],
+)
+def test_an_image_has_the_same_pixels_in_every_form(form, channels: int) -> None:
+    np.testing.assert_array_equal(to_pixels(form, 6, channels, "it"), BYTES[..., :channels])
+
+
+@pytest.mark.parametrize("form", ["1", "P", "boolean", "bfloat16"])
+def test_black_and_white_images_keep_their_contrast(form: str) -> None:
+    bits = BYTES[..., 0] > 128
+    images = {
+        "1": lambda: Image.fromarray(bits),
+        "P": lambda: Image.fromarray(255 * np.uint8(bits)).convert("P"),
+        "boolean": lambda: bits,
+        "bfloat16": lambda: torch.from_numpy(bits).bfloat16(),
+    }
+    np.testing.assert_array_equal(to_pixels(images[form](), 6, 1, "it")[..., 0], 255 * bits)
+
+
+def transparent(mode: str) -> Image.Image:
+    image = Image.fromarray(BYTES).convert("RGBA")
+    image.putalpha(Image.fromarray(BYTES[..., 1]))
+    if mode == "P":
+        image = Image.fromarray(BYTES[..., 0]).convert("P")
+        image.info["transparency"] = int(np.asarray(image)[0, 0])
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("image", "sentence"),
+    [
+        *(
+            (transparent(mode), "has transparent pixels; draw it on")
+            for mode in ("RGBA", "LA", "P")
+        ),
+        (Image.fromarray(255 * FLOATS[..., 0].numpy()), "floats in 0...1 .before any norm"),
+        (Image.fromarray(np.int32(BYTES[..., 0])), "Pillow mode I"),
+        (Image.fromarray(BYTES).convert("RGBA").convert("La"), "Pillow mode La; convert it to L"),
+        (DEEP, "not uint16 of shape"),
+        (BYTES[..., :2], r"not uint8 of shape \(6, 6, 2\)"),
+        (FLOATS * np.nan, "floats in 0...1"),
+        (FLOATS[0, 0], r"not float32 of shape \(3,\)"),
+        (np.resize(BYTES, (3, 400)), "it is 3x400, .* for series or features"),
+        (np.resize(BYTES, (1, 200)), "it is 1x200"),
+    ],
+)
+def test_an_image_of_ambiguous_values_is_refused(image, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        to_pixels(image, 6, 1, "it")
+
+
+def test_deep_images_of_a_folder_are_scaled(workspace: Path) -> None:
+    for file in Path("pictures").glob("*/*.png"):
+        Image.fromarray(np.uint16(np.asarray(Image.open(file))) * 257).save(file)
+    deep = Folder(path="pictures", size=8, channels=1).images
+    again = Dataset.of(my_data.Shapes(), size=9, channels=1).images
+    assert abs(deep.images.mean() - again.images.mean()) < 2.0
+
+
+def test_labels_are_names_of_classes_in_their_order() -> None:
+    labels = [torch.tensor(12), 3, np.int64(3), torch.tensor([100])]
+    images = Dataset.of([(BYTES, label) for label in labels], size=6).images
+    assert (images.starts.tolist(), images.classes) == ([0, 2, 3, 4], ("003", "012", "100"))
+
+
+def test_folders_may_have_a_published_split(workspace: Path) -> None:
+    parts = {"train": range(5), "val": range(5, 7), "test": range(7, 10)}
+    for part, numbers in parts.items():
+        for number in numbers:
+            (target := Path("split") / part).mkdir(parents=True, exist_ok=True)
+            shutil.copytree(f"pictures/kind {number}", target / f"kind {number}")
+    images = Folder(path="split", size=8, channels=1).images
+    together = Folder(path="pictures", size=8, channels=1).images
+    assert images.checksum == together.checksum
+    names = {part: [images.classes[i] for i in ids] for part, ids in images.splits.items()}
+    assert names == {
+        part.replace("val", "validation"): [f"kind {number}" for number in numbers]
+        for part, numbers in parts.items()
+    }
+    with pytest.raises(UserError, match=r"data\.split_seed: the data define their own split"):
+        Folder(path="split", size=8, split_seed=1).images  # noqa: B018
+    shutil.copytree("pictures/kind 0", "split/test/kind 0")
+    with pytest.raises(UserError, match="class kind 0 is in both test and train"):
+        Folder(path="split", size=8).images  # noqa: B018
+    shutil.move("split/val", "elsewhere")
+    with pytest.raises(UserError, match="has the folders test, train; a split consists of"):
+        Folder(path="split", size=8).images  # noqa: B018
+
+
+def test_data_sets_may_have_a_published_split() -> None:
+    def part(first: int) -> list:
+        return [(BYTES, first + number) for number in range(2)]
+
+    parts = {"train": part(4), "validation": part(0), "test": part(2)}
+    splits = Dataset.of(parts, size=6).images.splits
+    assert {name: numbers.tolist() for name, numbers in splits.items()} == {
+        "train": [4, 5],
+        "validation": [0, 1],
+        "test": [2, 3],
+    }
+    with pytest.raises(UserError, match="class 4 is in both train and test"):
+        Dataset.of({**parts, "test": part(3)}, size=6).images  # noqa: B018
+    with pytest.raises(UserError, match="needs the keys train, validation, test, not train, dev"):
+        Dataset.of({"train": part(0), "dev": part(2)}, size=6).images  # noqa: B018
 
 
 @pytest.mark.parametrize("count", [3, 4, 7, 100])
@@ -246,6 +356,11 @@ WRONG_FOLDERS = {
         {},
         "there are 2 classes, but training",
     ),
+    "another format": (
+        lambda f: (f / "pictures/kind 4/x.tif").touch(),
+        {},
+        "x.tif is not a PNG or JPEG; convert or remove",
+    ),
     "a damaged image": (broken_picture, {}, "is corrupt or not a PNG or JPEG"),
     "too many ways": (lambda f: None, {"ways": 5}, "more than the 2 classes for test"),
     "shares": (lambda f: None, {"shares": [0.5, 0.1, 0.1]}, "must sum to 1, not 0.7"),
@@ -262,17 +377,47 @@ def test_invalid_folders_are_reported(name: str, workspace: Path) -> None:
     assert not Path("run").exists()
 
 
+class Augmented:
+    """Returns other images whenever it is read."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return self.rng.random((4, 4)), index
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield BYTES, 0
+
+
+GREY = np.zeros((4, 4))
+
+
 @pytest.mark.parametrize(
     ("elements", "sentence"),
     [
-        ([3], "must be a pair"),
+        ([3], "element 0 of the data set must be a pair"),
+        ([(GREY, 0), (GREY, 0, 5)], "element 1 .* must be a pair .*, not a tuple of length 3"),
+        ([{"pixels": GREY, "class": 0}], "a pair .*, not a dict with the keys pixels, class"),
+        ([torch.zeros(2, 4, 4)], "must be a pair"),
         ([(np.zeros((4, 4, 2)), 0)], "must be a PIL image or an array"),
         ([(np.full((4, 4), -1.0), 0)], "before any normalisation"),
-        ([(np.zeros((4, 4)), 0.5)], "an integer or a string"),
-        ([(np.zeros((4, 4)), 0), (np.zeros((4, 4)), "a")], "all integers, or all strings"),
+        ([(GREY, 0.5)], "an integer or a string"),
+        ([(GREY, np.eye(3)[0])], r"the label of element 0 .* has shape \(3,\)"),
+        ([(GREY, 0), (GREY, "a")], "all integers, or all strings"),
+        ([(np.ones((4, 4), np.uint8), label) for label in range(3)], "no pixel of list is above 1"),
         ([], "is empty"),
+        (torch.utils.data.Subset([(GREY, 0)], [0, 7]), r"element 1 .* it raised IndexError"),
+        (torch.utils.data.DataLoader([(GREY, 0)]), "element 0 .* it raised TypeError"),
+        (Augmented(), "element 0 .* differs when it is read again; remove random augmentation"),
+        (Stream(), "must have a length"),
     ],
 )
 def test_an_invalid_data_set_is_reported(elements, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        load_labelled(elements, 4, 1)
+        Dataset.of(elements, size=4, channels=1).images  # noqa: B018

@@ -31,7 +31,7 @@ from metarl.runs.run import Run
 from metarl.step_sizes import PREFIX, split
 from metarl.supervised import prediction
 from metarl.supervised.config import SupervisedConfig
-from metarl.supervised.datasets.images import ImageSet
+from metarl.supervised.datasets.cache import ImageSet
 from metarl.supervised.episodes import ImageTasks
 from metarl.supervised.losses import accuracies
 from metarl.supervised.maml import MAML, step_weights
@@ -73,7 +73,7 @@ def make_images(
     numbers = np.arange(classes)
     splits = {"train": numbers[:12], "validation": numbers[12:16], "test": numbers[16:]}
     names = tuple(f"class{number:02d}" for number in numbers)
-    return ImageSet("omniglot", images.reshape(-1, *images.shape[2:]), starts, names, splits, "sum")
+    return ImageSet(images.reshape(-1, *images.shape[2:]), starts, names, splits, "sum")
 
 
 def with_images(values) -> SupervisedConfig:
@@ -163,7 +163,7 @@ def test_support_and_query_never_share_an_image(seed: int, shots: int, queries: 
     # each image says which one it is, so that two are the same only if they are
     marked = np.zeros_like(images.images)
     marked[:, 0, 0, 0], marked[:, 8, 8, 0] = np.divmod(np.arange(len(marked)), 200)
-    images = ImageSet("x", marked, images.starts, images.classes, images.splits, "")
+    images = ImageSet(marked, images.starts, images.classes, images.splits, "")
     tasks = ImageTasks(images, "train", 3, rotated=False)
     episodes = tasks.sample(np.random.default_rng(seed), 4, shots, queries)
     (support, labels), (query, query_labels) = episodes.support, episodes.query
@@ -200,7 +200,7 @@ def test_the_rotation_of_a_class_is_the_same_in_support_and_query() -> None:
     images = make_images()
     corner = np.zeros_like(images.images)
     corner[:, 0, 0] = 255  # which corner is bright tells the rotation
-    images = ImageSet("x", corner, images.starts, images.classes, images.splits, "")
+    images = ImageSet(corner, images.starts, images.classes, images.splits, "")
     episodes = ImageTasks(images, "train", 3, rotated=True).sample(
         np.random.default_rng(0), 200, 1, 2
     )

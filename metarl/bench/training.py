@@ -23,7 +23,7 @@ from metarl.rl.problem import PolicyProblem
 from metarl.rng import make_rng
 from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.data import Omniglot
-from metarl.supervised.datasets.images import ImageSet
+from metarl.supervised.datasets.cache import ImageSet
 
 # shape, classes and images per class of noise in place of the data sets, about as large as they are
 NOISE = {"omniglot": ((28, 28, 1), 1200, 20), "miniimagenet": ((84, 84, 3), 64, 100)}
@@ -169,4 +169,4 @@ def _noise_images(name: str) -> ImageSet:
     images = make_rng(0, "noise").integers(0, 256, size, dtype=np.uint8)
     names = tuple(str(number) for number in range(num_classes))
     splits = {"train": np.arange(num_classes)}
-    return ImageSet(name, images, np.arange(num_classes + 1) * per_class, names, splits, "")
+    return ImageSet(images, np.arange(num_classes + 1) * per_class, names, splits, "")

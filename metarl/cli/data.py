@@ -10,8 +10,8 @@ from rich.table import Table
 from metarl.errors import UserError
 from metarl.progress import Progress
 from metarl.supervised.datasets import miniimagenet
-from metarl.supervised.datasets.cache import cache_folder
-from metarl.supervised.datasets.images import MISSING, ImageSet, Name, find_source, load_images
+from metarl.supervised.datasets.cache import ImageSet, cache_folder
+from metarl.supervised.datasets.images import MISSING, Name, find_source, load_images
 from metarl.supervised.datasets.source import SPLITS, Source
 
 

@@ -3,20 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from PIL.Image import Image
 from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
+from metarl.method import load_method
 from metarl.params import Params
-from metarl.report.evaluations import load_checked_state, load_or_evaluate
+from metarl.report.evaluations import load_checked_state, load_or_evaluate, with_evaluation
+from metarl.rng import make_rng
 from metarl.runs.run import Run
+from metarl.supervised.data import CustomImages, ImageData
+from metarl.supervised.datasets.pixels import to_array, to_pixels
 from metarl.supervised.losses import CLASSIFICATION
 from metarl.supervised.method import SupervisedMethod
-from metarl.supervised.tasks import Episodes, Examples
+from metarl.supervised.tasks import Episodes, Examples, Tasks
 
 
 @dataclass(frozen=True)
@@ -62,35 +68,33 @@ class AdaptiveNetwork:
         """A network that is adapted from the meta-parameters to K examples.
 
         Args:
-            inputs: (K, ...): numbers, or images (C, H, W) in 0...1.
-            targets: (K, O) or, for one output, (K,) numbers; or (K,) labels from 0.
+            inputs: (K, ...): numbers; or images (C, H, W), of bytes or of floats in 0...1. Images
+                of Omniglot are 1 where the stroke is. For class folders and data sets also a list
+                of PIL images, which are converted as in training.
+            targets: (K, O) or, for one output, (K,) numbers; or (K,) labels 0, 1, ....
             steps: the number of gradient steps, at most that of the run's evaluation, which is
                 also the default.
 
         Raises:
-            UserError: if the examples do not have the shapes that the network was trained on.
+            UserError: if the examples are not like those that the network was trained on.
         """
-        outputs = self.method.problem.tasks("test").outputs
         x = self._to_inputs(inputs)
         classifies = self.method.problem.kind is CLASSIFICATION
-        y = torch.as_tensor(np.asarray(targets), dtype=torch.int64 if classifies else torch.float32)
-        if not classifies and y.dim() == 1:
-            y = y[:, None]
-        if len(y) != len(x) or (classifies and (y.dim() != 1 or not len(y))):
+        y = (
+            self._to_labels(targets)
+            if classifies
+            else _finite("targets", targets, (self._tasks.outputs,))[0]
+        )
+        if len(y) != len(x):
             raise UserError(
                 f"there are {len(x)} inputs, but targets of shape {tuple(y.shape)}; pass one "
                 "target for each input"
             )
-        if classifies and (y.min() < 0 or y.max() >= outputs):
-            raise UserError(f"labels must be integers from 0 to {outputs - 1}")
-        if not classifies and y.shape[1:] != (outputs,):
-            raise UserError(f"targets must have shape ({len(x)}, {outputs}), not {tuple(y.shape)}")
         max_steps = len(self._schedule)
-        if steps is not None and not 0 <= steps <= max_steps:
-            raise UserError(f"steps must be an integer from 0 to {max_steps}, not {steps}")
-        return replace(
-            self, support=(x[None], y[None]), steps=max_steps if steps is None else steps
-        )
+        steps = max_steps if steps is None else steps
+        if not isinstance(steps, int | np.integer) or not 0 <= steps <= max_steps:
+            raise UserError(f"steps must be an integer from 0 to {max_steps}, not {steps!r}")
+        return replace(self, support=(x[None], y[None]), steps=int(steps))
 
     def predict(self, inputs: ArrayLike) -> NDArray[np.float32]:
         """Outputs (M, O) for inputs (M, ...): numbers, or a logit for each class."""
@@ -104,22 +108,114 @@ class AdaptiveNetwork:
         predictions: NDArray[np.float32] = outputs[0, -1].numpy()
         return predictions
 
-    def evaluate(self) -> AdaptationCurve:
-        """Errors or accuracies on the run's held-out tasks; see `AdaptivePolicy.evaluate`."""
-        return load_or_evaluate(self.run).curve
+    def evaluate(self, **settings: Any) -> AdaptationCurve:
+        """Errors or accuracies on the run's held-out tasks; see `AdaptivePolicy.evaluate`.
+
+        Args:
+            settings: overrides of the config's section `evaluation`, such as `shots=5`. Such an
+                evaluation is not stored.
+
+        Raises:
+            UserError: if a setting does not exist, or the method does not support its value.
+        """
+        if not settings:
+            return load_or_evaluate(self.run).curve
+        method = load_method(with_evaluation(self.run, settings).config)
+        method.problem.check()
+        return method.evaluate(self.params)
 
     @cached_property
     def _schedule(self) -> Sequence[float]:
         return load_or_evaluate(self.run).curve.step_sizes
 
+    @cached_property
+    def _tasks(self) -> Tasks:
+        return self.method.problem.tasks("test")
+
     def _to_inputs(self, inputs: ArrayLike) -> Tensor:
-        shape = self.method.problem.tasks("test").shape
-        x = torch.as_tensor(np.asarray(inputs, dtype=np.float32))
-        if shape == (1,) and x.dim() == 1:
-            x = x[:, None]
-        if x.shape[1:] != shape or not len(x) or not torch.isfinite(x).all():
-            raise UserError(
-                f"inputs must be finite numbers of shape (examples, {', '.join(map(str, shape))}), "
-                f"not {tuple(x.shape)}"
-            )
+        shape, data = self._tasks.shape, self.method.problem.data
+        if isinstance(inputs, Image) or (
+            isinstance(inputs, list | tuple) and any(isinstance(x, Image) for x in inputs)
+        ):
+            if not isinstance(data, CustomImages) or isinstance(inputs, Image):
+                raise UserError(
+                    f"inputs must be an array (examples, {', '.join(map(str, shape))})"
+                    + ", or a list of PIL images" * isinstance(data, CustomImages)
+                )
+            images = [
+                to_pixels(image, data.size, data.channels, f"inputs[{index}]")
+                for index, image in enumerate(inputs)
+            ]
+            inputs = np.moveaxis(np.stack(images), -1, 1)
+        x, dtype = _finite("inputs", inputs, shape)
+        return self._scaled(x, dtype == np.uint8)
+
+    def _scaled(self, x: Tensor, bytes_: bool) -> Tensor:
+        """Inputs in the range of the training data: nothing else reveals a wrong scale."""
+        problem, largest = self.method.problem, float(x.max())
+        if isinstance(problem.data, ImageData):
+            if bytes_ and largest != 1.0:
+                return x / 255.0
+            if bytes_ or x.min() < 0.0 or largest > 1.0:
+                raise UserError(
+                    "images must be of bytes in 0...255 (uint8) or of floats in 0...1, not "
+                    f"{'bytes' if bytes_ else 'numbers'} in {float(x.min()):g}...{largest:g}"
+                )
+        elif bytes_ or len(x.shape) == 4:
+            inner = problem.config.inner
+            episodes = self._tasks.sample(make_rng(0, "range"), 1, inner.shots, inner.queries)
+            low, high = (float(limit) for limit in torch.aminmax(episodes.query[0]))
+            as_floats = bytes_ and low >= 0.0 and high <= 1.0 < largest
+            as_bytes = len(x.shape) == 4 and high > 2.0 and 0.0 < largest <= 1.0
+            if as_floats or as_bytes:
+                raise UserError(
+                    f"inputs are in {float(x.min()):g}...{largest:g}, those of the training tasks "
+                    f"in {low:g}...{high:g}; scale them alike"
+                )
         return x
+
+    def _to_labels(self, targets: ArrayLike) -> Tensor:
+        # metric-based methods compare with any number of classes, others have one output for each
+        ways = None if self.method.supports_other_ways else self._tasks.outputs
+        expected = f"labels must be integers from 0{'' if ways is None else f' to {ways - 1}'}"
+        try:
+            labels = to_array(targets)
+        except ValueError as error:
+            raise UserError(f"{expected}; number the classes: {error}") from error
+        if labels.ndim != 1:
+            raise UserError(
+                f"{expected}, of shape (examples,), not {labels.shape}; convert one-hot vectors "
+                "with argmax(-1)"
+            )
+        whole = np.isfinite(labels) & (labels == np.floor(labels))
+        if not whole.all():
+            raise UserError(f"{expected}, not {labels[~whole][0]}")
+        classes = np.unique(labels)
+        if len(labels) and (classes[0] < 0 or (ways is not None and classes[-1] >= ways)):
+            raise UserError(f"{expected}, not {classes[0]:g}...{classes[-1]:g}")
+        if ways is None and len(classes) != classes[-1] + 1:
+            raise UserError(
+                "labels must number the classes 0, 1, ... without a gap, not "
+                f"{', '.join(f'{number:g}' for number in classes)}"
+            )
+        return torch.from_numpy(labels.astype(np.int64))
+
+
+def _finite(name: str, values: ArrayLike, shape: tuple[int, ...]) -> tuple[Tensor, "np.dtype[Any]"]:
+    """Examples of a shape, (K, *shape), and the type in which they were passed."""
+    try:
+        array = to_array(values)
+    except ValueError as error:
+        raise UserError(f"{name} must be numbers: {error}") from error
+    with np.errstate(over="ignore"):  # too large for single precision is not finite either
+        x = torch.from_numpy(array.astype(np.float32))
+    x = x[:, None] if shape == (1,) and x.dim() == 1 else x
+    if x.shape[1:] != shape or not len(x):
+        order = " (channels first)" * (len(shape) == 3 and x.shape[1:] == (*shape[1:], shape[0]))
+        raise UserError(
+            f"{name} must have the shape (examples, {', '.join(map(str, shape))}){order}, not "
+            f"{tuple(x.shape)}"
+        )
+    if not torch.isfinite(x).all():
+        raise UserError(f"{name} must be finite, but have NaN or infinite numbers; remove those")
+    return x, array.dtype

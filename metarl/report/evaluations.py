@@ -7,24 +7,27 @@ numbers of classes, have a name and are stored in `evaluation-NAME.json`.
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel, Field, ValidationError
 
+from metarl.config.files import CONFIG
 from metarl.config.sections import NonNegativeInt, PositiveFloat, Source, first_error
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
-from metarl.experiment import AnyConfig
+from metarl.experiment import AnyConfig, describe_source, set_values, validate_config
 from metarl.io import read_bytes, translate_os_errors, write_atomically
 from metarl.method import Method, Problem, TrainingState, load_method, method_class
 from metarl.params import flatten
 from metarl.report.plots import plot_adaptation
 from metarl.rl.config import Config
 from metarl.runs.run import Run
+from metarl.supervised.config import SupervisedConfig
 
 PAPER = "paper"  # the name of an evaluation with the step sizes of Finn et al. (2017)
 MAX_BYTES = 2**28
@@ -121,6 +124,28 @@ def evaluate(run: Run, method: Method | None = None, name: str = "") -> Adaptati
             episodes={method.label: curve.episodes} if unit and unit.counts_episodes else None,
         )
     return curve
+
+
+def with_evaluation(run: Run, settings: Mapping[str, Any]) -> Run:
+    """The run with other settings of its evaluation, such as `{"shots": 5}`.
+
+    Raises:
+        UserError: if a setting does not exist, or its value is invalid.
+    """
+    # numbers may be numpy's
+    texts = {name: json.dumps(value, default=np.generic.item) for name, value in settings.items()}
+    overrides = [f"evaluation.{name}={text}" for name, text in texts.items()]
+    if not overrides:
+        return run
+    values = run.config.model_dump(mode="json")
+    set_values(values, overrides)
+    config = validate_config(values, describe_source(run.path / CONFIG, overrides), recorded=True)
+    if isinstance(run.config, SupervisedConfig):
+        # a data set that was given in Python is not part of the plain values
+        config = config.model_copy(update={"data": run.config.data})
+    changed = Run(run.path, run.config, run.results)
+    changed.reconfigure(config)
+    return changed
 
 
 def is_complete(run: Run, method: Method) -> bool:

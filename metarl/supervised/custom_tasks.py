@@ -30,6 +30,7 @@ from metarl.config.registry import Registry, make
 from metarl.config.sections import ImportString, Section
 from metarl.errors import UserError
 from metarl.rng import make_rng
+from metarl.supervised.datasets.pixels import to_array
 from metarl.supervised.losses import CLASSIFICATION, REGRESSION, TaskType
 from metarl.supervised.tasks import Episodes
 
@@ -99,9 +100,10 @@ class CustomTasks(Section):
         """
         tasks = CustomTaskSplit(self.name, self.source, split, task_conditioned)
         if ways is not None and ways != tasks.outputs:
+            section = "method" if split == "train" else "evaluation"
             raise UserError(
-                f"a task of {self.name!r} has {tasks.outputs} classes, not {ways}; set method.ways "
-                f"or evaluation.ways to {tasks.outputs}"
+                f"a task of {self.name!r} has {tasks.outputs} classes, not {section}.ways={ways}; "
+                f"set {section}.ways to {tasks.outputs}"
             )
         return tasks
 
@@ -221,10 +223,12 @@ class CustomTaskSplit:
 
     def _array(self, member: str, value: Any) -> NDArray[Any]:
         try:
-            array = np.asarray(value)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{member} of {self.name!r} must return an array: {error}") from error
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            array = to_array(value)
+        except ValueError as error:
+            raise UserError(
+                f"{member} of {self.name!r} must return an array of numbers: {error}"
+            ) from error
+        if not np.isfinite(array).all():
             raise UserError(f"{member} of {self.name!r} must return finite numbers")
         return array
 

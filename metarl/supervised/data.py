@@ -1,10 +1,12 @@
 """Data sections of images: Omniglot, MiniImagenet, class folders, and data sets in Python."""
 
 import os
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import Field, field_validator
 from rich.console import Console
 
@@ -14,11 +16,13 @@ from metarl.config.sections import Fraction, ImportString, NonNegativeInt, Secti
 from metarl.errors import UserError
 from metarl.progress import Progress
 from metarl.supervised.datasets import folder
-from metarl.supervised.datasets.cache import load_converted
+from metarl.supervised.datasets.cache import ImageSet, Splits, load_converted
 from metarl.supervised.datasets.folder import LabelledImages
-from metarl.supervised.datasets.images import ImageSet, load_images
+from metarl.supervised.datasets.images import load_images
 from metarl.supervised.episodes import ImageTasks
 from metarl.supervised.losses import CLASSIFICATION, TaskType
+
+CHECKED = 1000  # images whose range is checked; more would be read from the disk
 
 
 class ImageData(Section):
@@ -58,7 +62,9 @@ class ImageData(Section):
         self, split: str, task_conditioned: bool = False, ways: int | None = None
     ) -> ImageTasks:
         """The tasks of a split. Images cannot be conditioned on the task."""
-        return ImageTasks(self.images, split, ways or self.ways, self.rotated)
+        # the setting that `ways` is from: methods train on more classes than they are evaluated on
+        setting = "data" if ways is None else "method" if split == "train" else "evaluation"
+        return ImageTasks(self.images, split, ways or self.ways, self.rotated, f"{setting}.ways")
 
 
 class Omniglot(ImageData):
@@ -101,7 +107,8 @@ class CustomImages(ImageData):
     """Custom images: class folders and data sets.
 
     Images are resized to squares of `size` pixels, with 1 (grey) or 3 (RGB) `channels`. `shares`
-    are the fractions of the classes for training, validation and test.
+    are the fractions of the classes for training, validation and test, unless the data define the
+    split.
     """
 
     size: Annotated[int, Field(ge=4, le=1024)] = 84
@@ -115,9 +122,30 @@ class CustomImages(ImageData):
             raise ValueError(f"must sum to 1, not {sum(shares):g}")
         return shares
 
+    def _split(self, classes: Sequence[str]) -> Splits:
+        return folder.split(classes, self.split_seed, self.shares)
+
+    def _checked(self, images: ImageSet) -> ImageSet:
+        """The images, unless a setting or their values contradict them."""
+        for name in ("shares", "split_seed"):
+            if getattr(self, name) != CustomImages.model_fields[name].default and any(
+                not np.array_equal(numbers, images.splits[split])
+                for split, numbers in self._split(images.classes).items()
+            ):
+                raise UserError(f"data.{name}: the data define their own split; leave it out")
+        if images.images[:CHECKED].max() == 1:
+            raise UserError(
+                f"no pixel of {self.title_name} is above 1 of 255; for black and white images, "
+                "multiply by 255"
+            )
+        return images
+
 
 class Folder(CustomImages):
-    """A folder of class folders: `path/CLASS/*.png`, or .jpg."""
+    """A folder of class folders: `path/CLASS/*.png`, or .jpg.
+
+    With `path/train`, `path/val` and `path/test` that have class folders, the split is theirs.
+    """
 
     name: Literal["folder"] = "folder"
     path: Path
@@ -136,18 +164,15 @@ class Folder(CustomImages):
         """
         source = folder.find(self.path, self.size, self.channels)
         with Progress(Console(stderr=True), transient=True) as progress:
-            stored = load_converted(source, progress)
-        splits = folder.split(stored.classes, self.split_seed, self.shares)
-        return ImageSet(
-            self.name, stored.images, stored.starts, stored.classes, splits, stored.checksum
-        )
+            return self._checked(load_converted(source, self._split, progress))
 
 
 class Dataset(CustomImages):
     """A data set of (image, label) such as torchvision's; `dataset` is its class, `module:Class`.
 
-    `Dataset.of(dataset, ways=5)` uses an existing object. To load a run that was trained on it,
-    pass the object again: `metarl.load_network(run, data=Dataset.of(dataset, ...))`.
+    `Dataset.of(dataset, ways=5)` uses an existing object. A mapping from `train`, `validation` and
+    `test` to data sets with different labels defines the split. To load or evaluate a run that was
+    trained on an object, pass it again: `metarl.load_network(run, data=Dataset.of(dataset, ...))`.
     """
 
     name: Literal["dataset"] = "dataset"
@@ -155,7 +180,7 @@ class Dataset(CustomImages):
     settings: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
-    def of(cls, dataset: LabelledImages, **settings: Any) -> Self:
+    def of(cls, dataset: LabelledImages | Mapping[str, LabelledImages], **settings: Any) -> Self:
         """The section of an existing data set, with settings such as `ways`."""
         section = cls(dataset=FROM_PYTHON, **settings)
         section.__dict__["loaded"] = dataset  # the cached property; sections are frozen
@@ -164,10 +189,11 @@ class Dataset(CustomImages):
     @property
     def title_name(self) -> str:
         """The name of its class, such as `FashionMNIST`."""
-        return type(self.loaded).__name__
+        loaded = self.loaded
+        return type(loaded.get("train") if isinstance(loaded, Mapping) else loaded).__name__
 
     @cached_property
-    def loaded(self) -> LabelledImages:
+    def loaded(self) -> LabelledImages | Mapping[str, LabelledImages]:
         """The data set object.
 
         Raises:
@@ -176,7 +202,8 @@ class Dataset(CustomImages):
         if self.dataset == FROM_PYTHON:
             raise UserError(
                 "this run was trained on a data set object from Python; pass it again: "
-                "metarl.load_network(run, data=Dataset.of(dataset, ...))"
+                "metarl.load_network(run, data=Dataset.of(dataset, ...)), or metarl.evaluate(run, "
+                "data=...)"
             )
         factory = DATASETS.load(self.dataset, ("__len__", "__getitem__"))
         loaded: LabelledImages = make(DATASETS.kind, self.dataset, factory, self.settings)
@@ -189,11 +216,8 @@ class Dataset(CustomImages):
         Raises:
             UserError: if an element is not a valid (image, label).
         """
-        images, starts, names, checksum = folder.load_labelled(
-            self.loaded, self.size, self.channels
-        )
-        splits = folder.split(names, self.split_seed, self.shares)
-        return ImageSet(self.name, images, starts, names, splits, checksum)
+        load = folder.load_labelled
+        return self._checked(load(self.loaded, self.size, self.channels, self._split))
 
 
 FROM_PYTHON = "given"  # recorded in place of the import string of an object

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.supervised.datasets.images import ImageSet
+from metarl.supervised.datasets.cache import ImageSet
 from metarl.supervised.tasks import Episodes
 
 ROTATIONS = 4  # of 90 degrees
@@ -26,12 +26,14 @@ class ImageTasks:
         split: `train`, `validation` or `test`.
         ways: the number of classes of a task.
         rotated: whether classes are rotated, support and query alike.
+        setting: the setting of `ways`, for error messages.
     """
 
     images: ImageSet
     split: str
     ways: int
     rotated: bool
+    setting: str = "data.ways"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,15 +55,18 @@ class ImageTasks:
         """Raise UserError if there are too few classes, or too few images of one."""
         classes = self.images.splits[self.split]
         if len(classes) < self.ways:
+            lower = f"set {self.setting} to at most {len(classes)}, or " * (len(classes) > 1)
             raise UserError(
-                f"data.ways={self.ways} is more than the {len(classes)} classes for {self.split}"
+                f"{self.setting}={self.ways} is more than the {len(classes)} classes for "
+                f"{self.split}; {lower}use more classes"
             )
         counts = np.diff(self.images.starts)[classes]
         if counts.min() < shots + queries:
             smallest = self.images.classes[classes[counts.argmin()]]
+            section = "inner" if self.split == "train" else "evaluation"
             raise UserError(
                 f"class {smallest} has {counts.min()} images, fewer than the {shots} shots and "
-                f"{queries} queries of an episode; lower shots or queries"
+                f"{queries} queries of an episode; lower {section}.shots or {section}.queries"
             )
 
     def sample(

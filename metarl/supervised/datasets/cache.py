@@ -9,8 +9,8 @@ import hashlib
 import json
 import os
 import tokenize
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -22,7 +22,9 @@ from metarl.io import atomic_write, write_atomically
 from metarl.progress import Progress
 from metarl.supervised.datasets.source import Contents, Source
 
-VERSION = 1  # of the conversion; increase it when the same source is converted differently
+VERSION = 2  # of the conversion; increase it when the same source is converted differently
+
+ALWAYS_VERIFIED = 2**27  # bytes; their checksum takes less than 0.1 s
 
 # exceptions that a corrupt file of the cache may raise
 CORRUPT_FILE_ERRORS = (
@@ -40,34 +42,38 @@ CORRUPT_FILE_ERRORS = (
 )
 
 
+Splits = Mapping[str, NDArray[np.int64]]
+
+
 @dataclass(frozen=True, eq=False)
-class Converted:
-    """A converted data set.
+class ImageSet:
+    """Images grouped by class.
+
+        images.images[images.starts[c]:images.starts[c + 1]]    all images of class c
+        images.splits["train"]                                  the numbers of the training classes
 
     Attributes:
-        file: the array file.
-        images: (I, H, W, C), memory-mapped and grouped by class.
+        images: (I, H, W, C) in 0...255, maybe memory-mapped.
         starts: (number of classes + 1,): class c has images `starts[c]:starts[c + 1]`.
         classes: the names of the classes, sorted.
-        splits: the names of the classes in each split, if the data define a split.
+        splits: disjoint class numbers of "train", "validation" and "test", sorted.
         checksum: sha256 of images, starts and names.
     """
 
-    file: Path
     images: NDArray[np.uint8]
     starts: NDArray[np.int64]
     classes: tuple[str, ...]
-    splits: Mapping[str, tuple[str, ...]] | None
+    splits: Splits
     checksum: str
 
-    def verify(self) -> None:
-        """Verify the checksum, which reads the whole file.
-
-        Raises:
-            UserError: if it differs from the recorded one.
-        """
-        if checksum(self.images, self.starts, self.classes) != self.checksum:
-            raise _corrupt(self.file, "its checksum differs from the recorded one")
+    @property
+    def split_hash(self) -> str:
+        """Sha256 of the names of the classes in each split."""
+        names = {
+            split: [self.classes[number] for number in sorted(numbers)]
+            for split, numbers in self.splits.items()
+        }
+        return hashlib.sha256(json.dumps(names, sort_keys=True).encode()).hexdigest()
 
 
 def checksum(images: NDArray[np.uint8], starts: NDArray[np.int64], classes: tuple[str, ...]) -> str:
@@ -82,12 +88,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metarl"
 
 
-def load_converted(source: Source, progress: Progress | None = None) -> Converted:
+def load_converted(
+    source: Source,
+    split: Callable[[Sequence[str]], Splits],
+    progress: Progress | None = None,
+    verify: bool = False,
+) -> ImageSet:
     """Load a data set from the cache, or convert it first.
 
     Args:
         source: the original files.
+        split: splits the names of the classes, if the data define no split.
         progress: shows the progress of the conversion.
+        verify: whether to verify the checksum of large data sets, which takes seconds.
 
     Raises:
         UserError: if the source or the cached file is corrupt, or the cache cannot be written.
@@ -95,13 +108,24 @@ def load_converted(source: Source, progress: Progress | None = None) -> Converte
     file = cache_folder() / f"{source.name}-{VERSION}-{source.fingerprint()}.npy"
     if not (file.is_file() and file.with_suffix(".json").is_file()):
         _convert(source, file, progress)
-    return _open(file)
+    images, splits = _open(file)
+    if (verify or images.images.nbytes < ALWAYS_VERIFIED) and (
+        checksum(images.images, images.starts, images.classes) != images.checksum
+    ):
+        raise _corrupt(file, "its checksum differs from the recorded one")
+    number = {name: index for index, name in enumerate(images.classes)}
+    named = {
+        part: np.array(sorted(number[name] for name in names), np.int64)
+        for part, names in (splits or {}).items()
+    }
+    return replace(images, splits=named or split(images.classes))
 
 
-def _open(file: Path) -> Converted:
+def _open(file: Path) -> tuple[ImageSet, Mapping[str, Sequence[str]] | None]:
+    """The images, and the names of the classes of each split, if the data define a split."""
     try:
         metadata = json.loads(file.with_suffix(".json").read_text())
-        # the size detects truncation at no cost; `verify` reads the whole file
+        # the size detects truncation at no cost; the checksum needs the whole file
         if file.stat().st_size != metadata["bytes"]:
             raise ValueError(f"it has {file.stat().st_size:,} of {metadata['bytes']:,} bytes")
         images, starts = np.load(file, mmap_mode="r"), np.array(metadata["starts"], np.int64)
@@ -110,14 +134,8 @@ def _open(file: Path) -> Converted:
         splits = metadata["splits"]
         if splits and sorted(chain.from_iterable(splits.values())) != metadata["classes"]:
             raise ValueError("its splits do not contain the same classes")
-        return Converted(
-            file,
-            images,
-            starts,
-            tuple(metadata["classes"]),
-            splits and {name: tuple(classes) for name, classes in splits.items()},
-            metadata["checksum"],
-        )
+        classes = tuple(metadata["classes"])
+        return ImageSet(images, starts, classes, {}, metadata["checksum"]), splits
     except CORRUPT_FILE_ERRORS as error:
         raise _corrupt(file, str(error)) from error
 

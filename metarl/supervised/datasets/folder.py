@@ -1,25 +1,44 @@
 """Custom images: class folders (`FOLDER/CLASS/*.png` or .jpg), or a data set of (image, label).
 
-Images are resized to squares, and classes are split at random.
+Images are resized to squares. Classes are split at random, or as the folders or data sets are: a
+folder may have `train`, `val` and `test` with class folders in each.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from metarl.errors import UserError
 from metarl.rng import make_rng
-from metarl.supervised.datasets.cache import checksum
-from metarl.supervised.datasets.decoding import decode, read_image, resize
-from metarl.supervised.datasets.source import SPLITS, Contents, ImageReader, Source
+from metarl.supervised.datasets.cache import ImageSet, Splits, checksum
+from metarl.supervised.datasets.decoding import decode, read_image
+from metarl.supervised.datasets.pixels import to_pixels
+from metarl.supervised.datasets.source import (
+    SPLITS,
+    SUFFIXES,
+    Contents,
+    ImageReader,
+    Source,
+    find_folders,
+    find_images,
+    merge_parts,
+)
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
-MODES = {1: "L", 3: "RGB"}
+# the names that published splits have
+SPLIT_FOLDERS = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+OTHER_SUFFIXES = (".bmp", ".gif", ".tif", ".tiff", ".webp")
+READ_TWICE = 8  # elements of a data set, to find random augmentation
 
 
 class LabelledImages(Protocol):
@@ -36,129 +55,201 @@ def find(folder: Path, size: int, channels: int) -> Source:
     """The class folders in a folder.
 
     Args:
-        folder: contains a folder for each class.
+        folder: contains a folder for each class, or `train`, `val` and `test` with such folders.
         size: the side of the square images, in pixels.
         channels: 1 for grey, 3 for RGB.
 
     Raises:
-        UserError: if the folder does not exist, or has no classes.
+        UserError: if the folder does not exist, has no classes, or has a part of a split only.
     """
     if not folder.is_dir():
         raise UserError(
             f"data.path: there is no folder {folder}; set the parent of the class folders"
         )
-    classes = {
-        place.name: [
-            file
-            for file in sorted(place.iterdir())
-            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-        ]
-        for place in sorted(folder.iterdir())
-        if place.is_dir() and not place.name.startswith(".")
+    folders = find_folders(folder)
+    # a folder with images of its own is a class, whatever its name
+    parts = {
+        SPLIT_FOLDERS[place.name.lower()]: place
+        for place in folders
+        if place.name.lower() in SPLIT_FOLDERS
+        and find_folders(place)
+        and not find_images(place, "*")
     }
-    if not classes:
+    if parts and (set(parts) != set(SPLITS) or len(folders) != len(SPLITS)):
+        names = ", ".join(place.name for place in folders)
+        raise UserError(
+            f"data.path: {folder} has the folders {names}; a split consists of train, val and "
+            "test, with class folders in each; without one, put all class folders into one folder"
+        )
+    classes = {
+        split: {place.name: _class_images(place) for place in find_folders(part)}
+        for split, part in (parts or {"": folder}).items()
+    }
+    if not all(classes.values()):
         raise UserError(
             f"data.path: {folder} has no class folders; put the images of each class into one "
             "folder"
         )
-    for name, files in classes.items():
-        if not files:
-            raise UserError(
-                f"class {name} in {folder} has no images ({', '.join(SUFFIXES)}); add some, "
-                "or remove the folder"
-            )
-    files = [image for images in classes.values() for image in images]
-    read = partial(_read, classes, size, channels)
+    files = [image for part in classes.values() for images in part.values() for image in images]
+    read = partial(_read, folder, classes, size, channels)
     return Source(f"folder-{size}-{channels}", "class folders", folder, files, read)
 
 
-def _read(classes: Mapping[str, Sequence[Path]], size: int, channels: int) -> Contents:
-    images: dict[str, Sequence[ImageReader]] = {
-        name: [partial(_from_file, file, size, channels) for file in files]
-        for name, files in classes.items()
+def _class_images(place: Path) -> list[Path]:
+    files = find_images(place, "*")
+    others = [file for file in sorted(place.iterdir()) if file.suffix.lower() in OTHER_SUFFIXES]
+    if others:
+        raise UserError(f"{others[0]} is not a PNG or JPEG; convert or remove such images")
+    if not files:
+        raise UserError(
+            f"class {place.name} in {place.parent} has no images ({', '.join(SUFFIXES)}); add "
+            "some, or remove the folder"
+        )
+    return files
+
+
+def _read(
+    folder: Path, classes: Mapping[str, Mapping[str, Sequence[Path]]], size: int, channels: int
+) -> Contents:
+    readers: dict[str, dict[str, Sequence[ImageReader]]] = {
+        part: {
+            name: [partial(_from_file, file, size, channels) for file in files]
+            for name, files in members.items()
+        }
+        for part, members in classes.items()
     }
-    return Contents((size, size, channels), images)
+    splits = None if "" in classes else {part: sorted(members) for part, members in classes.items()}
+    return Contents((size, size, channels), merge_parts(readers, folder), splits)
 
 
 def _from_file(file: Path, size: int, channels: int) -> NDArray[np.uint8]:
-    return _to_pixels(decode(read_image(file), str(file)), size, channels)
-
-
-def _to_pixels(image: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
-    pixels = np.asarray(resize(image.convert(MODES[channels]), size), dtype=np.uint8)
-    return pixels.reshape(size, size, channels)
+    name = f"the image {file}"
+    return to_pixels(decode(read_image(file), str(file)), size, channels, name)
 
 
 def load_labelled(
-    dataset: LabelledImages, size: int, channels: int
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...], str]:
+    dataset: LabelledImages | Mapping[str, LabelledImages],
+    size: int,
+    channels: int,
+    split: Callable[[Sequence[str]], Splits],
+) -> ImageSet:
     """Load a data set of (image, label) into memory, grouped by class.
 
     Args:
-        dataset: its images are PIL images, or arrays (H, W), (H, W, C) or (C, H, W).
+        dataset: its images are PIL images, or arrays (H, W), (H, W, C) or (C, H, W). A mapping from
+            `train`, `validation` and `test` to data sets defines the split.
         size: the side of the square images, in pixels.
         channels: 1 for grey, 3 for RGB.
-
-    Returns:
-        Images (I, H, W, C), the start of each class (number of classes + 1,), the names of the
-        classes, and the checksum.
+        split: splits the names of the classes otherwise.
 
     Raises:
-        UserError: if an element is not a valid (image, label).
+        UserError: if an element is not a valid (image, label), or is random.
     """
-    try:
-        number = len(dataset)
-    except TypeError as error:
-        raise UserError(
-            f"the data set must have a length and an (image, label) at every index: {error}"
-        ) from error
-    by_class: dict[Any, list[NDArray[np.uint8]]] = {}
-    for index in range(number):
-        try:
-            image, label = dataset[index]
-        except (TypeError, ValueError) as error:
+    parts: Any = {"": dataset}
+    if isinstance(dataset, Mapping) and any(isinstance(key, str) for key in dataset):
+        if set(dataset) != set(SPLITS):
             raise UserError(
-                f"element {index} of the data set must be a pair (image, label): {error}"
-            ) from error
-        # labels may be tensors or numpy scalars
-        label = label.item() if hasattr(label, "item") else label
-        if not isinstance(label, int | str):
-            raise UserError(
-                f"the label of element {index} must be an integer or a string, not {label!r}"
+                f"a data set for each split needs the keys {', '.join(SPLITS)}, not "
+                f"{', '.join(map(str, dataset))}"
             )
-        by_class.setdefault(label, []).append(_to_pixels(_to_pil(image, index), size, channels))
-    if not by_class:
-        raise UserError("the data set is empty")
+        parts = dataset
+    by_class: dict[Any, list[NDArray[np.uint8]]] = {}
+    part_of: dict[Any, str] = {}
+    for part, members in parts.items():
+        of = f"the data set {part}".strip()
+        for label, pixels in _elements(members, size, channels, of):
+            if part_of.setdefault(label, part) != part:
+                raise UserError(
+                    f"class {label} is in both {part_of[label]} and {part}: the classes of a split "
+                    "are disjoint; give different classes different labels"
+                )
+            by_class.setdefault(label, []).append(pixels)
     label_types = {type(label) for label in by_class}
     if len(label_types) > 1:
         raise UserError("labels must be all integers, or all strings")
     labels = sorted(cast(Iterable[Any], by_class))
     # names sort like their labels: integers are padded with zeros
     digits = len(str(max(map(abs, labels)))) if label_types == {int} else 0
-    names = tuple(f"{label:0{digits}d}" if digits else label for label in labels)
+    name_of = {label: f"{label:0{digits}d}" if digits else label for label in labels}
+    names = tuple(name_of.values())
     starts = np.cumsum([0, *(len(by_class[label]) for label in labels)]).astype(np.int64)
     images = np.stack([image for label in labels for image in by_class[label]])
-    return images, starts, names, checksum(images, starts, names)
+    splits = {
+        part: np.array([i for i, label in enumerate(labels) if part_of[label] == part], np.int64)
+        for part in parts
+        if part
+    }
+    return ImageSet(images, starts, names, splits or split(names), checksum(images, starts, names))
 
 
-def _to_pil(image: Any, index: int) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image
-    pixels = np.asarray(image)
-    # channels first, unless the last axis can be the channels as well
-    if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):
-        pixels = np.moveaxis(pixels, 0, -1)
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[..., 0]  # a grey image for PIL
-    if pixels.dtype.kind == "f" and pixels.size and 0.0 <= pixels.min() <= pixels.max() <= 1.0:
-        pixels = np.rint(255.0 * pixels).astype(np.uint8)
-    if pixels.dtype != np.uint8 or pixels.shape[2:] not in ((), (3,)) or pixels.ndim < 2:
+def _elements(
+    dataset: LabelledImages, size: int, channels: int, of: str
+) -> Iterator[tuple[int | str, NDArray[np.uint8]]]:
+    """The label and the pixels of each element."""
+    try:
+        number = len(dataset)
+    except Exception as error:  # code of the user may raise anything
         raise UserError(
-            f"the image of element {index} must be a PIL image or an array (H, W), (H, W, C) or "
-            "(C, H, W), of uint8 or of floats in 0...1 (before any normalisation), not "
-            f"{pixels.dtype} of shape {pixels.shape}"
-        )
-    return Image.fromarray(pixels)
+            f"{of} must have a length and an (image, label) at every index: {error}"
+        ) from error
+    if not number:
+        raise UserError(f"{of} is empty")
+    for index in range(number):
+        element = f"element {index} of {of}"
+        label, pixels = _element(dataset, index, size, channels, element)
+        # the checksum of a run's data must be the same whenever they are read
+        if index < READ_TWICE and not np.array_equal(
+            pixels, _element(dataset, index, size, channels, element)[1]
+        ):
+            raise UserError(
+                f"{element} differs when it is read again; remove random augmentation, since a run "
+                "records the checksum of its images"
+            )
+        yield label, pixels
+
+
+def _element(
+    dataset: LabelledImages, index: int, size: int, channels: int, element: str
+) -> tuple[int | str, NDArray[np.uint8]]:
+    try:
+        pair: Any = dataset[index]
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            shape = f"{type(pair).__name__}{_parts(pair)}"
+            raise UserError(
+                f"{element} must be a pair (image, label), not a {shape}; wrap the data set in a "
+                "class that returns pairs"
+            )
+        image, label = pair
+        return _label(label, element), to_pixels(image, size, channels, f"the image of {element}")
+    except UserError:
+        raise
+    except Exception as error:  # code of the user may raise anything
+        raise UserError(
+            f"{element} cannot be read: it raised {type(error).__name__} ({error}); repair it, or "
+            "leave it out"
+        ) from error
+
+
+def _parts(pair: Any) -> str:
+    if isinstance(pair, Mapping):
+        return f" with the keys {', '.join(map(str, pair))}"
+    return f" of length {len(pair)}" if hasattr(pair, "__len__") else ""
+
+
+def _label(label: Any, element: str) -> int | str:
+    # labels may be tensors or numpy scalars
+    if isinstance(label, torch.Tensor | np.ndarray | np.generic):
+        if np.prod(label.shape) != 1:
+            raise UserError(
+                f"the label of {element} has shape {tuple(label.shape)}; a label is one integer or "
+                "string, so convert one-hot vectors with argmax"
+            )
+        label = label.item()
+    if isinstance(label, int):  # also booleans
+        return int(label)
+    if not isinstance(label, str):
+        raise UserError(f"the label of {element} must be an integer or a string, not {label!r}")
+    return label
 
 
 def split(

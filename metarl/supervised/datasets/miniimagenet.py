@@ -25,7 +25,15 @@ from numpy.typing import NDArray
 from metarl.errors import UserError
 from metarl.io import read_file
 from metarl.supervised.datasets.decoding import decode, read_image, resize
-from metarl.supervised.datasets.source import SPLITS, Contents, ImageReader, Source, merge_parts
+from metarl.supervised.datasets.source import (
+    SPLITS,
+    Contents,
+    ImageReader,
+    Source,
+    find_folders,
+    find_images,
+    merge_parts,
+)
 from metarl.supervised.datasets.unpickling import unpickle
 
 SIDE = 84
@@ -35,7 +43,6 @@ PUBLISHED = {"train": 64, "validation": 16, "test": 20}
 IMAGES_PER_CLASS = 600
 # modes that can be converted to RGB: ImageNet has a few grey and CMYK photographs
 IMAGE_MODES = ("RGB", "L", "CMYK")
-SUFFIXES = (".jpg", ".jpeg", ".png")
 MISSING = (
     "MiniImagenet not found in {folder}; ImageNet's licence forbids redistribution, so create it "
     "from your own copy and put it there (or into the subfolder miniimagenet) as class folders "
@@ -96,16 +103,7 @@ def _first_existing(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def _files(path: Path) -> list[Path]:
-    return _images(path, "*", "*/*") if path.is_dir() else [path]
-
-
-def _images(folder: Path, *patterns: str) -> list[Path]:
-    return sorted(
-        file
-        for pattern in patterns
-        for file in folder.glob(pattern)
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    )
+    return find_images(path, "*", "*/*") if path.is_dir() else [path]
 
 
 def _read(form: Format, folder: Path, paths: Sequence[Path]) -> Contents:
@@ -121,9 +119,8 @@ def _folders(part: Path) -> Classes:
     if not part.is_dir():
         raise UserError(f"{part} is not a folder; it must be one, with a folder for each class")
     return {
-        folder.name: [partial(_read_photograph, file) for file in _images(folder, "*")]
-        for folder in part.iterdir()
-        if folder.is_dir() and not folder.name.startswith(".")
+        folder.name: [partial(_read_photograph, file) for file in find_images(folder, "*")]
+        for folder in find_folders(part)
     }
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from metarl.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+SUFFIXES = (".jpg", ".jpeg", ".png")
 
 ImageReader = Callable[[], NDArray[np.uint8]]  # decodes one image, (H, W, C)
 
@@ -66,6 +67,23 @@ class Source:
             name = file.relative_to(self.folder).as_posix()
             digest.update(f"{name}\n{stat.st_size}\n{stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()[:16]
+
+
+def find_images(folder: Path, *patterns: str) -> list[Path]:
+    """The images in a folder that match one of the patterns, such as `*/*`, sorted."""
+    return sorted(
+        file
+        for pattern in patterns
+        for file in folder.glob(pattern)
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    )
+
+
+def find_folders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted."""
+    return sorted(
+        place for place in folder.iterdir() if place.is_dir() and not place.name.startswith(".")
+    )
 
 
 def merge_parts(
