@@ -59,6 +59,11 @@ class MultiTaskEnv(VecEnv):
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keep the actions for `step_wait`."""
+        if not np.isfinite(actions).all():
+            raise FloatingPointError(
+                "the policy chose an action that is not finite: its last update was too large; "
+                "lower baseline.learning_rate"
+            )
         self._actions = actions
 
     def step_wait(

@@ -12,9 +12,13 @@ from metarl.baselines.multi_task_env import MultiTaskEnv
 from metarl.baselines.stable_baselines import load_params, policy_keywords, to_params
 from metarl.errors import UserError
 from metarl.method import Metrics, TrainingState
-from metarl.params import Params, flatten
+from metarl.params import Params
 from metarl.rl.problem import PolicyProblem
 from metarl.rng import make_rng
+
+DIVERGED = (
+    "PPO has diverged: its update left no finite action distribution; lower baseline.learning_rate"
+)
 
 
 class MultiTaskPPO:
@@ -77,14 +81,19 @@ class MultiTaskPPO:
         envs.start(self.seed, state.iteration)
         model.set_env(envs, force_reset=True)
         clock = _Clock()
-        # one rollout and one update; with an interval of 2 it does not clear the logged values
-        model.learn(rollout, clock, log_interval=2, reset_num_timesteps=False)
+        try:
+            # one rollout and one update; with an interval of 2 it does not clear the logged values
+            model.learn(rollout, clock, log_interval=2, reset_num_timesteps=False)
+        except ValueError as error:
+            # of torch.distributions: a mean is not finite, or a standard deviation is 0
+            if str(error).startswith("Expected parameter"):
+                raise FloatingPointError(DIVERGED) from error
+            raise
         finished = time.perf_counter()
+        # those of the value network as well: the next update needs them
+        if not all(torch.isfinite(leaf).all() for leaf in model.policy.state_dict().values()):
+            raise FloatingPointError(DIVERGED)
         theta = to_params(model.policy.state_dict())
-        if not torch.isfinite(flatten(theta)).all():
-            raise FloatingPointError(
-                "the pretrained policy is not finite any more; lower baseline.learning_rate"
-            )
         logged, returns = model.logger.name_to_value, envs.finished_returns
         new = TrainingState(state.iteration + 1, theta, _opt_state(model), state.samples + rollout)
         return new, {

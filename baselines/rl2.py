@@ -94,14 +94,17 @@ class RecurrentPolicy:
         return self.head_policy.action_dtype
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of choices of each component of a MultiDiscrete action."""
+        return getattr(self.head_policy, "sizes", ())
+
+    @property
     def head(self) -> list[str]:
         return self.head_policy.head
 
     @property
     def action_size(self) -> int:
         """The size of an action as an input: A, or the number of discrete actions."""
-        if isinstance(self.head_policy, CategoricalPolicy):
-            return self.head_policy.action_size
         return self.head_policy.action_size
 
     def init(self, generator: torch.Generator) -> Params:
@@ -135,8 +138,8 @@ class RecurrentPolicy:
         return distribution, (new, *previous)
 
     def remember(self, memory: Memory, actions: Tensor, rewards: Tensor, ended: Tensor) -> Memory:
-        if not self.action_shape:
-            actions = torch.nn.functional.one_hot(actions, self.action_size)
+        if isinstance(self.head_policy, CategoricalPolicy):
+            actions = self.head_policy.one_hot(actions)
         outcome = (actions, rewards.unsqueeze(-1), ended.unsqueeze(-1))
         return (memory[0], *(leaf.to(memory[0].dtype) for leaf in outcome))
 

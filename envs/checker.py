@@ -1,9 +1,16 @@
 """`check_family`, which tests whether a task family conforms to the protocol."""
 
-from typing import Any
+import inspect
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from numpy.typing import NDArray
 
 from metarl.envs.family import (
@@ -13,115 +20,353 @@ from metarl.envs.family import (
     check_spaces,
     checked_tasks,
 )
-from metarl.envs.images import flat_family
+from metarl.envs.observations import flat_family, flat_space
 from metarl.errors import UserError
 
+T = TypeVar("T")
 VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
+Arrays = dict[str, NDArray[Any]]
+NUM_TASKS = 100  # among which two must differ
+API = (
+    "reset(*, seed=None, options=None) must take the task from options['task'] and return "
+    "(observation, info), and step(action) must return (observation, reward, terminated, "
+    "truncated, info), as in Gymnasium since version 0.26"
+)
 
 
 def check_family(family: TaskFamily, num_envs: int = 4) -> None:
     """Check whether a family conforms to the protocol that training relies on.
 
-    Shapes, types and finiteness are checked with the functions that training uses; determinism and
-    partial resets, which training cannot observe, are checked here only.
+    A single environment and a vector environment play episodes of random actions. Shapes, types and
+    finiteness are checked with the functions that training uses; determinism, independence of
+    sub-environments and partial resets, which training cannot observe, are checked here only.
+
+    It warns if nothing in these episodes depended on the task: random actions may never reach a
+    sparse reward, so that this alone is no violation.
 
     Args:
         family: the family.
         num_envs: size of the vector environment; at least 2.
 
     Raises:
-        UserError: describing the first violation.
+        UserError: describing the first violation, and the method to change.
     """
     check_members(family, type(family).__name__)
+    tasks, other_tasks = _check_tasks(family, num_envs)
+    with closing(_check_made(_call("make", family.make))) as env:
+        _check_env(env, tasks[0], family.horizon)
     family = flat_family(family)
-    tasks = checked_tasks(family, np.random.default_rng(0), num_envs)
-    repeated = checked_tasks(family, np.random.default_rng(0), num_envs)
-    _expect(
-        np.array_equal(tasks, repeated),
-        "sample_tasks must use the given generator only: two equal generators gave different tasks",
-    )
-    _expect(isinstance(family.describe(tasks[0]), str), "describe must return a string")
-
-    env, envs = family.make(), family.make_vec(num_envs)
-    try:
-        check_spaces(env.observation_space, env.action_space)
-        _expect(
-            env.observation_space == envs.single_observation_space
-            and env.action_space == envs.single_action_space,
-            "make and make_vec must have the same spaces",
-        )
-        _expect(envs.num_envs == num_envs, f"make_vec({num_envs}) made {envs.num_envs}")
-        observations, rewards = _episode(envs, tasks, family.horizon)
-        repeated_episode = _episode(envs, tasks, family.horizon)
-        _expect(
-            np.array_equal(observations, repeated_episode[0])
-            and np.array_equal(rewards, repeated_episode[1]),
+    with closing(family.make()) as env, closing(_make_vec(family, num_envs)) as envs:
+        for name in ("single_observation_space", "single_action_space"):
+            single, space = getattr(env, name.removeprefix("single_")), getattr(envs, name)
+            if single != space:
+                raise UserError(
+                    f"make and make_vec must have the same {name.removeprefix('single_')}: "
+                    f"{single} and {space}"
+                )
+        episode = _check_episode(family, envs, tasks)
+        _check_equal(
+            episode,
+            _play(envs, tasks, family.horizon),
+            slice(None),
             "two episodes with the same seeds, tasks and actions must be the same",
+            "draw random numbers from self.np_random only, which reset(seed=seed) seeds, and have "
+            "reset restore all other state",
         )
-        other_tasks = checked_tasks(family, np.random.default_rng(1), num_envs)
-        _, other_rewards = _episode(envs, other_tasks, family.horizon)
-        _expect(
-            not np.array_equal(rewards, other_rewards),
-            "rewards must depend on the task passed to reset(options={'task': tasks})",
+        _check_equal(
+            episode,
+            _play(envs, np.vstack([tasks[:1], other_tasks[1:]]), family.horizon, variant=1),
+            slice(1),
+            "a sub-environment must not depend on the seeds, tasks and actions of the others",
+            "have make return a new environment at each call, without state that they share",
         )
+        _warn_if_independent(episode, _play(envs, other_tasks, family.horizon))
         _check_partial_reset(envs, tasks)
-    finally:
-        env.close()
-        envs.close()
 
 
-def _episode(envs: VectorEnv, tasks: NDArray[np.float64], horizon: int) -> tuple[Any, Any]:
-    """Observations and rewards of one episode, zero after its end."""
-    shape = envs.num_envs, envs.single_observation_space.shape[0]  # type: ignore[index] # flat
-    rng = np.random.default_rng(0)
-    observation, _ = envs.reset(seed=0, options={"task": tasks})
-    check_outcome(shape, observation)
-    observations, rewards = [observation], []
-    alive = np.ones(envs.num_envs, dtype=bool)
-    for _ in range(horizon):
-        observation, reward, terminated, truncated, _ = _step(envs, rng)
-        check_outcome(shape, observation, reward, terminated, truncated)
-        rewards.append(np.where(alive, reward, 0.0))
-        alive &= ~(terminated | truncated)
-        observations.append(np.where(alive[:, None], observation, 0.0))
-        if not alive.any():
-            break
-    _expect(bool(np.isfinite(observations).all()), "observations must be finite")
-    _expect(bool(np.isfinite(rewards).all()), "rewards must be finite")
-    return np.array(observations), np.array(rewards)
+def _check_tasks(family: TaskFamily, num: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Tasks (num, T), and as many others that differ from them row by row."""
 
+    def sample(seed: int, num_tasks: int) -> NDArray[np.float64]:
+        return _call("sample_tasks", checked_tasks, family, np.random.default_rng(seed), num_tasks)
 
-def _step(envs: VectorEnv, rng: np.random.Generator) -> Any:
-    """Step with random actions; like a policy's, those of a Box may lie outside its bounds."""
-    space: gym.Space[Any] = envs.single_action_space
-    if isinstance(space, gym.spaces.Discrete):
-        return envs.step(rng.integers(space.n, size=envs.num_envs))
-    actions = rng.standard_normal(envs.action_space.shape, dtype=np.float32)
-    try:
-        return envs.step(actions)
-    except (AssertionError, ValueError) as error:
-        if envs.action_space.contains(actions.astype(envs.action_space.dtype)):
-            raise
+    tasks, pool = sample(0, num), sample(1, NUM_TASKS)
+    sample(0, 1)
+    if not np.array_equal(tasks, sample(0, num)):
         raise UserError(
-            f"step must accept any action drawn from a normal distribution, but raised {error!r}; "
-            "wrap the environment in gymnasium.wrappers.ClipAction, and before that in "
-            "RescaleAction if its bounds are not -1 and 1"
-        ) from error
+            "sample_tasks must use the given generator only: two equal generators gave different "
+            "tasks"
+        )
+    differs = (pool != tasks[:, None]).any(-1)  # (num, NUM_TASKS)
+    if not differs.any(1).all():
+        raise UserError(
+            f"sample_tasks must sample from a distribution of tasks, but {NUM_TASKS} tasks were "
+            f"all {pool[0].tolist()}"
+        )
+    if not isinstance(text := _call("describe", family.describe, tasks[0]), str):
+        raise UserError(f"describe must return a string, not {text!r}")
+    return tasks, pool[differs.argmax(1)]
+
+
+def _check_made(env: object) -> gym.Env[Any, Any]:
+    if not isinstance(env, gym.Env):
+        raise UserError(
+            f"make must return a gymnasium.Env, not {type(env).__module__}.{type(env).__name__}; "
+            "the package shimmy converts environments of the old gym"
+        )
+    for name in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, name, None), gym.Space):
+            raise UserError(f"{_name(env)} must have the attribute {name}, a gymnasium.Space")
+    check_spaces(flat_space(env.observation_space), env.action_space)
+    return env
+
+
+def _make_vec(family: TaskFamily, num_envs: int) -> VectorEnv:
+    envs: VectorEnv = _call("make_vec", family.make_vec, num_envs)
+    if not isinstance(envs, gym.vector.VectorEnv):
+        raise UserError(
+            f"make_vec must return a gymnasium.vector.VectorEnv, not {type(envs).__name__}; "
+            "metarl.envs.vectorise(make, num_envs) makes one"
+        )
+    if envs.num_envs != num_envs:
+        raise UserError(
+            f"make_vec({num_envs}) must make {num_envs} sub-environments, not {envs.num_envs}"
+        )
+    return envs
+
+
+class _Options(dict[str, Any]):
+    """Options of a reset, which count how often the task or all of them were read."""
+
+    num_reads = 0
+
+
+def _counting(name: str) -> Callable[..., Any]:
+    def method(self: _Options, *args: Any) -> Any:
+        self.num_reads += 1
+        return getattr(dict, name)(self, *args)
+
+    return method
+
+
+for _method in ("__getitem__", "__iter__", "copy", "get", "items", "keys", "pop", "values"):
+    setattr(_Options, _method, _counting(_method))
+
+
+def _check_env(env: gym.Env[Any, Any], task: NDArray[np.float64], horizon: int) -> None:
+    """Play one episode in a single environment, with actions of its action space."""
+    name, options = _name(env), _Options(task=task.copy())
+    if not _accepts(env.unwrapped.reset, seed=0, options={}):
+        raise UserError(f"reset of {name} must accept seed and options: {API}")
+    env.action_space.seed(0)
+    result: Any = _call(f"reset of {name}", env.reset, seed=0, options=options)
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+        raise UserError(
+            f"reset of {name} must return (observation, info), not {_kind(result)}: {API}"
+        )
+    if not options.num_reads:
+        raise UserError(f"reset of {name} never reads options['task']: {API}")
+    _check_observation(env.observation_space, result[0], f"reset of {name}")
+    for t in range(horizon):
+        result = _call(f"step of {name}", env.step, env.action_space.sample(), after=(t, horizon))
+        if not (isinstance(result, tuple) and len(result) == 5):
+            raise UserError(f"step of {name} must return five values, not {_kind(result)}: {API}")
+        observation, reward, *ends, info = result
+        _check_observation(env.observation_space, observation, f"step of {name}")
+        for key, value, kinds, kind in (
+            ("reward", reward, "fiub", "a number"),
+            ("terminated", ends[0], "biu", "a boolean"),
+            ("truncated", ends[1], "biu", "a boolean"),
+        ):
+            if np.ndim(value) or np.asarray(value).dtype.kind not in kinds:
+                raise UserError(f"step of {name} must return {key} as {kind}, not {value!r}: {API}")
+        if not isinstance(info, dict):
+            raise UserError(f"step of {name} must return info as a dictionary, not {info!r}: {API}")
+        if any(ends):
+            break
+
+
+def _check_observation(space: gym.Space[Any], observation: Any, source: str) -> None:
+    """Check shape, type and bounds of one observation; rounding to the space's type is allowed."""
+    problem = ""
+    if not isinstance(space, Box):
+        problem = "" if space.contains(observation) else f": {observation!r}"
+    elif (array := np.asarray(observation)).shape != space.shape:
+        problem = f" of shape {array.shape}"
+    elif not np.can_cast(array.dtype, space.dtype, "same_kind"):
+        problem = f" of type {array.dtype}"
+    elif not np.isfinite(array).all():
+        problem = f" that is not finite: {array.tolist()}"
+    elif ((row := array.astype(space.dtype)) < space.low).any() or (row > space.high).any():
+        problem = f" outside the bounds: {array.tolist()}"
+    if problem:
+        raise UserError(
+            f"{source} returned an observation that is not of observation_space, {space}{problem}; "
+            "correct either of them (bounds that are not known are -inf and inf)"
+        )
+
+
+def _check_episode(family: TaskFamily, envs: VectorEnv, tasks: NDArray[np.float64]) -> Arrays:
+    """An episode; if it fails, say whether actions outside the bounds are the reason."""
+    try:
+        return _play(envs, tasks, family.horizon)
+    except UserError as error:
+        if isinstance(envs.single_action_space, Box):
+            with closing(_make_vec(family, len(tasks))) as clipped:
+                # raises the environment's own error if it does not depend on the bounds
+                _play(clipped, tasks, family.horizon, clip=True)
+            raise UserError(
+                f"{error}; with actions inside the bounds of action_space it does not. Policies "
+                "draw actions from a normal distribution: wrap the environment in "
+                "gymnasium.wrappers.ClipAction, and before that in RescaleAction if its bounds are "
+                "not -1 and 1"
+            ) from error
+        raise
+
+
+def _play(
+    envs: VectorEnv,
+    tasks: NDArray[np.float64],
+    horizon: int,
+    variant: int = 0,
+    clip: bool = False,
+) -> Arrays:
+    """Observations, rewards and ends of one episode in each sub-environment; zero after its end.
+
+    Args:
+        envs: the vector environment.
+        tasks: (num_envs, T).
+        horizon: H.
+        variant: selects the seeds and actions of all sub-environments but the first.
+        clip: whether actions are clipped to the bounds of their space; a policy's are not.
+    """
+    num_envs, space = envs.num_envs, envs.single_action_space
+    shape = num_envs, envs.single_observation_space.shape[0]  # type: ignore[index] # flat
+    seeds = [index + 1000 * variant * (index > 0) for index in range(num_envs)]
+    rngs = [np.random.default_rng(seed) for seed in seeds]
+    outcome: Arrays = {
+        "observations": np.zeros((horizon + 1, *shape)),
+        "rewards": np.zeros((horizon + 1, num_envs)),
+        "ends": np.zeros((horizon + 1, num_envs), dtype=bool),
+    }
+    name = "the environment of make_vec"
+    options = {"task": tasks.copy()}
+    result: Any = _call(f"reset of {name}", envs.reset, seed=seeds, options=options)
+    observation, reward, end = result[0], np.zeros(num_envs), np.zeros(num_envs, dtype=bool)
+    check_outcome(shape, observation)
+    alive = np.ones(num_envs, dtype=bool)
+    for t in range(horizon + 1):
+        for key, value in (("observation", observation), ("reward", reward)):
+            if not np.isfinite(value[alive]).all():
+                raise UserError(
+                    f"{'step' if t else 'reset'} of {name} returned {key}s that are not finite "
+                    f"after {t} steps: {value[alive].tolist()}"
+                )
+        outcome["observations"][t, alive] = observation[alive]
+        outcome["rewards"][t, alive] = reward[alive]
+        outcome["ends"][t] = end & alive
+        alive &= ~end
+        if t == horizon or not alive.any():
+            break
+        actions = np.stack([_random_action(space, rng) for rng in rngs])
+        if clip:
+            actions = np.clip(actions, space.low, space.high)  # type: ignore[attr-defined] # a Box
+        result = _call(f"step of {name}", envs.step, actions, after=(t, horizon))
+        observation, reward, terminated, truncated, _ = result
+        check_outcome(shape, observation, reward, terminated, truncated)
+        end = terminated | truncated
+    return outcome
+
+
+def _random_action(space: gym.Space[Any], rng: np.random.Generator) -> Any:
+    """A random action; like a policy's, that of a Box may lie outside its bounds."""
+    if isinstance(space, Discrete | MultiDiscrete):
+        return rng.integers(space.n if isinstance(space, Discrete) else space.nvec)
+    return rng.standard_normal(space.shape, dtype=np.float32)
+
+
+def _check_equal(expected: Arrays, actual: Arrays, envs: slice, rule: str, advice: str) -> None:
+    for name in expected:
+        differs = expected[name][:, envs] != actual[name][:, envs]
+        if differs.any():
+            step = np.flatnonzero(differs.reshape(len(differs), -1).any(1))[0]
+            raise UserError(f"{rule}, but their {name} differ after {step} steps: {advice}")
+
+
+def _warn_if_independent(episode: Arrays, other: Arrays) -> None:
+    """Warn if rewards, observations and ends were the same on other tasks."""
+    if all(np.array_equal(episode[name], other[name]) for name in episode):
+        warnings.warn(
+            "neither rewards nor observations nor ends depended on the task in episodes of random "
+            "actions; that is right for a reward that they do not reach, and an error in reset or "
+            "step otherwise",
+            stacklevel=3,
+        )
 
 
 def _check_partial_reset(envs: VectorEnv, tasks: NDArray[np.float64]) -> None:
-    envs.reset(seed=0, options={"task": tasks})
-    before, *_ = _step(envs, np.random.default_rng(0))
-    before = np.array(before)
+    options: dict[str, Any] = {"task": tasks.copy()}
+    envs.reset(seed=0, options=dict(options))
+    rngs = [np.random.default_rng(index) for index in range(envs.num_envs)]
+    actions = np.stack([_random_action(envs.single_action_space, rng) for rng in rngs])
+    before = np.array(envs.step(actions)[0])
     reset_mask = np.arange(envs.num_envs) == 0
-    after, _ = envs.reset(options={"task": tasks, "reset_mask": reset_mask})
-    _expect(
-        np.array_equal(before[~reset_mask], after[~reset_mask]),
-        "reset(options={'reset_mask': mask}) must not change the sub-environments outside the "
-        "mask; metarl.envs.vectorise makes a vector environment that conforms",
-    )
+    options["reset_mask"] = reset_mask
+    name = "reset of the environment of make_vec"
+    after, _ = _call(name, envs.reset, options=options)
+    if not np.array_equal(before[~reset_mask], after[~reset_mask]):
+        raise UserError(
+            f"{name} with options={{'reset_mask': mask}} must not change the sub-environments "
+            "outside the mask; metarl.envs.vectorise makes a vector environment that conforms"
+        )
 
 
-def _expect(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
+def _call(
+    name: str,
+    function: Callable[..., T],
+    *args: Any,
+    after: tuple[int, int] = (0, 0),
+    **kwargs: Any,
+) -> T:
+    """Call a user's function; an error names it, its source, and the step of the episode."""
+    try:
+        return function(*args, **kwargs)
+    except UserError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if f.filename != __file__ and "site-packages" not in f.filename]
+        frame = (own or frames)[-1]
+        message = f"{name} raised {type(error).__name__}: {error} ({Path(frame.filename).name}, "
+        message += f"line {frame.lineno})"
+        if after[0]:
+            message += (
+                f" after {after[0]} steps of an episode; it is stepped until it returns terminated "
+                f"or truncated, at most {after[1]} times (horizon)"
+            )
+        if "make_vec" in name and isinstance(error, TypeError | gym.error.Error):
+            message += (
+                "; reset takes a list of seeds and options={'task': tasks}, one of each for every "
+                "sub-environment, as that of metarl.envs.vectorise does"
+            )
+        elif isinstance(error, TypeError) or "unpack" in str(error):
+            message += f"; {API}"
+        raise UserError(message) from error
+
+
+def _accepts(function: Callable[..., Any], **kwargs: Any) -> bool:
+    try:
+        inspect.signature(function).bind(**kwargs)
+    except TypeError:
+        return False
+    except ValueError:  # without a signature
+        return True
+    return True
+
+
+def _name(env: gym.Env[Any, Any]) -> str:
+    return type(env.unwrapped).__name__
+
+
+def _kind(value: object) -> str:
+    return f"{len(value)} values" if isinstance(value, tuple) else f"one {type(value).__name__}"

@@ -186,29 +186,31 @@ def check_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any]
     """Check that a policy supports the spaces of a single environment.
 
     Args:
-        observation_space: must be a one-dimensional Box.
-        action_space: must be a one-dimensional Box of floats, or Discrete starting at 0.
+        observation_space: must be a one-dimensional Box, as after `flat_space`.
+        action_space: must be a one-dimensional Box of floats, or Discrete or a one-dimensional
+            MultiDiscrete starting at 0.
 
     Raises:
         UserError: for other spaces, naming the wrapper that converts them.
     """
     if not isinstance(observation_space, gym.spaces.Box) or len(observation_space.shape) != 1:
         raise UserError(
-            f"observations must be a flat Box, or one of images with three axes, not "
-            f"{observation_space}; wrap the environment in gymnasium.wrappers.FlattenObservation"
+            "observations must be numbers (a Box, or Dict and Tuple of numbers without images), or "
+            f"images with three axes, not {observation_space}; wrap the environment in "
+            "gymnasium.wrappers.FlattenObservation"
         )
-    if isinstance(action_space, gym.spaces.Discrete) and action_space.start == 0:
-        return
-    if (
-        isinstance(action_space, gym.spaces.Box)
-        and len(action_space.shape) == 1
-        and np.issubdtype(action_space.dtype, np.floating)
-    ):
-        return
+    if len(action_space.shape or ()) <= 1:
+        if isinstance(action_space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+            supported = not np.any(action_space.start)
+        else:
+            is_box = isinstance(action_space, gym.spaces.Box) and len(action_space.shape) == 1
+            supported = is_box and np.issubdtype(action_space.dtype, np.floating)
+        if supported:
+            return
     raise UserError(
-        f"actions must be a flat Box of floats or Discrete starting at 0, not {action_space}; wrap "
-        "the environment in gymnasium.wrappers.TransformAction, with such a space and a function "
-        "that maps its actions to the environment's"
+        "actions must be a flat Box of floats, or Discrete or a flat MultiDiscrete starting at 0, "
+        f"not {action_space}; wrap the environment in gymnasium.wrappers.TransformAction, with "
+        "such a space and a function that maps its actions to the environment's"
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from metarl.envs.family import FamilyWrapper, TaskFamily, checked_tasks
-from metarl.envs.images import FlatImage
+from metarl.envs.observations import FlatImage, VectorObservations
 from metarl.envs.world import Floats
 from metarl.errors import UserError
 
@@ -96,9 +96,7 @@ def scale_vector_observations(
 ) -> VectorEnv[Any, Any, Any]:
     """Multiply the observations of a vector environment by factors (S,)."""
     factors, space = np.array(scale), _scaled_space(envs.single_observation_space, scale)
-    return gym.wrappers.vector.TransformObservation(
-        envs, lambda observation: observation * factors, single_observation_space=space
-    )
+    return VectorObservations(envs, space, lambda observations: observations * factors)
 
 
 def _scaled_space(space: gym.Space[Any], scale: Sequence[float]) -> gym.spaces.Box:

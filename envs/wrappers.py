@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
-from gymnasium.vector.utils import batch_space
 
 from metarl.envs.family import FamilyWrapper
+from metarl.envs.observations import VectorObservations
 from metarl.envs.world import Floats, as_tasks
 from metarl.errors import UserError
 
@@ -165,11 +165,9 @@ class _TaskConditionedEnv(gym.Wrapper[Any, Any, Any, Any]):
         return (np.concatenate([observation, self._task[0]]), *rest)  # type: ignore[return-value]
 
 
-class _TaskConditionedVectorEnv(VectorWrapper[Any, Any, Any]):
+class _TaskConditionedVectorEnv(VectorObservations):
     def __init__(self, envs: VectorEnv[Any, Any, Any], task_size: int) -> None:
-        super().__init__(envs)
-        self.single_observation_space = _append_task(envs.single_observation_space, task_size)
-        self.observation_space = batch_space(self.single_observation_space, envs.num_envs)
+        super().__init__(envs, _append_task(envs.single_observation_space, task_size))
         self._size = task_size
         self._tasks: Floats | None = None
 
@@ -180,13 +178,12 @@ class _TaskConditionedVectorEnv(VectorWrapper[Any, Any, Any]):
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         self._tasks = _current_tasks(options, self._tasks, self.num_envs, self._size)
-        observations, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
-        return np.concatenate([observations, self._tasks], axis=1), info
+        return super().reset(seed=seed, options=options)
 
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        observations, *rest = self.env.step(actions)
+    def transform(self, observations: Any, index: int | None = None) -> Floats:
         assert self._tasks is not None
-        return (np.concatenate([observations, self._tasks], axis=1), *rest)
+        tasks = self._tasks if index is None else self._tasks[index]
+        return np.concatenate([observations, tasks], axis=-1)
 
 
 def _append_task(space: gym.Space[Any], task_size: int) -> gym.spaces.Box:

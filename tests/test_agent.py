@@ -8,13 +8,17 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3 import PPO
 
 import metarl
-from metarl.envs import PointNavigation
+from metarl.envs import PointNavigation, vectorise
 from metarl.errors import UserError
 from metarl.method import EPISODES, TrainingState
+from metarl.rl.external_data import collect_episodes
 from metarl.rl.outer_loop import PolicyLearner
+from metarl.rl.policies import policy_for
 from metarl.rl.sampler import sample_episode
 from metarl.rng import RngKey
 
@@ -165,6 +169,33 @@ def test_a_vector_environment_with_autoreset_is_recorded_like_single_ones() -> N
     episodes = policy.agent._recorder.episodes
     assert [len(episode.rewards) for episode in episodes] == [4] * 4
     assert all(np.array_equal(episode.observations[0], [0.0, 0.0]) for episode in episodes)
+
+
+@pytest.mark.filterwarnings("ignore:adapting to")
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_adaptation_in_vector_environments_of_gymnasium_has_no_dependence_on_the_autoreset(
+    mode: AutoresetMode,
+) -> None:
+    policy = metarl.load("point_navigation")
+    # episodes of 3 steps, within a horizon in which other modes start further ones
+    makers = [lambda: TimeLimit(PointNavigation().make(), 3)] * 2
+    adapted = [
+        policy.adapt(envs, task=GOAL, episodes=4, horizon=8)
+        for envs in (vectorise(makers[0], 2), SyncVectorEnv(makers, autoreset_mode=mode))
+    ]
+    for name, leaf in adapted[0].params.items():
+        assert torch.equal(leaf, adapted[1].params[name]), name
+
+
+def test_a_vector_environment_with_one_generator_for_all_is_seeded_by_one_number() -> None:
+    envs = gym.make_vec("CartPole-v1", num_envs=3)
+    policy = policy_for(envs.single_observation_space, envs.single_action_space, (4,))
+    params = policy.init(torch.Generator().manual_seed(0))
+    first, again = (
+        collect_episodes(policy, params, envs, 4, 5, RngKey(0))[0].observations for _ in range(2)
+    )
+    assert first.shape == (1, 4, 5, 4)
+    assert torch.equal(first, again)
 
 
 def test_adapted_parameters_are_saved_and_loaded(tmp_path: Path) -> None:

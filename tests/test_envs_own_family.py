@@ -87,7 +87,7 @@ def test_the_checker_reports_a_violation(in_users_folder: Path) -> None:
         def sample_tasks(self, rng, num_tasks):
             return np.zeros((num_tasks, 1))
 
-    with pytest.raises(UserError, match="rewards must depend on the task"):
+    with pytest.raises(UserError, match="must sample from a distribution"):
         check_family(Careless())
 
 
@@ -193,11 +193,11 @@ def test_an_error_in_the_constructor_of_a_family_is_reported(
 
 
 SPACES = {
-    "dict": (gym.spaces.Dict({"x": gym.spaces.Box(-1, 1, (2,))}), None, "FlattenObservation"),
-    "discrete": (gym.spaces.Discrete(3), None, "FlattenObservation"),
+    "text": (gym.spaces.Dict({"x": gym.spaces.Text(4)}), None, "FlattenObservation"),
     "matrix": (gym.spaces.Box(0, 255, (4, 4), np.uint8), None, "FlattenObservation"),
     "dict action": (None, gym.spaces.Dict({"x": gym.spaces.Discrete(2)}), "TransformAction"),
-    "multi-discrete": (None, gym.spaces.MultiDiscrete([2, 3]), "TransformAction"),
+    "multi-discrete": (None, gym.spaces.MultiDiscrete([2, 3], start=[0, 1]), "TransformAction"),
+    "two axes of choices": (None, gym.spaces.MultiDiscrete([[2, 3]]), "TransformAction"),
     "from 1": (None, gym.spaces.Discrete(2, start=1), "TransformAction"),
     "two axes": (None, gym.spaces.Box(-1, 1, (2, 2)), "TransformAction"),
     "integers": (None, gym.spaces.Box(0, 9, (2,), np.int64), "TransformAction"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import metarl
-from metarl.envs.images import FlatImage, flat_family
+from metarl.envs.observations import FlatImage, flat_family
 from metarl.errors import UserError
 from metarl.experiment import validate_config
 from metarl.method import load_method, train
@@ -181,13 +181,13 @@ def test_the_error_for_an_unsupported_space_names_the_wrapper_to_use() -> None:
     image, flat = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8), gym.spaces.Box(-1, 1, (2,))
     assert isinstance(policy_for(image, gym.spaces.Discrete(3)), CategoricalPolicy)
     for observations in (
-        gym.spaces.Dict({"a": flat}),
-        gym.spaces.Box(0, 1, (4, 4)),
-        gym.spaces.MultiDiscrete([2, 2]),
+        gym.spaces.Dict({"a": image}),
+        gym.spaces.Box(0, 255, (4, 4), np.uint8),
+        gym.spaces.Text(9),
     ):
         with pytest.raises(UserError, match=r"gymnasium\.wrappers\.FlattenObservation"):
             policy_for(observations, flat)
-    for actions in (gym.spaces.MultiDiscrete([2, 3]), gym.spaces.Dict({"a": flat})):
+    for actions in (gym.spaces.MultiBinary(2), gym.spaces.Dict({"a": flat})):
         with pytest.raises(UserError, match=r"gymnasium\.wrappers\.TransformAction"):
             policy_for(image, actions)
 

@@ -20,7 +20,7 @@ from metarl.rl.losses import clipped_surrogate, mean_kl, surrogate
 from metarl.rl.maml import adapt_all
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.mlp_gradients import AnalyticMLP, TaskData
-from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
+from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, MultiCategoricalPolicy
 from metarl.rl.promp import ProMPSettings, ProximalObjective
 from metarl.rl.trajectories import Rollouts, Samples, index_tasks, subsample
 from metarl.step_sizes import PREFIX, split
@@ -464,6 +464,10 @@ class GaussianSubclass(GaussianPolicy):
     """Differentiated by autograd, because a subclass may use another network."""
 
 
+class MultiCategoricalSubclass(MultiCategoricalPolicy):
+    pass
+
+
 class CategoricalSubclass(CategoricalPolicy):
     """Like `GaussianSubclass`, for discrete actions."""
 
@@ -476,6 +480,10 @@ PAIRS = {  # several depths; the same policy differentiated analytically and by 
     "tanh": (GaussianPolicy(2, 2, (5, 4), "tanh"), GaussianSubclass(2, 2, (5, 4), "tanh")),
     "linear": (GaussianPolicy(2, 1, ()), GaussianSubclass(2, 1, ())),
     "categorical": (CategoricalPolicy(2, 3, (5, 4)), CategoricalSubclass(2, 3, (5, 4))),
+    "multi-categorical": (
+        MultiCategoricalPolicy(2, 5, (5, 4), sizes=(3, 2)),
+        MultiCategoricalSubclass(2, 5, (5, 4), sizes=(3, 2)),
+    ),
 }
 
 

@@ -54,7 +54,13 @@ def record(agent: Agent, family: TaskFamily, task: NDArray[np.float64], seed: in
     Raises:
         RuntimeError: if rendering is not available; the message says what to install.
     """
-    env = family.make(render_mode="rgb_array")
+    try:
+        env = family.make(render_mode="rgb_array")
+    except TypeError as error:
+        raise RuntimeError(
+            f"make of {type(family).__name__} raised {error}; it takes render_mode, None or "
+            "'rgb_array'"
+        ) from error
     try:
         return record_in(agent, env, family.horizon, task, seed)
     finally:

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorWrapper
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from metarl.envs.images import FlatImage, flat_envs
+from metarl.envs.observations import FlatSpace, flat_envs
+from metarl.envs.vector import BatchedEnv
 from metarl.envs.wrappers import vectorise
 from metarl.errors import UserError
 from metarl.params import Params, repeat
@@ -69,11 +70,19 @@ Episodes = Sequence[Trajectory | tuple[ArrayLike, ArrayLike, ArrayLike]]
 
 
 class _OneTask(VectorWrapper[Any, Any, Any]):
-    """Passes one task to every reset; no options at all if the task is None."""
+    """Passes one task to every reset; no options at all if the task is None.
+
+    It accepts steps after the end of an episode in every autoreset mode, and a seed for each
+    sub-environment, as the sampler needs them.
+    """
 
     def __init__(self, env: VectorEnv, task: NDArray[np.float64] | None) -> None:
         super().__init__(env)
-        self._options = None if task is None else {"task": task}
+        self._task = task
+        self._ended = np.zeros(env.num_envs, dtype=bool)
+        # gymnasium's refuse a step after an end in this mode; ours ignores it
+        is_disabled = env.metadata.get("autoreset_mode") is AutoresetMode.DISABLED
+        self._resets = is_disabled and not isinstance(env.unwrapped, BatchedEnv)
 
     def reset(
         self,
@@ -81,7 +90,31 @@ class _OneTask(VectorWrapper[Any, Any, Any]):
         seed: int | list[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        return self.env.reset(seed=seed, options=self._options)  # type: ignore[arg-type]
+        self._ended[:] = False
+        options = None if self._task is None else {"task": self._task}
+        try:
+            return self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
+        except (
+            gym.error.Error,
+            TypeError,
+        ):  # such as CartPoleVectorEnv, with one generator for all
+            if not isinstance(seed, list):
+                raise
+            return self.env.reset(seed=seed[0], options=options)
+        except ValueError as error:
+            if self._task is None:
+                raise
+            raise UserError(
+                f"the environment does not accept the task {self._task.tolist()}: {error}"
+            ) from error
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        if self._resets and self._ended.any():
+            options = {} if self._task is None else {"task": self._task}
+            self.env.reset(options={**options, "reset_mask": self._ended.copy()})
+        result = self.env.step(actions)
+        self._ended = np.asarray(result[2]) | np.asarray(result[3])
+        return result
 
 
 def as_task(task: ArrayLike | None) -> NDArray[np.float64] | None:
@@ -118,10 +151,13 @@ def check_fits(policy: Policy, env: AnyEnv) -> None:
             f"environment have {other.observation_size} ({observation_space}); adapt it in an "
             "environment with the spaces that it was trained on"
         )
-    if (other.action_shape, other.action_size) != (policy.action_shape, policy.action_size):
+    if any(
+        getattr(other, name, ()) != getattr(policy, name, ())
+        for name in ("action_shape", "action_size", "action_dtype", "sizes")
+    ):
         actions = f"actions of {policy.action_size} real numbers"
-        if not policy.action_shape:
-            actions = f"one of {policy.action_size} actions"
+        if not policy.action_dtype.is_floating_point:
+            actions = f"among {getattr(policy, 'sizes', ()) or policy.action_size} actions"
         raise UserError(
             f"the policy chooses {actions}, but the environment takes {action_space}; adapt it in "
             "an environment with the spaces that it was trained on"
@@ -199,7 +235,7 @@ class EpisodeArrays(NamedTuple):
 def to_arrays(
     policy: Policy,
     episodes: Episodes,
-    space: FlatImage | None = None,
+    space: FlatSpace | None = None,
     scale: Sequence[float] | None = None,
 ) -> list[EpisodeArrays]:
     """Check episodes, and convert them to what a policy takes.
@@ -207,7 +243,8 @@ def to_arrays(
     Args:
         policy: whose episodes they are.
         episodes: each (observations, actions, rewards), or a `Trajectory`.
-        space: of images, if observations are images; they may also be flattened already.
+        space: of flattened observations, where those of the environment are not flat; they may
+            also be flattened already.
         scale: factors (S,) by which observations are multiplied, if any.
 
     Raises:
@@ -221,9 +258,8 @@ def to_arrays(
         observations, actions, rewards = _checked(policy, number, episode, space)
         last = getattr(episode, "last_observation", None)
         if last is not None:
-            is_image = space is not None and np.shape(last) == space.original.shape
-            row = space.flatten(last) if is_image and space else np.asarray(last, np.float32)
-            last = torch.from_numpy(row) * factors
+            row = space.rows([last])[0] if space else np.asarray(last)
+            last = torch.from_numpy(row.astype(np.float32)) * factors
         converted.append(
             EpisodeArrays(
                 torch.from_numpy(observations) * factors,
@@ -274,11 +310,12 @@ def _checked(
     policy: Policy,
     number: int,
     episode: Trajectory | tuple[ArrayLike, ArrayLike, ArrayLike],
-    space: FlatImage | None,
+    space: FlatSpace | None,
 ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float32]]:
     try:
         raw_observations, raw_actions, raw_rewards = episode
-        observations, actions = np.asarray(raw_observations, np.float32), np.asarray(raw_actions)
+        flat = space.rows(raw_observations) if space else raw_observations
+        observations, actions = np.asarray(flat, np.float32), np.asarray(raw_actions)
         rewards = np.asarray(raw_rewards, np.float32)
     except (TypeError, ValueError) as error:
         raise UserError(
@@ -286,8 +323,6 @@ def _checked(
             f"for each step: {error}"
         ) from error
     steps = len(rewards) if rewards.ndim == 1 else 0
-    if space and observations.shape[1:] == space.original.shape:  # else they are flattened already
-        observations = space.flatten(observations)
     for name, array, expected in (
         ("rewards", rewards, (max(steps, 1),)),
         ("observations", observations, (steps, policy.observation_size)),
@@ -299,10 +334,10 @@ def _checked(
             )
         if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise UserError(f"{name} of episode {number} must be finite numbers")
-    if not policy.action_shape and (
-        actions.dtype.kind == "f" or actions.min() < 0 or actions.max() >= policy.action_size
-    ):
-        raise UserError(
-            f"actions of episode {number} must be whole numbers from 0 to {policy.action_size - 1}"
-        )
+    if not policy.action_dtype.is_floating_point:
+        sizes = np.array(getattr(policy, "sizes", ()) or policy.action_size)  # of each component
+        if actions.dtype.kind == "f" or (actions < 0).any() or (actions >= sizes).any():
+            raise UserError(
+                f"actions of episode {number} must be whole numbers from 0 to {sizes - 1}"
+            )
     return observations, actions, rewards

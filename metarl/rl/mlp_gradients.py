@@ -30,6 +30,7 @@ from metarl.rl.policies import (
     ActionDistribution,
     CategoricalPolicy,
     GaussianPolicy,
+    MultiCategoricalPolicy,
     Policy,
     PolicyHead,
 )
@@ -69,7 +70,7 @@ class ObjectiveTerms(Protocol):
 
 def supports(policy: Policy) -> TypeGuard[MLPPolicy]:
     """Whether a policy's network is a plain MLP; a subclass may use a different network."""
-    if type(policy) not in (GaussianPolicy, CategoricalPolicy):
+    if type(policy) not in (GaussianPolicy, CategoricalPolicy, MultiCategoricalPolicy):
         return False
     return policy.network is None and not policy.context  # type: ignore[attr-defined] # of these
 

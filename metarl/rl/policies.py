@@ -13,10 +13,11 @@ import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from metarl.context import concat_context, with_context, without_context
 from metarl.envs.family import check_spaces
-from metarl.envs.images import FlatImage, flat_space
+from metarl.envs.observations import FlatImage, flat_space
 from metarl.networks.layers import ACTIVATIONS, last_layer
 from metarl.networks.mlp import init_mlp, mlp
 from metarl.networks.module import FunctionalModule, functional_module
@@ -274,6 +275,10 @@ class CategoricalPolicy(FeedforwardPolicy):
         """The logit of the action taken."""
         return distribution["logits"].gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
+    def one_hot(self, actions: Tensor) -> Tensor:
+        """Actions as inputs of a network, (..., M, K)."""
+        return one_hot(actions, self.action_size)
+
     def entropy(self, distribution: Distribution) -> Tensor:
         """−Σ p log p."""
         logits = distribution["logits"]
@@ -288,6 +293,52 @@ class CategoricalPolicy(FeedforwardPolicy):
         probabilities = distribution["logits"].exp()
         weighted = probabilities * tangent["logits"]
         return {"logits": weighted - probabilities * weighted.sum(-1, keepdim=True)}
+
+
+@dataclass(frozen=True)
+class MultiCategoricalPolicy(CategoricalPolicy):
+    """Independent softmaxes over the components of a MultiDiscrete action: p(a) = Π p_d(a_d).
+
+    The network gives all logits in a row; their number is `action_size`. Entropy and divergence are
+    sums over components, and so are the formulas of a single softmax, applied to the row.
+
+    Attributes:
+        sizes: the number of choices of each component, (D,).
+    """
+
+    sizes: tuple[int, ...] = ()
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:  # type: ignore[override] # () of a single softmax
+        return (len(self.sizes),)
+
+    def from_outputs(self, params: Mapping[str, Tensor], logits: Tensor) -> Distribution:
+        parts = torch.split(logits, [*self.sizes], dim=-1)
+        return {"logits": torch.cat([part.log_softmax(-1) for part in parts], dim=-1)}
+
+    def act(self, distribution: Distribution, noise: Tensor) -> Tensor:
+        """The Gumbel-max trick for each component, (..., D)."""
+        parts = torch.split(distribution["logits"] + noise, [*self.sizes], dim=-1)
+        return torch.stack([part.argmax(-1) for part in parts], dim=-1)
+
+    def log_prob(self, distribution: Distribution, actions: Tensor) -> Tensor:
+        """The sum of the logits of the components taken."""
+        # component d's choice a_d has the position n_1 + ... + n_{d-1} + a_d in the row of logits
+        starts = actions.new_tensor([0, *self.sizes[:-1]]).cumsum(0)
+        return distribution["logits"].gather(-1, actions + starts).sum(-1)
+
+    def one_hot(self, actions: Tensor) -> Tensor:
+        columns = zip(actions.unbind(-1), self.sizes, strict=True)
+        return torch.cat([one_hot(column, size) for column, size in columns], dim=-1)
+
+    def fisher(self, distribution: Distribution, tangent: Distribution) -> Distribution:
+        """(diag p − p pᵀ) times the tangent, in blocks."""
+        probabilities = distribution["logits"].exp()
+        weighted = probabilities * tangent["logits"]
+        parts = torch.split(weighted, [*self.sizes], dim=-1)
+        sums = [part.sum(-1, keepdim=True) for part in parts]
+        totals = [total.expand_as(part) for total, part in zip(sums, parts, strict=True)]
+        return {"logits": weighted - probabilities * torch.cat(totals, dim=-1)}
 
 
 @dataclass(frozen=True)
@@ -322,11 +373,11 @@ def policy_for(
     settings: Mapping[str, Any] | None = None,
     context: int = 0,
 ) -> GaussianPolicy | CategoricalPolicy:
-    """The policy that fits an environment's spaces: Gaussian for a Box, categorical for Discrete.
+    """The policy that fits an environment's spaces: Gaussian for a Box, otherwise categorical.
 
     Args:
-        observation_space: of a single environment; a one-dimensional Box, or one of images.
-        action_space: of a single environment; a one-dimensional Box, or Discrete.
+        observation_space: of a single environment; it is flattened (`metarl.envs.observations`).
+        action_space: of a single environment; a one-dimensional Box, Discrete or MultiDiscrete.
         hidden_sizes: widths of the hidden layers.
         activation: `relu` or `tanh`.
         init_std: initial standard deviation, for a Box.
@@ -344,8 +395,11 @@ def policy_for(
     check_spaces(flat, action_space)
     (size,) = flat.shape  # type: ignore[misc] # of a flat Box
     image = flat.image_shape if isinstance(flat, FlatImage) else None
+    sizes: tuple[int, ...] = ()  # the number of choices of each component
+    if isinstance(action_space, gym.spaces.MultiDiscrete):
+        sizes = tuple(action_space.nvec.tolist())
     discrete = isinstance(action_space, gym.spaces.Discrete)
-    count = int(action_space.n) if discrete else action_space.shape[0]  # type: ignore[attr-defined, index]
+    count = int(action_space.n) if discrete else sum(sizes) or action_space.shape[0]  # type: ignore[attr-defined, index]
     module: FunctionalModule | None = None
     if network is None and image:
         network = IMAGE_NETWORK
@@ -354,8 +408,10 @@ def policy_for(
         offered = perceptron | {"output_scale": output_scale} if network in POLICY_NETWORKS else {}
         shape = image or (size + context,)
         module = functional_module(POLICY_NETWORKS, network, settings or {}, shape, count, offered)
-    sizes = {"hidden_sizes": hidden_sizes, "activation": activation, "output_scale": output_scale}
-    shared: dict[str, Any] = {**sizes, "network": module, "image": image, "context": context}
+    layers = {"hidden_sizes": hidden_sizes, "activation": activation, "output_scale": output_scale}
+    shared: dict[str, Any] = {**layers, "network": module, "image": image, "context": context}
+    if sizes:
+        return MultiCategoricalPolicy(size, count, **shared, sizes=sizes)
     if discrete:
         return CategoricalPolicy(size, count, **shared)
     return GaussianPolicy(size, count, **shared, init_std=init_std, min_std=min_std)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from metarl.envs.images import FlatImage, ImageFamily, flat_env
+from metarl.envs.observations import FlatFamily, FlatSpace, flat_env, flat_envs
 from metarl.envs.scaling import scale_observations, scale_vector_observations
 from metarl.envs.wrappers import observe_task
 from metarl.errors import UserError
@@ -328,12 +328,15 @@ class PolicyAgent:
 
     def wrap(self, env: AnyEnv) -> Any:
         """An environment whose observations are those that the policy takes."""
+        is_single = isinstance(env, gym.Env)
+        wrapped: Any = flat_env(env) if isinstance(env, gym.Env) else flat_envs(env)
         if self._task_size:
-            env = observe_task(env, self._task_size)
-        check_fits(self.policy, env)
-        if isinstance(env, gym.Env):
-            return flat_env(env) if self._scale is None else scale_observations(env, self._scale)
-        return env if self._scale is None else scale_vector_observations(env, self._scale)
+            wrapped = observe_task(wrapped, self._task_size)
+        check_fits(self.policy, wrapped)
+        if self._scale is None:
+            return wrapped
+        scale = scale_observations if is_single else scale_vector_observations
+        return scale(wrapped, self._scale)
 
     def _copy(self) -> Self:
         # parameters are never written in place, so that a copy may share them
@@ -400,11 +403,6 @@ class PolicyAgent:
         """Observations as rows (num_envs, S), and whether it was a single one."""
         title = self.problem.title
         if self._space:
-            if np.shape(observation)[-3:] != self._space.original.shape:
-                raise UserError(
-                    f"an observation of {title} is an image of shape {self._space.original.shape}, "
-                    f"not {np.shape(observation)}"
-                )
             observation = self._space.flatten(observation)
         array = np.asarray(observation, dtype=np.float32)
         size = self.policy.observation_size - self._task_size
@@ -456,14 +454,14 @@ class PolicyAgent:
         return self.problem.unscaled_family_and_scale[1]
 
     @cached_property
-    def _space(self) -> FlatImage | None:
-        """The space of images, if observations are images."""
+    def _space(self) -> FlatSpace | None:
+        """The space of flattened observations, if those of the environments are not flat."""
         family = self.problem.flat_family
-        if not isinstance(family, ImageFamily):
+        if not isinstance(family, FlatFamily):
             return None
         env = family.make()
         try:
             space = env.observation_space
-            return space if isinstance(space, FlatImage) else None
+            return space if isinstance(space, FlatSpace) else None
         finally:
             env.close()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from metarl.distributed import shard
 from metarl.envs import TaskConditioned, TaskFamily
 from metarl.envs.family import check_members, checked_tasks, releases_gil
-from metarl.envs.images import flat_family
+from metarl.envs.observations import flat_family
 from metarl.envs.scaling import ScaledObservations, measure_scale
 from metarl.evaluation import Metric
 from metarl.method import Method
