@@ -7,6 +7,7 @@
 # make docs         build the documentation into build/site
 # make soak         30 minutes of kills, full disks, fuzzing and long runs; make soak MINUTES=3 for a
 #                   tenth of it
+# make mutants      change 200 places of the core, one by one, and list those that no test notices
 # make clean        remove the environment and the caches, but not the runs
 PYTHON ?= python3
 VENV   ?= .venv
@@ -26,7 +27,7 @@ BASELINES := $(addprefix $(RUN)-,pretrained random oracle)
 BUDGET_quickstart := --set outer.iterations=25
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev train train-point videos test lint quick docs soak clean
+.PHONY: help install dev train train-point videos test lint quick docs soak mutants clean
 
 help:
 	@sed -n '/^PYTHON/q; s/^# //p' Makefile
@@ -112,6 +113,10 @@ $(VENV)/.docs: $(VENV)/.installed
 
 soak: dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --minutes $(MINUTES)
+
+mutants: dev
+	@$(PIP) install --quiet --constraint constraints.txt --editable ".[mutants]"
+	$(BIN)/python tests/mutants.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

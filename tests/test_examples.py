@@ -14,6 +14,7 @@ TINY: dict[str, dict[str, Any]] = {
     "own_environment": {"iterations": 2, "meta_batch": 2},
     "own_network": {"iterations": 1, "width": 4},
     "own_data": {"iterations": 10},
+    "learned_optimizer": {"iterations": 1},
     "online_adaptation": {"episodes": 10, "steps": 1},
     "sweep": {"iterations": 2},
 }
@@ -21,6 +22,7 @@ OUTPUT = {
     "own_environment": "return before the step:",
     "own_network": "[",
     "own_data": "accuracy: [",
+    "learned_optimizer": "RMSprop",
     "online_adaptation": "arrived at",
     "sweep": "mean of 2 runs",
 }

@@ -11,6 +11,7 @@ METHODS = Registry(
         "reptile": "metarl.supervised.reptile:Reptile",
         "cavia": "metarl.supervised.cavia:CAVIA",
         "meta_lstm": "metarl.baselines.meta_lstm:MetaLSTM",
+        "learned_optimizer": "metarl.baselines.learned_optimizer:LearnedOptimizer",
         "prototypical": "metarl.baselines.prototypical:Prototypical",
         "matching": "metarl.baselines.matching:Matching",
         "siamese": "metarl.baselines.siamese:Siamese",
