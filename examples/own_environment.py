@@ -15,6 +15,7 @@ from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
 import metarl
+from metarl.method import TrainingState
 
 
 class CartPole(CartPoleEnv):
@@ -52,9 +53,9 @@ class Poles:
         return metarl.vectorise(self.make, num_envs)
 
 
-def print_progress(iteration: int, metrics: dict[str, float]) -> None:
+def print_progress(state: TrainingState, metrics: dict[str, float]) -> None:
     """Print the return after one step."""
-    print(iteration, "return after a step:", round(metrics["return/after_1_steps"], 1))
+    print(state.iteration, "return after a step:", round(metrics["return/after_1_steps"], 1))
 
 
 def main(iterations: int = 20, meta_batch: int = 10, out: str = "runs/poles") -> None:
@@ -66,7 +67,7 @@ def main(iterations: int = 20, meta_batch: int = 10, out: str = "runs/poles") ->
         outer={"algorithm": "trpo", "iterations": iterations, "meta_batch": meta_batch},
         evaluation={"tasks": 10, "episodes_per_task": 5},
     )
-    run = metarl.train(config, Path(out), report=print_progress)
+    run = metarl.train(config, Path(out), callbacks=[print_progress])
     adapted = metarl.load(run).adapt(Poles().make(), task=[1.2])
     print("return before the step:", adapted.returns[0])
 

@@ -1,6 +1,7 @@
 """The functions of `import metarl`: the commands of the command line, for Python."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from metarl.launch import train as training
 from metarl.launch.search import as_range
 from metarl.launch.search import search as launch_search
 from metarl.launch.several import LaunchOptions, Trained
-from metarl.launch.train import ConfigLike, Report
+from metarl.launch.train import Callback, ConfigLike
+from metarl.method import Metrics, TrainingState
 from metarl.models.network import AdaptiveNetwork
 from metarl.models.policy import AdaptivePolicy
 from metarl.report import evaluations, groups
@@ -77,7 +79,9 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
-    report: Report | None = None,
+    callbacks: Sequence[Callback] = (),
+    init_from: RunLike | None = None,
+    report: Callable[[int, Metrics], None] | None = None,
 ) -> Run:
     """Meta-train, and evaluate on held-out tasks at the end.
 
@@ -90,17 +94,35 @@ def train(
             package.
         out: the directory of the run. It must be new or empty, unless `resume` is True.
         resume: whether to continue the run in `out`, if there is one.
-        report: called with the number of completed iterations and the metrics, whenever there are
-            metrics.
+        callbacks: functions of the `TrainingState` and the metrics, called after every iteration.
+            The metrics are empty in iterations without a report (`report_every`). Training stops if
+            one returns False; the run is then evaluated as it is, and `resume=True` trains on. An
+            exception stops it too, and is raised once the state is saved.
+        init_from: a run with the same network, as for `load`: training starts from its weights.
+        report: deprecated; use `callbacks`.
 
     Returns:
         The run. `metarl.load(run)` is its policy, `run.to_frame()` the training log.
 
     Raises:
-        UserError: before training starts, if the config is invalid or `out` cannot be written.
+        UserError: before training starts, if the config is invalid, `out` cannot be written, or the
+            weights of `init_from` do not fit.
         FloatingPointError: if training diverges.
     """
-    return training.train(config, Path(out), resume, report)
+    if report is not None:
+        message = "train(report=...) is deprecated; use train(callbacks=[...])"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        callbacks = [*callbacks, _as_callback(report)]
+    source = str(init_from.path if isinstance(init_from, Run) else init_from or "")
+    return training.train(config, Path(out), resume, callbacks, source)
+
+
+def _as_callback(report: Callable[[int, Metrics], None]) -> Callback:
+    def callback(state: TrainingState, metrics: Metrics) -> None:
+        if metrics:
+            report(state.iteration, metrics)
+
+    return callback
 
 
 def train_seeds(

@@ -27,6 +27,7 @@ SEED_INDEPENDENT = (
     "device",
     "checkpoint_every",
     "report_every",
+    "record_every",
     "evaluation.",
     "family.settings.num_threads",
 )

@@ -221,16 +221,16 @@ def test_a_network_adapts_to_examples_and_predicts() -> None:
 def test_training_from_python_can_be_resumed(tmp_path: Path) -> None:
     iterations = []
 
-    def stop(iteration, metrics):
-        iterations.append(iteration)
-        if iteration == 1:
+    def stop(state, metrics):
+        iterations.append(state.iteration)
+        if state.iteration == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        metarl.train(TINY, tmp_path / "run", report=stop)
+        metarl.train(TINY, tmp_path / "run", callbacks=[stop])
     with pytest.raises(UserError, match="use resume=True"):
         metarl.train(TINY, tmp_path / "run")
-    run = metarl.train(TINY, tmp_path / "run", resume=True, report=stop)
+    run = metarl.train(TINY, tmp_path / "run", resume=True, callbacks=[stop])
     reference = metarl.train(metarl.Config(**TINY), tmp_path / "whole")
     assert iterations == [1, 2]
     assert run.weights_sha256() == reference.weights_sha256()

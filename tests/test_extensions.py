@@ -143,12 +143,12 @@ def test_an_off_policy_method_learns_and_resumes_bit_for_bit(tmp_path: Path) -> 
         run.metrics()[-1]["return/after_0_steps"] > run.metrics()[0]["return/after_0_steps"] + 0.3
     )
 
-    def stop(iteration, metrics):
-        if iteration == 10:
+    def stop(state, metrics):
+        if state.iteration == 10:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        metarl.train(config, tmp_path / "parts", report=stop)
+        metarl.train(config, tmp_path / "parts", callbacks=[stop])
     again = metarl.train(config, tmp_path / "parts", resume=True)
     assert again.weights_sha256() == run.weights_sha256()
     assert again.load().extra["actions"].dtype == torch.int64

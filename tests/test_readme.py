@@ -27,8 +27,8 @@ PAGES = {
     if "notes" not in path.parts  # parts of docs/results.md
 }
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGES["docs/library.md"], re.DOTALL)
-ADAPTING, STREAMING, INNER_LOOP, OWN_ENVIRONMENT = SNIPPETS
-NAMES = ["adapting", "streaming", "inner-loop", "own-environment"]
+ADAPTING, CALLBACKS, STREAMING, INNER_LOOP, OWN_ENVIRONMENT = SNIPPETS
+NAMES = ["adapting", "callbacks", "streaming", "inner-loop", "own-environment"]
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=NAMES)
@@ -73,6 +73,13 @@ def test_the_snippet_on_the_inner_loop_learns() -> None:
 
     # compared on the same waves with an untrained network, which adapts as well
     assert loss(INNER_LOOP) < 0.8 * loss(INNER_LOOP.replace("adam.step()", "pass"))
+
+
+def test_the_snippet_with_a_callback_trains(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = CALLBACKS.replace("20}", "5}").replace(": 5}", ": 2}")
+    run("import metarl\n" + code.replace("    outer=", "    evaluation={'tasks': 2},\n    outer="))
+    assert capsys.readouterr().out.startswith("1 ")
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from metarl.launch.several import LaunchOptions, train_seeds
 from metarl.launch.signals import INTERRUPTED, StopRequest, stop_on_signals
 from metarl.launch.train import Session, follow, resume_run, start_run, train_loop
 from metarl.launch.weights_and_biases import WandbLog, require_wandb
-from metarl.method import Metrics
+from metarl.method import Metrics, TrainingState
 from metarl.parallel import device_note, keep_freed_memory
 from metarl.progress import Progress
 from metarl.runs.hub import PREFIX
@@ -111,10 +111,11 @@ def _train_session(
         with Progress(console) as progress:
             task = progress.add_task(method.label, method.num_iterations, state.iteration)
 
-            def report(iteration: int, metrics: Metrics) -> None:
-                task.update(iteration, progress_text(metrics, metric))
+            def report(state: TrainingState, metrics: Metrics) -> None:
+                if metrics:
+                    task.update(state.iteration, progress_text(metrics, metric))
 
-            state = train_loop(run, method, state, report, logs, stop)
+            state = train_loop(run, method, state, [report], logs, stop)
     except KeyboardInterrupt:  # in an iteration, which is discarded
         stop.requested = True
         state = run.load()

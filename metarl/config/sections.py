@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -256,6 +257,25 @@ class InnerSection(Section):
         learned = {"none": "", "meta_sgd": "Meta-SGD", "lslr": "LSLR"}[self.learned_step_sizes]
         variants = [name for name in ("ANIL" if self.adapt == "head" else "", learned) if name]
         return ", ".join([*(variants or ["MAML"]), *["first order"] * self.first_order])
+
+
+class InitialWeights(Section):
+    """The run whose weights a training starts from: its directory, name or `hf:USER/NAME`.
+
+    In a config, `init_from: RUN` is enough. Training records `iteration`, `sha256` and `commit` of
+    the weights. Everything else starts anew: the iterations, the optimiser, the step sizes of a
+    schedule.
+    """
+
+    run: str
+    iteration: NonNegativeInt | None = None
+    sha256: str | None = None
+    commit: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_the_run_alone(cls, value: Any) -> Any:
+        return {"run": str(value)} if isinstance(value, str | Path) else value
 
 
 class MethodSection(Section):

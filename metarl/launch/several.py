@@ -18,11 +18,12 @@ from metarl.config.files import CONFIG
 from metarl.errors import UserError
 from metarl.experiment import AnyConfig
 from metarl.launch.grid import as_grid, variants
+from metarl.launch.initial_weights import initial_state, prepare
 from metarl.launch.scheduler import LOG, Job, run_jobs
 from metarl.launch.signals import stop_on_signals
 from metarl.launch.train import ConfigLike, as_config
 from metarl.launch.weights_and_biases import require_wandb
-from metarl.method import load_method, resolve
+from metarl.method import load_method
 from metarl.progress import Progress
 from metarl.report.evaluations import is_complete
 from metarl.report.groups import evaluation_differences
@@ -169,10 +170,12 @@ def train_runs(planned: Mapping[Path, AnyConfig], out: Path, options: LaunchOpti
 
 def _validated(planned: Mapping[Path, AnyConfig]) -> dict[Path, AnyConfig]:
     """The configs with their measured values; checked before a directory is created."""
-    resolved = {place: resolve(config) for place, config in planned.items()}
+    resolved = {place: prepare(config) for place, config in planned.items()}
     methods = {place: load_method(config) for place, config in resolved.items()}
     for method in methods.values():
         method.problem.check()
+        if method.problem.config.init_from:
+            initial_state(method)  # raises if the weights do not fit
         if changed := evaluation_differences(next(iter(methods.values())), method):
             fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
             raise UserError(

@@ -5,15 +5,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from metarl import distributed
 from metarl.config.files import CONFIG
+from metarl.config.sections import InitialWeights
 from metarl.errors import UserError
 from metarl.experiment import AnyConfig, dump_config, load_config, set_values, validate_config
+from metarl.launch.initial_weights import initial_state, prepare
 from metarl.launch.signals import StopRequest
-from metarl.method import Method, Metrics, TrainingState, load_method, resolve
+from metarl.method import Method, Metrics, TrainingState, load_method
 from metarl.method import train as iterations
 from metarl.report.evaluations import evaluate, is_complete, load_checked_state
 from metarl.rl.problem import PolicyProblem
@@ -22,7 +25,8 @@ from metarl.runs.run import Run
 
 CHECKPOINT_MINUTES = 5.0  # the longest time between checkpoints, whatever `checkpoint_every` is
 
-Report = Callable[[int, Metrics], None]
+# called after every iteration, with its metrics if they are reported; training stops at False
+Callback = Callable[[TrainingState, Metrics], bool | None]
 ConfigLike = str | Path | Mapping[str, Any] | AnyConfig
 
 
@@ -65,16 +69,24 @@ def as_config(config: ConfigLike, overrides: Sequence[str] = ()) -> AnyConfig:
 
 
 def train(
-    config: ConfigLike, path: Path, resume: bool = False, report: Report | None = None
+    config: ConfigLike,
+    path: Path,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    init_from: str = "",
 ) -> Run:
     """Meta-train a run and evaluate it; see `metarl.train`."""
     if (path / CONFIG).exists() and not resume:
         raise UserError(f"{path} already holds a run; use resume=True to continue it")
-    with start_run(as_config(config), path, exist_ok=resume) as session:
+    experiment = as_config(config)
+    if init_from:
+        source = InitialWeights(run=init_from)
+        experiment = experiment.model_copy(update={"init_from": source})
+    with start_run(experiment, path, exist_ok=resume) as session:
         run, method, state = session.run, session.method, session.state
         if not run.has_checkpoint():
             run.save(state, method.problem.data_hashes)
-        train_loop(run, method, state, report)
+        train_loop(run, method, state, callbacks)
         evaluate(run, method)
     return run
 
@@ -94,15 +106,15 @@ def start_run(
     Raises:
         UserError: if the config, the data, the directory or the model is invalid.
     """
-    config = resolve(config)
+    config = prepare(config)
     method = load_method(config)
     _check_num_processes(method)
     method.problem.check()
-    state = _import_model(method, model) if model else method.initial_state()
+    state = _import_model(method, model) if model else initial_state(method)
     exists = exist_ok and (path / CONFIG).exists()
     run = Run(path, config) if exists else Run.create(path, config)
     with run.locked():
-        yield Session(run, method, resume_state(run, method, state))
+        yield Session(run, method, resume_state(run, method) or state)
 
 
 @contextmanager
@@ -131,12 +143,17 @@ def resume_run(
     _check_num_processes(method)
     method.problem.check()
     with run.locked():
-        state = resume_state(run, method, method.initial_state())
+        state = resume_state(run, method) or initial_state(method)
         if is_complete(run, method):
-            longer = method.num_iterations and not method.uses_lr_schedule
+            fix = f"; to train for longer add --iterations {2 * run.config.outer.iterations}"
+            if method.uses_lr_schedule:  # it ends with the last iteration
+                fix = (
+                    f"; to train on with a new schedule: metarl train {run.path / CONFIG} --from "
+                    f"{run.path} --out NEW_DIRECTORY"
+                )
             raise UserError(
                 f"the run in {run.path} is complete ({state.iteration} updates)"
-                + f"; to train for longer add --set outer.iterations={2 * state.iteration}" * longer
+                + fix * bool(method.num_iterations)
             )
         run.save_config()
         yield Session(run, method, state)
@@ -175,8 +192,8 @@ def _import_model(method: Method, path: Path) -> TrainingState:
     return TrainingState(method.num_iterations, params, samples=steps)
 
 
-def resume_state(run: Run, method: Method, initial: TrainingState) -> TrainingState:
-    """The state of a locked run's checkpoint; `initial` if there is none.
+def resume_state(run: Run, method: Method) -> TrainingState | None:
+    """The state of a locked run's checkpoint, if there is one.
 
     Temporary files of a killed process are removed.
 
@@ -185,7 +202,7 @@ def resume_state(run: Run, method: Method, initial: TrainingState) -> TrainingSt
     """
     run.remove_temp_files()
     if not run.has_checkpoint():
-        return initial
+        return None
     run.check_data_hashes(method.problem.data_hashes)
     return load_checked_state(run, method)
 
@@ -194,7 +211,7 @@ def train_loop(
     run: Run,
     method: Method,
     state: TrainingState,
-    report: Report | None = None,
+    callbacks: Sequence[Callback] = (),
     logs: Sequence[Log] = (),
     stop: StopRequest | None = None,
 ) -> TrainingState:
@@ -206,7 +223,8 @@ def train_loop(
         run: the run.
         method: its method.
         state: the state to continue from.
-        report: called after every iteration that has metrics.
+        callbacks: called after every iteration, once its metrics are written; training stops if one
+            returns False.
         logs: further destinations of metrics; they are closed at the end.
         stop: a request to stop early.
 
@@ -218,6 +236,9 @@ def train_loop(
     logs = [MetricsLog(run.path, state.iteration, metric, dump_config(run.config)), *logs]
     saved, saved_at = state, time.monotonic()
     training = iterations(method, state)
+    record_every = getattr(run.config, "record_every", None) or 0
+    # imported for those who use it: with it comes imageio
+    recorder = import_module("metarl.launch.recording").VideoRecorder(run) if record_every else None
     try:
         while not stop.requested:
             with stop.interruptible():
@@ -228,12 +249,18 @@ def train_loop(
             if metrics:
                 for log in logs:
                     log.write(state.iteration, metrics)
-                if report:
-                    report(state.iteration, metrics)
+            if recorder and state.iteration % record_every == 0:
+                video = recorder.record(state)
+                for log in logs if video else ():
+                    log.write_video(state.iteration, video)
+            # a list: every callback is called, also after one that stops the training
+            is_stopped = False in [callback(state, metrics) for callback in callbacks]
             overdue = time.monotonic() - saved_at > 60.0 * CHECKPOINT_MINUTES
             if overdue or state.iteration % run.config.checkpoint_every == 0:
                 run.save(state, method.problem.data_hashes)
                 saved, saved_at = state, time.monotonic()
+            if is_stopped:
+                break
     finally:
         try:
             if state is not saved:

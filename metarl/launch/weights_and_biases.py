@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -64,6 +65,11 @@ class WandbLog:
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of one iteration."""
         self._run.log({"iteration": iteration, **metrics})
+
+    def write_video(self, iteration: int, path: Path) -> None:
+        """Log a GIF of the policy."""
+        video = import_module("wandb").Video(str(path), format="gif")
+        self._run.log({"iteration": iteration, "policy": video})
 
     def close(self) -> None:
         """Upload pending metrics and close the run."""

@@ -95,9 +95,21 @@ def adapt_to_task(
     if row.shape != (size,) or not np.isfinite(row).all():
         example = " ".join(f"{number:.2f}" for number in curve.tasks[0])
         raise UserError(f"a task of {problem.title} has {size} numbers, such as --task {example}")
-    seed = int(make_rng(problem.config.evaluation.seed, "rendering").integers(2**31))
+    seed = rendering_seed(problem)
+    return adapt_agent(method, load_agent(run, method, seed), row, steps, seed)
+
+
+def rendering_seed(problem: PolicyProblem) -> int:
+    """The seed of recorded episodes: the same for all methods."""
+    return int(make_rng(problem.config.evaluation.seed, "rendering").integers(2**31))
+
+
+def adapt_agent(
+    method: PolicyMethod, agent: Agent, row: NDArray[np.float64], steps: Sequence[int], seed: int
+) -> AdaptedPolicy:
+    """Adapt an agent to a task (T,), and keep it at the stages `steps`."""
+    problem: PolicyProblem = method.problem
     unit, horizon = method.adaptation_unit, problem.family.horizon
-    agent = load_agent(run, method, seed)
     agent.reset(row)
     # a stage of adaptation by memory is one episode
     episodes = 1 if unit and unit.counts_episodes else problem.config.evaluation.episodes_per_task

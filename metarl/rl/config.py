@@ -1,5 +1,6 @@
 """The config of an experiment in reinforcement learning."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -23,6 +24,7 @@ from metarl.config.sections import (
     Fraction,
     HiddenSizes,
     ImportString,
+    InitialWeights,
     InnerSection,
     MethodSection,
     NonNegativeInt,
@@ -197,6 +199,10 @@ class Config(Experiment):
         Config(family={"name": "ant-goal"}, inner={"step_size": 0.2}, seed=2)
         Config(family={"name": Poles}, outer={"algorithm": "trpo", "iterations": 100})
 
+    Training writes a checkpoint every `checkpoint_every` iterations, metrics every `report_every`,
+    and a video of the policy, before and after adaptation to a held-out task, every `record_every`.
+    It begins with the weights of a run if `init_from` names one.
+
     Raises:
         UserError: with one line for each invalid setting. In Python, the family is loaded when it
             is first used, since `metarl.rl.PolicyProblem` may be given another one.
@@ -215,6 +221,8 @@ class Config(Experiment):
     device: Device = "cpu"
     checkpoint_every: PositiveInt = 10
     report_every: PositiveInt = 1
+    record_every: PositiveInt | None = None
+    init_from: InitialWeights | None = None
 
     domain: ClassVar[str] = "rl"
 
@@ -234,6 +242,8 @@ class Config(Experiment):
             device: Device = ...,
             checkpoint_every: int = ...,
             report_every: int = ...,
+            record_every: int | None = ...,
+            init_from: InitialWeights | ConfigMapping | str | Path | None = ...,
         ) -> None: ...
 
     @field_validator("family")

@@ -7,6 +7,7 @@ TensorBoard sorts tags with capitals first: scores are logged there as `Return/â
 import json
 import os
 import platform
+import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -78,6 +79,9 @@ class Log(Protocol):
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of one iteration."""
 
+    def write_video(self, iteration: int, path: Path) -> None:
+        """Log a GIF of the policy."""
+
     def close(self) -> None:
         """Flush and close."""
 
@@ -126,6 +130,17 @@ class MetricsLog:
             self._lines.write(line)
             self._lines.flush()
             self._write_event(step=iteration, summary=Summary(value=values))
+
+    def write_video(self, iteration: int, path: Path) -> None:
+        """Log a GIF for TensorBoard, which plays it under "Images"."""
+        with translate_os_errors(self._folder):
+            content = path.read_bytes()
+            width, height = struct.unpack_from("<HH", content, 6)  # of the GIF's header
+            image = Summary.Image(
+                width=width, height=height, colorspace=3, encoded_image_string=content
+            )
+            value = Summary.Value(tag="policy", image=image)
+            self._write_event(step=iteration, summary=Summary(value=[value]))
 
     def close(self) -> None:
         """Close both files."""

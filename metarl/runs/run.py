@@ -6,6 +6,7 @@
     metrics.jsonl             one line per meta-iteration
     events.out.tfevents...    the same for TensorBoard
     evaluation.json, evaluation.csv, adaptation.png   the adaptation curve after training
+    videos/000100.gif         the policy during training, if the config sets `record_every`
     training.log              the output of its process, if several runs are trained in parallel
 
 A run that is killed at any moment can be resumed (`metarl.runs.checkpoint`); without `state.json`
@@ -15,9 +16,11 @@ Files are validated when they are read: they may be damaged, or come from somebo
 
 import errno
 import fcntl
+import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +34,7 @@ from metarl.experiment import (
     diff_recorded,
     differences,
     dump_config,
+    flatten,
     set_values,
     validate_config,
 )
@@ -63,7 +67,10 @@ RESUMABLE = (
     "data.path",  # the checksum of the data must agree
     "checkpoint_every",
     "report_every",
+    "record_every",
 )
+# settings that the tensors of the weights depend on
+SHAPING = ("method", "family", "data", "policy", "network", "inner.learned_step_sizes")
 LOCK = ".lock"
 
 
@@ -126,13 +133,12 @@ class Run:
             UserError: if there is no such run, it is damaged, it names code that is not trusted, or
                 a changed setting must stay the same.
         """
+        address, path = path, locate(path)
         results = path
-        if str(path).startswith(hub.PREFIX):
-            address = str(path)
-            path, results = hub.fetch(address), Path("runs") / address.replace(":", "/")
-        name, path = path, resolve_run_dir(path)
-        if path != name:
-            results = Path("runs") / "trained" / name
+        if str(address).startswith(hub.PREFIX):
+            results = Path("runs") / str(address).replace(":", "/")
+        elif path != address:
+            results = Path("runs") / "trained" / address
         file = path / CONFIG
         values = read_values(file)
         if not (trust_code or os.environ.get(TRUST_VARIABLE) == "1"):
@@ -194,10 +200,17 @@ class Run:
             UserError: if it changes settings that earlier iterations depend on.
         """
         config = resolve(config)
+        start = self.config.init_from
+        if start and config.init_from and config.init_from.run == start.run:
+            # recorded when training began
+            config = config.model_copy(update={"init_from": start})
         if changed := differences(resolve(self.config), config, self._resumable()):
+            values = flatten(config.model_dump(mode="json"))
+            overrides = [f"{name}={json.dumps(values.get(name))}" for name in _names(changed)]
             raise UserError(
                 f"the run in {self.path} was started with other settings "
-                f"({'; '.join(changed)}); resume it without changing them, or start a new run"
+                f"({'; '.join(changed)}); resume it without changing them, or "
+                f"{self._new_run(changed, overrides)}"
             )
         self.config = config
 
@@ -270,15 +283,26 @@ class Run:
     def _check_unedited(self, description: Description) -> None:
         if description.config is None:
             return
-        resumable = self._resumable()
-        if changed := diff_recorded(description.config, self.config, resumable):
-            # a run with a learning rate schedule cannot be made longer
-            example = "outer.iterations=500" if "outer.iterations" in resumable else "device=cuda"
+        if changed := diff_recorded(description.config, self.config, self._resumable()):
             raise UserError(
                 f"{self.path / CONFIG} is not what the run was trained with "
-                f"({'; '.join(changed)}); restore these settings, or start a new run; settings "
-                f"that may change are changed with --set, such as --set {example}"
+                f"({'; '.join(changed)}); restore these settings, or {self._new_run(changed)}"
             )
+
+    def _new_run(self, changed: Sequence[str], overrides: Sequence[str] = ()) -> str:
+        """The advice, with its command, to train a run with changed settings."""
+        # other networks and spaces, and learned step sizes, have other tensors
+        fits = not any(name.startswith(SHAPING) for name in _names(changed))
+        start = (
+            f"--from {self.path} "
+            if fits
+            else "--set init_from=null " * bool(self.config.init_from)
+        )
+        settings = "".join(f"--set {shlex.quote(override)} " for override in overrides)
+        return (
+            f"train a new run{' from its weights' * fits}: metarl train {self.path / CONFIG} "
+            f"{start}{settings}--out NEW_DIRECTORY"
+        )
 
     def data_hashes(self) -> dict[str, str]:
         """Checksums of the training data."""
@@ -323,8 +347,23 @@ class Run:
         return to_dataframe(self.metrics())
 
 
+def locate(address: Path) -> Path:
+    """The directory of a run, given by itself, by a name of this package, or as `hf:USER/NAME`.
+
+    Raises:
+        UserError: if there is no such run.
+    """
+    from_hub = str(address).startswith(hub.PREFIX)
+    return resolve_run_dir(hub.fetch(str(address)) if from_hub else address)
+
+
 def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write to {path} ({error.strerror}); choose another directory")
+
+
+def _names(changed: Sequence[str]) -> list[str]:
+    """The settings of `differences`."""
+    return [text.partition(":")[0] for text in changed]
 
 
 def _files_before_config(path: Path) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """The config of an experiment in few-shot regression or classification."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, WrapValidator
@@ -11,6 +12,7 @@ from metarl.config.sections import (
     Device,
     Discriminated,
     Experiment,
+    InitialWeights,
     InnerSection,
     MethodSection,
     NonNegativeInt,
@@ -105,6 +107,9 @@ class SupervisedConfig(Experiment):
 
         SupervisedConfig(data={"name": "sinusoid"}, network={"kind": "mlp"}, seed=2)
 
+    Training writes a checkpoint every `checkpoint_every` iterations, and metrics every
+    `report_every`. It begins with the weights of a run if `init_from` names one.
+
     Raises:
         UserError: with one line for each invalid setting.
     """
@@ -126,6 +131,7 @@ class SupervisedConfig(Experiment):
     device: Device = "cpu"
     checkpoint_every: PositiveInt = 1000
     report_every: PositiveInt = 10
+    init_from: InitialWeights | None = None
 
     domain: ClassVar[Literal["supervised"]] = "supervised"
 
@@ -145,6 +151,7 @@ class SupervisedConfig(Experiment):
             device: Device = ...,
             checkpoint_every: int = ...,
             report_every: int = ...,
+            init_from: InitialWeights | ConfigMapping | str | Path | None = ...,
         ) -> None: ...
 
     def check(self) -> None:
