@@ -44,14 +44,11 @@ class MetaLSTMSettings(MethodSection):
     hidden_size: PositiveInt = 20
 
 
-class MetaLSTM(SupervisedMethod):
+class MetaLSTM(MAML):
     """Learns an optimiser, and initial parameters for it."""
 
-    role: ClassVar[Role] = "meta-learner"
     label: ClassVar[str] = "meta-LSTM"
-    adaptation_unit: ClassVar[AdaptationUnit | None] = GRADIENT_STEPS
     Settings: ClassVar[type[MethodSection]] = MetaLSTMSettings
-    supports_distributed: ClassVar[bool] = True
 
     def __init__(self, problem: SupervisedProblem) -> None:
         super().__init__(problem)
@@ -116,17 +113,6 @@ class MetaLSTM(SupervisedMethod):
 
         gradient = reverse(total_loss)({name: leaf.detach() for name, leaf in theta.items()})
         return stacked_rows(gradient).detach(), losses[-1].detach()
-
-    @property
-    def schedule(self) -> tuple[float, ...]:
-        """The steps of the evaluation. Only their number matters: their sizes are learned."""
-        config = self.problem.config
-        return (config.inner.step_size,) * config.evaluation.steps
-
-    @property
-    def train_metric_suffix(self) -> str:
-        """Training metrics are measured after the last inner step."""
-        return f"after_{self.problem.config.inner.steps}_steps"
 
     def reported_step_sizes(self, params: Params, step_sizes: Sequence[float]) -> tuple[float, ...]:
         """The input gate at zero input, which is of the order of a step size."""

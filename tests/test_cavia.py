@@ -21,7 +21,7 @@ from metarl.rl.mlp_gradients import supports
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.trajectories import Rollouts, Samples
 from metarl.supervised.method import EpisodeObjective
-from metarl.supervised.sinusoid import SinusoidTasks
+from metarl.supervised.sinusoid import Sinusoid
 from metarl.supervised.tasks import Episodes
 
 SINE = {
@@ -44,7 +44,7 @@ def double(episodes: Episodes) -> Episodes:
 
 
 def waves() -> Episodes:
-    return double(SinusoidTasks().sample(np.random.default_rng(0), 3, 4, 5))
+    return double(Sinusoid().tasks("train").sample(np.random.default_rng(0), 3, 4, 5))
 
 
 def meta_of(method):

@@ -20,7 +20,7 @@ from metarl.experiment import validate_config
 from metarl.method import load_method
 from metarl.params import flatten, split_prefix, unflatten
 from metarl.supervised.method import EpisodeObjective
-from metarl.supervised.sinusoid import SinusoidTasks
+from metarl.supervised.sinusoid import Sinusoid
 from metarl.supervised.tasks import Episodes
 
 SINE = {
@@ -37,7 +37,7 @@ def method_of(**inner):
 
 
 def waves(num_tasks: int = 2) -> Episodes:
-    episodes = SinusoidTasks().sample(np.random.default_rng(0), num_tasks, 5, 6)
+    episodes = Sinusoid().tasks("train").sample(np.random.default_rng(0), num_tasks, 5, 6)
     support, query = (
         tuple(leaf.double() for leaf in examples) for examples in (episodes.support, episodes.query)
     )

@@ -38,7 +38,7 @@ from metarl.supervised.maml import MAML, step_weights
 from metarl.supervised.method import EpisodeObjective, SupervisedMethod
 from metarl.supervised.prediction import predict
 from metarl.supervised.problem import SupervisedProblem
-from metarl.supervised.sinusoid import SinusoidTasks
+from metarl.supervised.sinusoid import Sinusoid
 from metarl.supervised.tasks import Episodes
 
 SINE = {"data": {"name": "sinusoid"}, "network": {"kind": "mlp", "hidden_sizes": [8, 8]}}
@@ -144,7 +144,7 @@ def double(episodes: Episodes) -> Episodes:
 def episodes_of(kind: str, num_tasks: int = 3, seed: int = 0) -> Episodes:
     rng = np.random.default_rng(seed)
     if kind == "regression":
-        return double(SinusoidTasks().sample(rng, num_tasks, 4, 5))
+        return double(Sinusoid().tasks("train").sample(rng, num_tasks, 4, 5))
     return double(ImageTasks(make_images(), "train", 3, rotated=True).sample(rng, num_tasks, 2, 2))
 
 
@@ -222,7 +222,7 @@ def test_the_rotation_of_a_class_is_the_same_in_support_and_query() -> None:
 
 
 @pytest.mark.parametrize(
-    "tasks", [SinusoidTasks(), ImageTasks(make_images(), "train", 3, rotated=True)]
+    "tasks", [Sinusoid().tasks("train"), ImageTasks(make_images(), "train", 3, rotated=True)]
 )
 def test_sampled_tasks_do_not_depend_on_the_sharding(tasks) -> None:
     all_tasks = tasks.sample(make_rng(1, "tasks", 5), 6, 2, 3)
@@ -268,7 +268,9 @@ def test_the_accuracy_with_shuffled_labels_is_at_chance() -> None:
 
 
 def test_a_sinusoid_has_its_amplitude_and_phase() -> None:
-    episodes = SinusoidTasks(task_conditioned=True).sample(np.random.default_rng(0), 500, 3, 2)
+    episodes = (
+        Sinusoid().tasks("train", task_conditioned=True).sample(np.random.default_rng(0), 500, 3, 2)
+    )
     amplitude, phase = episodes.tasks.T
     assert (amplitude >= 0.1).all()
     assert (amplitude <= 5.0).all()

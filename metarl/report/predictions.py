@@ -13,10 +13,11 @@ from metarl.report.plots import Classification, Fit
 from metarl.rng import make_rng
 from metarl.runs.run import Run
 from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.custom_tasks import SampledTasks
 from metarl.supervised.losses import CLASSIFICATION
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.problem import SupervisedProblem
-from metarl.supervised.sinusoid import INPUTS, Sinusoid, points
+from metarl.supervised.sinusoid import INPUTS, Sinusoid, Sinusoids, points
 
 GRID_SIZE = 200  # points of a plotted curve
 MAX_TASK_PARAM = 1e3
@@ -46,7 +47,8 @@ def predict_wave(
     support = make_rng(problem.config.evaluation.seed, "points").uniform(*INPUTS, (shots, 1))
     # the plotted grid takes the place of the query inputs
     x = np.concatenate([support, np.linspace(*INPUTS, GRID_SIZE)[:, None]])
-    episodes = points(wave, x[None], shots, problem.task_conditioned)
+    tasks = SampledTasks("sinusoid", Sinusoids(), "test", problem.task_conditioned)
+    episodes = tasks.episodes(wave, points(wave, x[None]), shots, len(x))
     theta = load_checked_state(run, method).params
     outputs = method.predictions(theta, episodes, curve.step_sizes)[0].numpy()
     grid = x[shots:]

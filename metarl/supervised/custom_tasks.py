@@ -39,13 +39,51 @@ MEMBERS = ("kind", "sample_tasks", "sample", "describe")
 CUSTOM_CLASSES = Registry("class of tasks", {})
 
 
-class CustomTasks(Section):
+class TaskSection(Section):
+    """Tasks that the attribute `source` samples, an instance of a class like `Lines`."""
+
+    name: str
+
+    hashes: ClassVar[dict[str, str]] = {}
+
+    @property
+    def source(self) -> Any:
+        raise NotImplementedError
+
+    @property
+    def title_name(self) -> str:
+        return self.name
+
+    @property
+    def kind(self) -> TaskType:
+        return KINDS[self.source.kind]
+
+    @property
+    def ways(self) -> int | None:
+        return self.tasks("train").outputs if self.kind is CLASSIFICATION else None
+
+    def title(self, shots: int, ways: int | None = None) -> str:
+        classes = f"{ways or self.ways}-way " if self.kind is CLASSIFICATION else ""
+        return f"{self.title_name}, {classes}{shots}-shot"
+
+    def tasks(
+        self, split: str, task_conditioned: bool = False, ways: int | None = None
+    ) -> "SampledTasks":
+        tasks = SampledTasks(self.name, self.source, split, task_conditioned)
+        if ways is not None and ways != tasks.outputs:
+            section = "method" if split == "train" else "evaluation"
+            raise UserError(
+                f"a task of {self.name!r} has {tasks.outputs} classes, not {section}.ways={ways}; "
+                f"set {section}.ways to {tasks.outputs}"
+            )
+        return tasks
+
+
+class CustomTasks(TaskSection):
     """A custom class, `module:Class`, and the arguments of its constructor."""
 
     name: ImportString
     settings: dict[str, Any] = Field(default_factory=dict)
-
-    hashes: ClassVar[dict[str, str]] = {}
 
     @cached_property
     def source(self) -> Any:
@@ -76,45 +114,17 @@ class CustomTasks(Section):
         return source
 
     @property
-    def kind(self) -> TaskType:
-        """Regression or classification."""
-        return KINDS[self.source.kind]
-
-    @property
-    def ways(self) -> int | None:
-        """The number of classes of a task; None in regression."""
-        return self.tasks("train").outputs if self.kind is CLASSIFICATION else None
-
-    def title(self, shots: int, ways: int | None = None) -> str:
-        """A title such as `Lines, 5-shot`."""
-        classes = f"{ways or self.ways}-way " if self.kind is CLASSIFICATION else ""
-        return f"{type(self.source).__name__}, {classes}{shots}-shot"
-
-    def tasks(
-        self, split: str, task_conditioned: bool = False, ways: int | None = None
-    ) -> "CustomTaskSplit":
-        """The tasks of a split.
-
-        Raises:
-            UserError: if `ways` is not the number of classes of its tasks.
-        """
-        tasks = CustomTaskSplit(self.name, self.source, split, task_conditioned)
-        if ways is not None and ways != tasks.outputs:
-            section = "method" if split == "train" else "evaluation"
-            raise UserError(
-                f"a task of {self.name!r} has {tasks.outputs} classes, not {section}.ways={ways}; "
-                f"set {section}.ways to {tasks.outputs}"
-            )
-        return tasks
+    def title_name(self) -> str:
+        return type(self.source).__name__
 
 
 @dataclass(frozen=True)
-class CustomTaskSplit:
+class SampledTasks:
     """Tasks of one split; see `metarl.supervised.tasks.Tasks`.
 
     Attributes:
         name: the name in error messages.
-        source: the user's instance.
+        source: samples the tasks.
         split: `train`, `validation` or `test`.
         task_conditioned: whether the task is appended to the inputs, for an oracle.
     """
@@ -126,18 +136,15 @@ class CustomTaskSplit:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of an input."""
         return tuple(self._example.support[0].shape[2:])
 
     @property
     def outputs(self) -> int:
-        """The number of outputs O, or of classes of a task."""
         episodes = self._example
         return episodes.tasks.shape[1] if self._classifies else episodes.support[1].shape[-1]
 
     @property
     def all_outputs(self) -> int:
-        """The number of outputs O, or of all classes."""
         return int(self.source.classes) if self._classifies else self.outputs
 
     def check(self, shots: int, queries: int) -> None:
@@ -158,22 +165,30 @@ class CustomTaskSplit:
         queries: int,
         shard: slice = slice(None),
     ) -> Episodes:
-        """Sample tasks, and examples of each."""
         tasks = self._array("sample_tasks", self.source.sample_tasks(rng, num_tasks, self.split))
         if tasks.ndim != 2 or len(tasks) != num_tasks:
             raise self._shape_error("sample_tasks", f"a row for each of {num_tasks} tasks", tasks)
         tasks = tasks.astype(np.float64)
         # support and query are sampled together, so that they can be disjoint
-        returned = self.source.sample(rng, tasks, shots + queries)
-        to_examples = self._labelled_examples if self._classifies else self._regression_examples
-        x, y = to_examples(tasks, returned, shots + queries)
+        examples = self.source.sample(rng, tasks, shots + queries)
         # the shard is taken last: all processes draw the same numbers
-        x, y, tasks = x[shard], y[shard], tasks[shard]
+        return self.episodes(tasks, examples, shots, shots + queries, shard)
+
+    def episodes(
+        self,
+        tasks: NDArray[np.float64],
+        examples: Any,
+        shots: int,
+        number: int,
+        shard: slice = slice(None),
+    ) -> Episodes:
+        """Episodes of tasks (N, T) from what `source.sample` returns, `number` examples of each."""
+        to_tensors = self._labelled_examples if self._classifies else self._regression_examples
+        x, y = (tensor[shard] for tensor in to_tensors(tasks, examples, number))
         size = shots * (tasks.shape[1] if self._classifies else 1)
-        return Episodes(tasks, (x[:, :size], y[:, :size]), (x[:, size:], y[:, size:]))
+        return Episodes(tasks[shard], (x[:, :size], y[:, :size]), (x[:, size:], y[:, size:]))
 
     def describe(self, task: NDArray[np.float64]) -> str:
-        """A description of a task (T,)."""
         return str(self.source.describe(task))
 
     def _labelled_examples(

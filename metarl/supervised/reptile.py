@@ -25,10 +25,10 @@ from metarl.supervised.tasks import Episodes, Examples
 class ReptileSettings(MethodSection):
     """`batch` is the number of examples in an inner step of training; None for all.
 
-    The paper's outer step is `outer: {algorithm: sgd, learning_rate: 1.0, anneal: true}`, except
-    that ε decreases to zero linearly in the paper, and along half a cosine here. On images the
-    paper's inner steps are Adam's with β₁ = 0; here they are gradient descent. An evaluation adapts
-    to the whole support set in every step.
+    The paper's outer step is `outer: {algorithm: sgd, learning_rate: 1.0, schedule: linear}`: ε =
+    1 − i/n in iteration i of n (`anneal: true` is half a cosine instead). On images the paper's
+    inner steps are Adam's with β₁ = 0; here they are those of `inner.optimizer`, whose Adam has
+    β₁ = 0.9. An evaluation adapts to the whole support set in every step.
     """
 
     name: Literal["reptile"] = "reptile"
