@@ -20,7 +20,6 @@ from metarl.baselines.meta_lstm import MetaLSTM, from_rows, preprocessed, stacke
 from metarl.config.sections import MethodSection, PositiveFloat, PositiveInt
 from metarl.params import Params, repeat
 from metarl.rng import make_torch_rng
-from metarl.supervised.prediction import predict
 from metarl.supervised.tasks import Episodes, Examples
 
 LAYERS = 2
@@ -65,15 +64,16 @@ class LearnedOptimizer(MetaLSTM):
             losses.append(self.problem.kind.loss(outputs, targets))
         return torch.stack(losses).mean(), outputs
 
-    def outputs(
-        self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
-    ) -> Iterator[Tensor]:
-        """The predictions before and after each step, from the same θ_0 for all tasks."""
+    def stages(
+        self,
+        params: Params,
+        support: Examples,
+        step_sizes: Sequence[float],
+        first_order: bool = False,
+    ) -> Iterator[Params]:
+        """From the same θ_0 for all tasks."""
         start = self.optimisee(self.problem.config.evaluation.seed)
-        for theta in self.path(params, start, support, len(step_sizes)):
-            yield predict(
-                self.problem.network, theta, support, inputs, self.problem.prediction_mode
-            )
+        return self.path(params, start, support, len(step_sizes))
 
     def optimisee(self, seed: int, *index: int) -> Params:
         """Random initial parameters θ_0 of the network."""

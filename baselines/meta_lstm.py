@@ -21,12 +21,10 @@ from torch.func import vmap
 
 from metarl.config.sections import MethodSection, PositiveInt, reject_settings
 from metarl.inner_loop import reverse
-from metarl.method import GRADIENT_STEPS, AdaptationUnit, Role
 from metarl.params import Params, flatten, repeat, split_prefix, unflatten
-from metarl.supervised.method import SupervisedMethod
-from metarl.supervised.prediction import predict
+from metarl.supervised.maml import MAML
 from metarl.supervised.problem import SupervisedProblem
-from metarl.supervised.tasks import Episodes, Examples
+from metarl.supervised.tasks import Examples
 
 PREFIX = "rule."  # of the names of the learned optimiser's weights
 P = 10.0  # of the preprocessing (Andrychowicz et al. 2016, appendix A)
@@ -54,7 +52,14 @@ class MetaLSTM(MAML):
         super().__init__(problem)
         reject_settings(
             problem.config.inner,
-            ["adapt", "learned_step_sizes", "multi_step_iterations"],
+            [
+                "adapt",
+                "learned_step_sizes",
+                "multi_step_iterations",
+                "first_order",
+                "optimizer",
+                "clip",
+            ],
             self.settings,
             "which learns the whole step",
         )
@@ -66,30 +71,20 @@ class MetaLSTM(MAML):
         rule = init_rule(generator, self.settings.hidden_size)
         return theta | {PREFIX + name: leaf for name, leaf in rule.items()}
 
-    def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
-        """The query loss after the last step."""
-        inputs, targets = episodes.query
-        *_, theta = self.adapted(params, episodes.support, self.problem.config.inner.steps)
-        outputs = self.problem.network(theta, inputs)
-        return self.problem.kind.loss(outputs, targets), outputs
-
-    def outputs(
-        self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
-    ) -> Iterator[Tensor]:
-        """The network's predictions before adaptation and after each step; sizes are ignored."""
-        for theta in self.adapted(params, support, len(step_sizes)):
-            yield predict(
-                self.problem.network, theta, support, inputs, self.problem.prediction_mode
-            )
-
-    def adapted(self, params: Params, support: Examples, steps: int) -> Iterator[Params]:
-        """The parameters of stacked tasks after 0, 1, 2, ... steps (equations 4 to 6)."""
+    def stages(
+        self,
+        params: Params,
+        support: Examples,
+        step_sizes: Sequence[float],
+        first_order: bool = False,
+    ) -> Iterator[Params]:
+        """Equations 4 to 6. Only the number of `step_sizes` matters: they are learned."""
         theta, rule = split_prefix(params, PREFIX)
         theta = repeat(theta, len(support[1]))
         yield theta
         cell = stacked_rows(theta)
         state = init_state(rule, cell)
-        for _ in range(steps):
+        for _ in step_sizes:
             # the loss is that of the whole support set at each step
             gradient, losses = self.support_gradient(theta, support)
             cell, state = rule_step(rule, cell, gradient, losses, state)

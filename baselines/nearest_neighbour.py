@@ -10,10 +10,8 @@ from torch import Tensor
 
 from metarl.baselines.embedding import embed, reduce_classes
 from metarl.baselines.pretrained_network import Pretrained
-from metarl.evaluation import AdaptationCurve
 from metarl.method import AdaptationUnit
 from metarl.networks import Network
-from metarl.parallel import one_thread
 from metarl.params import Params, repeat
 from metarl.supervised.losses import CLASSIFICATION, TaskType
 from metarl.supervised.prediction import map_queries
@@ -36,13 +34,6 @@ class NearestNeighbour(Pretrained):
         stacked = repeat(params, len(inputs))
         predict = partial(nearest_neighbour, self.problem.network, stacked, support)
         yield map_queries(predict, inputs, self.problem.prediction_mode)
-
-    @one_thread()
-    def evaluate(
-        self, params: Params, step_sizes: Sequence[float] | None = None
-    ) -> AdaptationCurve:
-        """The accuracy on the held-out tasks, of a single stage."""
-        return self.curve("test", self.problem.config.evaluation.tasks, params, ())
 
 
 def nearest_neighbour(

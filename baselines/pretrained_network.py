@@ -71,6 +71,8 @@ class Pretrained(MAML):
         return super().evaluate(params, step_sizes)
 
     def _best_step_sizes(self, params: Params) -> tuple[float, ...]:
+        if self.adaptation_unit is None:
+            return ()
         baseline, steps = self.problem.config.baseline, self.problem.config.evaluation.steps
         return best_schedule(
             [(size,) * steps for size in baseline.step_sizes],
@@ -103,14 +105,6 @@ class Oracle(Pretrained):
 
     def __init__(self, problem: SupervisedProblem) -> None:
         super().__init__(replace(problem, task_conditioned=True))
-
-    @one_thread()
-    def evaluate(
-        self, params: Params, step_sizes: Sequence[float] | None = None
-    ) -> AdaptationCurve:
-        """The error on the held-out tasks, of a single stage."""
-        tasks = self.problem.config.evaluation.tasks
-        return self.curve("test", tasks, params, ())
 
 
 def merge_tasks(episodes: Episodes) -> Episodes:

@@ -108,7 +108,7 @@ def test_the_learned_rule_applies_to_each_parameter_separately() -> None:
     method, episodes = method_of(), waves()
     meta = meta_of(method)
     theta, rule = split_prefix(meta, PREFIX)
-    stages = list(method.adapted(meta, episodes.support, 3))
+    stages = list(method.stages(meta, episodes.support, (0.1,) * 3))
     network = method.problem.network
     for task in range(2):
         x, y = (leaf[task] for leaf in episodes.support)
@@ -187,15 +187,22 @@ def test_rows_of_stacked_parameters_are_the_parameters() -> None:
 def test_the_adaptation_of_a_task_does_not_depend_on_other_tasks() -> None:
     method, episodes = method_of(), waves(3)
     meta = meta_of(method)
-    *_, together = method.adapted(meta, episodes.support, 3)
-    *_, single = method.adapted(meta, tuple(leaf[1:2] for leaf in episodes.support), 3)
+    *_, together = method.stages(meta, episodes.support, (0.1,) * 3)
+    *_, single = method.stages(meta, tuple(leaf[1:2] for leaf in episodes.support), (0.1,) * 3)
     for name, leaf in single.items():
         torch.testing.assert_close(leaf[0], together[name][1])
 
 
 @pytest.mark.parametrize(
     "setting",
-    [{"adapt": "head"}, {"learned_step_sizes": "lslr"}, {"multi_step_iterations": 4}],
+    [
+        {"adapt": "head"},
+        {"learned_step_sizes": "lslr"},
+        {"multi_step_iterations": 4},
+        {"first_order": True},
+        {"optimizer": "adam"},
+        {"clip": 1.0},
+    ],
 )
 def test_settings_that_the_learned_rule_replaces_are_refused(setting) -> None:
     (name,) = setting

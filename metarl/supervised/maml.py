@@ -65,11 +65,10 @@ class MAML(SupervisedMethod):
         """Lines 4 to 9: the query loss after the last step, or a weighted sum over the steps."""
         settings, (inputs, targets) = self.problem.config.inner, episodes.query
         weights = step_weights(settings.steps, settings.multi_step_iterations, iteration)
-        sizes = self.step_sizes(params, (settings.step_size,) * settings.steps)
-        start = repeat(initial_params(params), len(targets))
+        sizes = (settings.step_size,) * settings.steps
         objective: Tensor | float = 0.0
-        after = self.adapted(start, episodes.support, sizes, settings.first_order)
-        for theta, weight in zip(after, weights, strict=True):
+        stages = self.stages(params, episodes.support, sizes, settings.first_order)
+        for theta, weight in zip(stages, weights, strict=True):
             if weight:  # the query set is evaluated only at the steps that count
                 outputs = self.problem.network(theta, inputs)
                 objective = objective + weight * self.problem.kind.loss(outputs, targets)
@@ -79,13 +78,22 @@ class MAML(SupervisedMethod):
     def outputs(
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
     ) -> Iterator[Tensor]:
-        """The network's predictions before adaptation, and after each step."""
-        # one set of parameters for each task: (...) becomes (N, ...), without a copy of the memory
-        start = repeat(initial_params(params), len(inputs))
-        for theta in self.adapted(start, support, self.step_sizes(params, step_sizes)):
+        for theta in self.stages(params, support, step_sizes):
             yield predict(
                 self.problem.network, theta, support, inputs, self.problem.prediction_mode
             )
+
+    def stages(
+        self,
+        params: Params,
+        support: Examples,
+        step_sizes: Sequence[float],
+        first_order: bool = False,
+    ) -> Iterator[Params]:
+        """The parameters of stacked tasks before adaptation, and after each step."""
+        # one set of parameters for each task: (...) becomes (N, ...), without a copy of the memory
+        start = repeat(initial_params(params), len(support[1]))
+        return self.adapted(start, support, self.step_sizes(params, step_sizes), first_order)
 
     def adapted(
         self,
