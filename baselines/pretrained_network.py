@@ -32,8 +32,11 @@ class Pretrained(MAML):
 
     def init(self, generator: torch.Generator) -> Params:
         """A network with an output for each of all classes."""
-        tasks = self.problem.tasks("train")
-        return self.problem.network.init(generator, tasks.shape, tasks.all_outputs)
+        tasks, network = self.problem.tasks("train"), self.problem.network
+        params = network.init(generator, tasks.shape, tasks.all_outputs)
+        if self.problem.kind is CLASSIFICATION:
+            network.new_head(params, tasks.outputs)  # before training, an error if it has none
+        return params
 
     def sample_batch(self, iteration: int) -> Episodes:
         """The meta-batch as a single task."""

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 import metarl
-from metarl.networks.normalisation import LayerNorm
 
 
 class Residual(nn.Module):
@@ -18,7 +17,7 @@ class Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, width: int = 64) -> None:
         super().__init__()
         self.first = nn.Linear(inputs, width)
-        self.norm = LayerNorm(width)  # torch's own has wrong second derivatives under vmap
+        self.norm = nn.LayerNorm(width)
         self.second = nn.Linear(width, width)
         self.last = nn.Linear(width, outputs)
 

@@ -5,6 +5,7 @@ loss, parameters and the data of each step go in, adapted parameters come out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
@@ -12,6 +13,8 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
+from metarl.derivatives import ExactDerivatives
+from metarl.errors import UserError
 from metarl.params import Params
 
 Batch = TypeVar("Batch")
@@ -100,11 +103,16 @@ def adapt(
     parameters and sum the loss over tasks: the gradient of the sum with respect to the stacked
     parameters is the stacked gradient of each task.
 
+    torch's second derivatives of layer and batch normalisation under `vmap`, and of weight
+    normalisation, are silently wrong; within `loss`, `metarl.derivatives` replaces them.
+
     Args:
         loss: a scalar function of the parameters and of one batch.
         params: the initial parameters θ, or a module that holds them. They are not modified. The
             loss receives a dictionary in both cases; the outputs of a module with these parameters
-            are `torch.func.functional_call(module, params, inputs)`.
+            are `torch.func.functional_call(module, params, inputs)`. Not adapted are the parameters
+            of a module, or `torch.nn.Parameter` in a dictionary, that require no gradients, and
+            integers.
         batches: the data of each step, in order; their number is the number of steps. Repeat the
             support set for several steps on the same data.
         step_sizes: α. A number or tensor for all steps; a mapping from parameter names to step
@@ -123,6 +131,8 @@ def adapt(
         ValueError: if `step_sizes` is a sequence of another length than `batches`.
         KeyError: if a mapping of step sizes names an unknown parameter.
         TypeError: if `params` is neither a dictionary of tensors nor a module.
+        UserError: if a layer of the module has two names, which `functional_call` does not support;
+            or if the loss applies a recurrent layer under `vmap`.
 
     Example:
         >>> import torch
@@ -151,12 +161,23 @@ def adapt(
 
 def _dictionary(params: Mapping[str, Tensor] | torch.nn.Module) -> Params:
     if isinstance(params, torch.nn.Module):
-        return {name: leaf for name, leaf in params.named_parameters() if leaf.requires_grad}
-    if not isinstance(params, Mapping) or not all(isinstance(p, Tensor) for p in params.values()):
+        names: dict[torch.nn.Module, str] = {}
+        for name, layer in params.named_modules(remove_duplicate=False):
+            # functional_call would leave the tensors of the first call in such a layer
+            if names.setdefault(layer, name) != name and any(True for _ in layer.parameters()):
+                raise UserError(
+                    f"layer {names[layer]!r} is also named {name!r}, which "
+                    "torch.func.functional_call does not support; register it under one name (it "
+                    "may be called twice)"
+                )
+        params = {name: leaf for name, leaf in params.named_parameters() if leaf.requires_grad}
+    elif not isinstance(params, Mapping) or not all(isinstance(p, Tensor) for p in params.values()):
         raise TypeError(
             "params must be a dictionary of tensors, such as dict(module.named_parameters()), or a "
             f"torch.nn.Module, not {type(params).__name__}"
         )
+    if all(map(_is_frozen, params.values())):
+        raise UserError("no parameter requires gradients, so that there is nothing to adapt")
     return dict(params)
 
 
@@ -165,14 +186,18 @@ def reverse(function: Scalar) -> Callable[[Params], Params]:
 
     For stacked tasks and small networks it takes three quarters of the time of `torch.func.grad`.
     The graph for second derivatives is kept only if one of the parameters requires gradients;
-    other tensors that the function refers to are ignored.
+    other tensors that the function refers to are ignored. The corrections of `metarl.derivatives`
+    are left to the function.
     """
 
     def gradient(params: Params) -> Params:
         tracked = any(leaf.requires_grad for leaf in params.values())
         with torch.enable_grad():
-            if not tracked:  # fresh leaves, whose graph is freed by `grad`
-                params = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
+            # constants become fresh leaves, whose graph is freed by `grad`
+            params = {
+                name: leaf if leaf.requires_grad else leaf.detach().requires_grad_()
+                for name, leaf in params.items()
+            }
             leaves = torch.autograd.grad(
                 function(params),
                 list(params.values()),
@@ -200,15 +225,19 @@ def adapt_step(
     rates = step_size if isinstance(step_size, Mapping) else dict.fromkeys(params, step_size)
     if unknown := rates.keys() - params.keys():
         raise KeyError(f"step sizes are given for unknown parameters: {', '.join(sorted(unknown))}")
-    adapted = {name: params[name] for name in rates}
+    adapted = {name: params[name] for name in rates if not _is_frozen(params[name])}
     # only parameters that adapt are differentiated, so that adapting the head costs no more than
     # backpropagation through the head
-    grads = gradient(lambda adapting: loss({**params, **adapting}, batch))(adapted)
+    # it costs a call in Python for each operation, 18% of the time of a small network
+    with nullcontext() if gradient is reverse else ExactDerivatives():
+        grads = gradient(lambda adapting: loss({**params, **adapting}, batch))(adapted)
     if first_order:  # ∂θ'/∂θ is then I instead of I − α ∇²L
         grads = {name: value.detach() for name, value in grads.items()}
     directions, state = optimizer.direction(grads, state or {}, step)
     # step sizes in another precision must not change that of the parameters
-    moves = {name: (rates[name] * directions[name]).to(adapted[name].dtype) for name in rates}
+    moves = {
+        name: (rates[name] * directions[name]).to(leaf.dtype) for name, leaf in adapted.items()
+    }
     return {**params, **{name: leaf - moves[name] for name, leaf in adapted.items()}}, state
 
 
@@ -219,3 +248,11 @@ def _clip_norm(grads: Params, max_norm: float) -> Params:
     # the norm is not differentiable at 0: it is computed only where it is used
     scale = torch.where(is_long, max_norm * torch.where(is_long, squared, 1.0).rsqrt(), 1.0)
     return {name: scale * grad for name, grad in grads.items()}
+
+
+def _is_frozen(leaf: Tensor) -> bool:
+    leaf = torch.func.debug_unwrap(leaf)  # torch.func's transforms wrap a Parameter in a Tensor
+    # any tensor may be adapted, as torch.func.grad does; requires_grad=False is a decision only for
+    # a Parameter
+    is_constant = isinstance(leaf, torch.nn.Parameter) and not leaf.requires_grad
+    return is_constant or not leaf.is_floating_point()

@@ -93,6 +93,14 @@ PROBLEMS = Registry(
 )
 
 
+def _renamed(old: str, new: str) -> Any:
+    def value(self: object) -> Any:
+        warnings.warn(f"TrainingState.{old} is deprecated: use {new}", DeprecationWarning, 2)
+        return getattr(self, new)
+
+    return property(value)
+
+
 @dataclass(frozen=True)
 class TrainingState:
     """Everything that a run needs to continue exactly.
@@ -117,6 +125,10 @@ class TrainingState:
     samples: int = 0
     metric_accumulator: Metrics = field(default_factory=dict)
     extra: Params = field(default_factory=dict)
+
+    theta = _renamed("theta", "params")
+    optimizer = _renamed("optimizer", "opt_state")
+    pending = _renamed("pending", "metric_accumulator")
 
     def __post_init__(self) -> None:
         for name in ("params", "opt_state", "extra"):

@@ -12,6 +12,7 @@ import torch
 
 import metarl
 from metarl.envs import vectorise
+from metarl.method import TrainingState
 from metarl.rl.advantages import discounted_returns, generalized_advantages, with_advantages
 from metarl.rl.sampler import sample
 from metarl.rl.trajectories import Trajectories
@@ -231,3 +232,11 @@ def test_rl2_learns_to_find_the_better_arm(tmp_path: Path) -> None:
     # pulling at random wins half of the time, always the best arm three quarters of it
     assert first > 0.55
     assert second > 0.58
+
+
+def test_former_names_of_the_training_state_warn() -> None:
+    state = TrainingState(1, {"weight": torch.ones(2)}, {"moment": torch.zeros(2)})
+    with pytest.warns(DeprecationWarning, match=r"TrainingState.theta is deprecated: use params"):
+        assert state.theta is state.params
+    with pytest.warns(DeprecationWarning, match=r"optimizer|pending"):
+        assert (state.optimizer, state.pending) == (state.opt_state, state.metric_accumulator)

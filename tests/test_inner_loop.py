@@ -1,13 +1,17 @@
 """The differentiable inner loop, on problems with a known solution."""
 
 import doctest
+from functools import partial
 
 import pytest
 import torch
-from torch.func import grad, vmap
+from torch import nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.utils import parametrizations
 
 import metarl.inner_loop
 from metarl.config.sections import InnerSection
+from metarl.errors import UserError
 from metarl.inner_loop import InnerOptimizer, adapt, reverse
 from metarl.step_sizes import PREFIX, meta_parameters, split, step_sizes
 
@@ -245,3 +249,124 @@ def two_leaves():
 
 def leaf_loss(params, target):
     return quadratic(params, target) + (params["y"] * target.sum() - 1.0).square().sum()
+
+
+def attention(need_weights):
+    layer = nn.MultiheadAttention(4, 2, batch_first=True)
+    layer.forward = partial(nn.MultiheadAttention.forward, layer, need_weights=need_weights)
+    return layer
+
+
+NETWORKS = {
+    "layer": lambda: nn.LayerNorm(6),
+    "layer without shift": lambda: nn.LayerNorm(6, bias=False),
+    "batch": lambda: nn.BatchNorm1d(6, track_running_stats=False),
+    "constant statistics": lambda: nn.BatchNorm1d(6).eval(),
+    "root mean square": lambda: nn.RMSNorm(6),
+    "group": lambda: nn.GroupNorm(2, 6),
+    "instance": lambda: nn.Sequential(
+        nn.Unflatten(1, (2, 3)), nn.InstanceNorm1d(2, affine=True), nn.Flatten()
+    ),
+    "transformer": lambda: nn.Sequential(
+        nn.Unflatten(1, (3, 2)),
+        nn.TransformerEncoderLayer(2, 1, 3, dropout=0.0, batch_first=True),
+        nn.Flatten(),
+    ),
+    "convolution": lambda: nn.Sequential(
+        nn.Unflatten(1, (2, 3)), nn.Conv1d(2, 2, 3, padding=1), nn.Flatten()
+    ),
+    "weight norm": lambda: parametrizations.weight_norm(nn.Linear(6, 6)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_meta_gradient_of_a_plain_module_is_exact_under_vmap(name: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 6), NETWORKS[name](), nn.Tanh(), nn.Linear(6, 1)).double()
+    leaves = [leaf for leaf in net.parameters() if leaf.requires_grad]
+    with torch.no_grad():  # scales of one and shifts of zero would hide a wrong derivative
+        for leaf in leaves:
+            leaf += 0.3 * torch.randn_like(leaf)
+    x = torch.randn(3, 5, 2, dtype=torch.float64)
+
+    def loss(params, batch):
+        return (functional_call(net, params, (batch,)) - 1.0).square().mean()
+
+    def after(support):
+        return loss(adapt(loss, net, [support] * 2, 0.2), support.flip(0))
+
+    value = vmap(after)(x).sum()
+    gradient = torch.autograd.grad(value, leaves)
+    direction = [torch.randn_like(leaf) for leaf in leaves]
+
+    def moved(size):
+        with torch.no_grad():
+            for leaf, step in zip(leaves, direction, strict=True):
+                leaf += size * step
+        return float(sum(after(task) for task in x))
+
+    slope = (moved(1e-5) - moved(-2e-5)) / 2e-5
+    expected = sum(float((g * d).sum()) for g, d in zip(gradient, direction, strict=True))
+    assert slope == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_attention_has_second_derivatives(need_weights: bool) -> None:
+    torch.manual_seed(0)
+    net, x = attention(need_weights).double(), torch.randn(2, 3, 4, dtype=torch.float64)
+
+    def loss(params, batch):
+        return functional_call(net, params, (batch, batch, batch))[0].square().sum()
+
+    gradient = torch.func.grad(lambda p: loss(adapt(loss, p, [x], 0.1), x))
+    assert all(leaf.isfinite().all() for leaf in gradient(dict(net.named_parameters())).values())
+
+
+@pytest.mark.parametrize("layer", [nn.GRUCell, nn.LSTM])
+def test_recurrent_layers_under_vmap_are_refused_in_a_sentence(layer) -> None:
+    net = layer(2, 3)
+
+    def loss(params, batch):
+        return functional_call(net, params, (batch,))[0].square().sum()
+
+    adapt(loss, net, [torch.ones(4, 2)], 0.1)
+    with pytest.raises(UserError, match="vmap does not support recurrent layers"):
+        vmap(lambda x: adapt(loss, net, [x], 0.1))(torch.ones(3, 4, 2))
+
+
+def test_a_module_whose_layer_has_two_names_is_refused_and_shared_parameters_are_not() -> None:
+    layer, tied = nn.Linear(2, 2), nn.Linear(2, 2)
+    tied.weight = layer.weight
+    with pytest.raises(UserError, match="layer '0' is also named '2'"):
+        adapt(lambda p, b: p["0.weight"].sum(), nn.Sequential(layer, nn.Tanh(), layer), [None], 0.1)
+    net = nn.Sequential(layer, nn.Tanh(), tied)
+
+    def loss(params, x):
+        return functional_call(net, params, (x,)).square().sum()
+
+    steps = [adapt(loss, net, [torch.ones(3, 2)], 0.1) for _ in range(2)]
+    assert torch.equal(steps[0]["0.weight"], steps[1]["0.weight"])
+    assert not torch.equal(steps[0]["0.weight"], layer.weight)
+
+
+@pytest.mark.parametrize("gradient", [torch.func.grad, reverse])
+@pytest.mark.parametrize("rate", [0.1, [0.1], {"weight": 0.1, "bias": 0.1}])
+def test_parameters_that_require_no_gradients_stay_constant(gradient, rate) -> None:
+    net = nn.Linear(2, 1)
+    net.bias.requires_grad_(False)
+    x = torch.ones(3, 2)
+
+    def loss(params, batch):
+        return functional_call(net, params, (batch,)).square().sum()
+
+    def adapted(params):
+        return adapt(loss, params, [x], rate, gradient=gradient)
+
+    params = dict(net.named_parameters())
+    assert adapted(params)["bias"] is net.bias
+    assert not torch.equal(adapted(params)["weight"], net.weight)
+    wrapped = torch.func.vjp(adapted, params)[0]  # torch.func replaces a Parameter by a Tensor
+    assert torch.equal(wrapped["bias"], net.bias)
+    adapted({**params, "count": torch.tensor(3)})["weight"].sum().backward()
+    with pytest.raises(UserError, match="nothing to adapt"):
+        adapted(net.requires_grad_(False))

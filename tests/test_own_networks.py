@@ -3,12 +3,15 @@
 import importlib.util
 import shutil
 import sys
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
+from torch.nn.utils import parametrizations
 
 import metarl
 from metarl.cli import main
@@ -120,6 +123,18 @@ class Noisy(Tuple):
         return self.layer(x) + torch.randn(3)
 
 
+class Rewritten(Tuple):
+    """Has a forward of its own, and something that is no submodule."""
+
+    def __init__(self, function, attribute=None) -> None:
+        super().__init__()
+        self.function, self.attribute = function, attribute
+        self.unregistered = [nn.Linear(2, 3)]
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
 class Clashing(Tuple):
     def __init__(self) -> None:
         super().__init__()
@@ -129,16 +144,21 @@ class Clashing(Tuple):
 around = my_networks.around
 UNFIT = {
     "dropout": (around(nn.Dropout(0.5)), r"'between' \(Dropout\) is random, .* set p=0"),
-    "batch norm": (around(nn.BatchNorm1d(4)), r"\(BatchNorm1d\) keeps .*normalisation.BatchN"),
-    "affine": (
-        around(nn.BatchNorm1d(4, track_running_stats=False)),
-        "metarl.networks.normalisation.BatchNorm",
+    "batch norm": (around(nn.BatchNorm1d(4)), r"\(BatchNorm1d\) keeps .*track_running_stats=False"),
+    "lazy batch norm": (around(nn.LazyBatchNorm1d()), r"\(BatchNorm1d\) keeps running statistics"),
+    "spectral norm": (
+        around(parametrizations.spectral_norm(nn.Linear(4, 4))),
+        r"\(spectral_norm\) changes with every call; call .eval\(\)",
     ),
-    "layer norm": (
-        around(nn.LayerNorm(4)),
-        "use metarl.networks.normalisation.LayerNorm",
+    "double": (lambda i, o: Rewritten(lambda net, x: net.layer(x.double())), "raised RuntimeError"),
+    "half": (lambda i, o: Rewritten(lambda net, x: net.layer(x).half()), "not torch.float16"),
+    "in place": (lambda i, o: Rewritten(lambda net, x: net.layer(x.clamp_(0, 0.5))), "in place"),
+    "a list": (
+        lambda i, o: Rewritten(lambda net, x: net.layer(x) * net.unregistered[0](x)),
+        "uses trainable tensors .* torch.nn.ModuleList",
     ),
-    "instance norm": (around(nn.InstanceNorm1d(4, affine=True)), "or affine=False"),
+    "detached": (lambda i, o: Rewritten(lambda net, x: net.layer(x).detach()), "do not depend on"),
+    "lock": (lambda i, o: Rewritten(lambda net, x: net.layer(x), threading.Lock()), "be copied"),
     "lstm": (around(nn.LSTM(4, 4)), r"\(LSTM\) does not support torch's vmap; .* method rl2"),
     "gru cell": (around(nn.GRUCell(4, 4)), r"\(GRUCell\) does not support torch's vmap"),
     "a tuple": (lambda i, o: Tuple(), r"outputs of shape \(3, 3\), not tuple"),
@@ -158,18 +178,155 @@ def test_unsupported_modules_are_refused_with_the_fix_before_training(name: str)
         wrapped(make(2, 3)).init(torch.Generator())
 
 
-def test_dropout_without_probability_and_plain_batch_norm_are_supported() -> None:
-    for layer in (nn.Dropout(0.0), nn.BatchNorm1d(4, affine=False, track_running_stats=False)):
-        check_module("it", around(layer)(2, 3), (2,), 3)
+NORMALISATIONS = {
+    "batch": nn.BatchNorm1d(4, track_running_stats=False),
+    "layer": nn.LayerNorm(4),
+    "lazy": nn.Sequential(nn.LazyLinear(4), nn.LayerNorm(4)),
+    "evaluated spectral": parametrizations.spectral_norm(nn.Linear(4, 4)).eval(),
+    "transformer": nn.Sequential(
+        nn.Unflatten(1, (2, 2)),
+        nn.TransformerEncoderLayer(2, 1, 4, dropout=0.0, batch_first=True),
+        nn.Flatten(),
+    ),
+    "no dropout": nn.Dropout(0.0),
+}
+
+
+@pytest.mark.parametrize("layer", NORMALISATIONS.values(), ids=NORMALISATIONS)
+def test_normalisation_by_a_function_of_the_batch_is_supported(layer: nn.Module) -> None:
+    check_module("it", around(layer)(2, 3), (2,), 3)
 
 
 @pytest.mark.parametrize(
     "layer", [nn.BatchNorm1d(4, track_running_stats=False), nn.LayerNorm(4)], ids=["batch", "layer"]
 )
 def test_wrong_derivatives_of_torch_are_detected(monkeypatch, layer: nn.Module) -> None:
-    monkeypatch.setattr("metarl.networks.module._unsupported", lambda layer: "")
-    with pytest.raises(UserError, match="a wrong meta-gradient of"):
+    monkeypatch.setattr("metarl.networks.module.ExactDerivatives", nullcontext)
+    with pytest.raises(UserError, match="a wrong meta-gradient"):
         check_module("it", around(layer)(2, 3), (2,), 3)
+
+
+class Layers(nn.Module):
+    """Two hidden layers and a head, with further names or uses of them."""
+
+    def __init__(self, variant: str) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(2, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.last = nn.Linear(4, 3)
+        if variant == "names":
+            self.layers = nn.ModuleList([self.second, nn.ModuleDict({"head": self.last})])
+        if variant in ("tied", "tied and named"):
+            self.third.weight = self.second.weight
+        if variant == "tied and named":
+            self.tied = self.third
+        if variant == "weight norm":
+            parametrizations.weight_norm(self.last)
+        self.variant = variant
+
+    def forward(self, x):
+        hidden = torch.tanh(self.third(torch.tanh(self.second(torch.tanh(self.first(x))))))
+        if self.variant == "keyword":
+            return self.last(input=hidden)
+        if self.variant == "float":
+            return self.last(hidden.float())
+        if self.variant == "zero state":
+            return self.last(hidden + self.second(torch.zeros(len(x), 4)))
+        if self.variant == "function":
+            return nn.functional.linear(hidden, self.last.weight, self.last.bias)
+        return self.last(hidden)
+
+
+def meta_gradient_of(network: FunctionalModule, theta) -> dict[str, torch.Tensor]:
+    x = torch.rand(3, 5, 2, generator=torch.Generator().manual_seed(1))
+
+    def loss(params, inputs):
+        return (network(params, inputs) - 1.0).square().mean((-1, -2)).sum()
+
+    leaves = {name: leaf.clone().requires_grad_() for name, leaf in theta.items()}
+    stacked = {name: leaf.expand(3, *leaf.shape) for name, leaf in leaves.items()}
+    value = loss(adapt(loss, stacked, [x, x], 0.3), x)
+    return dict(zip(leaves, torch.autograd.grad(value, list(leaves.values())), strict=True))
+
+
+@pytest.mark.parametrize("variant", ["names", "keyword", "float", "function"])
+def test_names_and_calls_of_layers_do_not_change_the_meta_gradient(variant: str) -> None:
+    expected_network = wrapped(Layers("reference"))
+    theta = expected_network.init(torch.Generator())
+    expected = meta_gradient_of(expected_network, theta)
+    network = wrapped(Layers(variant))
+    assert network.init(torch.Generator()).keys() == theta.keys()
+    for _ in range(2):  # torch.func.functional_call corrupts a layer with two names once
+        gradient = meta_gradient_of(network, theta)
+        assert all(torch.equal(gradient[name], expected[name]) for name in theta)
+        assert all(float(leaf.norm()) > 0.0 for leaf in gradient.values())
+
+
+@pytest.mark.parametrize("variant", ["tied", "tied and named"])
+def test_the_gradient_of_a_tied_parameter_is_the_sum_over_its_places(variant: str) -> None:
+    untied, tied = wrapped(Layers("reference")), wrapped(Layers(variant))
+    untied.init(torch.Generator())
+    theta = tied.init(torch.Generator())
+    x = torch.rand(5, 2, generator=torch.Generator().manual_seed(1))
+    full = torch.func.grad(lambda p: untied(p, x).square().sum())(
+        {**theta, "third.weight": theta["second.weight"]}
+    )
+    assert "third.weight" not in theta
+    for _ in range(2):
+        grads = torch.func.grad(lambda p: tied(p, x).square().sum())(theta)
+        torch.testing.assert_close(
+            grads["second.weight"], full["second.weight"] + full["third.weight"]
+        )
+
+
+@pytest.mark.parametrize("variant", ["weight norm", "zero state"])
+def test_parametrised_heads_and_zero_states_are_supported(variant: str) -> None:
+    network = wrapped(Layers(variant))
+    theta = network.init(torch.Generator())
+    assert {name.partition(".")[0] for name in network.head} == {"last"}
+    assert len(network.head) == (3 if variant == "weight norm" else 2)
+    assert all(float(leaf.norm()) > 0.0 for leaf in meta_gradient_of(network, theta).values())
+    assert network.features(theta, torch.rand(5, 2)).shape == (5, 4)
+
+
+def test_features_are_the_inputs_of_the_last_layer_however_it_is_called() -> None:
+    x, theta = torch.rand(5, 2), wrapped(Layers("reference")).init(torch.Generator())
+    by_position, by_keyword = wrapped(Layers("reference")), wrapped(Layers("keyword"))
+    assert torch.equal(by_position.features(theta, x), by_keyword.features(theta, x))
+    with pytest.raises(UserError, match="does not call its last layer 'last'"):
+        wrapped(Layers("function")).features(theta, x)
+
+
+def test_a_last_layer_that_cannot_be_replaced_is_refused() -> None:
+    network = wrapped(Layers("keyword"))
+    theta = network.init(torch.Generator())
+    assert network(network.new_head(theta, 7), torch.rand(2, 2)).shape == (2, 7)
+    shared = Layers("reference")
+    shared.last = nn.Linear(4, 4)
+    shared.last.weight = shared.second.weight
+    for module, outputs in ((Layers("weight norm"), 3), (shared, 4)):
+        network = wrapped(module, outputs=outputs)
+        with pytest.raises(UserError, match=r"'last' .* cannot be replaced"):
+            network.new_head(network.init(torch.Generator()), 7)
+
+
+def test_an_error_in_a_forward_after_the_check_names_the_network() -> None:
+    def forward(net, x):
+        return net.layer(x) if len(x) < 4 else net.layer(x)[:, 7]
+
+    network = wrapped(Rewritten(forward))
+    theta = network.init(torch.Generator())
+    with pytest.raises(UserError, match=r"network 'it' raised IndexError on .* \(5, 2\)"):
+        network(theta, torch.rand(5, 2))
+
+
+def test_networks_of_another_precision_are_refused(in_user_folder: Path) -> None:
+    Path("wide.py").write_text(
+        "from my_networks import Net\nclass Wide(Net):\n    def __init__(self, inputs, outputs):\n"
+        "        super().__init__(inputs, outputs)\n        self.double()\n"
+    )
+    config = validate_config({**SINE, "network": {"kind": "wide:Wide"}})
+    with pytest.raises(UserError, match=r"of torch.float64; training is in torch.float32"):
+        load_method(config).initial_state()
 
 
 def test_equal_seeds_give_equal_networks_and_buffers(in_user_folder: Path) -> None:

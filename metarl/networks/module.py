@@ -7,7 +7,8 @@ constructor creates them again, with the run's seed.
 
 import copy
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -17,8 +18,9 @@ from torch.func import functional_call, grad, vmap
 
 from metarl.config.registry import Registry, make
 from metarl.config.sections import ImportString, Section
+from metarl.derivatives import ExactDerivatives
 from metarl.errors import UserError
-from metarl.params import Params
+from metarl.params import Params, flatten
 
 SEE_DOCS = "; see docs/own_networks.md"
 RESERVED = ("step_size", "log_std")  # names of other meta-parameters
@@ -54,8 +56,12 @@ class FunctionalModule:
 
     @property
     def head(self) -> list[str]:
-        """The names of the parameters of the last submodule that has any."""
-        return [name for name in self._trainable(self.module) if _owner(name) == self._last]
+        """The names of the parameters of the last submodule that has any.
+
+        A parameter that it shares with another submodule adapts in both.
+        """
+        _ = self.module  # initialised on first use
+        return [name for place, name in self._places.items() if _owner(place) == self._last]
 
     def init(self, generator: torch.Generator) -> Params:
         """Initial parameters.
@@ -68,67 +74,56 @@ class FunctionalModule:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = self._construct()
-        params = {name: leaf.detach().clone() for name, leaf in self._trainable(module).items()}
-        check_module(self.name, module, self.shape, self.outputs)
-        self._module, self._copies = module, threading.local()
+            inputs = torch.rand(2, 3, *self.shape, generator=torch.Generator().manual_seed(0))
+            inputs = inputs.to(next((leaf.dtype for leaf in module.parameters()), inputs.dtype))
+            with self._errors(inputs[0]), torch.no_grad():
+                module(inputs[0].clone())  # lazily initialised layers take their sizes from it
+        params = self._bind(module)
+        self._check(params, inputs)
         return params
 
     def __call__(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """Outputs (M, O) for inputs (M, ...), or (N, M, O) if parameters are stacked."""
-        return self._forward(params, inputs)
+        with self._errors(inputs):
+            return self._forward(params, inputs)
 
     def features(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """The inputs of the last layer, (M, F), or (N, M, F)."""
-        return self._forward(params, inputs, features=True)
+        with self._errors(inputs):
+            return self._forward(params, inputs, features=True)
 
     def new_head(self, params: Params, outputs: int) -> Params:
-        """Replace the last layer by zeros, with another number of outputs."""
-        zeros = {
-            name: params[name].new_zeros(outputs, *params[name].shape[1:]) for name in self.head
-        }
-        return params | zeros
+        """Replace the last layer by zeros, with another number of outputs.
 
-    def _forward(
-        self, params: Mapping[str, Tensor], inputs: Tensor, features: bool = False
-    ) -> Tensor:
-        module = self._thread_copy()
-        module_params = self._trainable(module)
-        constants = {name: leaf.to(inputs.device) for name, leaf in _constants(module).items()}
+        Raises:
+            UserError: if the last layer cannot be replaced.
+        """
+        new = {name: params[name].new_zeros(outputs, *params[name].shape[1:]) for name in self.head}
+        is_shared = sum(name in new for name in self._places.values()) > len(new)
+        inputs = next(iter(new.values())).new_zeros(2, *self.shape)
+        try:
+            is_zero = torch.equal(self(params | new, inputs), inputs.new_zeros(2, outputs))
+        except UserError:
+            is_zero = False
+        if is_shared or not is_zero:
+            raise UserError(
+                f"the last layer {self._last!r} of network {self.name!r} cannot be replaced by one "
+                f"with {outputs} outputs, which fine-tuning of a pretrained classifier requires; "
+                "end the network with a torch.nn.Linear that shares no parameters"
+            )
+        return params | new
 
-        def forward_one(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-            last_inputs: list[Tensor] = []
-            last = module.get_submodule(self._last)
-            hook = last.register_forward_pre_hook(lambda _, args: last_inputs.append(args[0]))
-            try:
-                outputs: Tensor = functional_call(module, ({**params}, constants), (inputs,))
-            finally:
-                hook.remove()
-            return last_inputs[-1].flatten(1) if features else outputs
-
-        params = {name: params[name] for name in module_params}
-        name = next(iter(module_params))
-        stacked = params[name].dim() > module_params[name].dim()
-        result: Tensor = (vmap(forward_one) if stacked else forward_one)(params, inputs)
-        return result
-
-    def _thread_copy(self) -> nn.Module:
-        # a call replaces the parameters of the module temporarily: each thread needs its own
-        module: nn.Module | None = getattr(self._copies, "module", None)
-        if module is None:
-            # the copies share their tensors, which are never written to
-            tensors = [*self.module.parameters(), *self.module.buffers()]
-            module = copy.deepcopy(self.module, {id(tensor): tensor for tensor in tensors})
-            self._copies.module = module
-        return module
-
-    @property
-    def _last(self) -> str:
-        return _owner(list(self._trainable(self.module))[-1])
-
-    def _trainable(self, module: nn.Module) -> Params:
-        params: Params = {
-            name: leaf for name, leaf in module.named_parameters() if leaf.requires_grad
-        }
+    def _bind(self, module: nn.Module) -> Params:
+        """Use this module; return its trainable parameters."""
+        # `named_modules` gives each layer once: `functional_call` would leave the tensors of the
+        # first call in a layer that it replaces under two names. A parameter that two layers share
+        # is replaced in each of its places.
+        leaves, self._constants = dict[str, nn.Parameter](), dict[str, Tensor]()
+        for owner, layer in module.named_modules():
+            leaves |= layer.named_parameters(owner, recurse=False, remove_duplicate=False)
+            self._constants |= layer.named_buffers(owner, recurse=False, remove_duplicate=False)
+        self._constants |= {name: leaf for name, leaf in leaves.items() if not leaf.requires_grad}
+        params = {n: leaf.detach() for n, leaf in module.named_parameters() if leaf.requires_grad}
         if not params:
             raise UserError(f"network {self.name!r} has no parameters that require gradients")
         for name in params:
@@ -137,7 +132,156 @@ class FunctionalModule:
                     f"network {self.name!r} has a parameter {name!r}, which is a reserved name; "
                     "rename it"
                 )
-        return params
+        names = {leaf: name for name, leaf in module.named_parameters()}
+        self._places = {n: names[leaf] for n, leaf in leaves.items() if leaf.requires_grad}
+        self._last = _owner(next(reversed(params)))
+        self._module, self._copies = module, threading.local()
+        return {name: leaf.clone() for name, leaf in params.items()}
+
+    def _forward(
+        self, params: Mapping[str, Tensor], inputs: Tensor, features: bool = False
+    ) -> Tensor:
+        module = self._thread_copy()
+        constants = {name: leaf.to(inputs.device) for name, leaf in self._constants.items()}
+
+        def forward_one(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+            leaves = {place: params[name] for place, name in self._places.items()} | constants
+            last_inputs: list[Tensor] = []
+            last = module.get_submodule(self._last)
+            hook = last.register_forward_pre_hook(
+                lambda _, args, kwargs: last_inputs.append(*[*args, *kwargs.values()][:1]),
+                with_kwargs=True,
+            )
+            try:
+                with ExactDerivatives():
+                    outputs: Tensor = functional_call(module, leaves, (inputs,), tie_weights=False)
+            finally:
+                hook.remove()
+            if features and not last_inputs:
+                raise UserError(
+                    f"the forward of network {self.name!r} does not call its last layer "
+                    f"{self._last!r}, whose inputs are the features; call it as a module"
+                )
+            return last_inputs[-1].flatten(1) if features else outputs
+
+        params = {name: params[name] for name in self._places.values()}
+        place, name = next(iter(self._places.items()))
+        stacked = params[name].dim() > self.module.get_parameter(place).dim()
+        result: Tensor = (vmap(forward_one) if stacked else forward_one)(params, inputs)
+        return result
+
+    @contextmanager
+    def _errors(self, inputs: Tensor) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # user code may raise any exception
+            raise UserError(
+                f"network {self.name!r} raised {type(error).__name__} on inputs of shape "
+                f"{tuple(inputs.shape)} and type {inputs.dtype} ({_first_line(error)}); fix its "
+                "forward, or its settings"
+            ) from error
+
+    def _thread_copy(self) -> nn.Module:
+        # a call replaces the parameters of the module temporarily: each thread needs its own
+        module: nn.Module | None = getattr(self._copies, "module", None)
+        if module is None:
+            # the copies share their tensors, which are never written to
+            tensors = [*self.module.parameters(), *self.module.buffers()]
+            try:
+                module = copy.deepcopy(self.module, {id(tensor): tensor for tensor in tensors})
+            except Exception as error:
+                raise UserError(
+                    f"network {self.name!r} cannot be copied, as each thread needs a copy "
+                    f"({_first_line(error)}); compute tensors in its forward, and keep nothing "
+                    "else in it than layers, parameters, buffers and settings"
+                ) from error
+            self._copies.module = module
+        return module
+
+    def _check(self, params: Params, inputs: Tensor) -> None:
+        """See `check_module`; inputs (2, 3, ...) of two tasks."""
+        refusal = f"network {self.name!r} is not supported: "
+        for place, layer in self.module.named_modules():
+            if reason := _unsupported(layer):
+                where = f"layer {place!r} " if place else "it "
+                raise UserError(f"{refusal}{where}{reason}{SEE_DOCS}")
+        examples = inputs[0].clone()
+        result, second_result = self(params, examples), self(params, inputs[0].clone())
+        shape = (len(examples), self.outputs)
+        if not isinstance(result, Tensor) or result.shape != shape:
+            got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise UserError(
+                f"network {self.name!r} must map inputs of shape {tuple(examples.shape)} to "
+                f"outputs of shape {shape}, not {got}; its constructor receives `inputs` and "
+                "`outputs`"
+            )
+        if result.dtype != inputs.dtype:
+            raise UserError(
+                f"network {self.name!r} must map inputs of type {inputs.dtype} to outputs of the "
+                f"same type, not {result.dtype}; convert them at the end of its forward"
+            )
+        if not torch.equal(examples, inputs[0]):
+            raise UserError(
+                f"network {self.name!r} modifies its inputs in place; begin its forward with "
+                "x = x.clone()"
+            )
+        if not torch.equal(result, second_result):
+            raise UserError(
+                f"{refusal}its outputs differ for the same inputs: it is random or has state, but "
+                f"must be a function of its parameters and inputs only{SEE_DOCS}"
+            )
+        if result.requires_grad:  # although all leaves were replaced by ones that do not
+            raise UserError(
+                f"network {self.name!r} uses trainable tensors that are not among its parameters "
+                "and would not be trained; register them as torch.nn.Parameter, and lists of "
+                "layers as torch.nn.ModuleList"
+            )
+        # in double precision rounding does not look like an error, but a forward that converts to
+        # another precision, such as x.float(), may not support it
+        trial, trial_inputs, tolerance = copy.copy(self), inputs.double(), 1e-6
+        try:
+            trial_params = trial._bind(copy.deepcopy(self.module).double())
+            supports_double = trial(trial_params, trial_inputs[0]).dtype == torch.float64
+        except UserError:
+            supports_double = False
+        if not supports_double:
+            trial, trial_params, trial_inputs, tolerance = self, params, inputs, 1e-2
+
+        def loss(params: Params, inputs: Tensor) -> Tensor:
+            return (trial._forward(params, inputs) - 1.0).square().mean()
+
+        def adapted_loss(params: Params, inputs: Tensor) -> Tensor:
+            grads = grad(loss)(params, inputs)
+            return loss({name: params[name] - 0.1 * grads[name] for name in params}, inputs)
+
+        def in_a_loop(params: Params) -> Tensor:
+            return torch.stack([adapted_loss(params, task) for task in trial_inputs]).sum()
+
+        def by_vmap(params: Params) -> Tensor:
+            return vmap(adapted_loss, in_dims=(None, 0))(params, trial_inputs).sum()
+
+        try:
+            result, expected = (flatten(grad(f)(trial_params)) for f in (by_vmap, in_a_loop))
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"{refusal}vmap or a second derivative raised {type(error).__name__} "
+                f"({_first_line(error)}); replace that layer{SEE_DOCS}"
+            ) from error
+        if not expected.count_nonzero():
+            raise UserError(
+                f"{refusal}its outputs do not depend on its parameters; do not detach them"
+            )
+        # relative to the whole gradient, since that of a leaf may be zero up to rounding
+        atol = tolerance * float(expected.nan_to_num().norm())
+        if not torch.allclose(result, expected, rtol=0.0, atol=atol, equal_nan=True):
+            raise UserError(
+                f"{refusal}torch's vmap gives a wrong meta-gradient; replace custom autograd "
+                f"functions and fused layers by elementary operations{SEE_DOCS}"
+            )
 
 
 class ModuleNetwork(Section):
@@ -215,6 +359,12 @@ def functional_module(
     def construct() -> nn.Module:
         cls, sizes = load_module(registry, name), {"inputs": inputs, "outputs": outputs}
         module: nn.Module = make(registry.kind, name, cls, settings, {**(optional or {}), **sizes})
+        for leaf_name, leaf in module.named_parameters():
+            if leaf.dtype != torch.float32:
+                raise UserError(
+                    f"{registry.kind} {name!r} has a parameter {leaf_name!r} of {leaf.dtype}; "
+                    "training is in torch.float32, so call .float() on the module"
+                )
         return module
 
     return FunctionalModule(name, construct, shape, outputs)
@@ -224,8 +374,7 @@ def check_module(name: str, module: nn.Module, shape: tuple[int, ...], outputs: 
     """Check that a module can be adapted, and the adaptation differentiated, under `vmap`.
 
     Known unsupported layers have their own messages. All others are tested: the meta-gradient of
-    two tasks under `vmap` must equal the sum of their separate meta-gradients. For some layers,
-    such as torch's affine batch normalisation, it is silently wrong.
+    two tasks under `vmap` must equal the sum of their separate meta-gradients.
 
     Args:
         name: name for messages.
@@ -236,58 +385,7 @@ def check_module(name: str, module: nn.Module, shape: tuple[int, ...], outputs: 
     Raises:
         UserError: with the problem and the fix.
     """
-    for place, layer in module.named_modules():
-        if reason := _unsupported(layer):
-            where = f"layer {place!r} " if place else "it "
-            raise UserError(f"network {name!r} is not supported: {where}{reason}{SEE_DOCS}")
-    trial = copy.deepcopy(module).double()  # so that rounding does not look like an error
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.rand(2, 3, *shape, generator=generator, dtype=torch.float64)
-    constants = _constants(trial)
-    params = {n: leaf.detach() for n, leaf in trial.named_parameters() if leaf.requires_grad}
-
-    def outputs_of(params: Params, inputs: Tensor) -> Tensor:
-        result: Tensor = functional_call(trial, (params, constants), (inputs,))
-        return result
-
-    def adapted_loss(params: Params, inputs: Tensor) -> Tensor:
-        grads = grad(lambda p: outputs_of(p, inputs).square().mean())(params)
-        return outputs_of({n: params[n] - 0.1 * grads[n] for n in params}, inputs).square().mean()
-
-    try:
-        result = outputs_of(params, inputs[0])
-        second_result = outputs_of(params, inputs[0])
-    except Exception as error:  # user code may raise any exception
-        raise UserError(
-            f"network {name!r} raised {type(error).__name__} on inputs of shape "
-            f"{tuple(inputs[0].shape)} ({_first_line(error)}); fix its forward, or its settings"
-        ) from error
-    if not isinstance(result, Tensor) or result.shape != (3, outputs):
-        got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise UserError(
-            f"network {name!r} must map inputs of shape {tuple(inputs[0].shape)} to outputs of "
-            f"shape {(3, outputs)}, not {got}; its constructor receives `inputs` and `outputs`"
-        )
-    if not torch.equal(result, second_result):
-        raise UserError(
-            f"network {name!r} returns different outputs for the same inputs: it is random or has "
-            f"state, but must be a function of its parameters and inputs only{SEE_DOCS}"
-        )
-    try:
-        grads = grad(lambda p: vmap(adapted_loss, in_dims=(None, 0))(p, inputs).sum())(params)
-    except Exception as error:
-        raise UserError(
-            f"network {name!r} is not supported: vmap or a second derivative raised "
-            f"{type(error).__name__} ({_first_line(error)}); replace that layer{SEE_DOCS}"
-        ) from error
-    expected = grad(lambda p: adapted_loss(p, inputs[0]) + adapted_loss(p, inputs[1]))(params)
-    for leaf, value in grads.items():
-        if not torch.allclose(value, expected[leaf], rtol=1e-6, atol=1e-8, equal_nan=True):
-            raise UserError(
-                f"network {name!r} is not supported: torch's vmap gives a wrong meta-gradient of "
-                f"{leaf!r}, as for normalisation layers with a fused scale; apply the scale in a "
-                f"separate operation{SEE_DOCS}"
-            )
+    FunctionalModule(name, lambda: module, shape, outputs).init(torch.Generator())
 
 
 def _unsupported(layer: nn.Module) -> str:
@@ -298,26 +396,14 @@ def _unsupported(layer: nn.Module) -> str:
             f"({kind}) is random, but an inner step must be a function of its data; remove it, or "
             "set p=0"
         )
-    if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (
-        layer.track_running_stats or layer.affine
-    ):
+    normalisations = nn.modules.batchnorm._BatchNorm | nn.modules.instancenorm._InstanceNorm
+    if isinstance(layer, normalisations) and layer.track_running_stats:
         return (
-            f"({kind}) keeps running statistics, which tasks cannot share, or has a wrong "
-            "meta-gradient under torch's vmap; use metarl.networks.normalisation.BatchNorm, or "
-            "GroupNorm"
+            f"({kind}) keeps running statistics, which tasks cannot share; set "
+            "track_running_stats=False, or use GroupNorm"
         )
-    if type(layer) is nn.LayerNorm and layer.elementwise_affine:
-        return (
-            "(LayerNorm) has a silently wrong meta-gradient under torch's vmap; use "
-            "metarl.networks.normalisation.LayerNorm"
-        )
-    if isinstance(layer, nn.modules.instancenorm._InstanceNorm) and (
-        layer.track_running_stats or layer.affine
-    ):
-        return (
-            f"({kind}) has a silently wrong meta-gradient under torch's vmap; use GroupNorm with "
-            "one group for each channel, or affine=False"
-        )
+    if isinstance(layer, nn.utils.parametrizations._SpectralNorm) and layer.training:
+        return "(spectral_norm) changes with every call; call .eval() on it in the constructor"
     if isinstance(layer, nn.RNNBase | nn.RNNCellBase):
         return (
             f"({kind}) does not support torch's vmap; write its step with Linear layers, or use "
@@ -326,14 +412,13 @@ def _unsupported(layer: nn.Module) -> str:
     return ""
 
 
-def _constants(module: nn.Module) -> Params:
-    frozen = {name: leaf for name, leaf in module.named_parameters() if not leaf.requires_grad}
-    return {**dict(module.named_buffers()), **frozen}
-
-
 def _owner(name: str) -> str:
-    """The name of the submodule that a parameter belongs to."""
-    return name.rpartition(".")[0]
+    """The name of the submodule that a parameter belongs to, also if it is parametrised."""
+    return (
+        name.partition(".parametrizations.")[0]
+        if ".parametrizations." in name
+        else name.rpartition(".")[0]
+    )
 
 
 def _first_line(error: Exception) -> str:
