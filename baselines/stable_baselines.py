@@ -235,7 +235,7 @@ def _ends(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def save_model(
-    path: Path,
+    file: Path | io.BytesIO,
     policy: Policy,
     params: Params,
     env: gym.Env[Any, Any],
@@ -247,7 +247,7 @@ def save_model(
     scale.
 
     Args:
-        path: the .zip to write.
+        file: the .zip to write.
         policy: of this package.
         params: its parameters.
         env: an environment with the policy's spaces.
@@ -260,4 +260,4 @@ def save_model(
     if scale is not None:
         params = {**params, "weight0": params["weight0"] * torch.tensor(scale).unsqueeze(-1)}
     load_params(model.policy, params)
-    model.save(path)
+    model.save(file)

@@ -1,17 +1,28 @@
 """`metarl export`."""
 
 import argparse
+from dataclasses import replace
 
 from rich.console import Console
 
 from metarl.cli.output import print_line
+from metarl.errors import UserError
 from metarl.models.policy import AdaptivePolicy
+from metarl.progress import show_status
+from metarl.report.adapted_policy import adapt_to_task
 from metarl.runs.run import Run
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Run the command with parsed options; return the exit status."""
     run = Run.open(options.run, trust_code=options.trust_code)
-    path = AdaptivePolicy.from_run(run).export(options.file)
-    print_line(console, f"model: {path}")
+    policy = AdaptivePolicy.from_run(run)
+    if options.task:
+        with show_status(console, "adapting"):
+            steps = options.steps or 1
+            agents = adapt_to_task(run, options.task, [steps]).agents
+            policy = replace(policy, agent=agents[steps])
+    elif options.steps:
+        raise UserError("--steps belongs to --task: the task to adapt to")
+    print_line(console, f"wrote {policy.export(options.file)}")
     return 0

@@ -221,10 +221,11 @@ Export a run's policy for use without metarl. The suffix of FILE selects the for
   .zip     a stable-baselines3 model: `PPO.load` reads it, `learn` fine-tunes it
   .onnx    ONNX, for onnxruntime and others (pip install 'metarl-maml[onnx]')
   .pt      TorchScript, for `torch.jit.load` and libtorch
+  .pt2     an exported program, for `torch.export.load`
 
-An ONNX or TorchScript file maps observations (N, S) to deterministic actions. It is compared with
-the policy's own actions before it is written. With --task, the policy first adapts to this task, in
-the family's environment; without, the policy before adaptation is exported."""
+All but .zip map observations (N, S) to deterministic actions, not clipped. They are compared with
+the policy's own actions before they are written. With --task, the policy first adapts to this task,
+in the family's environment; without, the policy before adaptation is exported."""
 
 EXPORT_EXAMPLES = """\
 examples:
@@ -472,10 +473,10 @@ def make_parser() -> Parser:
         EXPORT_EXAMPLES,
     )
     _add_runs(export, several=False, data=False)
-    export.add_argument("file", type=Path, metavar="FILE", help="a new .zip, .onnx or .pt file")
+    export.add_argument("file", type=Path, metavar="FILE", help="a new file")
     _add_task(export, "to adapt to before the export")
     export.add_argument(
-        "--steps", type=_positive, default=1, metavar="K", help="gradient steps (default: 1)"
+        "--steps", type=_positive, metavar="K", help="gradient steps on the task (default: 1)"
     )
 
     add("list", "list the configs and trained runs of the package", LIST, LIST_EXAMPLES)

@@ -12,16 +12,15 @@ from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from metarl.baselines.stable_baselines import save_model
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
+from metarl.models.export import export
 from metarl.params import Params
 from metarl.report.adapted_policy import load_agent, policy_method
 from metarl.report.evaluations import load_or_evaluate
 from metarl.report.video import Episode, record, record_in, write_gif, write_mp4
 from metarl.rl.agent import Agent, adapt_in, play_episodes
 from metarl.rl.external_data import AnyEnv, Episodes, Trajectory, as_task
-from metarl.rl.policies import FeedforwardPolicy
 from metarl.rl.policy_agent import PolicyAgent
 from metarl.rl.problem import PolicyMethod
 from metarl.rng import make_rng
@@ -258,33 +257,21 @@ class AdaptivePolicy:
         return episode
 
     def export(self, file: str | Path) -> Path:
-        """Write the policy, adapted or not, as a model of stable-baselines3 (`PPO.load` reads it).
+        """Write the policy, adapted or not, in a format that needs no metarl.
+
+        ONNX, TorchScript and torch.export files map observations (N, S) to actions (N, A), or
+        indices (N,), as `act(observations, deterministic=True)` does. They are compared with it
+        before they are written. Actions are not clipped.
 
         Args:
-            file: a new .zip file.
+            file: a new file: .zip (stable-baselines3, `PPO.load`), .onnx (the extra `onnx`), .pt
+                (TorchScript, `torch.jit.load`) or .pt2 (`torch.export.load`).
 
         Raises:
-            UserError: if the policy is recurrent or has a network of its own, or the file exists.
+            UserError: if the file exists, or the format does not support the policy.
         """
-        path, agent = Path(file), self._policy_agent("export")
-        if not isinstance(agent.policy, FeedforwardPolicy):
-            raise UserError(
-                f"{self.run.path} has a policy with a memory, which PPO of stable-baselines3 does "
-                "not support: render or evaluate it here"
-            )
-        if path.suffix != ".zip":
-            raise UserError(f"{path}: the name of a stable-baselines3 model ends in .zip")
-        if path.exists():
-            raise UserError(f"{path} exists already; name another file")
-        family, scale = self.method.problem.unscaled_family_and_scale
-        env = family.make()
-        try:
-            save_model(path, agent.policy, agent.params, env, scale)
-        except OSError as error:
-            raise UserError(f"cannot write {path} ({error.strerror})") from error
-        finally:
-            env.close()
-        return path
+        export(self._policy_agent("export"), Path(file))
+        return Path(file)
 
     def save(self, file: str | Path) -> Path:
         """Write the adapted parameters and memory, to be read by `load` of a policy of this run."""

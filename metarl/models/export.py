@@ -1,0 +1,171 @@
+"""Policies in formats that need no metarl: stable-baselines3, ONNX, TorchScript, torch.export."""
+
+import io
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from metarl.baselines.stable_baselines import save_model
+from metarl.errors import UserError
+from metarl.io import write_atomically
+from metarl.rl.policies import FeedforwardPolicy
+from metarl.rl.policy_agent import PolicyAgent
+from metarl.rng import make_rng
+from metarl.step_sizes import split
+
+NUM_ROWS = 16  # the observations on which an exported policy is compared
+TOLERANCE = 1e-4  # of actions, absolute and relative: other libraries sum in another order
+OPSET = 20  # of ONNX: supported by onnxruntime since 1.17 (2024)
+
+
+class DeterministicPolicy(nn.Module):
+    """The most probable actions of a feedforward policy, as a module with constant weights."""
+
+    scale: Tensor
+    noise: Tensor
+
+    def __init__(self, agent: PolicyAgent) -> None:
+        super().__init__()
+        _, scale = agent.problem.unscaled_family_and_scale
+        theta, _ = split(agent.params)
+        self._policy = agent.policy
+        self._buffers_of = {name: f"theta_{number}" for number, name in enumerate(theta)}
+        for name, leaf in theta.items():  # the name of a buffer has no dots
+            self.register_buffer(self._buffers_of[name], leaf.detach().clone())
+        self.register_buffer("scale", torch.tensor(scale or (1.0,)))
+        # a distribution's most probable action is the one without noise
+        noise = torch.from_numpy(agent.policy.noise(make_rng(0, "export"), (1,)))
+        self.register_buffer("noise", torch.zeros_like(noise))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Actions (N, A), or indices (N,), for observations (N, S)."""
+        theta = {name: getattr(self, buffer) for name, buffer in self._buffers_of.items()}
+        distribution, _ = self._policy.step(theta, (), observations * self.scale)
+        return self._policy.act(distribution, self.noise)
+
+
+def export(agent: PolicyAgent, path: Path) -> None:
+    """Write a policy into a new file; see `AdaptivePolicy.export`."""
+    formats = {".zip": _stable_baselines, ".onnx": _onnx, ".pt": _torchscript, ".pt2": _program}
+    if path.suffix not in formats:
+        raise UserError(
+            f"{path}: the suffix selects the format of an exported policy: {', '.join(formats)}"
+        )
+    if path.exists():
+        raise UserError(f"{path} exists already; name another file")
+    problem, policy = agent.problem, agent.policy
+    if not isinstance(policy, FeedforwardPolicy):
+        raise UserError(
+            "a policy with a memory cannot be exported: these formats keep nothing between "
+            "actions; use metarl.load"
+        )
+    if path.suffix != ".zip" and (problem.task_conditioned or policy.image):
+        inputs = "images" if policy.image else "the task"
+        raise UserError(f"a policy that observes {inputs} can only be exported as .zip")
+    try:
+        content = formats[path.suffix](agent)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the network cannot be exported as {path.suffix} ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}); use metarl.load"
+        ) from error
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror})") from error
+
+
+def _stable_baselines(agent: PolicyAgent) -> bytes:
+    family, scale = agent.problem.unscaled_family_and_scale
+    env, content = family.make(), io.BytesIO()
+    try:
+        save_model(content, agent.policy, agent.params, env, scale)
+    finally:
+        env.close()
+    return content.getvalue()
+
+
+def _onnx(agent: PolicyAgent) -> bytes:
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]:
+        raise UserError(
+            f"an .onnx file needs {missing[0]}, which is not installed: pip install "
+            "'metarl-maml[onnx]'; or export a .pt file"
+        )
+    program = torch.onnx.export(
+        _exported_program(agent),
+        input_names=["observations"],
+        output_names=["actions"],
+        opset_version=OPSET,
+        verbose=False,
+    )
+    assert program is not None
+    content: bytes = program.model_proto.SerializeToString()
+    session = import_module("onnxruntime").InferenceSession(
+        content, providers=["CPUExecutionProvider"]
+    )
+    _check(agent, lambda rows: session.run(None, {"observations": rows})[0])
+    return content
+
+
+def _torchscript(agent: PolicyAgent) -> bytes:
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        # torch recommends torch.export; libtorch and older robots load TorchScript
+        warnings.simplefilter("ignore", DeprecationWarning)
+        jit: Any = torch.jit  # untyped
+        jit.save(jit.trace(DeterministicPolicy(agent), _rows(agent)), content)
+        content.seek(0)
+        loaded = jit.load(content)
+    _check(agent, lambda rows: loaded(torch.from_numpy(rows)).numpy())
+    return content.getvalue()
+
+
+def _program(agent: PolicyAgent) -> bytes:
+    content = io.BytesIO()
+    torch.export.save(_exported_program(agent), content)
+    content.seek(0)
+    loaded = torch.export.load(content).module()
+    _check(agent, lambda rows: loaded(torch.from_numpy(rows)).numpy())
+    return content.getvalue()
+
+
+def _exported_program(agent: PolicyAgent) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("N")  # files take any number of observations
+    return torch.export.export(
+        DeterministicPolicy(agent), (_rows(agent),), dynamic_shapes=({0: batch},)
+    )
+
+
+def _rows(agent: PolicyAgent) -> Tensor:
+    """Observations (NUM_ROWS, S), of order one once they are scaled."""
+    _, scale = agent.problem.unscaled_family_and_scale
+    size = agent.policy.observation_size
+    rows = make_rng(0, "export", size).standard_normal((NUM_ROWS, size), dtype=np.float32)
+    return torch.from_numpy(rows / np.array(scale or 1.0, dtype=np.float32))
+
+
+def _check(agent: PolicyAgent, act: Callable[[NDArray[np.float32]], NDArray[Any]]) -> None:
+    """Raise UserError if an exported policy acts differently from the agent."""
+    rows = _rows(agent).numpy()
+    for observations in (rows, rows[:1]):
+        actions = act(observations)
+        expected = agent.fork(0).act(observations, deterministic=True)
+        scale = 1.0 + np.abs(expected)
+        if (
+            actions.shape != expected.shape
+            or (np.abs(actions - expected) > TOLERANCE * scale).any()
+        ):
+            raise UserError(
+                "the exported policy does not act as this one: its network cannot be exported; "
+                "use metarl.load, or export a .zip file"
+            )
