@@ -197,6 +197,7 @@ def search(
     *,
     trials: int,
     seeds: int | Sequence[int] = 1,
+    prune: bool = False,
     resume: bool = False,
     progress: bool = False,
     trust_code: bool = False,
@@ -210,6 +211,8 @@ def search(
         out: the directory of the runs.
         trials: the number of combinations, including those that are there already.
         seeds: as for `sweep`.
+        prune: whether to stop combinations whose score in training is worse than the median of the
+            others at the same iteration.
         resume: as for `sweep`.
         progress: as for `sweep`.
         trust_code: as for `sweep`.
@@ -222,7 +225,9 @@ def search(
     """
     limits = {name: as_range(name, low, high) for name, (low, high) in ranges.items()}
     options = _launch_options(resume, progress, trust_code)
-    trained = launch_search(config, limits, Path(out), trials, _as_seeds(seeds), options=options)
+    trained = launch_search(
+        config, limits, Path(out), trials, _as_seeds(seeds), options=options, prune=prune
+    )
     return SweepTable.of(groups.compare(_complete(trained)))
 
 

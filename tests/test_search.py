@@ -1,6 +1,8 @@
 """Searches over ranges of settings."""
 
 import csv
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,8 +12,9 @@ import pytest
 from metarl.cli import main
 from metarl.errors import UserError
 from metarl.launch import search
-from metarl.launch.search import parse_ranges, propose
-from metarl.launch.several import find_runs
+from metarl.launch.search import is_below_median, parse_ranges, propose, training_scores
+from metarl.launch.several import PRUNED, find_runs
+from metarl.rl.problem import RETURN
 
 CONFIG = """
 data: sinusoid
@@ -91,6 +94,43 @@ def test_the_error_without_the_package_names_the_extra(monkeypatch, complaint) -
     monkeypatch.setattr(search, "find_spec", lambda name: None)
     arguments = ["--set", "inner.step_size=0.1..0.5", "--search", "3"]
     assert "metarl-maml[search]" in complaint("sweep", "point_navigation_small", *arguments)
+
+
+def write_scores(run: Path, scores: list[float]) -> Path:
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("inner: {step_size: 0.5}")
+    lines = [{"iteration": n, "return/after_1_steps": score} for n, score in enumerate(scores, 1)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def test_a_combination_below_the_median_is_pruned(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="the extra search is not installed")
+    for number in range(6):
+        write_scores(tmp_path / f"a={number}" / "seed-1", [0.0, number, number, number])
+    low = write_scores(tmp_path / "a=low" / "seed-1", [9.0, 1.0, 2.0])
+    assert training_scores(tmp_path / "a=low", RETURN) == {1: 9.0, 2: 1.0, 3: 2.0}
+    assert not is_below_median(low, tmp_path, RETURN, 0)  # its best score is above the median
+
+    low = write_scores(tmp_path / "a=lower" / "seed-1", [1.0, 1.0])
+    assert is_below_median(low, tmp_path, RETURN, 0)
+    assert not is_below_median(low, tmp_path, RETURN, 3)  # too early
+    assert not is_below_median(low, tmp_path, replace(RETURN, higher_is_better=False), 0)
+    # a second seed raises the mean of the iterations that both have reached
+    write_scores(low.parent / "seed-2", [30.0])
+    assert training_scores(low.parent, RETURN) == {1: 15.5}
+    assert not is_below_median(low, tmp_path, RETURN, 0)
+    (low / PRUNED).touch()
+    assert is_below_median(low.parent / "seed-2", tmp_path, RETURN, 0)
+
+
+def test_a_search_learns_from_pruned_combinations() -> None:
+    pytest.importorskip("optuna", reason="the extra search is not installed")
+    _, ranges = parse_ranges(["inner.step_size=0.001..1.0"])
+    groups = make_groups(0.001, 0.03, best=0.003, number=4)
+    pruned = [({"inner.step_size": value}, {3: -9.0}) for value in np.geomspace(0.1, 1.0, 12)]
+    proposals = propose(ranges, groups, 16, 6, True, pruned)
+    assert sum(float(values["inner.step_size"]) < 0.1 for values in proposals) >= 5
 
 
 @pytest.mark.slow

@@ -85,6 +85,17 @@ def run(jobs: list[Job], stop: Callable[[], bool] = lambda: False):
     return statuses, failures, log.getvalue()
 
 
+def test_a_pruned_run_stops_and_does_not_fail(job) -> None:
+    failures, kept, pruned = [], job("seed-1", "work"), job("seed-2", "wait")
+    with Progress(Console(file=io.StringIO())) as progress:
+        statuses = run_jobs(
+            [kept, pruned], lambda: False, lambda *f: failures.append(f), progress, pruned.__eq__
+        )
+    assert (statuses[kept], statuses[pruned]) == (0, 130)
+    assert {"began", "saved"} == times(pruned).keys()
+    assert not failures
+
+
 # in parallel
 
 

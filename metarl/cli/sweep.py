@@ -41,7 +41,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
     )
     if options.search:
         fixed, ranges = parse_ranges(overrides)
-        trained = search(options.config, ranges, out, options.search, seeds, fixed, launch)
+        trained = search(
+            options.config, ranges, out, options.search, seeds, fixed, launch, options.prune
+        )
     elif resume_only:
         trained = sweep(None, {}, out, options=launch)
     else:

@@ -54,6 +54,7 @@ def run_jobs(
     should_stop: Callable[[], bool],
     on_failure: Callable[[Job, str], None],
     progress: Progress,
+    should_prune: Callable[[Job], bool] = lambda job: False,
 ) -> dict[Job, int]:
     """Run jobs in processes of their own.
 
@@ -63,13 +64,15 @@ def run_jobs(
             to stop, and no other starts.
         on_failure: called with a job that failed, and its last message.
         progress: shows the progress of each job.
+        should_prune: called when a job has new metrics; once it returns True, the job is asked to
+            stop, which is no failure.
 
     Returns:
         The exit status of the jobs that started.
     """
     waiting, running = list(jobs), dict[Job, tuple[subprocess.Popen[bytes], Task]]()
     statuses: dict[Job, int] = {}
-    stopped = False
+    stopped, pruned, iterations = False, set[Job](), dict[Job, float]()
     try:
         while running or (waiting and not stopped):
             while waiting and not stopped and len(running) < processors():
@@ -86,11 +89,16 @@ def run_jobs(
             for job, (process, task) in list(running.items()):
                 if metrics := last_metrics(job.run):
                     task.update(int(metrics["iteration"]), progress_text(metrics, job.metric))
+                    is_new = metrics["iteration"] != iterations.get(job)
+                    iterations[job] = metrics["iteration"]
+                    if is_new and job not in pruned and not stopped and should_prune(job):
+                        pruned.add(job)
+                        _terminate({job: running[job]})
                 if (status := process.poll()) is not None:
                     del running[job]
                     task.finish()
                     statuses[job] = status
-                    if status and not stopped:
+                    if status and not stopped and job not in pruned:
                         on_failure(job, _last_message(job.log))
     finally:
         # after an exception, no process trains on unnoticed

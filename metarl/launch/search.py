@@ -12,14 +12,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from metarl.config.files import CONFIG, read_values
 from metarl.errors import UserError
+from metarl.evaluation import Metric
 from metarl.experiment import AnyConfig, flatten
 from metarl.launch.grid import check_variable, folder_name
-from metarl.launch.several import LaunchOptions, Trained, find_runs, train_runs
+from metarl.launch.several import LaunchOptions, Trained, find_runs, is_pruned, train_runs
 from metarl.launch.train import ConfigLike, as_config
 from metarl.method import load_method
 from metarl.report.groups import ExperimentGroup, compare
 from metarl.rng import make_rng
+from metarl.runs.metrics import read_metrics
 from metarl.threads import processors
 
 LOG_SCALE_RATIO = 10.0  # ranges whose ends have at least this ratio are searched on a log scale
@@ -105,6 +108,7 @@ def search(
     seeds: Sequence[int] = (1,),
     overrides: Sequence[str] = (),
     options: LaunchOptions | None = None,
+    prune: bool = False,
 ) -> Trained:
     """Train combinations of settings in batches, each proposed from the scores of all before.
 
@@ -116,6 +120,8 @@ def search(
         seeds: of each combination.
         overrides: settings that all runs have.
         options: how to train them.
+        prune: whether to stop a combination whose score in training, after adaptation, is worse
+            than the median of the others at the same iteration.
 
     Raises:
         UserError: if a config, the data or the directory is invalid; before any run starts.
@@ -137,6 +143,11 @@ def search(
     plan({name: f"{limits.high:g}" for name, limits in ranges.items()})
     metric = load_method(next(iter(lowest.values()))).problem.metric
     options = replace(options, overrides=overrides)
+    if prune:
+        warm_up = load_method(next(iter(lowest.values()))).num_iterations // 4
+        options = replace(
+            options, should_prune=lambda run: is_below_median(run, out, metric, warm_up)
+        )
     result = train_runs({}, out, options) if options.resume else Trained([], {})
     while not result.interrupted:
         tried = {path.parent.name for path in find_runs(out)}
@@ -145,7 +156,14 @@ def search(
             break
         groups = compare(result.runs) if result.runs else []
         batch: dict[Path, AnyConfig] = {}
-        for values in propose(ranges, groups, len(tried), batch_size, metric.higher_is_better):
+        pruned = [
+            (flatten(read_values(run / CONFIG)), training_scores(run.parent, metric))
+            for run in find_runs(out)
+            if is_pruned(run)
+        ]
+        for values in propose(
+            ranges, groups, len(tried), batch_size, metric.higher_is_better, pruned
+        ):
             planned = plan(values)
             if next(iter(planned)).parent.name not in tried:
                 batch |= planned
@@ -165,12 +183,53 @@ def search(
     return result
 
 
+def training_scores(combination: Path, metric: Metric) -> dict[int, float]:
+    """The scores after adaptation by iteration, as means over the seeds that all have reached."""
+    curves = []
+    for run in find_runs(combination):
+        lines = read_metrics(run)
+        names = [name for name in (lines[0] if lines else ()) if name.startswith(f"{metric.name}/")]
+        curves.append({int(line["iteration"]): line[names[-1]] for line in lines if names})
+    common = set[int].intersection(*map(set, curves)) if curves else set[int]()
+    return {step: sum(curve[step] for curve in curves) / len(curves) for step in sorted(common)}
+
+
+def is_below_median(run: Path, out: Path, metric: Metric, warm_up: int) -> bool:
+    """Whether a combination is to stop: its best score so far is worse than the median.
+
+    Args:
+        run: the directory of one of its seeds.
+        out: the directory of the search.
+        metric: the score.
+        warm_up: the number of iterations before which none stops.
+    """
+    if any(map(is_pruned, find_runs(run.parent))):
+        return True
+    optuna: Any = import_module("optuna")
+    create_trial = optuna.trial.create_trial
+    study = _create_study(optuna, metric.higher_is_better)
+    for combination in sorted({path.parent for path in find_runs(out)} - {run.parent}):
+        if scores := training_scores(combination, metric):
+            # those that are still running count too, as far as they are
+            study.add_trial(create_trial(value=0.0, intermediate_values=scores))
+    scores = training_scores(run.parent, metric)
+    trial = create_trial(state=optuna.trial.TrialState.RUNNING, intermediate_values=scores)
+    return bool(optuna.pruners.MedianPruner(n_warmup_steps=warm_up).prune(study, trial))
+
+
+def _create_study(optuna: Any, higher_is_better: bool, sampler: Any = None) -> Any:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    direction = "maximize" if higher_is_better else "minimize"
+    return optuna.create_study(direction=direction, sampler=sampler)
+
+
 def propose(
     ranges: Mapping[str, Range],
     groups: Sequence[ExperimentGroup],
     num_started: int,
     num_proposals: int,
     higher_is_better: bool,
+    pruned: Sequence[tuple[Mapping[str, Any], Mapping[int, float]]] = (),
 ) -> list[dict[str, str]]:
     """Propose values of settings to try next.
 
@@ -180,12 +239,12 @@ def propose(
         num_started: the number of trials, including failed ones: the seed of the proposals.
         num_proposals: how many to propose.
         higher_is_better: whether scores are maximised.
+        pruned: the settings of the pruned trials, with their scores in training by iteration.
 
     Returns:
         Values in YAML by name of the setting.
     """
     optuna: Any = import_module("optuna")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = {
         name: optuna.distributions.IntDistribution(int(r.low), int(r.high), log=r.uses_log_scale)
         if r.is_integer
@@ -193,19 +252,25 @@ def propose(
         for name, r in ranges.items()
     }
     seed = int(make_rng(0, "search", num_started).integers(2**31))
-    study = optuna.create_study(
-        direction="maximize" if higher_is_better else "minimize",
-        sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=True),
-    )
-    for group in groups:
-        settings = flatten(group.runs[0].config.model_dump(mode="json"))
+    sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    study = _create_study(optuna, higher_is_better, sampler)
+    trials: list[tuple[Mapping[str, Any], dict[str, Any]]] = [
+        (
+            flatten(group.runs[0].config.model_dump(mode="json")),
+            {"value": float(group.summary.estimate[-1])},
+        )
+        for group in groups
+    ]
+    state = optuna.trial.TrialState.PRUNED
+    trials += [
+        (settings, {"state": state, "intermediate_values": scores}) for settings, scores in pruned
+    ]
+    for settings, outcome in trials:
         params = {name: settings[name] for name in ranges}
         if all(ranges[name].low <= value <= ranges[name].high for name, value in params.items()):
-            score = float(group.summary.estimate[-1])
-            trial = optuna.trial.create_trial(
-                params=params, distributions=distributions, value=score
+            study.add_trial(
+                optuna.trial.create_trial(params=params, distributions=distributions, **outcome)
             )
-            study.add_trial(trial)
     proposals = [study.ask(distributions).params for _ in range(num_proposals)]
     return [
         {name: f"{ranges[name].rounded(value):.10g}" for name, value in params.items()}

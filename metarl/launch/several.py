@@ -7,7 +7,7 @@ The directory has the whole state: every run in it belongs to the sweep.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from metarl.report.groups import evaluation_differences
 from metarl.runs.run import Run
 from metarl.threads import is_main_process, processors, under_torchrun
 
+PRUNED = "pruned"  # in a run directory
+
 
 @dataclass(frozen=True)
 class LaunchOptions:
@@ -43,6 +45,8 @@ class LaunchOptions:
         wandb: a project of Weights & Biases to log to.
         console: shows progress; silent by default.
         verb: the command that continues them, for messages.
+        should_prune: called with the directory of a run that has new metrics; a run for which it
+            returns True stops, and is not continued.
     """
 
     resume: bool = False
@@ -51,6 +55,7 @@ class LaunchOptions:
     wandb: str | None = None
     console: Console | None = None
     verb: str = "train"
+    should_prune: Callable[[Path], bool] = lambda run: False
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def train_runs(planned: Mapping[Path, AnyConfig], out: Path, options: LaunchOpti
         require_wandb()
     console = options.console or Console(quiet=True, force_terminal=False)
     runs = _open_runs(out, _validated(planned), options)
-    unfinished = [run for run in runs if not _is_finished(run)]
+    unfinished = [run for run in runs if not (_is_finished(run) or is_pruned(run.path))]
     jobs = [_job(out, run, options) for run in unfinished]
     _print(console, f"{len(runs)} runs in {out}, {len(runs) - len(jobs)} of them complete")
     if jobs:
@@ -150,10 +155,17 @@ def train_runs(planned: Mapping[Path, AnyConfig], out: Path, options: LaunchOpti
         failures[job.name] = message
         _print(console, f"{job.name} failed: {message} (full output: {job.log})")
 
+    def should_prune(job: Job) -> bool:
+        if not options.should_prune(job.run):
+            return False
+        (job.run / PRUNED).touch()
+        _print(console, f"{job.name}: pruned")
+        return True
+
     resume = f"metarl {options.verb} --resume {out}"
     with stop_on_signals() as stop:
         with Progress(console) as progress:
-            run_jobs(jobs, lambda: stop.requested, on_failure, progress)
+            run_jobs(jobs, lambda: stop.requested, on_failure, progress, should_prune)
         if stop.requested:
             _print(console, f"stopped; continue with: {resume}")
             return Trained([], failures, interrupted=True)
@@ -224,6 +236,11 @@ def find_runs(out: Path) -> list[Path]:
     """The run directories of a sweep, in natural order."""
     paths = {file.parent for depth in ("*", "*/*") for file in out.glob(f"{depth}/{CONFIG}")}
     return sorted(paths, key=lambda path: [_natural_key(part) for part in path.parts])
+
+
+def is_pruned(run: Path) -> bool:
+    """Whether a search stopped a run before its last iteration."""
+    return (run / PRUNED).exists()
 
 
 def _natural_key(text: str) -> list[tuple[float, str]]:
