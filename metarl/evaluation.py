@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Floats = NDArray[np.float64]
+WORST = "worst 5% of tasks"  # heading of `mean_worst_tasks`
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,47 @@ class AdaptationCurve:
 
 
 def mean_over_tasks(scores: Floats) -> Summary:
-    """Mean ± 1.96 standard errors over the tasks of one run's scores (N, K + 1)."""
+    """Mean over the tasks of one run's scores (N, K + 1), N > 1, with its 95% interval.
+
+    The interval is about other tasks for the same policy, not about other training seeds.
+    """
+    number = len(scores)
+    if number < 2:
+        raise ValueError("an interval over tasks needs at least two of them")
     estimate = scores.mean(axis=0)
-    # the normal quantile: for the number of tasks of an evaluation, Student's differs little
-    width = 1.96 * scores.std(axis=0, ddof=1) / np.sqrt(len(scores))
-    return Summary(
-        estimate, estimate - width, estimate + width, f"mean of {len(scores)} tasks, 95% interval"
-    )
+    # Student's quantile; from 30 tasks on that of the normal distribution, which is within 4% of it
+    quantile = 1.96 if number >= 30 else student_quantile(number - 1)
+    width = quantile * scores.std(axis=0, ddof=1) / np.sqrt(number)
+    meaning = f"mean of {number} tasks, 95% interval over tasks"
+    return Summary(estimate, estimate - width, estimate + width, meaning)
+
+
+def student_quantile(degrees_of_freedom: float | Floats) -> Floats:
+    """The 97.5% quantile of Student's t: half the width of a 95% interval in standard errors."""
+    from scipy.special import stdtrit  # imported here: every command imports this module
+
+    quantile: Floats = stdtrit(degrees_of_freedom, 0.975)
+    return quantile
+
+
+def mean_worst_tasks(scores: Sequence[Floats], metric: Metric) -> Floats:
+    """The mean score of the worst 5% of tasks, rounded up to a whole task, at each stage.
+
+    This is the conditional value at risk (CVaR). The worst tasks of one stage may be others than
+    those of the next. Of several runs it is the mean over runs.
+
+    Args:
+        scores: of each run, (N, K + 1).
+        metric: whether higher scores are better.
+
+    Returns:
+        (K + 1,).
+    """
+    sign = 1.0 if metric.higher_is_better else -1.0
+    ordered = np.sort(sign * np.array(scores), axis=1)
+    number = -(-ordered.shape[1] // 20)  # ⌈N / 20⌉
+    worst: Floats = sign * ordered[:, :number].mean(axis=(0, 1))
+    return worst
 
 
 def format_score(value: float) -> str:

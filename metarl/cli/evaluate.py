@@ -5,10 +5,9 @@ import argparse
 from rich.console import Console
 
 from metarl.cli.output import curve_table, evaluate_and_print
-from metarl.intervals import summarise
 from metarl.method import load_method
 from metarl.report.evaluations import PAPER, with_paper_schedule
-from metarl.report.groups import check_unique, same_experiment
+from metarl.report.groups import are_seeds, check_unique
 from metarl.runs.run import Run
 
 
@@ -27,7 +26,6 @@ def run(options: argparse.Namespace, console: Console) -> int:
     pairs = zip(runs, methods, strict=True)
     scores = [evaluate_and_print(run, method, console, name).scores for run, method in pairs]
     settings = [method.problem.evaluation_settings for method in methods]
-    are_seeds = all(same_experiment(runs[0].config, run.config) for run in runs[1:])
-    if len(runs) > 1 and are_seeds and all(other == settings[0] for other in settings):
-        console.print(curve_table(f"all {len(runs)} runs", methods[0], summarise(scores)))
+    if len(runs) > 1 and are_seeds(runs) and all(other == settings[0] for other in settings):
+        console.print(curve_table(f"all {len(runs)} runs", methods[0], scores))
     return 0

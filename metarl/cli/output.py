@@ -6,7 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from metarl.evaluation import AdaptationCurve, Summary, format_score
+from metarl.evaluation import WORST, AdaptationCurve, Floats, format_score, mean_worst_tasks
+from metarl.intervals import summarise
 from metarl.method import GRADIENT_STEPS, Method
 from metarl.progress import show_status
 from metarl.report.comparison import tables
@@ -32,28 +33,24 @@ def evaluate_and_print(
     """Evaluate a run, and print its adaptation curve and the path of its plot."""
     with show_status(console, f"evaluating {run.path}"):
         curve = evaluate(run, method, name)
-    console.print(curve_table(f"{run.path}: {method.label}", method, curve.summary))
+    console.print(curve_table(f"{run.path}: {method.label}", method, [curve.scores]))
     if len(curve.step_sizes):
         print_line(console, f"step sizes: {', '.join(f'{size:g}' for size in curve.step_sizes)}")
     print_line(console, f"plot: {run.results / f'adaptation{file_suffix(name)}.png'}")
     return curve
 
 
-def curve_table(title: str, method: Method, summary: Summary) -> Table:
-    """An adaptation curve as a table, one row per stage."""
-    table = Table(title=title, caption=summary.meaning)
+def curve_table(title: str, method: Method, scores: Sequence[Floats]) -> Table:
+    """The adaptation curve of one or several runs as a table, one row per stage."""
+    summary, metric = summarise(scores), method.problem.metric
     unit = method.adaptation_unit or GRADIENT_STEPS
-    table.add_column(unit.column, justify="right")
-    table.add_column(method.problem.metric.name, justify="right")
-    table.add_column("95% interval", justify="right")
-    for step, (estimate, low, high) in enumerate(
-        zip(summary.estimate, summary.low, summary.high, strict=True)
-    ):
-        table.add_row(
-            str(step + unit.first),
-            format_score(estimate),
-            f"[{format_score(low)}, {format_score(high)}]",
-        )
+    table = Table(title=title, caption=summary.meaning)
+    for column in (unit.column, metric.name, "95% interval", WORST):
+        table.add_column(column, justify="right")
+    columns = summary.estimate, summary.low, summary.high, mean_worst_tasks(scores, metric)
+    for step, numbers in enumerate(zip(*columns, strict=True)):
+        estimate, low, high, worst = map(format_score, numbers)
+        table.add_row(str(step + unit.first), estimate, f"[{low}, {high}]", worst)
     return table
 
 

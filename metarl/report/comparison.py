@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from metarl.dataframe import to_dataframe
 from metarl.errors import UserError
-from metarl.evaluation import AdaptationCurve
+from metarl.evaluation import WORST, AdaptationCurve, format_score
 from metarl.method import EPISODES, AdaptationUnit
 from metarl.report.evaluations import load_checked_state
 from metarl.report.groups import ExperimentGroup, meta_learners
@@ -109,6 +109,7 @@ def rows(groups: Sequence[ExperimentGroup]) -> list[dict[str, str]]:
             after = f"step {k}" if mixed else stage_name(k, None)
             heading = f"{metric.name} before adaptation" if k == 0 else after
             row[heading] = group.summary.format_step(k) if k < len(group.summary.estimate) else "–"
+        row[WORST] = format_score(group.worst[-1])
         if mixed:
             row["adaptation step"] = _adaptation_step(group)
         row |= {
@@ -185,7 +186,10 @@ def caption(groups: Sequence[ExperimentGroup]) -> str:
     """The caption of the table of scores."""
     axis = groups[0].method.problem.metric.axis
     intervals = describe_intervals({group.label: group.summary for group in groups})
-    return f"{axis[0].upper()}{axis[1:]} on held-out tasks: {intervals}."
+    return (
+        f"{axis[0].upper()}{axis[1:]} on held-out tasks: {intervals}. The {WORST} are those after "
+        "the last step."
+    )
 
 
 def write_plots(

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from metarl.config.files import CONFIG
 from metarl.config.sections import NonNegativeInt, PositiveFloat, Source, first_error
 from metarl.errors import UserError
-from metarl.evaluation import AdaptationCurve
+from metarl.evaluation import AdaptationCurve, mean_worst_tasks
 from metarl.experiment import AnyConfig, describe_source, set_values, validate_config
 from metarl.io import read_bytes, translate_os_errors, write_atomically
 from metarl.method import Method, Problem, TrainingState, load_method, method_class
@@ -99,12 +99,14 @@ def evaluate(run: Run, method: Method | None = None, name: str = "") -> Adaptati
     run.check_data_hashes(problem.data_hashes)
     state = load_checked_state(run, method)
     curve = method.evaluate(state.params)
+    _check_scores(curve, method)
     description: dict[str, Any] = {
         "method": run.config.method.name,
         "weights_sha256": run.weights_sha256(),
         "iteration": state.iteration,
         "samples": state.samples,
         "settings": problem.evaluation_settings,
+        "worst_5_percent": mean_worst_tasks([curve.scores], problem.metric).tolist(),
         **curve.to_json(),
     }
     unit = method.adaptation_unit
@@ -124,6 +126,22 @@ def evaluate(run: Run, method: Method | None = None, name: str = "") -> Adaptati
             episodes={method.label: curve.episodes} if unit and unit.counts_episodes else None,
         )
     return curve
+
+
+def _check_scores(curve: AdaptationCurve, method: Method) -> None:
+    """Refuse what a method of a user's may return, and no table could summarise."""
+    shape = np.shape(curve.scores)
+    if len(shape) != 2 or shape[0] != len(curve.tasks) or shape[0] < 2:
+        raise UserError(
+            f"{method.label}: evaluate() must return scores of shape (N, K + 1) for the N > 1 "
+            f"tasks of its curve, not {shape} for {len(curve.tasks)}"
+        )
+    bad = np.argwhere(~np.isfinite(curve.scores))
+    if len(bad):
+        raise UserError(
+            f"{method.label}: the score of task {bad[0][0]} after {bad[0][1]} steps is not finite, "
+            f"and {len(bad) - 1} others; lower the step sizes of the evaluation"
+        )
 
 
 def with_evaluation(run: Run, settings: Mapping[str, Any]) -> Run:

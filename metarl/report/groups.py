@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from metarl.errors import UserError
-from metarl.evaluation import AdaptationCurve, Summary
+from metarl.evaluation import AdaptationCurve, Floats, Summary, mean_worst_tasks
 from metarl.experiment import SEED_INDEPENDENT, AnyConfig, differences
 from metarl.intervals import summarise
 from metarl.method import Method, method_class
@@ -48,18 +49,21 @@ class ExperimentGroup:
         """The number of training samples of each run."""
         return [run.description().samples for run in self.runs]
 
+    @property
+    def worst(self) -> Floats:
+        """The mean score of the worst 5% of tasks at each stage, over all runs."""
+        metric = self.method.problem.metric
+        return mean_worst_tasks([curve.scores for curve in self.curves], metric)
+
     def steps(self) -> list[dict[str, float]]:
-        """One row per adaptation step: `step`, `estimate`, `low`, `high` and `runs`."""
-        limits = zip(self.summary.estimate, self.summary.low, self.summary.high, strict=True)
+        """One row per adaptation step: `step`, `estimate`, `low`, `high`, `worst` and `runs`."""
+        summary = self.summary
+        columns = summary.estimate, summary.low, summary.high, self.worst
+        names = ("estimate", "low", "high", "worst")
         return [
-            {
-                "step": step,
-                "estimate": float(estimate),
-                "low": float(low),
-                "high": float(high),
-                "runs": len(self.runs),
-            }
-            for step, (estimate, low, high) in enumerate(limits)
+            {"step": step, **dict(zip(names, map(float, numbers), strict=True))}
+            | {"runs": len(self.runs)}
+            for step, numbers in enumerate(zip(*columns, strict=True))
         ]
 
 
@@ -88,6 +92,7 @@ def group_experiments(evaluations: Sequence[Evaluation]) -> list[ExperimentGroup
     names = short_names([evaluation.run.path for evaluation in evaluations])
     groups = []
     for group in grouped:
+        _check_distinct_seeds(group)
         group.sort(key=lambda evaluation: evaluation.run.config.seed)
         first = group[0]
         label = first.method.label
@@ -133,6 +138,23 @@ def _check_same_test_tasks(evaluations: Sequence[Evaluation]) -> None:
                 f"by another version of metarl; evaluate both again: metarl evaluate "
                 f"{first.run.path} and metarl evaluate {other.run.path}"
             )
+
+
+def _check_distinct_seeds(group: Sequence[Evaluation]) -> None:
+    """Runs of one experiment with one seed are the same run: they would count as two samples."""
+    for first, second in pairwise(sorted(group, key=lambda item: item.run.config.seed)):
+        if first.run.config.seed == second.run.config.seed:
+            raise UserError(
+                f"{first.run.path} and {second.run.path} have the same settings and the same seed "
+                f"({first.run.config.seed}): they count once; name one of them"
+            )
+
+
+def are_seeds(runs: Sequence[Run]) -> bool:
+    """Whether runs differ in their seeds, and in nothing else that has an effect."""
+    seeds = {run.config.seed for run in runs}
+    first = runs[0].config
+    return len(seeds) == len(runs) and all(same_experiment(first, run.config) for run in runs)
 
 
 def meta_learners(groups: Sequence[ExperimentGroup]) -> list[ExperimentGroup]:
