@@ -10,11 +10,11 @@ from typing import ClassVar
 
 from metarl.baselines.ppo import MultiTaskPPO
 from metarl.baselines.stable_baselines import check_perceptron
-from metarl.evaluation import AdaptationCurve, best_schedule
+from metarl.evaluation import best_schedule
 from metarl.method import GRADIENT_STEPS, AdaptationUnit, Metrics, Role, TrainingState
 from metarl.parallel import one_thread
 from metarl.params import Params
-from metarl.rl.maml import evaluate_adaptation
+from metarl.rl.adaptation import evaluate_adaptation
 from metarl.rl.outer_loop import PolicyLearner
 from metarl.rl.problem import PolicyProblem
 
@@ -71,15 +71,6 @@ class Pretrained(PolicyLearner):
             problem.metric,
             baseline.selection_step,
         )
-
-    @one_thread()
-    def evaluate(
-        self, params: Params, step_sizes: Sequence[float] | None = None
-    ) -> AdaptationCurve:
-        """Fine-tune on held-out tasks, by default with the selected step sizes."""
-        sizes = self.fine_tuning_step_sizes(params) if step_sizes is None else step_sizes
-        tasks, key = self.problem.test_tasks()
-        return evaluate_adaptation(self.problem, params, tasks, key, sizes)
 
     def close(self) -> None:
         if self._ppo is not None:

@@ -35,8 +35,9 @@ from metarl.networks.recurrent import init_recurrent, recurrent_sequence, recurr
 from metarl.optim import GRADIENT_OPTIMIZERS, Objective
 from metarl.parallel import map_chunks, one_thread
 from metarl.params import Params, flatten, repeat
+from metarl.rl.adaptation import to_adaptation_curve
 from metarl.rl.advantages import discounted_returns
-from metarl.rl.outer_loop import PolicyLearner, outer_step, to_adaptation_curve
+from metarl.rl.outer_loop import PolicyLearner, outer_step
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, Memory, Noise
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample_episode
@@ -242,9 +243,7 @@ class RL2(PolicyLearner):
         started, horizon = time.perf_counter(), self.problem.family.horizon
         memory = self.policy.initial_memory((len(tasks), envs.num_envs // len(tasks)))
         trajectories: list[Trajectories] = []
-        memories: list[Memory] = []
         for episode in range(self.settings.episodes):
-            memories.append(memory)
             new, memory = sample_episode(
                 self.policy, params, envs, tasks, horizon, key.fold_in(episode), first_task, memory
             )
@@ -253,7 +252,7 @@ class RL2(PolicyLearner):
         samples = [to_samples(stage, torch.zeros_like(stage.rewards)) for stage in trajectories]
         stacked_params = [repeat(params, len(tasks))] * len(trajectories)
         seconds = time.perf_counter() - started
-        return Rollouts(trajectories, samples, stacked_params, memories, seconds)
+        return Rollouts(trajectories, samples, stacked_params, seconds)
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,6 @@ def repeat(params: Mapping[str, Tensor], num_tasks: int) -> Params:
     return {name: value.expand(num_tasks, *value.shape) for name, value in params.items()}
 
 
-def take(params: Mapping[str, Tensor], task: int) -> Params:
-    """The parameters of one task: every leaf (N, ...) becomes (...)."""
-    return {name: value[task] for name, value in params.items()}
-
-
 def concatenate(chunks: Iterable[Mapping[str, Tensor]]) -> Params:
     """Concatenate stacked parameters of several chunks of tasks along the task axis."""
     chunks = list(chunks)

@@ -19,18 +19,28 @@ class RngKey(NamedTuple):
 
     key = RngKey(seed).fold_in(iteration)
     key.fold_in(inner_step).rng("trajectories", task)
+    key.fold_in("round", 1).rng("trajectories", task)  # of no iteration or inner step
     """
 
     seed: int
     indices: tuple[int, ...] = ()
 
-    def fold_in(self, *indices: int) -> RngKey:
-        """The key of a subtree, such as an iteration or an inner step."""
-        return RngKey(self.seed, self.indices + indices)
+    def fold_in(self, *path: int | str) -> RngKey:
+        """The key of a subtree: an iteration, an inner step, or a role among its siblings.
+
+        Indices alone do not say what they count: two purposes whose indices have the same length
+        need a role each, or they share their streams.
+        """
+        return RngKey(self.seed, self.indices + tuple(map(_word, path)))
 
     def rng(self, role: str, *indices: int) -> np.random.Generator:
         """A generator for one role; see `make_rng`."""
         return make_rng(self.seed, role, *self.indices, *indices)
+
+
+def _word(part: int | str) -> int:
+    # crc32, because Python's hash() of a string differs between processes
+    return zlib.crc32(part.encode()) if isinstance(part, str) else part
 
 
 def make_rng(seed: int, role: str, *indices: int) -> np.random.Generator:
@@ -41,9 +51,8 @@ def make_rng(seed: int, role: str, *indices: int) -> np.random.Generator:
         role: name of the purpose of the draws.
         indices: distinguish streams of one role: iteration, inner step, task.
     """
-    # crc32, because Python's hash() of a string differs between processes;
     # the number of indices, because SeedSequence treats [a, 0] and [a] as equal
-    words = [seed, zlib.crc32(role.encode()), len(indices), *indices]
+    words = [seed, _word(role), len(indices), *indices]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 

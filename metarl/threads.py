@@ -2,6 +2,8 @@
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from metarl.errors import UserError
 
@@ -22,14 +24,24 @@ def is_main_process() -> bool:
 
 def limit_to_one_thread() -> None:
     """Make `processors` return 1 in this thread, for a worker of a thread pool."""
-    _this_thread.limited = True
+    _this_thread.limit = 1
+
+
+@contextmanager
+def thread_limit(number: int) -> Iterator[None]:
+    """Make `processors` return at most `number` in this thread."""
+    before, _this_thread.limit = getattr(_this_thread, "limit", None), number
+    try:
+        yield
+    finally:
+        _this_thread.limit = before
 
 
 def processors() -> int:
     """Number of threads that this process may keep busy.
 
     The available processors, divided among the local processes of torchrun, and at most
-    METARL_THREADS; 1 in a thread that called `limit_to_one_thread`.
+    METARL_THREADS and the limit of this thread.
 
     Raises:
         UserError: if METARL_THREADS is not a positive integer.
@@ -42,4 +54,4 @@ def processors() -> int:
     limit = os.environ.get(THREADS_VARIABLE, str(share))
     if not limit.isdecimal() or int(limit) < 1:
         raise UserError(f"{THREADS_VARIABLE} must be a whole number of at least 1, not {limit!r}")
-    return 1 if hasattr(_this_thread, "limited") else min(share, int(limit))
+    return min(share, int(limit), getattr(_this_thread, "limit", None) or share)

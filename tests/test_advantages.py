@@ -10,6 +10,7 @@ from metarl.rl.advantages import (
     baseline_features,
     discounted_returns,
     fit_baseline,
+    fit_prior,
     generalized_advantages,
     with_advantages,
 )
@@ -173,3 +174,55 @@ def test_inconsistent_trajectories_are_refused() -> None:
     broken[0, 0, 0] = float("nan")
     with pytest.raises(FloatingPointError, match="not finite"):
         Trajectories(**{**parts, "rewards": broken})
+
+
+def slow_advantages(data: Trajectories, baseline: str, samples: float, gamma: float) -> list:
+    """Standardised advantages of each task, (steps,), by loops and numpy."""
+    tasks = []
+    for i in range(len(data.mask)):
+        rows, targets = [], []
+        for b in range(data.mask.shape[1]):
+            length = int(data.mask[i, b].sum())
+            rewards = data.rewards[i, b, :length].double().numpy()
+            for t in range(length):
+                o = np.clip(data.observations[i, b, t].double().numpy(), -10, 10)
+                time = [t / 100, (t / 100) ** 2, (t / 100) ** 3, 1.0]
+                rows.append(time if baseline == "time" else [*o, *(o**2), *time])
+                targets.append(sum(gamma**k * rewards[t + k] for k in range(length - t)))
+        tasks.append((np.array(rows), np.array(targets)))
+    results = []
+    everything = [np.concatenate(parts) for parts in zip(*tasks, strict=True)]
+    for features, targets in tasks:
+        x, y = features, targets
+        if baseline == "linear_prior":  # the samples of all tasks, each with a small weight
+            weight = np.sqrt(samples / len(everything[1]))
+            x = np.concatenate([x, weight * everything[0]])
+            y = np.concatenate([y, weight * everything[1]])
+        ridge = np.sqrt(1e-5) * np.eye(x.shape[1])
+        x, y = np.vstack([x, ridge]), np.append(y, np.zeros(len(ridge)))
+        raw = targets - features @ np.linalg.lstsq(x, y, rcond=None)[0]
+        results.append((raw - raw.mean()) / raw.std())
+    return results
+
+
+@pytest.mark.parametrize("baseline", ["linear", "time", "linear_prior"])
+def test_advantages_by_every_baseline_are_those_of_loops_over_numpy(baseline: str) -> None:
+    data = trajectories(num_tasks=3, batch=5, horizon=7)
+    prior = fit_prior(data, 0.9, 12.0, None) if baseline == "linear_prior" else None
+    samples = with_advantages(data, 0.9, 1.0, baseline=baseline, prior=prior)
+    for task, expected in enumerate(slow_advantages(data, baseline, 12.0, 0.9)):
+        advantages = samples.advantages[task][samples.weights[task] > 0]
+        np.testing.assert_allclose(advantages.numpy(), expected, atol=1e-3)
+
+
+def test_many_pseudo_samples_replace_a_tasks_own_fit() -> None:
+    data, others = trajectories(num_tasks=1, batch=2), trajectories(num_tasks=4, batch=20, seed=1)
+    features = baseline_features(data.observations).flatten(1, 2)
+    returns = discounted_returns(data.rewards, 0.9).flatten(1)
+    prior = fit_prior(others, 0.9, 1e9, None)
+    coefficients = fit_baseline(features, returns, data.mask.flatten(1), prior)
+    other_features = baseline_features(others.observations).flatten(0, 2)[others.mask.flatten()]
+    other_returns = discounted_returns(others.rewards, 0.9)[others.mask].double()
+    expected = np.linalg.lstsq(other_features.numpy(), other_returns.numpy(), rcond=None)[0]
+    x = other_features.numpy()
+    np.testing.assert_allclose(x @ coefficients[0].numpy(), x @ expected, atol=1e-3)

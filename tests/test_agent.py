@@ -1,6 +1,7 @@
 """Agents: all methods of reinforcement learning act, observe and adapt by one interface."""
 
 import time
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,9 @@ from stable_baselines3 import PPO
 import metarl
 from metarl.envs import PointNavigation, vectorise
 from metarl.errors import UserError
-from metarl.method import EPISODES, TrainingState
+from metarl.experiment import load_config
+from metarl.method import EPISODES, TrainingState, load_method
+from metarl.rl.adaptation import collect_adaptation
 from metarl.rl.external_data import collect_episodes
 from metarl.rl.outer_loop import PolicyLearner
 from metarl.rl.policies import policy_for
@@ -340,6 +343,46 @@ def test_a_warning_gives_the_numbers_if_there_are_too_few_episodes_for_the_basel
     env, policy = gym.make("metarl/HalfCheetahDirection-v0"), metarl.load("half_cheetah_direction")
     with pytest.warns(UserWarning, match="200 time steps with a baseline of 44 features"):
         policy.adapt(env, task=[-1.0], episodes=1)
+
+
+FEW = ["outer.meta_batch=3", "outer.iterations=1", "inner.episodes_per_task=2"]
+FEW += ["evaluation.tasks=2", "evaluation.episodes_per_task=1", "family.settings.horizon=10"]
+
+
+@pytest.mark.parametrize("baseline", ["linear", "time", "linear_prior"])
+def test_training_and_evaluation_warn_if_the_baseline_has_more_features_than_it_can_fit(
+    baseline: str,
+) -> None:
+    settings = [*FEW, f"inner.baseline={baseline}"]
+    method = load_method(load_config("half_cheetah_direction", settings))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        state, _ = method.step(method.initial_state())
+        method.evaluate(state.params)
+    messages = [str(warning.message) for warning in caught]
+    steps = [] if baseline == "linear_prior" else [20, 10]
+    features = {"linear": 44, "time": 4}.get(baseline)
+    assert [
+        f"adapting to {number} time steps with a baseline of {features} features"
+        for number in steps
+    ] == [message.partition(", which")[0] for message in messages]
+    method.close()
+
+
+def test_an_agent_adapts_with_the_prior_that_its_evaluation_has() -> None:
+    settings = [*FEW, "evaluation.step_sizes=[0.5,0.2]", "inner.baseline=linear_prior"]
+    method = load_method(load_config("point_navigation", settings))
+    problem, theta = method.problem, method.initial_state().params
+    tasks, key = problem.test_tasks()
+    stages = collect_adaptation(problem, theta, tasks[:1], key, (0.5, 0.2)).params
+    agent = method.agent(theta, seed=problem.config.evaluation.seed)
+    for step in (1, 2):
+        agent = agent.adapt_in(problem.raw_family.make(), 1, 10, tasks[0])
+        for name, leaf in stages[step].items():
+            torch.testing.assert_close(agent.params[name], leaf[0], rtol=1e-4, atol=1e-6)
+    without = load_method(load_config("point_navigation", [*settings[:-1]]))
+    other = collect_adaptation(without.problem, theta, tasks[:1], key, (0.5,)).params[1]
+    assert not torch.allclose(other["weight0"], stages[1]["weight0"])
 
 
 def test_the_error_names_an_environment_without_render() -> None:

@@ -13,7 +13,7 @@ import torch
 import metarl
 from metarl.envs import PointNavigation
 from metarl.errors import UserError
-from metarl.rl.maml import collect
+from metarl.rl.adaptation import collect
 from metarl.rng import RngKey
 from metarl.runs.run import Run
 

@@ -25,7 +25,8 @@ from metarl.envs import PointNavigation, TaskConditioned, load_family
 from metarl.errors import UserError
 from metarl.experiment import load_config
 from metarl.method import load_method, train
-from metarl.rl.maml import collect_adaptation
+from metarl.rl import outer_loop
+from metarl.rl.adaptation import collect_adaptation
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.problem import PolicyProblem
 
@@ -272,7 +273,8 @@ def test_the_step_size_is_chosen_on_validation_tasks(monkeypatch) -> None:
         curves.append(real(*arguments, **keywords))
         return curves[-1]
 
-    monkeypatch.setattr(pretrained_policy, "evaluate_adaptation", spy)
+    for module in (pretrained_policy, outer_loop):
+        monkeypatch.setattr(module, "evaluate_adaptation", spy)
     final = method.evaluate(method.initial_state().params)
     *validations, test = curves
     assert [curve.step_sizes for curve in validations] == [(0.1, 0.05, 0.025), (0.5, 0.25, 0.125)]

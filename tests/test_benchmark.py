@@ -18,7 +18,7 @@ from metarl.bench.timing import run_in_subprocess
 from metarl.bench.training import contention, count_gflop, iteration, supervised
 from metarl.experiment import load_config
 from metarl.params import flatten
-from metarl.rl.maml import collect
+from metarl.rl.adaptation import collect
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.problem import PolicyProblem
 from metarl.threads import processors

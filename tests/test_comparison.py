@@ -162,6 +162,47 @@ def test_the_reference_is_the_meta_learner_with_the_most_comparable_runs() -> No
     ]
 
 
+def test_a_copy_of_a_run_is_not_a_further_seed(runs, tmp_path, complaint, capsys) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(runs["maml"], copy)
+    error = complaint("compare", runs["maml"], str(copy), runs["maml-2"])
+    assert "have the same settings and the same seed (1): they count once" in error
+    assert main(["evaluate", runs["maml"], str(copy)]) == 0
+    assert "all 2 runs" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (np.array([[1.0, np.nan], [0.0, 1.0]]), "the score of task 0 after 1 steps is not finite"),
+        (np.zeros((1, 2)), "must return scores of shape (N, K + 1) for the N > 1 tasks"),
+        (np.zeros(2), "must return scores of shape (N, K + 1)"),
+    ],
+)
+def test_scores_that_no_table_can_summarise_are_refused_before_they_are_written(
+    runs, tmp_path, complaint, monkeypatch, scores, message
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(runs["maml"], path)
+    before = (path / "evaluation.json").read_bytes()
+    curve = AdaptationCurve(np.zeros((len(scores), 2)), scores, (0.1,))
+    monkeypatch.setattr("metarl.rl.maml.MAML.evaluate", lambda *_: curve)
+    assert message in complaint("evaluate", str(path))
+    assert (path / "evaluation.json").read_bytes() == before
+
+
+def test_tables_have_the_mean_of_the_worst_tasks(runs, capsys) -> None:
+    assert main(["evaluate", runs["maml"]]) == 0
+    evaluation = json.loads((Path(runs["maml"]) / "evaluation.json").read_text())
+    worst = np.min(evaluation["scores"], axis=0)  # a twentieth of five tasks is one task
+    assert evaluation["worst_5_percent"] == worst.tolist()
+    printed = capsys.readouterr().out
+    assert "worst 5% of tasks" in printed
+    assert all(format_score(score) in printed for score in worst)
+    (group,) = compare([Run.open(Path(runs["maml"]))])
+    assert group.steps()[1]["worst"] == worst[1]
+
+
 @pytest.mark.slow
 def test_compare_reports_the_steps_that_other_methods_need_to_match_maml(
     runs, tmp_path, complaint

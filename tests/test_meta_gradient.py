@@ -14,10 +14,10 @@ from metarl.optim import Adam, TrustRegion
 from metarl.parallel import move
 from metarl.params import flatten, repeat, unflatten
 from metarl.rl import mlp_gradients
+from metarl.rl.adaptation import adapt_all
 from metarl.rl.config import InnerConfig
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import clipped_surrogate, mean_kl, surrogate
-from metarl.rl.maml import adapt_all
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.mlp_gradients import AnalyticMLP, TaskData
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, MultiCategoricalPolicy

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from metarl.envs import PointNavigation, half_cheetah_direction
 from metarl.errors import UserError
 from metarl.experiment import load_config
-from metarl.params import repeat, take
+from metarl.params import repeat
 from metarl.rl.advantages import with_advantages
 from metarl.rl.policies import CategoricalPolicy, policy_for
 from metarl.rl.problem import PolicyProblem
@@ -205,7 +205,7 @@ def test_recorded_log_probabilities_and_distributions_equal_those_of_the_policy(
     batch = sample(policy, params, family.make_vec(6), tasks, 5, RngKey(0))
     for task in range(2):
         flat = batch.observations[task].flatten(0, 1)
-        distribution = policy.distribution(take(params, task), flat)
+        distribution = policy.distribution({n: leaf[task] for n, leaf in params.items()}, flat)
         log_probs = policy.log_prob(distribution, batch.actions[task].flatten(0, 1))
         torch.testing.assert_close(log_probs, batch.log_probs[task].flatten())
         mean = batch.distribution["mean"][task].flatten(0, 1)
@@ -221,8 +221,7 @@ def test_random_streams_depend_on_seed_role_and_index_and_are_reproducible() -> 
 
 
 def test_tasks_sampled_in_parts_equal_those_sampled_together(monkeypatch) -> None:
-    monkeypatch.setattr("metarl.rl.problem.processors", lambda: 2)
-    monkeypatch.setattr("metarl.parallel.processors", lambda: 2)
+    monkeypatch.setattr("metarl.rl.problem.MIN_PARTED_ENVS", 6)
     settings = ["outer.meta_batch=3", "inner.episodes_per_task=2", "family.settings.horizon=5"]
     problem = PolicyProblem(load_config("half_cheetah_direction", settings))
     policy, tasks = problem.policy, problem.sample_tasks(0)

@@ -15,8 +15,8 @@ from metarl.experiment import load_config
 from metarl.method import Method, load_method, train
 from metarl.optim import TrustRegion
 from metarl.params import flatten, repeat
+from metarl.rl.adaptation import adapt_all, collect
 from metarl.rl.config import Config
-from metarl.rl.maml import adapt_all, collect
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.policies import GaussianPolicy
 from metarl.rl.problem import PolicyProblem

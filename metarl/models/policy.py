@@ -199,8 +199,8 @@ class AdaptivePolicy:
         """
         for name, value in (("episodes", episodes), ("horizon", horizon)):
             _check_count(name, value)
-        # random stream 1: these are not the episodes that an adaptation would play
-        return play_episodes(self.agent, env, episodes, horizon or self.horizon, task, (1,))
+        # a random stream of its own: these are not the episodes that an adaptation would play
+        return play_episodes(self.agent, env, episodes, horizon or self.horizon, task, ("play",))
 
     def evaluate(self) -> AdaptationCurve:
         """Returns on the run's held-out tasks after 0, 1, 2, ... stages of adaptation.

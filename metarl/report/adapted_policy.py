@@ -65,7 +65,7 @@ class AdaptedPolicy:
             env = self.problem.raw_family.make()
             for index, path in enumerate(positions):
                 # one at a time: a recurrent policy has the memory of the stage in each of them
-                (episode,) = play_episodes(agent, env, 1, horizon, self.task, (1, index))
+                (episode,) = play_episodes(agent, env, 1, horizon, self.task, ("play", index))
                 path[: len(np.asarray(episode.rewards))] = episode.observations
             paths[stage_name(stage, self.unit)] = positions
         return paths

@@ -1,13 +1,31 @@
 """From rewards to advantages: returns, the linear feature baseline, and GAE."""
 
+from typing import Literal, NamedTuple
+
 import torch
 from torch import Tensor
 
+from metarl.distributed import mean_over_tasks
 from metarl.rl.trajectories import Samples, Trajectories, to_samples
 
 RIDGE = 1e-5  # Duan et al. (2016), whose baseline the MAML paper uses
 RIDGE_ATTEMPTS = 5
 GRID = 4  # cells per side into which the baseline pools an image
+MIN_STEPS_PER_FEATURE = 10  # with fewer, the fit is mostly of noise; `InnerLoop.warn_if_too_few`
+
+Baseline = Literal["linear", "time", "linear_prior"]
+
+
+class Prior(NamedTuple):
+    """Pseudo-samples of other tasks, which are added to a task's own in the fit of its baseline.
+
+    Attributes:
+        gram: Σ x xᵀ over them, (F, F).
+        target: Σ x R, (F, 1).
+    """
+
+    gram: Tensor
+    target: Tensor
 
 
 def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:
@@ -70,13 +88,16 @@ def baseline_features(observations: Tensor, steps: Tensor | None = None) -> Tens
     return torch.cat([clipped, clipped.square(), powers], dim=-1)
 
 
-def fit_baseline(features: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+def fit_baseline(
+    features: Tensor, returns: Tensor, mask: Tensor, prior: Prior | None = None
+) -> Tensor:
     """Least-squares coefficients with a small ridge, one vector for each task.
 
     Args:
         features: (N, M, F).
         returns: (N, M), the targets.
         mask: (N, M), true on samples that count.
+        prior: further samples, if any.
 
     Returns:
         Coefficients (N, F).
@@ -86,9 +107,9 @@ def fit_baseline(features: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     """
     # (Xᵀ W X + λ I) c = Xᵀ W y with the mask as weights W. For λ > 0 a Cholesky factor exists up to
     # rounding; λ grows tenfold if it does not.
-    weighted = features * mask.unsqueeze(-1)
-    gram = weighted.mT @ features
-    target = weighted.mT @ returns.double().unsqueeze(-1)
+    gram, target = _normal_equations(features, returns, mask)
+    if prior is not None:
+        gram, target = gram + prior.gram, target + prior.target
     identity = torch.eye(features.shape[-1], dtype=torch.float64)
     for attempt in range(RIDGE_ATTEMPTS):
         factor, failed = torch.linalg.cholesky_ex(gram + RIDGE * 10.0**attempt * identity)
@@ -99,6 +120,50 @@ def fit_baseline(features: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     raise FloatingPointError(
         "the linear feature baseline has no finite solution: are the rewards finite?"
     )
+
+
+def _normal_equations(features: Tensor, returns: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Xᵀ W X (N, F, F) and Xᵀ W y (N, F, 1)."""
+    weighted = features * mask.unsqueeze(-1)
+    return weighted.mT @ features, weighted.mT @ returns.double().unsqueeze(-1)
+
+
+def fit_prior(
+    trajectories: Trajectories, gamma: float, samples: float, image: tuple[int, int, int] | None
+) -> Prior:
+    """The normal equations of the tasks of all processes together, scaled to `samples` samples.
+
+    With G and b, the means of x xᵀ and x R over their time steps, κ samples are a ridge
+    κ (c − c₀)ᵀ G (c − c₀) towards their coefficients c₀ = G⁻¹ b.
+    """
+    returns = discounted_returns(trajectories.rewards, gamma)
+    sums: list[Tensor] = []
+    for observations, task_returns, mask in zip(
+        trajectories.observations, returns, trajectories.mask, strict=True
+    ):
+        features = _features(observations, image).flatten(0, 1)
+        equations = _normal_equations(features, task_returns.flatten(), mask.flatten())
+        sums.append(torch.cat([*equations, mask.sum().double().expand(len(equations[0]), 1)], 1))
+    mean = mean_over_tasks(torch.stack(sums).sum(0), len(sums))
+    gram, target, count = mean[:, :-2], mean[:, -2:-1], mean[0, -1]
+    return Prior(samples * gram / count, samples * target / count)
+
+
+def num_features(size: int, image: tuple[int, int, int] | None, baseline: Baseline) -> int:
+    """F, for observations of `size` numbers."""
+    return _features(torch.zeros(1, size), image, baseline).shape[-1]
+
+
+def _features(
+    observations: Tensor,
+    image: tuple[int, int, int] | None,
+    baseline: Baseline = "linear",
+    steps: Tensor | None = None,
+) -> Tensor:
+    """The features of a baseline; see `baseline_features`."""
+    if baseline == "time":
+        return baseline_features(observations[..., :0], steps)
+    return baseline_features(pooled(observations, image) if image else observations, steps)
 
 
 def pooled(rows: Tensor, image: tuple[int, int, int]) -> Tensor:
@@ -119,8 +184,13 @@ def with_advantages(
     gae_lambda: float,
     image: tuple[int, int, int] | None = None,
     bootstrap: bool = False,
+    baseline: Baseline = "linear",
+    prior: Prior | None = None,
 ) -> Samples:
     """Samples with advantages: baseline fitted to this batch, GAE, standardised for each task.
+
+    In batches of few time steps for each feature, a baseline fits the noise of the very returns
+    that it is compared with, and the advantages are mostly noise (`MIN_STEPS_PER_FEATURE`).
 
     Args:
         trajectories: of N tasks, (N, B, H).
@@ -129,6 +199,8 @@ def with_advantages(
         image: (C, H, W) if an observation is a flattened image.
         bootstrap: whether a truncated episode goes on with the baseline's value of its last
             observation; if not, its value is 0 as in Finn et al. (2017).
+        baseline: `time` has the features of time alone.
+        prior: samples of other tasks that the baseline is fitted to as well, if any.
 
     Raises:
         ValueError: if `bootstrap` is true and the last observations were not recorded.
@@ -140,16 +212,14 @@ def with_advantages(
     # one task at a time, so that its float64 features stay in cache
     for i in range(advantages.shape[0]):
         mask = trajectories.mask[i]
-        observations = trajectories.observations[i]
-        inputs = pooled(observations, image) if image else observations
-        features = baseline_features(inputs).flatten(0, 1)
-        coefficients = fit_baseline(features[None], returns[i].reshape(1, -1), mask.reshape(1, -1))
+        features = _features(trajectories.observations[i], image, baseline).flatten(0, 1)
+        targets = returns[i].reshape(1, -1)
+        coefficients = fit_baseline(features[None], targets, mask.reshape(1, -1), prior)
         values = (features @ coefficients[0]).view_as(mask).to(returns.dtype)
         last_values = None
         if bootstrap:
             last = trajectories.last_observations[i]  # type: ignore[index] # checked above
-            inputs = pooled(last, image) if image else last
-            last_features = baseline_features(inputs, trajectories.lengths[i])
+            last_features = _features(last, image, baseline, trajectories.lengths[i])
             last_values = (last_features @ coefficients[0]).to(returns.dtype)
             last_values = torch.where(trajectories.truncated[i], last_values, 0.0)
         # standardised over the steps that were taken: padding must not shrink the deviation

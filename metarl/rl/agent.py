@@ -64,7 +64,7 @@ def play_episodes(
     episodes: int,
     horizon: int,
     task: ArrayLike | None = None,
-    stream: Sequence[int] = (),
+    stream: Sequence[int | str] = (),
 ) -> list[Trajectory]:
     """Episodes of an agent in an environment; see `PolicyAgent.play`.
 

@@ -141,6 +141,12 @@ class InnerConfig(InnerSection):
 
     With `bootstrap`, an episode that a time limit cut off continues with the baseline's value of
     its last observation. By default its value is 0, as in the paper.
+
+    `baseline` predicts the returns, by least squares on each batch of a task: `linear` in features
+    of observation and time (Duan et al. 2016), `time` in those of time alone. With very few
+    episodes the first interpolates the batch that it judges. `linear_prior` adds `prior_samples`
+    pseudo-samples of other training tasks to the fit: of the meta-batch in training; in an
+    evaluation, of a meta-batch that is adapted beforehand.
     """
 
     episodes_per_task: PositiveInt = 20
@@ -148,6 +154,8 @@ class InnerConfig(InnerSection):
     gae_lambda: UnitInterval = 1.0
     estimator: Literal["likelihood_ratio", "log_likelihood"] = "likelihood_ratio"
     bootstrap: bool = False
+    baseline: Literal["linear", "time", "linear_prior"] = "linear"
+    prior_samples: PositiveFloat = 200.0
 
 
 class EvaluationConfig(Section):

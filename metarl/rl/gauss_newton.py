@@ -1,6 +1,6 @@
 """Gauss-Newton products Jᵀ M J v for a function from parameters to action distributions."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,36 +23,39 @@ def gauss_newton(
     """
     leaves = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
     outputs = function(leaves)
+    inputs, output_leaves = tuple(leaves.values()), tuple(outputs.values())
     fixed = {name: leaf.detach() for name, leaf in outputs.items()}
     # g is linear, so that its derivative is the same at every u; zeros are sufficient
     cotangent = {name: torch.zeros_like(leaf, requires_grad=True) for name, leaf in outputs.items()}
-
-    def vjp(
-        outputs: Iterable[Tensor],
-        inputs: Iterable[Tensor],
-        grad_outputs: Iterable[Tensor],
-        create_graph: bool = False,
-    ) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(
-            tuple(outputs),
-            tuple(inputs),
-            tuple(grad_outputs),
-            retain_graph=True,
-            create_graph=create_graph,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-
-    # g(u) = Jᵀ u
-    grads = vjp(outputs.values(), leaves.values(), cotangent.values(), create_graph=True)
+    u = tuple(cotangent.values())
+    grads = vjp(output_leaves, inputs, u, create_graph=True)  # g(u) = Jᵀ u
 
     def product(tangent: Params) -> Params:
-        change = vjp(grads, cotangent.values(), (tangent[name] for name in leaves))  # J v
+        change = vjp(grads, u, [tangent[name] for name in leaves])  # J v
         weighted = metric(fixed, dict(zip(outputs, change, strict=True)))  # M J v
-        result = vjp(outputs.values(), leaves.values(), (weighted[name] for name in outputs))
+        result = vjp(output_leaves, inputs, [weighted[name] for name in outputs])
         return dict(zip(leaves, result, strict=True))  # Jᵀ M J v
 
     return product
+
+
+def vjp(
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    grad_outputs: Sequence[Tensor] | None = None,
+    create_graph: bool = False,
+    retain_graph: bool = True,
+) -> tuple[Tensor, ...]:
+    """uᵀ ∂outputs/∂inputs; zeros for inputs without an effect. The graph is kept by default."""
+    return torch.autograd.grad(
+        outputs,
+        inputs,
+        grad_outputs,
+        retain_graph=retain_graph,
+        create_graph=create_graph,
+        allow_unused=True,  # such as log σ in the mean of the actions
+        materialize_grads=True,
+    )
 
 
 def fisher_metric(

@@ -1,6 +1,7 @@
 """Adaptation of a policy to one task: policy gradients on trajectories of the task."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,13 @@ import torch
 from metarl.inner_loop import InnerOptimizer, adapt, adapt_step
 from metarl.parallel import CPU, Result, map_chunks, move
 from metarl.params import Params
-from metarl.rl.advantages import with_advantages
+from metarl.rl.advantages import (
+    MIN_STEPS_PER_FEATURE,
+    Prior,
+    fit_prior,
+    num_features,
+    with_advantages,
+)
 from metarl.rl.config import InnerConfig
 from metarl.rl.losses import Loss, reinforce
 from metarl.rl.policies import Policy
@@ -54,13 +61,43 @@ class InnerLoop:
             sizes = (self.settings.step_size,) * self.settings.steps
         return step_sizes(self.settings, meta, self.policy.head, sizes)
 
-    def with_advantages(self, trajectories: Trajectories) -> Samples:
+    def with_advantages(self, trajectories: Trajectories, prior: Prior | None = None) -> Samples:
         """The samples of trajectories with advantages by the config's γ and λ, on `device`."""
         settings = self.settings
         samples = with_advantages(
-            trajectories, settings.gamma, settings.gae_lambda, self.policy.image, settings.bootstrap
+            trajectories,
+            settings.gamma,
+            settings.gae_lambda,
+            self.policy.image,
+            settings.bootstrap,
+            settings.baseline,
+            prior,
         )
         return move(samples, self.device)
+
+    def prior(self, trajectories: Trajectories) -> Prior | None:
+        """The prior of the baseline from trajectories of training tasks, if it has one."""
+        settings = self.settings
+        if settings.baseline != "linear_prior":
+            return None
+        return fit_prior(trajectories, settings.gamma, settings.prior_samples, self.policy.image)
+
+    def warn_if_too_few(self, num_steps: int) -> None:
+        """Warn if the baseline nearly interpolates the returns of a batch of time steps.
+
+        Half-cheetah direction after one step on 1, 2, 3, 5 and 20 episodes of 200 steps had returns
+        of −98 ± 103, 129 ± 94, 322 ± 80, 421 ± 48 and 507 ± 12.
+        """
+        settings, policy = self.settings, self.policy
+        features = num_features(policy.observation_size, policy.image, settings.baseline)
+        if settings.baseline != "linear_prior" and num_steps < MIN_STEPS_PER_FEATURE * features:
+            warnings.warn(
+                f"adapting to {num_steps} time steps with a baseline of {features} "
+                "features, which nearly interpolates the returns: advantages are mostly noise; use "
+                f"more episodes (the config has {settings.episodes_per_task}), or another "
+                "inner.baseline",
+                stacklevel=2,
+            )
 
     def adapt(self, meta: Params, pre: Sequence[Samples]) -> Params:
         """θ'_i of one task from the samples of each inner step; differentiable."""

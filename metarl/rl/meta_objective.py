@@ -93,6 +93,7 @@ class MetaObjective:
 
         sums = self._over_tasks(sum_over_chunk, self._data)
         mean = mean_over_tasks(torch.stack(sums).sum(0), self._num_tasks)
+        # TRPO accepts a candidate where the objective exceeds that of θ, and the KL is within δ
         objective, kl = mean.tolist()
         return objective, kl
 

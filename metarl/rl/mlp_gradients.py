@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 
 from metarl.networks.mlp_gradients import BackwardPass, ForwardPass, forward_pass
 from metarl.params import Params, flatten, repeat, unflatten
-from metarl.rl.gauss_newton import fisher_metric, gauss_newton
+from metarl.rl.gauss_newton import fisher_metric, gauss_newton, vjp
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import Loss, mean_kl, reinforce
 from metarl.rl.policies import (
@@ -96,15 +96,14 @@ class AnalyticMLP:
         return inner_step(self.inner, self._policy, params, samples, step_sizes)[0], state
 
     def gradient(self, terms: ObjectiveTerms, meta: Params, data: TaskData) -> Tensor:
-        readout, adaptation = (
-            PolicyHead(self._policy),
-            Adaptation(self.inner, self._policy, meta, data),
-        )
+        readout = PolicyHead(self._policy)
+        adaptation = Adaptation(self.inner, self._policy, meta, data)
 
         def grad_of(term: PolicyLoss, params: Params, samples: Samples) -> LossGradient:
             return loss_gradient(self._policy, lambda p, s: term(readout, p, s), params, samples)
 
         post = grad_of(terms.post_objective, adaptation.adapted, data.post)
+        # ∂/∂θ_k of each penalty joins the backward pass where it reaches θ_k; θ_K has none
         penalties = [
             grad_of(terms.pre_penalty, params, samples)
             for params, samples in zip(adaptation.params, data.penalty, strict=False)
@@ -118,6 +117,7 @@ class AnalyticMLP:
 
     def value_and_kl(self, terms: ObjectiveTerms, meta: Params, data: TaskData) -> Tensor:
         readout = PolicyHead(self._policy)
+        # a line search needs values only: the inner steps keep no second derivatives
         adaptation = Adaptation(self.inner, self._policy, meta, data, linearised=False)
 
         def sums(params: Params, samples: Samples, *losses: PolicyLoss) -> Tensor:
@@ -135,14 +135,14 @@ class AnalyticMLP:
         return torch.stack([value, kl])
 
     def curvature(self, meta: Params, data: TaskData) -> Callable[[Tensor], Tensor]:
-        readout, adaptation = (
-            PolicyHead(self._policy),
-            Adaptation(self.inner, self._policy, meta, data),
-        )
+        readout = PolicyHead(self._policy)
+        adaptation = Adaptation(self.inner, self._policy, meta, data)
         forwards, products = [], []
         for block in _blocks(data.post):
             forward = forward_pass(adaptation.adapted, block.observations, self._policy.activation)
             forwards.append(forward)
+            # F of the few outputs by autograd, with the parameters outside the layers (log σ) as
+            # further outputs of the network
             products.append(
                 gauss_newton(
                     lambda leaves: readout.distribution(leaves, leaves[OUTPUTS]),
@@ -153,14 +153,14 @@ class AnalyticMLP:
 
         def product(vector: Tensor) -> Tensor:
             # Jᵀ F J v, with J = (outputs by θ'_i) · (θ'_i by θ)
-            tangent = adaptation.jvp(unflatten(vector, meta))
+            tangent = adaptation.jvp(unflatten(vector, meta))  # θ̇'_i
             block_grads = []
             for forward, fisher in zip(forwards, products, strict=True):
-                outputs, _ = forward.jvp(tangent)
+                outputs, _ = forward.jvp(tangent)  # ẏ
                 grad = fisher(
                     {OUTPUTS: outputs, **{name: tangent[name] for name in forward.other_params}}
                 )
-                backward = forward.backward(grad.pop(OUTPUTS))
+                backward = forward.backward(grad.pop(OUTPUTS))  # (∂y/∂θ'_i)ᵀ F ẏ
                 grads = {**grad, **backward.gradient}
                 block_grads.append({name: grads[name] for name in tangent})
             return flatten(adaptation.vjp(_sum(block_grads)))
@@ -286,7 +286,8 @@ class LossGradient:
         # derivative of the loss's gradient with respect to its own arguments along their tangents;
         # this Hessian is symmetric, so that reverse mode computes the product with it
         tangents = (outputs_tangent, *other_leaves.values())
-        hvp = _grad(block.grads, block.leaves, tangents, retain_graph=True)
+        products = vjp(block.grads, tuple(block.leaves.values()), tangents)
+        hvp = dict(zip(block.leaves, products, strict=True))
         layers = block.backward.jvp(direction, hidden_tangents, hvp.pop(OUTPUTS))
         all_leaves = {**layers, **hvp}
         return {name: all_leaves[name] for name in self.gradient}
@@ -317,7 +318,10 @@ def loss_gradient(
             leaves = {name: leaf.requires_grad_() for name, leaf in other_leaves.items()}
             leaves = {OUTPUTS: forward.outputs.requires_grad_(), **leaves}
             value = loss(leaves, block._replace(observations=leaves[OUTPUTS]))
-            grads = _grad((value,), leaves, None, create_graph=create_hvp)
+            # for `hvp`, the gradient is a function of the leaves, whose graph is kept
+            inputs = tuple(leaves.values())
+            gradient = vjp([value], inputs, create_graph=create_hvp, retain_graph=create_hvp)
+            grads = dict(zip(leaves, gradient, strict=True))
         backward = forward.backward(grads[OUTPUTS].detach())
         all_leaves = {**grads, **backward.gradient}
         gradients.append({name: all_leaves[name].detach() for name in params})
@@ -345,6 +349,7 @@ def inner_step(
 def _blocks(samples: Samples) -> Iterator[Samples]:
     """Blocks of time steps of all tasks; losses are sums over time steps."""
     num_tasks, length = samples.weights.shape
+    # blocks divide time, not tasks, so that stacked products stay as large as they are
     size = max(1, BLOCK_SAMPLES // num_tasks)
     for start in range(0, length, size):
         block: Samples = pytree.tree_map(
@@ -362,22 +367,3 @@ def _sum(trees: Iterator[Params] | Sequence[Params]) -> Params:
     for tree in rest:
         total = {name: leaf + tree[name] for name, leaf in total.items()}
     return total
-
-
-def _grad(
-    outputs: Sequence[Tensor],
-    leaves: Params,
-    grad_outputs: Sequence[Tensor] | None,
-    create_graph: bool = False,
-    retain_graph: bool | None = None,
-) -> Params:
-    grads = torch.autograd.grad(
-        tuple(outputs),
-        tuple(leaves.values()),
-        grad_outputs,
-        create_graph=create_graph,
-        retain_graph=retain_graph,
-        allow_unused=True,
-        materialize_grads=True,
-    )
-    return dict(zip(leaves, grads, strict=True))

@@ -2,20 +2,18 @@
 
 import time
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from metarl.config.sections import MethodSection
 from metarl.distributed import mean_over_tasks, seconds_waited
 from metarl.evaluation import AdaptationCurve
 from metarl.method import AdaptationUnit, Metrics, Role, TrainingState
 from metarl.optim import OPTIMIZERS, Objective
-from metarl.parallel import CPU, move
+from metarl.parallel import CPU, move, one_thread
 from metarl.params import Params, flatten
+from metarl.rl.adaptation import evaluate_adaptation
 from metarl.rl.agent import Agent
 from metarl.rl.policies import Policy
 from metarl.rl.policy_agent import PolicyAgent
@@ -79,6 +77,15 @@ class PolicyLearner:
         if step_sizes is None:
             step_sizes = self.fine_tuning_step_sizes(params)
         return PolicyAgent(self.problem, self.policy, params, seed, tuple(step_sizes))
+
+    @one_thread()
+    def evaluate(
+        self, params: Params, step_sizes: Sequence[float] | None = None
+    ) -> AdaptationCurve:
+        """Adapt to held-out tasks by gradient steps, with `fine_tuning_step_sizes` by default."""
+        sizes = self.fine_tuning_step_sizes(params) if step_sizes is None else step_sizes
+        tasks, key = self.problem.test_tasks()
+        return evaluate_adaptation(self.problem, params, tasks, key, sizes)
 
     def close(self) -> None:
         self.problem.close()
@@ -145,27 +152,3 @@ def _rollout_metrics(
     metrics = dict(zip(sums, means.tolist(), strict=True))
     metrics["environment_steps"] *= meta_batch
     return metrics
-
-
-def to_adaptation_curve(
-    problem: PolicyProblem,
-    tasks: NDArray[np.float64],
-    rollouts: Rollouts,
-    step_sizes: Sequence[float] = (),
-) -> AdaptationCurve:
-    """The returns of rollouts on tasks (N, T) at each stage.
-
-    Args:
-        problem: the problem that was evaluated.
-        tasks: (N, T).
-        rollouts: with the evaluation's number of trajectories.
-        step_sizes: of the gradient steps between the stages, if there are any.
-    """
-    stages = rollouts.trajectories
-    returns = np.stack([stage.mean_returns.numpy() for stage in stages], axis=1)
-    # a stage of adaptation by memory is one episode of a trial, whatever the number of trials
-    episodes_used = [
-        stage.num_episodes.double().mean().item() if step_sizes else 1 for stage in stages[:-1]
-    ]
-    episodes = tuple(round(total) for total in accumulate(episodes_used, initial=0))
-    return AdaptationCurve(tasks, returns, tuple(step_sizes), episodes)

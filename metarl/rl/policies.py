@@ -341,24 +341,12 @@ class MultiCategoricalPolicy(CategoricalPolicy):
         return {"logits": weighted - probabilities * torch.cat(totals, dim=-1)}
 
 
-@dataclass(frozen=True)
 class PolicyHead:
-    """The distribution of a policy as a function of its network's outputs."""
+    """An `ActionDistribution` whose observations are the network's outputs (..., M, O)."""
 
-    policy: GaussianPolicy | CategoricalPolicy
-
-    def distribution(self, params: Mapping[str, Tensor], outputs: Tensor) -> Distribution:
-        """The distribution at the network's outputs (..., M, O)."""
-        return self.policy.from_outputs(params, outputs)
-
-    def log_prob(self, distribution: Distribution, actions: Tensor) -> Tensor:
-        return self.policy.log_prob(distribution, actions)
-
-    def kl(self, old: Distribution, new: Distribution) -> Tensor:
-        return self.policy.kl(old, new)
-
-    def fisher(self, distribution: Distribution, tangent: Distribution) -> Distribution:
-        return self.policy.fisher(distribution, tangent)
+    def __init__(self, policy: GaussianPolicy | CategoricalPolicy) -> None:
+        self.distribution = policy.from_outputs
+        self.log_prob, self.kl, self.fisher = policy.log_prob, policy.kl, policy.fisher
 
 
 def policy_for(

@@ -1,7 +1,6 @@
 """The agent of a policy of this package; see `metarl.rl.agent` for how agents are used."""
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
@@ -20,7 +19,8 @@ from metarl.envs.wrappers import observe_task
 from metarl.errors import UserError
 from metarl.parallel import one_thread
 from metarl.params import Params, split_prefix
-from metarl.rl.advantages import pooled
+from metarl.rl.adaptation import baseline_priors
+from metarl.rl.advantages import Prior
 from metarl.rl.external_data import (
     AnyEnv,
     EpisodeArrays,
@@ -38,10 +38,6 @@ from metarl.rl.recorder import Recorder
 from metarl.rl.trajectories import Samples, Trajectories
 from metarl.rng import RngKey, make_rng
 from metarl.step_sizes import split
-
-# Below this, adaptation of the half-cheetah (44 features) did not raise its return: −98 ± 103 and
-# 129 ± 94 after one step on 200 and 400 time steps, 322 ± 80 on 600.
-MIN_STEPS_PER_FEATURE = 10
 
 
 class PolicyAgent:
@@ -68,6 +64,7 @@ class PolicyAgent:
         self.step_sizes = step_sizes
         self.steps = 0
         self.returns: tuple[float, ...] = ()
+        self._priors: list[Prior | None] = []  # of the baseline at each step; copies share the list
         self._optimizer_state: Params = {}  # of the gradient steps since the last reset
         self._task: NDArray[np.float64] | None = None
         self._autoreset = AutoresetMode.NEXT_STEP
@@ -250,7 +247,7 @@ class PolicyAgent:
         episodes: int,
         horizon: int,
         task: ArrayLike | None = None,
-        stream: Sequence[int] = (),
+        stream: Sequence[int | str] = (),
     ) -> tuple[Trajectories, Memory]:
         """Episodes of this policy in an environment, (1, B, H, ·), and its memory after them.
 
@@ -353,9 +350,9 @@ class PolicyAgent:
             size = inner.step_sizes(self.params, schedule)[self.steps]
         else:
             size = inner.step_sizes(self._theta, (step_size,))[0]
-        self._warn_if_too_few(trajectories)
+        inner.warn_if_too_few(int(trajectories.mask.sum()))
         with one_thread():
-            batch = inner.with_advantages(trajectories)
+            batch = inner.with_advantages(trajectories, self._prior())
             samples: Samples = pytree.tree_map(lambda leaf: leaf[0], batch)
             theta, state = inner.adapt_step(
                 self._theta, samples, size, self._optimizer_state, self.steps
@@ -370,20 +367,12 @@ class PolicyAgent:
         self.returns = (*self.returns, float(trajectories.returns.mean()))
         self._forget()
 
-    def _warn_if_too_few(self, trajectories: Trajectories) -> None:
-        """Warn if the linear baseline nearly interpolates the returns that it is compared with."""
-        num_steps = int(trajectories.mask.sum())
-        image = self.policy.image
-        inputs = pooled(trajectories.observations[:, :1, :1], image) if image else None
-        size = self.policy.observation_size if inputs is None else inputs.shape[-1]
-        num_features = 2 * size + 4
-        if num_steps < MIN_STEPS_PER_FEATURE * num_features:
-            warnings.warn(
-                f"adapting to {num_steps} time steps with a baseline of {num_features} features, "
-                "which nearly interpolates the returns: advantages are mostly noise; use more "
-                f"episodes (training had {self.problem.config.inner.episodes_per_task})",
-                stacklevel=4,
-            )
+    def _prior(self) -> Prior | None:
+        """The baseline's prior at this step; the first call simulates training tasks for it."""
+        if not self._priors:
+            params = self._initial_params
+            self._priors += baseline_priors(self.problem, params, self.step_sizes)
+        return self._priors[min(self.steps, len(self._priors) - 1)]
 
     @torch.no_grad()
     def _replay(self, episodes: Sequence[EpisodeArrays]) -> None:

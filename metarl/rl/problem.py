@@ -1,6 +1,7 @@
 """A problem of meta-reinforcement learning: a family of tasks, a policy, and the return."""
 
-import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from metarl.envs.observations import flat_family
 from metarl.envs.scaling import ScaledObservations, measure_scale
 from metarl.evaluation import Metric
 from metarl.method import Method
-from metarl.parallel import device_for, map_chunks
+from metarl.parallel import device_for
 from metarl.params import Params
 from metarl.rl.config import Config
 from metarl.rl.inner_loop import InnerLoop
@@ -24,8 +25,9 @@ from metarl.rl.methods import METHODS
 from metarl.rl.policies import Policy, policy_for
 from metarl.rl.sampler import VectorEnv
 from metarl.rng import RngKey, make_rng, make_torch_rng
-from metarl.threads import processors
+from metarl.threads import processors, thread_limit
 
+MIN_PARTED_ENVS = 800  # below, the Python of a second part takes longer than it saves
 RETURN = Metric("return", "undiscounted return", "environment steps")
 
 
@@ -152,16 +154,29 @@ class PolicyProblem:
         return self.make_envs(num_tasks, self.config.inner.episodes_per_task)
 
     def make_envs(self, num_tasks: int, trajectories: int) -> list[VectorEnv]:
-        """Vector environments with some of the tasks each: one per processor if that is faster.
+        """Vector environments with some of the tasks each, to be sampled in parallel.
 
-        A family opts in with the property `releases_gil`.
+        A family opts in with the property `releases_gil`; all other families have one part.
         """
-        parts = processors() if releases_gil(self.flat_family) else 1
-        return map_chunks(
-            lambda chunk: self.family.make_vec(len(range(num_tasks)[chunk]) * trajectories),
-            num_tasks,
-            math.ceil(num_tasks / parts),
-        )
+        is_large = num_tasks * trajectories >= MIN_PARTED_ENVS
+        parts = min(num_tasks, 2) if is_large and releases_gil(self.flat_family) else 1
+        # not one part per processor: a product that is stacked over tasks may round a task by its
+        # place in the stack, so that the parts must be the same on every machine
+        with thread_limit(max(1, processors() // parts)):  # for the physics of each part
+            return [
+                self.family.make_vec(-(-(num_tasks - part) // parts) * trajectories)
+                for part in range(parts)
+            ]
+
+    @contextmanager
+    def temporary_envs(self, num_tasks: int, trajectories: int) -> Iterator[list[VectorEnv]]:
+        """The environments of `make_envs`, which are closed at the end."""
+        envs = self.make_envs(num_tasks, trajectories)
+        try:
+            yield envs
+        finally:
+            for part in envs:
+                part.close()
 
     def close(self) -> None:
         if "envs" in self.__dict__:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -44,25 +43,23 @@ def sample(
     parts = envs if isinstance(envs, Sequence) else [envs]
     chunk_size = math.ceil(len(tasks) / len(parts))
 
-    def sample_chunk(key: RngKey, chunk: slice) -> Trajectories:
-        chunk_params = (
-            {name: leaf[chunk] for name, leaf in params.items()} if len(parts) > 1 else params
-        )
-        chunk_envs = parts[chunk.start // chunk_size]
-        start = first_task + chunk.start
-        return sample_episode(policy, chunk_params, chunk_envs, tasks[chunk], horizon, key, start)[
-            0
-        ]
-
     def sample_round(key: RngKey) -> Trajectories:
-        return concat_tasks(map_chunks(partial(sample_chunk, key), len(tasks), chunk_size))
+        def sample_chunk(chunk: slice) -> Trajectories:
+            part = parts[chunk.start // chunk_size]
+            theta = params  # of a single part, parameters need not be stacked
+            if len(parts) > 1:
+                theta = {name: leaf[chunk] for name, leaf in params.items()}
+            start = first_task + chunk.start
+            return sample_episode(policy, theta, part, tasks[chunk], horizon, key, start)[0]
+
+        return concat_tasks(map_chunks(sample_chunk, len(tasks), chunk_size))
 
     rounds = [sample_round(key)]
     if count == "episodes":
         return rounds[0]
     num_steps, steps_taken = rounds[0].mask[0].numel(), rounds[0].mask.sum(dim=(1, 2))
     while steps_taken.min() < num_steps and len(rounds) < MAX_ROUNDS:
-        rounds.append(sample_round(key.fold_in(len(rounds))))
+        rounds.append(sample_round(key.fold_in("round", len(rounds))))
         steps_taken += rounds[-1].mask.sum(dim=(1, 2))
     return truncate_to_steps(rounds, num_steps)
 
@@ -130,6 +127,9 @@ def sample_episode(
     shape = (horizon, num_tasks, per_task)
     observations = torch.zeros(*shape, policy.observation_size)
     actions = torch.zeros(*shape, *policy.action_shape, dtype=policy.action_dtype)
+    # the same memory as numpy arrays with one row for each environment
+    observation_rows = observations.view(horizon, *row).numpy()
+    action_rows = actions.view(horizon, envs.num_envs, *policy.action_shape).numpy()
     rewards = np.zeros((horizon, envs.num_envs), dtype=np.float32)
     last_observations = np.zeros(row, dtype=np.float32)
     alive = np.ones((horizon + 1, envs.num_envs), dtype=bool)  # before each step
@@ -139,14 +139,12 @@ def sample_episode(
         memory = policy.initial_memory((num_tasks, per_task))
     with one_thread():
         for t in range(horizon):
-            step_observations = observations[t].view(row).numpy()
-            _copy_where(step_observations, observation, alive[t])
-            check_finite("an observation", step_observations, env_tasks, t, first_env)
+            _copy_where(observation_rows[t], observation, alive[t])
+            check_finite("an observation", observation_rows[t], env_tasks, t, first_env)
             # one forward pass for all tasks: parameters are stacked, (N, ...), and inputs (N, B, S)
             distribution, new_memory = policy.step(params, memory, observations[t])
             actions[t] = policy.act(distribution, noise[t])
-            step_actions = actions[t].view(envs.num_envs, *policy.action_shape).numpy()
-            if not np.isfinite(step_actions).all():
+            if not np.isfinite(action_rows[t]).all():
                 raise FloatingPointError(
                     "the policy chose an action that is not finite: its last update was too large; "
                     "lower the step size"
@@ -156,8 +154,9 @@ def sample_episode(
                     # a leaf that is equal for all observations, (N, 1, ·), is stored once
                     num_steps = horizon if leaf.shape[1] == per_task else 1
                     distributions[name] = torch.zeros(num_steps, *leaf.shape)
-                distributions[name][min(t, len(distributions[name]) - 1)] = leaf
-            observation, reward, terminations, truncations, info = envs.step(step_actions)
+                if t < len(distributions[name]):
+                    distributions[name][t] = leaf
+            observation, reward, terminations, truncations, info = envs.step(action_rows[t])
             check_outcome(row, observation, reward, terminations, truncations)
             _copy_where(rewards[t], reward, alive[t])
             check_finite("a reward", rewards[t], env_tasks, t + 1, first_env)

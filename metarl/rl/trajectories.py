@@ -1,7 +1,7 @@
 """Trajectories as sampled, and as the flat samples that losses take."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -213,14 +213,12 @@ class Rollouts:
         trajectories: of each stage.
         samples: the same with advantages, on the device of learning.
         params: the parameters that each stage was sampled with, stacked over tasks: θ, ..., θ'_i.
-        memories: the memory of the policies before each stage, every leaf (N, B, ...).
         seconds: the duration of sampling and adaptation.
     """
 
     trajectories: list[Trajectories]
     samples: list[Samples]
     params: list[Params]
-    memories: list[tuple[Tensor, ...]] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
