@@ -187,5 +187,5 @@ def test_no_two_purposes_of_a_run_share_a_random_stream(
     if config != "sinusoid":
         policy = method.agent(state.params, seed=1)
         policy.play(method.problem.family.make(), 2, 10, [0.01, 0.0], ("play",))
-    assert len(streams) > 3
+    assert len(streams) >= 3
     assert [words for words, count in streams.items() if count > 1] == []

@@ -105,7 +105,8 @@ def collect_adaptation(
 ) -> Rollouts:
     """Adapt to tasks (N, T) by policy gradients, one step for each step size."""
     horizon, settings = problem.family.horizon, problem.config.evaluation
-    problem.inner.warn_if_too_few(settings.episodes_per_task * horizon)
+    if len(step_sizes):  # an oracle, for one, does not adapt
+        problem.inner.warn_if_too_few(settings.episodes_per_task * horizon)
     priors = baseline_priors(problem, params, step_sizes)
     with problem.temporary_envs(len(tasks), settings.episodes_per_task) as envs:
         return collect(
