@@ -1,9 +1,11 @@
 """Conversion of policies to and from stable-baselines3: the same functions under other names."""
 
+import base64
 import io
 import json
 import pickletools
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import gymnasium as gym
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor
 
 from metarl.errors import UserError
@@ -29,6 +32,13 @@ MAX_STEPS = 2**53
 ALLOWED_CALLS = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch FloatStorage"}
 CALL_OPCODES = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
 
+LAYERS = (
+    "mlp_extractor.policy_net.",
+    "mlp_extractor.value_net.",
+    "action_net.",
+    "value_net.",
+    "log_std",
+)
 MODULES = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}
 assert MODULES.keys() == ACTIVATIONS.keys()
 
@@ -118,17 +128,25 @@ def load_model(
     try:
         members = read_zip(path, lambda name: name in (DATA, WEIGHTS), MAX_BYTES)
         data = _settings(members[DATA])
-        params = to_params(_weights(members[WEIGHTS]))
-    except KeyError as error:
+        activation = _check_settings(path, data, policy)
+        weights = _weights(members[WEIGHTS])
+        params = to_params(weights)
+    except (KeyError, ValueError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise UserError(
-            f"{path} is not a model of stable-baselines3's PPO or A2C with an MlpPolicy (it lacks "
-            f"{error})"
+            f"{path} is not a model of stable-baselines3's PPO or A2C with an MlpPolicy ({reason})"
         ) from error
-    except ValueError as error:
+    if others := [name for name in weights if not name.startswith(LAYERS)]:
         raise UserError(
-            f"{path} is not a model of stable-baselines3's PPO or A2C with an MlpPolicy ({error})"
-        ) from error
-    activation = _activation(path, data["policy_kwargs"])
+            f"{path} has the layer {others[0].rpartition('.')[0]!r}, which an MlpPolicy lacks; "
+            "supported are separate networks for actions and values, without further layers"
+        )
+    std = params["log_std"].exp().min() if "log_std" in params else torch.inf
+    if std < (min_std := getattr(policy, "min_std", 0.0)):
+        raise UserError(
+            f"{path} has a standard deviation of {std:.2g}, below policy.min_std ({min_std:g}); "
+            f"add --set policy.min_std={std / 2:.1g}"
+        )
     expected = policy.init(torch.Generator())
     shapes = {name: tuple(leaf.shape) for name, leaf in params.items()}
     expected_shapes = {name: tuple(leaf.shape) for name, leaf in expected.items()}
@@ -145,35 +163,85 @@ def load_model(
     return params, data["num_timesteps"]
 
 
-def _activation(path: Path, keywords: Mapping[str, Any]) -> str:
-    """The activation of a model, tanh unless its `policy_kwargs` name another one.
+def _check_settings(path: Path, data: Mapping[str, Any], policy: Policy) -> str:
+    """The activation of a model whose actions are a function of its layers alone.
 
     Raises:
-        UserError: if this package's networks do not have it, or the model has a features extractor.
+        UserError: if they also depend on something else, or this package lacks the activation.
     """
-    if extractor := keywords.get("features_extractor_class"):
-        name = _class_name(extractor)
-        if name != "FlattenExtractor":
-            raise UserError(f"{path} has the features extractor {name}, which is unsupported")
-    name = _class_name(keywords.get("activation_fn", "Tanh"))
-    for activation, module in MODULES.items():
-        if name == module.__name__:
-            return activation
-    names = " and ".join(module.__name__ for module in MODULES.values())
-    raise UserError(f"{path} has the activation {name}; supported are {names}")
+    keywords, space = data["policy_kwargs"], data.get("action_space")
+    refusal = f"{path} cannot be used: it has "
+    if isinstance(policy_class := data.get("policy_class"), dict):
+        name = _pickled_class(policy_class.get(":serialized:", ""))
+        if name != f"{ActorCriticPolicy.__module__}.{ActorCriticPolicy.__name__}":
+            raise UserError(f"{refusal}the policy class {name}; supported is MlpPolicy of PPO, A2C")
+    if data.get("use_sde"):
+        raise UserError(
+            f"{refusal}state-dependent noise (use_sde), whose standard deviation is a function of "
+            "the observation; train it with use_sde=False"
+        )
+    if data.get("_last_original_obs") is not None:
+        raise UserError(
+            f"{refusal}been trained on observations that VecNormalize scales by statistics outside "
+            "of this file; fold them into the first layer, or train without VecNormalize (if it "
+            "scaled rewards only: model._last_original_obs = None; model.save(...))"
+        )
+    if files := sorted(path.parent.glob("*normalize*.pkl")):
+        warnings.warn(
+            f"{files[0]} lies beside {path}: if it holds the statistics of VecNormalize for this "
+            "model, fold them into its first layer, since the model is used without them",
+            stacklevel=3,
+        )
+    if isinstance(space, dict):
+        kind = _class_name(space.get(":type:")).rpartition(".")[2]
+        sizes = getattr(policy, "sizes", ())
+        expected = "Box" if isinstance(policy, GaussianPolicy) else "Discrete"
+        expected = f"MultiDiscrete {list(sizes)}" if sizes else expected
+        if kind == "MultiDiscrete":
+            kind = f"{kind} {[int(size) for size in re.findall('[0-9]+', str(space.get('nvec')))]}"
+        if any(map(int, starts := re.findall("[0-9]+", str(space.get("start", 0))))):
+            kind = f"{kind} from {' '.join(starts)}"
+        if kind != expected:
+            raise UserError(f"{refusal}actions {kind}, but the family has {expected}")
+    observations = data.get("observation_space")
+    fields = observations if isinstance(observations, dict) else {}
+    # stable-baselines3 divides bytes of this shape by 255 and moves their channels
+    if fields.get("dtype") == "uint8" and len(str(fields.get("_shape")).split(",")) == 3:
+        raise UserError(f"{path} cannot be used: images as observations are unsupported for models")
+    extractor = _class_name(keywords.get("features_extractor_class", str(FlattenExtractor)))
+    if extractor != _class_name(str(FlattenExtractor)):
+        raise UserError(f"{refusal}the features extractor {extractor}, which is unsupported")
+    name = _class_name(keywords.get("activation_fn", str(torch.nn.Tanh)))
+    activations = {_class_name(str(module)): key for key, module in MODULES.items()}
+    if name not in activations:
+        names = " and ".join(module.__name__ for module in MODULES.values())
+        raise UserError(f"{refusal}the activation {name}; supported are torch's {names}")
+    return activations[name]
 
 
-def _class_name(serialized: Any) -> str:
-    """The name of a class that stable-baselines3 wrote into its JSON: {":type:": ..., repr}."""
-    text = (
-        " ".join(map(str, serialized.values())) if isinstance(serialized, dict) else str(serialized)
-    )
-    named = re.search(r"<class '[\w.]*?(\w+)'>", text)
-    return named.group(1) if named else text
+def _class_name(text: Any) -> str:
+    """The full name in the repr of a class, which stable-baselines3 writes into its JSON."""
+    named = re.fullmatch(r"<class '([\w.]+)'>", str(text))
+    return named.group(1) if named else str(text)[:60]
+
+
+def _pickled_class(serialized: Any) -> str:
+    """The full name of a class in a pickle, without running it.
+
+    Raises:
+        ValueError: if it is no pickle.
+    """
+    try:
+        operations = [*pickletools.genops(base64.b64decode(str(serialized)))]
+    except Exception as error:  # pickletools promises no kind of error
+        raise ValueError(f"its policy_class is damaged: {error}") from error
+    strings = [argument for _, argument, _ in operations if isinstance(argument, str)]
+    # a class of the user's main module is pickled by value, with all of its code
+    return ".".join(strings) if len(strings) == 2 else "of a script"
 
 
 def _settings(content: bytes) -> dict[str, Any]:
-    """The settings of a model that are used here.
+    """The settings of a model, with defaults for those that are required.
 
     Raises:
         ValueError: if they are not JSON, or not as stable-baselines3 writes them.
@@ -189,7 +257,7 @@ def _settings(content: bytes) -> dict[str, Any]:
         raise ValueError("its policy_kwargs are not a dictionary")
     if type(steps) is not int or not 0 <= steps <= MAX_STEPS:
         raise ValueError("its num_timesteps is not a number of steps")
-    return {"policy_kwargs": keywords, "num_timesteps": steps}
+    return {**data, "policy_kwargs": keywords, "num_timesteps": steps}
 
 
 def _weights(content: bytes) -> dict[str, Tensor]:

@@ -10,6 +10,8 @@ import torch
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from metarl.baselines import pretrained_policy
 from metarl.baselines.multi_task_env import MultiTaskEnv
@@ -130,6 +132,107 @@ def test_a_users_model_can_be_loaded_and_an_incompatible_one_is_refused(tmp_path
         load_model(tmp_path / "no.zip", policy)
     with pytest.raises(UserError, match="cannot read"):
         load_model(tmp_path / "absent.zip", policy)
+
+
+MODELS = {
+    "hidden layers of two kinds": {"policy_kwargs": {"net_arch": {"pi": [16], "vf": [3]}}},
+    "deviation": {"policy_kwargs": {"log_std_init": -1.5, "ortho_init": False}},
+    "bounds": {"action_space": gym.spaces.Box(-2.0, 3.0, (3,))},
+    "matrix": {"observation_space": gym.spaces.Box(-1.0, 1.0, (2, 2))},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_loaded_model_has_the_action_distribution_of_stable_baselines(name, tmp_path) -> None:
+    model = small_model(**MODELS[name])
+    model.save(tmp_path / "model.zip")
+    policy = POLICIES["gaussian-tanh"][0]
+    params, _ = load_model(tmp_path / "model.zip", policy)
+    observations = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model.policy.get_distribution(
+            observations.view(20, *model.observation_space.shape)
+        ).distribution
+    distribution = policy.distribution(params, observations)
+    torch.testing.assert_close(distribution["mean"], expected.mean)
+    torch.testing.assert_close(distribution["log_std"].exp().expand(20, 3), expected.stddev)
+
+
+class Softer(torch.nn.Tanh):
+    """Has the name of no activation of torch."""
+
+
+class Squares(BaseFeaturesExtractor):
+    def forward(self, observations):
+        return observations.square()
+
+
+FOREIGN = {
+    "LeakyReLU": {"policy_kwargs": {"activation_fn": torch.nn.LeakyReLU}},
+    "Softer": {"policy_kwargs": {"activation_fn": Softer}},
+    "Squares": {
+        "policy_kwargs": {
+            "features_extractor_class": Squares,
+            "features_extractor_kwargs": {"features_dim": 4},
+        }
+    },
+    "use_sde": {"use_sde": True},
+    "min_std=": {"policy_kwargs": {"log_std_init": -18.0}},
+    "MultiBinary, but the family has Box": {"action_space": gym.spaces.MultiBinary(3)},
+    "MultiInputActorCriticPolicy": {
+        "policy": "MultiInputPolicy",
+        "observation_space": gym.spaces.Dict(
+            x=gym.spaces.Box(-1.0, 1.0, (3,)), y=gym.spaces.Box(-1.0, 1.0, (1,))
+        ),
+    },
+    "images": {"observation_space": gym.spaces.Box(0, 255, (1, 2, 2), np.uint8)},
+}
+
+
+@pytest.mark.parametrize("reason", FOREIGN)
+def test_a_model_that_is_another_function_is_refused_by_name(reason, tmp_path) -> None:
+    small_model(**FOREIGN[reason]).save(tmp_path / "model.zip")
+    with pytest.raises(UserError, match=reason):
+        load_model(tmp_path / "model.zip", POLICIES["gaussian-tanh"][0])
+
+
+@pytest.mark.parametrize("space", [gym.spaces.MultiDiscrete([1, 2]), gym.spaces.MultiBinary(3)])
+def test_actions_with_as_many_logits_are_not_taken_for_discrete_ones(space, tmp_path) -> None:
+    small_model(action_space=space).save(tmp_path / "model.zip")
+    with pytest.raises(UserError, match=r"it has actions Multi.*, but the family has Discrete"):
+        load_model(tmp_path / "model.zip", CategoricalPolicy(4, 3, (16,), "tanh"))
+
+
+def test_a_layer_that_an_mlp_policy_lacks_is_refused(tmp_path: Path) -> None:
+    model = small_model()
+    model.policy.mlp_extractor.shared_net = torch.nn.Linear(4, 4)
+    model.save(tmp_path / "model.zip")
+    with pytest.raises(UserError, match=r"the layer 'mlp_extractor.shared_net'"):
+        load_model(tmp_path / "model.zip", POLICIES["gaussian-tanh"][0])
+
+
+def test_a_model_trained_with_normalised_observations_is_refused(tmp_path: Path) -> None:
+    env = VecNormalize(DummyVecEnv([lambda: Spaces(gym.spaces.Box(-1.0, 1.0, (3,)))]))
+    model = PPO("MlpPolicy", env, 1e-3, 2, 2, policy_kwargs={"net_arch": [16]}, device="cpu")
+    policy = POLICIES["gaussian-tanh"][0]
+    model.save(tmp_path / "model.zip")
+    env.save(tmp_path / "vec_normalize.pkl")
+    with pytest.warns(UserWarning, match=r"vec_normalize.pkl lies beside"):
+        load_model(tmp_path / "model.zip", policy)
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    model.learn(2)
+    model.save(tmp_path / "model.zip")
+    with pytest.raises(UserError, match=r"that VecNormalize scales .* fold them into"):
+        load_model(tmp_path / "model.zip", policy)
+
+
+def small_model(
+    policy="MlpPolicy", action_space=None, observation_space=None, policy_kwargs=None, **settings
+) -> PPO:
+    env = Spaces(action_space or gym.spaces.Box(-1.0, 1.0, (3,)))
+    env.observation_space = observation_space or env.observation_space
+    keywords = {"net_arch": [16], **(policy_kwargs or {})}
+    return PPO(policy, env, policy_kwargs=keywords, device="cpu", **settings)
 
 
 class Exploit:
