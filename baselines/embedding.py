@@ -43,7 +43,6 @@ class EmbeddingMethod(SupervisedMethod):
         return int(self.settings.ways)
 
     def init(self, generator: torch.Generator) -> Params:
-        """The network."""
         tasks = self.problem.tasks("train")
         return self.problem.network.init(generator, tasks.shape, tasks.outputs)
 
@@ -62,7 +61,6 @@ class EmbeddingMethod(SupervisedMethod):
         raise NotImplementedError
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the queries' logits."""
         inputs, targets = episodes.query
         outputs = self.predict(self.problem.network, params, episodes.support, inputs)
         return self.problem.kind.loss(outputs, targets), outputs
@@ -70,7 +68,6 @@ class EmbeddingMethod(SupervisedMethod):
     def outputs(
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
     ) -> Iterator[Tensor]:
-        """The logits. There is a single stage."""
         predict = partial(self.predict, self.problem.network, params, support)
         yield map_queries(predict, inputs, self.problem.prediction_mode)
 
@@ -78,6 +75,7 @@ class EmbeddingMethod(SupervisedMethod):
         self, network: Network, params: Params, support: Examples, inputs: Tensor
     ) -> Tensor:
         """Logits (N, M, ways) for inputs (N, M, ...); the parameters are not stacked."""
+        # nothing adapts to a task, so all tasks share the parameters
         x, labels = support
         embeddings, query_embeddings = embed(network, repeat(params, len(inputs)), x, inputs)
         return self.compare(params, embeddings, labels, query_embeddings)

@@ -95,7 +95,6 @@ class MANN(SupervisedMethod):
     train_metric_suffix: ClassVar[str] = "over_sequence"
 
     def init(self, generator: torch.Generator) -> Params:
-        """The network, the controller, the heads and the classifier."""
         tasks = self.problem.tasks("train")
         shape = tuple(downsample(torch.zeros(1, 1, *tasks.shape), self.settings.size).shape[2:])
         params = self.problem.network.init(generator, shape, tasks.outputs)
@@ -103,7 +102,7 @@ class MANN(SupervisedMethod):
         return params | init_mann(generator, size, tasks.outputs, self.settings)
 
     def chunk_size(self, episodes: Episodes) -> int:
-        """A constant, since rounding depends on what is computed together."""
+        # constant, since rounding depends on what is computed together
         return CHUNK
 
     def sample_batch(self, iteration: int) -> Episodes:
@@ -143,7 +142,6 @@ class MANN(SupervisedMethod):
     def curve(
         self, split: str, number: int, params: Params, step_sizes: Sequence[float]
     ) -> AdaptationCurve:
-        """The scores of evaluation tasks, with the number of instances at each stage."""
         curve = super().curve(split, number, params, step_sizes)
         return replace(curve, instances=tuple(range(curve.scores.shape[1])))
 

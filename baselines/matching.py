@@ -42,7 +42,6 @@ class Matching(EmbeddingMethod):
     Settings: ClassVar[type[MethodSection]] = MatchingSettings
 
     def init(self, generator: torch.Generator) -> Params:
-        """The network, and the LSTMs of full context embeddings if there are any."""
         params = super().init(generator)
         if not self.settings.context_steps:
             return params
@@ -50,7 +49,7 @@ class Matching(EmbeddingMethod):
         return params | init_context(generator, size)
 
     def compare(self, params: Params, support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
-        """The logarithm of the attention to each class."""
+        # log-probabilities are logits too
         if steps := self.settings.context_steps:
             support = support_in_context(params, support)
             queries = queries_in_context(params, queries, support, steps)
@@ -73,6 +72,7 @@ def attention(support: Tensor, labels: Tensor, queries: Tensor, distance: str) -
         similarities = F.normalize(queries, dim=-1) @ F.normalize(support, dim=-1).mT
     else:
         similarities = -squared_distances(queries, support)
+    # log Σ a = logsumexp log a: the sum itself would underflow at large distances
     return reduce_classes(torch.logsumexp, similarities.log_softmax(-1), labels)
 
 
@@ -108,6 +108,7 @@ def support_in_context(params: Params, support: Tensor) -> Tensor:
     lstm = torch.nn.LSTM(size, size, batch_first=True, bidirectional=True, device="meta")
     _, weights = split_prefix(params, SUPPORT)
     hidden, _ = functional_call(lstm, weights, (support,))
+    # torch concatenates the directions: h→ᵢ of x₁...xᵢ, and h←ᵢ of x_K...xᵢ
     forward, backward = hidden.split(size, dim=-1)
     embeddings: Tensor = forward + backward + support
     return embeddings

@@ -65,7 +65,6 @@ class MetaLSTM(MAML):
         )
 
     def init(self, generator: torch.Generator) -> Params:
-        """The initial cell state, and the weights of the learned optimiser."""
         tasks = self.problem.tasks("train")
         theta = self.problem.network.init(generator, tasks.shape, tasks.outputs)
         rule = init_rule(generator, self.settings.hidden_size)
@@ -110,7 +109,7 @@ class MetaLSTM(MAML):
         return stacked_rows(gradient).detach(), losses[-1].detach()
 
     def reported_step_sizes(self, params: Params, step_sizes: Sequence[float]) -> tuple[float, ...]:
-        """The input gate at zero input, which is of the order of a step size."""
+        # the input gate at zero input is of the order of a step size
         return (float(params[PREFIX + "input_bias"].sigmoid()),) * len(step_sizes)
 
 
@@ -179,6 +178,7 @@ def rule_step(
         return torch.sigmoid(total + rule[f"{name}_bias"])
 
     forget_gate, input_gate = gate("forget", forget_gate), gate("input", input_gate)
+    # an LSTM's cell with the candidate −∇: f = 1 and i = α would be gradient descent
     theta = forget_gate * theta - input_gate * gradient.flatten()
     return theta.view_as(cell), (hidden, memory, forget_gate, input_gate)
 

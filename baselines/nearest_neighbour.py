@@ -30,7 +30,6 @@ class NearestNeighbour(Pretrained):
     def outputs(
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]
     ) -> Iterator[Tensor]:
-        """The similarities as logits. There is a single stage."""
         stacked = repeat(params, len(inputs))
         predict = partial(nearest_neighbour, self.problem.network, stacked, support)
         yield map_queries(predict, inputs, self.problem.prediction_mode)

@@ -31,7 +31,7 @@ class Pretrained(MAML):
     train_metric_suffix: ClassVar[str] = "after_0_steps"
 
     def init(self, generator: torch.Generator) -> Params:
-        """A network with an output for each of all classes."""
+        # an output for each of all classes: pretraining does not know the tasks
         tasks, network = self.problem.tasks("train"), self.problem.network
         params = network.init(generator, tasks.shape, tasks.all_outputs)
         if self.problem.kind is CLASSIFICATION:
@@ -39,18 +39,16 @@ class Pretrained(MAML):
         return params
 
     def sample_batch(self, iteration: int) -> Episodes:
-        """The meta-batch as a single task."""
         return merge_tasks(super().sample_batch(iteration))
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
-        """The loss without adaptation."""
         # support and query are the same examples in a merged task
         inputs, targets = episodes.query
         outputs = self.problem.network(repeat(params, len(targets)), inputs)
         return self.problem.kind.loss(outputs, targets), outputs
 
     def train_metrics(self, loss: float, score: float) -> Metrics:
-        """Classification of all classes is another problem, so its score has another name."""
+        # the classification of all classes is another problem, so its score has another name
         if self.problem.kind is REGRESSION:
             return super().train_metrics(loss, score)
         return {"loss": loss, f"pretraining/{self.problem.metric.name}": score}
@@ -69,7 +67,6 @@ class Pretrained(MAML):
     def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
-        """Fine-tune on the held-out tasks, with the best step size on validation tasks."""
         step_sizes = self._best_step_sizes(params) if step_sizes is None else step_sizes
         return super().evaluate(params, step_sizes)
 
@@ -94,7 +91,7 @@ class Random(Pretrained):
     outputs = MAML.outputs  # its head is for one task already
 
     def init(self, generator: torch.Generator) -> Params:
-        """A network for one task."""
+        # a head for one task
         tasks = self.problem.tasks("train")
         return self.problem.network.init(generator, tasks.shape, tasks.outputs)
 

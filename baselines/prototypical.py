@@ -23,7 +23,6 @@ class Prototypical(EmbeddingMethod):
     Settings: ClassVar[type[MethodSection]] = PrototypicalSettings
 
     def compare(self, params: Params, support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
-        """The negative squared distances to the class means."""
         return nearest_prototype(support, labels, queries)
 
 
@@ -38,6 +37,8 @@ def nearest_prototype(support: Tensor, labels: Tensor, queries: Tensor) -> Tenso
     Returns:
         Logits (N, M, ways).
     """
+    # cₖ = Σ z / |Sₖ| over the examples of class k (equation 1); the softmax of −d(z, cₖ) is the
+    # class probability (equation 2)
     members = F.one_hot(labels).to(support.dtype)  # (N, K, ways)
     prototypes = (members.mT @ support) / members.sum(1).unsqueeze(-1)  # (N, ways, F)
     return -squared_distances(queries, prototypes)

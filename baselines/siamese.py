@@ -35,9 +35,9 @@ class Siamese(EmbeddingMethod):
     Settings: ClassVar[type[MethodSection]] = SiameseSettings
 
     def init(self, generator: torch.Generator) -> Params:
-        """The network, and the weights of a pair's logit, which decreases with each difference."""
         params = super().init(generator)
         features = embedding_size(self.problem.network, params, self.problem.tasks("train").shape)
+        # −1: the logit of a pair decreases with every difference
         pair = {WEIGHT: torch.full((features,), -1.0), BIAS: torch.tensor(INITIAL_BIAS)}
         return params | pair
 
@@ -67,6 +67,7 @@ def pair_logits(params: Params, support: Tensor, queries: Tensor) -> Tensor:
     """
     # every query with every support example: (N, M, K, F)
     differences = (queries.unsqueeze(2) - support.unsqueeze(1)).abs()
+    # p = σ(Σ_j α_j |h₁_j − h₂_j| + b); the sigmoid is in the loss
     return differences @ params[WEIGHT] + params[BIAS]
 
 

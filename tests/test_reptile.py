@@ -99,6 +99,7 @@ def test_the_meta_gradient_has_no_second_derivatives() -> None:
             {"inner": {"learned_step_sizes": "lslr"}},
             "inner.learned_step_sizes: lslr is not supported",
         ),
+        ({"inner": {"first_order": True}}, "inner.first_order: True is not supported"),
         (
             {"inner": {"multi_step_iterations": 3}},
             "inner.multi_step_iterations: 3 is not supported",

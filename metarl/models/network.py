@@ -94,6 +94,7 @@ class AdaptiveNetwork:
         steps = max_steps if steps is None else steps
         if not isinstance(steps, int | np.integer) or not 0 <= steps <= max_steps:
             raise UserError(f"steps must be an integer from 0 to {max_steps}, not {steps!r}")
+        # `predict` adapts: methods without steps embed queries and support in one batch
         return replace(self, support=(x[None], y[None]), steps=int(steps))
 
     def predict(self, inputs: ArrayLike) -> NDArray[np.float32]:
@@ -154,6 +155,7 @@ class AdaptiveNetwork:
         """Inputs in the range of the training data: nothing else reveals a wrong scale."""
         problem, largest = self.method.problem, float(x.max())
         if isinstance(problem.data, ImageData):
+            # bytes of 0 and 1 may be black and white, or almost black
             if bytes_ and largest != 1.0:
                 return x / 255.0
             if bytes_ or x.min() < 0.0 or largest > 1.0:

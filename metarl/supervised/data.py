@@ -37,11 +37,9 @@ class ImageData(Section):
 
     @property
     def title_name(self) -> str:
-        """The name in titles, such as `omniglot`."""
         return self.name
 
     def title(self, shots: int, ways: int | None = None) -> str:
-        """A title such as `omniglot, 5-way 1-shot`."""
         return f"{self.title_name}, {ways or self.ways}-way {shots}-shot"
 
     @cached_property
@@ -55,13 +53,12 @@ class ImageData(Section):
 
     @property
     def hashes(self) -> dict[str, str]:
-        """Checksums of the images and of their split."""
         return {"data_sha256": self.images.checksum, "split_sha256": self.images.split_hash}
 
     def tasks(
         self, split: str, task_conditioned: bool = False, ways: int | None = None
     ) -> ImageTasks:
-        """The tasks of a split. Images cannot be conditioned on the task."""
+        # images cannot be conditioned on the task
         # the setting that `ways` is from: methods train on more classes than they are evaluated on
         setting = "data" if ways is None else "method" if split == "train" else "evaluation"
         return ImageTasks(self.images, split, ways or self.ways, self.rotated, f"{setting}.ways")
@@ -79,11 +76,6 @@ class Omniglot(ImageData):
 
     @cached_property
     def images(self) -> ImageSet:
-        """All images, from the folder of `--data` or of the environment variable.
-
-        Raises:
-            UserError: if no folder is set, or the images are missing or damaged.
-        """
         data_folder = os.environ.get(DATA_VARIABLE)
         if not data_folder:
             raise UserError(
@@ -99,6 +91,7 @@ class MiniImagenet(Omniglot):
     """MiniImagenet, in its published split."""
 
     name: Literal["miniimagenet"] = "miniimagenet"  # type: ignore[assignment]
+    split_seed: Literal[0] = 0  # the split is published
 
     rotated: ClassVar[bool] = False
 
@@ -152,16 +145,10 @@ class Folder(CustomImages):
 
     @property
     def title_name(self) -> str:
-        """The folder's name."""
         return self.path.name
 
     @cached_property
     def images(self) -> ImageSet:
-        """All images, which are converted at the first use.
-
-        Raises:
-            UserError: if they are missing or damaged.
-        """
         source = folder.find(self.path, self.size, self.channels)
         with Progress(Console(stderr=True), transient=True) as progress:
             return self._checked(load_converted(source, self._split, progress))
@@ -188,7 +175,6 @@ class Dataset(CustomImages):
 
     @property
     def title_name(self) -> str:
-        """The name of its class, such as `FashionMNIST`."""
         loaded = self.loaded
         return type(loaded.get("train") if isinstance(loaded, Mapping) else loaded).__name__
 
@@ -211,11 +197,6 @@ class Dataset(CustomImages):
 
     @cached_property
     def images(self) -> ImageSet:
-        """All images, in memory.
-
-        Raises:
-            UserError: if an element is not a valid (image, label).
-        """
         load = folder.load_labelled
         return self._checked(load(self.loaded, self.size, self.channels, self._split))
 

@@ -37,13 +37,11 @@ class ImageTasks:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of an image, (C, H, W)."""
         height, width, channels = self.images.images.shape[1:]
         return channels, height, width
 
     @property
     def outputs(self) -> int:
-        """The number of classes of a task."""
         return self.ways
 
     @property
@@ -52,7 +50,6 @@ class ImageTasks:
         return len(self.images.splits[self.split]) * (ROTATIONS if self.rotated else 1)
 
     def check(self, shots: int, queries: int) -> None:
-        """Raise UserError if there are too few classes, or too few images of one."""
         classes = self.images.splits[self.split]
         if len(classes) < self.ways:
             lower = f"set {self.setting} to at most {len(classes)}, or " * (len(classes) > 1)
@@ -89,10 +86,13 @@ class ImageTasks:
         indices, numbers, rotations = indices[shard], numbers[shard], rotations[shard]
         within = within.reshape(num_tasks, self.ways, -1)[shard]
 
+        # image j of class c is at starts[c] + j: (N, ways, K + Q, H, W, C)
         pictures = np.asarray(self.images.images[self.images.starts[numbers][..., None] + within])
         for rotation in range(1, ROTATIONS if self.rotated else 1):
             chosen = rotations == rotation
+            # of all images of the class, in support and query
             pictures[chosen] = np.rot90(pictures[chosen], rotation, axes=(2, 3))
+        # shot-major, so that the first K · ways examples are the support set:
         # (N, ways, K + Q, H, W, C) to inputs (N, K + Q, ways, C, H, W)
         inputs = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, (2, 5), (1, 3))))
         inputs = inputs.float().div_(255.0)
@@ -103,7 +103,6 @@ class ImageTasks:
         return Episodes(tasks.astype(np.float64), support, query)
 
     def describe(self, task: NDArray[np.float64]) -> str:
-        """The names of a task's classes, in the order of their labels."""
         indices = task.astype(np.int64) // (ROTATIONS if self.rotated else 1)
         numbers = self.images.splits[self.split][indices]
         return ", ".join(self.images.classes[number] for number in numbers)

@@ -126,7 +126,6 @@ class MAML(SupervisedMethod):
         return InnerOptimizer(settings.optimizer, settings.clip, stacked=True)
 
     def support_loss(self, params: Params, batch: Examples) -> Tensor:
-        """The loss of an inner step, summed over stacked tasks."""
         return self.problem.kind.loss(self.problem.network(params, batch[0]), batch[1])
 
     def step_sizes(self, params: Params, fixed: Sequence[float]) -> list[StepSizes]:
@@ -136,17 +135,15 @@ class MAML(SupervisedMethod):
 
     @property
     def schedule(self) -> tuple[float, ...]:
-        """The config's step size for every step of the evaluation."""
         config = self.problem.config
         return (config.inner.step_size,) * config.evaluation.steps
 
     @property
     def train_metric_suffix(self) -> str:
-        """Training metrics are measured after the last inner step."""
+        # training metrics are those after the last inner step
         return f"after_{self.problem.config.inner.steps}_steps"
 
     def reported_step_sizes(self, params: Params, step_sizes: Sequence[float]) -> tuple[float, ...]:
-        """The mean over parameters, if step sizes are learned."""
         return mean_step_sizes(self.step_sizes(params, step_sizes))
 
 

@@ -61,16 +61,13 @@ class SupervisedMethod:
 
     @property
     def settings(self) -> Any:
-        """The settings of the method, an instance of `Settings`."""
         return self.problem.config.method
 
     @property
     def label(self) -> str:
-        """The name of the method in tables and plots."""
         raise NotImplementedError
 
     def init(self, generator: torch.Generator) -> Params:
-        """Initial meta-parameters."""
         raise NotImplementedError
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
@@ -114,7 +111,6 @@ class SupervisedMethod:
 
     @property
     def examples(self) -> int:
-        """The number of examples in an iteration."""
         settings, batch = self.problem.config.inner, self.problem.config.outer.meta_batch
         classes = self.ways or self.problem.data.ways or 1
         return batch * classes * (settings.shots + settings.queries)
@@ -135,21 +131,17 @@ class SupervisedMethod:
 
     @property
     def num_iterations(self) -> int:
-        """The number of training iterations."""
         return self.problem.config.outer.iterations
 
     @property
     def max_samples(self) -> int:
-        """The number of examples used in training."""
         return self.num_iterations * self.examples
 
     @property
     def uses_lr_schedule(self) -> bool:
-        """Whether the outer step size depends on the number of iterations."""
         return self.problem.config.outer.depends_on_length
 
     def initial_state(self) -> TrainingState:
-        """The state before the first iteration."""
         return TrainingState(0, self.init(self.problem.generator()))
 
     def step(self, state: TrainingState) -> tuple[TrainingState, Metrics]:
@@ -263,11 +255,9 @@ class EpisodeObjective:
     loss_and_score: list[float] = field(default_factory=list)
 
     def minibatches(self) -> list[Objective]:
-        """The objective itself: a meta-batch is not divided."""
         return [self]
 
     def gradient(self, theta: Params) -> tuple[Tensor, float]:
-        """The gradient (P,), and the value."""
         method, device = self.method, self.method.problem.device
         kind = method.problem.kind
         leaves = {name: leaf.to(device).detach().requires_grad_() for name, leaf in theta.items()}

@@ -42,12 +42,10 @@ class SupervisedProblem:
 
     @staticmethod
     def resolve(config: SupervisedConfig) -> SupervisedConfig:
-        """Return the config: nothing in it has to be measured."""
-        return config
+        return config  # nothing has to be measured
 
     @property
     def data(self) -> Data:
-        """The section of the config that defines the tasks."""
         return cast(Data, self.config.data)
 
     @property
@@ -58,27 +56,22 @@ class SupervisedProblem:
 
     @property
     def kind(self) -> TaskType:
-        """Regression or classification."""
         return self.data.kind
 
     @property
     def metric(self) -> Metric:
-        """The accuracy of classification, the mean squared error of regression."""
         return self.kind.metric
 
     @property
     def title(self) -> str:
-        """A title such as `omniglot, 5-way 1-shot`."""
         return self.data.title(self.evaluation_shots, self.config.evaluation.ways)
 
     @property
     def data_hashes(self) -> dict[str, str]:
-        """Checksums of the images and of their split, if any."""
         return self.data.hashes
 
     @cached_property
     def device(self) -> torch.device:
-        """The device of the network."""
         return device_for(self.config.device)
 
     def chunk_size(self, episodes: Episodes) -> int:
@@ -91,7 +84,6 @@ class SupervisedProblem:
 
     @property
     def evaluation_settings(self) -> dict[str, Any]:
-        """The settings of the evaluation; those it does not set are the training's."""
         return {
             **self.config.evaluation.model_dump(mode="json"),
             "ways": self.config.evaluation.ways or self.data.ways,
@@ -136,11 +128,9 @@ class SupervisedProblem:
             tasks.check(self.evaluation_shots, self.evaluation_queries)
 
     def describe(self, task: NDArray[np.float64]) -> str:
-        """A description of a test task (T,)."""
         return self.tasks("test").describe(task)
 
     def generator(self) -> torch.Generator:
-        """The random generator of initial parameters."""
         return make_torch_rng(self.config.seed, "initialisation")
 
     @property

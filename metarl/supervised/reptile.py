@@ -45,7 +45,7 @@ class Reptile(MAML):
         super().__init__(problem)
         reject_settings(
             problem.config.inner,
-            ["learned_step_sizes", "multi_step_iterations"],
+            ["learned_step_sizes", "multi_step_iterations", "first_order"],
             self.settings,
             "which does not differentiate a query loss",
         )
@@ -57,12 +57,10 @@ class Reptile(MAML):
 
     @property
     def support_size(self) -> int:
-        """The number of examples in a task's support set."""
         return self.problem.config.inner.shots * (self.problem.data.ways or 1)
 
     @property
     def batch(self) -> int:
-        """The number of examples in an inner step."""
         return int(self.settings.batch or self.support_size)
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:

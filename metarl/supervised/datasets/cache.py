@@ -8,7 +8,6 @@ written atomically, the JSON file last: if it exists, the array is complete.
 import hashlib
 import json
 import os
-import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -25,22 +24,6 @@ from metarl.supervised.datasets.source import Contents, Source
 VERSION = 2  # of the conversion; increase it when the same source is converted differently
 
 ALWAYS_VERIFIED = 2**27  # bytes; their checksum takes less than 0.1 s
-
-# exceptions that a corrupt file of the cache may raise
-CORRUPT_FILE_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RecursionError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    tokenize.TokenError,  # numpy parses the header of an array as a Python literal
-)
-
 
 Splits = Mapping[str, NDArray[np.int64]]
 
@@ -136,7 +119,7 @@ def _open(file: Path) -> tuple[ImageSet, Mapping[str, Sequence[str]] | None]:
             raise ValueError("its splits do not contain the same classes")
         classes = tuple(metadata["classes"])
         return ImageSet(images, starts, classes, {}, metadata["checksum"]), splits
-    except CORRUPT_FILE_ERRORS as error:
+    except Exception as error:  # a corrupt file may raise anything
         raise _corrupt(file, str(error)) from error
 
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from metarl.errors import UserError
 from metarl.rng import make_rng
 from metarl.supervised.datasets.cache import ImageSet, Splits, checksum
-from metarl.supervised.datasets.decoding import decode, read_image
-from metarl.supervised.datasets.pixels import to_pixels
+from metarl.supervised.datasets.pixels import read_pixels, to_pixels
 from metarl.supervised.datasets.source import (
     SPLITS,
     SUFFIXES,
@@ -113,18 +112,13 @@ def _read(
 ) -> Contents:
     readers: dict[str, dict[str, Sequence[ImageReader]]] = {
         part: {
-            name: [partial(_from_file, file, size, channels) for file in files]
+            name: [partial(read_pixels, file, size, channels) for file in files]
             for name, files in members.items()
         }
         for part, members in classes.items()
     }
     splits = None if "" in classes else {part: sorted(members) for part, members in classes.items()}
     return Contents((size, size, channels), merge_parts(readers, folder), splits)
-
-
-def _from_file(file: Path, size: int, channels: int) -> NDArray[np.uint8]:
-    name = f"the image {file}"
-    return to_pixels(decode(read_image(file), str(file)), size, channels, name)
 
 
 def load_labelled(

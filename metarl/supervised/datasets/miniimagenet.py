@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from metarl.errors import UserError
 from metarl.io import read_file
-from metarl.supervised.datasets.decoding import decode, read_image, resize
+from metarl.supervised.datasets.pixels import read_pixels
 from metarl.supervised.datasets.source import (
     SPLITS,
     Contents,
@@ -41,8 +41,6 @@ MAX_BYTES = 2**26  # of a table
 SUBFOLDERS = (".", "miniimagenet", "mini-imagenet", "mini_imagenet", "miniImagenet")
 PUBLISHED = {"train": 64, "validation": 16, "test": 20}
 IMAGES_PER_CLASS = 600
-# modes that can be converted to RGB: ImageNet has a few grey and CMYK photographs
-IMAGE_MODES = ("RGB", "L", "CMYK")
 MISSING = (
     "MiniImagenet not found in {folder}; ImageNet's licence forbids redistribution, so create it "
     "from your own copy and put it there (or into the subfolder miniimagenet) as class folders "
@@ -119,7 +117,7 @@ def _folders(part: Path) -> Classes:
     if not part.is_dir():
         raise UserError(f"{part} is not a folder; it must be one, with a folder for each class")
     return {
-        folder.name: [partial(_read_photograph, file) for file in find_images(folder, "*")]
+        folder.name: [partial(read_pixels, file, SIDE, 3) for file in find_images(folder, "*")]
         for folder in find_folders(part)
     }
 
@@ -143,19 +141,9 @@ def _table(table: Path) -> Classes:
         ) from error
     images = table.parent / "images"
     return {
-        label: [partial(_read_photograph, images / name) for name in sorted(names)]
+        label: [partial(read_pixels, images / name, SIDE, 3) for name in sorted(names)]
         for label, names in classes.items()
     }
-
-
-def _read_photograph(file: Path) -> NDArray[np.uint8]:
-    image = decode(read_image(file), str(file))
-    if image.mode not in IMAGE_MODES:
-        raise UserError(
-            f"the image {file} has {len(image.getbands())} channels ({'+'.join(image.getbands())}) "
-            "instead of 3; convert it to RGB"
-        )
-    return np.asarray(resize(image.convert("RGB"), SIDE))
 
 
 def _cache(path: Path) -> Classes:

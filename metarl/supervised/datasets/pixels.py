@@ -1,5 +1,6 @@
 """Pixels of images in the forms that users have: files, PIL images, arrays and tensors."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from metarl.errors import UserError
-from metarl.supervised.datasets.decoding import resize
+from metarl.supervised.datasets.decoding import decode, read_image, resize
 
 MODES = {1: "L", 3: "RGB"}
 MAX_ASPECT = 8  # of an array; longer ones are series more often than images
@@ -33,6 +34,12 @@ def to_array(values: Any) -> NDArray[Any]:
     if array.dtype.kind not in "biuf":
         raise ValueError(f"they have the type {array.dtype}")
     return array
+
+
+def read_pixels(file: Path, size: int, channels: int) -> NDArray[np.uint8]:
+    """The pixels of an image file; see `to_pixels`."""
+    image = decode(read_image(file), str(file))
+    return to_pixels(image, size, channels, f"the image {file}")
 
 
 def to_pixels(image: Any, size: int, channels: int, name: str) -> NDArray[np.uint8]:

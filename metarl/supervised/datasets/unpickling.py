@@ -10,7 +10,6 @@ import io
 import math
 import pickle
 import re
-import struct
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,19 +23,6 @@ from metarl.io import read_file
 MAX_BYTES = 2**32  # MiniImagenet's training images have less than 2**30
 
 BUILD = pickle.BUILD[0]
-
-# exceptions that a corrupt pickle may raise
-CORRUPT_PICKLE_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ValueError,
-    struct.error,
-    pickle.UnpicklingError,
-)
 
 
 def unpickle(path: Path) -> Any:
@@ -60,7 +46,7 @@ def unpickle(path: Path) -> Any:
             f"the pickle {path} does not fit into memory, or is corrupt; use a machine with more "
             "memory, or restore it from the original data"
         ) from error
-    except CORRUPT_PICKLE_ERRORS as error:
+    except Exception as error:  # a corrupt file may raise anything
         raise UserError(
             f"the pickle {path} is corrupt ({type(error).__name__}: {error}); restore it from the "
             "original data"
