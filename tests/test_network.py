@@ -125,6 +125,12 @@ def test_metric_based_networks_take_any_number_of_classes_but_no_gap(prototypes)
         prototypes.adapt(FLOATS, [0, 2, 2, 0])
 
 
+def test_predictions_that_diverge_are_refused() -> None:
+    network = metarl.load_network("sinusoid")
+    with pytest.raises(UserError, match=r"are not finite; scale inputs and targets"):
+        network.adapt([0.0, 1.0], [1e30, -1e30]).predict([0.5])
+
+
 @pytest.mark.parametrize("steps", [-1, 3, 0.5, "1"])
 def test_the_number_of_steps_is_an_integer(network, steps) -> None:
     with pytest.raises(UserError, match="steps must be an integer from 0 to 2"):

@@ -98,7 +98,11 @@ class AdaptiveNetwork:
         return replace(self, support=(x[None], y[None]), steps=int(steps))
 
     def predict(self, inputs: ArrayLike) -> NDArray[np.float32]:
-        """Outputs (M, O) for inputs (M, ...): numbers, or a logit for each class."""
+        """Outputs (M, O) for inputs (M, ...): numbers, or a logit for each class.
+
+        Raises:
+            UserError: if the inputs are not like those of the training, or the adaptation diverges.
+        """
         x = self._to_inputs(inputs)
         if self.support is None:
             raise UserError("the network is not adapted; call network.adapt(inputs, targets) first")
@@ -107,6 +111,11 @@ class AdaptiveNetwork:
         outputs = self.method.predictions(self.params, episodes, self._schedule[: self.steps])
         # the stage after the last step
         predictions: NDArray[np.float32] = outputs[0, -1].numpy()
+        if not np.isfinite(predictions).all():
+            raise UserError(
+                f"the predictions after {self.steps} steps are not finite; scale inputs and "
+                "targets like those of the training, or adapt with fewer steps"
+            )
         return predictions
 
     def evaluate(self, **settings: Any) -> AdaptationCurve:
