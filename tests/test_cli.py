@@ -39,6 +39,15 @@ def test_the_help_of_every_command_has_an_example_of_it(command: str, capsys) ->
         (["list", "all"], "unexpected argument all; see metarl list --help"),
         (["bench", "--repeats", "0"], "must be a whole number of at least 1, not '0'"),
         (["sweep", "quickstart", "--prune"], "--prune belongs to --search N"),
+        (["baseline", "x", "--kind", "oracel"], "not 'oracel' (did you mean 'oracle'?)"),
+        (["evaluate", "x", "--schedule", "old"], "--schedule: must be own or paper, not 'old'"),
+        (["train", "x", "--seed", "two"], "--seed: must be a whole number, not 'two'"),
+        (["render", "x", "--task", "left"], "--task: must be a number, not 'left'"),
+        (
+            ["sweep", "quickstart", "--set", "inner.step_size=0.1..0.5"],
+            "a range needs --search N, the number of values to try; or give values, such as "
+            "inner.step_size=0.1,0.5",
+        ),
         (["train", "a.yaml"], "there is no config file 'a.yaml'; give a YAML file, or a name"),
     ],
 )

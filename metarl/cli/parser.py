@@ -318,10 +318,18 @@ class Parser(argparse.ArgumentParser):
         return options, extra
 
     def error(self, message: str) -> NoReturn:
-        """Print the error, and exit with status 2."""
-        if choice := re.fullmatch(r"argument COMMAND: invalid choice: '(.*?)' .*", message):
-            # argparse would list all of them
-            message = f"there is no command {choice[1]}{did_you_mean(choice[1], self.commands)}"
+        """Print the error in the words of this package, and exit with status 2."""
+        if choice := re.fullmatch(
+            r"argument (.+?): invalid choice: '(.*)' \(.*? from (.*)\)", message
+        ):
+            argument, word, choices = choice.groups()
+            hint = did_you_mean(word, names := re.findall(r"[\w-]+", choices))
+            message = f"{argument}: must be {' or '.join(names)}, not {word!r}{hint}"
+            if argument == "COMMAND":  # of which there are many
+                message = f"there is no command {word}{hint}"
+        if value := re.fullmatch(r"argument (.+?): invalid (int|float) value: (.*)", message):
+            kind = "a whole number" if value[2] == "int" else "a number"
+            message = f"{value[1]}: must be {kind}, not {value[3]}"
         self.exit(2, f"metarl: {message}; see {self.prog} --help\n")
 
     @property

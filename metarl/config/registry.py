@@ -71,6 +71,7 @@ class Registry(Mapping[str, str]):
             try:
                 return getattr(importlib.import_module(module), attribute)
             except ModuleNotFoundError as error:
+                # a module of this package that is missing is a bug; others are optional
                 if error.name is None or error.name.startswith("metarl"):
                     raise
                 raise UserError(
@@ -86,6 +87,7 @@ class Registry(Mapping[str, str]):
 
     def _load_custom(self, name: str, members: Sequence[str]) -> Any:
         module_name, _, attribute = name.partition(":")
+        # the console script `metarl` does not search the working directory, unlike python -m
         if (directory := os.getcwd()) not in sys.path:
             sys.path.insert(0, directory)
         try:

@@ -470,7 +470,8 @@ def _message(
             subject, should, message = detail["msg"].partition("should ")
             if not should:
                 return f"{name}: {subject[0].lower()}{subject[1:]}: {value!r}"
-            return f"{name}: must {message}, not {value!r}"
+            # pydantic adds how it tried: "be a valid number, unable to parse string as a number"
+            return f"{name}: must {message.partition(', unable')[0]}, not {value!r}"
 
 
 def _section_at(schema: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:

@@ -105,6 +105,11 @@ def _split_values(setting: str) -> tuple[str, list[str]]:
     name, equals, text = setting.partition("=")
     if not equals or not name:
         raise UserError(f"--set {setting!r} must have the form section.setting=value,value")
+    if re.fullmatch(r"\s*-?[\d.e-]+\.\.-?[\d.e-]+\s*", text):
+        raise UserError(
+            f"--set {setting}: a range needs --search N, the number of values to try; or give "
+            f"values, such as {name}={text.strip().replace('..', ',')}"
+        )
     depth, values, quote = 0, [""], ""
     for character in text:
         if character == "," and not depth and not quote:

@@ -110,21 +110,9 @@ def search(
     options: LaunchOptions | None = None,
     prune: bool = False,
 ) -> Trained:
-    """Train combinations of settings in batches, each proposed from the scores of all before.
+    """Search for good settings, see `metarl.search`; `overrides` are settings of all runs.
 
-    Args:
-        config: the experiment.
-        ranges: by name of the setting.
-        out: the directory of the runs.
-        trials: the number of combinations, including those that are there already.
-        seeds: of each combination.
-        overrides: settings that all runs have.
-        options: how to train them.
-        prune: whether to stop a combination whose score in training, after adaptation, is worse
-            than the median of the others at the same iteration.
-
-    Raises:
-        UserError: if a config, the data or the directory is invalid; before any run starts.
+    Combinations are proposed in batches, each from the scores of all before.
     """
     require_optuna()
     options = options or LaunchOptions(verb="sweep")
@@ -271,7 +259,9 @@ def propose(
             study.add_trial(
                 optuna.trial.create_trial(params=params, distributions=distributions, **outcome)
             )
+    # constant_liar: trials that run count as bad, so that a batch spreads over the ranges
     proposals = [study.ask(distributions).params for _ in range(num_proposals)]
+    # rounded in text: the value is part of a directory's name, by which a resumed search finds it
     return [
         {name: f"{ranges[name].rounded(value):.10g}" for name, value in params.items()}
         for params in proposals

@@ -76,17 +76,7 @@ class Trained:
 def train_seeds(
     config: ConfigLike | None, seeds: Sequence[int], out: Path, options: LaunchOptions | None = None
 ) -> Trained:
-    """Train one experiment with several seeds into OUT/seed-N.
-
-    Args:
-        config: the experiment; None to continue the runs in `out`.
-        seeds: of the runs.
-        out: their directory.
-        options: how to train them.
-
-    Raises:
-        UserError: if a config, the data or the directory is invalid; before any run starts.
-    """
+    """Train with several seeds, see `metarl.train_seeds`; without a config, continue runs."""
     planned = {}
     if config is not None:
         base = as_config(config)
@@ -101,18 +91,7 @@ def sweep(
     seeds: Sequence[int] = (1,),
     options: LaunchOptions | None = None,
 ) -> Trained:
-    """Train every combination of the values of settings with every seed.
-
-    Args:
-        config: the experiment; None to continue the runs in `out`.
-        grid: by name of the setting, a list of values, or a single one that all runs have.
-        out: the directory of the sweep.
-        seeds: of each combination.
-        options: how to train them.
-
-    Raises:
-        UserError: if a config, the data or the directory is invalid; before any run starts.
-    """
+    """Train every combination of values, see `metarl.sweep`; without a config, continue runs."""
     planned = {}
     if config is not None:
         planned = {

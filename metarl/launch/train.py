@@ -233,6 +233,7 @@ def train_loop(
     """
     stop = stop or StopRequest()
     metric = method.problem.metric.name
+    # metrics after the checkpoint are of a killed process, and will be written again
     logs = [MetricsLog(run.path, state.iteration, metric, dump_config(run.config)), *logs]
     saved, saved_at = state, time.monotonic()
     training = iterations(method, state)
@@ -241,6 +242,7 @@ def train_loop(
     recorder = import_module("metarl.launch.recording").VideoRecorder(run) if record_every else None
     try:
         while not stop.requested:
+            # an iteration may be interrupted, since the state before it is whole; writing may not
             with stop.interruptible():
                 result = next(training, None)
             if result is None:
