@@ -8,14 +8,10 @@
 Importing this package registers the ids `metarl/PointNavigation-v0` and so on with gymnasium.
 """
 
+import os
+
 from metarl.envs.checker import check_family
-from metarl.envs.family import (
-    FAMILIES,
-    MISSING_PACKAGES,
-    TaskFamily,
-    load_family,
-    register_family,
-)
+from metarl.envs.family import FAMILIES, UNAVAILABLE, TaskFamily, load_family, register_family
 from metarl.envs.point_navigation import PointNavigation
 from metarl.envs.registration import register
 from metarl.envs.vector import BatchedEnv, TaskEnv
@@ -30,7 +26,16 @@ try:  # families are listed in the order of these imports
 except ModuleNotFoundError as error:  # supervised learning and other families work without MuJoCo
     if error.name is None or error.name.startswith("metarl"):
         raise
-    MISSING_PACKAGES.append(error.name)
+    UNAVAILABLE.append(f"needs {error.name}, which is not installed: pip install {error.name}")
+except (AttributeError, ImportError, OSError, RuntimeError) as error:
+    # importing mujoco loads the graphics library that MUJOCO_GL names
+    if "MUJOCO_GL" not in os.environ:
+        raise
+    UNAVAILABLE.append(
+        f"needs MuJoCo, which cannot be imported with MUJOCO_GL={os.environ['MUJOCO_GL']} "
+        f"({error}): unset it, or set it to egl, osmesa or glfw, and install EGL or OSMesa (on "
+        "Debian, libegl1 or libosmesa6) to render without a display"
+    )
 
 __all__ = [
     "FAMILIES",

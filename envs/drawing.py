@@ -61,6 +61,9 @@ def draw_point_world(trail: Floats, goal: Floats, half_width: float) -> Frame:
         # towards the middle of the image, and above or below the marker
         across = "l" if place[0] < 0.0 else "r"
         anchor, away = (f"{across}a", 14) if place[1] > 0.0 else (f"{across}d", -14)
-        at = ((place[0] + extent) / unit, (extent - place[1]) / unit + away)
-        draw.text(at, label, colour, font, anchor, stroke_width=3, stroke_fill=(255, 255, 255))
+        # a place outside the image has its label at the edge
+        at = np.clip([(place[0] + extent) / unit, (extent - place[1]) / unit + away], 0, SIZE)
+        draw.text(
+            tuple(at), label, colour, font, anchor, stroke_width=3, stroke_fill=(255, 255, 255)
+        )
     return np.asarray(image).copy()

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from metarl.config.registry import Registry, make
 from metarl.envs.world import NativeFamily
@@ -20,8 +20,11 @@ class TaskFamily(Protocol):
 
     To meta-train on your own tasks, write a class with these members; no base class is needed.
     `metarl.envs.check_family` checks it, and `metarl.envs.vectorise` makes a vector environment
-    of any gymnasium environment. The optional property `releases_gil` says that steps release the
-    GIL for long, as native physics does; tasks are then sampled in chunks on several threads.
+    of any gymnasium environment.
+
+    Two members are optional. The property `releases_gil` says that steps release the GIL for long,
+    as native physics does; tasks are then sampled in chunks on several threads. The method
+    `validate_task(task)` raises ValueError for a task (T,) that its environments cannot have.
     """
 
     @property
@@ -50,7 +53,7 @@ class TaskFamily(Protocol):
 
 F = TypeVar("F", bound=Callable[..., Any])
 FAMILIES = Registry("task family", {}, "metarl.envs.register_family")
-MISSING_PACKAGES: list[str] = []  # which kept family modules of this package from being imported
+UNAVAILABLE: list[str] = []  # why modules of this package with families were not imported
 REQUIRED_METHODS = ("sample_tasks", "describe", "make", "make_vec")
 
 
@@ -78,11 +81,8 @@ def load_family(name: str, settings: Mapping[str, Any] | None = None) -> TaskFam
         UserError: if the family or a setting does not exist, the class lacks a method of a family,
             or its constructor raises an error.
     """
-    if name not in FAMILIES and ":" not in name and MISSING_PACKAGES:
-        package = MISSING_PACKAGES[0]
-        raise UserError(
-            f"task family {name!r} needs {package}, which is not installed: pip install {package}"
-        )
+    if name not in FAMILIES and ":" not in name and UNAVAILABLE:
+        raise UserError(f"task family {name!r} {UNAVAILABLE[0]}")
     factory = FAMILIES.load(name, REQUIRED_METHODS)
     family: TaskFamily = make(FAMILIES.kind, name, factory, settings or {})
     check_members(family, name)
@@ -151,6 +151,56 @@ def checked_tasks(
     return tasks
 
 
+def as_task(task: ArrayLike | None) -> NDArray[np.float64] | None:
+    """A task as an array (T,), or None.
+
+    Raises:
+        UserError: if it is not a row of finite numbers.
+    """
+    if task is None:
+        return None
+    try:
+        row = np.atleast_1d(np.asarray(task, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"a task must be a row of numbers, not {task!r}") from error
+    if row.ndim != 1 or not np.isfinite(row).all():
+        raise UserError(f"a task must be a row of finite numbers, not {task!r}")
+    return row
+
+
+def checked_task(family: TaskFamily, task: ArrayLike) -> NDArray[np.float64]:
+    """A task (T,) of a family that a user chose.
+
+    Raises:
+        UserError: if it is not a row of T finite numbers, or the family's `validate_task` refuses
+            it.
+    """
+    row = as_task(task)
+    assert row is not None
+    if row.shape != (family.task_size,):
+        example = checked_tasks(family, np.random.default_rng(0), 1)[0].round(2).tolist()
+        raise UserError(
+            f"a task has {family.task_size} numbers, such as {example}, not {row.size}: "
+            f"{row.tolist()}"
+        )
+    try:
+        validate_task(family, row)
+    except ValueError as error:
+        raise UserError(f"there is no such task as {row.tolist()}: {error}") from error
+    return row
+
+
+def validate_task(family: TaskFamily | NativeFamily, task: NDArray[np.float64]) -> None:
+    """Call the optional method `validate_task` of a family.
+
+    Raises:
+        ValueError: if the family's environments cannot have the task.
+    """
+    validate = getattr(family, "validate_task", None)
+    if validate is not None:
+        validate(task)
+
+
 @dataclass(frozen=True)
 class FamilyWrapper:
     """Base class of families that wrap the environments of another family.
@@ -174,6 +224,9 @@ class FamilyWrapper:
 
     def describe(self, task: NDArray[np.float64]) -> str:
         return self.family.describe(task)
+
+    def validate_task(self, task: NDArray[np.float64]) -> None:
+        validate_task(self.family, task)
 
     def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         raise NotImplementedError

@@ -212,6 +212,11 @@ class MujocoFamily(NativeTaskFamily):
             return tasks
         return np.hstack([tasks, self.variation.sample(self._model, rng, num_tasks)])
 
+    def validate_task(self, task: Floats) -> None:
+        validate = getattr(self.task_reward, "validate_task", None)
+        if validate is not None:
+            validate(self.reward_params(task))
+
     def describe(self, task: Floats) -> str:
         goal = self.task_reward.describe(self.reward_params(task))
         if self.variation is None:

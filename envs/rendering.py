@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from metarl.envs.task_rewards import Marker
 from metarl.envs.world import Floats, Frame
+from metarl.errors import UserError
 
 WIDTH, HEIGHT = 480, 360
 # vermillion of Okabe and Ito's palette, which colour-blind readers can tell from the mint floor
@@ -27,7 +28,7 @@ def choose_gl_backend() -> None:
     display. This function therefore sets the backend just before the first rendering.
 
     Raises:
-        RuntimeError: if neither backend works.
+        UserError: if neither backend works.
     """
     if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("MUJOCO_GL"):
         return
@@ -41,7 +42,7 @@ def choose_gl_backend() -> None:
         else:
             gl_context.GLContext = context
             return
-    raise RuntimeError(
+    raise UserError(
         "MuJoCo cannot render without a display: install EGL or OSMesa (on Debian, libegl1 "
         f"or libosmesa6). {'; '.join(failures)}"
     )
@@ -51,7 +52,7 @@ class SceneRenderer:
     """Renders simulations of one model with a camera that follows the robot.
 
     Raises:
-        RuntimeError: if no graphics backend works.
+        UserError: if no graphics backend works.
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
@@ -69,7 +70,7 @@ class SceneRenderer:
         try:
             self._renderer = mujoco.Renderer(model, HEIGHT, WIDTH)
         except Exception as error:
-            raise RuntimeError(
+            raise UserError(
                 "MuJoCo cannot render: install EGL or OSMesa (on Debian: libegl1 or "
                 "libosmesa6) and set MUJOCO_GL=egl or MUJOCO_GL=osmesa; the backend raised: "
                 f"{error}"

@@ -11,7 +11,10 @@ Marker = Literal["pace", "arrow", "goal", "none"]
 
 
 class TaskReward(Protocol):
-    """A distribution of tasks, and the task-dependent part of the reward."""
+    """A distribution of tasks, and the task-dependent part of the reward.
+
+    The method `validate_task` is optional, as that of a task family.
+    """
 
     @property
     def task_size(self) -> int:
@@ -70,6 +73,10 @@ class TargetDirection:
 
     def sample(self, rng: np.random.Generator, num_tasks: int) -> Floats:
         return rng.choice([-1.0, 1.0], (num_tasks, 1))
+
+    def validate_task(self, task: Floats) -> None:
+        if abs(task[0]) != 1.0:
+            raise ValueError(f"a direction is -1 or 1, not {task[0]:g}")
 
     def describe(self, task: Floats) -> str:
         return "run forward" if task[0] > 0 else "run backward"

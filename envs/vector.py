@@ -17,7 +17,7 @@ from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from metarl.envs.family import checked_tasks
+from metarl.envs.family import checked_tasks, validate_task
 from metarl.envs.world import (
     Floats,
     Frame,
@@ -81,7 +81,9 @@ class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
         """Start an episode. `options["task"]` (T,) sets the task."""
         super().reset(seed=seed)
         if options and options.get("task") is not None:
-            self.world.tasks[:] = as_tasks(options["task"], 1, self.family.task_size)
+            tasks = as_tasks(options["task"], 1, self.family.task_size)
+            validate_task(self.family, tasks[0])
+            self.world.tasks[:] = tasks
             self._has_task = True
         elif not self._has_task:
             self.world.tasks[:] = checked_tasks(self.family, self.np_random, 1)
@@ -217,7 +219,10 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
                     self._seeds[index], self._rngs[index] = new_seed, None
         if options.get("task") is not None:
             size = self.family.task_size
-            self._next_tasks = as_tasks(options["task"], self.num_envs, size).copy()
+            tasks = as_tasks(options["task"], self.num_envs, size)
+            for task in np.unique(tasks, axis=0):  # usually many sub-environments have one task
+                validate_task(self.family, task)
+            self._next_tasks = tasks.copy()
         self._started = True
         self._restart(selected)
         return self.world.observe(), {}

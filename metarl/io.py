@@ -9,10 +9,24 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from types import ModuleType
+from typing import IO, Any
 from uuid import uuid4
 
 from metarl.errors import StorageError, UserError
+
+fcntl: ModuleType | None
+msvcrt: Any
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
+try:
+    import msvcrt
+except ModuleNotFoundError:
+    msvcrt = None
+
+LOCKED_BYTE = 2**30  # on Windows, where a locked byte cannot be read: beyond the file's content
 
 # bzip2 and lzma, which zip files may use too, decompress without a bound on their output
 ZIP_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -119,6 +133,25 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Replace a file's content; readers see either the old content or the new."""
     with atomic_write(path) as output:
         output.write(content.encode() if isinstance(content, str) else content)
+
+
+def lock_file(file: IO[Any]) -> None:
+    """Lock an open file until it is closed or the process ends, even if forked children live on.
+
+    Raises:
+        OSError: with errno EAGAIN or EACCES if another process has locked it.
+        UserError: if this Python has neither POSIX nor Windows locks.
+    """
+    if fcntl is not None:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    elif msvcrt is not None:
+        file.seek(LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(0)
+    else:
+        raise UserError(
+            "this Python has neither fcntl nor msvcrt, one of which locks a run while it is trained"
+        )
 
 
 def stale_temp_files(folder: Path) -> Iterator[Path]:

@@ -79,6 +79,8 @@ def keep_freed_memory() -> None:
     By default glibc returns large blocks to the system, so that every iteration page-faults the
     same activations in again: a third of the time when hundreds of images are embedded.
     """
+    if os.name != "posix":
+        return
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # bytes, the maximum of mallopt

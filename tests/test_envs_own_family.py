@@ -10,6 +10,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.wrappers import ClipAction, RescaleAction
 
 from metarl.baselines.multi_task_env import MultiTaskEnv
@@ -23,9 +24,11 @@ from metarl.envs import (
     register_family,
     vectorise,
 )
-from metarl.envs.family import checked_tasks, releases_gil
+from metarl.envs.family import checked_task, checked_tasks, releases_gil
 from metarl.errors import UserError
+from metarl.rl.external_data import collect_episodes
 from metarl.rl.policies import policy_for
+from metarl.rng import RngKey
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -388,3 +391,52 @@ def test_a_family_declares_that_it_releases_the_gil_by_the_new_or_the_old_proper
     assert releases_gil(modified_family(releases_gil=True))
     with pytest.warns(DeprecationWarning, match="rename it to releases_gil"):
         assert releases_gil(modified_family(divides=True))
+
+
+IMPOSSIBLE = {
+    "direction": ("half-cheetah-direction", [0.5], r"no such task as \[0\.5\]: .* is -1 or 1"),
+    "direction of 0": ("ant-direction", [0.0], "a direction is -1 or 1, not 0"),
+    "size": ("point-navigation", [0.1], r"a task has 2 numbers, such as \[.*, not 1: \[0\.1\]"),
+    "rows": ("point-navigation", [[0.1, 0.2]], "must be a row of finite numbers"),
+    "NaN": ("ant-velocity", [np.nan], "must be a row of finite numbers"),
+    "words": ("ant-velocity", ["fast"], "must be a row of numbers"),
+}
+
+
+@pytest.mark.parametrize("kind", IMPOSSIBLE)
+def test_an_impossible_task_is_an_error_that_names_what_a_task_is(kind: str) -> None:
+    name, task, message = IMPOSSIBLE[kind]
+    with pytest.raises(UserError, match=message):
+        checked_task(load_family(name), task)
+
+
+@pytest.mark.parametrize("task", [[-1.0], [1.0]])
+def test_possible_tasks_are_checked_to_be_rows(task: list[float]) -> None:
+    assert checked_task(load_family("half-cheetah-direction"), task).tolist() == task
+    assert checked_task(TaskConditioned(PointNavigation()), (3, 4)).tolist() == [3.0, 4.0]
+
+
+def test_environments_refuse_impossible_tasks_at_their_reset() -> None:
+    family = load_family("half-cheetah-direction")
+    env, envs = family.make(), family.make_vec(2)
+    for reset in (
+        lambda: env.reset(options={"task": [0.5]}),
+        lambda: envs.reset(options={"task": [[1.0], [-0.9]]}),
+    ):
+        with pytest.raises(ValueError, match="a direction is -1 or 1, not"):
+            reset()
+    policy = policy_for(env.observation_space, env.action_space, (4,))
+    params = policy.init(torch.Generator())
+    with pytest.raises(UserError, match=r"does not accept the task \[0\.5\]: a direction is"):
+        collect_episodes(policy, params, env, 1, 2, RngKey(0), np.array([0.5]))
+
+
+def test_a_users_family_says_what_a_task_must_be(in_users_folder: Path) -> None:
+    def refuse(task):
+        if task[0] < 0:
+            raise ValueError("targets are positive")
+
+    family = modified_family(validate_task=refuse)
+    with pytest.raises(UserError, match=r"no such task as \[-1\.0\]: targets are positive"):
+        checked_task(TaskConditioned(family), [-1])
+    assert checked_task(family, 2.0).tolist() == [2.0]

@@ -1,13 +1,21 @@
 """Timing and memory of functions, and fresh processes for them."""
 
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from types import ModuleType
 from typing import Any, TypeVar
+
+from metarl.errors import UserError
+
+resource: ModuleType | None
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None
 
 Result = TypeVar("Result")
 
@@ -31,6 +39,12 @@ def median_seconds(function: Callable[[], object], repeats: int) -> float:
 
 
 def peak_gigabytes() -> float:
-    """The peak memory of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """The peak memory of this process.
+
+    Raises:
+        UserError: on Windows.
+    """
+    if resource is None:
+        raise UserError("the benchmark measures peak memory, which needs Linux or macOS")
+    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)  # macOS: bytes, Linux: kilobytes

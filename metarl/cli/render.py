@@ -15,10 +15,10 @@ from metarl.cli.output import print_line
 from metarl.errors import UserError
 from metarl.method import load_method
 from metarl.progress import show_status
-from metarl.report.adapted_policy import adapt_to_task
+from metarl.report.adapted_policy import adapt_to_task, policy_method
 from metarl.report.plots import plot_classification, plot_fits, plot_paths
 from metarl.report.predictions import is_sinusoid, predict_episode, predict_wave
-from metarl.report.video import Frame, compose_frames, write_gif, write_mp4
+from metarl.report.video import Frame, check_rendering, compose_frames, write_gif, write_mp4
 from metarl.runs.run import Run
 from metarl.supervised.config import SupervisedConfig
 
@@ -47,12 +47,10 @@ def _write_video(run: Run, options: argparse.Namespace, out: Path, console: Cons
     if options.live:
         _check_display()
     with show_status(console, "adapting and rendering"):
+        check_rendering(policy_method(run).problem.raw_family)
         adapted = adapt_to_task(run, options.task, options.steps)
         title = f"{_title(run)}: {adapted.description}"
-        try:
-            frames, fps = compose_frames(adapted.episodes(), title)
-        except RuntimeError as error:
-            raise UserError(str(error)) from error
+        frames, fps = compose_frames(adapted.episodes(), title)
     if options.live:
         _show(frames, fps, title)
         return []

@@ -23,8 +23,6 @@ def run(options: argparse.Namespace, console: Console) -> int:
             page = html_report(comparisons)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, page)
-    except RuntimeError as error:
-        raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(
             f"cannot write {out} ({error.strerror}); choose another file with --out"

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from metarl.envs.family import as_task, checked_task
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.models.export import export
@@ -20,7 +21,7 @@ from metarl.report.adapted_policy import load_agent, policy_method
 from metarl.report.evaluations import load_or_evaluate
 from metarl.report.video import Episode, record, record_in, write_gif, write_mp4
 from metarl.rl.agent import Agent, adapt_in, play_episodes
-from metarl.rl.external_data import AnyEnv, Episodes, Trajectory, as_task
+from metarl.rl.external_data import AnyEnv, Episodes, Trajectory
 from metarl.rl.policy_agent import PolicyAgent
 from metarl.rl.problem import PolicyMethod
 from metarl.rng import make_rng
@@ -236,21 +237,14 @@ class AdaptivePolicy:
         path = None if file is None else Path(file)
         if path and path.suffix not in (".mp4", ".gif"):
             raise UserError(f"the name of a video ends in .mp4 or .gif, not as {path.name!r} does")
-        problem, row = self.method.problem, as_task(task)
+        problem = self.method.problem
         seed = int(make_rng(self.seed, "rendering", self.steps).integers(2**31))
-        try:
-            if env is None:
-                row = problem.test_tasks()[0][0] if row is None else row
-                if row.shape != (problem.family.task_size,):
-                    raise UserError(
-                        f"a task of {problem.title} has {problem.family.task_size} numbers, not "
-                        f"{row.size}"
-                    )
-                episode = record(self.agent, problem.raw_family, row, seed)
-            else:
-                episode = record_in(self.agent, env, self.horizon, row, seed)
-        except RuntimeError as error:
-            raise UserError(str(error)) from error
+        if env is not None:
+            episode = record_in(self.agent, env, self.horizon, as_task(task), seed)
+        else:
+            family = problem.raw_family
+            row = problem.test_tasks()[0][0] if task is None else checked_task(family, task)
+            episode = record(self.agent, family, row, seed)
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
             (write_mp4 if path.suffix == ".mp4" else write_gif)(path, episode.frames, episode.fps)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.envs import PointNavigation
+from metarl.envs.family import checked_task
 from metarl.errors import UserError
 from metarl.method import AdaptationUnit, load_method
 from metarl.report.evaluations import load_checked_state, load_or_evaluate, steps_to_show
@@ -84,17 +85,14 @@ def adapt_to_task(
     Raises:
         UserError: if the run has no policy, or the task or the steps are invalid.
     """
-    policy_method(run)  # raises before the evaluation
+    family = policy_method(run).problem.raw_family
+    chosen = None if task is None else checked_task(family, task)  # before the evaluation
     evaluation = load_or_evaluate(run)
     curve, method = evaluation.curve, cast(PolicyMethod, evaluation.method)
     problem: PolicyProblem = method.problem
     last = curve.scores.shape[1] - 1
     steps = steps_to_show(run, last, steps, (0, 1, 3), "evaluation.step_sizes=[…]")
-    row = curve.tasks[0] if task is None else np.array(task, dtype=np.float64)
-    size = problem.family.task_size
-    if row.shape != (size,) or not np.isfinite(row).all():
-        example = " ".join(f"{number:.2f}" for number in curve.tasks[0])
-        raise UserError(f"a task of {problem.title} has {size} numbers, such as --task {example}")
+    row = curve.tasks[0] if chosen is None else chosen
     seed = rendering_seed(problem)
     return adapt_agent(method, load_agent(run, method, seed), row, steps, seed)
 

@@ -31,7 +31,7 @@ def html_report(comparisons: Sequence[Sequence[ExperimentGroup]]) -> str:
             the first run of every experiment.
 
     Raises:
-        RuntimeError: if rendering is not available; the message says what to install.
+        UserError: if rendering is not available; the message says what to install.
     """
     runs = [run for groups in comparisons for group in groups for run in group.runs]
     names = short_names([run.path for run in runs])
@@ -132,11 +132,7 @@ def _prediction_context(run: Run, folder: Path) -> dict[str, object]:
 
 
 def _video_context(run: Run, folder: Path) -> dict[str, object]:
-    """One video per stage of adaptation, so that the page can wrap them.
-
-    Raises:
-        RuntimeError: if rendering is not available.
-    """
+    """One video per stage of adaptation, so that the page can wrap them."""
     adapted = adapt_to_task(run)
     episodes = adapted.episodes()
     length = max(len(episode.frames) for episode in episodes.values())

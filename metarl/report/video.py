@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from metarl.envs import TaskFamily
+from metarl.envs.family import checked_tasks
+from metarl.errors import UserError
 from metarl.rl.agent import Agent
 from metarl.rl.policy_agent import PolicyAgent
 from metarl.rng import make_rng
@@ -42,6 +45,28 @@ class Episode:
     fps: float
 
 
+def check_rendering(family: TaskFamily) -> None:
+    """Render one image, before any work is spent on a video.
+
+    Raises:
+        UserError: as for `record`.
+    """
+    (task,) = checked_tasks(family, np.random.default_rng(0), 1)
+    with closing(_make(family)) as env:
+        env.reset(seed=0, options={"task": task})
+        _rendered(env)
+
+
+def _make(family: TaskFamily) -> gym.Env[Any, Any]:
+    try:
+        return family.make(render_mode="rgb_array")
+    except TypeError as error:
+        raise UserError(
+            f"make of {type(family).__name__} raised {error}; it takes render_mode, None or "
+            "'rgb_array'"
+        ) from error
+
+
 def record(agent: Agent, family: TaskFamily, task: NDArray[np.float64], seed: int) -> Episode:
     """Record one episode of an agent, with sampled actions, in a new environment.
 
@@ -52,19 +77,10 @@ def record(agent: Agent, family: TaskFamily, task: NDArray[np.float64], seed: in
         seed: of the initial state and the actions.
 
     Raises:
-        RuntimeError: if rendering is not available; the message says what to install.
+        UserError: if rendering is not available; the message says what to install.
     """
-    try:
-        env = family.make(render_mode="rgb_array")
-    except TypeError as error:
-        raise RuntimeError(
-            f"make of {type(family).__name__} raised {error}; it takes render_mode, None or "
-            "'rgb_array'"
-        ) from error
-    try:
+    with closing(_make(family)) as env:
         return record_in(agent, env, family.horizon, task, seed)
-    finally:
-        env.close()
 
 
 def record_in(
@@ -77,7 +93,13 @@ def record_in(
     """Like `record`, in an existing environment; no task is passed to it if `task` is None."""
     agent = agent.fork(seed, task) if isinstance(agent, PolicyAgent) else copy.deepcopy(agent)
     env_seed = int(make_rng(seed, "video").integers(2**31))
-    observation, _ = env.reset(seed=env_seed, options=None if task is None else {"task": task})
+    options = None if task is None else {"task": task}
+    try:
+        observation, _ = env.reset(seed=env_seed, options=options)
+    except ValueError as error:
+        if task is None:
+            raise
+        raise UserError(f"the environment refuses the task {task.tolist()}: {error}") from error
     frames, returns = [_rendered(env)], [0.0]
     for _ in range(horizon):
         observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
@@ -93,12 +115,14 @@ def _rendered(env: gym.Env[Any, Any]) -> Frame:
     try:
         frame = env.render()
     except NotImplementedError as error:  # gymnasium's default, without a message
-        raise RuntimeError(
+        raise UserError(
             f"{type(env.unwrapped).__name__} does not implement render(); have it return an image "
             "(height, width, 3) with render_mode='rgb_array'"
         ) from error
+    except (gym.error.Error, ImportError) as error:  # such as pygame, which is not installed
+        raise UserError(f"{type(env.unwrapped).__name__} cannot render: {error}") from error
     if not isinstance(frame, np.ndarray) or frame.ndim != 3:
-        raise RuntimeError("the environment renders no image with render_mode='rgb_array'")
+        raise UserError("the environment renders no image with render_mode='rgb_array'")
     # small images are enlarged without smoothing, so that the caption fits above them
     factor = math.ceil(MIN_WIDTH / frame.shape[1])
     enlarged: Frame = frame.astype(np.uint8, copy=False)

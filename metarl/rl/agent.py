@@ -18,12 +18,12 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike
 
+from metarl.envs.family import as_task
 from metarl.errors import UserError
 from metarl.rl.external_data import (
     AnyEnv,
     Episodes,
     Trajectory,
-    as_task,
 )
 from metarl.rl.policy_agent import PolicyAgent
 

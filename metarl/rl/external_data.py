@@ -117,23 +117,6 @@ class _OneTask(VectorWrapper[Any, Any, Any]):
         return result
 
 
-def as_task(task: ArrayLike | None) -> NDArray[np.float64] | None:
-    """A task as an array (T,), or None.
-
-    Raises:
-        UserError: if it is not a row of finite numbers.
-    """
-    if task is None:
-        return None
-    try:
-        row = np.atleast_1d(np.asarray(task, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"a task must be a row of numbers, not {task!r}") from error
-    if row.ndim != 1 or not np.isfinite(row).all():
-        raise UserError(f"a task must be a row of finite numbers, not {task!r}")
-    return row
-
-
 def check_fits(policy: Policy, env: AnyEnv) -> None:
     """Refuse an environment whose spaces differ from the policy's.
 

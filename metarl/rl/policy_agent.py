@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from metarl.envs.family import as_task
 from metarl.envs.observations import FlatFamily, FlatSpace, flat_env, flat_envs
 from metarl.envs.scaling import scale_observations, scale_vector_observations
 from metarl.envs.wrappers import observe_task
@@ -26,7 +27,6 @@ from metarl.rl.external_data import (
     EpisodeArrays,
     Episodes,
     Trajectory,
-    as_task,
     check_fits,
     collect_episodes,
     from_arrays,

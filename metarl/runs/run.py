@@ -15,7 +15,6 @@ Files are validated when they are read: they may be damaged, or come from somebo
 """
 
 import errno
-import fcntl
 import json
 import os
 import platform
@@ -38,7 +37,7 @@ from metarl.experiment import (
     set_values,
     validate_config,
 )
-from metarl.io import stale_temp_files, translate_os_errors, write_atomically
+from metarl.io import lock_file, stale_temp_files, translate_os_errors, write_atomically
 from metarl.method import TrainingState, load_method, resolve
 from metarl.runs import hub
 from metarl.runs.checkpoint import (
@@ -148,8 +147,8 @@ class Run:
         except UserError as error:
             raise UserError(
                 f"the run in {path} was made with other settings than this version of metarl "
-                f"knows; train it again, or use the version that made it (see state.json). "
-                f"{error}"
+                f"knows, or by another installation; correct what follows, or use the version that "
+                f"made it (see state.json). {error}"
             ) from error
         run = cls(path, config, results)
         if overrides:
@@ -173,7 +172,7 @@ class Run:
             raise _unwritable(self.path, error) from error
         with lock:
             try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(lock)
                 lock.truncate(0)
                 lock.write(f"process {os.getpid()} on {platform.node()}")
                 lock.flush()
