@@ -228,7 +228,7 @@ def adapt_step(
     adapted = {name: params[name] for name in rates if not _is_frozen(params[name])}
     # only parameters that adapt are differentiated, so that adapting the head costs no more than
     # backpropagation through the head
-    # it costs a call in Python for each operation, 18% of the time of a small network
+    # corrections cost a call in Python for each operation, 18% of the time of a small network
     with nullcontext() if gradient is reverse else ExactDerivatives():
         grads = gradient(lambda adapting: loss({**params, **adapting}, batch))(adapted)
     if first_order:  # ∂θ'/∂θ is then I instead of I − α ∇²L

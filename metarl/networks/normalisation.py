@@ -3,11 +3,14 @@
 Stacked tasks are groups of channels: inputs (M, N·F, ...), scale and shift (N, F).
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from metarl.derivatives import ExactDerivatives
 
 EPSILON = 1e-5
 
@@ -20,23 +23,17 @@ def normalise(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         scale: (F,) or (N, F).
         shift: (F,) or (N, F).
     """
-    if scale.dim() == 2:
-        return _batch_norm(inputs, scale.flatten(), shift.flatten())
-    # second derivatives of an affine batch norm are silently wrong under torch.func.vmap (torch
-    # 2.13), and vmap over tasks calls this function with the parameters of a single task
-    shape = (-1, *[1] * (inputs.dim() - 2))
-    return _batch_norm(inputs, None, None) * scale.view(shape) + shift.view(shape)
-
-
-def _batch_norm(inputs: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    return F.batch_norm(inputs, None, None, scale, shift, training=True, eps=EPSILON)
+    # vmap over tasks calls this function with the parameters of a single task
+    with nullcontext() if scale.dim() == 2 else ExactDerivatives():
+        return F.batch_norm(
+            inputs, None, None, scale.flatten(), shift.flatten(), training=True, eps=EPSILON
+        )
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation without running statistics, for modules in an inner loop.
+    """`torch.nn.BatchNorm1d` and `2d` with `track_running_stats=False`.
 
-    Replaces `torch.nn.BatchNorm1d` and `2d`, whose second derivatives under `vmap` are wrong in
-    torch 2.13.
+    Its second derivatives under `vmap` are exact, also outside of `metarl.adapt`.
 
     Args:
         num_features: F, the size of axis 1.
@@ -52,15 +49,11 @@ class BatchNorm(nn.Module):
 
 
 class LayerNorm(nn.LayerNorm):
-    """`torch.nn.LayerNorm` with correct second derivatives under `vmap` (wrong in torch 2.13)."""
+    """`torch.nn.LayerNorm` with exact second derivatives under `vmap`, also outside of `adapt`."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        # scale and shift are separate operations: the fused ones have the wrong derivative
-        hidden = F.layer_norm(inputs, self.normalized_shape, None, None, self.eps)
-        if self.elementwise_affine:
-            hidden = hidden * self.weight
-            hidden = hidden if self.bias is None else hidden + self.bias
-        return hidden
+        with ExactDerivatives():
+            return super().forward(inputs)
 
 
 def normalise_and_pool(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
