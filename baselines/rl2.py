@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,11 +31,12 @@ from metarl.distributed import mean_over_tasks
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.method import EPISODES, AdaptationUnit, Metrics, TrainingState
-from metarl.networks.layers import uniform
+from metarl.networks.layers import ACTIVATIONS
+from metarl.networks.mlp import init_mlp, mlp
 from metarl.networks.recurrent import init_recurrent, recurrent_sequence, recurrent_step
 from metarl.optim import GRADIENT_OPTIMIZERS, Objective
 from metarl.parallel import map_chunks, one_thread
-from metarl.params import Params, flatten, repeat
+from metarl.params import Params, flatten, repeat, split_prefix
 from metarl.rl.adaptation import to_adaptation_curve
 from metarl.rl.advantages import discounted_returns
 from metarl.rl.outer_loop import PolicyLearner, outer_step
@@ -52,32 +54,48 @@ class RL2Settings(MethodSection):
 
     A trial has `episodes` episodes; a task has `inner.episodes_per_task` trials. The outer step is
     `outer: {algorithm: adam, epochs: ...}`, with `minibatches` steps in each epoch.
+
+    `embedding_sizes` gives observation, previous action and previous reward an embedding of their
+    own, in place of a joint one. `head_sizes` are hidden layers from the state of the unit to the
+    actions, and to the value, with `policy.activation`.
+
+    `normalize_rewards` divides rewards by the running standard deviation of discounted returns; the
+    policy still observes the rewards of the environment. `value_loss: clipped_huber` is less
+    sensitive to outliers, and clips changes of the value like the policy's; its unit is a reward's,
+    so that rewards should be normalised. `squared` is in units of the variance of returns.
     """
 
     name: Literal["rl2"] = "rl2"
     episodes: PositiveInt = 2
     hidden_size: PositiveInt = 64
+    embedding_sizes: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    head_sizes: tuple[PositiveInt, ...] = ()
     clip: Fraction = 0.2
     gae_lambda: UnitInterval = 0.95
     minibatches: PositiveInt = 4
+    value_loss: Literal["squared", "clipped_huber"] = "squared"
     value_weight: NonNegativeFloat = 0.5
+    normalize_rewards: bool = False
     entropy_weight: NonNegativeFloat = 0.005
 
 
 @dataclass(frozen=True)
 class RecurrentPolicy:
-    """A gated recurrent unit, and a linear layer from its state to the action distribution.
+    """A gated recurrent unit, and a network from its state to the action distribution.
 
     Its memory holds the state of the unit (..., M, F), and the previous action (..., M, A), reward
     and end of an episode (..., M, 1 each), which are inputs of the next step.
 
     Attributes:
-        head_policy: from the state of the unit to an action distribution, without hidden layers.
+        head_policy: from the state of the unit to an action distribution; the value has a network
+            of the same hidden layers.
         observation_size: S.
+        embedding_sizes: of observation, previous action and previous reward; None for a joint one.
     """
 
     head_policy: GaussianPolicy | CategoricalPolicy
     observation_size: int
+    embedding_sizes: tuple[int, int, int] | None = None
 
     image = None  # the unit takes an image as a row of numbers
 
@@ -109,17 +127,27 @@ class RecurrentPolicy:
         return self.head_policy.action_size
 
     def init(self, generator: torch.Generator) -> Params:
-        inputs = self.observation_size + self.action_size + 2
-        return {
-            **init_recurrent(generator, inputs, self.hidden_size),
-            **self.head_policy.init(generator),
-            f"{VALUE}weight": uniform(generator, (self.hidden_size, 1), self.hidden_size, 1),
-            f"{VALUE}bias": torch.zeros(1),
+        parts = (self.observation_size, self.action_size, 1)  # and the end of an episode
+        embeddings = list(zip(parts, self.embedding_sizes or (), strict=False))
+        params = init_recurrent(generator, sum(parts) + 1, self.hidden_size, embeddings)
+        params |= self.head_policy.init(generator)
+        hidden_sizes = self.head_policy.hidden_sizes
+        value = init_mlp(generator, (self.hidden_size, *hidden_sizes, 1))
+        # a linear value has no number in checkpoints
+        return params | {
+            f"{VALUE}{name if hidden_sizes else name[:-1]}": leaf for name, leaf in value.items()
         }
 
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
         """The action distribution at states of the unit (..., M, F)."""
         return self.head_policy.distribution(params, observations)
+
+    def value(self, params: Mapping[str, Tensor], states: Tensor) -> Tensor:
+        """The values (...) at states of the unit (..., F)."""
+        _, layers = split_prefix(params, VALUE)
+        if not self.head_policy.hidden_sizes:
+            layers = {f"{name}0": leaf for name, leaf in layers.items()}
+        return mlp(layers, states, ACTIVATIONS[self.head_policy.activation]).squeeze(-1)
 
     def initial_memory(self, shape: tuple[int, ...]) -> Memory:
         sizes = (self.hidden_size, self.action_size, 1, 1)
@@ -185,10 +213,16 @@ class RL2(PolicyLearner):
                 f"policy.network: {name} is not for method {self.settings.name}, which has a "
                 "recurrent network of its own; leave it out"
             )
-        flat, hidden = self.problem.policy, self.settings.hidden_size
+        flat, settings = self.problem.policy, self.settings
         assert isinstance(flat, GaussianPolicy | CategoricalPolicy)
-        head = replace(flat, observation_size=hidden, hidden_sizes=(), network=None, image=None)
-        return RecurrentPolicy(head, flat.observation_size)
+        head = replace(
+            flat,
+            observation_size=settings.hidden_size,
+            hidden_sizes=settings.head_sizes,
+            network=None,
+            image=None,
+        )
+        return RecurrentPolicy(head, flat.observation_size, settings.embedding_sizes)
 
     @property
     def adaptation_episodes(self) -> int:
@@ -214,8 +248,13 @@ class RL2(PolicyLearner):
             problem.key(iteration),
             problem.shard.start,
         )
-        objective = trial_objective(self, state.params, rollouts)
-        return outer_step(problem, state, rollouts, objective, EPISODES)
+        extra, reward_scale = state.extra, None
+        if self.settings.normalize_rewards:
+            extra = update_return_moments(extra, rollouts, problem.config.inner.gamma)
+            reward_scale = to_reward_scale(extra)
+        objective = trial_objective(self, state.params, rollouts, reward_scale)
+        new, metrics = outer_step(problem, state, rollouts, objective, EPISODES)
+        return replace(new, extra=extra), metrics
 
     @one_thread()
     def evaluate(
@@ -268,6 +307,7 @@ class TrialObjective:
         actions: (H', M, ·).
         log_probs: (H', M), when the actions were drawn.
         advantages: (H', M), standardised.
+        values: (H', M), when the actions were drawn.
         returns: (H', M), the targets of the value.
         weights: (H', M), zero on padding; their sum is the number of trials.
         variance: of the returns; the value loss is measured in units of it.
@@ -278,6 +318,7 @@ class TrialObjective:
     actions: Tensor
     log_probs: Tensor
     advantages: Tensor
+    values: Tensor
     returns: Tensor
     weights: Tensor
     variance: float
@@ -310,7 +351,14 @@ class TrialObjective:
         ratio = torch.where(self.weights > 0, log_ratio, 0.0).exp()
         clipped = ratio.clamp(1.0 - settings.clip, 1.0 + settings.clip)
         surrogate = torch.minimum(ratio * self.advantages, clipped * self.advantages)
-        value_loss = (values - self.returns).square() / self.variance
+        if settings.value_loss == "squared":
+            value_loss = (values - self.returns).square() / self.variance
+        else:
+            # the larger of two losses: a value gains nothing by moving more than `clip` towards
+            # its target (Schulman et al.'s code of PPO; Huber's loss as in VariBAD's)
+            near = self.values + (values - self.values).clamp(-settings.clip, settings.clip)
+            losses = [F.smooth_l1_loss(v, self.returns, reduction="none") for v in (values, near)]
+            value_loss = torch.maximum(*losses)
         entropy = policy.entropy(distribution)
         terms = surrogate - settings.value_weight * value_loss + settings.entropy_weight * entropy
         return (self.weights * terms).sum()
@@ -319,9 +367,8 @@ class TrialObjective:
         """Action distributions and values (H', M) along the trials."""
         policy = self.method.policy
         start = self.inputs.new_zeros(self.inputs.shape[1], policy.hidden_size)
-        memories = recurrent_sequence(params, start, self.inputs)
-        values = memories @ params[f"{VALUE}weight"] + params[f"{VALUE}bias"]
-        return policy.distribution(params, memories), values.squeeze(-1)
+        states = recurrent_sequence(params, start, self.inputs)
+        return policy.distribution(params, states), policy.value(params, states)
 
     def value_and_kl(self, theta: Params) -> tuple[float, float]:
         raise NotImplementedError
@@ -330,22 +377,21 @@ class TrialObjective:
         raise NotImplementedError
 
     def _select(self, trials: slice) -> "TrialObjective":
-        names = ("inputs", "actions", "log_probs", "advantages", "returns", "weights")
-        return replace(self, **{name: getattr(self, name)[:, trials] for name in names})
+        leaves = {n: v[:, trials] for n, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **leaves)  # type: ignore[arg-type] # the tensors alone
 
 
 CHUNKS = 2  # of a minibatch: recurrent steps are too small to be divided further
 
 
-def trial_objective(method: RL2, theta: Params, rollouts: Rollouts) -> TrialObjective:
-    """PPO's objective of rollouts, with advantages that run over the ends of episodes.
+Join = Callable[[list[Tensor]], Tensor]
 
-    Args:
-        method: the policy, and PPO's settings.
-        theta: the parameters that the rollouts were sampled with.
-        rollouts: one stage for each episode of the trials, (N, B, H, ·).
+
+def join_trials(stages: Sequence[Trajectories]) -> tuple[Tensor, Join]:
+    """The steps of trials one after another: a mask (H', M), and a function that joins episodes.
+
+    The function takes a tensor (N, B, H, ·) of each episode to (H', M, ·), padding at the end.
     """
-    stages = rollouts.trajectories
     # The episodes of a trial stand side by side, (M, episodes · H), each with its own padding:
     #     1 1 1 . . | 1 1 1 1 1 | 1 1 . . .      mask of one trial of three episodes, H = 5
     # A stable sort by the mask moves the steps that were taken to the front, in their order:
@@ -361,6 +407,22 @@ def trial_objective(method: RL2, theta: Params, rollouts: Rollouts) -> TrialObje
         index = order.view(*order.shape, *[1] * (joined.dim() - 2)).expand_as(joined)
         return joined.gather(1, index).movedim(1, 0).contiguous()
 
+    return mask, join_episodes
+
+
+def trial_objective(
+    method: RL2, theta: Params, rollouts: Rollouts, reward_scale: float | None = None
+) -> TrialObjective:
+    """PPO's objective of rollouts, with advantages that run over the ends of episodes.
+
+    Args:
+        method: the policy, and PPO's settings.
+        theta: the parameters that the rollouts were sampled with.
+        rollouts: one stage for each episode of the trials, (N, B, H, ·).
+        reward_scale: factor on the rewards of advantages and values, which are then clipped to ±10.
+    """
+    stages = rollouts.trajectories
+    mask, join_episodes = join_trials(stages)
     actions = join_episodes([stage.actions for stage in stages])
     rewards = join_episodes([stage.rewards for stage in stages])
     starts = join_episodes([_first_steps(stage.mask) for stage in stages])
@@ -381,6 +443,7 @@ def trial_objective(method: RL2, theta: Params, rollouts: Rollouts) -> TrialObje
         actions=actions,
         log_probs=join_episodes([stage.log_probs for stage in stages]),
         advantages=zeros,
+        values=zeros,
         returns=zeros,
         weights=mask / mask.sum(0),
         variance=1.0,
@@ -392,6 +455,8 @@ def trial_objective(method: RL2, theta: Params, rollouts: Rollouts) -> TrialObje
     # δ_t = r_t + γ V_{t+1} − V_t: at the end of an episode V_{t+1} is the value of the next one's
     # first step, since the return that counts is that of the trial (Duan et al. 2016, section 2.2)
     next_values = torch.cat([values[1:], torch.zeros_like(values[:1])])
+    if reward_scale is not None:
+        rewards = (rewards * reward_scale).clamp(-10.0, 10.0)
     deltas = rewards + gamma * next_values - values
     raw = discounted_returns(deltas.mT, gamma * method.settings.gae_lambda).mT
     raw = torch.where(mask, raw, 0.0)
@@ -400,9 +465,45 @@ def trial_objective(method: RL2, theta: Params, rollouts: Rollouts) -> TrialObje
     return replace(
         objective,
         advantages=(raw - valid.mean()) / (valid.std(correction=0) + 1e-8),
+        values=values,
         returns=returns,
         variance=float(returns[mask].var(correction=0)) + 1e-8,
     )
+
+
+def update_return_moments(extra: Params, rollouts: Rollouts, gamma: float) -> Params:
+    """Update the running moments of discounted returns with those of rollouts.
+
+    A return is R_t = γ R_{t−1} + r_t, from the start of a trial, as in VecNormalize of
+    stable-baselines3.
+
+    Args:
+        extra: `return_moments`, the number of steps of a trial summed over iterations, the mean and
+            the sum of squared deviations in these units; empty at first.
+        rollouts: one stage for each episode of the trials.
+        gamma: γ.
+    """
+    stages = rollouts.trajectories
+    mask, join_episodes = join_trials(stages)
+    rewards = join_episodes([stage.rewards for stage in stages])
+    # sums over the past are those over the future of the reversed sequence
+    running = discounted_returns(rewards.flip(0).mT, gamma).mT.flip(0)[mask].double()
+    sums = torch.stack([mask.sum().double(), running.sum(), running.square().sum()])
+    number, total, squares = mean_over_tasks(sums, mask.shape[1])
+    mean = total / number
+    old_number, old_mean, old_deviations = extra.get("return_moments", torch.zeros_like(sums))
+    # the moments of two samples together (Chan, Golub and LeVeque 1979)
+    shift, both = mean - old_mean, old_number + number
+    deviations = squares - number * mean.square()
+    deviations = old_deviations + deviations + shift.square() * old_number * number / both
+    moments = torch.stack([both, old_mean + shift * number / both, deviations])
+    return {"return_moments": moments}
+
+
+def to_reward_scale(extra: Params) -> float:
+    """One over the standard deviation of discounted returns so far."""
+    number, _, deviations = extra["return_moments"]
+    return float((deviations / number + 1e-8).rsqrt())
 
 
 def _first_steps(mask: Tensor) -> Tensor:

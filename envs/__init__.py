@@ -12,17 +12,26 @@ import os
 
 from metarl.envs.checker import check_family
 from metarl.envs.family import FAMILIES, UNAVAILABLE, TaskFamily, load_family, register_family
-from metarl.envs.point_navigation import PointNavigation
 from metarl.envs.registration import register
 from metarl.envs.vector import BatchedEnv, TaskEnv
 from metarl.envs.wrappers import TaskConditioned, vectorise
 
-try:  # families are listed in the order of these imports
-    # isort: off
+# families are listed in the order of these imports
+# isort: off
+from metarl.envs.point_navigation import PointNavigation, Semicircle
+from metarl.envs.bandits import Bandit
+from metarl.envs.tabular_mdps import TabularMDP
+from metarl.envs.gridworld import Gridworld
+
+try:
     from metarl.envs.half_cheetah import half_cheetah_direction, half_cheetah_velocity
     from metarl.envs.ant import ant_direction, ant_goal, ant_velocity
-
-    # isort: on
+    from metarl.envs.rand_params import (
+        half_cheetah_rand_params,
+        hopper_rand_params,
+        walker_rand_params,
+    )
+    from metarl.envs.humanoid import humanoid_direction
 except ModuleNotFoundError as error:  # supervised learning and other families work without MuJoCo
     if error.name is None or error.name.startswith("metarl"):
         raise
@@ -36,11 +45,16 @@ except (AttributeError, ImportError, OSError, RuntimeError) as error:
         f"({error}): unset it, or set it to egl, osmesa or glfw, and install EGL or OSMesa (on "
         "Debian, libegl1 or libosmesa6) to render without a display"
     )
+# isort: on
 
 __all__ = [
     "FAMILIES",
+    "Bandit",
     "BatchedEnv",
+    "Gridworld",
     "PointNavigation",
+    "Semicircle",
+    "TabularMDP",
     "TaskConditioned",
     "TaskEnv",
     "TaskFamily",
@@ -49,11 +63,15 @@ __all__ = [
     "ant_velocity",
     "check_family",
     "half_cheetah_direction",
+    "half_cheetah_rand_params",
     "half_cheetah_velocity",
+    "hopper_rand_params",
+    "humanoid_direction",
     "load_family",
     "register",
     "register_family",
     "vectorise",
+    "walker_rand_params",
 ]
 
 register()

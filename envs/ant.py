@@ -8,6 +8,7 @@ import numpy as np
 from mujoco.batch import Batch
 
 from metarl.envs.family import register_family
+from metarl.envs.model_variation import random_scales
 from metarl.envs.mujoco_world import MujocoFamily
 from metarl.envs.robot import Dynamics, Motion, PresetRobot, is_stable
 from metarl.envs.task_rewards import TargetDirection, TargetGoal, TargetVelocity
@@ -111,17 +112,23 @@ def ant_velocity(
     high: float = 3.0,
     horizon: int = 200,
     num_threads: int = 0,
+    scales: dict[str, float] | None = None,
 ) -> MujocoFamily:
     """Run at a velocity uniform in [low, high]: 1 − |v_x − v| − costs."""
-    return MujocoFamily(Ant(dynamics), TargetVelocity(low, high, 1.0), horizon, num_threads)
+    reward, variation = TargetVelocity(low, high, 1.0), random_scales(scales)
+    return MujocoFamily(Ant(dynamics), reward, horizon, num_threads, variation)
 
 
 @register_family("ant-direction")
 def ant_direction(
-    dynamics: Dynamics = "paper", horizon: int = 200, num_threads: int = 0
+    dynamics: Dynamics = "paper",
+    horizon: int = 200,
+    num_threads: int = 0,
+    scales: dict[str, float] | None = None,
 ) -> MujocoFamily:
     """Run forward or backward: d · v_x − costs."""
-    return MujocoFamily(Ant(dynamics), TargetDirection(), horizon, num_threads)
+    reward, variation = TargetDirection(), random_scales(scales)
+    return MujocoFamily(Ant(dynamics), reward, horizon, num_threads, variation)
 
 
 @register_family("ant-goal")
@@ -130,7 +137,8 @@ def ant_goal(
     half_width: float = 3.0,
     horizon: int = 200,
     num_threads: int = 0,
+    scales: dict[str, float] | None = None,
 ) -> MujocoFamily:
     """Reach a goal uniform in a square: 4 − ‖xy − g‖₁ − costs."""
-    robot = Ant(dynamics, observes_position=True)
-    return MujocoFamily(robot, TargetGoal(half_width, 4.0), horizon, num_threads)
+    robot, reward = Ant(dynamics, observes_position=True), TargetGoal(half_width, 4.0)
+    return MujocoFamily(robot, reward, horizon, num_threads, random_scales(scales))

@@ -67,3 +67,24 @@ def draw_point_world(trail: Floats, goal: Floats, half_width: float) -> Frame:
             tuple(at), label, colour, font, anchor, stroke_width=3, stroke_fill=(255, 255, 255)
         )
     return np.asarray(image).copy()
+
+
+def draw_cells(shades: Floats, agent: tuple[int, int]) -> Frame:
+    """Draw a grid of cells and the agent's place in it.
+
+    Args:
+        shades: (rows, columns), from 0, white, to 1, green.
+        agent: row and column.
+
+    Returns:
+        An RGB image of at most 480 x 480.
+    """
+    side = SIZE // max(shades.shape)
+    white = np.full(3, 255.0)
+    colours = white + shades[..., None].clip(0.0, 1.0) * (np.array(GOAL) - white)
+    canvas: Frame = colours.astype(np.uint8).repeat(side, axis=0).repeat(side, axis=1)
+    canvas[::side] = canvas[:, ::side] = ORIGIN
+    row, column = (int((place + 0.5) * side) for place in agent)
+    y, x = np.ogrid[: canvas.shape[0], : canvas.shape[1]]
+    canvas[(y - row) ** 2 + (x - column) ** 2 <= (side / 4) ** 2] = POINT
+    return canvas

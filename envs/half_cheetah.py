@@ -9,6 +9,7 @@ import numpy as np
 from mujoco.batch import Batch
 
 from metarl.envs.family import register_family
+from metarl.envs.model_variation import random_scales
 from metarl.envs.mujoco_world import MujocoFamily
 from metarl.envs.planar import CentreOfMass, PlanarChain
 from metarl.envs.robot import Dynamics, Motion, PresetRobot
@@ -36,7 +37,8 @@ class HalfCheetah(PresetRobot):
     @property
     def fixed_fields(self) -> tuple[str, ...]:  # type: ignore[override] # a constant of the preset
         """The levers of the closed-form centre of mass depend on these."""
-        return ("body_mass", "body_ipos", "body_pos") if self._is_paper else ()
+        levers = ("body_mass", "body_ipos", "body_pos") if self._is_paper else ()
+        return PresetRobot.fixed_fields + levers
 
     def model(self) -> mujoco.MjModel:
         """The stock model, which has the paper's masses, gears, friction and control range."""
@@ -76,14 +78,20 @@ def half_cheetah_velocity(
     high: float = 2.0,
     horizon: int = 200,
     num_threads: int = 0,
+    scales: dict[str, float] | None = None,
 ) -> MujocoFamily:
     """Run at a velocity uniform in [low, high]: −|v_x − v| − 0.05 ‖a‖²."""
-    return MujocoFamily(HalfCheetah(dynamics), TargetVelocity(low, high), horizon, num_threads)
+    reward, variation = TargetVelocity(low, high), random_scales(scales)
+    return MujocoFamily(HalfCheetah(dynamics), reward, horizon, num_threads, variation)
 
 
 @register_family("half-cheetah-direction")
 def half_cheetah_direction(
-    dynamics: Dynamics = "paper", horizon: int = 200, num_threads: int = 0
+    dynamics: Dynamics = "paper",
+    horizon: int = 200,
+    num_threads: int = 0,
+    scales: dict[str, float] | None = None,
 ) -> MujocoFamily:
     """Run forward or backward: d · v_x − 0.05 ‖a‖²."""
-    return MujocoFamily(HalfCheetah(dynamics), TargetDirection(), horizon, num_threads)
+    reward, variation = TargetDirection(), random_scales(scales)
+    return MujocoFamily(HalfCheetah(dynamics), reward, horizon, num_threads, variation)

@@ -1,5 +1,6 @@
 """Families whose dynamics differ by task: each simulation has its own values of model fields."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.envs.world import Floats
+from metarl.errors import did_you_mean
 
 
 class ModelVariation(Protocol):
@@ -51,14 +53,14 @@ class RandomScales:
             published benchmarks did not.
     """
 
-    bases: dict[str, float]
+    bases: Mapping[str, float]
     elementwise: bool = False
     set_const: bool = True
 
     def __post_init__(self) -> None:
         for name, base in self.bases.items():
-            if not base > 1.0:
-                raise ValueError(f"the largest factor of {name} must exceed 1, not {base}")
+            if not (isinstance(base, int | float) and 1.0 < base < np.inf):
+                raise ValueError(f"the largest factor of {name} must exceed 1, not {base!r}")
 
     def _sizes(self, model: mujoco.MjModel) -> list[int]:
         return [_field(model, name).size if self.elementwise else 1 for name in self.bases]
@@ -73,7 +75,8 @@ class RandomScales:
 
     def describe(self, params: Floats) -> str:
         if self.elementwise:
-            return f"scales {np.exp(params.min()):.2f} to {np.exp(params.max()):.2f}"
+            low, mean, high = np.exp([params.min(), params.mean(), params.max()])
+            return f"scales {low:.2f} to {high:.2f}, mean {mean:.2f}"
         factors = zip(self.bases, np.exp(params), strict=True)
         return ", ".join(f"{name} x {factor:.2f}" for name, factor in factors)
 
@@ -88,6 +91,26 @@ class RandomScales:
         return values
 
 
+def random_scales(bases: Mapping[str, Any] | None) -> RandomScales | None:
+    """One factor for each field, or no variation: the setting `scales` of families."""
+    if bases is not None and not isinstance(bases, Mapping):
+        raise ValueError(f"scales must map fields to their largest factors, not {bases!r}")
+    flat: dict[str, float] = {}
+    for name, base in (bases or {}).items():  # `--set` nests opt.gravity
+        is_nested = isinstance(base, Mapping)
+        flat |= {f"{name}.{key}": v for key, v in base.items()} if is_nested else {name: base}
+    return RandomScales(flat) if flat else None
+
+
 def _field(model: mujoco.MjModel, name: str) -> NDArray[Any]:
     owner = model.opt if name.startswith("opt.") else model
-    return np.asarray(getattr(owner, name.removeprefix("opt.")))
+    value = getattr(owner, name.removeprefix("opt."), None)
+    if not isinstance(value, np.ndarray | float) or np.asarray(value).dtype.kind != "f":
+        fields = [n for n in dir(model) if n[:4] in ("body", "geom", "dof_", "jnt_", "actu")]
+        raise ValueError(
+            f"scales: the model has no field of real numbers {name!r}{did_you_mean(name, fields)}; "
+            "name one of MjModel, such as body_mass, geom_friction or actuator_gear, or opt.gravity"
+        )
+    if not np.any(value):
+        raise ValueError(f"scales: {name} is 0 in this model, so that a factor has no effect")
+    return np.asarray(value)

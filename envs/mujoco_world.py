@@ -37,7 +37,7 @@ class CachedBatch(Batch):  # type: ignore[misc] # mujoco has no types
 class MujocoWorld:
     """Simulations of a robot; see `metarl.envs.world.World`.
 
-    Actions are clipped to [−1, 1] and applied to the actuators:
+    Actions are clipped to [−1, 1] and scaled to the ranges of the actuators:
 
         reward = task reward + survival bonus − control_cost · ‖clipped action‖²
 
@@ -57,6 +57,9 @@ class MujocoWorld:
         self.dt = model.opt.timestep * robot.frame_skip
         self.fps = round(1.0 / self.dt)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (model.nu,), np.float32)
+        is_limited = model.actuator_ctrllimited[:, None].astype(bool)
+        low, high = np.where(is_limited, model.actuator_ctrlrange, (-1.0, 1.0)).T
+        self._control_centre, self._control_scale = (high + low) / 2, (high - low) / 2
         self._sensors = robot.sense(self.batch)
         size = robot.observe(self.batch, self._sensors).shape[1]
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
@@ -87,9 +90,6 @@ class MujocoWorld:
             return
         self._model_params[changed] = params[changed]
         for name, values in variation.fields(self.batch.model, params[changed]).items():
-            if name in self.robot.fixed_fields:
-                message = f"{name} cannot vary: constants of {self.robot} depend on it"
-                raise ValueError(message)
             # `expand` gives every simulation a copy of the field at the first call
             self.batch.expand(name)[changed] = values
         # body_subtreemass, dof_invweight0 and other constants follow from masses and inertias
@@ -112,7 +112,7 @@ class MujocoWorld:
             FloatingPointError: if a simulation is unstable and its robot does not terminate.
         """
         clipped = np.clip(actions, -1.0, 1.0)
-        self.batch.bind("ctrl")[:] = clipped
+        self.batch.bind("ctrl")[:] = self._control_centre + self._control_scale * clipped
         motion = self.advance(active)
         survival, terminated = self.robot.survival(self.batch, self._sensors)
         # in the precision of the actions, as gymnasium does: rewards are equal to the bit
@@ -180,6 +180,13 @@ class MujocoFamily(NativeTaskFamily):
         self.check_horizon()
         if self.num_threads < 0:
             raise ValueError(f"num_threads must not be negative, not {self.num_threads}")
+        if self.variation is not None:
+            params = np.zeros((1, self.variation.size(self._model)))
+            fields = self.variation.fields(self._model, params)
+            for name in self.robot.fixed_fields:
+                if name in fields:
+                    message = f"{name} cannot vary: constants of {self.robot} depend on it"
+                    raise ValueError(message)
 
     @property
     def task_size(self) -> int:

@@ -1,4 +1,8 @@
-"""Point navigation to a goal that is not observed (Finn et al. 2017, section 5.3)."""
+"""Navigation of a point to a goal that is not observed.
+
+`point-navigation` is that of Finn et al. (2017, section 5.3), `semicircle` the one with sparse
+rewards of Rakelly et al. (2019) and Zintgraf et al. (2020).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +19,7 @@ from metarl.envs.world import Floats, Frame, Mask
 
 MAX_SPEED = 0.1
 TOLERANCE = 0.01
+RADIUS = 0.2  # within which sparse rewards are given
 
 
 class PointWorld:
@@ -91,3 +96,41 @@ class PointNavigation(NativeTaskFamily):
 
     def world(self, num: int, num_threads: int = 0) -> PointWorld:
         return PointWorld(num, self.half_width)
+
+
+class SparsePointWorld(PointWorld):
+    """Points that are rewarded near their goals only."""
+
+    def step(
+        self, actions: NDArray[Any], active: Mask, rng: Callable[[int], np.random.Generator]
+    ) -> tuple[Floats, Mask]:
+        """Move by the clipped action; the reward is 1 − ‖s' − g‖₂ within 0.2 of the goal."""
+        rewards, terminated = super().step(actions, active, rng)
+        near = rewards >= -RADIUS
+        return np.where(near, 1.0 + rewards, 0.0), np.zeros_like(terminated)
+
+
+@register_family("semicircle")
+@dataclass(frozen=True)
+class Semicircle(NativeTaskFamily):
+    """Goals are uniform on the upper half of the unit circle, and only found by going there.
+
+    Attributes:
+        horizon: H; 100 as in VariBAD's code, 20 in that of Rakelly et al.
+    """
+
+    horizon: int = 100
+    task_size = 2
+
+    def __post_init__(self) -> None:
+        self.check_horizon()
+
+    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
+        angles = rng.uniform(0.0, np.pi, num_tasks)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+    def describe(self, task: Floats) -> str:
+        return f"find ({task[0]:+.2f}, {task[1]:+.2f})"
+
+    def world(self, num: int, num_threads: int = 0) -> SparsePointWorld:
+        return SparsePointWorld(num, half_width=1.0)

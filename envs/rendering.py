@@ -87,7 +87,7 @@ class SceneRenderer:
 
         A goal is a pole on a disc. A target velocity is a pole that moves at this velocity, which
         the robot should keep pace with; if it is outside the image, an arrow points to it. A
-        direction is an arrow. The caption labels the marker.
+        direction or heading is an arrow. The caption labels the marker.
 
         Args:
             data: the state; derived fields are computed here.
@@ -108,14 +108,18 @@ class SceneRenderer:
         else:
             side = body[1] + 0.8
             self._pole((0.0, side), START_COLOUR, "start")
-            ahead = 0.0 if marker == "none" else task[0] * data.time - body[0]
-            if marker == "arrow":
-                self._arrow(np.array([body[0], side, 1.6]), task[0], caption)
+            ahead = task[0] * data.time - body[0] if marker == "pace" else 0.0
+            if marker == "none":
+                place = np.array([body[0] - VIEW_HALF_WIDTH, side, 1.7])
+                self._geom("SPHERE", (0.01, 0.01, 0.01), place, TASK_COLOUR, caption)
+            elif marker in ("arrow", "heading"):
+                angle = task[0] if marker == "heading" else np.pi * (task[0] < 0.0)
+                self._arrow(np.array([body[0], side, 1.6]), angle, caption)
             elif abs(ahead) < VIEW_HALF_WIDTH:
                 self._pole((body[0] + ahead, side), TASK_COLOUR, caption)
             else:
                 place = np.array([body[0] + np.sign(ahead) * VIEW_HALF_WIDTH, side, 1.3])
-                self._arrow(place, ahead, caption)
+                self._arrow(place, np.pi * (ahead < 0.0), caption)
         image: Frame = self._renderer.render().copy()
         return image
 
@@ -144,8 +148,8 @@ class SceneRenderer:
         geom.label = label
         scene.ngeom += 1
 
-    def _arrow(self, start: Floats, direction: float, label: str) -> None:
-        end = start + np.array([0.8 * np.sign(direction), 0.0, 0.0])
+    def _arrow(self, start: Floats, angle: float, label: str) -> None:
+        end = start + 0.8 * np.array([np.cos(angle), np.sin(angle), 0.0])
         self._geom("ARROW", (0.05, 0.05, 1.0), start, TASK_COLOUR, label)
         geom = self._renderer.scene.geoms[self._renderer.scene.ngeom - 1]
         mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_ARROW, 0.08, start, end)

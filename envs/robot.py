@@ -22,7 +22,10 @@ Dynamics = Literal["paper", "gymnasium"]
 
 
 class Motion(NamedTuple):
-    """The motion of a step: forward velocity (num,), m/s, and position (num, 2), m."""
+    """The motion of a step: velocity, m/s, and position (num, 2), m.
+
+    The velocity is the forward one (num,), or (num, 2) of a robot that runs in any direction.
+    """
 
     velocity: Floats
     position: Floats
@@ -46,14 +49,14 @@ class Robot(Generic[Sensors]):
         control_cost: the weight of ‖a‖² in the reward.
         stage: the stages that MuJoCo computes at the new state, after the last physics step.
             Without them, derived fields such as xpos are one physics step old.
-        fixed_fields: model fields that must be the same for all tasks, because the robot has
-            constants which depend on them.
+        fixed_fields: model fields that must be the same for all tasks, because the robot or its
+            world has constants which depend on them.
     """
 
     frame_skip: int = 5
     control_cost: float = 0.1
     stage: mujoco.mjtStage = mujoco.mjtStage.mjSTAGE_NONE
-    fixed_fields: tuple[str, ...] = ()
+    fixed_fields: tuple[str, ...] = ("opt.timestep", "actuator_ctrlrange")
 
     def model(self) -> mujoco.MjModel:
         """Compile the model."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from metarl.envs.world import Floats
 
-Marker = Literal["pace", "arrow", "goal", "none"]
+Marker = Literal["pace", "arrow", "heading", "goal", "none"]
 
 
 class TaskReward(Protocol):
@@ -35,7 +35,8 @@ class TaskReward(Protocol):
 
         Args:
             tasks: (num, T).
-            velocity: forward velocity (num,), m/s.
+            velocity: forward velocity (num,), or (num, 2) of a robot that runs in any direction of
+                the plane, m/s.
             position: position in the plane (num, 2), m.
         """
 
@@ -83,6 +84,25 @@ class TargetDirection:
 
     def reward(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
         return tasks[:, 0] * velocity
+
+
+@dataclass(frozen=True)
+class TargetHeading:
+    """Run at an angle φ ~ U[0, 2π): the reward is `weight` · (v_x cos φ + v_y sin φ)."""
+
+    weight: float = 1.0
+    task_size = 1
+    marker: Marker = "heading"
+
+    def sample(self, rng: np.random.Generator, num_tasks: int) -> Floats:
+        return rng.uniform(0.0, 2.0 * np.pi, (num_tasks, 1))
+
+    def describe(self, task: Floats) -> str:
+        return f"run at {np.degrees(task[0]):.0f} degrees"
+
+    def reward(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
+        angle = tasks[:, 0]
+        return self.weight * (velocity[:, 0] * np.cos(angle) + velocity[:, 1] * np.sin(angle))
 
 
 @dataclass(frozen=True)

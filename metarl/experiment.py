@@ -81,7 +81,8 @@ def extend(path: Path, values: dict[str, Any]) -> dict[str, Any]:
 def _merge(base: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The settings of `base`, overridden by `values`, section by section.
 
-    A section whose kind changes keeps only the settings of `base` that the new kind has.
+    A section whose kind changes keeps only the settings of `base` that the new kind has. Another
+    task family keeps no settings.
     """
     merged = dict(base)
     for key, value in values.items():
@@ -97,6 +98,8 @@ def _merge(base: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "")
                 with suppress(UserError):  # an unknown kind is an error in the validation
                     known = settings_of(str(value[tag_name]))
                     section = {k: v for k, v in section.items() if k in known}
+        if name == "family" and value.get("name") not in (None, section.get("name")):
+            section = {}
         # a setting by its old name replaces the one by its present name
         renamed = {current_name(setting, section) for setting in value}
         section = {k: v for k, v in section.items() if k not in renamed - value.keys()}

@@ -58,6 +58,13 @@ def test_a_config_extends_another_by_name_or_by_relative_path(tmp_path: Path) ->
     config = load_config(str(tmp_path / "folder" / "mine.yaml"))
     assert (config.family.name, config.method.name) == ("ant-goal", "cavia")
 
+    (tmp_path / "walker.yaml").write_text(
+        "extends: half_cheetah_direction\nfamily: {name: walker-rand-params}\n"
+    )
+    config = load_config(str(tmp_path / "walker.yaml"))
+    assert config.family.settings == {}  # those of the half-cheetah are not a walker's
+    assert config.outer == base.outer
+
 
 @pytest.mark.parametrize(
     ("base", "message"),

@@ -1,7 +1,9 @@
 """Every family conforms to the checkers of gymnasium, of stable-baselines3, and our own."""
 
+import inspect
 import pickle
 import warnings
+from typing import get_args
 
 import gymnasium as gym
 import numpy as np
@@ -22,13 +24,14 @@ from metarl.envs import FAMILIES, check_family, load_family, vectorise
 from metarl.envs.registration import IDS
 from metarl.errors import UserError
 
-VARIANTS = [
-    (name, settings)
-    for name in FAMILIES
-    for settings in (
-        [{}] if name == "point-navigation" else [{"dynamics": d} for d in ("paper", "gymnasium")]
-    )
-]
+
+def presets(name: str) -> list[dict[str, str]]:
+    """The settings of a family for each of its presets of the dynamics."""
+    setting = inspect.signature(FAMILIES.load(name)).parameters.get("dynamics")
+    return [{"dynamics": value} for value in get_args(setting.annotation)] if setting else [{}]
+
+
+VARIANTS = [(name, settings) for name in FAMILIES for settings in presets(name)]
 every_variant = pytest.mark.parametrize(
     ("name", "settings"), VARIANTS, ids=["-".join([n, *s.values()]) for n, s in VARIANTS]
 )
@@ -57,7 +60,7 @@ def test_checkers_of_gymnasium_and_stable_baselines3_pass(env_id: str) -> None:
 
 
 @pytest.mark.slow
-@every_id
+@pytest.mark.parametrize("env_id", ["metarl/PointNavigation-v0", "metarl/HopperRandParams-v0"])
 @pytest.mark.parametrize("algorithm", [PPO, SAC])
 def test_algorithms_of_stable_baselines3_run_with_finite_observations_and_rewards(
     env_id: str, algorithm: type[PPO] | type[SAC]
@@ -75,7 +78,7 @@ def test_algorithms_of_stable_baselines3_run_with_finite_observations_and_reward
 
 
 @pytest.mark.slow
-@every_variant
+@pytest.mark.parametrize(("name", "settings"), VARIANTS[::3])
 def test_multi_task_observations_are_finite_for_stable_baselines3(
     name: str, settings: dict[str, str]
 ) -> None:
@@ -154,7 +157,7 @@ def test_gymnasium_makes_the_native_vector_env_with_its_time_limit(env_id: str) 
     envs = gym.make_vec(env_id, num_envs=2, max_episode_steps=5)
     assert isinstance(envs, metarl.envs.BatchedEnv)
     envs.reset(seed=0)
-    still = np.zeros(envs.action_space.shape, dtype=np.float32)
+    still = np.zeros(envs.action_space.shape, dtype=envs.action_space.dtype)
     truncations = [envs.step(still)[3].all() for _ in range(5)]
     assert truncations == [False, False, False, False, True]
 
@@ -255,17 +258,15 @@ def test_errors_at_reset_and_step_are_reported() -> None:
 
 
 @pytest.mark.slow
-@every_variant
-def test_images_show_the_task(name: str, settings: dict[str, str]) -> None:
-    if name != "point-navigation" and settings["dynamics"] == "gymnasium":
-        pytest.skip("the scene is drawn by the same code as for the paper preset")
-    family = load_family(name, settings)
-    tasks = ([0.3, 0.2], [-0.4, 0.1]) if family.task_size == 2 else ([1.0], [-1.0])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_images_show_the_task(name: str) -> None:
+    family = load_family(name)
+    tasks = family.sample_tasks(np.random.default_rng(0), 8)
     images = []
-    for task in tasks:
+    for task in (tasks[0], tasks[(tasks != tasks[0]).any(axis=1)][0]):
         env = family.make(render_mode="rgb_array")
-        env.reset(seed=0, options={"task": np.array(task)})
-        env.step(np.zeros(env.action_space.shape, dtype=np.float32))
+        env.reset(seed=0, options={"task": task})
+        env.step(np.zeros(env.action_space.shape, dtype=env.action_space.dtype))
         images.append(env.render())
         env.close()
     first, second = images

@@ -1,39 +1,17 @@
-"""A hopper whose mass, friction and gravity differ by task, of a user."""
+"""Families whose dynamics differ by task, against separate models and slow episodes."""
 
-from pathlib import Path
-
-import gymnasium as gym
 import mujoco
 import numpy as np
 import pytest
+from gymnasium.utils import seeding
 
-from metarl.envs import BatchedEnv, check_family, half_cheetah_velocity, vectorise
+from metarl.envs import BatchedEnv, check_family, half_cheetah_velocity, load_family, vectorise
 from metarl.envs.half_cheetah import HalfCheetah
 from metarl.envs.model_variation import RandomScales
 from metarl.envs.mujoco_world import MujocoFamily
-from metarl.envs.robot import Robot, is_stable
+from metarl.envs.rand_params import Hopper
 from metarl.envs.task_rewards import RunForward, TargetVelocity
-
-ASSETS = Path(gym.__file__).parent / "envs" / "mujoco" / "assets"
-
-
-class Hopper(Robot[None]):
-    """The hopper of the "rand-params" benchmarks."""
-
-    frame_skip = 4
-    control_cost = 1e-3
-
-    def model(self):
-        return mujoco.MjModel.from_xml_path(str(ASSETS / "hopper.xml"))
-
-    def survival(self, batch, sensors):
-        height, pitch = batch.bind("qpos")[:, 1], batch.bind("qpos")[:, 2]
-        healthy = (height > 0.7) & (np.abs(pitch) < 0.2) & is_stable(batch)
-        return 1.0, ~healthy
-
-    def observe(self, batch, sensors):
-        qpos, qvel = batch.bind("qpos"), batch.bind("qvel")
-        return np.concatenate([qpos[:, 1:], np.clip(qvel, -10.0, 10.0)], axis=1)
+from metarl.errors import UserError
 
 
 def random_hopper(elementwise=False, horizon=100, num_threads=0, set_const=True):
@@ -150,23 +128,136 @@ def test_a_task_may_hold_a_goal_and_the_dynamics() -> None:
         assert (rewards[:, 0] == rewards[:, 1]).all() == (log_scale == 0.0)
 
 
-def test_fields_that_a_robot_depends_on_cannot_vary() -> None:
-    for name, possible in (("geom_friction", True), ("body_mass", False)):
-        variation = RandomScales({name: 1.5})
-        family = MujocoFamily(HalfCheetah("paper"), RunForward(), variation=variation)
-        env = family.make()
-        if possible:
-            env.reset(seed=0)
+@pytest.mark.parametrize(
+    ("scales", "message"),
+    [
+        (
+            {"body_mass": 1.5},
+            r"body_mass cannot vary: constants of HalfCheetah\(dynamics='paper'\)",
+        ),
+        ({"opt.timestep": 1.5}, r"opt\.timestep cannot vary"),
+        ({"geom_frictoin": 1.5}, "no field of real numbers 'geom_frictoin' .did you mean 'geom_fr"),
+        ({"nbody": 1.5}, "no field of real numbers 'nbody'"),
+        ({"opt.wind": 1.5}, r"opt\.wind is 0 in this model"),
+        ({"geom_friction": 0.5}, "largest factor of geom_friction must exceed 1, not 0.5"),
+        ({"geom_friction": "2"}, "largest factor of geom_friction must exceed 1, not '2'"),
+        ({"geom_friction": float("inf")}, "largest factor of geom_friction must exceed 1, not inf"),
+        (2.0, r"scales must map fields to their largest factors, not 2\.0"),
+    ],
+)
+def test_scales_that_cannot_vary_are_an_error_at_construction(scales, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_family("half-cheetah-velocity", {"scales": scales})
+
+
+@pytest.mark.parametrize("name", ["ant-direction", "half-cheetah-direction", "humanoid-direction"])
+def test_any_family_of_a_robot_varies_its_model_by_settings(name: str) -> None:
+    scales = {"actuator_gear": 2.0, "opt": {"gravity": 1.2}}  # as `--set` nests opt.gravity
+    family = load_family(name, {"scales": scales, "horizon": 5})
+    check_family(family, num_envs=2)
+    assert family.task_size == 3
+    tasks = family.sample_tasks(np.random.default_rng(0), 500)
+    assert (np.abs(tasks[:, 1:]).max(0) < np.log([2.0, 1.2])).all()
+    assert "actuator_gear x 2.00, opt.gravity x 0.90" in family.describe(
+        np.array([1.0, np.log(2.0), np.log(0.9)])
+    )
+
+
+FIELDS = {
+    "walker-rand-params": ("body_mass", "body_inertia", "dof_damping", "geom_friction"),
+    "hopper-rand-params": ("body_mass", "body_inertia", "dof_damping", "geom_friction"),
+    "half-cheetah-rand-params": ("body_mass", "dof_damping"),
+    "humanoid-direction": (),
+}
+
+
+def slow_episode(name: str, settings: dict, task: np.ndarray, seed: int, actions: np.ndarray):
+    """Observations, rewards and ends of an episode, from MuJoCo's own functions alone."""
+    model, scales = load_family(name).robot.model(), np.exp(task)
+    kind, *_ = name.split("-")
+    for field in FIELDS[name]:
+        array = getattr(model, field)
+        size = 1 if kind == "half" else array.size
+        array *= scales[:size].reshape(array.shape if size > 1 else ())
+        scales = scales[size:]
+    if FIELDS[name] and settings.get("dynamics") != "published":
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+    data, (rng, _) = mujoco.MjData(model), seeding.np_random(seed)
+    noise = {"half": 0.1, "humanoid": 0.01}.get(kind, 0.005)
+    data.qpos += rng.uniform(-noise, noise, model.nq)
+    if kind == "half":
+        data.qvel += 0.1 * rng.standard_normal(model.nv)
+    else:
+        data.qvel += rng.uniform(-noise, noise, model.nv)
+    mujoco.mj_forward(model, data)
+    for action in actions:
+        a = np.clip(action, -1.0, 1.0)
+        x, centre = data.qpos[0], data.subtree_com[1, :2].copy()
+        data.ctrl[:] = a.astype(np.float64) * (0.4 if kind == "humanoid" else 1.0)
+        mujoco.mj_step(model, data, nstep=5 if kind in ("half", "humanoid") else 4)
+        z, pitch = data.qpos[1:3]
+        state = [data.qpos[1:], data.qvel if kind == "half" else data.qvel.clip(-10.0, 10.0)]
+        dt = model.opt.timestep * (5 if kind in ("half", "humanoid") else 4)
+        velocity, squares = (data.qpos[0] - x) / dt, np.square(a).sum()
+        if kind == "half":
+            reward, ended = velocity - 0.05 * squares, False
+        elif kind == "walker":
+            reward, ended = velocity + 1.0 - 1e-3 * squares, not (0.8 < z < 2.0 and abs(pitch) < 1)
+        elif kind == "hopper":
+            far = max(np.abs(data.qpos[2:]).max(), np.abs(data.qvel).max()) >= 100.0
+            reward, ended = velocity + 1.0 - 1e-3 * squares, far or z <= 0.7 or abs(pitch) >= 0.2
         else:
-            with pytest.raises(ValueError, match="body_mass cannot vary: constants of HalfCheetah"):
-                env.reset(seed=0)
-    with pytest.raises(ValueError, match="largest factor of body_mass must exceed 1"):
-        RandomScales({"body_mass": 0.5})
+            mujoco.mj_forward(model, data)
+            mujoco.mj_rnePostConstraint(model, data)
+            fields = (data.qvel, data.cinert, data.cvel, data.qfrc_actuator, data.cfrc_ext)
+            state = [data.qpos[2:], *(field.ravel() for field in fields)]
+            vx, vy = (data.subtree_com[1, :2] - centre) / dt
+            forward = 1.25 * (vx * np.cos(task[0]) + vy * np.sin(task[0]))
+            contact = min(5e-7 * np.square(data.cfrc_ext).sum(), 10.0)
+            reward = forward + (5.0 - contact) - 0.1 * 0.4**2 * squares
+            ended = not 1.0 <= data.qpos[2] <= 2.0
+        yield np.concatenate(state), reward, ended
+        if ended:
+            return
 
 
-@pytest.mark.slow
-def test_images_of_a_family_without_a_goal_have_a_caption() -> None:
-    env = random_hopper().make(render_mode="rgb_array")
-    env.reset(seed=0)
-    assert env.render().std() > 0.0
-    env.close()
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("walker-rand-params", {}),
+        ("walker-rand-params", {"dynamics": "published"}),
+        ("hopper-rand-params", {"log_scale_limit": 1.0}),
+        ("half-cheetah-rand-params", {}),
+        ("humanoid-direction", {}),
+    ],
+)
+def test_an_episode_of_each_task_equals_a_slow_one_with_its_own_model(name, settings) -> None:
+    family, num, length = load_family(name, {**settings, "horizon": 60}), 4, 60
+    rng = np.random.default_rng(0)
+    tasks = family.sample_tasks(rng, num)
+    envs = family.make_vec(num)
+    actions = 1.2 * rng.standard_normal((length, num, *envs.single_action_space.shape))
+    actions = actions.astype(np.float32)
+    envs.reset(seed=5, options={"task": tasks})
+    results = [envs.step(row)[:3] for row in actions]
+    lengths = []
+    for i in range(num):
+        steps = list(slow_episode(name, settings, tasks[i], 5 + i, actions[:, i]))
+        lengths.append(len(steps))
+        for (observations, rewards, terminated), (observation, reward, ended) in zip(
+            results, steps, strict=False
+        ):
+            np.testing.assert_array_equal(observations[i], observation)
+            assert rewards[i] == reward
+            assert terminated[i] == ended
+    assert (min(lengths) < length) == (name != "half-cheetah-rand-params")
+
+
+def test_a_heading_rewards_the_velocity_along_it() -> None:
+    family = load_family("humanoid-direction")
+    velocity = np.array([[3.0, 4.0], [3.0, 4.0]])
+    tasks = np.array([[0.0], [np.pi / 2]])
+    rewards = family.task_reward.reward(tasks, velocity, velocity)
+    np.testing.assert_allclose(rewards, [1.25 * 3.0, 1.25 * 4.0])
+    assert family.describe(tasks[1]) == "run at 90 degrees"
+    assert 0.0 <= family.sample_tasks(np.random.default_rng(0), 500).min() < 0.1

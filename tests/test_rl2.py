@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.baselines.rl2 import RL2, trial_objective
+from metarl.baselines.rl2 import RL2, to_reward_scale, trial_objective, update_return_moments
 from metarl.cli import main
 from metarl.envs import PointNavigation, TaskEnv, vectorise
 from metarl.errors import UserError
@@ -18,6 +18,7 @@ from metarl.networks.recurrent import init_recurrent, recurrent_sequence, recurr
 from metarl.params import flatten, unflatten
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import sample_episode
+from metarl.runs.run import Run
 
 TINY = [
     "family.settings.horizon=12",
@@ -27,6 +28,15 @@ TINY = [
     "method.hidden_size=6",
     "evaluation.tasks=3",
     "evaluation.episodes_per_task=2",
+]
+
+
+VARIBAD = [
+    "method.embedding_sizes=[4,3,2]",
+    "method.head_sizes=[5]",
+    "method.value_loss=clipped_huber",
+    "method.normalize_rewards=true",
+    "policy.activation=tanh",
 ]
 
 
@@ -57,8 +67,9 @@ def memories(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, ...]]:
     return recorded
 
 
-def test_a_sequence_equals_repeated_steps() -> None:
-    params = init_recurrent(torch.Generator().manual_seed(0), 3, 5)
+@pytest.mark.parametrize("embeddings", [(), ((1, 4), (1, 2))])
+def test_a_sequence_equals_repeated_steps(embeddings) -> None:
+    params = init_recurrent(torch.Generator().manual_seed(0), 3, 5, embeddings)
     inputs, memory = torch.randn(7, 4, 3), torch.zeros(4, 5)
     memories = recurrent_sequence(params, memory, inputs)
     for t in range(7):
@@ -66,10 +77,12 @@ def test_a_sequence_equals_repeated_steps() -> None:
         torch.testing.assert_close(memories[t], memory)
 
 
+@pytest.mark.parametrize("settings", [(), VARIBAD], ids=["default", "varibad"])
 @pytest.mark.parametrize("dense", [True, False], ids=["to the horizon", "early ends"])
-def test_log_probabilities_in_ppo_equal_those_of_sampling(dense: bool) -> None:
+def test_log_probabilities_in_ppo_equal_those_of_sampling(dense: bool, settings) -> None:
     # goals within reach at once end some episodes early
-    rl2 = method("method.episodes=3", *([] if dense else ["family.settings.half_width=0.04"]))
+    ends = [] if dense else ["family.settings.half_width=0.04"]
+    rl2 = method("method.episodes=3", *ends, *settings)
     params = rl2.initial_state().params
     trials = rollouts(rl2, params)
     assert dense == all(bool(stage.mask.all()) for stage in trials.trajectories)
@@ -101,16 +114,17 @@ def test_advantages_extend_over_the_end_of_an_episode() -> None:
     torch.testing.assert_close(objective.returns[0], rewards.sum(1))
 
 
-def test_the_gradient_equals_finite_differences() -> None:
-    rl2 = method("method.clip=1.0", "policy.output_scale=1.0")
+@pytest.mark.parametrize("settings", [(), VARIBAD], ids=["default", "varibad"])
+def test_the_gradient_equals_finite_differences(settings) -> None:
+    rl2 = method(*settings, "method.clip=1.0", "policy.output_scale=1.0")
     params = {name: leaf.double() for name, leaf in rl2.initial_state().params.items()}
     single = trial_objective(
         rl2,
         rl2.initial_state().params,
         rollouts(rl2, {name: leaf.float() for name, leaf in params.items()}),
     )
-    names = ("inputs", "actions", "log_probs", "advantages", "returns", "weights")
-    objective = replace(single, **{name: getattr(single, name).double() for name in names})
+    leaves = {name: leaf for name, leaf in vars(single).items() if isinstance(leaf, torch.Tensor)}
+    objective = replace(single, **{name: leaf.double() for name, leaf in leaves.items()})
     gradient, value = objective.gradient(params)
     vector = flatten(params)
     for i in np.random.default_rng(0).integers(len(vector), size=20):
@@ -133,11 +147,97 @@ def test_minibatches_are_a_partition_of_the_trials() -> None:
     assert sum(float(part.weights.sum()) for part in parts) == pytest.approx(12.0)
 
 
-@pytest.mark.slow
-def test_a_resumed_training_equals_an_uninterrupted_one() -> None:
-    states = list(train(method("outer.iterations=3"), method().initial_state()))
-    resumed = list(train(method("outer.iterations=3"), states[0][0]))
-    assert torch.equal(flatten(states[-1][0].params), flatten(resumed[-1][0].params))
+def test_the_policy_equals_modules_of_torch() -> None:
+    rl2 = method(*VARIBAD)
+    policy, params = rl2.policy, rl2.initial_state().params
+    embed, gru = [torch.nn.Linear(size, n) for size, n in ((2, 4), (2, 3), (1, 2))], 4 + 3 + 2 + 1
+    unit, hidden, value = torch.nn.GRUCell(gru, 6), torch.nn.Linear(6, 5), torch.nn.Linear(6, 5)
+    head, last = torch.nn.Linear(5, 2), torch.nn.Linear(5, 1)
+    names = {
+        **{f"embedding.{i}.": layer for i, layer in enumerate(embed)},
+        "0": hidden,
+        "1": head,
+        "value.0": value,
+        "value.1": last,
+    }
+    with torch.no_grad():
+        for name, layer in names.items():
+            place = f"{name}{{}}" if name.endswith(".") else f"{name[:-1]}{{}}{name[-1]}"
+            layer.weight.copy_(params[place.format("weight")].T)
+            layer.bias.copy_(params[place.format("bias")])
+        for name, leaf in unit.named_parameters():
+            leaf.copy_(params[f"unit.{name}_l0"])
+    inputs, state = torch.randn(3, 4, 6), torch.zeros(4, 6)
+    states = recurrent_sequence(params, state, inputs)
+    for t, row in enumerate(inputs):
+        parts = [
+            layer(x).relu() for layer, x in zip(embed, row.split([2, 2, 1, 1], 1), strict=False)
+        ]
+        state = unit(torch.cat([*parts, row[:, 5:]], 1), state)
+        torch.testing.assert_close(states[t], state)
+    mean = policy.distribution(params, states)["mean"]
+    torch.testing.assert_close(mean, head(hidden(states).tanh()))
+    torch.testing.assert_close(policy.value(params, states), last(value(states).tanh())[..., 0])
+
+
+def test_rewards_are_divided_by_the_deviation_of_all_discounted_returns_so_far() -> None:
+    # early ends, so that a trial has a gap that must not be discounted
+    rl2 = method("family.settings.half_width=0.04", "inner.gamma=0.9", *VARIBAD)
+    params, extra, returns = rl2.initial_state().params, {}, []
+    for iteration in range(3):
+        problem = rl2.problem
+        tasks = problem.sample_tasks(iteration)
+        trials = rl2._collect(params, problem.envs, tasks, problem.key(iteration))
+        extra = update_return_moments(extra, trials, 0.9)
+        for i, j in np.ndindex(4, 3):
+            total = 0.0
+            for stage in trials.trajectories:
+                for reward in stage.rewards[i, j, : stage.lengths[i, j]].tolist():
+                    total = 0.9 * total + reward
+                    returns.append(total)
+        # every iteration counts as its mean trial does, and all have 12 trials
+        assert to_reward_scale(extra) == pytest.approx(1.0 / np.std(returns), rel=1e-5)
+    problem.close()
+    scaled = trial_objective(rl2, params, trials, 0.5)
+    plain = trial_objective(rl2, params, trials)
+    torch.testing.assert_close(scaled.inputs, plain.inputs)  # the policy observes the raw rewards
+    raw = [objective.returns - objective.values for objective in (scaled, plain)]
+    assert not torch.equal(*raw)
+
+
+def test_the_clipped_value_loss_is_the_larger_of_two_huber_losses() -> None:
+    rl2 = method(*VARIBAD, "method.value_weight=2.0", "method.entropy_weight=0", "method.clip=0.1")
+    params = rl2.initial_state().params
+    objective = trial_objective(rl2, params, rollouts(rl2, params), 1.0)
+    moved = params | {"value.bias1": params["value.bias1"] + 0.7}
+    _, values = objective.forward(moved)
+    total = 0.0
+    for t, m in np.ndindex(*values.shape):
+        new, old, target = (float(x[t, m]) for x in (values, objective.values, objective.returns))
+        losses = []
+        for value in (new, old + min(max(new - old, -0.1), 0.1)):
+            error = abs(value - target)
+            losses.append(0.5 * error**2 if error < 1.0 else error - 0.5)
+        total -= 2.0 * float(objective.weights[t, m]) * max(losses)
+    surrogate = float((objective.weights * objective.advantages).sum())
+    assert float(objective.value(moved)) == pytest.approx(total + surrogate, rel=1e-4)
+
+
+@pytest.mark.parametrize("settings", [(), VARIBAD], ids=["default", "varibad"])
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, settings) -> None:
+    config = method(*settings, "outer.iterations=3").problem.config
+    states = list(train(load_method(config)))
+    run = Run.create(tmp_path / "run", config)
+    run.save(states[0][0])
+    read = Run.open(run.path).load()
+    *_, (resumed, _) = train(load_method(config), read)
+    whole = states[-1][0]
+    assert torch.equal(flatten(whole.params), flatten(resumed.params))
+    assert list(read.extra) == (["return_moments"] if settings else [])
+    for name, leaf in whole.extra.items():
+        assert leaf.dtype == resumed.extra[name].dtype == torch.float64
+        assert torch.equal(leaf, resumed.extra[name])
+        assert not torch.equal(leaf, read.extra[name])
 
 
 @pytest.mark.slow
