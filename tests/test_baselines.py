@@ -29,6 +29,7 @@ from metarl.experiment import load_config
 from metarl.method import load_method, train
 from metarl.rl import outer_loop
 from metarl.rl.adaptation import collect_adaptation
+from metarl.rl.config import Config
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.problem import PolicyProblem
 
@@ -414,3 +415,37 @@ def test_an_oracle_does_not_adapt() -> None:
     curve = method.evaluate(params)
     assert curve.scores.shape == (6, 1)
     assert params["weight0"].shape[0] == 4
+
+
+@pytest.mark.parametrize("learning_rate", [1e3, 1e30])
+def test_ppo_that_diverges_names_the_setting_to_lower_and_leaves_the_last_state(
+    learning_rate: float,
+) -> None:
+    learner = load_method(
+        Config(
+            method="pretrained",
+            family={"name": "point-navigation", "settings": {"horizon": 5}},
+            policy={"hidden_sizes": [4]},
+            inner={"episodes_per_task": 2},
+            outer={"meta_batch": 2},
+            baseline={"learning_rate": learning_rate, "batch_size": 10},
+        )
+    )
+    state = learner.initial_state()
+
+    def take_steps():
+        nonlocal state
+        for _ in range(9):
+            state, _ = learner.step(state)
+
+    with pytest.raises(FloatingPointError, match=r"lower baseline\.learning_rate"):
+        take_steps()
+    assert all(torch.isfinite(leaf).all() for leaf in state.params.values())
+
+
+@pytest.mark.parametrize("section", ["policy", "baseline"])
+def test_a_layer_of_absurd_width_is_refused(section: str) -> None:
+    name = "hidden_sizes" if section == "policy" else "value_hidden_sizes"
+    for width in (2**21, 2**40, 2**63):
+        with pytest.raises(UserError, match=rf"{section}\.{name}\.1: must be .* 1048576"):
+            Config(family={"name": "point-navigation"}, **{section: {name: [8, width]}})
