@@ -142,6 +142,11 @@ def test_the_json_schema_explains_settings(schema) -> None:
     definitions = schema["$defs"]
     kl = definitions["TrustRegion"]["properties"]["damping"]["description"]
     assert "`damping`" in kl
+    # also those that the section has from its base class
+    for name in ("TrustRegion", "Adam"):
+        assert "`meta_batch`" in definitions[name]["properties"]["meta_batch"]["description"]
+    inner = definitions["metarl__rl__config__InnerConfig"]["properties"]
+    assert "ANIL" in inner["adapt"]["description"]
     methods = definitions["Config"]["properties"]["method"]["anyOf"]
     assert "maml" in methods[0]["enum"]
     assert json.loads(json.dumps(schema)) == schema

@@ -35,8 +35,22 @@ def json_schema(configs: Sequence[type[Experiment]]) -> dict[str, Any]:
         properties[name] = {"anyOf": _alternatives(choice, references)}
     # a section of a config that extends another one may be incomplete
     required = {name: definition.pop("required", []) for name, definition in definitions.items()}
-    for definition in definitions.values():
-        _describe_properties(definition)
+    sections |= {
+        section
+        for config in configs
+        for section in (field.annotation for field in config.model_fields.values())
+        if isinstance(section, type) and issubclass(section, Section)
+    }
+    for name, definition in definitions.items():
+        # of two classes with one name, pydantic's name has the module too
+        names = {name, name.rpartition("__")[2]}
+        owners = [
+            cls
+            for cls in {*configs, *sections}
+            if cls.__name__ in names
+            and ("__" not in name or name.startswith(cls.__module__.replace(".", "__")))
+        ]
+        _describe_properties(definition, owners)
     for config in configs:
         name = references[config].rpartition("/")[2]
         definition = definitions[name]
@@ -76,11 +90,16 @@ def _alternatives(
     ]
 
 
-def _describe_properties(definition: dict[str, Any]) -> None:
-    """Describe each setting by the sentences of the section's docstring that mention it."""
-    text = inspect.cleandoc(definition.get("description", "")).replace("\n", " ")
-    definition["description"] = text
-    sentences = re.split(r"(?<=[.:]) +(?=[A-Z`])", text)
+def _describe_properties(definition: dict[str, Any], owners: Sequence[type[BaseModel]]) -> None:
+    """Describe each setting by the sentences of the section's docstrings that mention it."""
+    bases = dict.fromkeys(base for owner in owners for base in owner.__mro__)
+    texts = [
+        inspect.cleandoc(base.__doc__ or "").replace("\n", " ")
+        for base in bases
+        if issubclass(base, Section) and base not in (Section, Experiment)
+    ]
+    definition["description"] = next(iter(texts), "")
+    sentences = [part for text in texts for part in re.split(r"(?<=[.:]) +(?=[A-Z`])", text)]
     properties = definition.get("properties", {})
     for name, setting in properties.items():
         mentions = [sentence for sentence in sentences if re.search(rf"`{name}\b", sentence)]
