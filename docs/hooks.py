@@ -1,16 +1,25 @@
-"""Extensions of Markdown for the site: included code, and equations.
+"""Extensions of Markdown for the site: included code, tables made from code, and equations.
 
 A line `--8<-- metarl/rl/losses.py::surrogate` is replaced by the code of that function without its
 docstring; without `::`, by the entire file. A name that does not exist fails the build.
+
+A line `--settings-- metarl.rl.config:Config` is replaced by a table of every setting of each
+section, and `--gallery--` by the trained policies of the package.
 """
 
 import ast
+import importlib
+import inspect
+import json
 import re
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter
 
 ROOT = Path(__file__).parent.parent
+SETTINGS = re.compile(r"^--settings-- (\S+)$", re.MULTILINE)
 REFERENCE = re.compile(r"^--8<-- (\S+?)(?:::(\S+))?$", re.MULTILINE)
 
 
@@ -42,9 +51,117 @@ def included(file: str, name: str | None) -> str:
     return textwrap.dedent("\n".join([*head, *body]))
 
 
+def settings_tables(config: str) -> str:
+    """Every setting of a config with its type and default, a table for each section.
+
+    Args:
+        config: import string, such as `metarl.rl.config:Config`.
+    """
+    module_name, _, name = config.partition(":")
+    module = importlib.import_module(module_name)
+    schema = getattr(module, name)
+    # sections whose settings depend on a name in them
+    tagged = {"method": "METHOD", "outer": "OUTER", "data": "TASKS", "network": "NETWORK"}
+    parts, top = [], []
+    for field, info in schema.model_fields.items():
+        if field in tagged:
+            choice = getattr(module, tagged[field])
+            for value in choice.registry:
+                section = choice.schema(value)
+                if len(section.model_fields) > 1:  # it has more settings than its name
+                    parts.append(section_table(f"{field}: {{{choice.tag}: {value}}}", section))
+        elif inspect.isclass(info.annotation) and hasattr(info.annotation, "model_fields"):
+            parts.append(section_table(field, info.annotation))
+        else:
+            top.append(field)
+    return "\n\n".join([*parts, section_table("top level", schema, top)])
+
+
+def section_table(title: str, section: Any, names: list[str] | None = None) -> str:
+    """The heading, the docstring and the settings of a section; all if `names` is None."""
+    types = section.model_json_schema()["properties"] if names is None else {}
+    rows = ["| setting | type | default |", "|---|---|---|"]
+    for name in names or section.model_fields:
+        info = section.model_fields[name]
+        default = info.get_default(call_default_factory=True)
+        shown = "required" if info.is_required() else f"`{_yaml(default)}`"
+        type_ = _type(
+            types.get(name) or TypeAdapter(Annotated[info.annotation, info]).json_schema()
+        )
+        rows.append(f"| `{name}` | {type_} | {shown} |")
+    table = "\n".join(rows)
+    documentation = inspect.cleandoc(section.__doc__ or "") if names is None else ""
+    return f"### `{title}`\n\n{documentation}\n\n{table}"
+
+
+def _yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """A JSON schema in words, such as `number > 0`."""
+    if "anyOf" in schema:
+        return " or ".join(map(_type, schema["anyOf"]))
+    if values := schema.get("enum", [schema["const"]] if "const" in schema else []):
+        return " or ".join(f"`{value}`" for value in values)
+    if schema.get("type") == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤"}
+    bounds = [
+        f"{sign} {schema[key]:g}" for key, sign in signs.items() if schema.get(key, 1e30) < 1e30
+    ]
+    return f"{schema.get('type', 'any')} {', '.join(bounds)}".strip()
+
+
+def gallery() -> str:
+    """A section for each trained policy of the package, with its returns and its command."""
+    parts = []
+    for path in sorted((ROOT / "configs" / "trained").iterdir()):
+        evaluation = json.loads((path / "evaluation.json").read_text())
+        scores = " → ".join(f"{mean:.4g}".replace("-", "−") for mean in evaluation["mean"][:4])
+        stages = ", ".join(map(str, range(len(evaluation["mean"][:4]))))
+        command = RENDER.get(path.name, f"metarl render {path.name}")
+        files = (ROOT / "docs" / "gallery").glob(f"{path.name}.*")
+        picture = PICTURES.get(path.name, next((f"gallery/{file.name}" for file in files), None))
+        parts += [
+            f"## {path.name}",
+            f"{evaluation['method']}, {len(evaluation['tasks'])} held-out tasks: **{scores}** "
+            f"after {stages} steps of adaptation.",
+            f"    {command}\n    metarl evaluate {path.name}",
+        ]
+        if picture:
+            parts.append(f"![{path.name} before and after adaptation]({picture})")
+    return "\n\n".join(parts)
+
+
+# the commands that made the pictures of the gallery
+RENDER = {
+    "ant_direction": "metarl render ant_direction --task 1",
+    "ant_velocity": "metarl render ant_velocity --task 2 --steps 0 1",
+    "half_cheetah_direction": "metarl render half_cheetah_direction --task 1",
+    "half_cheetah_direction_gymnasium": (
+        "metarl render half_cheetah_direction_gymnasium --task -1 --steps 0 1"
+    ),
+    "half_cheetah_velocity": "metarl render half_cheetah_velocity --task 1.8 --steps 0 1",
+    "point_navigation": "metarl render point_navigation --steps 0 1",
+    "sinusoid": "metarl render sinusoid --task 3 1",
+}
+PICTURES = {
+    "ant_direction": "ant_forward.gif",
+    "ant_goal": "ant_goal.gif",
+    "half_cheetah_direction": "half_cheetah_forward.gif",
+}
+
+
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Process a page; called by MkDocs."""
     markdown = REFERENCE.sub(lambda match: included(match[1], match[2]), markdown)
+    markdown = SETTINGS.sub(lambda match: settings_tables(match[1]), markdown)
+    markdown = (
+        markdown.replace("--gallery--", gallery())
+        if page.file.src_uri == "gallery.md"
+        else markdown
+    )
     if "/" not in page.file.src_uri:  # links to files outside docs would be broken
         markdown = re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", markdown)
     if page.file.src_uri.startswith("algorithms/"):

@@ -463,7 +463,7 @@ def test_numbers_have_only_significant_digits(value: float, text: str) -> None:
 def test_tick_labels_of_a_short_training_do_not_overlap(
     steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = _plotted_summary(monkeypatch, ["MAML"], steps).axes[1]
+    training = _plotted_summary(monkeypatch, ["MAML"], steps=steps).axes[1]
     low, high = training.get_xlim()
     labels = training.get_xticklabels()
     boxes = [
@@ -473,25 +473,56 @@ def test_tick_labels_of_a_short_training_do_not_overlap(
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
-def test_line_styles_of_methods_are_distinct_and_equal_in_both_panels(
+def test_colours_of_methods_are_distinct_and_equal_in_the_panels_of_a_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    figure = _plotted_summary(monkeypatch, [f"method {n}" for n in range(11)], 1000)
-    looks = [
-        [(line.get_color(), line.get_linestyle()) for line in axes.get_lines()]
-        for axes in figure.axes
-    ]
-    assert looks[0] == looks[1]
-    assert len(set(looks[0])) == 11
+    rows = [["MAML", *(f"method {4 * row + n}" for n in range(4))] for row in range(2)]
+    published = {0: 0.0, 1: 40.0}
+    figure = _plotted_summary(monkeypatch, *rows, steps=1000, published=published)
+    panels = figure.axes
+    assert len(panels) == 4
+    for row, adaptation, training in zip(rows, panels[::2], panels[1::2], strict=True):
+        looks = [
+            [(line.get_color(), line.get_linestyle()) for line in axes.get_lines()]
+            for axes in (adaptation, training)
+        ]
+        assert looks[0][: len(row)] == looks[1]
+        assert len({colour for colour, _ in looks[0]}) == len(looks[0]) == 6
 
 
-def _plotted_summary(monkeypatch: pytest.MonkeyPatch, labels: list[str], steps: int) -> Figure:
+def test_published_scores_lie_within_the_axis_and_have_a_label(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    figure = _plotted_summary(monkeypatch, ["MAML"], steps=1000, published={0: 0.0, 1: 40.0})
+    adaptation, training = figure.axes
+    assert adaptation.get_ylim()[1] >= 40.0
+    legend = [text.get_text() for text in training.get_legend().get_texts()]
+    assert legend == ["MAML", "published"]
+    box = training.get_legend().get_window_extent()
+    assert box.x1 <= figure.bbox.x1  # not cut
+
+
+def _plotted_summary(
+    monkeypatch: pytest.MonkeyPatch,
+    *rows: list[str],
+    steps: int,
+    published: dict[int, float] | None = None,
+) -> Figure:
     figures: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: figures.append(self))
     curve = np.arange(1.0, 3.0) * steps, np.zeros(2)
     scores = np.random.default_rng(0).normal(size=(4, 3))
-    training = {label: {"before": [curve], "after": []} for label in labels}
-    summaries = {label: summarise([scores]) for label in labels}
-    plot_summary(summaries, training, RETURN, "x", Path("x.png"))
+    labels = {label for row in rows for label in row}
+    plot_summary(
+        {label: summarise([scores]) for label in labels},
+        {label: {"before": [curve], "after": []} for label in labels},
+        RETURN,
+        "x",
+        Path("x.png"),
+        rows=rows,
+        units=dict.fromkeys(labels, GRADIENT_STEPS),
+        episodes=dict.fromkeys(labels, (0, 20, 40)),
+        published=published,
+    )
     FigureCanvasAgg(figures[0]).draw()
     return figures[0]

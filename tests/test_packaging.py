@@ -1,7 +1,9 @@
 """The distributions: their contents and size, and that the wheel works outside the checkout."""
 
 import fcntl
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -183,3 +185,43 @@ def test_all_installations_name_the_pinned_torch_and_its_cpu_index() -> None:
     commands = make_dry_run("install")
     assert f"--no-deps --constraint constraints.txt torch --index-url {index}" in commands
     assert re.search(r"^torch==\d", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+
+
+STUB = """#!/bin/sh
+echo "$@" >> calls
+case "$*" in render*) exit $RENDERS;; esac
+for word in "$@"; do last=$word; done
+case "$*" in compare*|render*) exit;; esac
+mkdir -p "$last" && touch "$last/config.yaml" "$last/evaluation.json"
+"""
+
+
+@pytest.mark.parametrize("renders", [0, 2])
+def test_make_train_runs_each_part_once_and_does_not_need_a_video(
+    tmp_path: Path, renders: int
+) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    program = tmp_path / "venv" / "bin" / "metarl"
+    program.parent.mkdir(parents=True)
+    program.write_text(STUB)
+    program.chmod(0o755)
+    (tmp_path / "venv" / ".installed").touch()
+
+    def make_train() -> list[str]:
+        (tmp_path / "calls").write_text("")
+        environment = {**os.environ, "RENDERS": str(renders)}
+        environment.pop("MAKEFLAGS", None)
+        command = ["make", "train", "VENV=venv"]
+        result = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        assert ("cannot render" in result.stdout) == (renders > 0)
+        assert "MAML after 1 step is far above" in result.stdout
+        return [line.split()[0] for line in (tmp_path / "calls").read_text().splitlines()]
+
+    assert make_train() == ["train", *["baseline"] * 3, "compare", "render", "render"]
+    assert make_train() == ["compare", "render", "render"]  # completed runs are kept
+    (tmp_path / "runs" / "quickstart-oracle" / "evaluation.json").unlink()
+    assert make_train() == ["baseline", "compare", "render", "render"]

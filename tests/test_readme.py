@@ -1,5 +1,6 @@
 """Code, configs, commands, links and figures in the README and the documentation are right."""
 
+import inspect
 import re
 import runpy
 import shlex
@@ -8,12 +9,16 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 
 import metarl
 from metarl.cli import main
+from metarl.config.files import trained_runs
 from metarl.envs import FAMILIES
+from metarl.envs.half_cheetah import HalfCheetah
 from metarl.experiment import load_config
 
 ROOT = Path(__file__).parent.parent
@@ -90,10 +95,116 @@ def test_the_snippet_with_a_custom_environment_trains(capsys) -> None:
     assert all(1.0 <= float(steps) <= 50.0 for _, steps in lines)  # a reward for each step
 
 
-def run(snippet: str) -> dict[str, Any]:
-    namespace: dict[str, Any] = {"__name__": "snippet"}
-    exec(compile(snippet, "library.md", "exec"), namespace)
+def run(snippet: str, **names: Any) -> dict[str, Any]:
+    namespace: dict[str, Any] = {"__name__": "snippet", "metarl": metarl, **names}
+    exec(compile(snippet, "a page", "exec"), namespace)
     return namespace
+
+
+def blocks(page: str) -> str:
+    """All blocks of Python of a page, one after the other."""
+    return "\n".join(re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL))
+
+
+def test_the_first_page_has_the_snippet_of_the_readme() -> None:
+    assert blocks("docs/index.md") == blocks("README.md")
+
+
+@pytest.mark.slow
+def test_the_blocks_on_concepts_run(capsys) -> None:
+    run(blocks("docs/concepts.md"))
+    assert capsys.readouterr().out == "0 1\n"
+
+
+@pytest.mark.slow
+def test_the_blocks_on_robots_save_load_and_stream(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run(blocks("docs/robot.md"))
+    assert re.fullmatch(r"\d+ µs per action\n", capsys.readouterr().out)
+    assert names["restored"].steps == names["policy"].steps == 1
+    before = metarl.load("half_cheetah_direction").params
+    assert all((names["policy"].params[name] != leaf).any() for name, leaf in before.items())
+
+
+@pytest.mark.slow
+def test_the_blocks_on_environments_adapt_and_register_a_family() -> None:
+    env = gymnasium.make("metarl/HalfCheetahDirection-v0")
+    snippet = blocks("docs/own_environments.md").replace("episodes=20", "episodes=3")
+    snippet = snippet.replace('"runs/cheetah", ', '"point_navigation", tasks=2, ')
+    observation, _ = env.reset(options={"task": [1.0]})
+    try:
+        names = run(snippet, env=env, observation=observation, Hopper=HalfCheetah)
+        assert names["action"].shape == (6,)
+        tasks = names["random_hopper"]().sample_tasks(np.random.default_rng(0), 2)
+        assert tasks.shape[0] == 2
+    finally:
+        FAMILIES._entries.pop("random-hopper", None)
+
+
+@pytest.mark.slow
+def test_the_blocks_on_data_train_and_predict(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = torch.rand(60, 1, 8, 8)
+    small = "size=8, channels=1, shares=(0.4, 0.3, 0.3)"
+    settings = 'network={"kind": "mlp"}, outer={"iterations": 2}, inner={"shots": 1, "queries": 1}'
+    snippet = blocks("docs/own_data.md").replace("ways=5, size=84", f"ways=2, {small}")
+    snippet = snippet.replace('network={"kind": "conv4"}', settings + ', evaluation={"tasks": 2}')
+    names = run(
+        snippet,
+        my_dataset=[(image, number % 10) for number, image in enumerate(images)],
+        images=images[:2].numpy(),
+        labels=[0, 1],
+        others=images[2:5].numpy(),
+    )
+    assert names["labels"].shape == (3,)
+
+
+def test_the_blocks_on_sweeps_have_the_parameters_of_the_functions(monkeypatch) -> None:
+    calls = []
+
+    class Table:
+        def to_frame(self) -> None:
+            calls.append("to_frame")
+
+    for name in ("train_seeds", "sweep", "search"):
+        signature = inspect.signature(getattr(metarl, name))
+
+        def call(*args: Any, _name=name, _signature=signature, **settings: Any) -> Table:
+            _signature.bind(*args, **settings)
+            calls.append(_name)
+            return Table()
+
+        monkeypatch.setattr(metarl, name, call)
+    run(blocks("docs/running.md"))
+    assert calls == ["train_seeds", "sweep", "search", "to_frame"]
+
+
+def test_a_network_of_the_documentation_is_a_module() -> None:
+    net = run(blocks("docs/own_networks.md"))["Net"](3, 2, width=4)
+    assert net(torch.zeros(5, 3)).shape == (5, 2)
+
+
+def test_the_page_of_settings_has_every_setting_with_its_default() -> None:
+    tables = HOOKS["settings_tables"]("metarl.rl.config:Config")
+    assert "| `max_kl` | number > 0 | `0.01` |" in tables
+    assert "| `device` | `auto` or `cpu` or `cuda` | `cpu` |" in tables
+    assert "| `observation_scale` | `measured` or list of number > 0 or null | `null` |" in tables
+    sections = {"policy": metarl.Config.model_fields["policy"].annotation}
+    for name in sections["policy"].model_fields:
+        assert f"| `{name}` |" in tables
+    assert "### `data: {name: omniglot}`" in HOOKS["settings_tables"](
+        "metarl.supervised.config:SupervisedConfig"
+    )
+
+
+def test_the_gallery_shows_every_trained_policy() -> None:
+    page = HOOKS["gallery"]()
+    titles = re.findall(r"^## (.*)$", page, re.MULTILINE)
+    assert titles == list(trained_runs())
+    pictures = re.findall(r"\]\((.*?)\)", page)
+    if (ROOT / ".git").exists():
+        assert len(pictures) == len(titles)
+        assert all((ROOT / "docs" / picture).exists() for picture in pictures)
 
 
 def test_the_tables_of_families_are_complete() -> None:
@@ -109,7 +220,8 @@ def test_the_figures_of_the_readme_are_in_the_results() -> None:
     assert {tasks for tasks, *_ in rows} <= set(FAMILIES)
     assert len(rows) == 6
     for tasks, seeds, before, after, interval, figure in rows:
-        (section,) = re.findall(rf"^## {tasks}$(.*?)^## ", PAGES["docs/results.md"] + "## ", DEEP)
+        page = PAGES[f"docs/results/{tasks}.md"]
+        section = re.split(rf"^## {tasks}\n", page, flags=re.MULTILINE)[-1].split("<details")[0]
         lines = section.splitlines()
         headings = next(line for line in lines if " | seeds | " in line).split(" | ")
         maml_rows = [line for line in lines if line.startswith("| MAML")]
@@ -175,7 +287,7 @@ def test_links_have_a_target(page: str) -> None:
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    listed = re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text())
+    listed = re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text())
     assert {f"docs/{page}" for page in listed} == {page for page in PAGES if "docs/" in page}
 
 

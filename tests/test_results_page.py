@@ -14,10 +14,11 @@ from metarl.evaluation import Metric
 from metarl.experiment import differences, load_config
 from metarl.method import load_method, resolve
 from metarl.report.evaluations import load_or_evaluate
-from metarl.report.groups import same_experiment, seed_independent_fields
+from metarl.report.groups import ExperimentGroup, same_experiment, seed_independent_fields
 from metarl.report.publish import thin_metrics
 from metarl.report.published import Published, find_published
 from metarl.report.reproduce_command import reproduce_command
+from metarl.report.results_page import _plot_rows
 from metarl.runs.metrics import training_minutes
 from metarl.runs.run import Run
 
@@ -37,23 +38,54 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def family_page(page: Path, name: str) -> tuple[str, str]:
+    """The visible part of the page of a family, and what is folded away."""
+    text = (page.parent / page.stem / f"{name}.md").read_text()
+    folded = "".join(re.findall(r"<details.*?</details>", text, re.DOTALL))
+    return re.sub(r"<details.*?</details>", "", text, flags=re.DOTALL), folded
+
+
 @pytest.mark.slow
-def test_the_page_in_the_documentation_matches_the_runs(page: Path) -> None:
-    # made by the command that it shows
+def test_the_pages_in_the_documentation_match_the_runs(page: Path) -> None:
+    # made by the command that the first page shows
     assert page.read_text() == (DOCS / "results.md").read_text()
-    pictures = {file.name for file in (page.parent / "results").iterdir()}
-    assert pictures == {file.name for file in (DOCS / "results").iterdir()}
+    made = {file.name: file for file in (page.parent / "results").iterdir()}
+    assert made.keys() == {file.name for file in (DOCS / "results").iterdir()}
+    for name, file in made.items():
+        if file.suffix == ".md":
+            assert file.read_text() == (DOCS / "results" / name).read_text()
+
+
+@pytest.mark.slow
+def test_the_first_page_has_every_method_on_every_family_beside_published_scores(
+    page: Path,
+) -> None:
+    policies, *others = re.split(r"^## ", page.read_text(), flags=re.MULTILINE)[1:]
+    assert policies.startswith("Policies\n")
+    header, _, maml, *methods = [
+        line.split(" | ") for line in policies.splitlines() if line.startswith("|")
+    ]
+    families = {re.sub(r".*\[(.*)\].*", r"\1", cell): column for column, cell in enumerate(header)}
+    assert maml[0] == "| MAML"
+    direction = maml[families["half-cheetah-direction"]].split("<br>")
+    assert direction == ["**453.9**", "[368.6, 539.2]", "*published 293.2*"]
+    assert "published" not in maml[families["half-cheetah-direction, dynamics gymnasium"]]
+    assert {"| pretrained", "| random", "| oracle", "| RL²"} <= {row[0] for row in methods}
+    assert [title.split("\n")[0] for title in others] == ["sinusoid", "omniglot"]
+    (matching,) = re.findall(r"^\| matching networks \|.*", others[1], re.MULTILINE)
+    assert re.findall(r"published ([\d.]+)", matching) == ["98.1", "98.9", "93.8", "98.5"]
 
 
 @pytest.mark.slow
 def test_tables_have_all_seeds_both_schedules_and_published_results(page: Path) -> None:
-    lines = page.read_text().splitlines()
-    sections = {part.split("\n")[0]: part for part in page.read_text().split("\n## ")[1:]}
-    rows = sections["half-cheetah-direction"]
-    assert re.findall(r"^\| MAML, seed (\d) \|", rows, re.MULTILINE) == list("12345")
-    assert "half-cheetah-direction, dynamics gymnasium" in sections
-    (point,) = (n for n, line in enumerate(lines) if line == "## point-navigation")
-    of_one = [line for line in lines[point:] if line.startswith("| MAML (trpo-point-s1), seed 1 |")]
+    visible, folded = family_page(page, "half-cheetah-direction")
+    assert re.findall(r"^\| MAML, seed (\d) \|", folded, re.MULTILINE) == [*"12345", *"123"]
+    assert ", seed " not in visible
+    (title,) = re.findall(r"^## (.*)", visible, re.MULTILINE)  # the first section has none
+    assert title == "half-cheetah-direction, dynamics gymnasium"
+    visible, folded = family_page(page, "point-navigation")
+    lines = folded.splitlines()
+    of_one = [line for line in lines if line.startswith("| MAML (trpo-point-s1), seed 1 |")]
     # by episodes and steps that halve, and by time steps and the paper's step sizes
     assert [line.split(" | ")[1:3] for line in of_one] == [
         ["episodes", "0.5, 0.25, 0.125"],
@@ -65,16 +97,18 @@ def test_tables_have_all_seeds_both_schedules_and_published_results(page: Path) 
     assert all(line.split(" | ")[5] == "400" for line in of_one)
     published_returns = "−40.4 | −11.7 | −3.33 | −3.23 ± 0.58"
     assert f"| *published: MAML* |  |  |  |  | 40 | {published_returns} |  |  |  |" in lines
+    assert "https://github.com/cbfinn/maml_rl" in visible
 
 
 @pytest.mark.slow
 def test_a_column_has_the_paired_differences_after_one_step(page: Path) -> None:
-    section = page.read_text().split("\n## half-cheetah-velocity\n")[1].split("\n## ")[0]
+    visible, _ = family_page(page, "half-cheetah-velocity")
+    section = visible.split("\n## ")[0]
     header, *table = [line.split(" | ") for line in section.splitlines() if " | " in line]
     column = header.index("MAML − method (1 step)")
     differences = {row[0]: row[column] for row in table if len(row) == len(header)}
     assert differences["| MAML"] == "– (reference)"
-    assert differences["| MAML, seed 1"] == differences["| *published: MAML*"] == ""
+    assert differences["| *published: MAML*"] == ""
     scores = {
         name: np.array(json.loads((DOCS.parent / path / "evaluation.json").read_text())["scores"])
         for name, path in {
@@ -90,30 +124,35 @@ def test_a_column_has_the_paired_differences_after_one_step(page: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_evaluation_has_a_row_and_data_sets_with_several_sections_have_an_overview(
-    page: Path,
-) -> None:
-    text = page.read_text()
-    sections = {part.split("\n")[0]: part for part in text.split("\n## ")[1:]}
-    titles = [title for title in sections if title.startswith("omniglot, ")]
-    assert titles[0] == "omniglot, every method"
-    assert set(titles[1:]) == {
+def test_every_evaluation_of_a_data_set_has_a_row(page: Path) -> None:
+    visible, folded = family_page(page, "omniglot")
+    titles = re.findall(r"^## (.*)", visible, re.MULTILINE)
+    assert set(titles) == {
         "omniglot, 5-way 1-shot",
         "omniglot, 5-way 5-shot",
         "omniglot, 20-way 1-shot",
         "omniglot, 20-way 5-shot",
     }
-    start = list(sections).index(titles[0])
-    assert list(sections)[start : start + 5] == titles  # one after the other
-    for title in titles[1:]:
-        rows = re.findall(r"^\| matching networks \| (\d+) \| (\w+) \|", sections[title], re.M)
+    for title, section in zip(titles, visible.split("\n## ")[1:], strict=True):
+        rows = re.findall(r"^\| matching networks \| (\d+) \| (\w+) \|", section, re.M)
         shots = "5" if title.endswith("5-shot") else "1"
         assert rows == [(shots, "true"), ("15", "true"), (shots, "false")]
-        assert sections[title].count("| matching-s1 |") == 1
-    (overview,) = re.findall(r"^\| matching networks \|.*", sections[titles[0]], re.M)
-    cells = [cell.strip() for cell in overview.split("|")[2:-1]]
-    assert cells[1::3] == ["98.1", "98.9", "93.8", "98.5"]
-    assert len(set(cells[2::3])) == 1  # the same weights took the same minutes
+    assert folded.count("| matching-s1 |") == len(titles)
+
+
+def test_a_row_of_a_plot_has_maml_and_at_most_four_others() -> None:
+    methods = ["pretrained", "random", "oracle", "promp", "cavia", "maml", "e_maml"]
+    groups = []
+    for name in methods:
+        adam = ["outer.algorithm=adam"] if name == "promp" else []
+        method = load_method(load_config("point_navigation", [f"method={name}", *adam]))
+        groups.append(ExperimentGroup(method.label, [], method, [], None))
+    rows = _plot_rows(groups)
+    assert rows == [
+        ["MAML", "pretrained", "random", "oracle", "ProMP"],
+        ["MAML", "CAVIA", "E-MAML"],
+    ]
+    assert _plot_rows(groups[:1]) == [["pretrained"]]
 
 
 @pytest.mark.slow  # where observations are scaled, they are measured
@@ -178,10 +217,12 @@ def test_notes_without_a_section_get_a_new_one_and_errors_are_reported(
     arguments = ["results", "sinusoid", "--out", str(out), "--notes"]
     assert main([*arguments, str(notes)]) == 0
     text = out.read_text()
-    places = [text.index(words) for words in ("What this is.", "Of waves.", "## Something else")]
+    family = (tmp_path / "page" / "sinusoid.md").read_text()
+    assert "Of waves." in family
+    places = [text.index(words) for words in ("What this is.", "## sinusoid", "## Something else")]
     assert places == sorted(places)
-    assert "![sinusoid, 5-shot: adaptation and training]" in text
-    assert (tmp_path / re.findall(r"\]\((.*?\.png)\)", text)[0]).exists()
+    assert "![sinusoid, 5-shot: adaptation and training]" in family
+    assert (tmp_path / "page" / re.findall(r"\]\((.*?\.png)\)", family)[0]).exists()
     assert "there is no folder" in complaint(*arguments, str(tmp_path / "none"))
     assert "must end in .md" in complaint("results", "sinusoid", "--out", str(tmp_path / "x"))
 
@@ -195,8 +236,8 @@ def test_a_named_evaluation_is_listed_with_that_of_the_config(tmp_path: Path, co
     assert (run / "evaluation.json").read_bytes() == before
     assert json.loads((run / "evaluation-7-shot.json").read_text())["settings"]["shots"] == 7
     assert main(["results", str(run), "--out", str(tmp_path / "page.md")]) == 0
-    titles = re.findall(r"^## (.*)", (tmp_path / "page.md").read_text(), re.MULTILINE)
-    assert titles == ["sinusoid, every method", "sinusoid, 5-shot", "sinusoid, 7-shot"]
+    text = (tmp_path / "page" / "sinusoid.md").read_text()
+    assert re.findall(r"^## (.*)", text, re.MULTILINE) == ["sinusoid, 5-shot", "sinusoid, 7-shot"]
     assert "must be small letters" in complaint(*evaluate, "--name", "../7")
     # it cannot be evaluated again without its settings
     state = json.loads((run / "evaluation-7-shot.json").read_text())
@@ -249,8 +290,9 @@ def test_published_tasks_of_a_family_come_first_and_have_the_plain_title(
     page = tmp_path / "page.md"
     runs = ["half_cheetah_direction_gymnasium", "half_cheetah_direction"]
     assert main(["results", *runs, "--out", str(page)]) == 0
-    titles = re.findall(r"^## (.*)", page.read_text(), re.MULTILINE)
-    assert titles == ["half-cheetah-direction", "half-cheetah-direction, dynamics gymnasium"]
+    text = (tmp_path / "page" / "half-cheetah-direction.md").read_text()
+    titles = re.findall(r"^## (.*)", text, re.MULTILINE)
+    assert titles == ["half-cheetah-direction, dynamics gymnasium"]
 
 
 def test_a_published_run_has_no_weights_and_the_same_scores_samples_and_minutes(

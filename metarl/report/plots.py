@@ -144,42 +144,55 @@ def plot_summary(
     training: TrainingCurves,
     metric: Metric,
     title: str,
-    *paths: Path,
-    units: Collection[AdaptationUnit | None] = (),
-    episodes: Mapping[str, Sequence[int]] | None = None,
+    path: Path,
+    *,
+    rows: Sequence[Sequence[str]],
+    units: Mapping[str, AdaptationUnit | None],
+    episodes: Mapping[str, Sequence[int]],
     published: Mapping[int, float] | None = None,
 ) -> None:
-    """Plot adaptation and training in two panels.
+    """Plot adaptation and training side by side, a few methods in each row.
 
     Args:
         adapted: see `plot_adaptation`.
-        training: see `plot_training`; if empty, there is one panel.
+        training: see `plot_training`. Curves after adaptation are drawn where there are any.
         metric: of the scores.
         title: of the figure.
-        paths: output files; the suffix decides the format.
-        units: see `plot_adaptation`.
-        episodes: see `plot_adaptation`.
-        published: published scores by number of gradient steps; drawn unless `episodes` is given.
+        path: the output file.
+        rows: the labels of each row; the first of them is the one that has published scores.
+        units: the unit of adaptation of each method.
+        episodes: see `plot_adaptation`; the axis of rows with a method that counts episodes.
+        published: published scores by number of gradient steps.
     """
     trained = any(part for parts in training.values() for part in parts.values())
-    figure = _new_figure(11.6 if trained else 7.2, 3.8)
-    panels = figure.subplots(1, 1 + trained, squeeze=False)[0]
-    note = _plot_adaptation(panels[0], adapted, metric, units, episodes)
-    if published and not episodes:
-        panels[0].plot(*zip(*published.items(), strict=True), "kx:", label="published")
-    if trained:
-        note += "; training: " + _plot_training(panels[1], training, metric)
-        if any(parts["before"] and parts["after"] for parts in training.values()):
-            note += "; dotted: before adaptation"
+    figure = _new_figure(11.6 if trained else 7.2, 0.8 + 3.2 * len(rows))
+    training_note = ""
+    for labels, panels in zip(
+        rows, figure.subplots(len(rows), 1 + trained, squeeze=False), strict=True
+    ):
+        curves = {label: adapted[label] for label in labels}
+        row_units = {units[label] for label in labels}
+        x = episodes if any(unit and unit.counts_episodes for unit in row_units) else None
+        _plot_adaptation(panels[0], curves, metric, row_units, x, published)
+        if trained:
+            last = {
+                label: {
+                    "before": [],
+                    "after": training[label]["after"] or training[label]["before"],
+                }
+                for label in labels
+            }
+            training_note = "; training: " + _plot_training(panels[1], last, metric)
+        for axes in panels:
+            axes.grid(alpha=0.3)
+        handles, names = panels[0].get_legend_handles_labels()
+        panels[-1].legend(
+            handles, names, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)
+        )
     figure.suptitle(title)
-    for axes in panels:
-        axes.grid(alpha=0.3)
-    # one legend, beside the panels: their curves have the same styles, and there may be many
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside right center")
-    figure.supxlabel(textwrap.fill(note, 75 * len(panels)), fontsize=8, color="0.35")
-    for path in paths:
-        figure.savefig(path, dpi=100)
+    note = f"{describe_intervals(adapted)}, shaded" + training_note
+    figure.supxlabel(textwrap.fill(note, 75 * (1 + trained)), fontsize=8, color="0.35")
+    figure.savefig(path, dpi=100)
 
 
 def _plot_adaptation(
@@ -188,6 +201,7 @@ def _plot_adaptation(
     metric: Metric,
     units: Collection[AdaptationUnit | None],
     episodes: Mapping[str, Sequence[int]] | None,
+    published: Mapping[int, float] | None = None,
 ) -> str:
     """Plot scores against adaptation, and return a description of the shaded intervals."""
     steps = max(len(curve.estimate) for curve in curves.values())
@@ -200,6 +214,10 @@ def _plot_adaptation(
         x = np.array(episodes[label]) if episodes else np.arange(len(curve.estimate))
         axes.plot(x, curve.estimate, _line(index), marker=marker, color=colour, label=label)
         axes.fill_between(x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+    published = dict(published or {})
+    if published:
+        first = episodes[next(iter(curves))] if episodes else range(max(published) + 1)
+        axes.plot([first[k] for k in published], [*published.values()], "kx:", label="published")
     if episodes:
         axes.set_xscale("symlog", linthresh=1.0)
         axes.set_xlim(left=-0.1)
@@ -212,7 +230,8 @@ def _plot_adaptation(
     axes.set_ylabel(f"{metric.axis} on held-out tasks")
     _set_scale(axes, metric)
     if metric.higher_is_better:  # errors have a log scale
-        _limit_y(axes, np.concatenate([curve.estimate for curve in curves.values()]))
+        estimates = [curve.estimate for curve in curves.values()]
+        _limit_y(axes, np.concatenate([*estimates, np.array([*published.values()])]))
     return f"{describe_intervals(curves)}, shaded"
 
 

@@ -1,6 +1,7 @@
 """The command that trains a run with the settings of an existing one."""
 
 import json
+from functools import cache
 from typing import Any
 
 from metarl.config.files import shipped_configs
@@ -18,24 +19,36 @@ def reproduce_command(config: AnyConfig) -> str:
     method = config.method.name
     candidates = []
     for name in shipped_configs():
-        shipped = load_config(name)
+        shipped = _shipped(name)
         is_baseline = method != shipped.method.name
         if shipped.domain != config.domain:
             continue
         if is_baseline:
             try:
-                shipped = load_config(name, [f"method={method}"])
+                shipped = _shipped(name, method)
             except UserError:  # the method does not support these tasks or this outer step
                 continue
         verb = f"metarl baseline {name} --kind {method}" if is_baseline else f"metarl train {name}"
         changes = _changes(shipped, config)
         other_tasks = not {"family.name", "data.name"}.isdisjoint(changes)
-        candidates.append(((other_tasks, len(changes), is_baseline), verb, shipped, changes))
-    _, verb, shipped, changes = min(candidates, key=lambda candidate: candidate[0])
+        candidates.append(((other_tasks, len(changes), is_baseline), verb, name, changes))
+    (*_, is_baseline), verb, name, changes = min(candidates, key=lambda candidate: candidate[0])
     if "policy.observation_scale" in changes:
         # the run's config has the measured values; measuring again may give the same ones
-        changes = min(changes, _changes(resolve(shipped), config), key=len)
+        measured = _measured(name, method if is_baseline else "")
+        changes = min(changes, _changes(measured, config), key=len)
     return " ".join([verb, *(f"--set {name}={_yaml(value)}" for name, value in changes.items())])
+
+
+# a page asks for the commands of many runs, and a config takes milliseconds to validate
+@cache
+def _shipped(name: str, method: str = "") -> AnyConfig:
+    return load_config(name, [f"method={method}"] if method else [])
+
+
+@cache
+def _measured(name: str, method: str) -> AnyConfig:
+    return resolve(_shipped(name, method))
 
 
 def _changes(shipped: AnyConfig, config: AnyConfig) -> dict[str, Any]:

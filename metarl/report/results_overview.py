@@ -1,46 +1,46 @@
-"""The overview table of a data set: every method in every setting (ways and shots)."""
+"""The overview tables of the results page: every method on every task."""
 
 from collections.abc import Sequence
 
-from metarl.report.comparison import training_time
 from metarl.report.groups import ExperimentGroup
 from metarl.report.published import Published, format_figure
 
-Column = tuple[Sequence[ExperimentGroup], Published | None]
+Column = tuple[str, Sequence[ExperimentGroup], Published | None]
 
 
 def overview_rows(columns: Sequence[Column]) -> list[dict[str, str]]:
-    """One row per method: its score, the published score and the training time in minutes.
+    """One row per method; a cell has the score, its interval and the published score.
 
-    Scores are taken after as many steps as the published one, or after the last step where nothing
-    was published.
+    Policies are compared after one gradient step, networks after as many steps as the published
+    score, or after the last step where nothing was published.
 
     Args:
-        columns: for each setting, the evaluated experiments and the published results.
+        columns: for each column, its heading, the evaluated experiments and the published results.
     """
-    ordered = sorted(columns, key=lambda column: _ways_and_shots(column[0][0]))
-    labels = dict.fromkeys(group.label for groups, _ in ordered for group in groups)
-    rows = []
-    for label in labels:
-        row = {"": label}
-        for groups, published in ordered:
-            setting = groups[0].method.problem.title.partition(", ")[2]
-            group = next((group for group in groups if group.label == label), None)
-            figures = published.rows.get(label, {}) if published else {}
-            step = max(figures, default=None)
-            row[setting] = _score(group, step) if group else "–"
-            row[f"{setting}, published"] = "–" if step is None else format_figure(figures[step])
-            row[f"{setting}, minutes"] = training_time(group.runs) if group else "–"
-        rows.append(row)
-    return rows
+    labels = {group.method.label for _, groups, _ in columns for group in groups}
+    return [
+        {"": label} | {heading: _cell(label, groups, found) for heading, groups, found in columns}
+        for label in sorted(labels, key=lambda label: (label != "MAML", _rank(label, columns)))
+    ]
 
 
-def _ways_and_shots(group: ExperimentGroup) -> tuple[int, int]:
-    settings = group.method.problem.evaluation_settings
-    return settings["ways"] or 0, settings["shots"]
+def _rank(label: str, columns: Sequence[Column]) -> int:
+    """The place of a method among those of the column that has the most methods."""
+    _, groups, _ = max(columns, key=lambda column: len(column[1]))
+    present = [group.method.label for group in groups]
+    return present.index(label) if label in present else len(present)
 
 
-def _score(group: ExperimentGroup, step: int | None) -> str:
+def _cell(label: str, groups: Sequence[ExperimentGroup], published: Published | None) -> str:
+    group = next((group for group in groups if group.method.label == label), None)
+    if group is None:
+        return "–"
+    figures = published.rows.get(label, {}) if published else {}
     last = len(group.summary.estimate) - 1
-    k = last if step is None else min(step, last)
-    return group.summary.format_step(k) + (f" after {k}" if k else "")
+    is_policy = group.runs[0].config.domain == "rl"
+    step = min(1 if is_policy else max(figures, default=last), last)
+    estimate, _, interval = group.summary.format_step(step).partition(" ")
+    lines = [f"**{estimate}**" + (f" after {step}" if step and not is_policy else ""), interval]
+    if step in figures:
+        lines.append(f"*published {format_figure(figures[step])}*")
+    return "<br>".join(lines)

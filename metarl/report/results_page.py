@@ -1,8 +1,8 @@
-"""The results page in Markdown, made from run directories and a folder of notes.
+"""The results pages in Markdown, made from run directories and a folder of notes.
 
-Each section covers one family of tasks: a table with the published figures, a plot of adaptation
-and training, the commands that made the runs, and hand-written notes. Data sets with several
-sections, such as 5-way and 20-way, begin with an overview of all methods.
+The first page has the overview tables, one of all policies and one of each data set. Every family
+of tasks has its own page: a table with the published figures, a plot of adaptation and training,
+hand-written notes, and, folded away, every seed and the commands that made the runs.
 """
 
 import re
@@ -17,7 +17,7 @@ from PIL import Image
 
 from metarl.experiment import SEED_INDEPENDENT, AnyConfig, flatten
 from metarl.io import translate_os_errors
-from metarl.report.comparison import training_curves, units_of, uses_episodes
+from metarl.report.comparison import training_curves, units_of
 from metarl.report.evaluations import Evaluation
 from metarl.report.groups import (
     ExperimentGroup,
@@ -30,13 +30,13 @@ from metarl.report.paired import paired_differences, sign_note
 from metarl.report.plots import plot_summary, units_label
 from metarl.report.published import Published, estimates, find_published
 from metarl.report.reproduce_command import reproduce_command
-from metarl.report.results_overview import overview_rows
+from metarl.report.results_overview import Column, overview_rows
 from metarl.report.results_table import results_markdown, results_rows
 from metarl.rl.config import Config
 from metarl.runs.run import Run
 from metarl.supervised.tasks import Data
 
-INTRODUCTION = "introduction"
+INTRODUCTION, POLICIES = "introduction", "Policies"
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Section:
 
 
 def write_page(evaluations: Sequence[Evaluation], page: Path, notes: Path | None) -> list[Path]:
-    """Write the page, and one plot per section into a folder named after the page.
+    """Write the page, and into a folder named after it a page and plots for each family.
 
     Args:
-        evaluations: what the page shows; those that follow a run's config before others.
+        evaluations: what the pages show; those that follow a run's config before others.
         page: the Markdown file; an existing one is replaced.
-        notes: a folder with `introduction.md` and one file per section, named like its plot. A file
-            with another name becomes a section at the end.
+        notes: a folder with `introduction.md`, one file per section, named like its plot, and one
+            per data set. A file with another name becomes a section at the end of the first page.
 
     Returns:
         The files that were written.
@@ -90,41 +90,62 @@ def write_page(evaluations: Sequence[Evaluation], page: Path, notes: Path | None
     provenance = {path: _provenance(run, names) for path, run in runs.items()}
     folder = page.parent / page.stem
     titles: list[str] = []
-    plots: list[Path] = []
-    kinds: list[dict[str, Any]] = []
-    # sections on the same data set, or on one family with different settings, are adjacent
+    written = [page]
+    columns: dict[str, list[Column]] = {}  # of the overview tables, by their title
+    # sections on the same data set, or on one family with different settings, are on one page
     for related in group_by(group_by(evaluations, _same_tasks), _same_kind):
         # the section with published results has the plain title
         related.sort(key=lambda section: find_published(section[0].method.problem) is None)
-        sections: list[Section] = []
+        name, contexts = _kind(related[0]), []
+        family_page = folder / f"{_slug(name)}.md"
         for evaluations_of_tasks in related:
-            sections.append(_section(evaluations_of_tasks, titles))
-            titles.append(sections[-1].title)
-        contexts = []
-        for section in sections:
+            section = _section(evaluations_of_tasks, titles)
+            titles.append(section.title)
             plot = folder / f"{section.slug}.png"
             with translate_os_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 _plot(section, plot)
-            plots.append(plot)
             context = _template_context(section, provenance)
-            context["picture"] = plot.relative_to(page.parent).as_posix()
-            context["notes"] = texts.pop(section.slug, "")
-            contexts.append(context)
-        kind: dict[str, Any] = {"name": _kind(related[0]), "sections": contexts}
-        if len(sections) > 1 and related[0][0].run.config.domain == "supervised":
-            columns = [(section.groups, section.published) for section in sections]
-            kind["overview"] = results_markdown(overview_rows(columns))
-            kind["notes"] = texts.pop(_slug(kind["name"]), "")
-        kinds.append(kind)
-    template = resources.files("metarl.report").joinpath("results_page.md").read_text()
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = environment.from_string(template).render(
-        introduction=introduction, kinds=kinds, rest=list(texts.values())
+            contexts.append(context | {"notes": texts.pop(section.slug, ""), "picture": plot.name})
+            is_policy = section.groups[0].runs[0].config.domain == "rl"
+            heading = f"[{section.title}]({family_page.relative_to(page.parent).as_posix()})"
+            groups = [group for protocol in section.protocols for group in protocol]
+            column = (heading, groups, section.published)
+            columns.setdefault(POLICIES if is_policy else name, []).append(column)
+            written.append(plot)
+        notes_of_kind = texts.pop(_slug(name), "")
+        text = _rendered("results_family.md", name=name, notes=notes_of_kind, sections=contexts)
+        written.append(_write(family_page, text))
+    overviews = [
+        {
+            "title": title,
+            "axis": table[0][1][0].method.problem.metric.axis.capitalize(),
+            "table": results_markdown(overview_rows(table)),
+        }
+        for title, table in columns.items()
+    ]
+    text = _rendered(
+        "results_page.md",
+        introduction=introduction,
+        policies=POLICIES,
+        overviews=overviews,
+        rest=list(texts.values()),
     )
-    with translate_os_errors(page):
-        page.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
-    return [page, *plots]
+    _write(page, text)
+    return written
+
+
+def _rendered(template: str, **context: Any) -> str:
+    text = resources.files("metarl.report").joinpath(template).read_text()
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    lines = environment.from_string(text).render(**context)
+    return re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n"
+
+
+def _write(file: Path, text: str) -> Path:
+    with translate_os_errors(file):
+        file.write_text(text)
+    return file
 
 
 def _section(evaluations: Sequence[Evaluation], titles: Collection[str]) -> Section:
@@ -156,6 +177,9 @@ def _template_context(
         "axis": section.groups[0].method.problem.metric.axis,
         "units": units_label(units_of(section.groups)),
         "table": results_markdown(results_rows(section.protocols, section.published, differences)),
+        "complete": results_markdown(
+            results_rows(section.protocols, section.published, differences, complete=True)
+        ),
         "sign_note": " ".join(dict.fromkeys(map(sign_note, differences))),
         "source": section.published.source if section.published else "",
         "runs": results_markdown([provenance[path] for path in dict.fromkeys(paths)]),
@@ -221,15 +245,21 @@ def _plot(section: Section, file: Path) -> None:
         problem.metric,
         problem.title,
         file,
-        units=units_of(groups),
-        episodes=(
-            {group.label: group.curves[0].episodes for group in groups}
-            if uses_episodes(groups)
-            else None
-        ),
+        rows=_plot_rows(groups),
+        units={group.label: group.method.adaptation_unit for group in groups},
+        episodes={group.label: group.curves[0].episodes for group in groups},
         published=estimates(row) if row else None,
     )
     # 128 colours are enough for a plot, in a third of the space
     with Image.open(file) as image:
         compressed = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
     compressed.save(file, optimize=True)
+
+
+def _plot_rows(groups: Sequence[ExperimentGroup]) -> list[list[str]]:
+    """The labels of each row of a plot: MAML beside at most four others, baselines first."""
+    first = next((group for group in groups if group.method.label == "MAML"), groups[0])
+    others = [group for group in groups if group is not first]
+    others.sort(key=lambda group: group.method.role != "baseline")
+    chunks = [others[start : start + 4] for start in range(0, len(others), 4)] or [[]]
+    return [[first.label, *(group.label for group in chunk)] for chunk in chunks]

@@ -24,13 +24,16 @@ def results_rows(
     protocols: Sequence[Sequence[ExperimentGroup]],
     published: Published | None,
     differences: Sequence[PairedDifference],
+    *,
+    complete: bool = False,
 ) -> list[dict[str, str]]:
-    """One row per experiment and protocol, per seed, and per published method.
+    """One row per experiment and protocol, and per published method.
 
     Args:
         protocols: the experiments on the same tasks, by evaluation protocol.
         published: the published results for these tasks.
         differences: paired differences between experiments, for a column.
+        complete: also a row for each seed, and columns of step sizes, episodes and tasks.
     """
     groups = [group for protocol in protocols for group in protocol]
     settings = [group.method.problem.evaluation_settings for group in groups]
@@ -43,7 +46,7 @@ def results_rows(
     rows: list[Row] = []
     for group, cells in zip(groups, _difference_cells(groups, differences), strict=True):
         (description, scores, costs), *seeds = _group_rows(group, varying)
-        rows += [(description, scores, cells | costs), *seeds]
+        rows += [(description, scores, cells | costs), *(seeds if complete else [])]
     if published:
         for method, figures in published.rows.items():
             description = {"": f"*published: {method}*", "tasks": str(published.tasks or "")}
@@ -52,6 +55,9 @@ def results_rows(
     headings = {_heading(k): k for k in STEPS if k in present}
     # the first row has every column; published rows and seeds leave some of them empty
     first_columns, _, last_columns = rows[0]
+    if not complete:
+        hidden = {"episodes per step", "tasks", *(["step sizes"] if len(protocols) == 1 else [])}
+        first_columns = {name: cell for name, cell in first_columns.items() if name not in hidden}
     return [
         {name: description.get(name, "") for name in first_columns}
         | {heading: scores.get(k, "–") for heading, k in headings.items()}
@@ -126,4 +132,4 @@ def _heading(step: int) -> str:
 
 def results_markdown(rows: Sequence[Mapping[str, str]]) -> str:
     """The table in Markdown, with minus signs in numbers but not in commands."""
-    return re.sub(r"(?<=[ \[])-(?=\d)", "−", markdown_table(rows))
+    return re.sub(r"(?<=[ \[*])-(?=\d)", "−", markdown_table(rows))
