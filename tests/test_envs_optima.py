@@ -14,6 +14,8 @@ from metarl.envs.bandits import (
     simulated_returns,
 )
 from metarl.errors import UserError
+from metarl.experiment import load_config
+from metarl.method import load_method, train
 
 
 def rngs(index: int) -> np.random.Generator:
@@ -228,3 +230,17 @@ def test_impossible_tasks_are_refused_at_reset(family, task: list[float], messag
 def test_the_optimum_of_a_large_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="a grid of size 9 is out of reach"):
         Gridworld(9).bayes_optimal_return(1)
+
+
+@pytest.mark.slow
+def test_rl2_comes_close_to_optimal_play_of_bandits() -> None:
+    settings = ["outer.iterations=60", "outer.meta_batch=200", "evaluation.episodes_per_task=10"]
+    method = load_method(load_config("bandit_5x10_rl2", settings))
+    *_, (state, _) = train(method)
+    curve = method.evaluate(state.params)
+    rng = np.random.default_rng(0)
+    thompson = [simulated_returns(curve.tasks, 10, rng) for _ in range(10)]
+    gittins = [simulated_returns(curve.tasks, 10, rng, gittins_indices(10)) for _ in range(10)]
+    # on the same bandits, whose means differ by more than the rules do
+    assert curve.scores.mean() > np.mean(thompson) + 0.3
+    assert curve.scores.mean() == pytest.approx(np.mean(gittins), rel=0.05)
