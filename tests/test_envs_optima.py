@@ -165,8 +165,12 @@ def best_walk(size: int, horizon: int, episodes: int) -> float:
     ("size", "horizon", "episodes"), [(3, 2, 2), (3, 5, 1), (3, 4, 3), (3, 1, 2), (4, 6, 1)]
 )
 def test_the_bayes_optimal_return_equals_that_over_all_beliefs(size, horizon, episodes) -> None:
-    optimum = Gridworld(size, horizon).bayes_optimal_return(episodes)
-    assert optimum == pytest.approx(best_walk(size, horizon, episodes), abs=1e-9)
+    grid, optimum = Gridworld(size, horizon), best_walk(size, horizon, episodes)
+    assert grid.bayes_optimal_return(episodes) == pytest.approx(optimum, abs=1e-9)
+    # the bounds keep the best walk, however near to it the floor is
+    gain = (optimum + 0.1 * episodes * horizon) * len(grid.goals)
+    floor = gain - 1e-6
+    assert grid._best_gain(episodes, floor) == pytest.approx(gain, abs=1e-9)
 
 
 @pytest.mark.slow
