@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from metarl.config.sections import MethodSection
+from metarl.config.sections import INNER_STEP, NO_STEPS, MethodSection
 from metarl.method import AdaptationUnit, Role
 from metarl.networks import Network
 from metarl.params import Params, repeat
+from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.losses import CLASSIFICATION, TaskType
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.prediction import map_queries
@@ -36,6 +37,11 @@ class EmbeddingMethod(SupervisedMethod):
     kinds: ClassVar[tuple[TaskType, ...]] = (CLASSIFICATION,)
     supports_other_ways: ClassVar[bool] = True
     supports_distributed: ClassVar[bool] = True
+
+    @classmethod
+    def unused_settings(cls, config: SupervisedConfig) -> dict[str, str]:
+        names = (*INNER_STEP, "inner.multi_step_iterations", "evaluation.steps")
+        return dict.fromkeys(names, NO_STEPS) | {"baseline.": "which is not a baseline"}
 
     @property
     def ways(self) -> int | None:
@@ -63,7 +69,7 @@ class EmbeddingMethod(SupervisedMethod):
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
         inputs, targets = episodes.query
         outputs = self.predict(self.problem.network, params, episodes.support, inputs)
-        return self.problem.kind.loss(outputs, targets), outputs
+        return self.problem.loss(outputs, targets), outputs
 
     def outputs(
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]

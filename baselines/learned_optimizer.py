@@ -20,6 +20,7 @@ from metarl.baselines.meta_lstm import MetaLSTM, from_rows, preprocessed, stacke
 from metarl.config.sections import MethodSection, PositiveFloat, PositiveInt
 from metarl.params import Params, repeat
 from metarl.rng import make_torch_rng
+from metarl.supervised.losses import LossSettings
 from metarl.supervised.tasks import Episodes, Examples
 
 LAYERS = 2
@@ -27,7 +28,7 @@ INPUTS = 2  # a preprocessed gradient: magnitude and sign
 State = list[tuple[Tensor, Tensor]]  # of each layer: h and c of each parameter, (R, H)
 
 
-class LearnedOptimizerSettings(MethodSection):
+class LearnedOptimizerSettings(LossSettings):
     """The learned optimiser: `hidden_size` of its two LSTM layers, and truncation.
 
     `unroll` is the number of steps through which φ is differentiated; paths of more `inner.steps`
@@ -61,7 +62,7 @@ class LearnedOptimizer(MetaLSTM):
         next(path)  # θ_0, on whose loss φ has no effect
         for theta in path:
             outputs = self.problem.network(theta, inputs)
-            losses.append(self.problem.kind.loss(outputs, targets))
+            losses.append(self.problem.loss(outputs, targets))
         return torch.stack(losses).mean(), outputs
 
     def stages(

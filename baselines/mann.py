@@ -15,7 +15,14 @@ from pydantic import model_validator
 from torch import Tensor
 
 from metarl.baselines.embedding import embed, embedding_size
-from metarl.config.sections import Fraction, MethodSection, PositiveFloat, PositiveInt
+from metarl.config.sections import (
+    INNER_STEP,
+    NO_STEPS,
+    Fraction,
+    MethodSection,
+    PositiveFloat,
+    PositiveInt,
+)
 from metarl.distributed import shard
 from metarl.evaluation import AdaptationCurve
 from metarl.method import INSTANCES, AdaptationUnit, Role
@@ -23,7 +30,8 @@ from metarl.networks import Network
 from metarl.networks.layers import uniform
 from metarl.params import Params, repeat
 from metarl.rng import make_rng
-from metarl.supervised.losses import CLASSIFICATION, TaskType
+from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.losses import CLASSIFICATION, LossSettings, TaskType
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.prediction import map_queries
 from metarl.supervised.tasks import Episodes, Examples
@@ -33,7 +41,7 @@ FORGET_BIAS = 1.0  # initial bias of the forget gate, so that the cell state per
 CHUNK = 16  # sequences computed together: the products are small, and each step has many of them
 
 
-class MANNSettings(MethodSection):
+class MANNSettings(LossSettings):
     """A controller of `hidden` units, with `reads` heads on a memory of `slots` × `width`.
 
     Images are averaged to squares of `size` pixels. The usage of a slot decays by the factor
@@ -94,6 +102,11 @@ class MANN(SupervisedMethod):
     supports_distributed: ClassVar[bool] = True
     train_metric_suffix: ClassVar[str] = "over_sequence"
 
+    @classmethod
+    def unused_settings(cls, config: SupervisedConfig) -> dict[str, str]:
+        names = (*INNER_STEP, "inner.multi_step_iterations", "evaluation.steps")
+        return dict.fromkeys(names, NO_STEPS) | {"baseline.": "which is not a baseline"}
+
     def init(self, generator: torch.Generator) -> Params:
         tasks = self.problem.tasks("train")
         shape = tuple(downsample(torch.zeros(1, 1, *tasks.shape), self.settings.size).shape[2:])
@@ -130,7 +143,7 @@ class MANN(SupervisedMethod):
             memory = with_label(step(params, memory, image_gates, self.settings), label)
             states.append(torch.cat([memory.hidden, memory.read], dim=-1))
         outputs = logits(params, torch.stack(states, dim=1))
-        return self.problem.kind.loss(outputs, labels), outputs
+        return self.problem.loss(outputs, labels), outputs
 
     def outputs(
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]

@@ -17,11 +17,12 @@ from metarl.baselines.embedding import (
 from metarl.config.sections import MethodSection, NonNegativeInt
 from metarl.networks.layers import uniform
 from metarl.params import Params, split_prefix
+from metarl.supervised.losses import LossSettings
 
 SUPPORT, QUERY = "support.", "query."  # the two LSTMs of full context embeddings
 
 
-class MatchingSettings(EmbeddingSettings):
+class MatchingSettings(EmbeddingSettings, LossSettings):
     """`distance` of embeddings: the squared Euclidean one reproduces the paper's accuracies.
 
     With `context_steps` above 0, embeddings depend on the whole support set (full context

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metarl.config.sections import MethodSection, PositiveInt, reject_settings
+from metarl.config.sections import INNER_STEP, MethodSection, PositiveInt
 from metarl.inner_loop import reverse
 from metarl.params import Params, flatten, repeat, split_prefix, unflatten
+from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.losses import LossSettings
 from metarl.supervised.maml import MAML
-from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.tasks import Examples
 
 PREFIX = "rule."  # of the names of the learned optimiser's weights
@@ -31,7 +32,7 @@ P = 10.0  # of the preprocessing (Andrychowicz et al. 2016, appendix A)
 INPUTS = 4  # gradient and loss, two numbers each
 
 
-class MetaLSTMSettings(MethodSection):
+class MetaLSTMSettings(LossSettings):
     """`hidden_size` of the LSTM whose inputs are gradients and losses.
 
     The paper's outer step is `outer: {learning_rate: 1e-3, clip: 0.25, meta_batch: 1}`. It takes 12
@@ -48,21 +49,12 @@ class MetaLSTM(MAML):
     label: ClassVar[str] = "meta-LSTM"
     Settings: ClassVar[type[MethodSection]] = MetaLSTMSettings
 
-    def __init__(self, problem: SupervisedProblem) -> None:
-        super().__init__(problem)
-        reject_settings(
-            problem.config.inner,
-            [
-                "adapt",
-                "learned_step_sizes",
-                "multi_step_iterations",
-                "first_order",
-                "optimizer",
-                "clip",
-            ],
-            self.settings,
-            "which learns the whole step",
-        )
+    @classmethod
+    def unused_settings(cls, config: SupervisedConfig) -> dict[str, str]:
+        names = {*INNER_STEP, "inner.multi_step_iterations"} - {"inner.steps"}
+        return dict.fromkeys(names, "which learns the whole step") | {
+            "baseline.": "which is not a baseline"
+        }
 
     def init(self, generator: torch.Generator) -> Params:
         tasks = self.problem.tasks("train")
@@ -96,13 +88,13 @@ class MetaLSTM(MAML):
         They depend on earlier steps, but are not differentiated (section 3.3 of the paper).
         """
         inputs, targets = support
-        kind, losses = self.problem.kind, list[Tensor]()
+        losses: list[Tensor] = []
 
         def total_loss(theta: Params) -> Tensor:
             outputs = self.problem.network(theta, inputs)
             # losses per task, as inputs of the learned optimiser; `loss` itself sums over tasks
             tasks = zip(torch.split(outputs, 1), torch.split(targets, 1), strict=True)
-            losses.append(torch.stack([kind.loss(*task) for task in tasks]))
+            losses.append(torch.stack([self.problem.loss(*task) for task in tasks]))
             return losses[-1].sum()
 
         gradient = reverse(total_loss)({name: leaf.detach() for name, leaf in theta.items()})

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metarl.baselines.embedding import embed, reduce_classes
-from metarl.baselines.pretrained_network import Pretrained
+from metarl.baselines.pretrained_network import Pretrained, without_steps
 from metarl.method import AdaptationUnit
 from metarl.networks import Network
 from metarl.params import Params, repeat
+from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.losses import CLASSIFICATION, TaskType
 from metarl.supervised.prediction import map_queries
 from metarl.supervised.tasks import Examples
@@ -26,6 +27,10 @@ class NearestNeighbour(Pretrained):
     kinds: ClassVar[tuple[TaskType, ...]] = (CLASSIFICATION,)
     supports_other_ways: ClassVar[bool] = True
     needs_validation: ClassVar[bool] = False
+
+    @classmethod
+    def unused_settings(cls, config: SupervisedConfig) -> dict[str, str]:
+        return without_steps()
 
     def outputs(
         self, params: Params, support: Examples, inputs: Tensor, step_sizes: Sequence[float]

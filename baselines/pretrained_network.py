@@ -11,10 +11,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from metarl.config.sections import INNER_STEP, NO_STEPS
 from metarl.evaluation import AdaptationCurve, best_schedule
 from metarl.method import Metrics, Role
 from metarl.parallel import one_thread
 from metarl.params import Params, repeat
+from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.losses import CLASSIFICATION, REGRESSION, TaskType
 from metarl.supervised.maml import MAML
 from metarl.supervised.problem import SupervisedProblem
@@ -29,6 +31,15 @@ class Pretrained(MAML):
     needs_validation: ClassVar[bool] = True
     supports_distributed: ClassVar[bool] = False
     train_metric_suffix: ClassVar[str] = "after_0_steps"
+
+    @classmethod
+    def unused_settings(cls, config: SupervisedConfig) -> dict[str, str]:
+        steps = "which takes no inner steps in training; its fine-tuning has evaluation.steps"
+        names = ("steps", "first_order", "learned_step_sizes", "multi_step_iterations")
+        return dict.fromkeys([f"inner.{name}" for name in names], steps) | {
+            "inner.step_size": "whose step size is the best of baseline.step_sizes",
+            "early_stopping": "which uses the whole budget",
+        }
 
     def init(self, generator: torch.Generator) -> Params:
         # an output for each of all classes: pretraining does not know the tasks
@@ -45,7 +56,7 @@ class Pretrained(MAML):
         # support and query are the same examples in a merged task
         inputs, targets = episodes.query
         outputs = self.problem.network(repeat(params, len(targets)), inputs)
-        return self.problem.kind.loss(outputs, targets), outputs
+        return self.problem.loss(outputs, targets), outputs
 
     def train_metrics(self, loss: float, score: float) -> Metrics:
         # the classification of all classes is another problem, so its score has another name
@@ -90,6 +101,10 @@ class Random(Pretrained):
 
     outputs = MAML.outputs  # its head is for one task already
 
+    @classmethod
+    def unused_settings(cls, config: SupervisedConfig) -> dict[str, str]:
+        return super().unused_settings(config) | {"outer.": "which is not trained"}
+
     def init(self, generator: torch.Generator) -> Params:
         # a head for one task
         tasks = self.problem.tasks("train")
@@ -103,8 +118,18 @@ class Oracle(Pretrained):
     adaptation_unit = None
     kinds: ClassVar[tuple[TaskType, ...]] = (REGRESSION,)
 
+    @classmethod
+    def unused_settings(cls, config: SupervisedConfig) -> dict[str, str]:
+        return without_steps()
+
     def __init__(self, problem: SupervisedProblem) -> None:
         super().__init__(replace(problem, task_conditioned=True))
+
+
+def without_steps() -> dict[str, str]:
+    """The settings without effect on a baseline that is not fine-tuned."""
+    names = (*INNER_STEP, "inner.multi_step_iterations", "evaluation.steps", "baseline.")
+    return dict.fromkeys(names, NO_STEPS) | {"early_stopping": "which uses the whole budget"}
 
 
 def merge_tasks(episodes: Episodes) -> Episodes:

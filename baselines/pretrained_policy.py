@@ -10,11 +10,13 @@ from typing import ClassVar
 
 from metarl.baselines.ppo import MultiTaskPPO
 from metarl.baselines.stable_baselines import check_perceptron
+from metarl.config.sections import INNER_STEP, NO_STEPS
 from metarl.evaluation import best_schedule
 from metarl.method import GRADIENT_STEPS, AdaptationUnit, Metrics, Role, TrainingState
 from metarl.parallel import one_thread
 from metarl.params import Params
 from metarl.rl.adaptation import evaluate_adaptation
+from metarl.rl.config import Config
 from metarl.rl.outer_loop import PolicyLearner
 from metarl.rl.problem import PolicyProblem
 
@@ -33,6 +35,17 @@ class Pretrained(PolicyLearner):
     def __init__(self, problem: PolicyProblem) -> None:
         super().__init__(problem)
         self._ppo: MultiTaskPPO | None = None
+
+    @classmethod
+    def unused_settings(cls, config: Config) -> dict[str, str]:
+        outer = type(config.outer).model_fields.keys() - {"iterations", "meta_batch"}
+        return {
+            **{f"outer.{name}": "which is trained by PPO; see baseline" for name in outer},
+            "inner.step_size": "whose step size is the best of baseline.step_sizes",
+            "early_stopping": "which uses the whole budget",
+            "inner.first_order": "whose fine-tuning is not differentiated",
+            "inner.learned_step_sizes": "whose fine-tuning is not differentiated",
+        }
 
     @property
     def num_iterations(self) -> int:
@@ -61,7 +74,7 @@ class Pretrained(PolicyLearner):
         """
         problem = self.problem
         schedule, baseline = problem.config.evaluation_step_sizes, problem.config.baseline
-        tasks, key = problem.validation_tasks()
+        tasks, key = problem.validation_tasks(baseline.validation_tasks)
         return best_schedule(
             [
                 tuple(first * size / schedule[0] for size in schedule)
@@ -87,6 +100,17 @@ class Oracle(Pretrained):
 
     def __init__(self, problem: PolicyProblem) -> None:
         super().__init__(replace(problem, task_conditioned=True))
+
+    @classmethod
+    def unused_settings(cls, config: Config) -> dict[str, str]:
+        names = {*INNER_STEP, "inner.estimator", "inner.bootstrap", "inner.gae_lambda"}
+        names |= {"inner.baseline"}
+        names |= {"evaluation.step_sizes", "evaluation.steps", "baseline.step_sizes"}
+        names |= {"baseline.validation_tasks", "baseline.selection_step"}
+        # inner.steps is a part of the budget
+        unused = dict.fromkeys(names - {"inner.steps"}, NO_STEPS)
+        cuda = {"device": "which computes on the CPU"} if config.device == "cuda" else {}
+        return super().unused_settings(config) | unused | cuda
 
     def fine_tuning_step_sizes(self, params: Params) -> Sequence[float]:
         """None: the return is measured without adaptation."""

@@ -8,9 +8,10 @@ from torch import Tensor
 from metarl.baselines.embedding import EmbeddingMethod, EmbeddingSettings, squared_distances
 from metarl.config.sections import MethodSection
 from metarl.params import Params
+from metarl.supervised.losses import LossSettings
 
 
-class PrototypicalSettings(EmbeddingSettings):
+class PrototypicalSettings(EmbeddingSettings, LossSettings):
     """The settings of all metric-based methods."""
 
     name: Literal["prototypical"] = "prototypical"

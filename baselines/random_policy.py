@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from metarl.baselines.pretrained_policy import Pretrained
+from metarl.rl.config import BaselineConfig, Config
 
 
 class Random(Pretrained):
@@ -10,3 +11,10 @@ class Random(Pretrained):
 
     label: ClassVar[str] = "random"
     num_iterations: ClassVar[int] = 0
+
+    @classmethod
+    def unused_settings(cls, config: Config) -> dict[str, str]:
+        fine_tuning = {"step_sizes", "validation_tasks", "selection_step"}
+        ppo = [f"baseline.{name}" for name in BaselineConfig.model_fields.keys() - fine_tuning]
+        names = ["outer.", "inner.steps", "inner.episodes_per_task", *ppo]
+        return super().unused_settings(config) | dict.fromkeys(names, "which is not trained")

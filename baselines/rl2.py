@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.config.sections import (
+    INNER_STEP,
+    NO_STEPS,
     Fraction,
     MethodSection,
     NonNegativeFloat,
     PositiveInt,
     UnitInterval,
-    reject_settings,
 )
 from metarl.distributed import mean_over_tasks
 from metarl.errors import UserError
@@ -39,6 +40,7 @@ from metarl.parallel import map_chunks, one_thread
 from metarl.params import Params, flatten, repeat, split_prefix
 from metarl.rl.adaptation import to_adaptation_curve
 from metarl.rl.advantages import discounted_returns
+from metarl.rl.config import Config
 from metarl.rl.outer_loop import PolicyLearner, outer_step
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, Memory, Noise
 from metarl.rl.problem import PolicyProblem
@@ -203,8 +205,20 @@ class RL2(PolicyLearner):
         super().__init__(problem)
         assert isinstance(problem.config.method, RL2Settings)
         self.settings = problem.config.method
-        evaluation, why = problem.config.evaluation, "whose trials have so many episodes"
-        reject_settings(evaluation, ["batch_unit"], self.settings, why, section="evaluation")
+
+    @classmethod
+    def unused_settings(cls, config: Config) -> dict[str, str]:
+        steps = ("inner.estimator", "inner.bootstrap", "inner.baseline", "evaluation.step_sizes")
+        # `config` may be that of another method, of which a message says who uses a setting
+        has_head = bool(getattr(config.method, "head_sizes", ()))
+        network = ("policy.hidden_sizes", *(() if has_head else ("policy.activation",)))
+        unused = dict.fromkeys((*INNER_STEP, *steps, "evaluation.steps"), NO_STEPS) | {
+            "inner.gae_lambda": "whose λ is method.gae_lambda",
+            **dict.fromkeys(network, "whose recurrent network has method.hidden_size units"),
+            "evaluation.batch_unit": "whose trials have method.episodes episodes",
+            "baseline.": "which is not a baseline",
+        }
+        return unused | ({"device": "which computes on the CPU"} if config.device == "cuda" else {})
 
     @cached_property
     def policy(self) -> RecurrentPolicy:
@@ -261,7 +275,16 @@ class RL2(PolicyLearner):
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
         """The return of the first, second, ... episode of trials on held-out tasks."""
-        tasks, key = self.problem.test_tasks()
+        return self.curve(params, *self.problem.test_tasks(), ())
+
+    def curve(
+        self,
+        params: Params,
+        tasks: NDArray[np.float64],
+        key: RngKey,
+        step_sizes: Sequence[float],
+    ) -> AdaptationCurve:
+        """The return of each episode of trials on tasks (N, T)."""
         trials = self.problem.config.evaluation.episodes_per_task
         envs = self.problem.family.make_vec(len(tasks) * trials)
         try:

@@ -30,7 +30,9 @@ from metarl.supervised.data import ImageData
 RunLike = str | Path | Run
 
 
-def load(run: RunLike, *, trust_code: bool = False, seed: int = 0) -> AdaptivePolicy:
+def load(
+    run: RunLike, *, trust_code: bool = False, seed: int = 0, checkpoint: str = "last"
+) -> AdaptivePolicy:
     """Load the policy of a run.
 
     Args:
@@ -38,6 +40,7 @@ def load(run: RunLike, *, trust_code: bool = False, seed: int = 0) -> AdaptivePo
         trust_code: whether to import custom classes that the config names, such as a family.
             Importing executes them.
         seed: of the policy's random generator.
+        checkpoint: "best" for the parameters of the best validation, with `early_stopping`.
 
     Raises:
         UserError: if the run does not exist or is damaged, if it names custom code that is not
@@ -49,11 +52,15 @@ def load(run: RunLike, *, trust_code: bool = False, seed: int = 0) -> AdaptivePo
         >>> policy.act([0.0, 0.0]).shape
         (2,)
     """
-    return AdaptivePolicy.from_run(_open(run, trust_code), seed)
+    return AdaptivePolicy.from_run(_open(run, trust_code).at(checkpoint), seed)
 
 
 def load_network(
-    run: RunLike, *, trust_code: bool = False, data: Section | None = None
+    run: RunLike,
+    *,
+    trust_code: bool = False,
+    data: Section | None = None,
+    checkpoint: str = "last",
 ) -> AdaptiveNetwork:
     """Load the network of a run of few-shot regression or classification.
 
@@ -61,6 +68,7 @@ def load_network(
         run: as for `load`.
         trust_code: as for `load`.
         data: the data set, if the run was trained on one given in Python, `Dataset.of(...)`.
+        checkpoint: as for `load`.
 
     Raises:
         UserError: as for `load`, or if the data are not found.
@@ -71,7 +79,7 @@ def load_network(
         >>> wave.predict([0.5, 1.5]).shape
         (2, 1)
     """
-    return AdaptiveNetwork.of(_open(run, trust_code, data))
+    return AdaptiveNetwork.of(_open(run, trust_code, data).at(checkpoint))
 
 
 def train(
@@ -251,7 +259,12 @@ def _complete(trained: Trained) -> list[Run]:
 
 
 def evaluate(
-    run: RunLike, *, trust_code: bool = False, data: Section | None = None, **settings: Any
+    run: RunLike,
+    *,
+    trust_code: bool = False,
+    data: Section | None = None,
+    checkpoint: str = "last",
+    **settings: Any,
 ) -> AdaptationCurve:
     """Evaluate a run on held-out tasks, and store the result in its directory.
 
@@ -259,6 +272,7 @@ def evaluate(
         run: as for `load`.
         trust_code: as for `load`.
         data: as for `load_network`.
+        checkpoint: as for `load`; the files of the best one are called evaluation-best.json etc.
         settings: overrides of the config's section `evaluation`, such as `tasks=200`.
 
     Returns:
@@ -267,7 +281,8 @@ def evaluate(
     Raises:
         UserError: as for `load`, or if a setting does not exist.
     """
-    return evaluations.evaluate(evaluations.with_evaluation(_open(run, trust_code, data), settings))
+    opened = _open(run, trust_code, data).at(checkpoint)
+    return evaluations.evaluate(evaluations.with_evaluation(opened, settings))
 
 
 def compare(*runs: RunLike, trust_code: bool = False) -> Comparison:

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from metarl.config.sections import InnerSection, MethodSection, PositiveInt, reject_settings
+from metarl.config.sections import MethodSection, PositiveInt
 from metarl.params import Params
 
 CONTEXT = "context"
+UNUSED = {"inner.adapt": "which adapts context parameters only"}
 
 
 class ContextSettings(MethodSection):
@@ -25,13 +26,8 @@ class ContextSettings(MethodSection):
     context: PositiveInt = 5
 
 
-def context_size(inner: InnerSection, method: MethodSection) -> int:
-    """The number of context parameters.
-
-    Raises:
-        UserError: if the inner loop is configured to adapt other parameters.
-    """
-    reject_settings(inner, ["adapt"], method, "which adapts context parameters only")
+def context_size(method: MethodSection) -> int:
+    """The number of context parameters."""
     assert isinstance(method, ContextSettings)
     return method.context
 

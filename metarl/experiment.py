@@ -5,8 +5,9 @@ are reported together.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,61 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
         UserError: if the file cannot be read; else with one line for each invalid setting.
     """
     path = find_config(source)
-    values = extend(path, read_values(path))
-    set_values(values, overrides)
-    return validate_config(values, describe_source(path, overrides))
+    own = read_values(path)
+    values = extend(path, own)
+    inherited = flatten(values).keys() - flatten(own).keys()
+    return override_config(values, overrides, describe_source(path, overrides), inherited)
+
+
+def override_config(
+    values: Mapping[str, Any],
+    overrides: Sequence[str],
+    origin: str = "the config",
+    inherited: Set[str] = frozenset(),
+) -> AnyConfig:
+    """The config of plain values with some settings overridden.
+
+    A setting is dropped that has no effect any more, because of the overrides or in a config that
+    extends another one: `metarl baseline point_navigation --kind random` needs no `outer`.
+
+    Args:
+        values: the settings, as in YAML.
+        overrides: settings such as `inner.step_size=0.2`.
+        origin: the source of the settings in error messages.
+        inherited: names of settings of `values` that are those of the extended config.
+
+    Raises:
+        UserError: if a setting is invalid, or is set without an effect.
+    """
+    changed = deepcopy(dict(values))
+    set_values(changed, overrides)
+    lenient = Source(origin, allow_unused=True)
+    unused = _parse(changed, lenient).settings_without_effect().keys()
+    dropped = unused - _names(overrides)
+    if dropped - inherited:
+        with suppress(UserError):  # the values alone may be incomplete
+            before = _parse(values, lenient).settings_without_effect().keys()
+            dropped -= before - inherited
+    for name in dropped:
+        section, _, setting = name.rpartition(".")
+        if name == "outer.algorithm":  # with it go the settings that only this one has
+            default = type(_parse(changed, lenient)).model_fields["outer"].default
+            set_values(changed, [f"{name}={default.algorithm}"])
+        elif isinstance(settings := changed.get(section) if section else changed, dict):
+            for old in (key for key in [*settings] if RENAMED.get(key, key) == setting):
+                del settings[old]
+    return validate_config(changed, origin, overrides=overrides)
+
+
+def _names(overrides: Sequence[str]) -> frozenset[str]:
+    """The full present names of overridden settings, also of those in `section={...}`."""
+    names = set[str]()
+    for override in overrides:
+        name, _, text = override.partition("=")
+        names |= flatten({_full_name(name): parse_yaml(text, override)}).keys()
+    renamed = [(*name.rpartition(".")[:2], name.rpartition(".")[2]) for name in names]
+    full = {"".join([section, dot, RENAMED.get(n, n)]) for section, dot, n in renamed}
+    return frozenset(full | {name.partition(".")[0] for name in full})  # and their sections
 
 
 def extend(path: Path, values: dict[str, Any]) -> dict[str, Any]:
@@ -113,7 +166,10 @@ def describe_source(path: Path, overrides: Sequence[str]) -> str:
 
 
 def validate_config(
-    values: Mapping[str, Any], origin: str = "the config", recorded: bool = False
+    values: Mapping[str, Any],
+    origin: str = "the config",
+    recorded: bool = False,
+    overrides: Sequence[str] = (),
 ) -> AnyConfig:
     """Validate plain values and construct the config.
 
@@ -121,17 +177,22 @@ def validate_config(
         values: the settings, as in YAML.
         origin: the source of the settings in error messages.
         recorded: whether metarl wrote the settings, maybe an older version; see `Source`.
+        overrides: those among the settings that were set on the command line.
 
     Raises:
         UserError: with one line for each invalid setting.
     """
+    return _parse(values, Source(origin, recorded, _names(overrides)))
+
+
+def _parse(values: Mapping[str, Any], source: Source) -> AnyConfig:
     if not {"family", "data"} & values.keys():
         raise UserError(
-            f"{origin} has no task distribution: set `family` (reinforcement learning) or `data` "
-            "(few-shot regression and classification)"
+            f"{source.name} has no task distribution: set `family` (reinforcement learning) or "
+            "`data` (few-shot regression and classification)"
         )
     schema: type[AnyConfig] = SupervisedConfig if "data" in values else Config
-    return schema.model_validate(values, context=Source(origin, recorded))
+    return schema.model_validate(values, context=source)
 
 
 def dump_config(config: AnyConfig) -> str:
@@ -216,11 +277,19 @@ def set_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
         prefix, _, setting = name.rpartition(".")
         section = values
         for part in prefix.split(".") if prefix else ():
-            section = section.setdefault(part, {})
+            if isinstance(section.get(part), str) and part in TAGS:  # `method: maml`
+                section[part] = {TAGS[part]: section[part]}
+            if section.get(part) is None or section[part] is True:  # `early_stopping: true`
+                section[part] = {}
+            section = section[part]
             if not isinstance(section, dict):
                 raise UserError(f"--set {override!r}: {part!r} is a setting, not a section")
         before, value = section.get(setting), parse_yaml(text, f"--set {override!r}")
+        if name == "method" and isinstance(before, dict) and before.get("name") == value:
+            continue  # it keeps its settings
         section[setting] = value
+        if (other := ALTERNATIVES.get(name)) and f"{prefix}.{other}" not in overridden:
+            section.pop(other, None)
         for old, new in RENAMED.items():  # the override replaces the setting by either name
             if setting in (old, new) and not prefix.endswith("settings"):
                 section.pop(old if setting == new else new, None)
@@ -237,6 +306,10 @@ def _full_name(name: str) -> str:
     return "network.kind" if name == "network.name" else name
 
 
+# of these settings one can be set: an override replaces the other one of the file
+ALTERNATIVES = {"evaluation.steps": "step_sizes", "evaluation.step_sizes": "steps"}
+# the settings that may stand for a whole section
+TAGS = {"method": "name", "outer": "algorithm", "data": "name", "network": "kind"}
 # the settings that choose the kind of a section, and the settings of a kind
 KINDS: dict[str, Callable[[str], Collection[str]]] = {
     "outer.algorithm": lambda name: OUTER.schema(name).model_fields,

@@ -5,6 +5,7 @@ A problem is what is to be learned: tasks, a model and a metric. There is one cl
 found by name in the registry of its domain. Runs, commands and comparisons know only these two.
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -12,13 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from metarl.config.registry import Registry
 from metarl.config.sections import Experiment, MethodSection
+from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, Metric
 from metarl.parallel import one_thread
-from metarl.params import Params, aligned
+from metarl.params import Params, aligned, split_prefix
 
 Metrics = dict[str, float]
 Role = Literal["meta-learner", "baseline"]
@@ -83,6 +86,8 @@ INSTANCES = AdaptationUnit(
     "after {} instance{} of each class",
 )
 ADAPTATION_UNITS = {unit.column: unit for unit in (GRADIENT_STEPS, EPISODES, INSTANCES)}
+
+BEST = "best."  # the prefix of what early stopping keeps in `TrainingState.extra`
 
 PROBLEMS = Registry(
     "domain",
@@ -293,6 +298,45 @@ def with_current_names(cls: Any) -> Any:
     return cls
 
 
+def is_trained(method: Method, state: TrainingState) -> bool:
+    """Whether a training has come to its last iteration, or was stopped early."""
+    return state.iteration >= method.num_iterations or is_stopped_early(method, state)
+
+
+def is_stopped_early(method: Method, state: TrainingState) -> bool:
+    """Whether the last `patience` validations were not better than the best one."""
+    stopping, best = method.problem.config.early_stopping, state.extra.get(f"{BEST}iteration")
+    if not stopping or best is None:
+        return False
+    return bool(state.iteration - int(best) >= stopping.patience * stopping.every)
+
+
+def best_state(state: TrainingState) -> TrainingState:
+    """The state with the parameters of the best validation, which `train` keeps in `extra`.
+
+    Raises:
+        UserError: if there was no validation.
+    """
+    _, best = split_prefix(state.extra, BEST)
+    if not best:
+        raise UserError(
+            "there is no best checkpoint, only the last one: train with early_stopping=true"
+        )
+    _, params = split_prefix(best, "params.")
+    return replace(state, iteration=int(best["iteration"]), params=params)
+
+
+def _better(best: Params, score: float, state: TrainingState, metric: Metric) -> Params:
+    """The best validation so far: its score, iteration and parameters, as tensors."""
+    sign = 1.0 if metric.higher_is_better else -1.0
+    # NaN, of parameters that diverge, is better than nothing only
+    if best and (math.isnan(score) or sign * score <= sign * float(best["score"])):
+        return best
+    params = {f"params.{name}": leaf for name, leaf in state.params.items()}
+    values = {"score": torch.tensor(score).double(), "iteration": torch.tensor(state.iteration)}
+    return values | params
+
+
 def train(
     method: Method, state: TrainingState | None = None
 ) -> Iterator[tuple[TrainingState, Metrics]]:
@@ -300,29 +344,39 @@ def train(
 
     Every `report_every`-th iteration and the last one yield metrics too; all others an empty
     dictionary. Metrics are means over the iterations since the last report, except for numbers of
-    samples, which are sums. What follows a state is the same, bit for bit, as in a run that was
-    never interrupted.
+    samples, which are sums. With early stopping, iterations with a validation yield metrics too,
+    and the training may end before its last iteration. What follows a state is the same, bit for
+    bit, as in a run that was never interrupted.
 
     Raises:
         FloatingPointError: if something is not finite. The last state that was yielded is valid.
     """
     state = method.initial_state() if state is None else state
+    stopping = method.problem.config.early_stopping
     config, total = method.problem.config, method.problem.metric.samples.replace(" ", "_")
     # chunks of tasks run on our own threads; torch's would spin while they wait
     with one_thread(), closing(method):
-        while state.iteration < method.num_iterations:
-            sums = state.metric_accumulator
+        while not is_trained(method, state):
+            sums, best = state.metric_accumulator, split_prefix(state.extra, BEST)[1]
             state, metrics = method.step(state)
+            validation: Metrics = {}
+            if stopping and state.iteration % stopping.every == 0:
+                score = method.validation_score(state.params, stopping.tasks)  # type: ignore[attr-defined]
+                validation = {f"validation/{method.problem.metric.name}": score}
+                best = _better(best, score, state, method.problem.metric)
+            if best:
+                kept = {f"{BEST}{name}": leaf for name, leaf in best.items()}
+                state = replace(state, extra=state.extra | kept)
             sums = {name: sums.get(name, 0.0) + value for name, value in metrics.items()} | {
                 "iterations": sums.get("iterations", 0.0) + 1.0
             }
             report: Metrics = {}
-            is_last = state.iteration == method.num_iterations
-            if state.iteration % config.report_every == 0 or is_last:
+            is_last = is_trained(method, state)
+            if state.iteration % config.report_every == 0 or is_last or validation:
                 count = sums.pop("iterations")
                 report = {
                     name: value if name == total else value / count for name, value in sums.items()
-                }
+                } | validation
                 sums = {}
             state = replace(state, metric_accumulator=sums)
             yield state, report

@@ -173,7 +173,7 @@ MISTAKES = {
     "a word as task": (lambda p: p.adapt(Constant(), task="left"), "a task must be a row of"),
     "another observation": (lambda p: p.act([0.0]), r"has shape \(2,\), or \(num_envs, 2\)"),
     "a video of another format": (lambda p: p.render("video.avi"), "ends in .mp4 or .gif"),
-    "another task": (lambda p: p.render(task=[1.0]), "has 2 numbers, not 1"),
+    "another task": (lambda p: p.render(task=[1.0]), r"has 2 numbers, such as \[.*\], not 1"),
 }
 
 

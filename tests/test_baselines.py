@@ -25,7 +25,7 @@ from metarl.baselines.stable_baselines import (
 )
 from metarl.envs import PointNavigation, TaskConditioned, load_family
 from metarl.errors import UserError
-from metarl.experiment import load_config
+from metarl.experiment import load_config, override_config
 from metarl.method import load_method, train
 from metarl.rl import outer_loop
 from metarl.rl.adaptation import collect_adaptation
@@ -390,12 +390,13 @@ def test_the_step_size_is_chosen_on_validation_tasks(monkeypatch) -> None:
 
 @pytest.mark.parametrize("kind", ["pretrained", "random"])
 def test_a_policy_without_learned_step_sizes_is_fine_tuned_with_the_validated_ones(kind) -> None:
-    learned = "inner.learned_step_sizes=meta_sgd"  # by MAML, beside which it is compared
-    method = load_method(tiny(f"method={kind}", learned, "baseline.step_sizes=[0.3]"))
+    # the baseline of a config in which MAML learns step sizes
+    values = tiny("inner.learned_step_sizes=meta_sgd").model_dump(mode="json")
+    method = load_method(override_config(values, [f"method={kind}", "baseline.step_sizes=[0.3]"]))
     theta = method.initial_state().params
-    assert method.evaluate(theta).step_sizes == (0.3, 0.15, 0.075)
+    assert method.evaluate(theta).step_sizes == (0.3, 0.15, 0.15)
     before, *_, after = collect_adaptation(
-        method.problem, theta, *method.problem.test_tasks(), (0.3, 0.15, 0.075)
+        method.problem, theta, *method.problem.test_tasks(), (0.3, 0.15, 0.15)
     ).params
     assert not any(torch.equal(after[name], before[name]) for name in theta)
 

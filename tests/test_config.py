@@ -253,12 +253,13 @@ def test_a_malformed_override_is_reported(override: str, sentence: str) -> None:
 )
 def test_names_of_settings_in_version_0_1_are_accepted(tmp_path: Path, old, new) -> None:
     name, _, value = old.partition("=")
-    with pytest.warns(DeprecationWarning, match=f"use {new.partition('=')[0].split('.')[1]}"):
-        config = load_config("point_navigation_rl2", [old])
-    assert config == load_config("point_navigation_rl2", [new])
-
     section, setting = name.split(".")
-    values = load_config("point_navigation_rl2").model_dump(mode="json")
+    shipped = "point_navigation_rl2" if section == "method" else "point_navigation"
+    with pytest.warns(DeprecationWarning, match=f"use {new.partition('=')[0].split('.')[1]}"):
+        config = load_config(shipped, [old])
+    assert config == load_config(shipped, [new])
+
+    values = load_config(shipped).model_dump(mode="json")
     del values[section][new.partition("=")[0].split(".")[1]]
     values[section][setting] = value
     (tmp_path / "old.yaml").write_text(yaml.safe_dump(values))

@@ -18,7 +18,7 @@ from metarl.baselines.nearest_neighbour import nearest_neighbour
 from metarl.baselines.pretrained_network import merge_tasks
 from metarl.cli import main
 from metarl.errors import UserError
-from metarl.experiment import load_config, validate_config
+from metarl.experiment import load_config, override_config, validate_config
 from metarl.intervals import summarise
 from metarl.method import load_method, train, with_current_names
 from metarl.networks.layers import head
@@ -544,12 +544,12 @@ def test_baselines_on_images_learn_all_classes_jointly(image_method, kind) -> No
 @pytest.mark.parametrize("learned", ["meta_sgd", "lslr"])
 def test_a_baseline_learns_no_step_sizes_and_is_fine_tuned(kind, learned) -> None:
     settings = {
-        "method": kind,
         "inner": {"learned_step_sizes": learned},
         "evaluation": {"tasks": 3, "steps": 2},
         "baseline": {"step_sizes": [0.07], "validation_tasks": 2},
     }
-    method = load_method(validate_config({**SINE, **settings}))
+    # the baseline of a config for MAML: what it does not use is dropped
+    method = load_method(override_config({**SINE, **settings}, [f"method={kind}"]))
     theta = method.initial_state().params
     assert not split(theta)[1]
     curve = method.evaluate(theta)
@@ -891,8 +891,9 @@ def test_an_annealed_run_cannot_be_made_longer(waves, complaint, method) -> None
 
 @pytest.mark.parametrize("method", ["pretrained", "random", "maml", "nearest_neighbour"])
 def test_too_few_validation_classes_are_reported_before_training(method) -> None:
-    config = with_images({**IMAGES, "method": method, "data": {"name": "omniglot", "ways": 5}})
-    problem = SupervisedProblem(config)
+    inner = {"shots": 1, "queries": 2}
+    values = {**IMAGES, "method": method, "data": {"name": "omniglot", "ways": 5}, "inner": inner}
+    problem = SupervisedProblem(with_images(values))
     if method in ("maml", "nearest_neighbour"):
         problem.check()
     else:

@@ -405,6 +405,13 @@ def make_parser() -> Parser:
     _add_runs(evaluate)
     _add_set(evaluate, "evaluation.SETTING=VALUE", "change a setting of the evaluation")
     evaluate.add_argument(
+        "--checkpoint",
+        choices=("last", "best"),
+        default="last",
+        help="the last parameters, or those of the best validation of a training with "
+        "early_stopping, under the name best (default: last)",
+    )
+    evaluate.add_argument(
         "--schedule",
         choices=("own", "paper"),
         default="own",

@@ -17,7 +17,7 @@ from metarl.launch.several import LaunchOptions, train_seeds
 from metarl.launch.signals import INTERRUPTED, StopRequest, stop_on_signals
 from metarl.launch.train import Session, follow, resume_run, start_run, train_loop
 from metarl.launch.weights_and_biases import WandbLog, require_wandb
-from metarl.method import Metrics, TrainingState
+from metarl.method import Metrics, TrainingState, is_stopped_early, is_trained
 from metarl.parallel import device_note, keep_freed_memory
 from metarl.progress import Progress
 from metarl.runs.hub import PREFIX
@@ -119,7 +119,9 @@ def _train_session(
     except KeyboardInterrupt:  # in an iteration, which is discarded
         stop.requested = True
         state = run.load()
-    if stop.requested and state.iteration < method.num_iterations:
+    if is_stopped_early(method, state):
+        print_line(console, f"stopped early: no better validation in {state.iteration} iterations")
+    if stop.requested and not is_trained(method, state):
         print_line(
             console,
             f"stopped after {state.iteration} of {method.num_iterations} updates; continue with: "
@@ -158,7 +160,7 @@ def _load_config(options: argparse.Namespace, overrides: Sequence[str]) -> AnyCo
     if options.verb == "baseline":
         if options.kind is None:
             raise UserError("name a baseline, such as --kind pretrained")
-        overrides = [*overrides, f"method={options.kind}"]
+        overrides = [f"method={options.kind}", *overrides]
     return load_config(options.config, overrides)
 
 

@@ -23,10 +23,14 @@ class Registry(Mapping[str, str]):
         kind: the kind of the entries in error messages, such as "task family".
         entries: `module:attribute` by name.
         decorator: the decorator that registers functions, if custom functions are supported.
+        functions: whether entries are functions instead of classes.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str], decorator: str = "") -> None:
+    def __init__(
+        self, kind: str, entries: Mapping[str, str], decorator: str = "", functions: bool = False
+    ) -> None:
         self.kind = kind
+        self.functions = functions
         self.decorator = decorator
         self._entries = dict(entries)
 
@@ -111,11 +115,13 @@ class Registry(Mapping[str, str]):
             raise UserError(
                 f"{self.kind} {name!r} is a function: decorate it with @{self.decorator}(name)"
             )
-        if not isinstance(loaded, type):
-            classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        is_entry = inspect.isfunction if self.functions else inspect.isclass
+        if not is_entry(loaded):
+            word = "function" if self.functions else "class"
+            entries = [key for key, value in vars(module).items() if is_entry(value)]
             raise UserError(
-                f"{self.kind} {name!r}: module {module_name!r} has no class {attribute!r}"
-                f"{did_you_mean(attribute, classes)}"
+                f"{self.kind} {name!r}: module {module_name!r} has no {word} {attribute!r}"
+                f"{did_you_mean(attribute, entries)}"
             )
         if missing := [
             member

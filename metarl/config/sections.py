@@ -40,6 +40,7 @@ UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
 Width = Annotated[int, Field(ge=1, le=2**20)]
 HiddenSizes = Annotated[tuple[Width, ...], Field(min_length=1)]
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bf16"]
 BatchUnit = Literal["episodes", "steps"]
 LearnedStepSizes = Literal["none", "meta_sgd", "lslr"]
 
@@ -79,11 +80,15 @@ class Source:
     Attributes:
         name: of the config in error messages.
         recorded: whether metarl wrote the settings itself. Old names of settings are then no reason
-            for a warning.
+            for a warning, and settings without effect no error, unless they are overrides.
+        overrides: the full names of settings that were set on the command line.
+        allow_unused: whether settings without effect are no error.
     """
 
     name: str
     recorded: bool = False
+    overrides: frozenset[str] = frozenset()
+    allow_unused: bool = False
 
 
 class Section(BaseModel):
@@ -280,38 +285,42 @@ class InitialWeights(Section):
         return {"run": str(value)} if isinstance(value, str | Path) else value
 
 
+class EarlyStopping(Section):
+    """The end of a training whose score on validation tasks does not improve any more.
+
+    Every `every` iterations the parameters are validated on `tasks` tasks, which are neither
+    training nor test tasks, after as many inner steps as in training. The training ends after
+    `patience` validations without a better score. Checkpoints also hold the best parameters:
+    `metarl evaluate RUN --checkpoint best`.
+    """
+
+    patience: PositiveInt = 10
+    every: PositiveInt = 100
+    tasks: Annotated[int, Field(ge=2)] = 50
+
+
+def true_to_section(value: Any) -> Any:
+    """`true` stands for a section with its defaults, `false` for none."""
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
 class MethodSection(Section):
     """The name of a method. Subclasses add the settings that only this method has."""
 
     name: str
 
 
-def reject_settings(
-    settings: Section,
-    names: Iterable[str],
-    method: MethodSection,
-    reason: str,
-    section: str = "inner",
-) -> None:
-    """Check that settings which a method does not support have their default values.
-
-    Args:
-        settings: the section with these settings.
-        names: the settings.
-        method: the settings of the method.
-        reason: a relative clause for the message, such as `which has no second derivatives`.
-        section: the name of the section in a config.
-
-    Raises:
-        UserError: if one of them has another value.
-    """
-    for name in names:
-        value = getattr(settings, name)
-        if value != type(settings).model_fields[name].default:
-            raise UserError(
-                f"{section}.{name}: {value} is not supported by method {method.name}, {reason}; "
-                "leave it out"
-            )
+# all settings of the inner step, which methods without gradient steps on a task do not use
+INNER_STEP = tuple(f"inner.{name}" for name in InnerSection.model_fields)
+# the sizes of training, network and evaluation, which a comparison sets for all methods alike
+SHARED = (
+    "outer.iterations",
+    "outer.meta_batch",
+    "inner.episodes_per_task",
+    "policy.hidden_sizes",
+    "evaluation.steps",
+)
+NO_STEPS = "which takes no gradient steps on a task"
 
 
 # the members that a custom method must have, see `metarl.method.Method`
@@ -332,6 +341,62 @@ class Experiment(Section):
     """
 
     domain: ClassVar[str]  # a name in `metarl.method.PROBLEMS`
+    methods: ClassVar[Registry]
+
+    def unused_settings(self, method: str = "") -> dict[str, str]:
+        """The settings without effect on a method, by default the config's.
+
+        Its class declares them: `unused_settings(config)`.
+
+        Returns:
+            Their full names, or a prefix such as `baseline.`, with the reason: a relative clause.
+        """
+        cls = self.methods.load(method or self.method.name)  # type: ignore[attr-defined]
+        declared = getattr(cls, "unused_settings", None)
+        return dict(declared(self)) if declared else {}
+
+    def settings_without_effect(self) -> dict[str, str]:
+        """The settings that differ from their defaults without an effect, with the reason."""
+        unused = self.unused_settings()
+        return {
+            name: reason
+            for name in _changed(self)
+            for prefix, reason in unused.items()
+            if name == prefix or (prefix.endswith(".") and name.startswith(prefix))
+        }
+
+    def check_settings_have_effect(self, source: Source) -> None:
+        """Check that no setting is ignored.
+
+        Methods that are compared share one config and its overrides: the section `baseline`, and
+        the settings in `SHARED`, may be without effect.
+
+        Raises:
+            ValueError: if a setting without effect is set.
+        """
+        messages = []
+        for name, reason in self.settings_without_effect().items():
+            is_shared = name.startswith("baseline.") or name in SHARED
+            if is_shared or (source.recorded and name not in source.overrides):
+                continue
+            users = [other for other in self.methods if not self._is_unused(name, other)]
+            others = f" (methods that use it: {', '.join(users)})" if users else ""
+            section, _, setting = name.rpartition(".")
+            value = getattr(getattr(self, section) if section else self, setting)
+            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+            messages.append(
+                f"{name}: {shown} is not supported by method "
+                f"{self.method.name}, {reason}; leave it out{others}"  # type: ignore[attr-defined]
+            )
+        if messages:
+            raise ValueError("\n  - ".join(messages))
+
+    def _is_unused(self, name: str, method: str) -> bool:
+        try:
+            unused = self.unused_settings(method)
+        except UserError:  # its libraries are not installed
+            return True
+        return any(name.startswith(prefix) for prefix in unused)
 
     def check(self) -> None:
         """Check that settings do not contradict each other. Each of them is valid by itself.
@@ -348,6 +413,9 @@ class Experiment(Section):
         try:
             experiment = validate(values)
             experiment.check()
+            source = info.context or Source("the config")
+            if not source.allow_unused:
+                experiment.check_settings_have_effect(source)
             return experiment
         except ValueError as error:
             messages = [str(error)]
@@ -358,6 +426,23 @@ class Experiment(Section):
             source = info.context.name if info.context else "the config"
             lines = [f"{source} has {count}:", *map("  - {}".format, messages)]
             raise UserError("\n".join(lines)) from error
+
+
+def _changed(config: Experiment) -> Iterator[str]:
+    """The full names of the settings of a config that differ from their defaults."""
+    for name, field in type(config).model_fields.items():
+        value, default = getattr(config, name), field.get_default(call_default_factory=True)
+        if not isinstance(value, Section) or default is None:
+            if value != default:
+                yield name
+            continue
+        for setting, setting_field in type(value).model_fields.items():
+            setting_default = setting_field.get_default(call_default_factory=True)
+            if isinstance(default, Section) and type(default) is not type(value):
+                # the tag of a section of another kind has no default that means anything
+                setting_default = getattr(default, setting, setting_default)
+            if getattr(value, setting) != setting_default:
+                yield f"{name}.{setting}"
 
 
 def config_error(message: str) -> PydanticCustomError:

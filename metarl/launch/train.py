@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,10 +12,10 @@ from metarl import distributed
 from metarl.config.files import CONFIG
 from metarl.config.sections import InitialWeights
 from metarl.errors import UserError
-from metarl.experiment import AnyConfig, dump_config, load_config, set_values, validate_config
+from metarl.experiment import AnyConfig, dump_config, load_config, override_config
 from metarl.launch.initial_weights import initial_state, prepare
 from metarl.launch.signals import StopRequest
-from metarl.method import Method, Metrics, TrainingState, load_method
+from metarl.method import Method, Metrics, TrainingState, is_stopped_early, load_method
 from metarl.method import train as iterations
 from metarl.report.evaluations import evaluate, is_complete, load_checked_state
 from metarl.rl.problem import PolicyProblem
@@ -59,13 +58,8 @@ def as_config(config: ConfigLike, overrides: Sequence[str] = ()) -> AnyConfig:
     if isinstance(config, str | Path):
         return load_config(str(config), overrides)
     if isinstance(config, Mapping):
-        values = deepcopy(dict(config))
-    elif not overrides:
-        return config
-    else:
-        values = config.model_dump(mode="json")
-    set_values(values, overrides)
-    return validate_config(values)
+        return override_config(config, overrides)
+    return override_config(config.model_dump(mode="json"), overrides) if overrides else config
 
 
 def train(
@@ -109,6 +103,10 @@ def start_run(
     config = prepare(config)
     method = load_method(config)
     _check_num_processes(method)
+    if config.early_stopping and not hasattr(method, "curve"):
+        raise UserError(
+            f"early_stopping: method {config.method.name} has no `curve` to validate it"
+        )
     method.problem.check()
     state = _import_model(method, model) if model else initial_state(method)
     exists = exist_ok and (path / CONFIG).exists()
@@ -146,7 +144,7 @@ def resume_run(
         state = resume_state(run, method) or initial_state(method)
         if is_complete(run, method):
             fix = f"; to train for longer add --iterations {2 * run.config.outer.iterations}"
-            if method.uses_lr_schedule:  # it ends with the last iteration
+            if method.uses_lr_schedule or is_stopped_early(method, state):  # it has ended
                 fix = (
                     f"; to train on with a new schedule: metarl train {run.path / CONFIG} --from "
                     f"{run.path} --out NEW_DIRECTORY"

@@ -22,7 +22,14 @@ from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, mean_worst_tasks
 from metarl.experiment import AnyConfig, describe_source, set_values, validate_config
 from metarl.io import read_bytes, translate_os_errors, write_atomically
-from metarl.method import Method, Problem, TrainingState, load_method, method_class
+from metarl.method import (
+    Method,
+    Problem,
+    TrainingState,
+    is_trained,
+    load_method,
+    method_class,
+)
 from metarl.params import flatten
 from metarl.report.plots import plot_adaptation
 from metarl.rl.config import Config
@@ -94,6 +101,7 @@ def evaluate(run: Run, method: Method | None = None, name: str = "") -> Adaptati
         UserError: if the checkpoint is missing or damaged.
     """
     method = method or load_method(run.config)
+    name = name or ("best" if run.uses_best else "")  # keep the evaluation of the last weights
     problem = method.problem
     problem.check()
     run.check_data_hashes(problem.data_hashes)
@@ -157,18 +165,19 @@ def with_evaluation(run: Run, settings: Mapping[str, Any]) -> Run:
         return run
     values = run.config.model_dump(mode="json")
     set_values(values, overrides)
-    config = validate_config(values, describe_source(run.path / CONFIG, overrides), recorded=True)
+    source = describe_source(run.path / CONFIG, overrides)
+    config = validate_config(values, source, recorded=True, overrides=overrides)
     if isinstance(run.config, SupervisedConfig):
         # a data set that was given in Python is not part of the plain values
         config = config.model_copy(update={"data": run.config.data})
-    changed = Run(run.path, run.config, run.results)
+    changed = Run(run.path, run.config, run.results).at("best" if run.uses_best else "last")
     changed.reconfigure(config)
     return changed
 
 
 def is_complete(run: Run, method: Method) -> bool:
     """Whether a run is trained to its last iteration and evaluated."""
-    if not run.has_checkpoint() or run.load().iteration < method.num_iterations:
+    if not run.has_checkpoint() or not is_trained(method, run.load()):
         return False
     return (run.path / "evaluation.json").exists()
 

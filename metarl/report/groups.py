@@ -13,7 +13,7 @@ from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, Floats, Summary, mean_worst_tasks
 from metarl.experiment import SEED_INDEPENDENT, AnyConfig, differences
 from metarl.intervals import summarise
-from metarl.method import Method, method_class
+from metarl.method import Method
 from metarl.report.evaluations import Evaluation, load_or_evaluate
 from metarl.runs.run import Run
 
@@ -121,12 +121,8 @@ def same_experiment(config: AnyConfig, other: AnyConfig) -> bool:
 
 
 def seed_independent_fields(config: AnyConfig) -> tuple[str, ...]:
-    """Prefixes of the settings that may differ between the seeds of one experiment.
-
-    A meta-learner ignores the section `baseline`.
-    """
-    is_baseline = method_class(config).role == "baseline"
-    return SEED_INDEPENDENT if is_baseline else (*SEED_INDEPENDENT, "baseline.")
+    """Prefixes of the settings that may differ between the seeds of one experiment."""
+    return (*SEED_INDEPENDENT, *config.unused_settings())
 
 
 def _check_same_test_tasks(evaluations: Sequence[Evaluation]) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     SerializeAsAny,
     ValidationError,
@@ -20,6 +21,7 @@ from metarl.config.sections import (
     ConfigMapping,
     Device,
     Discriminated,
+    EarlyStopping,
     Experiment,
     Fraction,
     HiddenSizes,
@@ -31,9 +33,11 @@ from metarl.config.sections import (
     OuterSection,
     PositiveFloat,
     PositiveInt,
+    Precision,
     Section,
     UnitInterval,
     config_error,
+    true_to_section,
 )
 from metarl.errors import UserError
 from metarl.optim import OPTIMIZERS, TrustRegion
@@ -42,6 +46,7 @@ from metarl.rl.methods import MEMBERS, METHODS
 if TYPE_CHECKING:
     from metarl.envs import TaskFamily
 
+PAPER_STEPS = 3
 MLP, IMAGE_NETWORK = "mlp", "cnn"
 MLP_SETTINGS = ("hidden_sizes", "activation", "output_scale")
 METHOD = Discriminated(METHODS, "name", "maml", MEMBERS)
@@ -165,14 +170,25 @@ class EvaluationConfig(Section):
     time steps as that number of full-length episodes, collected in up to four times as many
     episodes if they end early. The paper's code counts this way.
 
-    Without `step_sizes` there are three gradient steps, of α, α/2 and α/2, as in the paper.
+    Without `step_sizes` there are `steps` gradient steps, of α, α/2, α/2 and so on; three of them
+    by default, as in the paper. If step sizes are learned, only `steps` can be set.
     """
 
     tasks: Annotated[int, Field(ge=2)] = 40
     episodes_per_task: PositiveInt = 20
     batch_unit: BatchUnit = "episodes"
     step_sizes: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = None
+    steps: PositiveInt | None = None
     seed: NonNegativeInt = 1
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Self:
+        if self.steps and self.step_sizes and self.steps != len(self.step_sizes):
+            raise ValueError(
+                f"steps: is {self.steps}, but step_sizes has {len(self.step_sizes)} numbers; set "
+                "only one of them"
+            )
+        return self
 
 
 class BaselineConfig(Section):
@@ -196,6 +212,12 @@ class BaselineConfig(Section):
     )
     validation_tasks: PositiveInt = 20
     selection_step: NonNegativeInt = 1
+
+
+class PolicyEarlyStopping(EarlyStopping):
+    """Early stopping, with validations every 10 iterations: those of policies take longer."""
+
+    every: PositiveInt = 10
 
 
 class Config(Experiment):
@@ -231,8 +253,11 @@ class Config(Experiment):
     report_every: PositiveInt = 1
     record_every: PositiveInt | None = None
     init_from: InitialWeights | None = None
+    precision: Precision = "float32"
+    early_stopping: Annotated[PolicyEarlyStopping | None, BeforeValidator(true_to_section)] = None
 
     domain: ClassVar[str] = "rl"
+    methods: ClassVar[Registry] = METHODS
 
     if TYPE_CHECKING:  # the arguments before validation
 
@@ -252,6 +277,8 @@ class Config(Experiment):
             report_every: int = ...,
             record_every: int | None = ...,
             init_from: InitialWeights | ConfigMapping | str | Path | None = ...,
+            precision: Precision = ...,
+            early_stopping: EarlyStopping | ConfigMapping | bool | None = ...,
         ) -> None: ...
 
     @field_validator("family")
@@ -267,6 +294,11 @@ class Config(Experiment):
 
     def check(self) -> None:
         """Check that the method supports the outer step."""
+        if self.precision != "float32":
+            raise ValueError(
+                "precision: bf16 is for networks of supervised learning; a policy's likelihood "
+                "ratios and the values that a line search compares differ in digits that it lacks"
+            )
         method, algorithm = self.method, self.outer.algorithm
         steps = METHODS.load(method.name).outer_steps
         if algorithm not in steps:
@@ -278,5 +310,5 @@ class Config(Experiment):
     @property
     def evaluation_step_sizes(self) -> tuple[float, ...]:
         """The step sizes of the evaluation's gradient steps."""
-        alpha = self.inner.step_size
-        return self.evaluation.step_sizes or (alpha, alpha / 2, alpha / 2)
+        alpha, steps = self.inner.step_size, self.evaluation.steps or PAPER_STEPS
+        return self.evaluation.step_sizes or (alpha, *[alpha / 2] * (steps - 1))

@@ -18,6 +18,7 @@ from typing import ClassVar
 from metarl.method import GRADIENT_STEPS, AdaptationUnit, Metrics, TrainingState
 from metarl.optim import Objective
 from metarl.rl.adaptation import collect
+from metarl.rl.config import Config
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.outer_loop import PolicyLearner, outer_step
 from metarl.rl.trajectories import Rollouts
@@ -32,6 +33,17 @@ class MAML(PolicyLearner):
     def label(self) -> str:
         """The literature's name for the settings of the inner loop: ANIL, Meta-SGD and so on."""
         return self.problem.config.inner.maml
+
+    @classmethod
+    def unused_settings(cls, config: Config) -> dict[str, str]:
+        unused = {"baseline.": "which is not a baseline"}
+        if config.inner.learned_step_sizes != "none":
+            sizes = config.evaluation_step_sizes
+            unused["evaluation.step_sizes"] = (
+                f"which learned its step sizes: {', '.join(map(str, sizes))} have no effect; give "
+                f"the number of steps instead, evaluation.steps={len(sizes)}"
+            )
+        return unused
 
     @property
     def num_stages(self) -> int:

@@ -4,7 +4,9 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from metarl.config.sections import MethodSection
 from metarl.distributed import mean_over_tasks, seconds_waited
@@ -19,6 +21,7 @@ from metarl.rl.policies import Policy
 from metarl.rl.policy_agent import PolicyAgent
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.trajectories import Rollouts
+from metarl.rng import RngKey
 
 
 class PolicyLearner:
@@ -64,6 +67,13 @@ class PolicyLearner:
         has_step_sizes = unit is not None and unit.has_step_sizes
         return self.problem.config.evaluation_step_sizes if has_step_sizes else ()
 
+    def validation_score(self, params: Params, number: int) -> float:
+        """The mean return on validation tasks after the inner steps of training."""
+        inner, unit = self.problem.config.inner, self.adaptation_unit
+        sizes = (inner.step_size,) * inner.steps if unit and unit.has_step_sizes else ()
+        tasks, key = self.problem.validation_tasks(number)
+        return float(self.curve(params, tasks, key, sizes).scores[:, -1].mean())
+
     def agent(
         self, params: Params, seed: int = 0, step_sizes: Sequence[float] | None = None
     ) -> Agent:
@@ -84,8 +94,13 @@ class PolicyLearner:
     ) -> AdaptationCurve:
         """Adapt to held-out tasks by gradient steps, with `fine_tuning_step_sizes` by default."""
         sizes = self.fine_tuning_step_sizes(params) if step_sizes is None else step_sizes
-        tasks, key = self.problem.test_tasks()
-        return evaluate_adaptation(self.problem, params, tasks, key, sizes)
+        return self.curve(params, *self.problem.test_tasks(), sizes)
+
+    def curve(
+        self, params: Params, tasks: NDArray[np.float64], key: RngKey, step_sizes: Sequence[float]
+    ) -> AdaptationCurve:
+        """The returns on tasks (N, T) before and after each gradient step."""
+        return evaluate_adaptation(self.problem, params, tasks, key, step_sizes)
 
     def close(self) -> None:
         self.problem.close()

@@ -202,10 +202,10 @@ class PolicyProblem:
         settings = self.config.evaluation
         return self._held_out_tasks(settings.tasks, settings.seed)
 
-    def validation_tasks(self) -> tuple[NDArray[np.float64], RngKey]:
+    def validation_tasks(self, number: int) -> tuple[NDArray[np.float64], RngKey]:
         """Tasks for selecting settings, and their random key; independent of the test tasks."""
         seed = int(make_rng(self.config.evaluation.seed, "validation").integers(2**31))
-        return self._held_out_tasks(self.config.baseline.validation_tasks, seed)
+        return self._held_out_tasks(number, seed)
 
     def _held_out_tasks(self, number: int, seed: int) -> tuple[NDArray[np.float64], RngKey]:
         rng = make_rng(seed, "evaluation tasks")

@@ -21,6 +21,7 @@ import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ from metarl.experiment import (
     validate_config,
 )
 from metarl.io import lock_file, stale_temp_files, translate_os_errors, write_atomically
-from metarl.method import TrainingState, load_method, resolve
+from metarl.method import TrainingState, best_state, load_method, resolve
 from metarl.runs import hub
 from metarl.runs.checkpoint import (
     STATE,
@@ -83,11 +84,27 @@ class Run:
             the package and of the hub, which are read-only.
     """
 
+    uses_best = False
+
     def __init__(self, path: Path, config: AnyConfig, results: Path | None = None) -> None:
         self.path = path
         self.config = config
         self.results = results or path
         self._checkpoint: Checkpoint | None = None
+
+    def at(self, checkpoint: str) -> "Run":
+        """The run with the parameters of its `last` or its `best` checkpoint (early stopping).
+
+        Raises:
+            UserError: if there is no such checkpoint.
+        """
+        if checkpoint not in ("last", "best"):
+            raise UserError(f"checkpoint must be last or best, not {checkpoint!r}")
+        run = copy(self)
+        run.uses_best = checkpoint == "best"
+        if run.uses_best:
+            run.load()
+        return run
 
     @classmethod
     def create(cls, path: Path, config: AnyConfig) -> "Run":
@@ -154,7 +171,7 @@ class Run:
         if overrides:
             set_values(values, overrides)
             source = describe_source(file, overrides)
-            run.reconfigure(validate_config(values, source, recorded=True))
+            run.reconfigure(validate_config(values, source, recorded=True, overrides=overrides))
         return run
 
     @contextmanager
@@ -203,7 +220,8 @@ class Run:
         if start and config.init_from and config.init_from.run == start.run:
             # recorded when training began
             config = config.model_copy(update={"init_from": start})
-        if changed := differences(resolve(self.config), config, self._resumable()):
+        ignored = [*self._resumable(), *self.config.unused_settings()]
+        if changed := differences(resolve(self.config), config, ignored):
             values = flatten(config.model_dump(mode="json"))
             overrides = [f"{name}={json.dumps(values.get(name))}" for name in _names(changed)]
             raise UserError(
@@ -254,7 +272,8 @@ class Run:
 
     def load(self) -> TrainingState:
         """The state of `checkpoint`."""
-        return self.checkpoint().state
+        state = self.checkpoint().state
+        return best_state(state) if self.uses_best else state
 
     def checkpoint(self) -> Checkpoint:
         """The latest checkpoint, cached until the next `save`.

@@ -11,6 +11,7 @@ from metarl.config.sections import (
     ConfigMapping,
     Device,
     Discriminated,
+    EarlyStopping,
     Experiment,
     InitialWeights,
     InnerSection,
@@ -19,11 +20,14 @@ from metarl.config.sections import (
     OuterSection,
     PositiveFloat,
     PositiveInt,
+    Precision,
     Section,
+    true_to_section,
 )
+from metarl.errors import UserError
 from metarl.networks import NETWORKS, Network
 from metarl.optim import GRADIENT_OPTIMIZERS, Adam
-from metarl.supervised.losses import REGRESSION
+from metarl.supervised.losses import REGRESSION, loss_function
 from metarl.supervised.methods import MEMBERS, METHODS
 from metarl.supervised.tasks import Data
 
@@ -109,6 +113,7 @@ class SupervisedConfig(Experiment):
 
     Training writes a checkpoint every `checkpoint_every` iterations, and metrics every
     `report_every`. It begins with the weights of a run if `init_from` names one.
+    With `precision: bf16`, matrix products and convolutions of the network are in bfloat16.
 
     Raises:
         UserError: with one line for each invalid setting.
@@ -132,8 +137,11 @@ class SupervisedConfig(Experiment):
     checkpoint_every: PositiveInt = 1000
     report_every: PositiveInt = 10
     init_from: InitialWeights | None = None
+    precision: Precision = "float32"
+    early_stopping: Annotated[EarlyStopping | None, BeforeValidator(true_to_section)] = None
 
     domain: ClassVar[Literal["supervised"]] = "supervised"
+    methods: ClassVar[Registry] = METHODS
 
     if TYPE_CHECKING:  # the arguments before validation
 
@@ -152,6 +160,8 @@ class SupervisedConfig(Experiment):
             checkpoint_every: int = ...,
             report_every: int = ...,
             init_from: InitialWeights | ConfigMapping | str | Path | None = ...,
+            precision: Precision = ...,
+            early_stopping: EarlyStopping | ConfigMapping | bool | None = ...,
         ) -> None: ...
 
     def check(self) -> None:
@@ -159,6 +169,10 @@ class SupervisedConfig(Experiment):
         data, network = cast(Data, self.data), cast(Network, self.network)
         if data.kind not in METHODS.load(self.method.name).kinds:
             raise ValueError(f"method: {self.method.name} does not support {data.kind.name}")
+        try:
+            loss_function(data.kind, self.method)
+        except UserError as error:
+            raise ValueError(str(error)) from error
         if data.kind is REGRESSION and network.for_images:
             raise ValueError(
                 f"network.{network.for_images}: is for images, not for {data.kind.name}; use an "

@@ -22,6 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from metarl.config.sections import MethodSection
 from metarl.inner_loop import InnerOptimizer, adapt_step, reverse
 from metarl.method import GRADIENT_STEPS, AdaptationUnit, Role
 from metarl.params import Params, repeat
@@ -33,6 +34,8 @@ from metarl.step_sizes import (
     split,
     step_sizes,
 )
+from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.losses import LossSettings
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.prediction import predict
 from metarl.supervised.tasks import Episodes, Examples
@@ -42,8 +45,13 @@ class MAML(SupervisedMethod):
     """Learns initial parameters from which a few gradient steps adapt a network to a task."""
 
     role: ClassVar[Role] = "meta-learner"
+    Settings: ClassVar[type[MethodSection]] = LossSettings
     adaptation_unit: ClassVar[AdaptationUnit | None] = GRADIENT_STEPS
     supports_distributed: ClassVar[bool] = True
+
+    @classmethod
+    def unused_settings(cls, config: SupervisedConfig) -> dict[str, str]:
+        return {"baseline.": "which is not a baseline"}
 
     @property
     def label(self) -> str:
@@ -71,7 +79,7 @@ class MAML(SupervisedMethod):
         for theta, weight in zip(stages, weights, strict=True):
             if weight:  # the query set is evaluated only at the steps that count
                 outputs = self.problem.network(theta, inputs)
-                objective = objective + weight * self.problem.kind.loss(outputs, targets)
+                objective = objective + weight * self.problem.loss(outputs, targets)
         assert isinstance(objective, Tensor)
         return objective, outputs
 
@@ -126,7 +134,7 @@ class MAML(SupervisedMethod):
         return InnerOptimizer(settings.optimizer, settings.clip, stacked=True)
 
     def support_loss(self, params: Params, batch: Examples) -> Tensor:
-        return self.problem.kind.loss(self.problem.network(params, batch[0]), batch[1])
+        return self.problem.loss(self.problem.network(params, batch[0]), batch[1])
 
     def step_sizes(self, params: Params, fixed: Sequence[float]) -> list[StepSizes]:
         """α of each step: the learned step sizes, or `fixed` if none are learned."""

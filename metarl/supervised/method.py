@@ -163,10 +163,11 @@ class SupervisedMethod:
         }
 
     def train_metrics(self, loss: float, score: float) -> Metrics:
-        """The metrics of an iteration by name. The score of regression is its loss."""
+        """The metrics of an iteration by name. The score of regression is its default loss."""
         metric = self.problem.metric
         scores = {f"{metric.name}/{self.train_metric_suffix}": score}
-        return scores if self.problem.kind is REGRESSION else {"loss": loss, **scores}
+        is_score = self.problem.kind is REGRESSION and self.problem.loss is REGRESSION.loss
+        return scores if is_score else {"loss": loss, **scores}
 
     @one_thread()
     def evaluate(
@@ -175,6 +176,18 @@ class SupervisedMethod:
         """Adapt to the held-out tasks of the evaluation."""
         step_sizes = self.schedule if step_sizes is None else step_sizes
         return self.curve("test", self.problem.config.evaluation.tasks, params, step_sizes)
+
+    def validation_score(self, params: Params, number: int) -> float:
+        """The mean score of validation tasks after the inner steps of training.
+
+        It is NaN if an output is not finite.
+        """
+        inner = self.problem.config.inner
+        step_sizes = (inner.step_size,) * inner.steps if self.schedule else ()
+        try:
+            return float(self.curve("validation", number, params, step_sizes).scores[:, -1].mean())
+        except FloatingPointError:
+            return float("nan")
 
     def curve(
         self, split: str, number: int, params: Params, step_sizes: Sequence[float]

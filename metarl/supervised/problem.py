@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from metarl.errors import UserError
 from metarl.evaluation import Metric
 from metarl.networks import Network
+from metarl.networks.bfloat16 import Bfloat16
 from metarl.networks.context import WithContext
 from metarl.parallel import device_for
 from metarl.rng import make_rng, make_torch_rng
 from metarl.supervised.config import SupervisedConfig
-from metarl.supervised.losses import TaskType
+from metarl.supervised.losses import Loss, TaskType, check_loss, loss_function
 from metarl.supervised.methods import METHODS
 from metarl.supervised.prediction import Mode
 from metarl.supervised.tasks import Data, Episodes, Tasks
@@ -52,11 +53,18 @@ class SupervisedProblem:
     def network(self) -> Network:
         """The network, with context parameters if the method has any."""
         network = cast(Network, self.config.network)
-        return WithContext(network, self.context) if self.context else network
+        if self.context:
+            network = WithContext(network, self.context)
+        return Bfloat16(network) if self.config.precision == "bf16" else network
 
     @property
     def kind(self) -> TaskType:
         return self.data.kind
+
+    @cached_property
+    def loss(self) -> Loss:
+        """The training loss of stacked tasks, summed over tasks."""
+        return loss_function(self.kind, self.config.method)
 
     @property
     def metric(self) -> Metric:
@@ -111,7 +119,9 @@ class SupervisedProblem:
         settings = self.config.inner
         # methods that compare embeddings may train on more classes than they are evaluated on
         train_ways = getattr(self.config.method, "ways", None)
-        self.tasks("train", train_ways).check(settings.shots, settings.queries)
+        train_tasks = self.tasks("train", train_ways)
+        train_tasks.check(settings.shots, settings.queries)
+        check_loss(self.loss, self.kind, train_tasks.outputs)
         method, name = METHODS.load(self.config.method.name), self.config.method.name
         ways, data_ways = self.config.evaluation.ways, self.data.ways
         if ways is not None and data_ways is None:
@@ -123,7 +133,8 @@ class SupervisedProblem:
                 f"evaluation.ways={ways}: {name} is trained to distinguish {data_ways} classes; "
                 "leave it out, or train with another data.ways"
             )
-        for split in ("validation", "test") if method.needs_validation else ("test",):
+        validates = method.needs_validation or self.config.early_stopping
+        for split in ("validation", "test") if validates else ("test",):
             tasks = self.tasks(split, self.config.evaluation.ways)
             tasks.check(self.evaluation_shots, self.evaluation_queries)
 

@@ -12,17 +12,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from metarl.config.sections import MethodSection, reject_settings
+from metarl.config.sections import MethodSection
 from metarl.errors import UserError
 from metarl.inner_loop import adapt, reverse
 from metarl.params import Params, repeat
 from metarl.rng import make_rng
+from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.losses import LossSettings
 from metarl.supervised.maml import MAML
 from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.tasks import Episodes, Examples
 
 
-class ReptileSettings(MethodSection):
+class ReptileSettings(LossSettings):
     """`batch` is the number of examples in an inner step of training; None for all.
 
     The paper's outer step is `outer: {algorithm: sgd, learning_rate: 1.0, schedule: linear}`: ε =
@@ -43,17 +45,17 @@ class Reptile(MAML):
 
     def __init__(self, problem: SupervisedProblem) -> None:
         super().__init__(problem)
-        reject_settings(
-            problem.config.inner,
-            ["learned_step_sizes", "multi_step_iterations", "first_order"],
-            self.settings,
-            "which does not differentiate a query loss",
-        )
         if self.batch > self.support_size:
             raise UserError(
                 f"method.batch={self.batch} is more than the {self.support_size} examples of a "
                 "support set; lower it, or raise inner.shots"
             )
+
+    @classmethod
+    def unused_settings(cls, config: SupervisedConfig) -> dict[str, str]:
+        names = ("first_order", "learned_step_sizes", "multi_step_iterations")
+        reason = "which does not differentiate a query loss"
+        return super().unused_settings(config) | {f"inner.{name}": reason for name in names}
 
     @property
     def support_size(self) -> int:
