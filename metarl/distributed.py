@@ -71,10 +71,7 @@ def world_size() -> int:
 
 def shard(num_tasks: int) -> slice:
     """This process's tasks of a meta-batch; at least one if there are enough."""
-    return slice(
-        num_tasks * rank() // world_size(),
-        num_tasks * (rank() + 1) // world_size(),
-    )
+    return slice(num_tasks * rank() // world_size(), num_tasks * (rank() + 1) // world_size())
 
 
 def mean_over_tasks(total: Tensor, num_tasks: int) -> Tensor:

@@ -19,9 +19,8 @@ from metarl.supervised.methods import METHODS as SUPERVISED_METHODS
 
 DESCRIPTION = """\
 Meta-learning with MAML (Finn et al., 2017): train a policy, a regression or a classifier that
-adapts to a new task within a few gradient steps; evaluate, compare and visualise its adaptation."""
+adapts to a new task within a few gradient steps; evaluate, compare and visualise its adaptation.
 
-EXAMPLES = """\
 examples:
   metarl list                                    the configs and trained runs of the package
   metarl train quickstart                        a few minutes; writes runs/quickstart
@@ -59,9 +58,8 @@ name of a config of the package (`metarl list`).
   policies     {", ".join(RL_METHODS)}
   networks     {_lines(SUPERVISED_METHODS)}
   custom       package.module:Class, see CONTRIBUTING.md
-{RUN_CONTENT}"""
+{RUN_CONTENT}
 
-TRAIN_EXAMPLES = """\
 examples:
   metarl train quickstart
   metarl train point_navigation --seed 2 --out runs/point-2
@@ -89,9 +87,8 @@ budget of environment steps or examples of CONFIG.
 
 The step size of fine-tuning is the one of `baseline.step_sizes` with the best score on validation
 tasks. For a fair comparison use the config, seed and settings of the run to compare with.
-{RUN_CONTENT}"""
+{RUN_CONTENT}
 
-BASELINE_EXAMPLES = """\
 examples:
   metarl baseline quickstart --kind pretrained
   metarl baseline point_navigation --kind oracle --seed 2 --out runs/oracle-2
@@ -112,9 +109,8 @@ by their mean score after adaptation; OUT/sweep.csv has all scores with their in
 
 With --search N, a setting has a range LOW..HIGH, and optuna chooses N combinations, more of them
 near good ones (pip install 'metarl-maml[search]'). --prune stops a combination whose score in
-training is below the median of the others at the same iteration."""
+training is below the median of the others at the same iteration.
 
-SWEEP_EXAMPLES = """\
 examples:
   metarl sweep quickstart --set inner.step_size=0.05,0.1,0.2 --seeds 3
   metarl sweep my.yaml --set outer.max_kl=0.01,0.02 --set inner.steps=1,2 --seeds 1 2 --out runs/try
@@ -129,9 +125,8 @@ tasks depend on `evaluation.seed` only: they are the same for all methods and tr
 
 Writes evaluation.json, evaluation.csv and adaptation.png into each run, in place of those of an
 earlier evaluation; with --name NAME, evaluation-NAME.json and so on. For several seeds of one
-experiment, the mean over the runs is printed as well."""
+experiment, the mean over the runs is printed as well.
 
-EVALUATE_EXAMPLES = """\
 examples:
   metarl evaluate runs/quickstart
   metarl evaluate point_navigation                 a trained run of the package
@@ -148,9 +143,8 @@ an evaluation are evaluated first.
 
 Prints the scores, and the paired differences between a meta-learner and each other method. Writes
 comparison.md, adaptation.png, adaptation.svg, training.png and training.svg into a directory; for
-sine waves also fits.png."""
+sine waves also fits.png.
 
-COMPARE_EXAMPLES = """\
 examples:
   metarl compare runs/quickstart runs/quickstart-pretrained runs/quickstart-oracle
   metarl compare runs/point-* --out results/point --many-steps 50
@@ -162,9 +156,8 @@ navigation also a plot of the paths. Actions are sampled, as in training. No dis
 MuJoCo renders through EGL or OSMesa.
 
 For a run on sine waves, plot a wave and the predictions; for a run on images, plot an episode and
-the predictions."""
+the predictions.
 
-RENDER_EXAMPLES = """\
 examples:
   metarl render point_navigation                     a trained run of the package
   metarl render runs/mine --task 0.3 -0.4            for this task
@@ -176,9 +169,8 @@ examples:
 
 REPORT = """\
 Write one self-contained HTML page about runs: tables, curves of adaptation and training, videos or
-plots of predictions, and configs. It has a section for each family of tasks."""
+plots of predictions, and configs. It has a section for each family of tasks.
 
-REPORT_EXAMPLES = """\
 examples:
   metarl report runs/quickstart runs/quickstart-pretrained
   metarl report runs/point-* --out point.html
@@ -193,9 +185,8 @@ aggregated, and also listed.
 
 --notes names a folder of hand-written notes to include: `introduction.md`, and one file for each
 section, with the name of its plot. --publish copies runs instead, without their weights: config,
-provenance, scores, and a training curve of at most 100 points, about 50 KB for each run."""
+provenance, scores, and a training curve of at most 100 points, about 50 KB for each run.
 
-RESULTS_EXAMPLES = """\
 examples:
   metarl results runs/point-1 runs/point-2
   metarl results runs/point-1 runs/point-2 --publish results
@@ -206,9 +197,8 @@ PUSH = """\
 Upload a run to the Hugging Face hub: config, weights, evaluation, metrics, and a model card with a
 table and plots. Every command that takes a run also takes its address, hf:USER/NAME.
 
-Needs the extra `hub` (pip install 'metarl-maml[hub]') and a login (hf auth login)."""
+Needs the extra `hub` (pip install 'metarl-maml[hub]') and a login (hf auth login).
 
-PUSH_EXAMPLES = """\
 examples:
   metarl push runs/mine me/half-cheetah
   metarl evaluate hf:me/half-cheetah
@@ -225,29 +215,23 @@ Export a run's policy for use without metarl. The suffix of FILE selects the for
 
 All but .zip map observations (N, S) to deterministic actions, not clipped. They are compared with
 the policy's own actions before they are written. With --task, the policy first adapts to this task,
-in the family's environment; without, the policy before adaptation is exported."""
+in the family's environment; without, the policy before adaptation is exported.
 
-EXPORT_EXAMPLES = """\
 examples:
   metarl export runs/mine meta_policy.zip
   metarl export half_cheetah_direction backward.onnx --task -1
   metarl export runs/mine goal.pt --task 0.3 -0.4 --steps 3
 """
 
-LIST = "List the configs and the trained runs of the package."
-LIST_EXAMPLES = """\
-examples:
-  metarl list
-"""
+LIST = "List the configs and the trained runs of the package.\n\nexamples:\n  metarl list\n"
 
-DATA = "Manage data sets for few-shot classification."
+DATA = "Manage data sets for few-shot classification.\n\nexamples:\n  metarl data check data\n"
 
 CHECK = """\
 Look for Omniglot and MiniImagenet in a folder, convert them once (into METARL_CACHE or the user's
 cache directory), verify their checksums, and report missing and damaged files. Every run on images
-stores the hash of its data and split."""
+stores the hash of its data and split.
 
-CHECK_EXAMPLES = """\
 examples:
   metarl data check data                       both data sets, in the folder data
   metarl data check data --only omniglot       an error if Omniglot is missing
@@ -271,9 +255,8 @@ which are measured first. All parts take about twenty minutes on two idle proces
   iteration   a meta-iteration and its parts
   growth      time and memory against tasks N, trajectories B and horizon H
   supervised  a meta-iteration on waves and on images (noise: no data set is needed)
-  contention  an iteration of every method, alone and beside another training"""
+  contention  an iteration of every method, alone and beside another training
 
-BENCH_EXAMPLES = """\
 examples:
   metarl bench
   metarl bench iteration --repeats 9 --out today.json
@@ -283,18 +266,16 @@ SCHEMA = """\
 Print the JSON schema of configs. Editors use it to complete and check settings. With the YAML
 extension of VS Code, or any other that runs yaml-language-server, begin a config with the line
 
-  # yaml-language-server: $schema=metarl.schema.json"""
+  # yaml-language-server: $schema=metarl.schema.json
 
-SCHEMA_EXAMPLES = """\
 examples:
   metarl schema > metarl.schema.json
 """
 
 COMPLETION = """\
 Print a script for the shell that completes commands, options, and names of configs and runs (pip
-install 'metarl-maml[completion]')."""
+install 'metarl-maml[completion]').
 
-COMPLETION_EXAMPLES = """\
 examples:
   metarl completion bash > ~/.local/share/bash-completion/completions/metarl
   metarl completion zsh > ~/.zsh/_metarl         in a folder of $fpath
@@ -303,10 +284,22 @@ examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that prints help as it is written, and an error as one sentence."""
+    """A parser that prints help as it is written, and an error as one sentence.
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+    Args:
+        text: the description of the command, and after an empty line its examples.
+        settings: of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, text: str, **settings: Any) -> None:
+        # the examples come after the options, which argparse prints after the description
+        description, heading, examples = text.partition("\n\nexamples:\n")
+        super().__init__(
+            description=description,
+            epilog=heading.lstrip() + examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **settings,
+        )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         # argparse hands unknown options on to the main parser, which does not know the command
@@ -347,18 +340,16 @@ class Parser(argparse.ArgumentParser):
 
 def make_parser() -> Parser:
     """The parser of all commands. `command` of the parsed options is a module of `metarl.cli`."""
-    parser = Parser(prog="metarl", description=DESCRIPTION, epilog=EXAMPLES)
+    parser = Parser(DESCRIPTION, prog="metarl")
     parser.add_argument("--version", action="version", version=f"metarl {version('metarl-maml')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def add(name: str, summary: str, description: str, examples: str) -> Parser:
-        added: Parser = commands.add_parser(
-            name, help=summary, description=description, epilog=examples
-        )
+    def add(name: str, summary: str, text: str) -> Parser:
+        added: Parser = commands.add_parser(name, help=summary, text=text)
         added.set_defaults(command=name)
         return added
 
-    train = add("train", "meta-train from a config", TRAIN, TRAIN_EXAMPLES)
+    train = add("train", "meta-train from a config", TRAIN)
     train.set_defaults(verb="train", kind=None, model=None)
     _add_training(train, "change a setting of the config")
     train.add_argument("--seed", type=int, metavar="N", help="the same as --set seed=N")
@@ -368,7 +359,7 @@ def make_parser() -> Parser:
         metavar="RUN",
         help=f"start from the weights of a run with the same network: {RUN}",
     )
-    baseline = add("baseline", "train a baseline", BASELINE, BASELINE_EXAMPLES)
+    baseline = add("baseline", "train a baseline", BASELINE)
     baseline.set_defaults(verb="baseline", command="train")
     _add_training(baseline, "change a setting of the config")
     baseline.add_argument("--seed", type=int, metavar="N", help="the same as --set seed=N")
@@ -380,12 +371,7 @@ def make_parser() -> Parser:
         metavar="ZIP",
         help="a saved stable-baselines3 model (PPO or A2C) in place of a training",
     )
-    sweep = add(
-        "sweep",
-        "train all combinations of settings and seeds, and rank them",
-        SWEEP,
-        SWEEP_EXAMPLES,
-    )
+    sweep = add("sweep", "train all combinations of settings and seeds, and rank them", SWEEP)
     sweep.set_defaults(verb="sweep")
     _add_training(sweep, "the values of a setting, or its range LOW..HIGH", "VALUE[,VALUE...]")
     sweep.add_argument(
@@ -396,12 +382,7 @@ def make_parser() -> Parser:
     )
     sweep.add_argument("--prune", action="store_true", help="stop bad combinations of a search")
 
-    evaluate = add(
-        "evaluate",
-        "evaluate runs on held-out tasks",
-        EVALUATE,
-        EVALUATE_EXAMPLES,
-    )
+    evaluate = add("evaluate", "evaluate runs on held-out tasks", EVALUATE)
     _add_runs(evaluate)
     _add_set(evaluate, "evaluation.SETTING=VALUE", "change a setting of the evaluation")
     evaluate.add_argument(
@@ -424,7 +405,7 @@ def make_parser() -> Parser:
         help="write evaluation-NAME.json and so on, and keep the evaluations that are there",
     )
 
-    compare = add("compare", "compare runs: tables and plots", COMPARE, COMPARE_EXAMPLES)
+    compare = add("compare", "compare runs: tables and plots", COMPARE)
     _add_runs(compare)
     compare.add_argument(
         "--many-steps",
@@ -441,10 +422,7 @@ def make_parser() -> Parser:
     )
 
     render = add(
-        "render",
-        "film a policy, or plot predictions, before and after adaptation",
-        RENDER,
-        RENDER_EXAMPLES,
+        "render", "film a policy, or plot predictions, before and after adaptation", RENDER
     )
     _add_runs(render, several=False)
     _add_task(render, "(default: the first held-out task of the evaluation)")
@@ -458,13 +436,11 @@ def make_parser() -> Parser:
     _add_out(render, "DIR", "directory of the files (default: the run)")
     render.add_argument("--live", action="store_true", help="play in a window, and write no file")
 
-    report = add("report", "write an HTML page about runs", REPORT, REPORT_EXAMPLES)
+    report = add("report", "write an HTML page about runs", REPORT)
     _add_runs(report)
     _add_out(report, "FILE", "the page; an existing file is replaced", "report.html")
 
-    results = add(
-        "results", "write a results page of runs and published figures", RESULTS, RESULTS_EXAMPLES
-    )
+    results = add("results", "write a results page of runs and published figures", RESULTS)
     _add_runs(results)
     _add_out(results, "FILE", "the page; its plots go into a folder of the same name", "results.md")
     results.add_argument(
@@ -474,19 +450,12 @@ def make_parser() -> Parser:
         "--publish", type=Path, metavar="DIR", help="copy the runs to DIR, without their weights"
     )
 
-    push = add(
-        "push", "upload a run to the Hugging Face hub, with a model card", PUSH, PUSH_EXAMPLES
-    )
+    push = add("push", "upload a run to the Hugging Face hub, with a model card", PUSH)
     _add_runs(push, several=False)
     push.add_argument("name", metavar="USER/NAME", help="the repository; created if missing")
     push.add_argument("--private", action="store_true", help="make a new repository private")
 
-    export = add(
-        "export",
-        "export a policy to stable-baselines3, ONNX or TorchScript",
-        EXPORT,
-        EXPORT_EXAMPLES,
-    )
+    export = add("export", "export a policy to stable-baselines3, ONNX or TorchScript", EXPORT)
     _add_runs(export, several=False, data=False)
     export.add_argument("file", type=Path, metavar="FILE", help="a new file")
     _add_task(export, "to adapt to before the export")
@@ -494,20 +463,14 @@ def make_parser() -> Parser:
         "--steps", type=_positive, metavar="K", help="gradient steps on the task (default: 1)"
     )
 
-    add("list", "list the configs and trained runs of the package", LIST, LIST_EXAMPLES)
+    add("list", "list the configs and trained runs of the package", LIST)
 
     data = commands.add_parser(
-        "data",
-        help="manage data sets for few-shot classification",
-        description=DATA,
-        epilog="examples:\n  metarl data check data\n",
+        "data", help="manage data sets for few-shot classification", text=DATA
     )
     actions = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
     check = actions.add_parser(
-        "check",
-        help="find the image data sets in a folder, and verify them",
-        description=CHECK,
-        epilog=CHECK_EXAMPLES,
+        "check", help="find the image data sets in a folder, and verify them", text=CHECK
     )
     check.set_defaults(command="data")
     check.add_argument("path", type=Path, metavar="PATH", help="the folder with the data")
@@ -515,17 +478,15 @@ def make_parser() -> Parser:
         "--only", choices=("omniglot", "miniimagenet"), help="look for this data set only"
     )
 
-    bench = add("bench", "measure speed and memory", BENCH, BENCH_EXAMPLES)
+    bench = add("bench", "measure speed and memory", BENCH)
     bench.add_argument("parts", nargs="*", metavar="PART", help="one of the above (default: all)")
     bench.add_argument(
         "--repeats", type=_positive, default=5, metavar="R", help="number of repeats (default: 5)"
     )
     _add_out(bench, "FILE", "a JSON file of all figures", "bench.json")
 
-    add("schema", "print the JSON schema of configs, for editors", SCHEMA, SCHEMA_EXAMPLES)
-    completion = add(
-        "completion", "print a script for completion in the shell", COMPLETION, COMPLETION_EXAMPLES
-    )
+    add("schema", "print the JSON schema of configs, for editors", SCHEMA)
+    completion = add("completion", "print a script for completion in the shell", COMPLETION)
     completion.add_argument("shell", choices=("bash", "zsh", "fish", "tcsh", "powershell"))
     return parser
 
@@ -566,11 +527,7 @@ def _add_training(parser: Parser, set_help: str, values: str = "VALUE") -> None:
 
 def _add_set(parser: Parser, metavar: str, help_text: str) -> None:
     parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar=metavar,
-        help=f"{help_text}; may be repeated",
+        "--set", action="append", default=[], metavar=metavar, help=f"{help_text}; may be repeated"
     )
 
 

@@ -75,10 +75,7 @@ def _alternatives(
     for tag in choice.registry:
         tags.setdefault(choice.schema(tag), []).append(tag)
     sections = [
-        {
-            "$ref": references[section],
-            "properties": {choice.tag: {"enum": names}},
-        }
+        {"$ref": references[section], "properties": {choice.tag: {"enum": names}}}
         for section, names in tags.items()
     ]
     custom = {"type": "string", "pattern": ":", "description": "package.module:Class"}

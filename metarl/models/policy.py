@@ -214,10 +214,7 @@ class AdaptivePolicy:
         return self.method.evaluate(self.params)
 
     def render(
-        self,
-        file: str | Path | None = None,
-        task: ArrayLike | None = None,
-        env: Any = None,
+        self, file: str | Path | None = None, task: ArrayLike | None = None, env: Any = None
     ) -> Episode:
         """Render an episode of this policy.
 

@@ -44,11 +44,7 @@ class Conv4(Layered):
 
 
 def init_conv4(
-    generator: torch.Generator,
-    shape: tuple[int, int, int],
-    outputs: int,
-    filters: int,
-    pool: bool,
+    generator: torch.Generator, shape: tuple[int, int, int], outputs: int, filters: int, pool: bool
 ) -> Params:
     """Parameters of four convolutional blocks and a linear layer: Xavier-uniform, without biases.
 

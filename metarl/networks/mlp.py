@@ -49,10 +49,7 @@ class MLP(Layered):
 
 
 def init_mlp(
-    generator: torch.Generator,
-    sizes: Sequence[int],
-    norm: bool = False,
-    output_scale: float = 1.0,
+    generator: torch.Generator, sizes: Sequence[int], norm: bool = False, output_scale: float = 1.0
 ) -> Params:
     """Parameters of a multilayer perceptron: Xavier-uniform weights, zero biases.
 

@@ -15,10 +15,7 @@ EMBEDDING, UNIT = "embedding.", "unit."
 
 
 def init_recurrent(
-    generator: torch.Generator,
-    inputs: int,
-    hidden: int,
-    embeddings: Sequence[tuple[int, int]] = (),
+    generator: torch.Generator, inputs: int, hidden: int, embeddings: Sequence[tuple[int, int]] = ()
 ) -> Params:
     """Xavier weights, orthogonal recurrent weights, zero biases.
 

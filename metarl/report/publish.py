@@ -20,12 +20,7 @@ from metarl.evaluation import Metric
 from metarl.experiment import dump_config
 from metarl.io import read_bytes, translate_os_errors, write_atomically
 from metarl.method import load_method
-from metarl.report.evaluations import (
-    MAX_BYTES,
-    evaluation_names,
-    file_suffix,
-    load_or_evaluate,
-)
+from metarl.report.evaluations import MAX_BYTES, evaluation_names, file_suffix, load_or_evaluate
 from metarl.runs.checkpoint import STATE
 from metarl.runs.metrics import METRICS, TIMES
 from metarl.runs.run import Run

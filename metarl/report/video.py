@@ -84,11 +84,7 @@ def record(agent: Agent, family: TaskFamily, task: NDArray[np.float64], seed: in
 
 
 def record_in(
-    agent: Agent,
-    env: gym.Env[Any, Any],
-    horizon: int,
-    task: NDArray[np.float64] | None,
-    seed: int,
+    agent: Agent, env: gym.Env[Any, Any], horizon: int, task: NDArray[np.float64] | None, seed: int
 ) -> Episode:
     """Like `record`, in an existing environment; no task is passed to it if `task` is None."""
     agent = agent.fork(seed, task) if isinstance(agent, PolicyAgent) else copy.deepcopy(agent)
