@@ -160,6 +160,15 @@ def stale_temp_files(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def report_os_errors(problem: str, advice: str = "") -> Iterator[None]:
+    """Convert an OSError into a UserError: the problem, the system's reason, and some advice."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{problem} ({error.strerror or error}){advice}") from error
+
+
+@contextmanager
 def translate_os_errors(folder: Path) -> Iterator[None]:
     """Convert an OSError that occurs while writing to a run directory.
 

@@ -58,7 +58,7 @@ class Task:
         if self._bars is not None:
             self._bars.update(self._bar, visible=False)
             if line := self.log_line():
-                _print(self._bars.console, line)
+                print_line(self._bars.console, line)
 
     def log_line(self, final: bool = False) -> str | None:
         """A line for a log; None if it would repeat the last line of a task that has ended.
@@ -120,7 +120,7 @@ class Progress:
     def _log(self, final: bool = False) -> None:
         for task in [*self._tasks]:  # a copy, because tasks are added in another thread
             if line := task.log_line(final):
-                _print(self._console, line)
+                print_line(self._console, line)
 
 
 @contextmanager
@@ -133,7 +133,7 @@ def show_status(console: Console, description: str) -> Iterator[None]:
     start = time.monotonic()
 
     def log() -> None:
-        _print(console, f"{description}, {_clock(time.monotonic() - start)} elapsed")
+        print_line(console, f"{description}, {_clock(time.monotonic() - start)} elapsed")
 
     with _log_periodically(log):
         yield
@@ -158,8 +158,9 @@ def _log_periodically(log: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def _print(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)  # flushes as well
+def print_line(console: Console, line: str) -> None:
+    """Print a line without colours and line breaks, so that paths can be copied; flush it."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _clock(seconds: float) -> str:

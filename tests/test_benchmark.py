@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from metarl.bench import parts, timing
 from metarl.bench.parts import SUPERVISED
 from metarl.bench.sampling import sampling
-from metarl.bench.tables import part_table
+from metarl.bench.tables import TABLES
 from metarl.bench.timing import run_in_subprocess
 from metarl.bench.training import contention, count_gflop, iteration, supervised
 from metarl.experiment import load_config
@@ -102,7 +102,7 @@ def test_two_concurrent_trainings_are_compared_with_a_single_one() -> None:
 def test_headings_of_tables_are_not_truncated_on_a_narrow_terminal(part, figures) -> None:
     console = Console(width=80, record=True, file=StringIO())
     case = max(parts.PARTS[part].cases, key=len)
-    table = part_table(part, {case: figures}, {"product": 167.0, "memory": 20.0})
+    table = TABLES[part]({case: figures}, {"product": 167.0, "memory": 20.0})
     console.print(table)
     printed = console.export_text()
     assert "…" not in printed

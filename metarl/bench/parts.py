@@ -12,22 +12,19 @@ Case = tuple[str, tuple[str, ...]]  # a config, and overrides
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the benchmark.
+    """A part of the benchmark: `measure` returns figures by name for each of the `cases`.
 
-    Attributes:
-        measure: returns figures by name, for a config, its overrides and a number of repeats.
-        cases: the configs by name.
-        in_subprocess: whether a case is measured in a fresh process; not where `measure` starts
-            processes itself.
+    It receives a config, its overrides and a number of repeats.
     """
 
     measure: Callable[[str, Sequence[str], int], dict[str, float]]
     cases: Mapping[str, Case]
-    in_subprocess: bool = True
+    in_subprocess: bool = True  # not where `measure` starts processes itself
 
     def run(self, name: str, repeats: int) -> dict[str, float]:
         """The figures of a case."""
         source, overrides = self.cases[name]
+        # the peak memory of a process never falls: each case has a process of its own
         if self.in_subprocess:
             return run_in_subprocess(self.measure, source, overrides, repeats)
         return self.measure(source, overrides, repeats)

@@ -40,6 +40,7 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> dict[str, f
     theta = policy.init(problem.generator())
     num_tasks = config.outer.meta_batch
     num_envs = num_tasks * config.inner.episodes_per_task
+    # fixed streams: two versions of the package are measured on the same tasks and noise
     tasks = family.sample_tasks(make_rng(0, "benchmark"), num_tasks)
     stacked = repeat(theta, num_tasks)
     envs = problem.env_shards
@@ -49,6 +50,7 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> dict[str, f
 
     # physics repeats the sampler's actions, and like it stops simulations whose episode is over
     trajectories = run_sampler()
+    # to (H, N·B, A): simulations step together, and their world clips actions to [−1, 1]
     actions = trajectories.actions.clamp(-1.0, 1.0).movedim(2, 0).flatten(1, 2).numpy()
     active = trajectories.mask.movedim(2, 0).flatten(1, 2).numpy()
     num_steps = int(active.sum())
@@ -60,6 +62,7 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> dict[str, f
 
     def physics_rate(batch: Batch, step: Callable[..., None]) -> float:
         def episodes() -> None:
+            # the same initial states in each repeat; without a reset, which is not physics
             for name, start in starts.items():
                 batch.bind(name)[:] = start
             for t in range(family.horizon):

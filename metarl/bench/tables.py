@@ -8,19 +8,9 @@ from rich.table import Table
 Figures = Mapping[str, float]
 
 
-def part_table(part: str, figures: Mapping[str, Figures], limits: Figures) -> Table:
-    """The table of one part.
-
-    Args:
-        part: its name.
-        figures: by name of the case.
-        limits: of the hardware.
-    """
-    return TABLES[part](figures, limits)
-
-
 def _table(title: str, *headings: str) -> Table:
     """A table whose columns are as wide as the longest word of their headings."""
+    # no padding: figures for six columns have to fit into 80 characters
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for number, heading in enumerate(headings):
         longest = max(map(len, heading.split()))
@@ -35,13 +25,8 @@ def _supervised(figures: Mapping[str, Figures], limits: Figures) -> Table:
     table = _table(title, "experiment", "total", "task sampling", "share", "GB")
     for name, f in figures.items():
         total, drawing = f["iteration"], f["drawing"]
-        table.add_row(
-            name,
-            f"{1e3 * total:.2f}",
-            f"{1e3 * drawing:.2f}",
-            f"{drawing / total:.1%}",
-            f"{f['memory']:.2f}",
-        )
+        milliseconds = f"{1e3 * total:.2f}", f"{1e3 * drawing:.2f}"
+        table.add_row(name, *milliseconds, f"{drawing / total:.1%}", f"{f['memory']:.2f}")
     return table
 
 
@@ -59,6 +44,7 @@ def _sampling(figures: Mapping[str, Figures], limits: Figures) -> Table:
         table.add_row(name, f"{f['sampler'] / 1e3:.1f}")
         for key, label in labels.items():
             ratio = f["sampler"] / f[key]
+            # in per cent of plain physics, which is faster; in multiples of vector environments
             text = f"{ratio:.0f} ×" if ratio >= 1.5 else f"{ratio:.0%}"
             table.add_row(f"  {label}", f"{f[key] / 1e3:.1f}", text)
     return table
@@ -68,8 +54,8 @@ def _iteration(figures: Mapping[str, Figures], limits: Figures) -> Table:
     title = "iteration: seconds of a meta-iteration and of its parts"
     table = _table(title, "experiment", "seconds", "GFLOP", "GFLOP/s", "of peak")
     for name, f in figures.items():
-        total = f["sampling"] + f["learning"]
         table.add_section()
+        total = f["sampling"] + f["learning"]
         table.add_row(f"{name} ({f['memory']:.2f} GB)", f"{total:.2f}")
         f = {**f, "GFLOP learning": _learning_gflop(f)}
         for part in ("sampling", "adapt", "learning", "gradient", "curvature", "line search"):
@@ -86,7 +72,7 @@ def _learning_gflop(f: Figures) -> float:
 
 def _arithmetic(seconds: float, gflop: float | None, limits: Figures) -> tuple[str, ...]:
     """GFLOP, GFLOP/s, and their share of the limit."""
-    if gflop is None:
+    if gflop is None:  # sampling: physics has no matrix products to count
         return ()
     rate = gflop / seconds
     return f"{gflop:.1f}", f"{rate:.0f}", f"{rate / limits['product']:.0%}"
@@ -96,14 +82,9 @@ def _growth(figures: Mapping[str, Figures], limits: Figures) -> Table:
     title = "growth: seconds of a meta-iteration on point navigation"
     table = _table(title, "size", "total", "sampling", "learning", "of peak", "memory, GB")
     for name, f in figures.items():
-        table.add_row(
-            name,
-            f"{f['sampling'] + f['learning']:.2f}",
-            f"{f['sampling']:.2f}",
-            f"{f['learning']:.2f}",
-            _arithmetic(f["learning"], _learning_gflop(f), limits)[-1],
-            f"{f['memory']:.2f}",
-        )
+        seconds = f["sampling"] + f["learning"], f["sampling"], f["learning"]
+        share = _arithmetic(f["learning"], _learning_gflop(f), limits)[-1]
+        table.add_row(name, *map("{:.2f}".format, seconds), share, f"{f['memory']:.2f}")
     return table
 
 
@@ -116,6 +97,7 @@ def _contention(figures: Mapping[str, Figures], limits: Figures) -> Table:
     return table
 
 
+# by part: a function of its figures, by name of the case, and of the hardware's limits
 TABLES: dict[str, Callable[[Mapping[str, Figures], Figures], Table]] = {
     "sampling": _sampling,
     "iteration": _iteration,

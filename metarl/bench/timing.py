@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 
 def run_in_subprocess(function: Callable[..., Result], *arguments: Any) -> Result:
     """The result of a function in a fresh process, which has a peak memory of its own."""
+    # a forked process would begin with this one's memory, and with locks of threads it lacks
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(function, *arguments).result()
@@ -35,6 +36,7 @@ def median_seconds(function: Callable[[], object], repeats: int) -> float:
         start = time.perf_counter()
         function()
         seconds.append(time.perf_counter() - start)
+    # unlike the mean, the median ignores the calls that other processes interrupted
     return statistics.median(seconds)
 
 

@@ -40,6 +40,7 @@ def iteration(source: str, overrides: Sequence[str], repeats: int) -> dict[str, 
     config = load_config(source, [*overrides, f"outer.iterations={repeats + 1}"])
     assert isinstance(config, Config)
     method = load_method(config)
+    # the first iteration allocates memory and is not counted
     metrics = [metrics for _, metrics in train(method, method.initial_state())][1:]
     return {
         "sampling": statistics.median(m["time/sampling"] for m in metrics),
@@ -94,10 +95,13 @@ def count_gflop(config: Config) -> dict[str, float]:
     sizes = (policy.observation_size, *policy.hidden_sizes, policy.action_size)
     first, *others = (fan_in * fan_out for fan_in, fan_out in pairwise(sizes))
     total, steps = first + sum(others), config.inner.steps
+    # multiplications per sample, where `hessian` is a product with an inner step's second
+    # derivative: tangents of a forward and of a backward pass, (2 W − W') + (4 W − 3 W')
     forward, backward = total, 2 * total - first
     tangent, hessian = 2 * total - first, 6 * total - 4 * first
     product = 2 * steps * hessian + tangent + backward
     objective = steps * (forward + backward) + forward
+    # `subsample` takes every k-th sample
     curvature_fraction = 1 / max(1, round(1 / outer.curvature_fraction))
     samples = problem.steps_per_stage
     return {
@@ -118,6 +122,7 @@ def supervised(source: str, overrides: Sequence[str], repeats: int) -> dict[str,
     length = [f"outer.iterations={(repeats + 2) * span}", f"report_every={span}"]
     method = _load_method(source, [*overrides, *length])
     training = train(method, method.initial_state())
+    # two reports to warm up
     metrics = [metrics for _, metrics in training if metrics][2:]
     return {
         "iteration": statistics.median(m["time/iteration"] for m in metrics),
@@ -132,7 +137,7 @@ def contention(source: str, overrides: Sequence[str], repeats: int) -> dict[str,
     figures = {}
     for name, count in (("single", 1), ("concurrent", 2)):
         with context.Manager() as manager, ProcessPoolExecutor(count, context) as pool:
-            start = manager.Barrier(count)
+            start = manager.Barrier(count)  # timed once all have warmed up
             trainings = [
                 pool.submit(_time_iterations, source, overrides, repeats, start)
                 for _ in range(count)

@@ -1,4 +1,7 @@
-"""The command line: one module per command, imported when the command runs."""
+"""The command line: one module per command, imported when the command runs.
+
+Each has a function `run` of the parsed options and a console, which returns the exit status.
+"""
 
 import os
 import signal
@@ -33,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"{invalid[0]!r} has a NUL character, which file names cannot have")
         if data := getattr(options, "data", None):
             os.environ[DATA_VARIABLE] = data  # child processes find it too
+        # a module per command: `metarl list` does not wait for torch
         status: int = import_module(f"metarl.cli.{options.command}").run(options, Console())
         return status
     except UserError as error:

@@ -9,12 +9,11 @@ from rich.console import Console
 
 from metarl.bench.hardware import hardware_limits
 from metarl.bench.parts import PARTS
-from metarl.bench.tables import part_table
+from metarl.bench.tables import TABLES
 from metarl.bench.timing import run_in_subprocess
-from metarl.cli.output import print_line
 from metarl.errors import UserError
-from metarl.io import write_atomically
-from metarl.progress import show_status
+from metarl.io import report_os_errors, write_atomically
+from metarl.progress import print_line, show_status
 from metarl.runs.provenance import machine, package_commit
 from metarl.threads import processors
 
@@ -45,10 +44,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
             with show_status(console, f"measuring {name}: {case} ({number} of {len(part.cases)})"):
                 figures[case] = part.run(case, options.repeats)
         results[name] = figures
-        console.print(part_table(name, figures, limits))
-        try:
+        console.print(TABLES[name](figures, limits))
+        # after each part, since the whole takes twenty minutes and may be stopped
+        with report_os_errors(f"cannot write {options.out}"):
             write_atomically(options.out, json.dumps(results, indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {options.out} ({error.strerror})") from error
     print_line(console, f"figures: {options.out}")
     return 0

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.output import compare_runs, open_runs, print_comparison, print_line
-from metarl.errors import UserError
-from metarl.io import write_atomically
-from metarl.progress import show_status
+from metarl.cli.output import compare_runs, open_runs, print_comparison
+from metarl.io import report_os_errors, write_atomically
+from metarl.progress import print_line, show_status
 from metarl.report.comparison import markdown, with_steps_to_match, write_plots
 from metarl.report.groups import ExperimentGroup
 from metarl.report.plots import plot_fits
@@ -24,14 +23,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
         with show_status(console, "fine-tuning for many steps"):
             groups = with_steps_to_match(groups, options.many_steps)
     out: Path = options.out
-    try:
+    with report_os_errors(f"cannot write to {out}", "; choose another directory with --out"):
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "comparison.md", markdown(groups))
         plots = [*chain(*write_plots(groups, out, "png", "svg").values()), *_plot_fits(groups, out)]
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {out} ({error.strerror}); choose another directory with --out"
-        ) from error
     print_comparison(console, groups)
     for plot in plots:
         print_line(console, f"plot: {plot}")

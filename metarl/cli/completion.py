@@ -19,7 +19,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise UserError(
             "completion needs shtab, which is not installed: pip install 'metarl-maml[completion]'"
         ) from error
-    # by `sh`, since zsh and fish refuse a pattern without a match
+    # names are part of the script, since Python takes too long to start when TAB is pressed;
+    # files are listed by `sh`, since zsh and fish refuse a pattern without a match
     configs = shtab.cmd(f"sh -c 'echo {' '.join(shipped_configs())} *.yaml'")
     runs = shtab.cmd(f"sh -c 'echo {' '.join(trained_runs())} runs/*'")
     names = {"config": configs, "run": runs, "runs": runs, "init_from": runs, "resume": runs}

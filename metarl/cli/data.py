@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.errors import UserError
-from metarl.progress import Progress
+from metarl.progress import Progress, print_line
 from metarl.supervised.datasets import miniimagenet
 from metarl.supervised.datasets.cache import ImageSet, cache_folder
 from metarl.supervised.datasets.images import MISSING, Name, find_source, load_images
@@ -20,10 +20,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if not options.path.is_dir():
         raise UserError(f"there is no folder {options.path}; name the folder with the data")
     names: list[Name] = [options.only] if options.only else list(MISSING)
-    num_found = 0
-    missing: list[str] = []
-    errors: list[str] = []
-    for name in names:
+    num_found, missing, errors = 0, list[str](), list[str]()
+    for name in names:  # a damaged data set does not hide what there is to say of the other
         try:
             if source := find_source(name, options.path):
                 num_found += 1
@@ -39,8 +37,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
             f"there is neither {' nor '.join(names)} in {options.path}; see `metarl data check "
             "--help` for their sources and file names"
         )
-    for sentence in missing:
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    for sentence in missing:  # no error without --only: one data set is enough
+        print_line(console, sentence)
     return 0
 
 

@@ -5,10 +5,9 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from metarl.cli.output import print_line
 from metarl.errors import UserError
 from metarl.models.policy import AdaptivePolicy
-from metarl.progress import show_status
+from metarl.progress import print_line, show_status
 from metarl.report.adapted_policy import adapt_to_task
 from metarl.runs.run import Run
 
@@ -17,6 +16,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Run the command with parsed options; return the exit status."""
     run = Run.open(options.run, trust_code=options.trust_code)
     policy = AdaptivePolicy.from_run(run)
+    # in an environment of the run's family; in others policies adapt from Python
     if options.task:
         with show_status(console, "adapting"):
             steps = options.steps or 1

@@ -17,6 +17,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     configs.add_column("name", overflow="fold")
     configs.add_column("description", overflow="fold")
     for name, path in shipped_configs().items():
+        # the first line of a config is a comment that describes it
         configs.add_row(name, path.read_text().splitlines()[0].removeprefix("# "))
     console.print(configs)
 
@@ -37,6 +38,7 @@ def _description_and_scores(path: Path) -> tuple[str, str]:
     """A description of a trained run, and its scores, without importing torch."""
     config = read_values(path / "config.yaml")
     evaluation = json.loads((path / "evaluation.json").read_text())
+    # the header is `task,METRIC_after_0_steps,...`; evaluation.json has no name of the metric
     metric, _, _ = (path / "evaluation.csv").read_text().removeprefix("task,").partition("_after_")
     tasks = (config.get("family") or config["data"])["name"]
     updates, seed = evaluation["iteration"], config["seed"]

@@ -9,7 +9,7 @@ from rich.table import Table
 from metarl.evaluation import WORST, AdaptationCurve, Floats, format_score, mean_worst_tasks
 from metarl.intervals import summarise
 from metarl.method import GRADIENT_STEPS, Method
-from metarl.progress import show_status
+from metarl.progress import print_line, show_status
 from metarl.report.comparison import tables
 from metarl.report.evaluations import (
     Evaluation,
@@ -20,11 +20,6 @@ from metarl.report.evaluations import (
 )
 from metarl.report.groups import ExperimentGroup, check_unique, compare
 from metarl.runs.run import Run
-
-
-def print_line(console: Console, text: str) -> None:
-    """Print a line without colours and line breaks, so that paths can be copied."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def evaluate_and_print(
@@ -56,6 +51,7 @@ def curve_table(title: str, method: Method, scores: Sequence[Floats]) -> Table:
 
 def print_comparison(console: Console, groups: Sequence[ExperimentGroup]) -> None:
     """Print the tables of a comparison, with the title of the tasks above the first one."""
+    # without `strict`: a comparison of one experiment has a single table
     titles = [groups[0].method.problem.title, None]
     for title, (table, caption) in zip(titles, tables(groups), strict=False):
         console.print(_transposed(title, table, caption))
@@ -68,18 +64,19 @@ def _transposed(title: str | None, rows: Sequence[Mapping[str, str]], caption: s
     table.add_column("" if corner == "method" else corner)
     for label in labels:
         table.add_column(label, justify="right")
-    for name, *values in quantities:
+    for name, *values in quantities:  # an interval goes below its estimate, to save columns
         table.add_row(name, *(value.replace(" [", "\n[") for value in values))
     return table
 
 
 def open_runs(paths: Sequence[Path], trust_code: bool) -> list[Run]:
-    """Open runs by their paths, names or addresses."""
+    """Open all runs, so that a wrong path is reported before any work."""
     return [Run.open(path, trust_code=trust_code) for path in paths]
 
 
 def compare_runs(runs: Sequence[Run], console: Console) -> list[ExperimentGroup]:
     """Group runs into experiments, evaluating those that have no current evaluation."""
+    # `compare` reads what this stores; here every evaluation shows its status
     _evaluations(runs, lambda _: [""], console)
     return compare(runs)
 

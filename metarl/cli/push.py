@@ -6,8 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metarl.cli.output import print_line
-from metarl.progress import show_status
+from metarl.progress import print_line, show_status
 from metarl.report.model_card import write_model
 from metarl.runs.hub import check_repository_id, upload
 from metarl.runs.run import Run
@@ -17,6 +16,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Run the command with parsed options; return the exit status."""
     check_repository_id(options.name)
     run = Run.open(options.run, trust_code=options.trust_code)
+    # from a copy: the hub gets neither lock, log nor TensorBoard's events of the run directory
     with tempfile.TemporaryDirectory() as folder, show_status(console, f"pushing {run.path}"):
         write_model(run, Path(folder), options.name)
         address = upload(Path(folder), options.name, options.private)

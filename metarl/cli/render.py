@@ -11,10 +11,10 @@ from matplotlib import pyplot
 from matplotlib.animation import FuncAnimation
 from rich.console import Console
 
-from metarl.cli.output import print_line
 from metarl.errors import UserError
+from metarl.io import report_os_errors
 from metarl.method import load_method
-from metarl.progress import show_status
+from metarl.progress import print_line, show_status
 from metarl.report.adapted_policy import adapt_to_task, policy_method
 from metarl.report.plots import plot_classification, plot_fits, plot_paths
 from metarl.report.predictions import is_sinusoid, predict_episode, predict_wave
@@ -27,17 +27,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Run the command with parsed options; return the exit status."""
     run = Run.open(options.run, trust_code=options.trust_code)
     out: Path = options.out or run.results
-    try:
+    with report_os_errors(f"cannot write to {out}", "; choose another directory with --out"):
         if isinstance(run.config, SupervisedConfig):
             with show_status(console, "adapting and plotting"):
                 files = _write_plot(run, options, out)
         else:
             files = _write_video(run, options, out, console)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {out} ({error.strerror or error}); choose another directory with "
-            "--out"
-        ) from error
     for file in files:
         print_line(console, f"wrote {file}")
     return 0
@@ -45,7 +40,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _write_video(run: Run, options: argparse.Namespace, out: Path, console: Console) -> list[Path]:
     if options.live:
-        _check_display()
+        _check_display()  # before the evaluation, which may take minutes
     with show_status(console, "adapting and rendering"):
         check_rendering(policy_method(run).problem.raw_family)
         adapted = adapt_to_task(run, options.task, options.steps)
@@ -54,6 +49,7 @@ def _write_video(run: Run, options: argparse.Namespace, out: Path, console: Cons
     if options.live:
         _show(frames, fps, title)
         return []
+    # the task is part of the name: videos of several tasks stay next to each other
     name = re.sub(r"[^a-z0-9.+-]+", "-", adapted.description.lower()).strip("-")
     files = [out / f"{name}.mp4", out / f"{name}.gif"]
     out.mkdir(parents=True, exist_ok=True)
@@ -91,6 +87,7 @@ def _title(run: Run) -> str:
 
 
 def _check_display() -> None:
+    # without a display, matplotlib falls back to agg, whose `show` returns at once
     headless = sys.platform == "linux" and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     )
@@ -104,6 +101,7 @@ def _check_display() -> None:
 def _show(frames: Sequence[Frame], fps: float, title: str) -> None:
     """Play the frames in a window, repeatedly, until it is closed."""
     height, width = frames[0].shape[:2]
+    # as many pixels as a frame, so that captions are not scaled
     figure = pyplot.figure(title, figsize=(width / 100, height / 100), dpi=100)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.axis("off")

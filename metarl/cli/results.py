@@ -4,8 +4,9 @@ import argparse
 
 from rich.console import Console
 
-from metarl.cli.output import all_evaluations, open_runs, print_line
+from metarl.cli.output import all_evaluations, open_runs
 from metarl.errors import UserError
+from metarl.progress import print_line
 from metarl.report.publish import publish
 from metarl.report.results_page import write_page
 from metarl.runs.run import Run

@@ -8,13 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.cli.arguments import missing_config_error, overrides_of, seeds_of
-from metarl.cli.output import compare_runs, print_line
+from metarl.cli.output import compare_runs
 from metarl.errors import UserError
 from metarl.io import translate_os_errors, write_atomically
 from metarl.launch.grid import parse_grid
 from metarl.launch.search import parse_ranges, search
 from metarl.launch.several import LaunchOptions, sweep
 from metarl.launch.signals import INTERRUPTED
+from metarl.progress import print_line
 from metarl.report.sweep_table import SweepTable
 from metarl.runs.run import Run
 
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         trained = sweep(options.config, parse_grid(overrides), out, seeds, launch)
     if trained.interrupted:
         return INTERRUPTED
-    if trained.runs:
+    if trained.runs:  # also if others failed
         _print_table(out, trained.runs, console)
     return 1 if trained.failures else 0
 

@@ -17,23 +17,14 @@ NOT_VARIABLE = ("family.", "data.", *SEED_INDEPENDENT)
 
 @dataclass(frozen=True)
 class Variant:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Attributes:
-        path: relative to the directory of the sweep.
-        overrides: settings such as `inner.step_size=0.2`, including the seed.
-    """
-
-    path: Path
-    overrides: tuple[str, ...]
+    path: Path  # relative to the directory of the sweep
+    overrides: tuple[str, ...]  # settings such as `inner.step_size=0.2`, including the seed
 
 
 def variants(grid: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> list[Variant]:
-    """Every combination of values, with every seed.
-
-    Args:
-        grid: values in YAML by name of the setting; a single value is not part of the path.
-        seeds: of each combination.
+    """Every combination of values, in YAML by name of the setting, with every seed.
 
     Raises:
         UserError: if a setting cannot be varied, or a value or a seed is given twice.
@@ -44,6 +35,7 @@ def variants(grid: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> list[Va
     result = []
     for combination in product(*grid.values()):
         overrides = [f"{name}={value}" for name, value in zip(grid, combination, strict=True)]
+        # a single value is the same for all runs, and not part of the path
         varied = [
             override
             for override, values in zip(overrides, grid.values(), strict=True)
@@ -51,17 +43,14 @@ def variants(grid: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> list[Va
         ]
         folder = folder_name(varied)
         result += [Variant(folder / f"seed-{seed}", (*overrides, f"seed={seed}")) for seed in seeds]
+    # by paths: two values whose directories have one name would train in one
     if len({variant.path for variant in result}) < len(result):
         raise UserError("a value of a setting, or a seed, is given twice; name each once")
     return result
 
 
 def as_grid(values: Mapping[str, Any]) -> dict[str, list[str]]:
-    """A grid of Python values in the form that `variants` takes.
-
-    Args:
-        values: by name of the setting, a list of values, or a single one that all runs have.
-    """
+    """A grid in the form that `variants` takes, of Python values, or lists of them, by name."""
     return {
         name: [_yaml(value) for value in (choices if isinstance(choices, list) else [choices])]
         for name, choices in values.items()
@@ -92,6 +81,7 @@ def check_variable(name: str) -> None:
 
 def folder_name(overrides: Sequence[str]) -> Path:
     """The directory, within a sweep, of the runs with these settings."""
+    # shells and Windows give other characters, such as brackets and colons, a meaning
     names = [re.sub(r"[^A-Za-z0-9._=+-]+", "_", override) for override in overrides]
     return Path(",".join(names))
 
@@ -110,6 +100,7 @@ def _split_values(setting: str) -> tuple[str, list[str]]:
             f"--set {setting}: a range needs --search N, the number of values to try; or give "
             f"values, such as {name}={text.strip().replace('..', ',')}"
         )
+    # as text, not by a YAML parser: a value keeps its spelling, which names its directory
     depth, values, quote = 0, [""], ""
     for character in text:
         if character == "," and not depth and not quote:

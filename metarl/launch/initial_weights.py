@@ -25,6 +25,7 @@ def prepare(config: AnyConfig) -> AnyConfig:
     if source is None or source.sha256:
         return resolve(config)
     folder = locate(Path(source.run))
+    # recorded, since the run that `init_from` names may be trained on while this one is resumed
     description = read_checkpoint(folder).description
     source = source.model_copy(
         update={name: getattr(description, name) for name in ("iteration", "sha256", "commit")}
@@ -62,6 +63,7 @@ def initial_state(method: Method) -> TrainingState:
             "the same network and the same spaces of observations and actions"
         )
     params = checkpoint.state.params
+    # in the order of this network: flattened parameters depend on it
     return replace(state, params={name: params[name] for name in state.params})
 
 

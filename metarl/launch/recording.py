@@ -39,6 +39,8 @@ class VideoRecorder:
             adapted = adapt_agent(method, agent, task, steps, seed)
             title = f"iteration {state.iteration}: {adapted.description}"
             frames, fps = compose_frames(adapted.episodes(), title)
+        # mujoco raises RuntimeError or AttributeError where there is no OpenGL; a training must not
+        # end for want of a video
         except (RuntimeError, UserError, AttributeError, FloatingPointError) as error:
             self._is_possible = False
             warnings.warn(f"record_every: no video is recorded: {error}", stacklevel=2)

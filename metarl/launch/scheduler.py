@@ -27,21 +27,13 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """A run to train to its last iteration.
+    """A run to train to its last iteration."""
 
-    Attributes:
-        name: for messages.
-        run: the run directory.
-        num_iterations: the number of iterations.
-        metric: the name of the training scores.
-        arguments: of `metarl train`.
-    """
-
-    name: str
-    run: Path
+    name: str  # for messages
+    run: Path  # the run directory
     num_iterations: int
-    metric: str
-    arguments: Sequence[str]
+    metric: str  # the name of the training scores
+    arguments: Sequence[str]  # of `metarl train`
 
     @property
     def log(self) -> Path:
@@ -56,7 +48,7 @@ def run_jobs(
     progress: Progress,
     should_prune: Callable[[Job], bool] = lambda job: False,
 ) -> dict[Job, int]:
-    """Run jobs in processes of their own.
+    """Run jobs in processes of their own, in this order; return the exit status of those started.
 
     Args:
         jobs: in the order in which they start.
@@ -66,9 +58,6 @@ def run_jobs(
         progress: shows the progress of each job.
         should_prune: called when a job has new metrics; once it returns True, the job is asked to
             stop, which is no failure.
-
-    Returns:
-        The exit status of the jobs that started.
     """
     waiting, running = list(jobs), dict[Job, tuple[subprocess.Popen[bytes], Task]]()
     statuses: dict[Job, int] = {}
@@ -77,11 +66,12 @@ def run_jobs(
         while running or (waiting and not stopped):
             while waiting and not stopped and len(running) < processors():
                 job = waiting.pop(0)
-                before = last_metrics(job.run) or {}
+                before = last_metrics(job.run) or {}  # a resumed run does not begin at 0
                 task = progress.add_task(
                     job.name, job.num_iterations, int(before.get("iteration", 0))
                 )
                 running[job] = _start(job), task
+            # processes report their progress in their metrics files only
             time.sleep(POLL_SECONDS)
             if should_stop() and not stopped:
                 stopped = True
@@ -109,7 +99,7 @@ def run_jobs(
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:
-    with job.log.open("ab") as log:
+    with job.log.open("ab") as log:  # appended to, so that a resumed run keeps its history
         return subprocess.Popen(
             [*TRAIN, *job.arguments],
             stdin=subprocess.DEVNULL,
@@ -130,6 +120,7 @@ def _terminate(running: dict[Job, tuple[subprocess.Popen[bytes], Task]]) -> None
 def _last_message(log: Path) -> str:
     """The last error message in a log, or else its last line."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    # an error of the command line may have several lines, the first of which has the prefix
     for number in range(len(lines) - 1, -1, -1):
         if lines[number].startswith("metarl: "):
             return " ".join([lines[number].removeprefix("metarl: "), *lines[number + 1 :]])

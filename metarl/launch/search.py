@@ -30,13 +30,7 @@ LOG_SCALE_RATIO = 10.0  # ranges whose ends have at least this ratio are searche
 
 @dataclass(frozen=True)
 class Range:
-    """A closed range of numbers.
-
-    Attributes:
-        low: the lower end.
-        high: the upper end.
-        is_integer: whether it is a range of integers.
-    """
+    """A closed range of numbers, or of integers."""
 
     low: float
     high: float
@@ -126,12 +120,14 @@ def search(
             for seed in seeds
         }
 
-    # both ends of the ranges are validated before any run starts
+    # both ends of the ranges are validated before any run starts; so are, with them, the settings
+    # that are fixed
     lowest = plan({name: f"{limits.low:g}" for name, limits in ranges.items()})
     plan({name: f"{limits.high:g}" for name, limits in ranges.items()})
     metric = load_method(next(iter(lowest.values()))).problem.metric
     options = replace(options, overrides=overrides)
     if prune:
+        # the first scores are still those of the random initial weights
         warm_up = load_method(next(iter(lowest.values()))).num_iterations // 4
         options = replace(
             options, should_prune=lambda run: is_below_median(run, out, metric, warm_up)
@@ -139,6 +135,8 @@ def search(
     result = train_runs({}, out, options) if options.resume else Trained([], {})
     while not result.interrupted:
         tried = {path.parent.name for path in find_runs(out)}
+        # as many combinations at a time as fill the processors: the fewer, the more each proposal
+        # knows of those before
         batch_size = min(trials - len(tried), max(1, processors() // len(seeds)))
         if batch_size < 1:
             break
@@ -153,6 +151,7 @@ def search(
             ranges, groups, len(tried), batch_size, metric.higher_is_better, pruned
         ):
             planned = plan(values)
+            # rounding may propose a combination again, whose runs are there already
             if next(iter(planned)).parent.name not in tried:
                 batch |= planned
         if not batch:
@@ -183,15 +182,11 @@ def training_scores(combination: Path, metric: Metric) -> dict[int, float]:
 
 
 def is_below_median(run: Path, out: Path, metric: Metric, warm_up: int) -> bool:
-    """Whether a combination is to stop: its best score so far is worse than the median.
+    """Whether to stop the combination of a run: its best score so far is worse than the median.
 
-    Args:
-        run: the directory of one of its seeds.
-        out: the directory of the search.
-        metric: the score.
-        warm_up: the number of iterations before which none stops.
+    The median is over the combinations in `out`. None stops in the first `warm_up` iterations.
     """
-    if any(map(is_pruned, find_runs(run.parent))):
+    if any(map(is_pruned, find_runs(run.parent))):  # a mean over some of the seeds is no score
         return True
     optuna: Any = import_module("optuna")
     create_trial = optuna.trial.create_trial
@@ -206,7 +201,7 @@ def is_below_median(run: Path, out: Path, metric: Metric, warm_up: int) -> bool:
 
 
 def _create_study(optuna: Any, higher_is_better: bool, sampler: Any = None) -> Any:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it reports every study that is created
     direction = "maximize" if higher_is_better else "minimize"
     return optuna.create_study(direction=direction, sampler=sampler)
 
@@ -219,7 +214,7 @@ def propose(
     higher_is_better: bool,
     pruned: Sequence[tuple[Mapping[str, Any], Mapping[int, float]]] = (),
 ) -> list[dict[str, str]]:
-    """Propose values of settings to try next.
+    """Propose values of settings to try next, in YAML by name of the setting.
 
     Args:
         ranges: by name of the setting.
@@ -228,9 +223,6 @@ def propose(
         num_proposals: how many to propose.
         higher_is_better: whether scores are maximised.
         pruned: the settings of the pruned trials, with their scores in training by iteration.
-
-    Returns:
-        Values in YAML by name of the setting.
     """
     optuna: Any = import_module("optuna")
     distributions = {
@@ -255,6 +247,7 @@ def propose(
     ]
     for settings, outcome in trials:
         params = {name: settings[name] for name in ranges}
+        # a resumed search may have narrower ranges, in which optuna accepts no older value
         if all(ranges[name].low <= value <= ranges[name].high for name, value in params.items()):
             study.add_trial(
                 optuna.trial.create_trial(params=params, distributions=distributions, **outcome)

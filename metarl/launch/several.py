@@ -24,7 +24,7 @@ from metarl.launch.signals import stop_on_signals
 from metarl.launch.train import ConfigLike, as_config
 from metarl.launch.weights_and_biases import require_wandb
 from metarl.method import load_method
-from metarl.progress import Progress
+from metarl.progress import Progress, print_line
 from metarl.report.evaluations import is_complete
 from metarl.report.groups import evaluation_differences
 from metarl.runs.run import Run
@@ -37,40 +37,27 @@ PRUNED = "pruned"  # in a run directory
 class LaunchOptions:
     """Options of a launch of several runs.
 
-    Attributes:
-        resume: whether the directory may have runs already; unfinished ones are continued.
-        overrides: settings that may change, such as `outer.iterations=500`, if runs are continued
-            without a config.
-        trust_code: see `Run.open`.
-        wandb: a project of Weights & Biases to log to.
-        console: shows progress; silent by default.
-        verb: the command that continues them, for messages.
-        should_prune: called with the directory of a run that has new metrics; a run for which it
-            returns True stops, and is not continued.
+    `overrides` such as `outer.iterations=500` change runs that are continued without a config.
+    `should_prune` is called with the directory of a run that has new metrics; a run for which it
+    returns True stops, and is not continued.
     """
 
-    resume: bool = False
+    resume: bool = False  # whether the directory may have runs; unfinished ones are continued
     overrides: Sequence[str] = ()
-    trust_code: bool = False
-    wandb: str | None = None
-    console: Console | None = None
-    verb: str = "train"
+    trust_code: bool = False  # see `Run.open`
+    wandb: str | None = None  # a project of Weights & Biases to log to
+    console: Console | None = None  # shows progress; silent by default
+    verb: str = "train"  # the command that continues them, for messages
     should_prune: Callable[[Path], bool] = lambda run: False
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The outcome of training several runs.
+    """The outcome of training several runs."""
 
-    Attributes:
-        runs: those that are complete.
-        failures: error messages by name of the run.
-        interrupted: whether a signal stopped the training.
-    """
-
-    runs: Sequence[Run]
-    failures: Mapping[str, str]
-    interrupted: bool = False
+    runs: Sequence[Run]  # those that are complete
+    failures: Mapping[str, str]  # error messages by name of the run
+    interrupted: bool = False  # by a signal
 
 
 def train_seeds(
@@ -104,10 +91,7 @@ def sweep(
 def train_runs(planned: Mapping[Path, AnyConfig], out: Path, options: LaunchOptions) -> Trained:
     """Train runs in parallel, and continue those that are not complete.
 
-    Args:
-        planned: configs by directory, relative to `out`; empty for the runs that are there.
-        out: the directory of the runs.
-        options: how to train them.
+    `planned` has configs by directory, relative to `out`; without, the runs that are there train.
 
     Raises:
         UserError: if a config, the data or the directory is invalid; before any run starts.
@@ -122,23 +106,21 @@ def train_runs(planned: Mapping[Path, AnyConfig], out: Path, options: LaunchOpti
     runs = _open_runs(out, _validated(planned), options)
     unfinished = [run for run in runs if not (_is_finished(run) or is_pruned(run.path))]
     jobs = [_job(out, run, options) for run in unfinished]
-    _print(console, f"{len(runs)} runs in {out}, {len(runs) - len(jobs)} of them complete")
+    print_line(console, f"{len(runs)} runs in {out}, {len(runs) - len(jobs)} of them complete")
     if jobs:
-        num_processes = min(processors(), len(jobs))
-        _print(
-            console, f"training {num_processes} at a time, with one thread each; {LOG} in each run"
-        )
+        concurrency = f"training {min(processors(), len(jobs))} at a time, with one thread each"
+        print_line(console, f"{concurrency}; {LOG} in each run")
     failures: dict[str, str] = {}
 
     def on_failure(job: Job, message: str) -> None:
         failures[job.name] = message
-        _print(console, f"{job.name} failed: {message} (full output: {job.log})")
+        print_line(console, f"{job.name} failed: {message} (full output: {job.log})")
 
     def should_prune(job: Job) -> bool:
         if not options.should_prune(job.run):
             return False
-        (job.run / PRUNED).touch()
-        _print(console, f"{job.name}: pruned")
+        (job.run / PRUNED).touch()  # a file, so that a resumed search leaves the run as it is
+        print_line(console, f"{job.name}: pruned")
         return True
 
     resume = f"metarl {options.verb} --resume {out}"
@@ -146,12 +128,12 @@ def train_runs(planned: Mapping[Path, AnyConfig], out: Path, options: LaunchOpti
         with Progress(console) as progress:
             run_jobs(jobs, lambda: stop.requested, on_failure, progress, should_prune)
         if stop.requested:
-            _print(console, f"stopped; continue with: {resume}")
+            print_line(console, f"stopped; continue with: {resume}")
             return Trained([], failures, interrupted=True)
     # opened again: other processes have trained them
     complete = [run for run in (Run(run.path, run.config) for run in runs) if _is_finished(run)]
     if failures:
-        _print(
+        print_line(
             console,
             f"{len(failures)} of {len(runs)} runs failed ({', '.join(failures)}); fix the cause, "
             f"and continue with: {resume}",
@@ -167,6 +149,7 @@ def _validated(planned: Mapping[Path, AnyConfig]) -> dict[Path, AnyConfig]:
         method.problem.check()
         if method.problem.config.init_from:
             initial_state(method)  # raises if the weights do not fit
+        # otherwise `compare` would refuse them, after hours of training
         if changed := evaluation_differences(next(iter(methods.values())), method):
             fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
             raise UserError(
@@ -205,7 +188,7 @@ def _open_runs(out: Path, planned: Mapping[Path, AnyConfig], options: LaunchOpti
     for place, config in planned.items():
         if (path := out / place) not in runs:
             runs[path] = Run.create(path, config)
-    for run in runs.values():
+    for run in runs.values():  # read by the processes, which get no settings of their own
         run.save_config()
     order = [out / place for place in planned] or list(runs)
     return [runs[path] for path in order]
@@ -213,6 +196,7 @@ def _open_runs(out: Path, planned: Mapping[Path, AnyConfig], options: LaunchOpti
 
 def find_runs(out: Path) -> list[Path]:
     """The run directories of a sweep, in natural order."""
+    # seeds are one level down, those of a sweep two: not `**`, which would search their files too
     paths = {file.parent for depth in ("*", "*/*") for file in out.glob(f"{depth}/{CONFIG}")}
     return sorted(paths, key=lambda path: [_natural_key(part) for part in path.parts])
 
@@ -224,7 +208,7 @@ def is_pruned(run: Path) -> bool:
 
 def _natural_key(text: str) -> list[tuple[float, str]]:
     """A sort key that orders numbers in names by value."""
-    parts = re.split(r"(\d+(?:\.\d+)?(?:e-?\d+)?)", text)
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e-?\d+)?)", text)  # numbers are at odd positions
     return [(float(part), "") if number % 2 else (0.0, part) for number, part in enumerate(parts)]
 
 
@@ -244,7 +228,3 @@ def _is_finished(run: Run) -> bool:
         return is_complete(run, load_method(run.config))
     except UserError:
         return False  # it is damaged: its own process reports that, and the others train on
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

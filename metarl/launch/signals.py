@@ -13,6 +13,7 @@ STOP_SIGNALS = tuple(
 )
 
 
+# two classes: a thread of a user's program cannot handle signals, but trains by the same code
 class StopRequest:
     """A request to stop training after the current iteration; never made by this base class."""
 

@@ -31,13 +31,7 @@ ConfigLike = str | Path | Mapping[str, Any] | AnyConfig
 
 @dataclass(frozen=True)
 class Session:
-    """A run that is locked for training.
-
-    Attributes:
-        run: the run.
-        method: its method.
-        state: the state to continue from.
-    """
+    """A run that is locked for training, its method, and the state to continue from."""
 
     run: Run
     method: Method
@@ -45,12 +39,7 @@ class Session:
 
 
 def as_config(config: ConfigLike, overrides: Sequence[str] = ()) -> AnyConfig:
-    """The experiment that a config describes, with some settings changed.
-
-    Args:
-        config: an experiment, its settings as plain values, a YAML file, or the name of a config of
-            the package.
-        overrides: settings such as `inner.step_size=0.2`.
+    """The experiment that a config describes, with settings such as `inner.step_size=0.2` changed.
 
     Raises:
         UserError: if the config is invalid.
@@ -91,11 +80,8 @@ def start_run(
 ) -> Iterator[Session]:
     """Create a run and lock it; everything is checked before anything is written.
 
-    Args:
-        config: the experiment.
-        path: the run directory.
-        exist_ok: whether to continue a run that is there already.
-        model: a model of stable-baselines3 that takes the place of training.
+    `exist_ok` continues a run that is there already. `model` is a saved model of stable-baselines3
+    that takes the place of training.
 
     Raises:
         UserError: if the config, the data, the directory or the model is invalid.
@@ -108,10 +94,11 @@ def start_run(
             f"early_stopping: method {config.method.name} has no `curve` to validate it"
         )
     method.problem.check()
+    # before the directory exists: weights that do not fit leave nothing behind
     state = _import_model(method, model) if model else initial_state(method)
     exists = exist_ok and (path / CONFIG).exists()
     run = Run(path, config) if exists else Run.create(path, config)
-    with run.locked():
+    with run.locked():  # read with the lock: another process may have trained it until now
         yield Session(run, method, resume_state(run, method) or state)
 
 
@@ -121,17 +108,14 @@ def resume_run(
 ) -> Iterator[Session]:
     """Open a run that is not complete, and lock it.
 
-    Args:
-        path: the run directory.
-        overrides: settings that may change, such as `outer.iterations=500`.
-        source: a config whose settings replace those of the run, if they may change.
-        trust_code: see `Run.open`.
+    `overrides` such as `outer.iterations=500`, and the settings of the config `source`, replace
+    those of the run, if they may change.
 
     Raises:
         UserError: if there is no such run, it is complete, or a setting must not change.
     """
     run = Run.open(path, tuple(overrides), trust_code)
-    if run.results != run.path:
+    if run.results != run.path:  # of the package, or in the cache of the hub
         raise UserError(
             f"{path} is a read-only run of the package; copy {run.path}, and resume the copy"
         )
@@ -153,7 +137,7 @@ def resume_run(
                 f"the run in {run.path} is complete ({state.iteration} updates)"
                 + fix * bool(method.num_iterations)
             )
-        run.save_config()
+        run.save_config()  # with the overrides: a further --resume needs none of them
         yield Session(run, method, state)
 
 
@@ -161,6 +145,7 @@ def follow() -> None:
     """Take part in a training that process 0 leads, and write nothing."""
     start: tuple[AnyConfig, TrainingState] = distributed.broadcast(None)
     config, state = start
+    # outer steps are the same in all processes, so that no state has to be sent again
     for _ in iterations(load_method(config), state):
         pass
 
@@ -215,19 +200,9 @@ def train_loop(
 ) -> TrainingState:
     """Train a locked run that has a checkpoint; write metrics and checkpoints.
 
-    The last state is saved even if an exception ends the training.
-
-    Args:
-        run: the run.
-        method: its method.
-        state: the state to continue from.
-        callbacks: called after every iteration, once its metrics are written; training stops if one
-            returns False.
-        logs: further destinations of metrics; they are closed at the end.
-        stop: a request to stop early.
-
-    Returns:
-        The last state.
+    Callbacks are called after every iteration, once its metrics are written; training stops if one
+    returns False. `logs` are further destinations of metrics, which are closed at the end. The last
+    state is returned, and it is saved even if an exception ends the training.
     """
     stop = stop or StopRequest()
     metric = method.problem.metric.name
@@ -255,6 +230,7 @@ def train_loop(
                     log.write_video(state.iteration, video)
             # a list: every callback is called, also after one that stops the training
             is_stopped = False in [callback(state, metrics) for callback in callbacks]
+            # by time too, since `checkpoint_every` slow iterations may take hours
             overdue = time.monotonic() - saved_at > 60.0 * CHECKPOINT_MINUTES
             if overdue or state.iteration % run.config.checkpoint_every == 0:
                 run.save(state, method.problem.data_hashes)
@@ -262,7 +238,7 @@ def train_loop(
             if is_stopped:
                 break
     finally:
-        try:
+        try:  # logs are closed even if the disk is full
             if state is not saved:
                 run.save(state, method.problem.data_hashes)
         finally:

@@ -24,11 +24,7 @@ def require_wandb() -> None:
 
 
 class WandbLog:
-    """Logs metrics to a run of a project.
-
-    Args:
-        project: the project at Weights & Biases.
-        run: the run directory; its config is logged too.
+    """Logs metrics, and the config of a run, to a project at Weights & Biases.
 
     Raises:
         UserError: if wandb cannot start, for example without an account.

@@ -67,12 +67,7 @@ class Description(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training state with its description.
-
-    Attributes:
-        state: the state.
-        description: the content of state.json; the checksum of the weights was verified.
-    """
+    """A training state with the content of state.json; its checksum was verified."""
 
     state: TrainingState
     description: Description
@@ -86,13 +81,7 @@ def weights_name(iteration: int) -> str:
 def write_checkpoint(
     folder: Path, state: TrainingState, config: AnyConfig, data_hashes: Mapping[str, str]
 ) -> None:
-    """Write a checkpoint, then remove the previous one.
-
-    Args:
-        folder: the run directory.
-        state: the state to save.
-        config: of the training.
-        data_hashes: checksums of the training data.
+    """Write a checkpoint into a run directory, then remove the previous one.
 
     Raises:
         StorageError: if it cannot be written. The previous checkpoint is then still valid.
@@ -123,6 +112,7 @@ def write_checkpoint(
         "python": platform.python_version(),
         "config": config.model_dump(mode="json"),
     }
+    # state.json is last: until it names the new weights, the previous checkpoint is valid
     with translate_os_errors(folder):
         write_atomically(file, weights)
         write_atomically(folder / CONFIG, dump_config(config))
@@ -151,7 +141,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         except (OSError, ValueError, SafetensorError) as error:
             # a training process may have replaced the weights since state.json was read
             latest = read_description(folder)
-            if latest == description:
+            if latest == description:  # nobody has: the files are damaged
                 raise _damaged(folder, error) from error
             description = latest
 
@@ -174,9 +164,11 @@ def read_description(folder: Path) -> Description:
 
 
 def _read_state(folder: Path, description: Description) -> TrainingState:
+    # a name from a file of unknown origin must not lead out of the directory
     if description.weights != weights_name(description.iteration):
         raise ValueError(f"{description.weights} is not of iteration {description.iteration}")
     weights = read_bytes(folder / description.weights, MAX_WEIGHTS_BYTES)
+    # safetensors check the header only: a damaged number would be read as another one
     if hashlib.sha256(weights).hexdigest() != description.sha256:
         raise ValueError("its checksum is not the one in state.json")
     tensors = load_tensors(weights)

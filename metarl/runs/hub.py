@@ -25,10 +25,7 @@ FILES = (
 
 
 def fetch(address: str) -> Path:
-    """Download a run into the hub's cache, and return its directory.
-
-    Args:
-        address: `hf:USER/NAME`, or `hf:USER/NAME@REVISION`.
+    """Download `hf:USER/NAME` or `hf:USER/NAME@REVISION` into the hub's cache; return the folder.
 
     Raises:
         UserError: if huggingface_hub is not installed, or the run cannot be downloaded.
@@ -37,6 +34,7 @@ def fetch(address: str) -> Path:
     check_repository_id(name)
     hub = _import_hub()
     with _user_errors(f"cannot fetch {address}"):
+        # of a repository of unknown origin, only the files of a run are fetched
         folder = hub.snapshot_download(
             repo_id=name, revision=revision or None, allow_patterns=list(FILES)
         )
@@ -44,15 +42,9 @@ def fetch(address: str) -> Path:
 
 
 def upload(folder: Path, name: str, private: bool) -> str:
-    """Upload a folder to a model repository; create the repository if necessary.
+    """Upload all files of a folder to a model repository `USER/NAME`; return its address.
 
-    Args:
-        folder: all of its files are uploaded.
-        name: `USER/NAME`.
-        private: whether a new repository is private.
-
-    Returns:
-        The address for `fetch`.
+    The repository is created if necessary; `private` concerns a new one.
 
     Raises:
         UserError: if huggingface_hub is not installed, nobody is logged in, or the hub refuses.
@@ -89,6 +81,6 @@ def _import_hub() -> Any:
 def _user_errors(prefix: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # those of HTTP, cache and credentials have no common base
         message = " ".join(str(error).split())
         raise UserError(f"{prefix}: {message or type(error).__name__}") from error

@@ -55,7 +55,9 @@ def last_metrics(folder: Path) -> dict[str, float] | None:
     """The last complete line of a run's metrics; None if there is none."""
     try:
         with (folder / METRICS).open("rb") as file:
+            # only the end is read: several times per second, and files grow to megabytes
             file.seek(max(0, file.seek(0, os.SEEK_END) - MAX_LINE_BYTES))
+            # what follows the last line break is incomplete: the training is writing it
             *_, last, _ = [b"", b"", *file.read().split(b"\n")]
         return _parse_line(last) if last else None
     except FileNotFoundError:
@@ -89,13 +91,9 @@ class Log(Protocol):
 class MetricsLog:
     """Writes metrics as JSON lines and as TensorBoard events.
 
-    Lines after `iteration` are removed: a killed run had written them after its last checkpoint.
-
-    Args:
-        folder: the run directory.
-        iteration: the number of completed iterations.
-        metric: the name of the scores, which TensorBoard shows first.
-        config: the config in YAML, which TensorBoard shows as text.
+    Lines after `iteration`, the number of completed iterations, are removed: a killed run had
+    written them after its last checkpoint. TensorBoard shows the scores, whose name is `metric`,
+    first, and the config in YAML as text.
 
     Raises:
         UserError: if existing metrics are damaged.
@@ -128,11 +126,11 @@ class MetricsLog:
         line = json.dumps({"iteration": iteration, **metrics}) + "\n"
         with translate_os_errors(self._folder):
             self._lines.write(line)
-            self._lines.flush()
+            self._lines.flush()  # `metarl sweep` reads the progress from the file
             self._write_event(step=iteration, summary=Summary(value=values))
 
     def write_video(self, iteration: int, path: Path) -> None:
-        """Log a GIF for TensorBoard, which plays it under "Images"."""
+        # TensorBoard has no videos, but plays a GIF under "Images"
         with translate_os_errors(self._folder):
             content = path.read_bytes()
             width, height = struct.unpack_from("<HH", content, 6)  # of the GIF's header
@@ -164,7 +162,7 @@ def _text_value(tag: str, yaml: str) -> Summary.Value:
 
 
 def _parse_lines(content: bytes) -> Iterator[dict[str, float]]:
-    *lines, last = content.split(b"\n")
+    *lines, last = content.split(b"\n")  # `last` is empty, or the line that is being written
     for number, line in enumerate(lines, start=1):
         try:
             yield _parse_line(line)
@@ -185,7 +183,7 @@ def _parse_line(line: bytes) -> dict[str, float]:
     if type(iteration) is not int or iteration < 0:
         raise ValueError(f"iteration {iteration!r} is not a natural number")
     for name, value in values.items():
-        if type(value) not in (int, float):
+        if type(value) not in (int, float):  # not isinstance, for which True is an integer
             raise ValueError(f"{name} is not a number")
         float(value)  # raises OverflowError for an integer that is too large
     return values

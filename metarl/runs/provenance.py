@@ -14,8 +14,10 @@ LIBRARIES = ("metarl-maml", "torch", "numpy", "gymnasium", "mujoco")
 @cache
 def package_commit() -> str | None:
     """The commit of a checkout, marked "dirty" after changes; None for an installed package."""
+    # without tags, of which a checkout may have others than its neighbour
     describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     folder = Path(__file__).parent.parent
+    # git would search the parent folders, and find the repository of somebody else's project
     if not (folder.parent / ".git").exists():
         return None
     try:
@@ -28,7 +30,7 @@ def package_commit() -> str | None:
 @cache
 def machine() -> str:
     """The name of the processor, or else its architecture."""
-    if sys.platform == "linux":
+    if sys.platform == "linux":  # where `platform.processor` is empty or the architecture
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()

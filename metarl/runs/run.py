@@ -149,6 +149,7 @@ class Run:
             UserError: if there is no such run, it is damaged, it names code that is not trusted, or
                 a changed setting must stay the same.
         """
+        # evaluations of a run that cannot be written to go to a folder of its own in `runs`
         address, path = path, locate(path)
         results = path
         if str(address).startswith(hub.PREFIX):
@@ -157,6 +158,7 @@ class Run:
             results = Path("runs") / "trained" / address
         file = path / CONFIG
         values = read_values(file)
+        # before the validation, which imports the classes that the config names
         if not (trust_code or os.environ.get(TRUST_VARIABLE) == "1"):
             _check_trusted(path, values)
         try:
@@ -190,10 +192,11 @@ class Run:
         with lock:
             try:
                 lock_file(lock)
-                lock.truncate(0)
+                lock.truncate(0)  # of the process before; written for the message below
                 lock.write(f"process {os.getpid()} on {platform.node()}")
                 lock.flush()
             except OSError as error:
+                # POSIX allows both for a lock that another process holds
                 if error.errno not in (errno.EAGAIN, errno.EACCES):
                     raise _unwritable(self.path, error) from error
                 lock.seek(0)
@@ -221,6 +224,7 @@ class Run:
             # recorded when training began
             config = config.model_copy(update={"init_from": start})
         ignored = [*self._resumable(), *self.config.unused_settings()]
+        # both resolved: a value that was measured is compared with the measured one
         if changed := differences(resolve(self.config), config, ignored):
             values = flatten(config.model_dump(mode="json"))
             overrides = [f"{name}={json.dumps(values.get(name))}" for name in _names(changed)]
@@ -262,6 +266,7 @@ class Run:
         """
         if (self.path / STATE).exists():
             return True
+        # weights of iteration 0 may be those of a run that was killed before its first state.json
         traces = [*self.path.glob(METRICS), *self.path.glob(WEIGHTS)]
         if trained := [file.name for file in traces if file.name != weights_name(0)]:
             raise UserError(
@@ -294,12 +299,13 @@ class Run:
         Raises:
             UserError: if there is no checkpoint, or it is damaged.
         """
+        # of a published run, `checkpoint` would raise for want of weights
         if self._checkpoint is None and read_description(self.path).weights is None:
             return read_description(self.path)
         return self.checkpoint().description
 
     def _check_unedited(self, description: Description) -> None:
-        if description.config is None:
+        if description.config is None:  # of an earlier version
             return
         if changed := diff_recorded(description.config, self.config, self._resumable()):
             raise UserError(
