@@ -56,11 +56,7 @@ def load(
 
 
 def load_network(
-    run: RunLike,
-    *,
-    trust_code: bool = False,
-    data: Section | None = None,
-    checkpoint: str = "last",
+    run: RunLike, *, trust_code: bool = False, data: Section | None = None, checkpoint: str = "last"
 ) -> AdaptiveNetwork:
     """Load the network of a run of few-shot regression or classification.
 
@@ -121,11 +117,13 @@ def train(
         message = "train(report=...) is deprecated; use train(callbacks=[...])"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         callbacks = [*callbacks, _as_callback(report)]
+    # by its path, which the config of the new run records
     source = str(init_from.path if isinstance(init_from, Run) else init_from or "")
     return training.train(config, Path(out), resume, callbacks, source)
 
 
 def _as_callback(report: Callable[[int, Metrics], None]) -> Callback:
+    # its result is dropped: a report could not stop the training
     def callback(state: TrainingState, metrics: Metrics) -> None:
         if metrics:
             report(state.iteration, metrics)
@@ -250,7 +248,7 @@ def _as_seeds(seeds: int | Sequence[int]) -> list[int]:
 
 def _complete(trained: Trained) -> list[Run]:
     """The runs, if all are complete."""
-    if trained.interrupted:
+    if trained.interrupted:  # a signal was handled, so that Python has not raised it
         raise KeyboardInterrupt
     if trained.failures:
         problems = "; ".join(f"{name}: {text}" for name, text in trained.failures.items())

@@ -46,6 +46,7 @@ class ExactDerivatives(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         keywords = dict(kwargs or {})
+        # modules call the functions of torch.nn.functional, which call those of torch inside
         if func in NORMALISATIONS:
             return _separate_scale(func, list(args), keywords)
         if func is torch._weight_norm:
@@ -58,6 +59,7 @@ class ExactDerivatives(TorchFunctionMode):
         layer = getattr(func, "__name__", "")
         if layer.removesuffix("_cell") in RECURRENT:
             try:
+                # under vmap its forward fails and its gradient does not: it is refused in both
                 if layer in RECURRENT and _is_batched(args):
                     raise RuntimeError("no batching rule")
                 return func(*args, **keywords)
@@ -78,13 +80,14 @@ def _is_batched(value: Any) -> bool:
 
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    # w = g v / ‖v‖, by operations whose derivatives torch takes
     return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
 def _separate_scale(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
     scale_and_shift: list[Tensor | None] = []
     for position, name in enumerate(("weight", "bias"), NORMALISATIONS[func]):
-        if position < len(args):
+        if position < len(args):  # None leaves the kernel to normalise only
             scale_and_shift.append(args[position])
             args[position] = None
         else:

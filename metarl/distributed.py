@@ -71,6 +71,7 @@ def world_size() -> int:
 
 def shard(num_tasks: int) -> slice:
     """This process's tasks of a meta-batch; at least one if there are enough."""
+    # rounded down at both ends, so that shards are disjoint and their sizes differ by one at most
     return slice(num_tasks * rank() // world_size(), num_tasks * (rank() + 1) // world_size())
 
 
@@ -86,6 +87,7 @@ def mean_over_tasks(total: Tensor, num_tasks: int) -> Tensor:
     """
     if world_size() == 1:
         return total / num_tasks
+    # sum and count in one vector, so that processes communicate once; shards differ in size
     summed = torch.cat([total.reshape(-1), total.new_tensor([num_tasks])])
     started = time.perf_counter()
     with _reporting_loss():
@@ -107,7 +109,7 @@ def broadcast(value: Value | None) -> Value:
     Raises:
         ProcessLost: if another process died.
     """
-    box = [value]
+    box = [value]  # `broadcast_object_list` replaces the elements of a list
     if world_size() > 1:
         with _reporting_loss():
             dist.broadcast_object_list(box)

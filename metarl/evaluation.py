@@ -161,6 +161,7 @@ def mean_over_tasks(scores: Floats) -> Summary:
     estimate = scores.mean(axis=0)
     # Student's quantile; from 30 tasks on that of the normal distribution, which is within 4% of it
     quantile = 1.96 if number >= 30 else student_quantile(number - 1)
+    # t σ / √N with the unbiased variance
     width = quantile * scores.std(axis=0, ddof=1) / np.sqrt(number)
     meaning = f"mean of {number} tasks, 95% interval over tasks"
     return Summary(estimate, estimate - width, estimate + width, meaning)
@@ -178,17 +179,10 @@ def mean_worst_tasks(scores: Sequence[Floats], metric: Metric) -> Floats:
     """The mean score of the worst 5% of tasks, rounded up to a whole task, at each stage.
 
     This is the conditional value at risk (CVaR). The worst tasks of one stage may be others than
-    those of the next. Of several runs it is the mean over runs.
-
-    Args:
-        scores: of each run, (N, K + 1).
-        metric: whether higher scores are better.
-
-    Returns:
-        (K + 1,).
+    those of the next. For the scores of several runs, (N, K + 1) each, it is the mean over runs.
     """
     sign = 1.0 if metric.higher_is_better else -1.0
-    ordered = np.sort(sign * np.array(scores), axis=1)
+    ordered = np.sort(sign * np.array(scores), axis=1)  # (runs, N, K + 1), the worst first
     number = -(-ordered.shape[1] // 20)  # ⌈N / 20⌉
     worst: Floats = sign * ordered[:, :number].mean(axis=(0, 1))
     return worst
@@ -211,12 +205,9 @@ def best_schedule(
 ) -> tuple[float, ...]:
     """Select the step-size schedule with the best score on validation tasks.
 
-    Args:
-        schedules: the candidates.
-        validate: computes the adaptation curve of a candidate on validation tasks. Candidates for
-            which it raises FloatingPointError are skipped.
-        metric: the score.
-        stage: number of steps after which scores are compared; 0 for the mean over all steps.
+    `validate` computes the adaptation curve of a candidate; those for which it raises
+    FloatingPointError are skipped. Scores are compared after `stage` steps, or if it is 0 by their
+    mean over all steps.
 
     Raises:
         FloatingPointError: if every candidate diverges.
@@ -233,4 +224,5 @@ def best_schedule(
             f"every step size of baseline.step_sizes {first} breaks the model down; add smaller "
             "ones"
         )
+    # in a tie, the first in the order of the config
     return max(scores, key=lambda schedule: scores[schedule])

@@ -103,12 +103,9 @@ def _names(overrides: Sequence[str]) -> frozenset[str]:
 
 
 def extend(path: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """Add the settings of the config that `values` extends: `extends: NAME`.
+    """Add the settings of the config that the values of a file extend: `extends: NAME`.
 
-    Args:
-        path: the file of `values`.
-        values: its plain values. NAME is the name of a config of this package, or a path relative
-            to the file. That config must not extend another one.
+    NAME is the name of a config of this package, or a path relative to the file.
 
     Raises:
         UserError: if there is no such config, or it extends another one.
@@ -140,6 +137,7 @@ def _merge(base: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "")
     merged = dict(base)
     for key, value in values.items():
         section, name = merged.get(key), f"{prefix}{key}"
+        # another method has nothing in common with that of `base`
         if not (isinstance(section, dict) and isinstance(value, dict)) or name == "method":
             merged[key] = value
             continue
@@ -201,13 +199,7 @@ def dump_config(config: AnyConfig) -> str:
 
 
 def differences(old: AnyConfig, new: AnyConfig, ignore: Sequence[str] = ()) -> list[str]:
-    """The settings in which two configs differ, as `name: old → new`.
-
-    Args:
-        old: a config.
-        new: another config.
-        ignore: prefixes of settings that are not compared.
-    """
+    """The settings in which two configs differ, as `name: old → new`, except for some prefixes."""
     before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
     return [
         f"{name}: {before.get(name)} → {after.get(name)}"
@@ -223,11 +215,6 @@ def diff_recorded(
 
     Another version may have recorded them: a setting that only one of the two versions has is not
     a difference, and a renamed setting is compared by its present name.
-
-    Args:
-        recorded: plain values of a config.
-        config: the config.
-        ignore: prefixes of settings that are not compared.
     """
     after = flatten(config.model_dump(mode="json"))
     before = {current_name(name, after): value for name, value in flatten(recorded).items()}
@@ -261,13 +248,10 @@ def set_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
     If an override changes the kind of a section, such as `outer.algorithm`, the settings that the
     new kind does not have are removed from the section, except for overrides.
 
-    Args:
-        values: plain values of a config.
-        overrides: settings such as `inner.step_size=0.2`.
-
     Raises:
         UserError: if an override has another form, or addresses a setting as a section.
     """
+    # all of them, since the kind may follow its settings: --set outer.max_kl=… outer.algorithm=…
     overridden = {_full_name(override.partition("=")[0]) for override in overrides}
     for override in overrides:
         name, equals, text = override.partition("=")

@@ -22,7 +22,7 @@ StepSize = float | Tensor | Mapping[str, float | Tensor]
 Scalar = Callable[[Params], Tensor]
 Gradient = Callable[[Scalar], Callable[[Params], Params]]
 
-MOMENTUM, BETA1, BETA2, EPSILON = 0.9, 0.9, 0.999, 1e-8
+MOMENTUM, BETA1, BETA2, EPSILON = 0.9, 0.9, 0.999, 1e-8  # the defaults of torch.optim
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class InnerOptimizer:
             step: the number of previous steps.
         """
         if self.clip is not None:
+            # by vmap, since the norm is that of one task, not of all tasks together
             clip = partial(_clip_norm, max_norm=self.clip)
             grads = torch.func.vmap(clip)(grads) if self.stacked else clip(grads)
         if self.algorithm == "sgd":
@@ -73,6 +74,7 @@ class InnerOptimizer:
             square = state.get(f"square.{name}", torch.zeros_like(grad))
             second = BETA2 * square + (1.0 - BETA2) * grad**2
             new |= {f"mean.{name}": first, f"square.{name}": second}
+            # α m̂ / (√v̂ + ε) with m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ)
             # the derivative of √v at v = 0 is infinite: there the direction is 0, a constant
             root = (
                 torch.where(second > 0.0, second, 1.0).sqrt() / (1.0 - BETA2 ** (step + 1)) ** 0.5
@@ -192,6 +194,7 @@ def reverse(function: Scalar) -> Callable[[Params], Params]:
 
     def gradient(params: Params) -> Params:
         tracked = any(leaf.requires_grad for leaf in params.values())
+        # also where the caller has disabled gradients, such as in an evaluation
         with torch.enable_grad():
             # constants become fresh leaves, whose graph is freed by `grad`
             params = {

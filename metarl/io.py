@@ -78,12 +78,9 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 
 
 def read_zip(path: Path, select: Callable[[str], bool], max_bytes: int) -> dict[str, bytes]:
-    """Read members of a zip file.
+    """Read the members of a zip file whose names `select` accepts.
 
-    Args:
-        path: the zip file.
-        select: returns whether to read the member of a given name.
-        max_bytes: limit on the file's size, and on the total size of the selected members.
+    Neither the file nor the selected members together may be larger than `max_bytes`.
 
     Raises:
         UserError: if the file cannot be read; see `read_file`.
@@ -98,6 +95,7 @@ def unzip(content: bytes, select: Callable[[str], bool], max_bytes: int) -> dict
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = [member for member in archive.infolist() if select(member.filename)]
+            # readers disagree on which of the two counts: one may check what another one loads
             if len({member.filename for member in members}) < len(members):
                 raise ValueError("it has two members of the same name")
             for member in members:
@@ -105,6 +103,7 @@ def unzip(content: bytes, select: Callable[[str], bool], max_bytes: int) -> dict
                     raise ValueError(f"its member {member.filename!r} is encrypted")
                 if member.compress_type not in ZIP_COMPRESSIONS:
                     raise ValueError(f"its member {member.filename!r} uses an unsupported method")
+            # declared sizes: `read` stops there, also for a member that decompresses to more
             if (size := sum(member.file_size for member in members)) > max_bytes:
                 raise ValueError(f"it decompresses to {size:,} bytes, more than {max_bytes:,}")
             return {member.filename: archive.read(member) for member in members}
@@ -125,7 +124,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             output.flush()
             os.fsync(output.fileno())  # the data must be on disk before the name points to them
         temporary.replace(path)
-    finally:
+    finally:  # after an error; the replaced file has no temporary name any more
         temporary.unlink(missing_ok=True)
 
 
@@ -143,6 +142,7 @@ def lock_file(file: IO[Any]) -> None:
         UserError: if this Python has neither POSIX nor Windows locks.
     """
     if fcntl is not None:
+        # lockf, not flock, whose locks forked children would inherit
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     elif msvcrt is not None:
         file.seek(LOCKED_BYTE)
@@ -179,6 +179,7 @@ def translate_os_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        # "No such file or directory" is said of the temporary file: it would mislead
         if not folder.is_dir():
             raise StorageError(f"the directory {folder} no longer exists ({reason})") from error
         raise StorageError(

@@ -292,7 +292,7 @@ def with_current_names(cls: Any) -> Any:
             value = vars(owner)[old]
             is_unit = old == "axis" and value is not None
             setattr(owner, new, ADAPTATION_UNITS[value] if is_unit else value)
-            # an override may call super() by the old name
+            # an override may call super() by the old name, which metarl's base class has not
             for base in (c for c in owner.__mro__ if new in vars(c) and old not in vars(c)):
                 setattr(base, old, vars(base)[new])
     return cls
@@ -357,6 +357,7 @@ def train(
     # chunks of tasks run on our own threads; torch's would spin while they wait
     with one_thread(), closing(method):
         while not is_trained(method, state):
+            # sums are part of the state: a report may follow an interruption
             sums, best = state.metric_accumulator, split_prefix(state.extra, BEST)[1]
             state, metrics = method.step(state)
             validation: Metrics = {}

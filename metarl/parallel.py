@@ -38,6 +38,7 @@ def device_for(setting: Device) -> torch.device:
         return CPU
     if not torch.cuda.is_available():
         raise UserError("device: cuda is not available to torch; use device=auto or device=cpu")
+    # torchrun sets the rank of a process on its machine; more processes than GPUs share them
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
@@ -82,19 +83,14 @@ def keep_freed_memory() -> None:
     if os.name != "posix":
         return
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
+    if hasattr(libc, "mallopt"):  # not in macOS, nor in musl
         libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # bytes, the maximum of mallopt
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def map_chunks(function: Callable[[slice], Result], num_tasks: int, size: int) -> list[Result]:
-    """Apply a function to chunks of tasks; results are in the order of tasks.
-
-    Args:
-        function: called with slices of the tasks, in several threads.
-        num_tasks: N.
-        size: number of tasks of a chunk.
-    """
+    """Apply a function to slices of `size` tasks in several threads; results are in their order."""
+    # their sizes do not depend on the number of threads: nor does the rounding of sums
     chunks = [slice(start, start + size) for start in range(0, num_tasks, size)]
     if len(chunks) == 1 or processors() == 1:
         with one_thread():

@@ -27,18 +27,14 @@ INTERVAL = 60.0  # seconds between all later lines
 
 
 class Task:
-    """An operation with a known number of units; see `Progress.add_task`.
-
-    Attributes:
-        completed: number of completed units.
-    """
+    """An operation with a known number of units; see `Progress.add_task`."""
 
     def __init__(
         self, description: str, unit: str, total: int, completed: int, bars: Bars | None
     ) -> None:
         self.completed, self._initial, self._total = completed, completed, total
         self._description, self._unit, self._message = description, unit, ""
-        self._start = time.monotonic()
+        self._start = time.monotonic()  # unlike time.time(), not set back by a clock adjustment
         # number of completed units in the last line; a task that was complete gets none
         self._logged = completed if completed == total else -1
         self._finished = False
@@ -73,6 +69,7 @@ class Task:
         parts = [f"{self._description}: {self._unit} {self.completed}/{self._total}"]
         parts += [self._message] if self._message else []
         parts.append(f"{_clock(elapsed)} elapsed")
+        # the speed of this process: units that a resumed run had completed took no time now
         if self._initial < self.completed < self._total:
             seconds_per_unit = elapsed / (self.completed - self._initial)
             parts.append(f"ETA {_clock(seconds_per_unit * (self._total - self.completed))}")
@@ -80,12 +77,7 @@ class Task:
 
 
 class Progress:
-    """Context manager that shows the progress of one or several tasks.
-
-    Args:
-        console: the output.
-        transient: whether to remove the bars from a terminal at the end.
-    """
+    """Shows the progress of tasks on a console; `transient` bars are removed at the end."""
 
     def __init__(self, console: Console, transient: bool = False) -> None:
         self._console = console
@@ -96,17 +88,9 @@ class Progress:
     def add_task(
         self, description: str, total: int, completed: int = 0, unit: str = "iteration"
     ) -> Task:
-        """Add a task, whose `update` reports its progress.
-
-        Args:
-            description: a few words.
-            total: number of units.
-            completed: number of units that are complete already.
-            unit: name of a unit.
-        """
-        task = Task(description, unit, total, completed, self._bars)
-        self._tasks.append(task)
-        return task
+        """Add a task of `total` units, whose `update` reports its progress."""
+        self._tasks.append(Task(description, unit, total, completed, self._bars))
+        return self._tasks[-1]
 
     def __enter__(self) -> Self:
         self._display.__enter__()
@@ -149,6 +133,7 @@ def _log_periodically(log: Callable[[], None]) -> Iterator[None]:
                 return
             log()
 
+    # a thread, since an operation may take minutes between two reports; it must not outlive main
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:

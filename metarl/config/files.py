@@ -38,6 +38,7 @@ def find_config(name: str) -> Path:
         UserError: if there is none.
     """
     path, configs = Path(name), shipped_configs()
+    # a file of the user's that has the name of a config of the package comes first
     if not path.is_file() and name in configs:
         return configs[name]
     if (path / CONFIG).exists():
@@ -46,6 +47,7 @@ def find_config(name: str) -> Path:
             f"weights with --from {name}, or train another one with its config {path / CONFIG}"
         )
     if not path.exists():
+        # some names in any case: "there is none" alone does not say how names look
         nearest = difflib.get_close_matches(path.stem, configs, n=5, cutoff=0.0)
         raise UserError(
             f"there is no config file {name!r}{did_you_mean(name, configs)}; give a YAML file, or "
@@ -83,6 +85,7 @@ def _no_run(path: Path, shipped: Mapping[str, Path]) -> str:
         )
     if runs := sorted(file.parent for file in path.glob(f"*/{CONFIG}")):
         return f"{path} has {len(runs)} runs: name them, such as {runs[0]}, or all, {path}/*"
+    # siblings of the path, and the directory where `metarl train` puts runs by default
     near = {
         str(file.parent)
         for folder in (path.parent, Path("runs"))

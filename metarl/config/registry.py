@@ -52,6 +52,7 @@ class Registry(Mapping[str, str]):
 
         def decorator(factory: F) -> F:
             entry = f"{factory.__module__}:{factory.__qualname__}"
+            # the same entry again is no error: a module may be reloaded, as in a notebook
             if self._entries.setdefault(name, entry) != entry:
                 raise ValueError(f"{self.kind} {name!r} is already {self._entries[name]}")
             return factory
@@ -109,6 +110,7 @@ class Registry(Mapping[str, str]):
                 f"({error}); fix that module"
             ) from error
         loaded = getattr(module, attribute, None)
+        # the import has registered it: then it may be a function
         if name in self._entries.values():
             return loaded
         if self.decorator and inspect.isfunction(loaded):
@@ -139,25 +141,20 @@ def make(
     settings: Mapping[str, Any],
     optional: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Construct an object from its settings.
+    """Construct an object by `factory(**settings)`; `kind` and `name` are for error messages.
 
-    Args:
-        kind: its kind in error messages, such as "network".
-        name: its name in the config.
-        factory: a class or a function.
-        settings: keyword arguments.
-        optional: further keyword arguments, each passed only if the factory has a parameter of this
-            name and `settings` has no value for it.
+    Each of the `optional` keyword arguments is passed only if the factory has a parameter of this
+    name and `settings` has no value for it.
 
     Raises:
         UserError: if the factory has no such parameter, or raises an error.
     """
     try:
         parameters = inspect.signature(factory).parameters
-    except ValueError as error:
+    except ValueError as error:  # some classes of C extensions have no signature
         raise UserError(f"{kind} {name!r} is not a Python class: {error}") from error
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for setting in settings:
+    for setting in settings:  # checked first: the TypeError of a call has no suggestion
         if setting not in parameters and not takes_any:
             raise UserError(
                 f"{kind} {name!r} has no setting {setting!r}"

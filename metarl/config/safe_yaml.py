@@ -30,7 +30,7 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             node = super().compose_node(parent, index)
-            if node is None or node not in self._sizes:
+            if node is None or node not in self._sizes:  # its size is known once it is complete
                 raise self._error(f"the alias *{event.anchor} stands for what it is in", event)
             self._values += self._sizes[node]
         else:
@@ -51,12 +51,14 @@ class _Loader(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
+        # PyYAML keeps the last value of a repeated key, and the first would be ignored
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if repeated := [key for key in keys if keys.count(key) > 1]:
             raise self._error(f"{repeated[0]!r} is given twice", node)
         return node
 
     def _construct_integer(self, node: yaml.ScalarNode) -> int:
+        # the length is checked first: Python refuses thousands of digits with an error of its own
         if len(node.value) > 70 or not -(2**63) <= (value := self.construct_yaml_int(node)) < 2**63:
             raise self._error("an integer must have 64 bits at most", node)
         return value
@@ -67,6 +69,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader._construct_integer)
+# YAML 1.1, which PyYAML follows, requires a dot in floats: 1e-2 would be text
 _Loader.yaml_implicit_resolvers = {
     key: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:float"]
     for key, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -79,11 +82,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """Parse a text.
-
-    Args:
-        text: YAML of at most `MAX_BYTES` bytes.
-        origin: the source of the text in error messages.
+    """Parse YAML of at most `MAX_BYTES` bytes; `origin` is its source in error messages.
 
     Raises:
         UserError: if it is not valid YAML, has tags, or exceeds a limit.

@@ -26,6 +26,7 @@ def json_schema(configs: Sequence[type[Experiment]]) -> dict[str, Any]:
     }
     sections = {choice.schema(tag) for choice in choices.values() for tag in choice.registry}
     classes: list[type[BaseModel]] = [*configs, *sorted(sections, key=lambda cls: cls.__qualname__)]
+    # in one call, so that classes of the same name get different definitions
     keyed, schema = models_json_schema([(cls, "validation") for cls in classes])
     references = {cls: keyed[cls, "validation"]["$ref"] for cls in classes}
     definitions: dict[str, Any] = schema["$defs"]
@@ -102,6 +103,6 @@ def _describe_properties(definition: dict[str, Any], owners: Sequence[type[BaseM
         mentions = [sentence for sentence in sentences if re.search(rf"`{name}\b", sentence)]
         if mentions:
             setting.setdefault("description", " ".join(mentions))
-    for old, new in RENAMED.items():
+    for old, new in RENAMED.items():  # still accepted, and struck through in editors
         if new in properties:
             properties[old] = {**properties[new], "deprecated": True}

@@ -161,7 +161,7 @@ class Discriminated:
         self, value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> Any:
         """Validate the section by the schema for its tag."""
-        if isinstance(value, Section):
+        if isinstance(value, Section):  # constructed in Python, and validated there
             return validate(value)
         if isinstance(value, str | type):
             value = {self.tag: value}
@@ -177,7 +177,7 @@ class Discriminated:
                 raise ValueError(f"{self.tag}: {error}") from error
             names = " or ".join(map(repr, self.registry))
             raise ValueError(f"{self.tag}: must be {names}, not {name!r}") from error
-        try:
+        try:  # by a call of its own, since pydantic's unions report the errors of every member
             section = schema.model_validate({**value, self.tag: name}, context=info.context)
         except ValidationError as error:
             raise SectionError(schema, error, self) from error
@@ -229,10 +229,10 @@ class OuterSection(Section):
         """
         if iteration < self.warmup:
             return value * (iteration + 1) / self.warmup
-        # of the iterations after the warm-up, at least one
+        # from 0 at the end of the warm-up; of at least one iteration
         progress = (iteration - self.warmup) / max(1, self.iterations - self.warmup)
         if self.anneal or self.schedule == "cosine":
-            return value * 0.5 * (1.0 + math.cos(math.pi * progress))
+            return value * 0.5 * (1.0 + math.cos(math.pi * progress))  # Loshchilov and Hutter 2017
         if self.schedule == "linear":
             return value * (1.0 - progress)
         return value * 0.01**progress if self.schedule == "exponential" else value
@@ -488,12 +488,7 @@ def _messages(
 ) -> list[str]:
     """One message for each error, including those in sections with a schema of their own.
 
-    Args:
-        schema: of the section.
-        error: its errors.
-        names: of all settings of the config.
-        prefix: of the section's settings.
-        kinds: the choice of the section's schema, if there is one.
+    `names` are those of all settings of the config, `prefix` is that of the section's.
     """
     messages = []
     for detail in error.errors():
@@ -510,6 +505,7 @@ def _messages(
 def _similar(setting: str, settings: Iterable[str], names: Sequence[str]) -> str:
     """The settings that a user may have meant, of the same section or of others."""
     name = RENAMED.get(setting, setting)
+    # the right name in the wrong section is more likely than a misspelt one
     if elsewhere := [full for full in names if full.rpartition(".")[2] == name]:
         return ask(elsewhere)
     if hint := did_you_mean(setting, settings):

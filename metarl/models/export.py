@@ -74,7 +74,7 @@ def export(agent: PolicyAgent, path: Path) -> None:
         content = formats[path.suffix](agent)
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # torch's exporters raise many kinds for a user's module
         raise UserError(
             f"the network cannot be exported as {path.suffix} ({type(error).__name__}: "
             f"{str(error).splitlines()[0]}); use metarl.load"
@@ -87,7 +87,7 @@ def export(agent: PolicyAgent, path: Path) -> None:
 
 def _stable_baselines(agent: PolicyAgent) -> bytes:
     family, scale = agent.problem.unscaled_family_and_scale
-    env, content = family.make(), io.BytesIO()
+    env, content = family.make(), io.BytesIO()  # for its spaces, which a model contains
     try:
         save_model(content, agent.policy, agent.params, env, scale)
     finally:
@@ -157,14 +157,12 @@ def _rows(agent: PolicyAgent) -> Tensor:
 def _check(agent: PolicyAgent, act: Callable[[NDArray[np.float32]], NDArray[Any]]) -> None:
     """Raise UserError if an exported policy acts differently from the agent."""
     rows = _rows(agent).numpy()
-    for observations in (rows, rows[:1]):
+    for observations in (rows, rows[:1]):  # one row too: traces may have fixed the batch size
         actions = act(observations)
         expected = agent.fork(0).act(observations, deterministic=True)
         scale = 1.0 + np.abs(expected)
-        if (
-            actions.shape != expected.shape
-            or (np.abs(actions - expected) > TOLERANCE * scale).any()
-        ):
+        differs = actions.shape != expected.shape
+        if differs or (np.abs(actions - expected) > TOLERANCE * scale).any():
             raise UserError(
                 "the exported policy does not act as this one: its network cannot be exported; "
                 "use metarl.load, or export a .zip file"

@@ -106,6 +106,7 @@ class AdaptiveNetwork:
         x = self._to_inputs(inputs)
         if self.support is None:
             raise UserError("the network is not adapted; call network.adapt(inputs, targets) first")
+        # an empty tensor of the right type: `predictions` does not read the targets of queries
         no_targets: Tensor = self.support[1][:, :0]
         episodes = Episodes(np.zeros((1, 1)), self.support, (x[None], no_targets))
         outputs = self.method.predictions(self.params, episodes, self._schedule[: self.steps])
@@ -144,6 +145,7 @@ class AdaptiveNetwork:
 
     def _to_inputs(self, inputs: ArrayLike) -> Tensor:
         shape, data = self._tasks.shape, self.method.problem.data
+        # numpy would convert images too, but not resize them as in training
         if isinstance(inputs, Image) or (
             isinstance(inputs, list | tuple) and any(isinstance(x, Image) for x in inputs)
         ):
@@ -175,6 +177,7 @@ class AdaptiveNetwork:
         elif bytes_ or len(x.shape) == 4:
             inner = problem.config.inner
             episodes = self._tasks.sample(make_rng(0, "range"), 1, inner.shots, inner.queries)
+            # custom tasks have no declared range: a sample of the training tasks shows it
             low, high = (float(limit) for limit in torch.aminmax(episodes.query[0]))
             as_floats = bytes_ and low >= 0.0 and high <= 1.0 < largest
             as_bytes = len(x.shape) == 4 and high > 2.0 and 0.0 < largest <= 1.0

@@ -52,12 +52,7 @@ class AdaptivePolicy:
 
     @classmethod
     def from_run(cls, run: Run, seed: int = 0) -> "AdaptivePolicy":
-        """The policy of a run that has a checkpoint.
-
-        Raises:
-            UserError: if the run is not of reinforcement learning, has no checkpoint, or it is
-                damaged.
-        """
+        """The policy of a run; UserError if it is not of reinforcement learning, or is damaged."""
         method = policy_method(run)
         return cls(run, method, load_agent(run, method, seed), seed)
 
@@ -166,7 +161,7 @@ class AdaptivePolicy:
             number = episodes or getattr(
                 self.method, "adaptation_episodes", settings.episodes_per_task
             )
-            for _ in range(steps):
+            for _ in range(steps):  # each with episodes of the policy after the step before
                 length = horizon or self.horizon
                 agent = adapt_in(agent, experience, number, length, task, **options)
             return replace(self, agent=agent)
@@ -235,6 +230,7 @@ class AdaptivePolicy:
         if path and path.suffix not in (".mp4", ".gif"):
             raise UserError(f"the name of a video ends in .mp4 or .gif, not as {path.name!r} does")
         problem = self.method.problem
+        # another episode after each step, the same one whenever it is rendered again
         seed = int(make_rng(self.seed, "rendering", self.steps).integers(2**31))
         if env is not None:
             episode = record_in(self.agent, env, self.horizon, as_task(task), seed)
@@ -269,6 +265,7 @@ class AdaptivePolicy:
         agent, path = self._policy_agent("save"), Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"steps": json.dumps(agent.steps), "returns": json.dumps(agent.returns)}
+        # safetensors refuse views and tensors that share memory
         tensors = {name: leaf.contiguous().clone() for name, leaf in agent.tensors().items()}
         save_file(tensors, path, {**metadata, "weights_sha256": self.run.weights_sha256()})
         return path

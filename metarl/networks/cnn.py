@@ -9,15 +9,10 @@ MAX_SIDE = 8  # pixels; larger feature maps are halved again
 
 
 class CNN(nn.Module):
-    """Strided convolutions until the feature map is small, followed by hidden layers.
+    """Strided convolutions until the feature map (C, H, W) is small, followed by hidden layers.
 
-    Args:
-        inputs: (C, H, W).
-        outputs: O.
-        filters: number of filters of the first convolution; the others have twice as many.
-        hidden_sizes: widths of the hidden layers.
-        activation: `relu` or `tanh`, after every layer but the last.
-        output_scale: factor on the last layer's weights.
+    The first convolution has `filters`, the others twice as many. The activation, `relu` or `tanh`,
+    follows every layer but the last, whose initial weights are multiplied by `output_scale`.
     """
 
     def __init__(
@@ -34,6 +29,7 @@ class CNN(nn.Module):
         self.activation = ACTIVATIONS[activation]
         convolutions = [nn.Conv2d(channels, filters, 3, padding=1)]
         channels = filters
+        # the side after a stride of 2 with padding 1 is ⌈side / 2⌉
         while max(height, width) > MAX_SIDE or len(convolutions) < 2:
             convolutions.append(nn.Conv2d(channels, 2 * filters, 3, stride=2, padding=1))
             channels, height, width = 2 * filters, (height + 1) // 2, (width + 1) // 2

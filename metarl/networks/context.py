@@ -46,4 +46,5 @@ class WithContext:
         return self.network.head(without_context(params))
 
     def new_head(self, params: Params, outputs: int) -> Params:
+        # a new context of zeros, with which an adaptation begins (Zintgraf et al. 2019)
         return with_context(self.network.new_head(without_context(params), outputs), self.size)

@@ -113,4 +113,5 @@ def conv4_features(params: Mapping[str, Tensor], images: Tensor, pool: bool) -> 
         hidden = torch.relu((normalise_and_pool if pool else normalise)(hidden, scale, shift))
     if stacked:
         hidden = tasks_as_axis(hidden, images)
+    # without pooling the last map is 2 × 2 for Omniglot's 28 pixels: ⌈28 / 2⁴⌉
     return hidden.flatten(-3) if pool else hidden.mean((-2, -1))

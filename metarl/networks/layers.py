@@ -41,6 +41,7 @@ def depth(params: Mapping[str, Tensor]) -> int:
 
 def uniform(generator: torch.Generator, size: tuple[int, ...], fan_in: int, fan_out: int) -> Tensor:
     """Xavier-uniform weights (Glorot and Bengio 2010)."""
+    # U(−b, b) has the variance b² / 3: 2 / (fan_in + fan_out)
     bound = math.sqrt(6.0 / (fan_in + fan_out))
     return (2.0 * torch.rand(size, generator=generator) - 1.0) * bound
 
@@ -65,6 +66,7 @@ def scale_and_shift(params: Mapping[str, Tensor], layer: int) -> tuple[Tensor, T
 
 def tasks_as_channels(inputs: Tensor) -> Tensor:
     """(N, M, F, ...) to (M, N·F, ...); inputs without a task axis are returned unchanged."""
+    # vectors (M, F) and images (M, C, H, W) have two and four axes without that of the tasks
     return inputs.movedim(0, 1).flatten(1, 2) if inputs.dim() in (3, 5) else inputs
 
 

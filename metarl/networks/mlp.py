@@ -66,11 +66,12 @@ def init_mlp(
     params: Params = {}
     for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         params[f"weight{layer}"] = uniform(generator, (fan_in, fan_out), fan_in, fan_out)
-        if norm and layer < len(sizes) - 2:  # the output layer is never normalised
+        # the output layer is never normalised: its scale and sign are those of the targets
+        if norm and layer < len(sizes) - 2:
             params |= init_norm(layer, fan_out)
         else:
             params[f"bias{layer}"] = torch.zeros(fan_out)
-    if output_scale != 1.0:
+    if output_scale != 1.0:  # policies: a small scale begins with nearly equal distributions
         params[f"weight{len(sizes) - 2}"] *= output_scale
     return params
 

@@ -61,6 +61,7 @@ class ForwardPass:
     def backward(self, grad_outputs: Tensor) -> "BackwardPass":
         """The gradient of f for ∂f/∂y = `grad_outputs` (N, M, O)."""
         gradient: Params = {}
+        # from the last layer to the first; reversed at the end, to be indexed by layer
         grad_preact, grad_act = [grad_outputs], list[Tensor]()
         for layer in reversed(self._layers):
             hidden, delta = self.inputs[layer], grad_preact[-1]
@@ -79,10 +80,12 @@ class ForwardPass:
         Returns:
             ẏ, (N, M, O), and ḣ_l of every layer but the first, whose ḣ_0 is 0.
         """
+        # ḣ_0 = 0: observations do not depend on the parameters
         hidden_tangents: list[Tensor] = []
         for layer in self._layers:
             narrow, weight = layer == self._last, self.params[f"weight{layer}"]
             weight_tangent, bias_tangent = direction[f"weight{layer}"], direction[f"bias{layer}"]
+            # h Ẇ + ḃ, to which ḣ W is added in place
             tangent = _affine(self.inputs[layer], weight_tangent, bias_tangent, narrow)
             if layer and narrow:
                 tangent += _narrow_product(hidden_tangents[-1], weight)

@@ -27,22 +27,15 @@ RESERVED = ("step_size", "log_std")  # names of other meta-parameters
 
 
 class FunctionalModule:
-    """A module as a pure function of its parameters.
+    """A module, made by `construct` with a seeded random state, as a pure function.
 
-    Args:
-        name: name for messages.
-        construct: constructs the module; called with a seeded random state.
-        shape: shape of an input, (S,) or (C, H, W).
-        outputs: O.
+    Its inputs have the shape (S,) or (C, H, W). `name` is for messages.
     """
 
     def __init__(
         self, name: str, construct: Callable[[], nn.Module], shape: tuple[int, ...], outputs: int
     ) -> None:
-        self.name = name
-        self.shape = shape
-        self.outputs = outputs
-        self._construct = construct
+        self.name, self.shape, self.outputs, self._construct = name, shape, outputs, construct
         self._module: nn.Module | None = None
         self._copies = threading.local()
 
@@ -99,6 +92,7 @@ class FunctionalModule:
             UserError: if the last layer cannot be replaced.
         """
         new = {name: params[name].new_zeros(outputs, *params[name].shape[1:]) for name in self.head}
+        # outputs of zero show that no other layer follows
         is_shared = sum(name in new for name in self._places.values()) > len(new)
         inputs = next(iter(new.values())).new_zeros(2, *self.shape)
         try:
@@ -148,6 +142,7 @@ class FunctionalModule:
             leaves = {place: params[name] for place, name in self._places.items()} | constants
             last_inputs: list[Tensor] = []
             last = module.get_submodule(self._last)
+            # by a hook, since the inputs of a layer are no result of a forward
             hook = last.register_forward_pre_hook(
                 lambda _, args, kwargs: last_inputs.append(*[*args, *kwargs.values()][:1]),
                 with_kwargs=True,
@@ -166,6 +161,7 @@ class FunctionalModule:
 
         params = {name: params[name] for name in self._places.values()}
         place, name = next(iter(self._places.items()))
+        # a stacked parameter has one axis more, that of the tasks
         stacked = params[name].dim() > self.module.get_parameter(place).dim()
         result: Tensor = (vmap(forward_one) if stacked else forward_one)(params, inputs)
         return result
@@ -208,6 +204,7 @@ class FunctionalModule:
                 where = f"layer {place!r} " if place else "it "
                 raise UserError(f"{refusal}{where}{reason}{SEE_DOCS}")
         examples = inputs[0].clone()
+        # twice: dropout and layers with state would give other outputs
         result, second_result = self(params, examples), self(params, inputs[0].clone())
         shape = (len(examples), self.outputs)
         if not isinstance(result, Tensor) or result.shape != shape:
@@ -259,6 +256,7 @@ class FunctionalModule:
         def in_a_loop(params: Params) -> Tensor:
             return torch.stack([adapted_loss(params, task) for task in trial_inputs]).sum()
 
+        # second derivatives under vmap may be silently wrong; a loop over tasks shows it
         def by_vmap(params: Params) -> Tensor:
             return vmap(adapted_loss, in_dims=(None, 0))(params, trial_inputs).sum()
 

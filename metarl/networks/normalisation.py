@@ -16,12 +16,9 @@ EPSILON = 1e-5
 
 
 def normalise(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Normalise each channel, then scale and shift it.
+    """Normalise each channel of (M, F, ...), then scale and shift it by (F,) each.
 
-    Args:
-        inputs: (M, F, ...), or (M, N·F, ...) where scale and shift are stacked.
-        scale: (F,) or (N, F).
-        shift: (F,) or (N, F).
+    Stacked over tasks, inputs are (M, N·F, ...), scale and shift (N, F).
     """
     # vmap over tasks calls this function with the parameters of a single task
     with nullcontext() if scale.dim() == 2 else ExactDerivatives():
@@ -31,12 +28,9 @@ def normalise(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 class BatchNorm(nn.Module):
-    """`torch.nn.BatchNorm1d` and `2d` with `track_running_stats=False`.
+    """`torch.nn.BatchNorm1d` and `2d` with `track_running_stats=False`; axis 1 has `num_features`.
 
     Its second derivatives under `vmap` are exact, also outside of `metarl.adapt`.
-
-    Args:
-        num_features: F, the size of axis 1.
     """
 
     def __init__(self, num_features: int) -> None:
@@ -72,6 +66,7 @@ def normalise_and_pool(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         (M, F, H // 2, W // 2), or with N·F channels.
     """
     mean, variance, maxima, _ = _moments_and_maxima(inputs)
+    # γ (max − μ) / √(σ² + ε) + β, as one product and one sum
     factor = scale.reshape(1, -1, 1, 1) * torch.rsqrt(variance + EPSILON)
     return torch.addcmul(shift.reshape(1, -1, 1, 1) - mean * factor, maxima, factor)
 
@@ -85,7 +80,7 @@ class _MomentsAndMaxima(torch.autograd.Function):
 
     @staticmethod
     def forward(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        # the kernel of batch normalisation is two to four times as fast as torch.var_mean
+        # the biased variance, as in training; two to four times as fast as torch.var_mean
         mean, variance = torch.batch_norm_update_stats(inputs, None, None, 0.0)
         maxima, indices = F.max_pool2d(inputs, 2, return_indices=True)
         return mean.view(1, -1, 1, 1), variance.view(1, -1, 1, 1), maxima, indices
@@ -98,6 +93,7 @@ class _MomentsAndMaxima(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int], inputs: Tensor) -> tuple[Any, tuple[int, ...]]:
+        # tasks become groups of channels, so that one call normalises all of them
         channels = inputs.movedim(in_dims[0], 1).flatten(1, 2)
         outputs = _moments_and_maxima(channels)
         return tuple(out.unflatten(1, (info.batch_size, -1)) for out in outputs), (1, 1, 1, 1)

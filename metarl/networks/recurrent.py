@@ -27,6 +27,7 @@ def init_recurrent(
             input goes to the unit as it is. By default the whole input has one normalised embedding
             of size F.
     """
+    # each gate by itself: a (3 F, F) matrix has orthogonal columns, not three orthogonal blocks
     gates = [torch.empty(hidden, hidden) for _ in range(3)]
     for gate in gates:
         torch.nn.init.orthogonal_(gate, generator=generator)
@@ -51,6 +52,7 @@ def recurrent_step(params: Mapping[str, Tensor], state: Tensor, inputs: Tensor) 
     weights = [
         params[f"{UNIT}{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     ]
+    # r, z = σ(W x + U h), n = tanh(W_n x + r ⊙ U_n h), h' = (1 − z) ⊙ n + z ⊙ h
     return torch.gru_cell(_embed(params, inputs), state, *weights)
 
 

@@ -22,21 +22,13 @@ from metarl.runs.run import Run
 
 @dataclass(frozen=True)
 class AdaptedPolicy:
-    """A policy at several stages of its adaptation to a task.
-
-    Attributes:
-        problem: the problem of the task.
-        task: (T,).
-        agents: by stage of adaptation.
-        unit: of the stages.
-        seed: of the recorded episodes.
-    """
+    """A policy at several stages of its adaptation to a task."""
 
     problem: PolicyProblem
-    task: NDArray[np.float64]
-    agents: dict[int, Agent]
-    unit: AdaptationUnit | None
-    seed: int
+    task: NDArray[np.float64]  # (T,)
+    agents: dict[int, Agent]  # by stage of adaptation
+    unit: AdaptationUnit | None  # of the stages
+    seed: int  # of the recorded episodes
 
     @property
     def description(self) -> str:
@@ -77,10 +69,7 @@ def adapt_to_task(
 ) -> AdaptedPolicy:
     """Adapt a run's policy to one task, with the step sizes of its evaluation.
 
-    Args:
-        run: a run with a checkpoint.
-        task: (T,); by default the first test task of the evaluation.
-        steps: the stages to show; by default 0, 1 and 3.
+    By default it is the first test task of the evaluation, (T,), at the stages 0, 1 and 3.
 
     Raises:
         UserError: if the run has no policy, or the task or the steps are invalid.
@@ -111,6 +100,7 @@ def adapt_agent(
     agent.reset(row)
     # a stage of adaptation by memory is one episode
     episodes = 1 if unit and unit.counts_episodes else problem.config.evaluation.episodes_per_task
+    # an agent per stage: `adapt_in` returns another one, and a stage is played from its own memory
     agents, env = {0: agent}, problem.raw_family.make()
     try:
         for stage in range(1, max(steps) + 1):
@@ -132,6 +122,7 @@ def load_agent(run: Run, method: PolicyMethod, seed: int = 0) -> Agent:
             f"method {run.config.method.name} has no agent: define agent(self, params, seed), or "
             "derive the class from metarl.rl.outer_loop.PolicyLearner"
         )
+    # a baseline's step size is the one that its evaluation selected on validation tasks
     selects = getattr(method, "selects_step_sizes", False)
     step_sizes = [load_or_evaluate(run).curve.step_sizes] if selects else []
     agent: Agent = method.agent(params, seed, *step_sizes)

@@ -27,21 +27,15 @@ METHOD_SPECIFIC = ("step_sizes", "steps")
 class ExperimentGroup:
     """One experiment of a comparison: runs that differ only in their seed.
 
-    Attributes:
-        label: its name in tables and plots.
-        runs: one per seed.
-        method: the method of the first run.
-        curves: the adaptation curve of each run.
-        summary: of all runs.
-        steps_to_match: the number of gradient steps to reach MAML's score after one step, as text;
-            empty if it was not computed.
+    `steps_to_match` is the number of gradient steps to reach MAML's score after one step, as text;
+    it is empty if it was not computed.
     """
 
-    label: str
-    runs: Sequence[Run]
-    method: Method
-    curves: Sequence[AdaptationCurve]
-    summary: Summary
+    label: str  # its name in tables and plots
+    runs: Sequence[Run]  # one per seed
+    method: Method  # of the first run
+    curves: Sequence[AdaptationCurve]  # of each run
+    summary: Summary  # of all runs
     steps_to_match: str = ""
 
     @property
@@ -74,7 +68,7 @@ def compare(runs: Sequence[Run]) -> list[ExperimentGroup]:
         UserError: if their tasks or their evaluation settings differ.
     """
     check_unique(runs)
-    _check_same_tasks(runs)
+    _check_same_tasks(runs)  # before evaluations, which take minutes
     evaluations = [load_or_evaluate(run) for run in runs]
     _check_same_settings(evaluations)
     return group_experiments(evaluations)
@@ -96,7 +90,7 @@ def group_experiments(evaluations: Sequence[Evaluation]) -> list[ExperimentGroup
         group.sort(key=lambda evaluation: evaluation.run.config.seed)
         first = group[0]
         label = first.method.label
-        if labels[label] > 1:
+        if labels[label] > 1:  # two experiments with one method, told apart by their directories
             label += f" ({names[first.run.path]})"
         runs = [evaluation.run for evaluation in group]
         curves = [evaluation.curve for evaluation in group]
@@ -111,6 +105,7 @@ def group_experiments(evaluations: Sequence[Evaluation]) -> list[ExperimentGroup
 
 def _same_experiment(group: Sequence[Evaluation], other: Evaluation) -> bool:
     first = group[0]
+    # `evaluation.` may differ between seeds, but curves of other shapes have no mean
     same_shape = first.curve.scores.shape == other.curve.scores.shape
     return same_shape and same_experiment(first.run.config, other.run.config)
 
@@ -128,6 +123,7 @@ def seed_independent_fields(config: AnyConfig) -> tuple[str, ...]:
 def _check_same_test_tasks(evaluations: Sequence[Evaluation]) -> None:
     first, *others = evaluations
     for other in others:
+        # differences are paired by task: equal settings alone do not make the tasks equal
         if not np.array_equal(first.curve.tasks, other.curve.tasks):
             raise UserError(
                 f"{other.run.path} was evaluated on other tasks than {first.run.path}, one of them "
@@ -213,8 +209,7 @@ def _check_same_tasks(runs: Sequence[Run]) -> None:
     first = runs[0]
     for run in runs[1:]:
         run.check_data_hashes(first.data_hashes())
-        changed = _task_differences(first, run)
-        if changed:
+        if changed := _task_differences(first, run):
             raise UserError(
                 f"{run.path} uses different tasks from {first.path} ({'; '.join(changed)}): they "
                 "cannot be compared"

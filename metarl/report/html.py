@@ -24,11 +24,9 @@ SVG = "image/svg+xml"
 
 
 def html_report(comparisons: Sequence[Sequence[ExperimentGroup]]) -> str:
-    """The report as HTML.
+    """The report as HTML, with one section for each comparison.
 
-    Args:
-        comparisons: one section each, for one family of tasks. Videos and plots of predictions show
-            the first run of every experiment.
+    Videos and plots of predictions show the first run of every experiment.
 
     Raises:
         UserError: if rendering is not available; the message says what to install.
@@ -38,6 +36,7 @@ def html_report(comparisons: Sequence[Sequence[ExperimentGroup]]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         families = [_family_context(groups, names, Path(folder)) for groups in comparisons]
     template = resources.files("metarl.report").joinpath("report.html").read_text()
+    # names and settings of runs are of unknown origin: they must not add scripts to the page
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
     return page.render(families=families, version=version("metarl-maml"))
 
@@ -50,6 +49,7 @@ def _family_context(
         "title": groups[0].method.problem.title,
         "settings": _task_settings(groups[0].runs[0]),
         "tables": [{"rows": table, "caption": caption} for table, caption in tables(groups)],
+        # in the order of the groups, each sentence once
         "adaptation": [*dict.fromkeys(describe_adaptation(group) for group in groups)],
         "plots": [{"alt": name, "data": _data_url(path, SVG)} for name, (path,) in plots.items()],
         "methods": [_method_context(group, names, folder) for group in groups],
@@ -90,6 +90,7 @@ def _task_settings(run: Run) -> dict[str, object]:
     if isinstance(run.config, SupervisedConfig):
         return run.config.data.model_dump()
     settings = run.config.family.settings
+    # threads belong to the machine, not to the tasks
     return {name: value for name, value in settings.items() if name != "num_threads"}
 
 
@@ -135,6 +136,7 @@ def _video_context(run: Run, folder: Path) -> dict[str, object]:
     """One video per stage of adaptation, so that the page can wrap them."""
     adapted = adapt_to_task(run)
     episodes = adapted.episodes()
+    # videos of one length loop together
     length = max(len(episode.frames) for episode in episodes.values())
     file, videos = folder / "video.mp4", []
     for stage, episode in episodes.items():
@@ -149,4 +151,5 @@ def _video_context(run: Run, folder: Path) -> dict[str, object]:
 
 
 def _data_url(path: Path, kind: str) -> str:
+    # within the page, which can be sent as one file
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -16,12 +16,7 @@ from metarl.runs.run import Run
 
 
 def write_model(run: Run, folder: Path, name: str) -> None:
-    """Copy a run's files, and write README.md and its plots; evaluate the run if necessary.
-
-    Args:
-        run: a run with a checkpoint.
-        folder: an empty directory.
-        name: of the repository, `USER/NAME`.
+    """Copy a run's files for the repository `USER/NAME`, and write README.md and its plots.
 
     Raises:
         UserError: if the run is damaged.
@@ -36,6 +31,7 @@ def write_model(run: Run, folder: Path, name: str) -> None:
                 path.name: path for place in (run.path, run.results) for path in place.glob(pattern)
             }
             for file in files.values():
+                # while a run is trained, there may be weights of two iterations
                 if file.suffix != ".safetensors" or file.name == description.weights:
                     shutil.copyfile(file, folder / file.name)
         plots = write_plots(groups, folder, "png")

@@ -28,10 +28,8 @@ def predict_wave(
 ) -> Fit:
     """Adapt a run's network to one sine wave, with the step sizes of its evaluation.
 
-    Args:
-        run: a sinusoid run with a checkpoint.
-        task: amplitude and phase; by default the first test task of the evaluation.
-        steps: the numbers of gradient steps to show; by default 0, 1 and 10.
+    By default it is the first test task of the evaluation, after 0, 1 and 10 gradient steps. A task
+    is an amplitude and a phase.
 
     Raises:
         UserError: if the task or the steps are invalid.
@@ -44,6 +42,7 @@ def predict_wave(
     if wave.shape != (1, 2) or not (np.abs(wave) < MAX_TASK_PARAM).all():
         raise UserError("a wave has an amplitude and a phase, such as --task 3.0 1.5")
     shots = problem.evaluation_shots
+    # the same points for all methods and stages
     support = make_rng(problem.config.evaluation.seed, "points").uniform(*INPUTS, (shots, 1))
     # the plotted grid takes the place of the query inputs
     x = np.concatenate([support, np.linspace(*INPUTS, GRID_SIZE)[:, None]])

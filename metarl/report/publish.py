@@ -31,11 +31,7 @@ RECORDED = ("iteration", "samples", "sha256", "provenance", "commit", "machine",
 
 
 def publish(run: Run, folder: Path) -> None:
-    """Write a run in its published form. Missing evaluations are made first.
-
-    Args:
-        run: with a checkpoint.
-        folder: the directory to write to; it must be empty or absent.
+    """Write a run into an empty or new folder. Missing evaluations are made first.
 
     Raises:
         UserError: if the run is damaged, or the folder holds something.
@@ -43,7 +39,7 @@ def publish(run: Run, folder: Path) -> None:
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; remove it, or publish to another directory")
-    run.checkpoint()
+    run.checkpoint()  # raises if it is damaged: state.json is read as it is below
     state = json.loads((run.path / STATE).read_text())
     files = {
         CONFIG: dump_config(run.config),
@@ -85,8 +81,9 @@ def thin_metrics(
     before = [name for name in scores if "/after_0_" in name]
     kept = before + [name for name in scores if name not in before][-1:]
     sampled = metric.samples.replace(" ", "_")
-    size = -(-len(metrics) // max_lines)
+    size = -(-len(metrics) // max_lines)  # ⌈lines / max_lines⌉
     ends = [line["iteration"] for line in metrics]
+    # a line is a mean over the iterations since the one before, which weight it
     gaps = [end - start for start, end in pairwise([0, *ends])]
     lines = []
     for first in range(0, len(metrics), size):

@@ -19,15 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepTable:
-    """The experiments of a sweep.
+    """The experiments of a sweep."""
 
-    Attributes:
-        groups: the experiments, the best score after the last adaptation step first.
-        names: the settings in which they differ.
-    """
-
-    groups: Sequence[ExperimentGroup]
-    names: Sequence[str]
+    groups: Sequence[ExperimentGroup]  # the best score after the last adaptation step first
+    names: Sequence[str]  # the settings in which they differ
 
     @classmethod
     def of(cls, groups: Sequence[ExperimentGroup]) -> "SweepTable":
@@ -35,6 +30,7 @@ class SweepTable:
         sign = -1.0 if groups[0].method.problem.metric.higher_is_better else 1.0
         ranked = sorted(groups, key=lambda group: sign * group.summary.estimate[-1])
         first, *others = [group.runs[0].config for group in ranked]
+        # each with the first: a setting in which any two differ differs from it in one of them
         changes = [
             change for other in others for change in differences(first, other, SEED_INDEPENDENT)
         ]
@@ -70,6 +66,7 @@ class SweepTable:
     def to_csv(self) -> str:
         """One row per experiment: settings, seeds, and scores with their intervals."""
         metric = self.groups[0].method.problem.metric.name
+        # a sweep of methods may have curves of several lengths
         stages = max(len(group.summary.estimate) for group in self.groups)
         scores = [f"{metric}_after_{k}_steps" for k in range(stages)]
         columns = [f"{score}{part}" for score in scores for part in ("", "_low", "_high")]

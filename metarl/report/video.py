@@ -32,17 +32,11 @@ INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
 @dataclass(frozen=True)
 class Episode:
-    """A recorded episode.
+    """A recorded episode."""
 
-    Attributes:
-        frames: images (height, width, 3); the first shows the initial state.
-        returns: the sum of rewards up to each frame.
-        fps: frames per second for playback in real time.
-    """
-
-    frames: Sequence[Frame]
-    returns: Sequence[float]
-    fps: float
+    frames: Sequence[Frame]  # images (height, width, 3); the first shows the initial state
+    returns: Sequence[float]  # the sum of rewards up to each frame
+    fps: float  # frames per second for playback in real time
 
 
 def check_rendering(family: TaskFamily) -> None:
@@ -68,13 +62,7 @@ def _make(family: TaskFamily) -> gym.Env[Any, Any]:
 
 
 def record(agent: Agent, family: TaskFamily, task: NDArray[np.float64], seed: int) -> Episode:
-    """Record one episode of an agent, with sampled actions, in a new environment.
-
-    Args:
-        agent: the agent; it is not changed.
-        family: must support the render mode "rgb_array".
-        task: (T,).
-        seed: of the initial state and the actions.
+    """Record one episode with sampled actions in a new environment; the agent is not changed.
 
     Raises:
         UserError: if rendering is not available; the message says what to install.
@@ -88,6 +76,7 @@ def record_in(
 ) -> Episode:
     """Like `record`, in an existing environment; no task is passed to it if `task` is None."""
     agent = agent.fork(seed, task) if isinstance(agent, PolicyAgent) else copy.deepcopy(agent)
+    # another seed than that of the actions, which would be correlated with the initial state
     env_seed = int(make_rng(seed, "video").integers(2**31))
     options = None if task is None else {"task": task}
     try:
@@ -141,6 +130,7 @@ def compose_frames(
     first = next(iter(episodes.values()))
     stride = math.ceil(first.fps / MAX_FPS)
     length = max(length, *(len(episode.frames) for episode in episodes.values()))
+    # the last frame is always shown, since its return is the result
     indices = [*range(0, length - 1, stride), length - 1]
     return [_compose(episodes, title, index) for index in indices], first.fps / stride
 
@@ -178,7 +168,13 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def write_mp4(path: Path, frames: Sequence[Frame], fps: float) -> None:
     """Write an H.264 video, which browsers play."""
     with imageio.get_writer(
-        path, fps=fps, codec="libx264", quality=7, macro_block_size=2, pixelformat="yuv420p"
+        # browsers play yuv420p only; by default imageio rescales to multiples of 16
+        path,
+        fps=fps,
+        codec="libx264",
+        quality=7,
+        macro_block_size=2,
+        pixelformat="yuv420p",
     ) as writer:
         for frame in frames:
             writer.append_data(frame)  # type: ignore[attr-defined]
