@@ -76,7 +76,7 @@ def run() -> NoReturn:
         # exception"), which torchrun reports as a failed training; everything is written by now
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)
+        os._exit(status)  # without the clean-up in which they abort
     sys.exit(status)
 
 

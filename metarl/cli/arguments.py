@@ -32,7 +32,7 @@ def overrides_of(options: argparse.Namespace) -> list[str]:
     overrides = list(options.set)
     names = [override.partition("=")[0] for override in overrides]
     for option, setting in SETTINGS.items():
-        value = getattr(options, option, None)
+        value = getattr(options, option, None)  # not every command has every option
         if value is None:
             continue
         if setting in names:
@@ -40,6 +40,7 @@ def overrides_of(options: argparse.Namespace) -> list[str]:
             raise UserError(
                 f"{flag} and --set {setting}=... contradict each other; use one of them"
             )
+        # JSON is YAML: a name such as `null` or `1e3` stays text in its quotes
         overrides.append(f"{setting}={json.dumps(value)}")
     return overrides
 
@@ -47,7 +48,7 @@ def overrides_of(options: argparse.Namespace) -> list[str]:
 def seeds_of(seeds: Sequence[int] | None) -> list[int]:
     """The seeds that the values of `--seeds` stand for; empty if there are none."""
     seeds = list(seeds or [])
-    if len(seeds) == 1:
+    if len(seeds) == 1:  # a number of seeds; the seed 4 alone is --seed 4
         if seeds[0] < 1:
             raise UserError(f"--seeds {seeds[0]}: the number of seeds must be at least 1")
         return list(range(1, seeds[0] + 1))

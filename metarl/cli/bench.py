@@ -19,7 +19,6 @@ from metarl.threads import processors
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Run the command with parsed options; return the exit status."""
     if unknown := set(options.parts) - set(PARTS):
         raise UserError(f"there is no part {unknown.pop()!r}; the parts are {', '.join(PARTS)}")
     results: dict[str, object] = {

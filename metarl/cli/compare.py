@@ -17,7 +17,6 @@ from metarl.report.predictions import is_sinusoid, predict_wave
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Run the command with parsed options; return the exit status."""
     groups = compare_runs(open_runs(options.runs, options.trust_code), console)
     if options.many_steps:
         with show_status(console, "fine-tuning for many steps"):

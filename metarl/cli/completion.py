@@ -12,7 +12,6 @@ from metarl.errors import UserError
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Print the script; pressing TAB then starts no Python."""
     try:
         shtab = import_module("shtab")
     except ImportError as error:

@@ -16,7 +16,6 @@ from metarl.supervised.datasets.source import SPLITS, Source
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Run the command with parsed options; return the exit status."""
     if not options.path.is_dir():
         raise UserError(f"there is no folder {options.path}; name the folder with the data")
     names: list[Name] = [options.only] if options.only else list(MISSING)

@@ -12,7 +12,6 @@ from metarl.runs.run import Run
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Run the command with parsed options; return the exit status."""
     opened = (Run.open(path, tuple(options.set), options.trust_code) for path in options.runs)
     runs = [run.at(options.checkpoint) for run in opened]
     for run in runs:

@@ -13,7 +13,6 @@ from metarl.runs.run import Run
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Run the command with parsed options; return the exit status."""
     run = Run.open(options.run, trust_code=options.trust_code)
     policy = AdaptivePolicy.from_run(run)
     # in an environment of the run's family; in others policies adapt from Python

@@ -12,7 +12,6 @@ from metarl.evaluation import format_score
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Run the command with parsed options; return the exit status."""
     configs = Table(title="configs, for `metarl train`", title_justify="left")
     configs.add_column("name", overflow="fold")
     configs.add_column("description", overflow="fold")

@@ -312,6 +312,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error in the words of this package, and exit with status 2."""
+        # argparse has no types of errors: the parts are read from its English messages
         if choice := re.fullmatch(
             r"argument (.+?): invalid choice: '(.*)' \(.*? from (.*)\)", message
         ):
@@ -328,6 +329,7 @@ class Parser(argparse.ArgumentParser):
     @property
     def commands(self) -> dict[str, "Parser"]:
         """The parsers of the commands of this parser."""
+        # private, but the only way to the parsers that `add_subparsers` made
         groups = [a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction)]
         return {name: parser for group in groups for name, parser in group.items()}
 
@@ -342,6 +344,7 @@ def make_parser() -> Parser:
     """The parser of all commands. `command` of the parsed options is a module of `metarl.cli`."""
     parser = Parser(DESCRIPTION, prog="metarl")
     parser.add_argument("--version", action="version", version=f"metarl {version('metarl-maml')}")
+    # the metavar is COMMAND in messages, by which `error` recognises them
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, summary: str, text: str) -> Parser:
@@ -350,6 +353,7 @@ def make_parser() -> Parser:
         return added
 
     train = add("train", "meta-train from a config", TRAIN)
+    # one module runs `train` and `baseline`: it reads the options of both
     train.set_defaults(verb="train", kind=None, model=None)
     _add_training(train, "change a setting of the config")
     train.add_argument("--seed", type=int, metavar="N", help="the same as --set seed=N")
@@ -363,6 +367,7 @@ def make_parser() -> Parser:
     baseline.set_defaults(verb="baseline", command="train")
     _add_training(baseline, "change a setting of the config")
     baseline.add_argument("--seed", type=int, metavar="N", help="the same as --set seed=N")
+    # all methods, not baselines only: which is which would need their modules, and torch
     kinds = list(dict.fromkeys([*RL_METHODS, *SUPERVISED_METHODS]))
     baseline.add_argument("--kind", choices=kinds, metavar="KIND", help="one of the above")
     baseline.add_argument(
@@ -581,13 +586,13 @@ def _add_task(parser: Parser, purpose: str) -> None:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:  # int() would accept "1_000" and " 3"
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
     return int(text)
 
 
 def _name(text: str) -> str:
-    """Check a name for files."""
+    # part of file names, also on file systems that ignore capitals
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text):
         raise argparse.ArgumentTypeError(
             f"{text!r} must be small letters and digits, with - between words, such as 15-queries"

@@ -13,7 +13,6 @@ from metarl.runs.run import Run
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Run the command with parsed options; return the exit status."""
     check_repository_id(options.name)
     run = Run.open(options.run, trust_code=options.trust_code)
     # from a copy: the hub gets neither lock, log nor TensorBoard's events of the run directory

@@ -24,7 +24,6 @@ from metarl.supervised.config import SupervisedConfig
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Run the command with parsed options; return the exit status."""
     run = Run.open(options.run, trust_code=options.trust_code)
     out: Path = options.out or run.results
     with report_os_errors(f"cannot write to {out}", "; choose another directory with --out"):

@@ -13,7 +13,6 @@ from metarl.report.html import html_report
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Run the command with parsed options; return the exit status."""
     runs = open_runs(options.runs, options.trust_code)
     comparisons = [compare_runs(group, console) for group in group_by_tasks(runs)]
     out: Path = options.out

@@ -13,7 +13,6 @@ from metarl.runs.run import Run
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Run the command with parsed options; return the exit status."""
     if options.notes and not options.notes.is_dir():
         raise UserError(f"there is no folder {options.notes}; --notes must name one")
     if options.out.suffix != ".md":

@@ -11,7 +11,6 @@ from metarl.supervised.config import SupervisedConfig
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Print the JSON schema of configs."""
     schema = json_schema([Config, SupervisedConfig])
     # to the file: the console would wrap long lines and colour the JSON
     console.file.write(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")

@@ -21,7 +21,6 @@ from metarl.runs.run import Run
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Run the command with parsed options; return the exit status."""
     if options.prune and not options.search:
         raise UserError("--prune belongs to --search N")
     if options.resume and options.out:
@@ -32,6 +31,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise missing_config_error("--resume OUT")
     out = options.resume or options.out or Path("runs") / f"{Path(options.config).stem}-sweep"
     seeds, overrides = seeds_of(options.seeds) or [1], overrides_of(options)
+    # of a sweep that is resumed alone, the overrides are settings such as a number of iterations
     launch = LaunchOptions(
         resume=bool(options.resume),
         overrides=overrides,

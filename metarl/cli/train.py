@@ -2,14 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 
 from metarl import distributed
 from metarl.cli.arguments import missing_config_error, overrides_of, seeds_of
-from metarl.cli.output import compare_runs, evaluate_and_print, print_comparison, print_line
+from metarl.cli.output import compare_runs, evaluate_and_print, print_comparison
 from metarl.config.files import CONFIG, resolve_run_dir
 from metarl.errors import UserError
 from metarl.experiment import AnyConfig, load_config
@@ -19,15 +19,14 @@ from metarl.launch.train import Session, follow, resume_run, start_run, train_lo
 from metarl.launch.weights_and_biases import WandbLog, require_wandb
 from metarl.method import Metrics, TrainingState, is_stopped_early, is_trained
 from metarl.parallel import device_note, keep_freed_memory
-from metarl.progress import Progress
+from metarl.progress import Progress, print_line
 from metarl.runs.hub import PREFIX
 from metarl.runs.metrics import Log, progress_text
 from metarl.threads import is_main_process
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Run the command with parsed options; return the exit status."""
-    if options.wandb:
+    if options.wandb:  # a missing package is reported before anything is created
         require_wandb()
     overrides = overrides_of(options)
     if options.seeds and any(override.startswith("seed=") for override in overrides):
@@ -36,15 +35,23 @@ def run(options: argparse.Namespace, console: Console) -> int:
         return _train_several(options, overrides, console)
     if options.resume:
         _check_resume(options)
-    if not is_main_process():
-        return _follow()  # the first process sends the config and the state
+    keep_freed_memory()
+    if not is_main_process():  # the first process sends the config and the state
+        with stop_on_signals() as stop, stop.interruptible(), distributed.process_group():
+            follow()
+        return 0
     if options.resume:
         start = resume_run(options.resume, overrides, options.config, options.trust_code)
     else:
         config = _load_config(options, overrides)
+        # torchrun repeats the command after a failure, when the run is there already
         is_restart = distributed.restarted()
         start = start_run(config, _default_out(options), exist_ok=is_restart, model=options.model)
-    return _lead(start, options, console)
+    with stop_on_signals() as stop, ExitStack() as stack:
+        with stop.interruptible():  # nothing is lost before the first checkpoint
+            stack.enter_context(distributed.process_group())
+            session = stack.enter_context(start)
+        return _train_session(session, stop, options, console)
 
 
 def _train_several(options: argparse.Namespace, overrides: Sequence[str], console: Console) -> int:
@@ -72,26 +79,6 @@ def _train_several(options: argparse.Namespace, overrides: Sequence[str], consol
     return 1 if trained.failures else 0
 
 
-def _follow() -> int:
-    """Take part in a training that the first process leads."""
-    keep_freed_memory()
-    with stop_on_signals() as stop, stop.interruptible(), distributed.process_group():
-        follow()
-    return 0
-
-
-def _lead(
-    start: AbstractContextManager[Session], options: argparse.Namespace, console: Console
-) -> int:
-    """Train and evaluate one run; `start` opens and locks it."""
-    keep_freed_memory()
-    with stop_on_signals() as stop, ExitStack() as stack:
-        with stop.interruptible():
-            stack.enter_context(distributed.process_group())
-            session = stack.enter_context(start)
-        return _train_session(session, stop, options, console)
-
-
 def _train_session(
     session: Session, stop: StopRequest, options: argparse.Namespace, console: Console
 ) -> int:
@@ -99,6 +86,7 @@ def _train_session(
     metric = method.problem.metric.name
     with stop.interruptible():
         logs: list[Log] = [WandbLog(options.wandb, run)] if options.wandb else []
+    # state.json shows that training began: metrics without it are those of a damaged run
     if not run.has_checkpoint():
         run.save(state, method.problem.data_hashes)
     with stop.interruptible():
@@ -145,7 +133,7 @@ def _check_resume(options: argparse.Namespace) -> None:
                 f"--{flag} and --resume contradict each other; a resumed run keeps its directory "
                 "and its method"
             )
-    if not str(options.resume).startswith(PREFIX):
+    if not str(options.resume).startswith(PREFIX):  # `Run.open` fetches those of the hub
         resolve_run_dir(options.resume)
 
 

@@ -120,8 +120,7 @@ def search(
             for seed in seeds
         }
 
-    # both ends of the ranges are validated before any run starts; so are, with them, the settings
-    # that are fixed
+    # both ends of the ranges are validated before any run starts
     lowest = plan({name: f"{limits.low:g}" for name, limits in ranges.items()})
     plan({name: f"{limits.high:g}" for name, limits in ranges.items()})
     metric = load_method(next(iter(lowest.values()))).problem.metric

@@ -59,14 +59,11 @@ class WandbLog:
         self._run.define_metric("*", step_metric="iteration")
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of one iteration."""
         self._run.log({"iteration": iteration, **metrics})
 
     def write_video(self, iteration: int, path: Path) -> None:
-        """Log a GIF of the policy."""
         video = import_module("wandb").Video(str(path), format="gif")
         self._run.log({"iteration": iteration, "policy": video})
 
     def close(self) -> None:
-        """Upload pending metrics and close the run."""
         self._run.finish()

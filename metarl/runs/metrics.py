@@ -118,7 +118,6 @@ class MetricsLog:
             )
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of one iteration."""
         values = [
             Summary.Value(tag=self._tag(name), simple_value=value)
             for name, value in metrics.items()
@@ -141,7 +140,6 @@ class MetricsLog:
             self._write_event(step=iteration, summary=Summary(value=[value]))
 
     def close(self) -> None:
-        """Close both files."""
         with translate_os_errors(self._folder):
             try:
                 self._lines.close()
