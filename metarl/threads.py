@@ -1,4 +1,4 @@
-"""The processors that this process may use."""
+"""The processors and the memory that this process may use."""
 
 import os
 import threading
@@ -55,3 +55,11 @@ def processors() -> int:
     if not limit.isdecimal() or int(limit) < 1:
         raise UserError(f"{THREADS_VARIABLE} must be a whole number of at least 1, not {limit!r}")
     return min(share, int(limit), getattr(_this_thread, "limit", None) or share)
+
+
+def physical_memory() -> int | None:
+    """The machine's memory in bytes; None where the system does not say, as on Windows."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None

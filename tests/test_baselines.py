@@ -13,6 +13,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+import metarl
 from metarl.baselines import pretrained_policy
 from metarl.baselines.multi_task_env import MultiTaskEnv
 from metarl.baselines.ppo import MultiTaskPPO
@@ -450,3 +451,11 @@ def test_a_layer_of_absurd_width_is_refused(section: str) -> None:
     for width in (2**21, 2**40, 2**63):
         with pytest.raises(UserError, match=rf"{section}\.{name}\.1: must be .* 1048576"):
             Config(family={"name": "point-navigation"}, **{section: {name: [8, width]}})
+
+
+@pytest.mark.parametrize("section", ["inner", "evaluation"])
+def test_a_batch_that_exceeds_the_memory_is_refused_before_training(section, tmp_path) -> None:
+    config = Config(family={"name": "point-navigation"}, **{section: {"episodes_per_task": 10**9}})
+    with pytest.raises(UserError, match=rf"{section}\.episodes_per_task: .* GB; lower one of them"):
+        metarl.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

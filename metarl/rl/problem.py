@@ -1,5 +1,6 @@
 """A problem of meta-reinforcement learning: a family of tasks, a policy, and the return."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from metarl.envs import TaskConditioned, TaskFamily
 from metarl.envs.family import check_members, checked_tasks, releases_gil
 from metarl.envs.observations import flat_family
 from metarl.envs.scaling import ScaledObservations, measure_scale
+from metarl.errors import UserError
 from metarl.evaluation import Metric
 from metarl.method import Method
 from metarl.parallel import device_for
@@ -25,7 +27,7 @@ from metarl.rl.methods import METHODS
 from metarl.rl.policies import Policy, policy_for
 from metarl.rl.sampler import VectorEnv
 from metarl.rng import RngKey, make_rng, make_torch_rng
-from metarl.threads import processors, thread_limit
+from metarl.threads import physical_memory, processors, thread_limit
 
 MIN_PARTED_ENVS = 800  # below, the Python of a second part takes longer than it saves
 RETURN = Metric("return", "undiscounted return", "environment steps")
@@ -125,6 +127,23 @@ class PolicyProblem:
 
     def check(self) -> None:
         device_for(self.config.device)
+        config, policy = self.config, self.policy
+        # float32: observations and next observations, actions with their distribution's mean and
+        # scale, and about eight numbers such as rewards, masks, advantages and log-probabilities
+        width = 2 * policy.observation_size + 3 * math.prod(policy.action_shape) + 8
+        for section, num_tasks, settings, episodes in (
+            ("outer", self.shard.stop - self.shard.start, "meta_batch", config.inner),
+            ("evaluation", config.evaluation.tasks, "tasks", config.evaluation),
+        ):
+            count = num_tasks * episodes.episodes_per_task * self.family.horizon
+            size, memory = 4 * width * count, physical_memory()
+            if memory is not None and size > memory:
+                name = "inner" if section == "outer" else section
+                raise UserError(
+                    f"{section}.{settings} and {name}.episodes_per_task: the {count:.3g} time "
+                    f"steps of a batch need {size / 1e9:.3g} GB, and this machine has "
+                    f"{memory / 1e9:.3g} GB; lower one of them"
+                )
 
     def describe(self, task: NDArray[np.float64]) -> str:
         return self.family.describe(task)
