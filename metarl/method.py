@@ -29,29 +29,16 @@ Role = Literal["meta-learner", "baseline"]
 
 @dataclass(frozen=True)
 class AdaptationUnit:
-    """The unit in which the stages of a method's adaptation are counted, with its labels.
+    """The unit in which the stages of a method's adaptation are counted, with its labels."""
 
-    Attributes:
-        name: one unit, such as "gradient step".
-        column: heading of a table's column of stages.
-        axis_label: label of a plot's axis.
-        metric: suffix of a training metric after k units, a format string.
-        stage: description of stage k, a format string; "before adaptation" for stage 0 where
-            `first` is 0.
-        first: the number of the first stage. Episodes are counted from 1, since the first episode
-            is part of the adaptation.
-        has_step_sizes: whether a stage is a step of a given size along a gradient.
-        counts_episodes: whether stages are episodes of the new task.
-    """
-
-    name: str
-    column: str
-    axis_label: str
-    metric: str
-    stage: str
-    first: int = 0
-    has_step_sizes: bool = False
-    counts_episodes: bool = False
+    name: str  # one unit, such as "gradient step"
+    column: str  # heading of a table's column of stages
+    axis_label: str  # of a plot
+    metric: str  # suffix of a training metric after k units, a format string
+    stage: str  # description of stage k, a format string
+    first: int = 0  # 1 for episodes, since the first episode is part of the adaptation
+    has_step_sizes: bool = False  # whether a stage is a step along a gradient
+    counts_episodes: bool = False  # whether stages are episodes of the new task
 
     def stage_name(self, stage: int) -> str:
         """A stage in words: "before adaptation", "after 2 steps", "episode 1"."""

@@ -286,20 +286,14 @@ examples:
 class Parser(argparse.ArgumentParser):
     """A parser that prints help as it is written, and an error as one sentence.
 
-    Args:
-        text: the description of the command, and after an empty line its examples.
-        settings: of `argparse.ArgumentParser`.
+    `text` is the description of the command, and after an empty line its examples.
     """
 
     def __init__(self, text: str, **settings: Any) -> None:
         # the examples come after the options, which argparse prints after the description
-        description, heading, examples = text.partition("\n\nexamples:\n")
-        super().__init__(
-            description=description,
-            epilog=heading.lstrip() + examples,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            **settings,
-        )
+        settings["description"], heading, examples = text.partition("\n\nexamples:\n")
+        settings["epilog"] = heading.lstrip() + examples
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         # argparse hands unknown options on to the main parser, which does not know the command

@@ -33,12 +33,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     seeds, overrides = seeds_of(options.seeds) or [1], overrides_of(options)
     # of a sweep that is resumed alone, the overrides are settings such as a number of iterations
     launch = LaunchOptions(
-        resume=bool(options.resume),
-        overrides=overrides,
-        trust_code=options.trust_code,
-        wandb=options.wandb,
-        console=console,
-        verb="sweep",
+        bool(options.resume), overrides, options.trust_code, options.wandb, console, options.verb
     )
     if options.search:
         fixed, ranges = parse_ranges(overrides)

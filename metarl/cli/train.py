@@ -63,12 +63,7 @@ def _train_several(options: argparse.Namespace, overrides: Sequence[str], consol
     if seeds and options.resume and not options.config:
         raise UserError(f"name the config of {options.resume} as well, to add seeds to it")
     launch = LaunchOptions(
-        resume=bool(options.resume),
-        overrides=overrides,
-        trust_code=options.trust_code,
-        wandb=options.wandb,
-        console=console,
-        verb=options.verb,
+        bool(options.resume), overrides, options.trust_code, options.wandb, console, options.verb
     )
     config = _load_config(options, overrides) if seeds else None
     trained = train_seeds(config, seeds, options.resume or _default_out(options), launch)

@@ -83,7 +83,7 @@ class Registry(Mapping[str, str]):
                     f"{self.kind} {name!r} needs {error.name}, which is not installed: "
                     f"pip install {error.name}"
                 ) from error
-        if ":" not in name:
+        if ":" not in name:  # an import string of a custom class has one
             raise UserError(
                 f"there is no {self.kind} {name!r}{did_you_mean(name, self)}; there are "
                 f"{', '.join(self)}, or package.module:Class for a custom one"

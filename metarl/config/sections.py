@@ -75,20 +75,14 @@ ImportString = Annotated[str, BeforeValidator(_to_import_string)]
 
 @dataclass(frozen=True)
 class Source:
-    """The context of a validation: where the settings come from.
+    """The context of a validation: where the settings come from."""
 
-    Attributes:
-        name: of the config in error messages.
-        recorded: whether metarl wrote the settings itself. Old names of settings are then no reason
-            for a warning, and settings without effect no error, unless they are overrides.
-        overrides: the full names of settings that were set on the command line.
-        allow_unused: whether settings without effect are no error.
-    """
-
-    name: str
+    name: str  # of the config in error messages
+    # metarl wrote the settings itself: old names of settings are then no reason for a warning, and
+    # settings without effect no error, unless they are overrides
     recorded: bool = False
-    overrides: frozenset[str] = frozenset()
-    allow_unused: bool = False
+    overrides: frozenset[str] = frozenset()  # full names of settings set on the command line
+    allow_unused: bool = False  # whether settings without effect are no error
 
 
 class Section(BaseModel):
@@ -129,20 +123,13 @@ class Discriminated:
     """A section whose schema depends on one of its settings, the tag.
 
     `validate` is for pydantic's `WrapValidator`. In place of a mapping it accepts the tag alone.
-
-    Attributes:
-        registry: the classes that the tag can name. A custom class is given by `module:Class`.
-        tag: the setting, such as `algorithm`.
-        default: its default.
-        members: the attributes that a custom class must have.
-        fallback: import string of the section for custom classes that are not sections.
     """
 
-    registry: Registry
-    tag: str
-    default: str = ""
-    members: tuple[str, ...] = ("model_validate",)
-    fallback: str = ""
+    registry: Registry  # the classes that the tag can name, besides `module:Class`
+    tag: str  # the setting, such as `algorithm`
+    default: str = ""  # of the tag
+    members: tuple[str, ...] = ("model_validate",)  # that a custom class must have
+    fallback: str = ""  # import string of the section for custom classes that are not sections
 
     def schema(self, name: str) -> type[Section]:
         """The schema for a tag: the class itself, its attribute `Settings`, or the fallback.
@@ -491,6 +478,7 @@ def _messages(
     `names` are those of all settings of the config, `prefix` is that of the section's.
     """
     messages = []
+    # a section validates by a call of its own, whose errors are nested in one of pydantic's
     for detail in error.errors():
         inner = detail.get("ctx", {}).get("error")
         if isinstance(inner, SectionError):

@@ -13,15 +13,10 @@ from metarl.params import Params
 
 @dataclass(frozen=True)
 class WithContext:
-    """See `metarl.networks.Network`; inputs must be vectors.
+    """See `metarl.networks.Network`; inputs must be vectors."""
 
-    Attributes:
-        network: the network that receives inputs and context, concatenated.
-        size: C, the number of context parameters.
-    """
-
-    network: Network
-    size: int
+    network: Network  # receives inputs and context, concatenated
+    size: int  # C, the number of context parameters
 
     @property
     def kind(self) -> str:

@@ -46,18 +46,10 @@ class Conv4(Layered):
 def init_conv4(
     generator: torch.Generator, shape: tuple[int, int, int], outputs: int, filters: int, pool: bool
 ) -> Params:
-    """Parameters of four convolutional blocks and a linear layer: Xavier-uniform, without biases.
+    """Xavier-uniform parameters for images of a shape (C, H, W) and O outputs.
 
-    Args:
-        generator: the source of randomness.
-        shape: of an image, (C, H, W).
-        outputs: O.
-        filters: of every block.
-        pool: as for `conv4`.
-
-    Returns:
-        `weight0` (filters, C, 3, 3), `scale0` (filters,), `shift0` (filters,), ..., `weight4`
-        (features, O), `bias4` (O,).
+    They are `weight0` (filters, C, 3, 3), `scale0` (filters,), `shift0` (filters,), ..., `weight4`
+    (features, O), `bias4` (O,).
     """
     params: Params = {}
     channels, height, width = shape

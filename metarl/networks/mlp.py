@@ -53,15 +53,10 @@ def init_mlp(
 ) -> Params:
     """Parameters of a multilayer perceptron: Xavier-uniform weights, zero biases.
 
-    Args:
-        generator: the source of randomness.
-        sizes: widths of input, hidden layers and output; (2, 100, 100, 2) has two hidden layers.
-        norm: apply batch normalisation to the hidden layers. They have `scale0`, `shift0`, ...
-            instead of a bias, which subtracting the mean would cancel.
-        output_scale: factor on the weights of the last layer.
-
-    Returns:
-        `weight0` (sizes[0], sizes[1]), `bias0` (sizes[1],), `weight1`, ... in this order.
+    `sizes` are the widths of input, hidden layers and output: (2, 100, 100, 2) has two hidden
+    layers. With `norm`, batch normalisation is applied to these: they have `scale0`, `shift0`, ...
+    instead of a bias, which subtracting the mean would cancel. `output_scale` multiplies the
+    weights of the last layer. The order is `weight0` (sizes[0], sizes[1]), `bias0` (sizes[1],), ...
     """
     params: Params = {}
     for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):

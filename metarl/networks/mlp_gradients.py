@@ -30,19 +30,12 @@ from metarl.params import Params
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """A forward pass of `mlp`, without normalisation.
+    """A forward pass of `mlp`, without normalisation."""
 
-    Attributes:
-        params: stacked over tasks; weights (N, F, F'), biases (N, F').
-        activation: `relu` or `tanh`.
-        inputs: h_l, the input of each layer, (N, M, F); h_0 are the observations.
-        outputs: y, (N, M, O).
-    """
-
-    params: Mapping[str, Tensor]
-    activation: str
-    inputs: list[Tensor]
-    outputs: Tensor
+    params: Mapping[str, Tensor]  # stacked over tasks; weights (N, F, F'), biases (N, F')
+    activation: str  # `relu` or `tanh`
+    inputs: list[Tensor]  # h_l, the input of each layer, (N, M, F); h_0 are the observations
+    outputs: Tensor  # y, (N, M, O)
 
     @property
     def other_params(self) -> Params:
@@ -99,19 +92,12 @@ class ForwardPass:
 
 @dataclass(frozen=True)
 class BackwardPass:
-    """A backward pass.
-
-    Attributes:
-        forward: the forward pass.
-        gradient: ∂f/∂W_l and ∂f/∂b_l of all layers, stacked.
-        grad_preact: δ_l = ∂f/∂z_l of each layer, (N, M, F').
-        grad_act: δ_l W_lᵀ = ∂f/∂h_l of each layer but the first; for tanh only.
-    """
+    """The backward pass of a forward pass."""
 
     forward: ForwardPass
-    gradient: Params
-    grad_preact: list[Tensor]
-    grad_act: list[Tensor]
+    gradient: Params  # ∂f/∂W_l and ∂f/∂b_l of all layers, stacked
+    grad_preact: list[Tensor]  # δ_l = ∂f/∂z_l of each layer, (N, M, F')
+    grad_act: list[Tensor]  # δ_l W_lᵀ = ∂f/∂h_l of each layer but the first; for tanh only
 
     def jvp(
         self,
@@ -121,10 +107,8 @@ class BackwardPass:
     ) -> Params:
         """The derivative of the gradient along a direction in parameter space.
 
-        Args:
-            direction: stacked parameters.
-            hidden_tangents: ḣ_l, as returned by `ForwardPass.jvp`.
-            grad_outputs_tangent: δ̇_L, the derivative of ∂f/∂y along the direction, (N, M, O).
+        `hidden_tangents` are ḣ_l, as returned by `ForwardPass.jvp`. `grad_outputs_tangent` is δ̇_L,
+        the derivative of ∂f/∂y along the direction, (N, M, O).
         """
         forward, tangents, delta_tangent = self.forward, dict[str, Tensor](), grad_outputs_tangent
         for layer in reversed(forward._layers):

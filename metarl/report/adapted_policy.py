@@ -78,11 +78,9 @@ def adapt_to_task(
     chosen = None if task is None else checked_task(family, task)  # before the evaluation
     evaluation = load_or_evaluate(run)
     curve, method = evaluation.curve, cast(PolicyMethod, evaluation.method)
-    problem: PolicyProblem = method.problem
-    last = curve.scores.shape[1] - 1
+    last, seed = curve.scores.shape[1] - 1, rendering_seed(method.problem)
     steps = steps_to_show(run, last, steps, (0, 1, 3), "evaluation.step_sizes=[…]")
     row = curve.tasks[0] if chosen is None else chosen
-    seed = rendering_seed(problem)
     return adapt_agent(method, load_agent(run, method, seed), row, steps, seed)
 
 

@@ -81,15 +81,21 @@ def group_experiments(evaluations: Sequence[Evaluation]) -> list[ExperimentGroup
         UserError: if the test tasks differ, because another version of metarl sampled them.
     """
     _check_same_test_tasks(evaluations)
-    grouped = group_by(evaluations, _same_experiment)
+    # `evaluation.` may differ between seeds, but curves of other shapes have no mean
+    grouped = group_by(
+        evaluations,
+        lambda group, other: (
+            group[0].curve.scores.shape == other.curve.scores.shape
+            and same_experiment(group[0].run.config, other.run.config)
+        ),
+    )
     labels = Counter(group[0].method.label for group in grouped)
     names = short_names([evaluation.run.path for evaluation in evaluations])
     groups = []
     for group in grouped:
         _check_distinct_seeds(group)
         group.sort(key=lambda evaluation: evaluation.run.config.seed)
-        first = group[0]
-        label = first.method.label
+        first, label = group[0], group[0].method.label
         if labels[label] > 1:  # two experiments with one method, told apart by their directories
             label += f" ({names[first.run.path]})"
         runs = [evaluation.run for evaluation in group]
@@ -101,13 +107,6 @@ def group_experiments(evaluations: Sequence[Evaluation]) -> list[ExperimentGroup
     present = [group.runs[0].config.method.name for group in groups]
     order += [name for name in present if name not in order]
     return sorted(groups, key=lambda group: order.index(group.runs[0].config.method.name))
-
-
-def _same_experiment(group: Sequence[Evaluation], other: Evaluation) -> bool:
-    first = group[0]
-    # `evaluation.` may differ between seeds, but curves of other shapes have no mean
-    same_shape = first.curve.scores.shape == other.curve.scores.shape
-    return same_shape and same_experiment(first.run.config, other.run.config)
 
 
 def same_experiment(config: AnyConfig, other: AnyConfig) -> bool:

@@ -35,8 +35,7 @@ def predict_wave(
         UserError: if the task or the steps are invalid.
     """
     curve, method = _load_evaluation(run)
-    problem = method.problem
-    last = len(curve.step_sizes)
+    problem, last = method.problem, len(curve.step_sizes)
     steps = steps_to_show(run, last, steps, (0, 1, 10), "evaluation.steps=…")
     wave = curve.tasks[:1] if task is None else np.array([task], dtype=np.float64)
     if wave.shape != (1, 2) or not (np.abs(wave) < MAX_TASK_PARAM).all():

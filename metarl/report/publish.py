@@ -26,6 +26,8 @@ from metarl.runs.metrics import METRICS, TIMES
 from metarl.runs.run import Run
 
 MAX_LINES = 100
+# significant digits; the tasks exactly, because comparisons check that they are equal
+DIGITS = {"mean": 8, "interval_95": 8, "scores": 8, "tasks": 17}
 # of state.json; its `config` is config.yaml, and `order` and `pending` belong to the weights
 RECORDED = ("iteration", "samples", "sha256", "provenance", "commit", "machine", "versions")
 
@@ -50,7 +52,11 @@ def publish(run: Run, folder: Path) -> None:
         method = load_or_evaluate(run, name).method
         file = f"evaluation{file_suffix(name)}.json"
         place = run.results if (run.results / file).exists() else run.path
-        evaluation = _rounded(json.loads(read_bytes(place / file, MAX_BYTES)))
+        values = json.loads(read_bytes(place / file, MAX_BYTES))
+        evaluation = {
+            key: _round(value, DIGITS[key]) if key in DIGITS else value
+            for key, value in values.items()
+        }
         evaluation["settings"] = method.problem.evaluation_settings
         tasks = _dump(evaluation["tasks"])
         if tasks in first_with:  # the scores of 600 tasks are short, their classes are not
@@ -101,15 +107,6 @@ def thin_metrics(
             | {"time/iteration": mean([sum(line.get(t, 0.0) for t in TIMES) for line in chunk])}
         )
     return lines
-
-
-def _rounded(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores to eight digits; the tasks exactly, because comparisons check that they are equal."""
-    digits = {"mean": 8, "interval_95": 8, "scores": 8, "tasks": 17}
-    return {
-        key: _round(value, digits[key]) if key in digits else value
-        for key, value in evaluation.items()
-    }
 
 
 def _round(value: Any, digits: int) -> Any:

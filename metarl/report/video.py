@@ -119,13 +119,8 @@ def compose_frames(
 ) -> tuple[list[Frame], float]:
     """Compose one video of several episodes, each with its name and its return so far.
 
-    Args:
-        episodes: by name, such as "before adaptation".
-        title: of the video, such as the task.
-        length: the least number of frames. Shorter episodes stop at their last frame.
-
-    Returns:
-        The frames, and frames per second: at most 30, so that frames of short steps are dropped.
+    It has at least `length` frames: shorter episodes stop at their last one. Also returned are the
+    frames per second: at most 30, so that frames of short steps are dropped.
     """
     first = next(iter(episodes.values()))
     stride = math.ceil(first.fps / MAX_FPS)
@@ -137,32 +132,24 @@ def compose_frames(
 
 def _compose(episodes: Mapping[str, Episode], title: str, index: int) -> Frame:
     height, width = next(iter(episodes.values())).frames[0].shape[:2]
-    # H.264 needs an even width and height
-    size = (_even(width * len(episodes)), _even(TITLE + CAPTION + height))
-    canvas = Image.new("RGB", size, PAPER)
+    sides = width * len(episodes), TITLE + CAPTION + height
+    size = (sides[0] + sides[0] % 2, sides[1] + sides[1] % 2)  # H.264 needs even sides
+    canvas, font = Image.new("RGB", size, PAPER), ImageFont.load_default
     draw = ImageDraw.Draw(canvas)
-    draw.text((size[0] // 2, TITLE // 2), title, INK, _font(22), anchor="mm")
+    draw.text((size[0] // 2, TITLE // 2), title, INK, font(22), anchor="mm")
     for column, (name, episode) in enumerate(episodes.items()):
         now = min(index, len(episode.frames) - 1)
         left = column * width
         # captions are above the images: below, a player's controls would cover them
         canvas.paste(Image.fromarray(episode.frames[now]), (left, TITLE + CAPTION))
         centre = left + width // 2
-        draw.text((centre, TITLE + 16), name, INK, _font(19), anchor="mm")
+        draw.text((centre, TITLE + 16), name, INK, font(19), anchor="mm")
         ended = ", episode over" if now < index else ""
         status = f"step {now}, return {episode.returns[now]:.1f}{ended}"
-        draw.text((centre, TITLE + 40), status, FAINT, _font(16), anchor="mm")
+        draw.text((centre, TITLE + 40), status, FAINT, font(16), anchor="mm")
         if column:
             draw.line([(left, TITLE), (left, size[1])], FAINT, 1)
     return np.asarray(canvas)
-
-
-def _even(number: int) -> int:
-    return number + number % 2
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
 
 
 def write_mp4(path: Path, frames: Sequence[Frame], fps: float) -> None:
@@ -185,7 +172,7 @@ def write_gif(path: Path, frames: Sequence[Frame], fps: float) -> None:
     stride = math.ceil(fps / GIF_FPS)
     images = [Image.fromarray(frame) for frame in frames[::stride]]
     width, height = images[0].size
-    scale = min(1.0, GIF_WIDTH / width)
+    scale = min(1.0, GIF_WIDTH / width)  # never enlarged
     size = (round(width * scale), round(height * scale))
     images = [
         # octree, because median cut drops the few pixels that mark the task

@@ -36,33 +36,21 @@ Count = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 
 
 class Description(BaseModel):
-    """The fields of `state.json` that are read.
-
-    Attributes:
-        iteration: the number of completed iterations.
-        samples: the number of training samples.
-        metric_accumulator: see `metarl.method.TrainingState`; called `pending` in the file.
-        weights: the name of the weights file; None for a run published without weights.
-        sha256: the checksum of the weights.
-        order: the names of its tensors in the order of the state; safetensors sort them.
-        provenance: checksums of the training data.
-        commit: of this package, if known.
-        machine: the machine that trained the run, if recorded.
-        config: of the training; None for runs of earlier versions.
-    """
+    """The fields of `state.json` that are read; see also `metarl.method.TrainingState`."""
 
     iteration: Count
     samples: Count
     metric_accumulator: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
         default={}, alias="pending"
     )
-    weights: str | None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    weights: str | None  # the name of the file; None for a run published without weights
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of the weights
+    # the names of the tensors in the order of the state; safetensors sort them
     order: list[Annotated[str, Field(pattern=rf"^({'|'.join(PARTS)})\..")]] = []
-    provenance: dict[str, str] = {}
-    commit: str | None = None
-    machine: str | None = None
-    config: dict[str, Any] | None = None
+    provenance: dict[str, str] = {}  # checksums of the training data
+    commit: str | None = None  # of this package, if known
+    machine: str | None = None  # that trained the run, if recorded
+    config: dict[str, Any] | None = None  # of the training; None for runs of earlier versions
 
 
 @dataclass(frozen=True)

@@ -113,9 +113,10 @@ class MetricsLog:
             self._write_event(file_version="brain.Event:2")
             # TensorBoard drops the events from this step on
             self._write_event(step=iteration + 1, session_log=SessionLog(status=SessionLog.START))
-            self._write_event(
-                step=iteration, summary=Summary(value=[_text_value("config", config)])
-            )
+            markdown = TensorProto(dtype=DT_STRING, string_val=[f"```\n{config}```".encode()])
+            metadata = create_summary_metadata("config", "")
+            value = Summary.Value(tag="config", metadata=metadata, tensor=markdown)
+            self._write_event(step=iteration, summary=Summary(value=[value]))
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         values = [
@@ -152,11 +153,6 @@ class MetricsLog:
     def _write_event(self, **fields: object) -> None:
         self._events.write(Event(wall_time=time.time(), **fields).SerializeToString())
         self._events.flush()
-
-
-def _text_value(tag: str, yaml: str) -> Summary.Value:
-    markdown = TensorProto(dtype=DT_STRING, string_val=[f"```\n{yaml}```".encode()])
-    return Summary.Value(tag=tag, metadata=create_summary_metadata(tag, ""), tensor=markdown)
 
 
 def _parse_lines(content: bytes) -> Iterator[dict[str, float]]:

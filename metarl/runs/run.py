@@ -159,8 +159,14 @@ class Run:
         file = path / CONFIG
         values = read_values(file)
         # before the validation, which imports the classes that the config names
-        if not (trust_code or os.environ.get(TRUST_VARIABLE) == "1"):
-            _check_trusted(path, values)
+        trusted = trust_code or os.environ.get(TRUST_VARIABLE) == "1"
+        for name, value in () if trusted else _strings(values):
+            if ":" in value:  # an import string, `module:Class`
+                raise UserError(
+                    f"the run in {path} names code that is not of this package ({name}: "
+                    f"{value!r}), which would be imported and executed; if you trust it, add "
+                    f"--trust-code, or set {TRUST_VARIABLE}=1"
+                )
         try:
             config = validate_config(values, str(file), recorded=True)
         except UserError as error:
@@ -396,17 +402,6 @@ def _files_before_config(path: Path) -> Iterator[Path]:
     if not (path / STATE).exists():
         yield path / weights_name(0)
     yield from stale_temp_files(path)
-
-
-def _check_trusted(path: Path, values: Mapping[str, Any]) -> None:
-    """Raise UserError if a config names code outside this package, `module:Class`."""
-    for name, value in _strings(values):
-        if ":" in value:
-            raise UserError(
-                f"the run in {path} names code that is not of this package ({name}: {value!r}), "
-                "which would be imported and executed; if you trust it, add --trust-code, or set "
-                f"{TRUST_VARIABLE}=1"
-            )
 
 
 def _strings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
