@@ -317,4 +317,4 @@ def _open(run: RunLike, trust_code: bool, data: Section | None = None) -> Run:
             f"the run in {run.path} was trained on other data ({'; '.join(changed)}); pass those "
             "of its training"
         )
-    return Run(run.path, config, run.results)
+    return Run(run.path, config, run.results)  # the caller's run keeps its own config

@@ -76,11 +76,7 @@ def shard(num_tasks: int) -> slice:
 
 
 def mean_over_tasks(total: Tensor, num_tasks: int) -> Tensor:
-    """The mean over the tasks of all processes (all-reduce).
-
-    Args:
-        total: the sum over this process's tasks, of any shape.
-        num_tasks: number of this process's tasks.
+    """The mean over the tasks of all processes (all-reduce), from the sum over this process's.
 
     Raises:
         ProcessLost: if another process died.

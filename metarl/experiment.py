@@ -60,13 +60,8 @@ def override_config(
     """The config of plain values with some settings overridden.
 
     A setting is dropped that has no effect any more, because of the overrides or in a config that
-    extends another one: `metarl baseline point_navigation --kind random` needs no `outer`.
-
-    Args:
-        values: the settings, as in YAML.
-        overrides: settings such as `inner.step_size=0.2`.
-        origin: the source of the settings in error messages.
-        inherited: names of settings of `values` that are those of the extended config.
+    extends another one: `metarl baseline point_navigation --kind random` needs no `outer`. The
+    settings named in `inherited` are those of the extended config.
 
     Raises:
         UserError: if a setting is invalid, or is set without an effect.

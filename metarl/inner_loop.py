@@ -31,17 +31,12 @@ class InnerOptimizer:
 
     The optimisers of `torch.optim` write into parameters, so that nothing can be differentiated
     through their steps. The state is zero at the first step of every task.
-
-    Attributes:
-        algorithm: `sgd`; `momentum` with μ = 0.9, as `torch.optim.SGD`; or `adam` with
-            `torch.optim.Adam`'s β and ε.
-        clip: the largest norm of all gradients of a task together; longer ones are scaled down.
-        stacked: whether the first axis of all gradients is that of tasks.
     """
 
+    # momentum with μ = 0.9, as torch.optim.SGD; Adam with the β and ε of torch.optim.Adam
     algorithm: Literal["sgd", "momentum", "adam"] = "sgd"
-    clip: float | None = None
-    stacked: bool = False
+    clip: float | None = None  # the largest norm of all gradients of a task together
+    stacked: bool = False  # whether the first axis of all gradients is that of tasks
 
     @property
     def is_plain(self) -> bool:
@@ -49,13 +44,7 @@ class InnerOptimizer:
         return self.algorithm == "sgd" and self.clip is None
 
     def direction(self, grads: Params, state: Params, step: int) -> tuple[Params, Params]:
-        """What α multiplies in a step, and the new state.
-
-        Args:
-            grads: by parameter.
-            state: that the previous step returned; empty at the first step.
-            step: the number of previous steps.
-        """
+        """The vector that α multiplies in a step, and the new state; the first one is empty."""
         if self.clip is not None:
             # by vmap, since the norm is that of one task, not of all tasks together
             clip = partial(_clip_norm, max_norm=self.clip)

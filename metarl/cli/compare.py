@@ -37,6 +37,7 @@ def _plot_fits(groups: Sequence[ExperimentGroup], out: Path) -> list[Path]:
     runs = {group.label: group.runs[0] for group in groups}
     if not all(is_sinusoid(run) for run in runs.values()):
         return []
+    # the first test task, which is the same wave for all of them
     fits = {label: predict_wave(run) for label, run in runs.items()}
     plot_fits(fits, next(iter(fits.values())).description, out / "fits.png")
     return [out / "fits.png"]

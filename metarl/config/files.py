@@ -86,11 +86,8 @@ def _no_run(path: Path, shipped: Mapping[str, Path]) -> str:
     if runs := sorted(file.parent for file in path.glob(f"*/{CONFIG}")):
         return f"{path} has {len(runs)} runs: name them, such as {runs[0]}, or all, {path}/*"
     # siblings of the path, and the directory where `metarl train` puts runs by default
-    near = {
-        str(file.parent)
-        for folder in (path.parent, Path("runs"))
-        for file in folder.glob(f"*/{CONFIG}")
-    }
+    files = [file for folder in (path.parent, Path("runs")) for file in folder.glob(f"*/{CONFIG}")]
+    near = {str(file.parent) for file in files}
     names = {Path(name).name: name for name in sorted(near)} | {name: name for name in shipped}
     similar = difflib.get_close_matches(path.name, names, n=1)
     return (

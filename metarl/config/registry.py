@@ -17,13 +17,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Registry(Mapping[str, str]):
-    """Import strings by name, in the order in which they are listed.
+    """Import strings `module:attribute` by name, in the order in which they are listed.
 
-    Args:
-        kind: the kind of the entries in error messages, such as "task family".
-        entries: `module:attribute` by name.
-        decorator: the decorator that registers functions, if custom functions are supported.
-        functions: whether entries are functions instead of classes.
+    `kind` is that of the entries in error messages, such as "task family". `decorator` registers
+    functions, if custom functions are supported; `functions` are entries that are no classes.
     """
 
     def __init__(

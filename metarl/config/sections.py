@@ -331,12 +331,10 @@ class Experiment(Section):
     methods: ClassVar[Registry]
 
     def unused_settings(self, method: str = "") -> dict[str, str]:
-        """The settings without effect on a method, by default the config's.
+        """The settings without effect on a method, by default the config's, with the reasons.
 
-        Its class declares them: `unused_settings(config)`.
-
-        Returns:
-            Their full names, or a prefix such as `baseline.`, with the reason: a relative clause.
+        Its class declares full names or prefixes, such as `baseline.`; a reason is a relative
+        clause.
         """
         cls = self.methods.load(method or self.method.name)  # type: ignore[attr-defined]
         declared = getattr(cls, "unused_settings", None)

@@ -35,8 +35,8 @@ def prepare(config: AnyConfig) -> AnyConfig:
         # the weights belong to the factors that they were trained with
         values = description.config or read_values(folder / CONFIG)
         scale = values.get("policy", {}).get("observation_scale")
-        policy = config.policy.model_copy(update={"observation_scale": scale and tuple(scale)})
-        update["policy"] = policy
+        changed = {"observation_scale": scale and tuple(scale)}
+        update["policy"] = config.policy.model_copy(update=changed)
     return resolve(config.model_copy(update=update))
 
 

@@ -50,14 +50,10 @@ def run_jobs(
 ) -> dict[Job, int]:
     """Run jobs in processes of their own, in this order; return the exit status of those started.
 
-    Args:
-        jobs: in the order in which they start.
-        should_stop: called several times per second; once it returns True, all processes are asked
-            to stop, and no other starts.
-        on_failure: called with a job that failed, and its last message.
-        progress: shows the progress of each job.
-        should_prune: called when a job has new metrics; once it returns True, the job is asked to
-            stop, which is no failure.
+    `should_stop` is called several times per second; once it returns True, all processes are asked
+    to stop, and no other starts. `should_prune` is called when a job has new metrics; once it
+    returns True, the job is asked to stop. `on_failure` receives a job that failed by itself, and
+    its last message.
     """
     waiting, running = list(jobs), dict[Job, tuple[subprocess.Popen[bytes], Task]]()
     statuses: dict[Job, int] = {}

@@ -215,13 +215,8 @@ def propose(
 ) -> list[dict[str, str]]:
     """Propose values of settings to try next, in YAML by name of the setting.
 
-    Args:
-        ranges: by name of the setting.
-        groups: the evaluated trials.
-        num_started: the number of trials, including failed ones: the seed of the proposals.
-        num_proposals: how many to propose.
-        higher_is_better: whether scores are maximised.
-        pruned: the settings of the pruned trials, with their scores in training by iteration.
+    `groups` are the evaluated trials, `pruned` the settings of the pruned ones, with their scores
+    in training by iteration. `num_started`, which includes failed ones, seeds the proposals.
     """
     optuna: Any = import_module("optuna")
     distributions = {

@@ -110,9 +110,8 @@ def _onnx(agent: PolicyAgent) -> bytes:
     )
     assert program is not None
     content: bytes = program.model_proto.SerializeToString()
-    session = import_module("onnxruntime").InferenceSession(
-        content, providers=["CPUExecutionProvider"]
-    )
+    providers = ["CPUExecutionProvider"]  # those of GPUs round in another way
+    session = import_module("onnxruntime").InferenceSession(content, providers=providers)
     _check(agent, lambda rows: session.run(None, {"observations": rows})[0])
     return content
 

@@ -165,7 +165,7 @@ class AdaptivePolicy:
                 length = horizon or self.horizon
                 agent = adapt_in(agent, experience, number, length, task, **options)
             return replace(self, agent=agent)
-        if steps != 1:
+        if steps != 1:  # the policy gradient is that of the policy which played the episodes
             raise UserError(
                 "given episodes are good for one step: play others with the adapted policy, and "
                 "adapt that, as in policy.adapt(first).adapt(second)"

@@ -69,17 +69,12 @@ def conv4(params: Mapping[str, Tensor], images: Tensor, pool: bool) -> Tensor:
     """The convolutional network of few-shot learning (Vinyals et al. 2016; Finn et al. 2017, 5.2).
 
     Four blocks of a 3x3 convolution, batch normalisation and ReLU, and a linear layer. Batch
-    statistics are used at test time as well (transductive).
+    statistics are used at test time as well (transductive). With `pool`, blocks have 2x2
+    max-pooling, and the linear layer is on the flattened image (MiniImagenet); otherwise they have
+    a stride of 2, and it is on the mean over the image (Omniglot).
 
-    Args:
-        params: as made by `init_conv4`; further entries are ignored.
-        images: (M, C, H, W), or (N, M, C, H, W) where the parameters are stacked.
-        pool: 2x2 max-pooling in each block, and a linear layer on the flattened image
-            (MiniImagenet); otherwise a stride of 2, and a linear layer on the mean over the image
-            (Omniglot).
-
-    Returns:
-        Logits, (M, O) or (N, M, O).
+    Images (M, C, H, W) are mapped to logits (M, O); with stacked parameters, (N, M, C, H, W) to
+    (N, M, O). Further entries of `params` are ignored.
     """
     return affine(params, BLOCKS, conv4_features(params, images, pool))
 

@@ -74,15 +74,9 @@ def init_mlp(
 def mlp(
     params: Mapping[str, Tensor], inputs: Tensor, activation: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Apply the network; no activation after the last layer.
+    """Outputs (M, O) for inputs (M, S); (N, M, O) for (N, M, S) where the parameters are stacked.
 
-    Args:
-        params: as made by `init_mlp`; further entries are ignored.
-        inputs: (M, S), or (N, M, S) where the parameters are stacked.
-        activation: applied between layers.
-
-    Returns:
-        (M, O), or (N, M, O).
+    There is no activation after the last layer. Further entries of `params` are ignored.
     """
     return affine(params, depth(params) - 1, mlp_features(params, inputs, activation))
 

@@ -412,13 +412,9 @@ def _unsupported(layer: nn.Module) -> str:
 
 def _owner(name: str) -> str:
     """The name of the submodule that a parameter belongs to, also if it is parametrised."""
-    return (
-        name.partition(".parametrizations.")[0]
-        if ".parametrizations." in name
-        else name.rpartition(".")[0]
-    )
+    owner, parametrised, _ = name.partition(".parametrizations.")
+    return owner if parametrised else name.rpartition(".")[0]
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines() or [""]
-    return lines[0][:200]
+    return (str(error).splitlines() or [""])[0][:200]  # of vmap's, some have a page

@@ -54,16 +54,9 @@ def normalise_and_pool(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """2x2 max-pooling of `normalise(inputs, scale, shift)`.
 
     An increasing function commutes with the maximum: max(a x + b) = a max(x) + b for a ≥ 0. Hence
-    the inputs are pooled first, and the normalised image of full size is never stored.
-
-    Args:
-        inputs: (M, F, H, W), or (M, N·F, H, W) where scale and shift are stacked.
-        scale: (F,) or (N, F), not negative. For a channel with a negative scale, change the sign
-            of the scale and of the inputs; the result is the same.
-        shift: (F,) or (N, F).
-
-    Returns:
-        (M, F, H // 2, W // 2), or with N·F channels.
+    the inputs are pooled first, and the normalised image of full size is never stored. For a
+    channel with a negative scale, change the sign of the scale and of the inputs; the result is the
+    same.
     """
     mean, variance, maxima, _ = _moments_and_maxima(inputs)
     # γ (max − μ) / √(σ² + ε) + β, as one product and one sum

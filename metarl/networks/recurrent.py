@@ -17,15 +17,11 @@ EMBEDDING, UNIT = "embedding.", "unit."
 def init_recurrent(
     generator: torch.Generator, inputs: int, hidden: int, embeddings: Sequence[tuple[int, int]] = ()
 ) -> Params:
-    """Xavier weights, orthogonal recurrent weights, zero biases.
+    """Xavier weights, orthogonal recurrent weights, zero biases, for S inputs and F hidden units.
 
-    Args:
-        generator: the source of randomness.
-        inputs: S, the size of an input.
-        hidden: F, the size of the hidden state.
-        embeddings: the size of each part of the input, and of its embedding; what remains of the
-            input goes to the unit as it is. By default the whole input has one normalised embedding
-            of size F.
+    `embeddings` are the size of each part of the input, and of its embedding; what remains of the
+    input goes to the unit as it is. By default the whole input has one normalised embedding of size
+    F.
     """
     # each gate by itself: a (3 F, F) matrix has orthogonal columns, not three orthogonal blocks
     gates = [torch.empty(hidden, hidden) for _ in range(3)]

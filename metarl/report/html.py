@@ -44,10 +44,14 @@ def html_report(comparisons: Sequence[Sequence[ExperimentGroup]]) -> str:
 def _family_context(
     groups: Sequence[ExperimentGroup], names: Mapping[Path, str], folder: Path
 ) -> dict[str, object]:
-    plots = write_plots(groups, folder, "svg")
+    plots, config = write_plots(groups, folder, "svg"), groups[0].runs[0].config
+    settings = (
+        config.data.model_dump() if isinstance(config, SupervisedConfig) else config.family.settings
+    )
     return {
         "title": groups[0].method.problem.title,
-        "settings": _task_settings(groups[0].runs[0]),
+        # threads belong to the machine, not to the tasks
+        "settings": {name: value for name, value in settings.items() if name != "num_threads"},
         "tables": [{"rows": table, "caption": caption} for table, caption in tables(groups)],
         # in the order of the groups, each sentence once
         "adaptation": [*dict.fromkeys(describe_adaptation(group) for group in groups)],
@@ -84,14 +88,6 @@ def describe_adaptation(group: ExperimentGroup) -> str:
         "held-out task, and its parameters move by the step size along the policy gradient that "
         "is estimated from them. The return after the step is that of new episodes."
     )
-
-
-def _task_settings(run: Run) -> dict[str, object]:
-    if isinstance(run.config, SupervisedConfig):
-        return run.config.data.model_dump()
-    settings = run.config.family.settings
-    # threads belong to the machine, not to the tasks
-    return {name: value for name, value in settings.items() if name != "num_threads"}
 
 
 def _method_context(

@@ -27,10 +27,8 @@ def write_model(run: Run, folder: Path, name: str) -> None:
     with translate_os_errors(folder):
         for pattern in FILES:
             # evaluations of shipped runs are in another directory
-            files = {
-                path.name: path for place in (run.path, run.results) for path in place.glob(pattern)
-            }
-            for file in files.values():
+            places = [path for place in (run.path, run.results) for path in place.glob(pattern)]
+            for file in {path.name: path for path in places}.values():
                 # while a run is trained, there may be weights of two iterations
                 if file.suffix != ".safetensors" or file.name == description.weights:
                     shutil.copyfile(file, folder / file.name)

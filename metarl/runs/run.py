@@ -323,11 +323,8 @@ class Run:
         """The advice, with its command, to train a run with changed settings."""
         # other networks and spaces, and learned step sizes, have other tensors
         fits = not any(name.startswith(SHAPING) for name in _names(changed))
-        start = (
-            f"--from {self.path} "
-            if fits
-            else "--set init_from=null " * bool(self.config.init_from)
-        )
+        no_start = "--set init_from=null " * bool(self.config.init_from)
+        start = f"--from {self.path} " if fits else no_start
         settings = "".join(f"--set {shlex.quote(override)} " for override in overrides)
         return (
             f"train a new run{' from its weights' * fits}: metarl train {self.path / CONFIG} "
