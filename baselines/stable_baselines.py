@@ -123,8 +123,10 @@ def load_model(
             them unscaled.
 
     Raises:
-        UserError: if the file is no such model, or its network differs from the policy's.
+        UserError: if the file is no such model, or its network differs from the policy's, which
+            must be a multilayer perceptron.
     """
+    check_perceptron(policy)
     try:
         members = read_zip(path, lambda name: name in (DATA, WEIGHTS), MAX_BYTES)
         data = _settings(members[DATA])

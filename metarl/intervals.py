@@ -6,7 +6,7 @@ Which interval is used depends on what varies:
     several runs       training seeds: Student's t over the means of the runs
     one run each       tasks, paired: the same over the differences in each task
     several runs each  training seeds: Welch's t, which allows for unequal variances; it covers 92%
-                       where there are two or three runs, and the fewer ones vary far more
+                       or more from three runs on, and as little as 88% for two against many
     several and one    training seeds: Student's t, the lone run's variance taken to be the others'
 
 A seed shifts the scores of all tasks of a run together, so that the runs, not the scores, are the

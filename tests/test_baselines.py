@@ -31,7 +31,7 @@ from metarl.method import load_method, train
 from metarl.rl import outer_loop
 from metarl.rl.adaptation import collect_adaptation
 from metarl.rl.config import Config
-from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
+from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, policy_for
 from metarl.rl.problem import PolicyProblem
 
 TINY = [
@@ -211,6 +211,14 @@ def test_a_layer_that_an_mlp_policy_lacks_is_refused(tmp_path: Path) -> None:
     model.save(tmp_path / "model.zip")
     with pytest.raises(UserError, match=r"the layer 'mlp_extractor.shared_net'"):
         load_model(tmp_path / "model.zip", POLICIES["gaussian-tanh"][0])
+
+
+def test_a_model_is_not_read_into_a_convolutional_policy(tmp_path: Path) -> None:
+    space = gym.spaces.Box(0.0, 1.0, (1, 3, 3))
+    small_model(observation_space=space).save(tmp_path / "model.zip")
+    policy = policy_for(space, gym.spaces.Box(-1.0, 1.0, (3,)), (16,), "tanh")
+    with pytest.raises(UserError, match="the network cnn is unsupported"):
+        load_model(tmp_path / "model.zip", policy)
 
 
 def test_a_model_trained_with_normalised_observations_is_refused(tmp_path: Path) -> None:

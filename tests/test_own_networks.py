@@ -158,6 +158,12 @@ UNFIT = {
         "uses trainable tensors .* torch.nn.ModuleList",
     ),
     "detached": (lambda i, o: Rewritten(lambda net, x: net.layer(x).detach()), "do not depend on"),
+    "no gradient": (
+        lambda i, o: Rewritten(
+            lambda net, x: net.layer(x) + net.attribute.detach(), nn.Parameter(torch.ones(3))
+        ),
+        "'attribute' has an effect, but gets no gradient",
+    ),
     "lock": (lambda i, o: Rewritten(lambda net, x: net.layer(x), threading.Lock()), "be copied"),
     "lstm": (around(nn.LSTM(4, 4)), r"\(LSTM\) does not support torch's vmap; .* method rl2"),
     "gru cell": (around(nn.GRUCell(4, 4)), r"\(GRUCell\) does not support torch's vmap"),

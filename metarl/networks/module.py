@@ -261,7 +261,7 @@ class FunctionalModule:
             return vmap(adapted_loss, in_dims=(None, 0))(params, trial_inputs).sum()
 
         try:
-            result, expected = (flatten(grad(f)(trial_params)) for f in (by_vmap, in_a_loop))
+            vmap_grads, grads = (grad(f)(trial_params) for f in (by_vmap, in_a_loop))
         except UserError:
             raise
         except Exception as error:
@@ -269,10 +269,23 @@ class FunctionalModule:
                 f"{refusal}vmap or a second derivative raised {type(error).__name__} "
                 f"({_first_line(error)}); replace that layer{SEE_DOCS}"
             ) from error
+        result, expected = flatten(vmap_grads), flatten(grads)
         if not expected.count_nonzero():
             raise UserError(
                 f"{refusal}its outputs do not depend on its parameters; do not detach them"
             )
+        # a gradient of zero is right where a parameter has no effect, such as behind dead units,
+        # which so small a change does not revive
+        outputs, change = trial(trial_params, trial_inputs[0]), tolerance
+        for name, leaf in trial_params.items():
+            shift = change * torch.linspace(0.5, 1.0, leaf.numel(), dtype=leaf.dtype).view_as(leaf)
+            changed = {**trial_params, name: leaf + shift}
+            effect = (trial(changed, trial_inputs[0]) - outputs).abs().max()
+            if not grads[name].count_nonzero() and effect > 1e-3 * change:
+                raise UserError(
+                    f"{refusal}its parameter {name!r} has an effect, but gets no gradient; do not "
+                    "detach what is computed from it, or call .requires_grad_(False) on it"
+                )
         # relative to the whole gradient, since that of a leaf may be zero up to rounding
         atol = tolerance * float(expected.nan_to_num().norm())
         if not torch.allclose(result, expected, rtol=0.0, atol=atol, equal_nan=True):
