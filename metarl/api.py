@@ -117,7 +117,7 @@ def train(
         message = "train(report=...) is deprecated; use train(callbacks=[...])"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         callbacks = [*callbacks, _as_callback(report)]
-    # by its path, which the config of the new run records
+    # its path, which the config of the new run records
     source = str(init_from.path if isinstance(init_from, Run) else init_from or "")
     return training.train(config, Path(out), resume, callbacks, source)
 

@@ -179,7 +179,7 @@ def translate_os_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        # "No such file or directory" is said of the temporary file: it would mislead
+        # the system's "No such file or directory" would name a temporary file
         if not folder.is_dir():
             raise StorageError(f"the directory {folder} no longer exists ({reason})") from error
         raise StorageError(

@@ -224,7 +224,7 @@ def test_an_exported_adapted_policy_gives_the_same_actions(tmp_path: Path) -> No
     expected, _ = model.predict(observation, deterministic=True)
     action = np.clip(adapted.act(observation, deterministic=True), -1.0, 1.0)
     np.testing.assert_allclose(action, expected, atol=1e-5)
-    with pytest.raises(UserError, match="does not support"):
+    with pytest.raises(UserError, match="with a memory cannot be exported"):
         metarl.load("point_navigation_rl2").export(tmp_path / "recurrent.zip")
 
 

@@ -20,7 +20,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise UserError(f"there is no folder {options.path}; name the folder with the data")
     names: list[Name] = [options.only] if options.only else list(MISSING)
     num_found, missing, errors = 0, list[str](), list[str]()
-    for name in names:  # a damaged data set does not hide what there is to say of the other
+    for name in names:  # a damaged data set does not hide the other one
         try:
             if source := find_source(name, options.path):
                 num_found += 1

@@ -1,6 +1,6 @@
 """Any `torch.nn.Module` as a pure function of a parameter dictionary, for one task or for many.
 
-Each call replaces the module's parameters (`torch.func.functional_call`); stacked tasks use `vmap`.
+Each call replaces the module's parameters, as `torch.func.functional_call` does; tasks use `vmap`.
 Buffers and parameters that require no gradients are constants. Checkpoints do not contain them: the
 constructor creates them again, with the run's seed.
 """
@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
+from torch.nn.utils.stateless import _reparametrize_module
 
 from metarl.config.registry import Registry, make
 from metarl.config.sections import ImportString, Section
@@ -148,8 +149,9 @@ class FunctionalModule:
                 with_kwargs=True,
             )
             try:
-                with ExactDerivatives():
-                    outputs: Tensor = functional_call(module, leaves, (inputs,), tie_weights=False)
+                # torch.func.functional_call does the same, but refuses to be traced (TorchScript)
+                with ExactDerivatives(), _reparametrize_module(module, leaves):
+                    outputs: Tensor = module(inputs)
             finally:
                 hook.remove()
             if features and not last_inputs:

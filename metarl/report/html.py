@@ -147,5 +147,5 @@ def _video_context(run: Run, folder: Path) -> dict[str, object]:
 
 
 def _data_url(path: Path, kind: str) -> str:
-    # within the page, which can be sent as one file
+    # in the page itself, which can be sent as one file
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
