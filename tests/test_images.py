@@ -13,7 +13,7 @@ import torch
 import metarl
 from metarl.envs.observations import FlatImage, flat_family
 from metarl.errors import UserError
-from metarl.experiment import validate_config
+from metarl.experiment import override_config, validate_config
 from metarl.method import load_method, train
 from metarl.networks.cnn import CNN
 from metarl.networks.module import check_module
@@ -100,13 +100,15 @@ def test_other_methods_and_the_perceptron_support_images_or_name_the_alternative
     workspace: Path,
 ) -> None:
     metarl.train({**TINY, "method": "promp", "outer": ADAM}, "promp")
-    metarl.train({**TINY, "method": "rl2", "outer": ADAM}, "rl2")
-    flat = {**TINY, "policy": {"network": "mlp", "hidden_sizes": [8]}}
+    values = {**TINY, "inner": {"episodes_per_task": 4}}  # without the size of gradient steps
+    policy = {"hidden_sizes": [16]}
+    metarl.train({**values, "method": "rl2", "policy": policy, "outer": ADAM}, "rl2")
+    flat = {**values, "policy": {"network": "mlp", "hidden_sizes": [8]}}
     for kind in ("pretrained", "oracle"):
         small = {"baseline": {"batch_size": 8, "step_sizes": [0.1], "validation_tasks": 2}}
-        metarl.train({**flat, **small, "method": kind}, kind)
+        metarl.train(override_config({**flat, **small}, [f"method={kind}"]), kind)
     with pytest.raises(UserError, match="cnn is unsupported by stable-baselines3's MlpPolicy"):
-        metarl.train({**TINY, "method": "pretrained"}, "other")
+        metarl.train(override_config(TINY, ["method=pretrained"]), "other")
     with pytest.raises(
         UserError, match="has image observations, which method cavia does not support"
     ):

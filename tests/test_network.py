@@ -30,6 +30,8 @@ def train(folder: Path, **settings) -> metarl.Run:
         "outer": {"iterations": 1, "meta_batch": 2},
         "evaluation": {"tasks": 3, "steps": 2},
     }
+    if "method" in settings:  # one without gradient steps
+        del values["inner"]["step_size"]
     return metarl.train(metarl.SupervisedConfig(**{**values, **settings}), folder)
 
 

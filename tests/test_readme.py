@@ -18,7 +18,7 @@ import metarl
 from metarl.cli import main
 from metarl.config.files import trained_runs
 from metarl.envs import FAMILIES
-from metarl.envs.half_cheetah import HalfCheetah
+from metarl.envs.rand_params import Hopper
 from metarl.experiment import load_config
 
 ROOT = Path(__file__).parent.parent
@@ -127,13 +127,14 @@ def test_the_blocks_on_robots_save_load_and_stream(tmp_path: Path, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_the_blocks_on_environments_adapt_and_register_a_family() -> None:
+def test_the_blocks_on_environments_adapt_and_register_a_family(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # evaluations of shipped runs are stored in the working directory
     env = gymnasium.make("metarl/HalfCheetahDirection-v0")
     snippet = blocks("docs/own_environments.md").replace("episodes=20", "episodes=3")
     snippet = snippet.replace('"runs/cheetah", ', '"point_navigation", tasks=2, ')
     observation, _ = env.reset(options={"task": [1.0]})
     try:
-        names = run(snippet, env=env, observation=observation, Hopper=HalfCheetah)
+        names = run(snippet, env=env, observation=observation, Hopper=Hopper)
         assert names["action"].shape == (6,)
         tasks = names["random_hopper"]().sample_tasks(np.random.default_rng(0), 2)
         assert tasks.shape[0] == 2

@@ -71,16 +71,17 @@ def test_the_first_page_has_every_method_on_every_family_beside_published_scores
     assert direction == ["**453.9**", "[368.6, 539.2]", "*published 293.2*"]
     assert "published" not in maml[families["half-cheetah-direction, dynamics gymnasium"]]
     assert {"| pretrained", "| random", "| oracle", "| RL²"} <= {row[0] for row in methods}
-    assert [title.split("\n")[0] for title in others] == ["sinusoid", "omniglot"]
-    (matching,) = re.findall(r"^\| matching networks \|.*", others[1], re.MULTILINE)
-    assert re.findall(r"published ([\d.]+)", matching) == ["98.1", "98.9", "93.8", "98.5"]
+    titles = [title.split("\n")[0] for title in others]
+    assert titles == ["omniglot", "sinusoid", "How these pages are made"]
+    (matching,) = re.findall(r"^\| matching networks \|.*", others[0], re.MULTILINE)
+    assert sorted(re.findall(r"published ([\d.]+)", matching)) == ["93.8", "98.1", "98.5", "98.9"]
 
 
 @pytest.mark.slow
 def test_tables_have_all_seeds_both_schedules_and_published_results(page: Path) -> None:
     visible, folded = family_page(page, "half-cheetah-direction")
     assert re.findall(r"^\| MAML, seed (\d) \|", folded, re.MULTILINE) == [*"12345", *"123"]
-    assert ", seed " not in visible
+    assert not re.search(r"^\|.*, seed ", visible, re.MULTILINE)
     (title,) = re.findall(r"^## (.*)", visible, re.MULTILINE)  # the first section has none
     assert title == "half-cheetah-direction, dynamics gymnasium"
     visible, folded = family_page(page, "point-navigation")
