@@ -4,17 +4,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
-from metarl.config.sections import SHARED, Section, Source
+from metarl.config.sections import SHARED, Section
 from metarl.errors import UserError
 from metarl.experiment import load_config, override_config, validate_config
-from metarl.method import load_method
-from metarl.rl.config import Config
 from metarl.rl.methods import METHODS as RL
-from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.methods import METHODS as SUPERVISED
 
 POLICY = {
@@ -35,10 +30,6 @@ SINE = {
 }
 # settings of a run, or with an effect on some families and processors only
 EXEMPT = ("seed", "device", "checkpoint_every", "report_every", "record_every", "init_from")
-CANDIDATES: list[Any] = [
-    *(True, 3, 5, 0.25, 7.5, 0.003, [0.7], [0.3, 0.2], [5], "adam", "head", "lslr", "tanh"),
-    *("relu", "log_likelihood", "steps", "linear", "huber", "bf16", "torch", "sgd"),
-]
 VALUES = (
     "false",
     "true",
@@ -56,17 +47,6 @@ VALUES = (
     "time",
     "sgd",
 )
-
-
-def small(domain: str, method: str) -> dict[str, Any]:
-    values = POLICY if domain == "rl" else SINE
-    outer = {"algorithm": "adam"} if method in ("promp", "rl2") else {}
-    return {**values, "method": method, "outer": {**values["outer"], **outer}}
-
-
-def plain(values: dict[str, Any], method: str) -> Any:
-    """The config, without the settings that this method does not use."""
-    return override_config({k: v for k, v in values.items() if k != "method"}, [f"method={method}"])
 
 
 def settings(config: Any) -> Iterator[tuple[str, str]]:
@@ -121,66 +101,6 @@ def unused_outer(method: str) -> list[str]:
     return [f"method={method}", *outer]
 
 
-def outcome(config: Any) -> list[torch.Tensor]:
-    """All that a short training and its evaluation compute."""
-    method = load_method(config)
-    state = method.initial_state()
-    results: list[Any] = [method.num_iterations, method.max_samples, method.uses_lr_schedule]
-    while state.iteration < min(2, method.num_iterations):
-        state, metrics = method.step(state)
-        results += [value for name, value in metrics.items() if not name.startswith("time/")]
-    curve = method.evaluate(state.params)
-    method.close()
-    leaves = [*state.params.values(), *state.opt_state.values()]
-    arrays = [np.asarray(curve.scores), np.asarray(curve.step_sizes), np.asarray(results, float)]
-    return [*leaves, *map(torch.from_numpy, arrays)]
-
-
-def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
-    return len(first) == len(second) and all(
-        torch.equal(a, b) for a, b in zip(first, second, strict=True)
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("domain", "method"), [pair for pair in METHODS if pair[1] not in IMAGES])
-def test_every_setting_changes_the_outcome_or_is_refused(domain: str, method: str) -> None:
-    config = plain(small(domain, method), method)
-    values, before, ignored, wrong = config.model_dump(mode="json"), outcome(config), [], []
-    schema = Config if domain == "rl" else SupervisedConfig
-    for section, setting in settings(config):
-        name = f"{section}.{setting}".rstrip(".")
-        if name in ("early_stopping", "outer.algorithm") or (name, method) in RARE:
-            continue
-        old = values[section][setting] if setting else values[section]
-        effect = False
-        for candidate in (c for c in CANDIDATES if c != old and str(c) != str(old)):
-            part = {**values[section], setting: candidate} if setting else candidate
-            source = Source("the config", allow_unused=True)
-            try:
-                changed = schema.model_validate({**values, section: part}, context=source)
-                effect = not same(before, outcome(changed))
-            except (UserError, FloatingPointError, NotImplementedError):
-                continue
-            if effect:
-                break
-        if effect == refused(config, name):
-            (wrong if effect else ignored).append(name)
-    assert not ignored, "without effect, and accepted"
-    assert not wrong, "refused, with an effect"
-
-
-# effects that two iterations on this family do not show
-RARE = {
-    *((name, m) for m in RL for name in ("policy.min_std", "inner.bootstrap", "policy.network")),
-    *((("evaluation.batch_unit"), m) for m in RL),
-    *(("evaluation.transductive", m) for m in SUPERVISED),
-    *(("evaluation.ways", m) for m in SUPERVISED),
-    *(("outer.max_backtracks", m) for m in RL),
-    *(("outer.backtrack_ratio", m) for m in RL),
-}
-
-
 def test_settings_of_a_file_that_another_method_does_not_use_are_dropped() -> None:
     config = load_config("half_cheetah_direction", ["method=random"])
     assert config.outer == type(config.outer)()
@@ -219,3 +139,10 @@ def test_the_settings_of_a_method_may_follow_its_name() -> None:
         for overrides in (["method.loss=huber"], ["method=pretrained", "method.loss=huber"]):
             dropped = {k: v for k, v in config.items() if k != "inner"}
             assert override_config(dropped, overrides).method.loss == "huber"
+
+
+def test_the_size_of_a_prior_needs_a_prior() -> None:
+    prior = ["inner.baseline=linear_prior", "inner.prior_samples=50"]
+    assert load_config("point_navigation", prior).inner.prior_samples == 50
+    with pytest.raises(UserError, match=r"inner\.prior_samples: is a setting of baseline=linear"):
+        load_config("point_navigation", prior[1:])

@@ -162,6 +162,16 @@ class InnerConfig(InnerSection):
     baseline: Literal["linear", "time", "linear_prior"] = "linear"
     prior_samples: PositiveFloat = 200.0
 
+    @model_validator(mode="after")
+    def _check_prior(self) -> Self:
+        default = type(self).model_fields["prior_samples"].default
+        if self.baseline != "linear_prior" and self.prior_samples != default:
+            raise ValueError(
+                f"prior_samples: is a setting of baseline=linear_prior, not of {self.baseline}; "
+                "leave it out"
+            )
+        return self
+
 
 class EvaluationConfig(Section):
     """The evaluation: adaptation to held-out tasks.
