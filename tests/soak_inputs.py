@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from PIL import Image
 from stable_baselines3 import A2C, PPO
 from test_baselines import Softer, Spaces, Squares
-from test_settings_have_an_effect import IMAGES, METHODS, POLICY, SINE, outcome, same
+from test_settings_have_an_effect import IMAGES, METHODS, POLICY, SINE
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.utils import parametrizations
@@ -96,6 +96,26 @@ class Cube(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         return 0.3 * ctx.saved_tensors[0] ** 2 * grad
+
+
+def outcome(config: Any) -> list[Tensor]:
+    """All that a short training and its evaluation compute."""
+    method = load_method(config)
+    state = method.initial_state()
+    results: list[Any] = [method.num_iterations, method.max_samples, method.uses_lr_schedule]
+    while state.iteration < min(2, method.num_iterations):
+        state, metrics = method.step(state)
+        results += [value for name, value in metrics.items() if not name.startswith("time/")]
+    curve = method.evaluate(state.params)
+    method.close()
+    leaves = [*state.params.values(), *state.opt_state.values()]
+    arrays = [np.asarray(curve.scores), np.asarray(curve.step_sizes), np.asarray(results, float)]
+    return [*leaves, *map(torch.from_numpy, arrays)]
+
+
+def same(first: list[Tensor], second: list[Tensor]) -> bool:
+    """Whether two outcomes are equal."""
+    return len(first) == len(second) and all(map(torch.equal, first, second))
 
 
 def count_calls(net: Any, x: Tensor) -> Tensor:
