@@ -335,8 +335,11 @@ def _call(
         raise
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        own = [f for f in frames if f.filename != __file__ and "site-packages" not in f.filename]
-        frame = (own or frames)[-1]
+        # not those of this file and of libraries, which called the user's code
+        user_frames = [
+            f for f in frames if f.filename != __file__ and "site-packages" not in f.filename
+        ]
+        frame = (user_frames or frames)[-1]
         message = f"{name} raised {type(error).__name__}: {error} ({Path(frame.filename).name}, "
         message += f"line {frame.lineno})"
         if after[0]:

@@ -120,8 +120,8 @@ def _flatten(space: gym.Space[Any], value: Any) -> NDArray[np.float32]:
     if isinstance(space, MultiDiscrete):
         sizes, starts, columns = space.nvec.ravel(), space.start.ravel(), _rows(space, array)
         parts = [Discrete(n, start=start) for n, start in zip(sizes, starts, strict=True)]
-        each = [_flatten(part, columns[..., i]) for i, part in enumerate(parts)]
-        return np.concatenate(each, axis=-1)
+        columns_of_parts = [_flatten(part, columns[..., i]) for i, part in enumerate(parts)]
+        return np.concatenate(columns_of_parts, axis=-1)
     return _rows(space, array).astype(np.float32, casting="same_kind")
 
 

@@ -45,9 +45,9 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
         UserError: if the file cannot be read; else with one line for each invalid setting.
     """
     path = find_config(source)
-    own = read_values(path)
-    values = extend(path, own)
-    inherited = flatten(values).keys() - flatten(own).keys()
+    file_values = read_values(path)
+    values = extend(path, file_values)
+    inherited = flatten(values).keys() - flatten(file_values).keys()
     return override_config(values, overrides, describe_source(path, overrides), inherited)
 
 

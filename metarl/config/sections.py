@@ -519,10 +519,10 @@ def _message(
                 )
             hint = _similar(location[-1], settings, names)
             # the arguments of the user's own family or network
-            own = f"; its own settings are in {name.rpartition('.')[0]}.settings"
+            section_hint = f"; its own settings are in {name.rpartition('.')[0]}.settings"
             return (
                 f"{name}: there is no such setting{hint}; there are {', '.join(settings)}"
-                f"{own * ('settings' in settings)}"
+                f"{section_hint * ('settings' in settings)}"
             )
         case "model_type" | "model_attributes_type":
             return f"{name}: must be a section with settings of its own, not {value!r}"
