@@ -66,11 +66,7 @@ class LearnedOptimizer(MetaLSTM):
         return torch.stack(losses).mean(), outputs
 
     def stages(
-        self,
-        params: Params,
-        support: Examples,
-        step_sizes: Sequence[float],
-        first_order: bool = False,
+        self, params: Params, support: Examples, step_sizes: Sequence[float]
     ) -> Iterator[Params]:
         """From the same θ_0 for all tasks."""
         start = self.optimisee(self.problem.config.evaluation.seed)

@@ -63,11 +63,7 @@ class MetaLSTM(MAML):
         return theta | {PREFIX + name: leaf for name, leaf in rule.items()}
 
     def stages(
-        self,
-        params: Params,
-        support: Examples,
-        step_sizes: Sequence[float],
-        first_order: bool = False,
+        self, params: Params, support: Examples, step_sizes: Sequence[float]
     ) -> Iterator[Params]:
         """Equations 4 to 6. Only the number of `step_sizes` matters: they are learned."""
         theta, rule = split_prefix(params, PREFIX)

@@ -75,7 +75,7 @@ class MAML(SupervisedMethod):
         weights = step_weights(settings.steps, settings.multi_step_iterations, iteration)
         sizes = (settings.step_size,) * settings.steps
         objective: Tensor | float = 0.0
-        stages = self.stages(params, episodes.support, sizes, settings.first_order)
+        stages = self.stages(params, episodes.support, sizes)
         for theta, weight in zip(stages, weights, strict=True):
             if weight:  # the query set is evaluated only at the steps that count
                 outputs = self.problem.network(theta, inputs)
@@ -92,23 +92,15 @@ class MAML(SupervisedMethod):
             )
 
     def stages(
-        self,
-        params: Params,
-        support: Examples,
-        step_sizes: Sequence[float],
-        first_order: bool = False,
+        self, params: Params, support: Examples, step_sizes: Sequence[float]
     ) -> Iterator[Params]:
         """The parameters of stacked tasks before adaptation, and after each step."""
         # one set of parameters for each task: (...) becomes (N, ...), without a copy of the memory
         start = repeat(initial_params(params), len(support[1]))
-        return self.adapted(start, support, self.step_sizes(params, step_sizes), first_order)
+        return self.adapted(start, support, self.step_sizes(params, step_sizes))
 
     def adapted(
-        self,
-        params: Params,
-        support: Examples,
-        sizes: Sequence[StepSizes],
-        first_order: bool = False,
+        self, params: Params, support: Examples, sizes: Sequence[StepSizes]
     ) -> Iterator[Params]:
         """Lines 5 to 7: the parameters of stacked tasks after 0, 1, 2, ... steps."""
         yield params
@@ -119,7 +111,7 @@ class MAML(SupervisedMethod):
                 params,
                 support,
                 size,
-                first_order,
+                self.problem.config.inner.first_order,
                 reverse,
                 self.inner_optimizer,
                 state,
