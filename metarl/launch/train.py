@@ -89,9 +89,9 @@ def start_run(
     config = prepare(config)
     method = load_method(config)
     _check_num_processes(method)
-    if config.early_stopping and not hasattr(method, "curve"):
+    if config.early_stopping and not hasattr(method, "validation_score"):
         raise UserError(
-            f"early_stopping: method {config.method.name} has no `curve` to validate it"
+            f"early_stopping: method {config.method.name} has no `validation_score` to stop by"
         )
     method.problem.check()
     # before the directory exists: weights that do not fit leave nothing behind
