@@ -1,1 +1,1 @@
-"""What MAML is compared with: a file a method, and what trains or translates it."""
+"""Methods that MAML is compared with, one file each, and their training."""

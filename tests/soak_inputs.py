@@ -1068,8 +1068,8 @@ def settings(folder: Path, count: int, chance: random.Random) -> Part:
     for _ in range(count):
         domain, method = chance.choice(methods)
         table = SETTINGS | (SETTINGS_OF_POLICIES if domain == "rl" else SETTINGS_OF_WAVES)
-        *others, name = chance.sample(list(table), k=chance.randint(1, 3))
-        overrides = [f"method={method}", *(f"{n}={chance.choice(table[n])}" for n in others)]
+        *preceding, name = chance.sample(list(table), k=chance.randint(1, 3))
+        overrides = [f"method={method}", *(f"{n}={chance.choice(table[n])}" for n in preceding)]
         if method in ("promp", "rl2") or (domain == "rl" and chance.random() < 0.5):
             overrides.append("outer.algorithm=adam")
         setting = f"{name}={chance.choice(table[name])}"

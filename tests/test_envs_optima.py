@@ -148,13 +148,13 @@ def best_walk(size: int, horizon: int, episodes: int) -> float:
         best = -np.inf
         for x, y in moves:
             after = (min(max(cell[0] + x, 0), size - 1), min(max(cell[1] + y, 0), size - 1))
-            others = possible - {after}
-            chance = (len(possible) - len(others)) / len(possible)
+            remaining = possible - {after}
+            chance = (len(possible) - len(remaining)) / len(possible)
             total = 0.0
             if chance > 0.0:
                 total += chance * (1.0 + value(after, frozenset({after}), step + 1))
             if chance < 1.0:
-                total += (1.0 - chance) * (value(after, others, step + 1) - 0.1)
+                total += (1.0 - chance) * (value(after, remaining, step + 1) - 0.1)
             best = max(best, total)
         return best
 

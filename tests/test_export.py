@@ -32,7 +32,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> AdaptivePolicy:
 
 
 def read(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """What another program does with a file."""
+    """The actions of an exported file, read without metarl."""
     if path.suffix == ".onnx":
         onnxruntime = pytest.importorskip("onnxruntime")
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

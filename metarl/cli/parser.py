@@ -421,7 +421,7 @@ def make_parser() -> Parser:
     )
 
     render = add(
-        "render", "film a policy, or plot predictions, before and after adaptation", RENDER
+        "render", "render a policy or plot predictions before and after adaptation", RENDER
     )
     _add_runs(render, several=False)
     _add_task(render, "(default: the first held-out task of the evaluation)")

@@ -345,7 +345,7 @@ class Experiment(Section):
         unused = self.unused_settings()
         return {
             name: reason
-            for name in _changed(self)
+            for name in _changed_settings(self)
             for prefix, reason in unused.items()
             if name == prefix or (prefix.endswith(".") and name.startswith(prefix))
         }
@@ -365,13 +365,13 @@ class Experiment(Section):
             if is_shared or (source.recorded and name not in source.overrides):
                 continue
             users = [other for other in self.methods if not self._is_unused(name, other)]
-            others = f" (methods that use it: {', '.join(users)})" if users else ""
+            hint = f" (methods that use it: {', '.join(users)})" if users else ""
             section, _, setting = name.rpartition(".")
             value = getattr(getattr(self, section) if section else self, setting)
             shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
             messages.append(
                 f"{name}: {shown} is not supported by method "
-                f"{self.method.name}, {reason}; leave it out{others}"  # type: ignore[attr-defined]
+                f"{self.method.name}, {reason}; leave it out{hint}"  # type: ignore[attr-defined]
             )
         if messages:
             raise ValueError("\n  - ".join(messages))
@@ -413,7 +413,7 @@ class Experiment(Section):
             raise UserError("\n".join(lines)) from error
 
 
-def _changed(config: Experiment) -> Iterator[str]:
+def _changed_settings(config: Experiment) -> Iterator[str]:
     """The full names of the settings of a config that differ from their defaults."""
     for name, field in type(config).model_fields.items():
         value, default = getattr(config, name), field.get_default(call_default_factory=True)

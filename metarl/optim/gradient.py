@@ -1,4 +1,4 @@
-"""What outer steps along the gradient share: regularisation, clipping, epochs, the step size."""
+"""Regularisation, clipping, epochs and step sizes of outer steps along the gradient."""
 
 from __future__ import annotations
 

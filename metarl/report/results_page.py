@@ -257,9 +257,9 @@ def _plot(section: Section, file: Path) -> None:
 
 
 def _plot_rows(groups: Sequence[ExperimentGroup]) -> list[list[str]]:
-    """The labels of each row of a plot: MAML beside at most four others, baselines first."""
+    """The labels of each row of a plot: MAML beside at most four methods, baselines first."""
     first = next((group for group in groups if group.method.label == "MAML"), groups[0])
-    others = [group for group in groups if group is not first]
-    others.sort(key=lambda group: group.method.role != "baseline")
-    chunks = [others[start : start + 4] for start in range(0, len(others), 4)] or [[]]
+    compared = [group for group in groups if group is not first]
+    compared.sort(key=lambda group: group.method.role != "baseline")
+    chunks = [compared[start : start + 4] for start in range(0, len(compared), 4)] or [[]]
     return [[first.label, *(group.label for group in chunk)] for chunk in chunks]

@@ -76,7 +76,7 @@ class Policy(ActionDistribution, Protocol):
         """Fresh parameters."""
 
     def initial_memory(self, shape: tuple[int, ...]) -> Memory:
-        """What `shape` policies remember before anything happened; () without recurrence."""
+        """The memory of `shape` policies before the first step; () without recurrence."""
 
     def step(
         self, params: Mapping[str, Tensor], memory: Memory, observations: Tensor

@@ -96,9 +96,11 @@ def find(folder: Path, size: int, channels: int) -> Source:
 
 def _class_images(place: Path) -> list[Path]:
     files = find_images(place, "*")
-    others = [file for file in sorted(place.iterdir()) if file.suffix.lower() in OTHER_SUFFIXES]
-    if others:
-        raise UserError(f"{others[0]} is not a PNG or JPEG; convert or remove such images")
+    unsupported = [
+        file for file in sorted(place.iterdir()) if file.suffix.lower() in OTHER_SUFFIXES
+    ]
+    if unsupported:
+        raise UserError(f"{unsupported[0]} is not a PNG or JPEG; convert or remove such images")
     if not files:
         raise UserError(
             f"class {place.name} in {place.parent} has no images ({', '.join(SUFFIXES)}); add "
