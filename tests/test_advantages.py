@@ -216,13 +216,18 @@ def test_advantages_by_every_baseline_are_those_of_loops_over_numpy(baseline: st
 
 
 def test_many_pseudo_samples_replace_a_tasks_own_fit() -> None:
-    data, other_tasks = trajectories(num_tasks=1, batch=2), trajectories(num_tasks=4, batch=20, seed=1)
+    data, prior_data = (
+        trajectories(num_tasks=1, batch=2),
+        trajectories(num_tasks=4, batch=20, seed=1),
+    )
     features = baseline_features(data.observations).flatten(1, 2)
     returns = discounted_returns(data.rewards, 0.9).flatten(1)
-    prior = fit_prior(other_tasks, 0.9, 1e9, None)
+    prior = fit_prior(prior_data, 0.9, 1e9, None)
     coefficients = fit_baseline(features, returns, data.mask.flatten(1), prior)
-    other_features = baseline_features(other_tasks.observations).flatten(0, 2)[other_tasks.mask.flatten()]
-    other_returns = discounted_returns(other_tasks.rewards, 0.9)[other_tasks.mask].double()
+    other_features = baseline_features(prior_data.observations).flatten(0, 2)[
+        prior_data.mask.flatten()
+    ]
+    other_returns = discounted_returns(prior_data.rewards, 0.9)[prior_data.mask].double()
     expected = np.linalg.lstsq(other_features.numpy(), other_returns.numpy(), rcond=None)[0]
     x = other_features.numpy()
     np.testing.assert_allclose(x @ coefficients[0].numpy(), x @ expected, atol=1e-3)
