@@ -89,22 +89,19 @@ class RecurrentPolicy:
     and end of an episode (..., M, 1 each), which are inputs of the next step.
 
     Attributes:
-        head_policy: from the state of the unit to an action distribution; the value has a network
-            of the same hidden layers.
+        head_policy: from `features` to an action distribution; the value has a network of the same
+            hidden layers.
         observation_size: S.
+        hidden_size: F.
         embedding_sizes: of observation, previous action and previous reward; None for a joint one.
     """
 
     head_policy: GaussianPolicy | CategoricalPolicy
     observation_size: int
+    hidden_size: int
     embedding_sizes: tuple[int, int, int] | None = None
 
     image = None  # the unit takes an image as a row of numbers
-
-    @property
-    def hidden_size(self) -> int:
-        """F."""
-        return self.head_policy.observation_size
 
     @property
     def action_shape(self) -> tuple[int, ...]:
@@ -129,27 +126,65 @@ class RecurrentPolicy:
         return self.head_policy.action_size
 
     def init(self, generator: torch.Generator) -> Params:
+        return self.init_unit(generator) | self.init_heads(generator)
+
+    def init_unit(self, generator: torch.Generator) -> Params:
+        """Fresh parameters of the embeddings and the recurrent unit."""
         parts = (self.observation_size, self.action_size, 1)  # and the end of an episode
         embeddings = list(zip(parts, self.embedding_sizes or (), strict=False))
-        params = init_recurrent(generator, sum(parts) + 1, self.hidden_size, embeddings)
-        params |= self.head_policy.init(generator)
-        hidden_sizes = self.head_policy.hidden_sizes
-        value = init_mlp(generator, (self.hidden_size, *hidden_sizes, 1))
+        return init_recurrent(generator, sum(parts) + 1, self.hidden_size, embeddings)
+
+    def init_heads(self, generator: torch.Generator) -> Params:
+        """Fresh parameters of the networks from features to actions and value."""
+        head, params = self.head_policy, self.head_policy.init(generator)
+        value = init_mlp(generator, (head.observation_size, *head.hidden_sizes, 1))
         # a linear value has no number in checkpoints
         return params | {
-            f"{VALUE}{name if hidden_sizes else name[:-1]}": leaf for name, leaf in value.items()
+            f"{VALUE}{name if head.hidden_sizes else name[:-1]}": leaf
+            for name, leaf in value.items()
         }
 
+    def unit(self, params: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The parameters of the embeddings and the recurrent unit, as `init_unit` names them."""
+        return params
+
+    def features(
+        self, params: Mapping[str, Tensor], states: Tensor, observations: Tensor
+    ) -> Tensor:
+        """The inputs of the heads, at states of the unit (..., F) and observations (..., S)."""
+        return states
+
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
-        """The action distribution at states of the unit (..., M, F)."""
+        """The action distribution at features (..., M, ·), which take the place of observations."""
         return self.head_policy.distribution(params, observations)
 
-    def value(self, params: Mapping[str, Tensor], states: Tensor) -> Tensor:
-        """The values (...) at states of the unit (..., F)."""
+    def value(self, params: Mapping[str, Tensor], features: Tensor) -> Tensor:
+        """The values (...) at features (..., ·)."""
+        activation = ACTIVATIONS[self.head_policy.activation]
+        return mlp(self.value_layers(params), features, activation).squeeze(-1)
+
+    def value_layers(self, params: Mapping[str, Tensor]) -> Params:
+        """The parameters under the prefix of the value, with numbered layers."""
         _, layers = split_prefix(params, VALUE)
-        if not self.head_policy.hidden_sizes:
-            layers = {f"{name}0": leaf for name, leaf in layers.items()}
-        return mlp(layers, states, ACTIVATIONS[self.head_policy.activation]).squeeze(-1)
+        if self.head_policy.hidden_sizes:
+            return layers
+        return {f"{name}0": leaf for name, leaf in layers.items()}
+
+    def trial_inputs(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """The inputs of `along_trials` (H', M, ·) for those of the unit, while PPO learns.
+
+        They are the same here; they differ where PPO does not learn the recurrent unit.
+        """
+        return inputs
+
+    def along_trials(
+        self, params: Mapping[str, Tensor], inputs: Tensor
+    ) -> tuple[Distribution, Tensor]:
+        """Action distributions and values (H', M) along trials."""
+        start = inputs.new_zeros(inputs.shape[1], self.hidden_size)
+        states = recurrent_sequence(params, start, inputs)
+        features = self.features(params, states, inputs[..., : self.observation_size])
+        return self.distribution(params, features), self.value(params, features)
 
     def initial_memory(self, shape: tuple[int, ...]) -> Memory:
         sizes = (self.hidden_size, self.action_size, 1, 1)
@@ -161,10 +196,12 @@ class RecurrentPolicy:
         """The action distribution at observations (..., M, S), and the unit's next state."""
         hidden, *previous = memory
         inputs = torch.cat([observations, *previous], dim=-1)
-        new = recurrent_step(params, hidden.flatten(0, -2), inputs.flatten(0, -2)).view_as(hidden)
+        unit = self.unit(params)
+        new = recurrent_step(unit, hidden.flatten(0, -2), inputs.flatten(0, -2)).view_as(hidden)
+        features = self.features(params, new, observations)
         distribution = {  # a leaf with one row for all observations gets one row for each task
             name: leaf if leaf.dim() == new.dim() else leaf.expand(len(new), *leaf.shape)
-            for name, leaf in self.distribution(params, new).items()
+            for name, leaf in self.distribution(params, features).items()
         }
         return distribution, (new, *previous)
 
@@ -222,21 +259,24 @@ class RL2(PolicyLearner):
 
     @cached_property
     def policy(self) -> RecurrentPolicy:
+        settings, size = self.settings, self.problem.policy.observation_size
+        head = self.head_policy(settings.hidden_size)
+        return RecurrentPolicy(head, size, settings.hidden_size, settings.embedding_sizes)
+
+    def head_policy(self, inputs: int) -> GaussianPolicy | CategoricalPolicy:
+        """The network from a number of features to actions.
+
+        Raises:
+            UserError: if the config names a network.
+        """
         if name := self.problem.config.policy.network:
             raise UserError(
                 f"policy.network: {name} is not for method {self.settings.name}, which has a "
                 "recurrent network of its own; leave it out"
             )
-        flat, settings = self.problem.policy, self.settings
+        flat, sizes = self.problem.policy, self.settings.head_sizes
         assert isinstance(flat, GaussianPolicy | CategoricalPolicy)
-        head = replace(
-            flat,
-            observation_size=settings.hidden_size,
-            hidden_sizes=settings.head_sizes,
-            network=None,
-            image=None,
-        )
-        return RecurrentPolicy(head, flat.observation_size, settings.embedding_sizes)
+        return replace(flat, observation_size=inputs, hidden_sizes=sizes, network=None, image=None)
 
     @property
     def adaptation_episodes(self) -> int:
@@ -262,13 +302,18 @@ class RL2(PolicyLearner):
             problem.key(iteration),
             problem.shard.start,
         )
+        return self.learn(state, rollouts)
+
+    def learn(self, state: TrainingState, rollouts: Rollouts) -> tuple[TrainingState, Metrics]:
+        """Take steps of PPO on trials that were sampled with the parameters of a state."""
         extra, reward_scale = state.extra, None
         if self.settings.normalize_rewards:
-            extra = update_return_moments(extra, rollouts, problem.config.inner.gamma)
+            extra = update_return_moments(extra, rollouts, self.problem.config.inner.gamma)
             reward_scale = to_reward_scale(extra)
         objective = trial_objective(self, state.params, rollouts, reward_scale)
-        new, metrics = outer_step(problem, state, rollouts, objective, EPISODES)
-        return replace(new, extra=extra), metrics
+        learned = replace(state, params=self.outer_params(state.params))
+        new, metrics = outer_step(self.problem, learned, rollouts, objective, EPISODES)
+        return replace(new, params=state.params | new.params, extra=extra), metrics
 
     @one_thread()
     def evaluate(
@@ -326,7 +371,7 @@ class TrialObjective:
 
     Attributes:
         method: the method, with its policy and settings.
-        inputs: (H', M, ·): observation, previous action, previous reward, previous end.
+        inputs: (H', M, ·), as the policy's `trial_inputs` returns them.
         actions: (H', M, ·).
         log_probs: (H', M), when the actions were drawn.
         advantages: (H', M), standardised.
@@ -388,10 +433,7 @@ class TrialObjective:
 
     def forward(self, params: Params) -> tuple[Distribution, Tensor]:
         """Action distributions and values (H', M) along the trials."""
-        policy = self.method.policy
-        start = self.inputs.new_zeros(self.inputs.shape[1], policy.hidden_size)
-        states = recurrent_sequence(params, start, self.inputs)
-        return policy.distribution(params, states), policy.value(params, states)
+        return self.method.policy.along_trials(params, self.inputs)
 
     def value_and_kl(self, theta: Params) -> tuple[float, float]:
         raise NotImplementedError
@@ -433,6 +475,25 @@ def join_trials(stages: Sequence[Trajectories]) -> tuple[Tensor, Join]:
     return mask, join_episodes
 
 
+def unit_inputs(policy: RecurrentPolicy, stages: Sequence[Trajectories]) -> Tensor:
+    """The inputs of the recurrent unit along trials (H', M, S + A + 2), one stage an episode."""
+    mask, join_episodes = join_trials(stages)
+    actions = join_episodes([stage.actions for stage in stages])
+    rewards = join_episodes([stage.rewards for stage in stages])
+    starts = join_episodes([_first_steps(stage.mask) for stage in stages])
+    observations = join_episodes([stage.observations for stage in stages])
+    # the policy encodes actions and rewards (one-hot if discrete); at t they are those of t − 1
+    _, action_inputs, reward_inputs, _ = policy.remember(
+        policy.initial_memory(mask.shape), actions, rewards, torch.zeros_like(rewards)
+    )
+    previous = torch.cat([action_inputs, reward_inputs], dim=-1).roll(1, 0)
+    previous[0] = 0.0
+    # the first step of an episode follows the end of another one, except in the first episode
+    previous_end = starts.unsqueeze(-1).clone()
+    previous_end[0] = 0.0
+    return torch.cat([observations, previous, previous_end], dim=-1)
+
+
 def trial_objective(
     method: RL2, theta: Params, rollouts: Rollouts, reward_scale: float | None = None
 ) -> TrialObjective:
@@ -446,24 +507,12 @@ def trial_objective(
     """
     stages = rollouts.trajectories
     mask, join_episodes = join_trials(stages)
-    actions = join_episodes([stage.actions for stage in stages])
     rewards = join_episodes([stage.rewards for stage in stages])
-    starts = join_episodes([_first_steps(stage.mask) for stage in stages])
-    observations = join_episodes([stage.observations for stage in stages])
-    # the policy encodes actions and rewards (one-hot if discrete); at t they are those of t − 1
-    _, action_inputs, reward_inputs, _ = method.policy.remember(
-        method.policy.initial_memory(mask.shape), actions, rewards, torch.zeros_like(rewards)
-    )
-    previous = torch.cat([action_inputs, reward_inputs], dim=-1).roll(1, 0)
-    previous[0] = 0.0
-    # the first step of an episode follows the end of another one, except in the first episode
-    previous_end = starts.unsqueeze(-1).clone()
-    previous_end[0] = 0.0
     zeros = torch.zeros_like(rewards)
     objective = TrialObjective(
         method,
-        inputs=torch.cat([observations, previous, previous_end], dim=-1),
-        actions=actions,
+        inputs=method.policy.trial_inputs(theta, unit_inputs(method.policy, stages)),
+        actions=join_episodes([stage.actions for stage in stages]),
         log_probs=join_episodes([stage.log_probs for stage in stages]),
         advantages=zeros,
         values=zeros,
@@ -520,7 +569,7 @@ def update_return_moments(extra: Params, rollouts: Rollouts, gamma: float) -> Pa
     deviations = squares - number * mean.square()
     deviations = old_deviations + deviations + shift.square() * old_number * number / both
     moments = torch.stack([both, old_mean + shift * number / both, deviations])
-    return {"return_moments": moments}
+    return extra | {"return_moments": moments}
 
 
 def to_reward_scale(extra: Params) -> float:

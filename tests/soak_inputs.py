@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from PIL import Image
 from stable_baselines3 import A2C, PPO
 from test_baselines import Softer, Spaces, Squares
-from test_settings_have_an_effect import IMAGES, METHODS, POLICY, SINE
+from test_settings_have_an_effect import IMAGES, METHODS, POLICY, RL, SINE
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.utils import parametrizations
@@ -1070,7 +1070,8 @@ def settings(folder: Path, count: int, chance: random.Random) -> Part:
         table = SETTINGS | (SETTINGS_OF_POLICIES if domain == "rl" else SETTINGS_OF_WAVES)
         *preceding, name = chance.sample(list(table), k=chance.randint(1, 3))
         overrides = [f"method={method}", *(f"{n}={chance.choice(table[n])}" for n in preceding)]
-        if method in ("promp", "rl2") or (domain == "rl" and chance.random() < 0.5):
+        has_trpo = domain == "supervised" or "trpo" in RL.load(method).outer_steps
+        if not has_trpo or (domain == "rl" and chance.random() < 0.5):
             overrides.append("outer.algorithm=adam")
         setting = f"{name}={chance.choice(table[name])}"
         sections = POLICIES if domain == "rl" else SINE

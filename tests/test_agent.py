@@ -20,6 +20,7 @@ from metarl.experiment import load_config
 from metarl.method import EPISODES, TrainingState, load_method
 from metarl.rl.adaptation import collect_adaptation
 from metarl.rl.external_data import collect_episodes
+from metarl.rl.methods import METHODS as RL
 from metarl.rl.outer_loop import PolicyLearner
 from metarl.rl.policies import policy_for
 from metarl.rl.sampler import sample_episode
@@ -33,12 +34,13 @@ TINY = {
     "outer": {"algorithm": "trpo", "iterations": 1, "meta_batch": 2},
     "evaluation": {"tasks": 3, "episodes_per_task": 2},
 }
-METHODS = ["maml", "cavia", "promp", "e_maml", "rl2", "pretrained", "random", "oracle"]
+METHODS = ["maml", "cavia", "promp", "e_maml", "rl2", "hypernetwork", "varibad"]
+METHODS += ["pretrained", "random", "oracle"]
 
 
 def trained(name: str, folder: Path) -> metarl.AdaptivePolicy:
     outer = {"iterations": 1, "meta_batch": 2}
-    outer["algorithm"] = "adam" if name in ("promp", "rl2") else "trpo"
+    outer["algorithm"] = "trpo" if "trpo" in RL.load(name).outer_steps else "adam"
     return metarl.load(metarl.train({**TINY, "method": name, "outer": outer}, folder / name))
 
 

@@ -115,6 +115,6 @@ def test_a_setting_of_another_outer_step_is_refused_with_its_name() -> None:
     ):
         load_config("point_navigation", ["outer.weight_decay=0.1"])
     with pytest.raises(
-        UserError, match=r"method\.hidden_size: is a setting of method\.name=rl2, not"
+        UserError, match=r"method\.hidden_size: is a setting of method\.name=rl2 or hyper"
     ):
         load_config("point_navigation", ["method.hidden_size=3"])

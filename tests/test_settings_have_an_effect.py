@@ -97,8 +97,8 @@ def attempt(domain: str, name: str, overrides: list[str]) -> str:
 
 
 def unused_outer(method: str) -> list[str]:
-    outer = ["outer.algorithm=adam"] if method in ("promp", "rl2") else []
-    return [f"method={method}", *outer]
+    needs_adam = method in RL and "trpo" not in RL.load(method).outer_steps
+    return [f"method={method}", *["outer.algorithm=adam"] * needs_adam]
 
 
 def test_settings_of_a_file_that_another_method_does_not_use_are_dropped() -> None:

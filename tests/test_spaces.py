@@ -177,11 +177,14 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("method", ["maml", "rl2", "pretrained", "oracle"])
+@pytest.mark.parametrize(
+    "method", ["maml", "rl2", "hypernetwork", "varibad", "pretrained", "oracle"]
+)
 def test_every_method_trains_on_dict_observations_and_multi_discrete_actions(
     method: str, tmp_path: Path
 ) -> None:
-    outer = {**TINY["outer"], "algorithm": "adam"} if method == "rl2" else TINY["outer"]
+    has_memory = method in ("rl2", "hypernetwork", "varibad")
+    outer = {**TINY["outer"], "algorithm": "adam"} if has_memory else TINY["outer"]
     policy = metarl.load(metarl.train({**TINY, "method": method, "outer": outer}, tmp_path / "run"))
     env = SwitchFamily().make()
     observation, _ = env.reset(seed=0, options={"task": [2.0, 1.0]})

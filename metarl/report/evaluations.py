@@ -235,7 +235,9 @@ def load_checked_state(run: Run, method: Method) -> TrainingState:
             raise _mismatch(run, problem)
         if not torch.isfinite(tensor).all():
             raise _mismatch(run, f"{name} has numbers that are not finite")
-    size = flatten(state.params).shape
+    # of methods that learn some of the parameters otherwise
+    outer_params = getattr(method, "outer_params", dict)
+    size = flatten(outer_params(state.params)).shape
     for name in ("exp_avg", "exp_avg_sq"):  # the moments of Adam, if that is the outer optimiser
         if name in state.opt_state and state.opt_state[name].shape != size:
             problem = f"{name} is {_describe(state.opt_state[name])}, and should have {size}"

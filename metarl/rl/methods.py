@@ -12,6 +12,8 @@ METHODS = Registry(
         "cavia": "metarl.rl.cavia:CAVIA",
         "e_maml": "metarl.rl.e_maml:EMAML",
         "rl2": "metarl.baselines.rl2:RL2",
+        "hypernetwork": "metarl.baselines.hypernetwork:Hypernetwork",
+        "varibad": "metarl.baselines.varibad:VariBAD",
         "pretrained": "metarl.baselines.pretrained_policy:Pretrained",
         "random": "metarl.baselines.random_policy:Random",
         "oracle": "metarl.baselines.pretrained_policy:Oracle",

@@ -58,6 +58,10 @@ class PolicyLearner:
     def uses_lr_schedule(self) -> bool:
         return self.problem.config.outer.depends_on_length
 
+    def outer_params(self, params: Params) -> Params:
+        """The parameters that the outer step learns, of which it keeps moments: all by default."""
+        return params
+
     def fine_tuning_step_sizes(self, params: Params) -> Sequence[float]:
         """Step sizes of adaptation to a new task, (K,); the config's unless a method selects them.
 

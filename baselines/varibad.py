@@ -1,0 +1,172 @@
+"""VariBAD (Zintgraf et al. 2020): Bayes-adaptive policies by variational inference of the task.
+
+A recurrent encoder turns the trajectory so far into a belief about the task, a Gaussian over a
+latent. It is trained as part of an autoencoder (`metarl.baselines.trajectory_vae`), without policy
+gradients. The policy observes mean and log-variance of the belief beside the observation, and can
+act on how uncertain the task is. It is trained by PPO over whole trials, like RL².
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from metarl.baselines.rl2 import RL2, RecurrentPolicy, RL2Settings, join_trials, unit_inputs
+from metarl.baselines.trajectory_vae import Transitions, draw_elbo, init_vae, posterior
+from metarl.config.sections import MethodSection, NonNegativeFloat, PositiveFloat, PositiveInt
+from metarl.method import Metrics, TrainingState
+from metarl.networks.recurrent import recurrent_sequence
+from metarl.optim.adam import Adam
+from metarl.params import Params, split_prefix
+from metarl.rl.trajectories import Distribution, Rollouts
+
+VAE = "vae."
+
+
+class VariBADSettings(RL2Settings):
+    """The settings of RL², and those of the autoencoder.
+
+    `head_sizes` are hidden layers from observation and belief to the actions, and to the value; the
+    recurrent unit is the encoder. The belief is about `latent_size` numbers. `decoder_sizes` are
+    hidden layers of the decoder, which predicts rewards, and with `decode_states` the next
+    observations as well, for families whose dynamics differ by task.
+
+    After each iteration of PPO, `vae_updates` steps of Adam with `vae_learning_rate` maximise the
+    evidence lower bound, each on `vae_trials` of the trials. `vae_steps` of the beliefs of each are
+    decoded, at so many steps; `null` is all. `kl_weight` multiplies the divergence from the belief
+    of the step before.
+    """
+
+    name: Literal["varibad"] = "varibad"  # type: ignore[assignment] # not "rl2"
+    head_sizes: tuple[PositiveInt, ...] = (64,)
+    latent_size: PositiveInt = 5
+    decoder_sizes: tuple[PositiveInt, ...] = (64, 32)
+    decode_states: bool = False
+    kl_weight: NonNegativeFloat = 0.1
+    vae_learning_rate: PositiveFloat = 1e-3
+    vae_updates: PositiveInt = 1
+    vae_trials: PositiveInt = 10
+    vae_steps: PositiveInt | None = 50
+
+
+@dataclass(frozen=True)
+class VariBADPolicy(RecurrentPolicy):
+    """A recurrent encoder, and networks from observation and belief to actions and value.
+
+    The parameters of the autoencoder have the prefix `vae.`.
+
+    Attributes:
+        latent_size: L.
+        decoder_sizes: hidden layers of the decoders.
+        decode_states: whether the decoder predicts next observations.
+    """
+
+    latent_size: int = 5
+    decoder_sizes: tuple[int, ...] = ()
+    decode_states: bool = False
+
+    def init_unit(self, generator: torch.Generator) -> Params:
+        sizes = (self.hidden_size, self.latent_size, self.observation_size, self.action_size)
+        vae = super().init_unit(generator)
+        vae |= init_vae(generator, sizes, self.decoder_sizes, self.decode_states)
+        return {f"{VAE}{name}": leaf for name, leaf in vae.items()}
+
+    def unit(self, params: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return split_prefix(params, VAE)[1]
+
+    def features(
+        self, params: Mapping[str, Tensor], states: Tensor, observations: Tensor
+    ) -> Tensor:
+        return torch.cat([observations, *posterior(self.unit(params), states)], dim=-1)
+
+    @torch.no_grad()
+    def trial_inputs(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        # beliefs are constants of PPO's objective, which need not be computed again in its epochs
+        start = inputs.new_zeros(inputs.shape[1], self.hidden_size)
+        states = recurrent_sequence(self.unit(params), start, inputs)
+        return self.features(params, states, inputs[..., : self.observation_size])
+
+    def along_trials(
+        self, params: Mapping[str, Tensor], inputs: Tensor
+    ) -> tuple[Distribution, Tensor]:
+        return self.distribution(params, inputs), self.value(params, inputs)
+
+
+class VariBAD(RL2):
+    """Learns a belief about the task, and a policy that acts on it."""
+
+    label: ClassVar[str] = "VariBAD"
+    Settings: ClassVar[type[MethodSection]] = VariBADSettings
+
+    @cached_property
+    def policy(self) -> VariBADPolicy:
+        settings, size = self._settings, self.problem.policy.observation_size
+        return VariBADPolicy(
+            self.head_policy(size + 2 * settings.latent_size),
+            size,
+            settings.hidden_size,
+            settings.embedding_sizes,
+            settings.latent_size,
+            settings.decoder_sizes,
+            settings.decode_states,
+        )
+
+    @property
+    def _settings(self) -> VariBADSettings:
+        assert isinstance(self.settings, VariBADSettings)
+        return self.settings
+
+    def outer_params(self, params: Params) -> Params:
+        return split_prefix(params, VAE)[0]
+
+    def learn(self, state: TrainingState, rollouts: Rollouts) -> tuple[TrainingState, Metrics]:
+        """Take steps of PPO with the beliefs of the trials, then improve the autoencoder."""
+        new, metrics = super().learn(state, rollouts)
+        started, settings, problem = time.perf_counter(), self._settings, self.problem
+        _, vae = split_prefix(new.params, VAE)
+        others, moments = split_prefix(new.extra, VAE)
+        optimizer = Adam(learning_rate=settings.vae_learning_rate)
+        transitions = to_transitions(self.policy, rollouts)
+        rng = problem.key(state.iteration).rng("autoencoder", problem.shard.start)
+        bounds = []
+        for _ in range(settings.vae_updates):
+            objective = draw_elbo(
+                transitions,
+                rng,
+                settings.vae_trials,
+                settings.vae_steps,
+                settings.latent_size,
+                settings.kl_weight,
+            )
+            vae, moments, values = optimizer.step(vae, objective, moments, state.iteration)
+            bounds.append(values["outer/objective"])
+        params, extra = (
+            {f"{VAE}{name}": leaf for name, leaf in leaves.items()} for leaves in (vae, moments)
+        )
+        return replace(new, params=new.params | params, extra=others | extra), {
+            **metrics,
+            "vae/elbo": sum(bounds) / len(bounds),
+            "time/vae": time.perf_counter() - started,
+        }
+
+
+def to_transitions(policy: RecurrentPolicy, rollouts: Rollouts) -> Transitions:
+    """The steps of trials, one stage of the rollouts for each episode."""
+    stages = rollouts.trajectories
+    mask, join_episodes = join_trials(stages)
+    actions = join_episodes([stage.actions for stage in stages])
+    rewards = join_episodes([stage.rewards for stage in stages])
+    # with discrete actions as one-hot vectors, like those that the encoder takes
+    memory = policy.remember(policy.initial_memory(mask.shape), actions, rewards, rewards)
+    return Transitions(
+        inputs=unit_inputs(policy, stages),
+        observations=join_episodes([stage.observations for stage in stages]),
+        actions=memory[1],
+        next_observations=join_episodes([stage.next_observations for stage in stages]),
+        rewards=memory[2],
+        mask=mask,
+    )
