@@ -32,6 +32,11 @@ try:
         walker_rand_params,
     )
     from metarl.envs.humanoid import humanoid_direction
+    from metarl.envs.metaworld.families import (
+        metaworld_pick_place,
+        metaworld_push,
+        metaworld_reach,
+    )
 except ModuleNotFoundError as error:  # supervised learning and other families work without MuJoCo
     if error.name is None or error.name.startswith("metarl"):
         raise
@@ -68,6 +73,9 @@ __all__ = [
     "hopper_rand_params",
     "humanoid_direction",
     "load_family",
+    "metaworld_pick_place",
+    "metaworld_push",
+    "metaworld_reach",
     "register",
     "register_family",
     "vectorise",

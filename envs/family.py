@@ -22,9 +22,11 @@ class TaskFamily(Protocol):
     `metarl.envs.check_family` checks it, and `metarl.envs.vectorise` makes a vector environment
     of any gymnasium environment.
 
-    Two members are optional. The property `releases_gil` says that steps release the GIL for long,
-    as native physics does; tasks are then sampled in chunks on several threads. The method
-    `validate_task(task)` raises ValueError for a task (T,) that its environments cannot have.
+    Three members are optional. The property `releases_gil` says that steps release the GIL for
+    long, as native physics does; tasks are then sampled in chunks on several threads. The method
+    `validate_task(task)` raises ValueError for a task (T,) that its environments cannot have. The
+    method `sample_test_tasks(rng, num_tasks)` samples the tasks of evaluations, where they are not
+    distributed as those of training.
     """
 
     @property
@@ -121,19 +123,31 @@ def releases_gil(family: TaskFamily) -> bool:
 
 
 def checked_tasks(
-    family: TaskFamily | NativeFamily, rng: np.random.Generator, num_tasks: int
+    family: TaskFamily | NativeFamily,
+    rng: np.random.Generator,
+    num_tasks: int,
+    test: bool = False,
 ) -> NDArray[np.float64]:
     """Sample tasks and validate them.
+
+    Args:
+        family: the family.
+        rng: the only source of randomness.
+        num_tasks: the number of tasks.
+        test: call `sample_test_tasks`, if the family has it.
 
     Returns:
         A new array (num_tasks, T).
 
     Raises:
-        UserError: if `sample_tasks` returned an array of another shape, or values that are not
-            finite real numbers.
+        UserError: if the family returned an array of another shape, or values that are not finite
+            real numbers.
     """
-    sampled = family.sample_tasks(rng, num_tasks)
-    source = f"sample_tasks of {type(family).__name__}"
+    method = (
+        "sample_test_tasks" if test and hasattr(family, "sample_test_tasks") else "sample_tasks"
+    )
+    sampled = getattr(family, method)(rng, num_tasks)
+    source = f"{method} of {type(family).__name__}"
     try:
         tasks = np.asarray(sampled)
     except (TypeError, ValueError) as error:  # such as rows of different lengths
@@ -221,6 +235,9 @@ class FamilyWrapper:
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> NDArray[np.float64]:
         return checked_tasks(self.family, rng, num_tasks)
+
+    def sample_test_tasks(self, rng: np.random.Generator, num_tasks: int) -> NDArray[np.float64]:
+        return checked_tasks(self.family, rng, num_tasks, test=True)
 
     def describe(self, task: NDArray[np.float64]) -> str:
         return self.family.describe(task)

@@ -123,6 +123,27 @@ class SceneRenderer:
         image: Frame = self._renderer.render().copy()
         return image
 
+    def render_table(
+        self, model: mujoco.MjModel, data: mujoco.MjData, target: Floats, caption: str
+    ) -> Frame:
+        """Render an arm at a table, with a labelled sphere at the target (3,).
+
+        Args:
+            model: the simulation's own model, whose bodies may stand elsewhere.
+            data: the state; derived fields are computed here.
+            target: m.
+            caption: the task in words.
+        """
+        mujoco.mj_forward(model, data)
+        self._camera.lookat[:] = (0.0, 0.65, 0.15)
+        self._camera.distance, self._camera.elevation, self._camera.azimuth = 1.6, -25.0, 145.0
+        option = mujoco.MjvOption()
+        option.sitegroup[:] = 0  # the scene's marker stands at a goal of its own
+        self._renderer.update_scene(data, self._camera, option)
+        self._geom("SPHERE", (0.025, 0.0, 0.0), target, TASK_COLOUR, caption)
+        image: Frame = self._renderer.render().copy()
+        return image
+
     def _pole(self, place: tuple[float, float], colour: NDArray[np.float32], label: str) -> None:
         self._geom("CYLINDER", (0.03, 0.6, 0.0), np.array([*place, 0.6]), colour)
         self._geom("SPHERE", (0.1, 0.1, 0.1), np.array([*place, 1.25]), colour, label)

@@ -47,6 +47,12 @@ def _step_function(world: World) -> StepFunction:
     return world.step
 
 
+def _step_info(world: World) -> dict[str, Any]:
+    """The info of a step: the optional attribute `success` of a world, a new array (num,)."""
+    success = getattr(world, "success", None)
+    return {} if success is None else {"success": success.copy()}
+
+
 class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
     """One environment of a family; its task is set with `reset(options={"task": task})`.
 
@@ -97,7 +103,8 @@ class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
         """Advance by one step."""
         actions = as_actions(action, self.action_space)[None]
         rewards, terminated = self._step(actions, ALL_ACTIVE, self._rng)
-        return self.world.observe()[0], rewards[0], bool(terminated[0]), False, {}
+        info = {name: values[0] for name, values in _step_info(self.world).items()}
+        return self.world.observe()[0], rewards[0], bool(terminated[0]), False, info
 
     def render(self) -> Frame | None:
         """An image (height, width, 3) if render_mode is "rgb_array", else None."""
@@ -268,7 +275,10 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
                 terminated[ended] = self._terminated[ended]
         self._terminated = terminated
         self._done = terminated | truncated
-        return self.world.observe(), rewards, terminated.copy(), truncated, {}
+        info = _step_info(self.world)
+        if info:  # as in gymnasium's vector environments, which sub-environments reported it
+            info["_success"] = active
+        return self.world.observe(), rewards, terminated.copy(), truncated, info
 
     def render(self) -> tuple[Frame, ...] | None:
         """An image of every sub-environment if render_mode is "rgb_array", else None."""

@@ -17,7 +17,11 @@ Frame = NDArray[np.uint8]
 
 
 class World(Protocol):
-    """A set of `num` simulations, each with its own task."""
+    """A set of `num` simulations, each with its own task.
+
+    An attribute `success`, boolean (num,), is optional: whether the goal of each simulation is
+    reached at the present state. Environments report it as `info["success"]`.
+    """
 
     @property
     def observation_space(self) -> gym.spaces.Box:

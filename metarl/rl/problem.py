@@ -217,18 +217,24 @@ class PolicyProblem:
         return make_torch_rng(self.config.seed, "initialisation")
 
     def test_tasks(self) -> tuple[NDArray[np.float64], RngKey]:
-        """The held-out tasks of the evaluation (N, T), and their random key."""
+        """The held-out tasks of the evaluation (N, T), and their random key.
+
+        A family whose test tasks are not distributed as its training tasks has a method
+        `sample_test_tasks`.
+        """
         settings = self.config.evaluation
-        return self._held_out_tasks(settings.tasks, settings.seed)
+        return self._held_out_tasks(settings.tasks, settings.seed, test=True)
 
     def validation_tasks(self, number: int) -> tuple[NDArray[np.float64], RngKey]:
         """Tasks for selecting settings, and their random key; independent of the test tasks."""
         seed = int(make_rng(self.config.evaluation.seed, "validation").integers(2**31))
         return self._held_out_tasks(number, seed)
 
-    def _held_out_tasks(self, number: int, seed: int) -> tuple[NDArray[np.float64], RngKey]:
+    def _held_out_tasks(
+        self, number: int, seed: int, test: bool = False
+    ) -> tuple[NDArray[np.float64], RngKey]:
         rng = make_rng(seed, "evaluation tasks")
-        return checked_tasks(self.family, rng, number), RngKey(seed)
+        return checked_tasks(self.family, rng, number, test=test), RngKey(seed)
 
 
 class PolicyMethod(Method, Protocol):

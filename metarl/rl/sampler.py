@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metarl.config.sections import BatchUnit
 from metarl.envs.family import check_finite, check_outcome
+from metarl.errors import UserError
 from metarl.parallel import map_chunks, one_thread
 from metarl.rl.policies import Memory, Policy
 from metarl.rl.trajectories import Trajectories, concat_tasks, truncate_to_steps
@@ -134,6 +135,7 @@ def sample_episode(
     last_observations = np.zeros(row, dtype=np.float32)
     alive = np.ones((horizon + 1, envs.num_envs), dtype=bool)  # before each step
     terminated = np.zeros(envs.num_envs, dtype=bool)
+    success: NDArray[np.bool_] | None = None
     distributions: dict[str, Tensor] = {}
     if memory is None:
         memory = policy.initial_memory((num_tasks, per_task))
@@ -160,6 +162,9 @@ def sample_episode(
             check_outcome(row, observation, reward, terminations, truncations)
             _copy_where(rewards[t], reward, alive[t])
             check_finite("a reward", rewards[t], env_tasks, t + 1, first_env)
+            reached = _success(info, envs.num_envs)
+            if reached is not None:
+                success = (reached & alive[t]) | (False if success is None else success)
             ended = terminations | truncations
             if new_memory:
                 # not every environment reports the horizon as an end
@@ -193,6 +198,7 @@ def sample_episode(
         distributions,
         terminated=torch.from_numpy(terminated).view(num_tasks, per_task),
         last_observations=torch.from_numpy(last_observations).view(num_tasks, per_task, -1),
+        success=None if success is None else torch.from_numpy(success).view(num_tasks, per_task),
     )
     return trajectories, memory
 
@@ -229,6 +235,27 @@ def _copy_where(
         np.copyto(target, values, casting="same_kind")
     if not alive.all():
         target[~alive] = 0.0
+
+
+def _success(info: Mapping[str, Any], num_envs: int) -> NDArray[np.bool_] | None:
+    """The `info["success"]` of a step for each environment, (num_envs,); None if none has it.
+
+    With gymnasium's autoreset mode "SameStep", that of an episode's last step is in `final_info`.
+
+    Raises:
+        UserError: if it is not one number or truth value for each environment.
+    """
+    parts = [part["success"] for part in (info, info.get("final_info", {})) if "success" in part]
+    reached = np.zeros(num_envs, dtype=bool)
+    for part in parts:
+        values = np.asarray(part)
+        if values.shape != (num_envs,) or values.dtype.kind not in "biuf":
+            raise UserError(
+                'info["success"] must be a truth value for each environment, of shape '
+                f"({num_envs},), not {values.dtype} of shape {values.shape}"
+            )
+        reached |= values > 0
+    return reached if parts else None
 
 
 def _copy_last(

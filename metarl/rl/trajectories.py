@@ -1,6 +1,6 @@
 """Trajectories as sampled, and as the flat samples that losses take."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -34,6 +34,8 @@ class Trajectories:
         truncated: (N, B), boolean; whether the episode was cut off, by the environment or at H.
             By default every trajectory that did not terminate.
         last_observations: (N, B, S), after the last action; None if they were not recorded.
+        success: (N, B), boolean; whether the goal was reached at any step; None of environments
+            that do not report `info["success"]`.
     """
 
     observations: Tensor
@@ -45,6 +47,7 @@ class Trajectories:
     terminated: Tensor = None  # type: ignore[assignment] # set at construction
     truncated: Tensor = None  # type: ignore[assignment]
     last_observations: Tensor | None = None
+    success: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.mask.dtype is not torch.bool or self.mask.dim() != 3:
@@ -64,7 +67,7 @@ class Trajectories:
             object.__setattr__(self, "terminated", torch.zeros(episodes, dtype=torch.bool))
         if self.truncated is None:
             object.__setattr__(self, "truncated", ~self.terminated & self.mask[:, :, 0])
-        for name in ("terminated", "truncated", "last_observations"):
+        for name in ("terminated", "truncated", "last_observations", "success"):
             self._check_axes(name, episodes)
         self._clear_padding()
         self._check_finite()
@@ -120,6 +123,13 @@ class Trajectories:
         return self.returns.double().sum(-1) / self.num_episodes
 
     @property
+    def success_rates(self) -> Tensor | None:
+        """The fraction of each task's trajectories that succeeded, (N,), if it is known."""
+        if self.success is None:
+            return None
+        return (self.success & self.mask[:, :, 0]).double().sum(-1) / self.num_episodes
+
+    @property
     def next_observations(self) -> Tensor:
         """Observations after each action, (N, B, H, S); zeros on padding.
 
@@ -138,7 +148,17 @@ def concat_tasks(parts: Sequence[Trajectories]) -> Trajectories:
     """The trajectories of all tasks, from parts with some of the tasks each."""
     if len(parts) == 1:
         return parts[0]
-    return Trajectories(**pytree.tree_map(lambda *leaves: torch.cat(leaves), *map(vars, parts)))
+    return _map(lambda *leaves: torch.cat(leaves), parts)
+
+
+def _map(function: Callable[..., Tensor], parts: Sequence[Trajectories]) -> Trajectories:
+    """Apply a function to each leaf of several trajectories, if none of them lacks it."""
+    return Trajectories(
+        **pytree.tree_map(
+            lambda *leaves: None if any(leaf is None for leaf in leaves) else function(*leaves),
+            *map(vars, parts),
+        )
+    )
 
 
 def first_trajectories(rounds: Sequence[Trajectories], number: int) -> Trajectories:
@@ -150,7 +170,7 @@ def first_trajectories(rounds: Sequence[Trajectories], number: int) -> Trajector
         per_episode = leaves[0].dim() < 4 or leaves[0].shape[:3] == shape
         return torch.cat(leaves, dim=1)[:, :number] if per_episode else leaves[0]
 
-    return Trajectories(**pytree.tree_map(first, *map(vars, rounds)))
+    return _map(first, rounds)
 
 
 def truncate_to_steps(rounds: Sequence[Trajectories], number: int) -> Trajectories:

@@ -1,0 +1,121 @@
+"""Reach, push and pick-place: the three tasks of ML1's published results."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarl.envs.metaworld.rewards import (
+    TARGET_RADIUS,
+    gripper_caging,
+    gripper_effort,
+    hamacher_product,
+    norm,
+    pad_caging,
+    tolerance,
+)
+from metarl.envs.metaworld.scene import Scene
+from metarl.envs.metaworld.task import SawyerTask, Start
+from metarl.envs.world import Floats, Mask
+
+
+class Puck(SawyerTask):
+    """A puck on the table. A goal holds the puck's position and the target's, (6,)."""
+
+    low = (-0.1, 0.6, 0.02, -0.1, 0.8, 0.05)
+    high = (0.1, 0.7, 0.02, 0.1, 0.9, 0.3)
+    verb: ClassVar[str]
+
+    def accepts(self, goal: Floats) -> bool:
+        """Whether the puck is at least 0.15 m from the target in the plane."""
+        return bool(norm(goal[:2] - goal[3:5]) >= 0.15)
+
+    def describe(self, goal: Floats) -> str:
+        x, y, z = goal[3:]
+        return f"{self.verb} ({x:+.2f}, {y:.2f}, {z:.2f})"
+
+    def start(self, scene: Scene, goals: Floats) -> dict[str, Floats]:
+        puck, target = goals[:, :3], goals[:, 3:]
+        scene.place(puck)
+        return {"object": puck, "target": target}
+
+    def objects(self, scene: Scene) -> Floats:
+        return np.hstack([scene.body("obj"), scene.geom_quaternion("objGeom")])
+
+
+class Reach(Puck):
+    """Move the gripper to the target; the puck has no part in it."""
+
+    name = "reach"
+    scene_file = "sawyer_reach_v3.xml"
+    verb = "reach"
+
+    def reward(
+        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
+    ) -> tuple[Floats, Mask]:
+        distance = norm(scene.tcp() - start["target"])
+        margin = norm(np.array(self.hand_start) - start["target"])
+        return 10.0 * tolerance(distance, (0.0, TARGET_RADIUS), margin), distance <= TARGET_RADIUS
+
+
+class Push(Puck):
+    """Push the puck to the target on the table."""
+
+    name = "push"
+    scene_file = "sawyer_push_v3.xml"
+    low = (-0.1, 0.6, 0.02, -0.1, 0.8, 0.01)
+    high = (0.1, 0.7, 0.02, 0.1, 0.9, 0.02)
+    verb = "push to"
+
+    def start(self, scene: Scene, goals: Floats) -> dict[str, Floats]:
+        # both lie at the height of the puck at rest, not at the goal's
+        height = scene.body("obj")[:, 2:].copy()
+        puck, target = np.hstack([goals[:, :2], height]), np.hstack([goals[:, 3:5], height])
+        scene.place(puck)
+        return {"object": puck, "target": target}
+
+    def reward(
+        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
+    ) -> tuple[Floats, Mask]:
+        puck, opening = observations[:, 4:7], observations[:, 3]
+        distance = norm(puck - start["target"])
+        margin = norm(start["object"] - start["target"])
+        in_place = tolerance(distance, (0.0, TARGET_RADIUS), margin)
+        grasp = gripper_caging(scene, puck, actions, start, 0.015, 0.05, 0.005, density="high")
+        rewards = 2.0 * grasp
+        is_held = (norm(puck - scene.tcp()) < 0.02) & (opening > 0.0)
+        rewards = np.where(is_held, 2.0 * rewards + 1.0 + 5.0 * in_place, rewards)
+        rewards = np.where(distance < TARGET_RADIUS, 10.0, rewards)
+        return rewards, distance <= TARGET_RADIUS
+
+
+class PickPlace(Puck):
+    """Lift the puck to the target."""
+
+    name = "pick-place"
+    scene_file = "sawyer_pick_place_v3.xml"
+    verb = "place at"
+
+    def reward(
+        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
+    ) -> tuple[Floats, Mask]:
+        puck, opening = observations[:, 4:7], observations[:, 3]
+        distance = norm(puck - start["target"])
+        margin = norm(start["object"] - start["target"])
+        in_place = tolerance(distance, (0.0, TARGET_RADIUS), margin)
+        rewards = hamacher_product(self._grasp(scene, puck, actions, start), in_place)
+        is_lifted = puck[:, 2] - 0.01 > start["object"][:, 2]
+        is_held = (norm(puck - scene.tcp()) < 0.02) & (opening > 0.0) & is_lifted
+        rewards = np.where(is_held, rewards + 1.0 + 5.0 * in_place, rewards)
+        rewards = np.where(distance < TARGET_RADIUS, 10.0, rewards)
+        return rewards, distance <= 0.07
+
+    def _grasp(self, scene: Scene, puck: Floats, actions: NDArray[Any], start: Start) -> Floats:
+        """This task's own form of `gripper_caging`."""
+        caging_y = pad_caging(scene, puck, (0.015, 0.05), 0.05)
+        tcp, xz = scene.tcp(), [0, 2]
+        margin = norm(start["object"][:, xz] - start["tcp"][:, xz]) - 0.005
+        caging_xz = tolerance(norm(tcp[:, xz] - puck[:, xz]), (0.0, 0.005), margin)
+        caging = hamacher_product(caging_y, caging_xz)
+        gripping = np.where(caging > 0.97, gripper_effort(actions), 0.0)
+        return (hamacher_product(caging, gripping) + caging) / 2.0

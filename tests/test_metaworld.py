@@ -1,0 +1,184 @@
+"""Meta-World's tasks, against the environments of the installed package `metaworld`.
+
+Its incompatible line, which writes 11 numbers into a row of MuJoCo 4's 12, is replaced.
+"""
+
+import pickle
+from importlib.metadata import PackageNotFoundError
+
+import numpy as np
+import pytest
+
+pytest.importorskip(
+    "metaworld", reason="Meta-World is not installed: pip install --no-deps metaworld==3.1.1"
+)
+
+import metaworld
+import mujoco
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+from metaworld.policies import ENV_POLICY_MAP
+from metaworld.sawyer_xyz_env import SawyerMocapBase, SawyerXYZEnv
+
+from metarl.envs import load_family
+from metarl.envs.metaworld import assets
+from metarl.envs.metaworld.families import MetaWorld, metaworld_reach
+from metarl.envs.metaworld.goals import benchmark_goals
+from metarl.envs.metaworld.tasks import TASKS
+from metarl.envs.vector import BatchedEnv
+from metarl.errors import UserError
+
+NUM_GOALS = 3
+
+
+@pytest.fixture(autouse=True)
+def _compatible_welds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reset_mocap_welds(env: SawyerMocapBase) -> None:
+        for row in range(len(env.model.eq_data)):
+            if env.model.eq_type[row] == mujoco.mjtEq.mjEQ_WELD:
+                env.model.eq_data[row, :11] = [0, 0, 0, 0, 0, 0, -1, 0, 0, 0, 5]
+
+    monkeypatch.setattr(SawyerMocapBase, "reset_mocap_welds", reset_mocap_welds)
+
+
+def original(name: str, goal: np.ndarray) -> SawyerXYZEnv:
+    """Meta-World's environment with a goal that is not observed."""
+    env = ALL_V3_ENVIRONMENTS[f"{name}-v3"]()
+    env._partially_observable = True
+    env._set_task_called, env._freeze_rand_vec, env._last_rand_vec = True, True, goal
+    return env
+
+
+def scripted_action(name: str, env: SawyerXYZEnv, observation: np.ndarray) -> np.ndarray:
+    """The action of Meta-World's scripted policy, which observes the goal."""
+    policy = ENV_POLICY_MAP[f"{name}-v3"]()
+    action = policy.get_action(np.hstack([observation[:-3], env._target_pos]))
+    return np.asarray(action, dtype=np.float64)
+
+
+def compare(name: str, num_steps: int, source: str) -> np.ndarray:
+    """Step the batch and the original environments side by side; returns success at any time."""
+    family = MetaWorld((name,), (name,))
+    goals = benchmark_goals([TASKS[name]], seed=7)[0][:NUM_GOALS]
+    envs = BatchedEnv(family, NUM_GOALS, max_episode_steps=num_steps)
+    originals = [original(name, goal) for goal in goals]
+    rng, succeeded = np.random.default_rng(5), np.zeros(NUM_GOALS, dtype=bool)
+    observations, _ = envs.reset(options={"task": goals})
+    expected = np.stack([env.reset()[0] for env in originals])
+    for _ in range(num_steps):
+        np.testing.assert_allclose(observations, expected, rtol=0, atol=1e-12)
+        if source == "scripted":
+            actions = np.stack(
+                [scripted_action(name, *pair) for pair in zip(originals, expected, strict=True)]
+            )
+        else:  # also beyond the bounds
+            actions = rng.uniform(-1.5, 1.5, (NUM_GOALS, 4))
+        if source == "single precision":
+            actions = actions.astype(np.float32)
+        observations, rewards, terminated, _, info = envs.step(actions)
+        steps = [env.step(action) for env, action in zip(originals, actions, strict=True)]
+        expected = np.stack([step[0] for step in steps])
+        qpos = envs.world._batches[0].batch.bind("qpos")
+        assert np.array_equal(qpos, [env.data.qpos for env in originals])
+        # the original computes the gripper's part of a reward in the precision of the action
+        accuracy = 1e-5 if source == "single precision" else 1e-9
+        np.testing.assert_allclose(rewards, [step[1] for step in steps], rtol=0, atol=accuracy)
+        assert info["success"].tolist() == [bool(step[4]["success"]) for step in steps]
+        assert not terminated.any()
+        succeeded |= info["success"]
+    return succeeded
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_equals_the_original(name: str) -> None:
+    compare(name, 30, "random")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("source", ["scripted", "random", "single precision"])
+def test_whole_episodes_equal_the_original(name: str, source: str) -> None:
+    succeeded = compare(name, 500, source)
+    if source == "scripted":
+        assert succeeded.any()
+
+
+def test_goals_are_those_of_the_benchmark_with_the_same_seed() -> None:
+    benchmark = metaworld.ML1("reach-v3", seed=4)
+    tasks = metaworld_reach(seed=4).benchmark_tasks
+    for split, expected in (("train", benchmark.train_tasks), ("test", benchmark.test_tasks)):
+        goals = np.stack([pickle.loads(task.data)["rand_vec"] for task in expected])
+        assert np.array_equal(tasks[split][0], goals)
+
+
+def test_training_and_test_goals_are_drawn_from_their_own_fifty() -> None:
+    family, rng = metaworld_reach(), np.random.default_rng(0)
+    train, test = family.sample_tasks(rng, 70), family.sample_test_tasks(rng, 50)
+    assert len(np.unique(train, axis=0)) == 50
+    assert len(np.unique(test, axis=0)) == 50
+    assert not set(map(tuple, train)) & set(map(tuple, test))
+    on_training_goals = metaworld_reach(evaluation="train").sample_test_tasks(rng, 50)
+    assert set(map(tuple, on_training_goals)) == set(map(tuple, train))
+
+
+def test_a_reset_equals_the_first_one_of_its_goal() -> None:
+    family = metaworld_reach(horizon=4)
+    tasks = family.sample_tasks(np.random.default_rng(0), 2)
+    envs, actions = family.make_vec(3), np.full((3, 4), 0.7)
+    episodes = []
+    for order in ([0, 1, 0], [1, 0, 0]):
+        observations, _ = envs.reset(options={"task": tasks[order]})
+        episode = [observations]
+        for _ in range(4):
+            observations, rewards, *_ = envs.step(actions)
+            episode.append(np.column_stack([observations, rewards]))
+        episodes.append(np.concatenate(episode, axis=1))
+    assert np.array_equal(episodes[0][[1, 0]], episodes[1][[0, 1]])
+    assert np.array_equal(episodes[0][0], episodes[0][2])
+
+
+def test_another_version_of_the_models_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "VERSION", "9.9.9")
+    with pytest.raises(UserError, match=r"metaworld 3\.1\.1 is installed, .*: pip install"):
+        load_family("metaworld-reach").make()
+
+
+def test_missing_models_are_reported_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(assets, "distribution", missing)
+    with pytest.raises(UserError, match="pip install --no-deps metaworld=="):
+        load_family("metaworld-push").make_vec(2)
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("stick-push",), "thermos slides"),
+        (("stick-pull", "reach"), "thermos slides"),
+        (("raech",), "did you mean 'reach'"),
+    ],
+)
+def test_a_task_without_an_equal_in_mujoco_4_is_refused(
+    names: tuple[str, ...], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        MetaWorld(names, names)
+
+
+def test_a_goal_outside_its_range_is_refused() -> None:
+    family = metaworld_reach()
+    goal = family.sample_tasks(np.random.default_rng(0), 1)[0]
+    goal[3] = 0.5
+    with pytest.raises(ValueError, match="must lie between"):
+        family.make_vec(1).reset(options={"task": goal})
+
+
+def test_a_diverged_simulation_terminates_with_a_reward_of_zero() -> None:
+    envs = metaworld_reach().make_vec(2)
+    envs.reset(seed=0)
+    envs.world._batches[0].batch.bind("qvel")[1] = 1e9
+    observations, rewards, terminated, *_ = envs.step(np.zeros((2, 4)))
+    assert terminated.tolist() == [False, True]
+    assert rewards[1] == 0.0
+    assert np.isfinite(observations).all()
