@@ -51,6 +51,7 @@ class Pretrained(PolicyLearner):
     def num_iterations(self) -> int:
         """One for each batch that meta-training samples: the same number of environment steps."""
         config = self.problem.config
+        # a meta-iteration samples once before each inner step, and once after the last
         return config.outer.iterations * (config.inner.steps + 1)
 
     def initial_state(self) -> TrainingState:
@@ -77,6 +78,7 @@ class Pretrained(PolicyLearner):
         tasks, key = problem.validation_tasks(baseline.validation_tasks)
         return best_schedule(
             [
+                # the grid scales the whole schedule: α, α/2, ... keeps its form
                 tuple(first * size / schedule[0] for size in schedule)
                 for first in baseline.step_sizes
             ],
@@ -99,6 +101,7 @@ class Oracle(Pretrained):
     selects_step_sizes: ClassVar[bool] = False
 
     def __init__(self, problem: PolicyProblem) -> None:
+        # the task is part of the observation; methods that adapt must find it out
         super().__init__(replace(problem, task_conditioned=True))
 
     @classmethod

@@ -38,6 +38,7 @@ class BanditWorld:
     ) -> tuple[Floats, Mask]:
         """Pull an arm: the reward is 1 with its probability, and 0 otherwise."""
         rewards = np.zeros(len(actions))
+        # one draw by the generator of each bandit, so that batches equal single environments
         for index in np.flatnonzero(active):
             self._last_arms[index] = actions[index]
             rewards[index] = rng(int(index)).random() < self.tasks[index, actions[index]]

@@ -91,7 +91,7 @@ def _check_tasks(family: TaskFamily, num: int) -> tuple[NDArray[np.float64], NDA
         return _call("sample_tasks", checked_tasks, family, np.random.default_rng(seed), num_tasks)
 
     tasks, pool = sample(0, num), sample(1, NUM_TASKS)
-    sample(0, 1)
+    sample(0, 1)  # a call in between, which would move on a generator of the family's own
     if not np.array_equal(tasks, sample(0, num)):
         raise UserError(
             "sample_tasks must use the given generator only: two equal generators gave different "
@@ -197,6 +197,7 @@ def _check_observation(space: gym.Space[Any], observation: Any, source: str) -> 
         problem = f" of type {array.dtype}"
     elif not np.isfinite(array).all():
         problem = f" that is not finite: {array.tolist()}"
+    # compared in the space's type: rounding to float32 alone is no violation
     elif ((row := array.astype(space.dtype)) < space.low).any() or (row > space.high).any():
         problem = f" outside the bounds: {array.tolist()}"
     if problem:
@@ -242,6 +243,7 @@ def _play(
     """
     num_envs, space = envs.num_envs, envs.single_action_space
     shape = num_envs, envs.single_observation_space.shape[0]  # type: ignore[index] # flat
+    # variants change everything around the first sub-environment, which must not notice
     seeds = [index + 1000 * variant * (index > 0) for index in range(num_envs)]
     rngs = [np.random.default_rng(seed) for seed in seeds]
     outcome: Arrays = {
@@ -262,6 +264,7 @@ def _play(
                     f"{'step' if t else 'reset'} of {name} returned {key}s that are not finite "
                     f"after {t} steps: {value[alive].tolist()}"
                 )
+        # values after an end are undefined, and must not be compared
         outcome["observations"][t, alive] = observation[alive]
         outcome["rewards"][t, alive] = reward[alive]
         outcome["ends"][t] = end & alive
@@ -289,6 +292,7 @@ def _check_equal(expected: Arrays, actual: Arrays, envs: slice, rule: str, advic
     for name in expected:
         differs = expected[name][:, envs] != actual[name][:, envs]
         if differs.any():
+            # the first step that differs is the one to debug
             step = np.flatnonzero(differs.reshape(len(differs), -1).any(1))[0]
             raise UserError(f"{rule}, but their {name} differ after {step} steps: {advice}")
 
@@ -306,6 +310,7 @@ def _warn_if_independent(episode: Arrays, other: Arrays) -> None:
 
 def _check_partial_reset(envs: VectorEnv, tasks: NDArray[np.float64]) -> None:
     options: dict[str, Any] = {"task": tasks.copy()}
+    # one step away from the start, so that a full reset would show
     envs.reset(seed=0, options=dict(options))
     rngs = [np.random.default_rng(index) for index in range(envs.num_envs)]
     actions = np.stack([_random_action(envs.single_action_space, rng) for rng in rngs])

@@ -159,6 +159,7 @@ def checked_tasks(
             f"{source} must return one row per task, of shape (num_tasks, task_size) = "
             f"({num_tasks}, {family.task_size}), not {tasks.shape}"
         )
+    # a copy: a family may return the same array at every call
     tasks = tasks.astype(np.float64)
     if not np.isfinite(tasks).all():
         raise UserError(f"{source} must return finite numbers, not NaN or infinities")
@@ -271,6 +272,7 @@ def check_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any]
         )
     if len(action_space.shape or ()) <= 1:
         if isinstance(action_space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+            # policies number choices from 0; an offset would shift every action silently
             supported = not np.any(action_space.start)
         else:
             is_box = isinstance(action_space, gym.spaces.Box) and len(action_space.shape) == 1

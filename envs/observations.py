@@ -62,6 +62,8 @@ class VectorObservations(VectorWrapper[Any, Any, Any]):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         observations, rewards, terminated, truncated, info = self.env.step(actions)
         if "final_obs" in info:
+            # "SameStep" replaces the last observation by that of the reset, and keeps it in the
+            # info
             final = np.full(self.num_envs, None)
             for index, last in enumerate(info["final_obs"]):
                 final[index] = None if last is None else self.transform(last, index)
@@ -152,6 +154,7 @@ class FlatImage(FlatSpace):
         self.image_shape = (channels, height, width)
         low, high = float(original.low.min()), float(original.high.max())
         is_bounded = bool(np.isfinite([low, high]).all() and low < high)
+        # bytes become 0 to 1; without bounds there is no scale to assume
         self._offset, self._factor = (low, 1.0 / (high - low)) if is_bounded else (0.0, 1.0)
         if is_bounded:
             self.low, self.high = np.zeros_like(self.low), np.ones_like(self.high)

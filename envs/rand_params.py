@@ -52,6 +52,7 @@ class Hopper(Robot[None]):
 
     def observe(self, batch: Batch, sensors: None) -> Floats:
         """qpos without x, and qvel clipped to ±10: (num, 11), or (num, 17) of a walker."""
+        # as in gymnasium: contacts can give a joint a speed that no network input should have
         velocities = np.clip(batch.bind("qvel"), -10.0, 10.0)
         return np.concatenate([batch.bind("qpos")[:, 1:], velocities], axis=1)
 
@@ -87,6 +88,7 @@ def rand_params(
     """
     if dynamics not in ("set_const", "published"):
         raise ValueError(f"dynamics must be 'set_const' or 'published', not {dynamics!r}")
+    # base^u with |u| ≤ limit is a factor between 1/largest and largest, uniform in its logarithm
     largest = {name: BASES[name] ** log_scale_limit for name in fields}
     return RandomScales(largest, elementwise, set_const=dynamics == "set_const")
 

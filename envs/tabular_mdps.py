@@ -36,6 +36,7 @@ class TabularWorld:
         """Sample a reward N(mean, 1) and the next state."""
         noise, uniform = np.zeros(len(actions)), np.zeros(len(actions))
         for index in np.flatnonzero(active):
+            # each simulation draws by its own generator, so that batches equal single environments
             generator = rng(int(index))
             noise[index], uniform[index] = generator.standard_normal(), generator.random()
         means, transitions = self._family.unpack(self.tasks)
@@ -118,6 +119,7 @@ class TabularMDP(NativeTaskFamily):
         """
         means, transitions = self.unpack(tasks)
         values = np.zeros((len(tasks), self.states))
+        # V_H = 0 after the last step; H sweeps lead back to the start
         for _ in range(self.horizon):
             values = (means + np.einsum("nsat,nt->nsa", transitions, values)).max(axis=2)
         optimum: Floats = values[:, 0]

@@ -62,6 +62,7 @@ class TargetVelocity:
         return f"run at {task[0]:.2f} m/s"
 
     def reward(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
+        # the L1 distance has the same slope near the target as far from it, unlike a square
         return self.offset - np.abs(velocity - tasks[:, 0])
 
 
@@ -102,6 +103,7 @@ class TargetHeading:
 
     def reward(self, tasks: Floats, velocity: Floats, position: Floats) -> Floats:
         angle = tasks[:, 0]
+        # the projection of the velocity on the unit vector of the heading
         return self.weight * (velocity[:, 0] * np.cos(angle) + velocity[:, 1] * np.sin(angle))
 
 

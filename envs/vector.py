@@ -101,6 +101,7 @@ class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
 
     def step(self, action: NDArray[Any]) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
         """Advance by one step."""
+        # a world of one simulation: the single environment has no dynamics of its own
         actions = as_actions(action, self.action_space)[None]
         rewards, terminated = self._step(actions, ALL_ACTIVE, self._rng)
         info = {name: values[0] for name, values in _step_info(self.world).items()}
@@ -221,6 +222,7 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
             if not self._started and not selected.all():
                 raise ValueError("the first reset must include all environments; omit reset_mask")
         if seed is not None:
+            # generators are created on first use: creating them is the main cost of a reset
             for index, new_seed in enumerate(as_seeds(seed, self.num_envs)):
                 if new_seed is not None and selected[index]:
                     self._seeds[index], self._rngs[index] = new_seed, None
@@ -266,6 +268,7 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         self._steps += active
         truncated = self._steps >= self.max_episode_steps
         if ended.any():
+            # what the world computed for a simulation that was not stepped is undefined
             rewards[ended] = 0.0
             if self.autoreset_mode is AutoresetMode.NEXT_STEP:
                 self._restart(ended)

@@ -99,6 +99,7 @@ def as_tasks(tasks: object, num: int, size: int) -> Floats:
         ValueError: if the shape is neither (T,) nor (num, T), or a value is not finite.
     """
     array = np.asarray(tasks, dtype=np.float64)
+    # numpy would broadcast a column (num, 1) silently into other tasks
     if array.shape not in ((size,), (num, size)):
         raise ValueError(
             f"options['task'] has shape {array.shape}; pass ({size},) for one task, or "

@@ -76,12 +76,14 @@ def with_steps_to_match(groups: Sequence[ExperimentGroup], max_steps: int) -> li
     metas = meta_learners(groups)
     if not metas:
         raise UserError("--many-steps needs the run of a meta-learner that adapts, to be matched")
+    # of returns the larger, of errors the smaller is the better
     sign = 1.0 if metas[0].method.problem.metric.higher_is_better else -1.0
     target = max(sign * group.summary.estimate[1] for group in metas)
     result = []
     for group in groups:
         unit = group.method.adaptation_unit
         if group not in metas and unit and unit.has_step_sizes:
+            # the evaluation's schedule, and then its last step size for as long as it takes
             sizes = group.curves[0].step_sizes
             schedule = (*sizes, *[sizes[-1]] * max_steps)[:max_steps]
             theta = load_checked_state(group.runs[0], group.method).params
@@ -101,6 +103,7 @@ def rows(groups: Sequence[ExperimentGroup]) -> list[dict[str, str]]:
     """
     num_stages = max(len(group.summary.estimate) for group in groups)
     metric = groups[0].method.problem.metric
+    # RL² counts episodes where MAML counts gradient steps: "after 1 step" would be ambiguous
     mixed = any(unit and not unit.has_step_sizes for unit in units_of(groups))
     table = []
     for group in groups:
@@ -108,6 +111,7 @@ def rows(groups: Sequence[ExperimentGroup]) -> list[dict[str, str]]:
         for k in range(num_stages):
             after = f"step {k}" if mixed else stage_name(k, None)
             heading = f"{metric.name} before adaptation" if k == 0 else after
+            # an oracle has one stage only; a dash says that there is nothing to measure
             row[heading] = group.summary.format_step(k) if k < len(group.summary.estimate) else "–"
         row[WORST] = format_score(group.worst[-1])
         if mixed:
@@ -149,6 +153,7 @@ def training_time(runs: Sequence[Run]) -> str:
 
 
 def _range_in_millions(samples: Sequence[int]) -> str:
+    # seeds differ in their samples where episodes end early
     return " to ".join(dict.fromkeys([_in_millions(min(samples)), _in_millions(max(samples))]))
 
 
@@ -224,6 +229,7 @@ def write_plots(
         else None,
     )
     curves = {group.label: training_curves(group) for group in groups}
+    # shipped runs have no metrics of their training, and an empty plot says nothing
     if any(parts["before"] or parts["after"] for parts in curves.values()):
         plots[f"{metric.name} in training"] = files("training")
         plot_training(curves, metric, f"Training: {title}", *files("training"))
@@ -249,6 +255,7 @@ def training_curves(
         samples_name = metric.samples.replace(" ", "_")
         names = [name for name in metrics[0] if name.startswith(f"{metric.name}/")]
         before = [name for name in names if "/after_0_" in name]
+        # of several inner steps the last one is what training improves
         after = [name for name in names if name not in before][-1:]
         columns = [(name, "before") for name in before] + [(name, "after") for name in after]
         for number, line in enumerate(metrics, start=1):

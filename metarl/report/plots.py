@@ -214,11 +214,13 @@ def _plot_adaptation(
         x = np.array(episodes[label]) if episodes else np.arange(len(curve.estimate))
         axes.plot(x, curve.estimate, _line(index), marker=marker, color=colour, label=label)
         axes.fill_between(x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+    # published scores are by gradient step; they are drawn at the episodes of the first curve
     published = dict(published or {})
     if published:
         first = episodes[next(iter(curves))] if episodes else range(max(published) + 1)
         axes.plot([first[k] for k in published], [*published.values()], "kx:", label="published")
     if episodes:
+        # logarithmic, but linear below one episode: the first stage uses none at all
         axes.set_xscale("symlog", linthresh=1.0)
         axes.set_xlim(left=-0.1)
         axes.set_xlabel(EPISODES.axis_label)
@@ -254,6 +256,7 @@ def _plot_training(axes: Axes, curves: TrainingCurves, metric: Metric) -> str:
         for part, style in (("before", ":" if parts["after"] else line), ("after", line)):
             if not parts[part]:
                 continue
+            # a seed that was stopped early shortens the mean, rather than shift it where it ends
             length = min(len(samples) for samples, _ in parts[part])
             window = max(1, length // 30)
             scores = np.stack([_smooth(values[:length], window) for _, values in parts[part]])
@@ -390,6 +393,7 @@ def _set_scale(axes: Axes, metric: Metric) -> None:
 def _styles(curves: Mapping[Any, Any]) -> list[tuple[str, str, Any]]:
     """A colour, a marker and a dash for each curve; repeated colours have other markers."""
     count = len(STYLES)
+    # each round of colours pairs them with the next marker and dash
     rotated = [STYLES[(index + index // count) % count] for index in range(len(curves))]
     return [
         (STYLES[index % count][0], marker, dash) for index, (_, marker, dash) in enumerate(rotated)
@@ -403,6 +407,7 @@ def _line(index: int) -> str:
 
 def _smooth(values: NDArray[Any], window: int) -> NDArray[Any]:
     """The running mean over `window` values."""
+    # prefix sums: a mean is the difference of two of them, over a window that starts short
     sums = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)

@@ -70,6 +70,7 @@ def play_episodes(
 
     An agent of your own plays in a single environment, through `act` and `observe`.
     """
+    # it plays in vector environments too, by random streams that do not depend on their number
     if isinstance(agent, PolicyAgent):
         return agent.unscaled(agent.play(env, episodes, horizon, task, stream)[0])
     if not isinstance(env, gym.Env):
@@ -102,6 +103,7 @@ def _play_episode(
         action = agent.act(observation)
         next_observation, reward, terminated, truncated, _ = env.step(action)
         steps.append((observation, action, float(reward)))
+        # an environment without a time limit is cut here, which is not an end of the task
         truncated = truncated or len(steps) == horizon
         agent.observe(float(reward), terminated, truncated, next_observation)
         observation = next_observation

@@ -67,6 +67,7 @@ class EMAML(MAML):
 
     def objective(self, rollouts: Rollouts) -> Objective:
         """The objective of the outer step."""
+        # advantages are standardised per task and so have no level: a task's return is the outcome
         settings = self.problem.config.method
         assert isinstance(settings, EMAMLSettings)
         outcome = standardised(rollouts.trajectories[-1].mean_returns).to(rollouts.post.advantages)
@@ -76,6 +77,7 @@ class EMAML(MAML):
 def standardised(returns: Tensor) -> Tensor:
     """Returns (N,) of this process's tasks, standardised over the tasks of all processes."""
     returns = returns.double()
+    # Var R = E[R²] − (E R)², from two sums that processes can exchange in one message
     sums = torch.stack([returns.sum(), returns.square().sum()])
     mean, mean_square = mean_over_tasks(sums, len(returns))
     variance = (mean_square - mean.square()).clamp(min=0.0)

@@ -78,6 +78,7 @@ class InnerLoop:
     def prior(self, trajectories: Trajectories) -> Prior | None:
         """The prior of the baseline from trajectories of training tasks, if it has one."""
         settings = self.settings
+        # other baselines are fitted on the very batch that they judge (Duan et al. 2016)
         if settings.baseline != "linear_prior":
             return None
         return fit_prior(trajectories, settings.gamma, settings.prior_samples, self.policy.image)
@@ -101,6 +102,7 @@ class InnerLoop:
 
     def adapt(self, meta: Params, pre: Sequence[Samples]) -> Params:
         """θ'_i of one task from the samples of each inner step; differentiable."""
+        # learned step sizes are part of `meta`, so that the meta-gradient reaches them
         sizes = self.step_sizes(meta)
         return adapt(
             self.loss,

@@ -141,6 +141,7 @@ def outer_step(
             "the meta-parameters are not finite any more; lower the outer step "
             "(outer.learning_rate) or the inner one (inner.step_size)"
         )
+    # of every process: the number of steps must be the same in all of them
     rollout_metrics = _rollout_metrics(problem.policy, rollouts, config.outer.meta_batch, unit)
     steps = round(rollout_metrics["environment_steps"])
     new = TrainingState(state.iteration + 1, params, opt_state, state.samples + steps)
@@ -159,6 +160,7 @@ def _rollout_metrics(
 ) -> Metrics:
     """Means over the tasks of all processes, and the number of environment steps."""
     post = move(rollouts.post, CPU)
+    # −∫ π log π of the adapted policies; weights average over the valid time steps of each task
     entropy = policy.entropy(post.distribution).expand_as(post.weights)
     sums = {"policy/entropy": (post.weights * entropy).sum()}
     for stage, collected in enumerate(rollouts.trajectories):
@@ -169,5 +171,6 @@ def _rollout_metrics(
     totals = torch.stack([value.double() for value in sums.values()])
     means = mean_over_tasks(totals, len(post.weights))
     metrics = dict(zip(sums, means.tolist(), strict=True))
+    # a mean over the tasks of all processes, and a sum is reported
     metrics["environment_steps"] *= meta_batch
     return metrics

@@ -72,6 +72,7 @@ class PolicyAgent:
 
     def _forget(self) -> None:
         self._theta, _ = split(self.params)
+        # by the number of gradient steps: what was played before one does not shift what follows
         self._rng = make_rng(self.seed, "acting", self.steps)
         self._memory: Memory = ()
         self._memory_after: Memory | None = None  # after the last act, before its outcome
@@ -175,6 +176,7 @@ class PolicyAgent:
                 torch.where(kept.view(-1, *[1] * (new.dim() - 1)), old, new)
                 for old, new in zip(self._memory, memory, strict=True)
             )
+        # a policy that takes no gradient step would only collect what nobody reads
         if self.step_sizes:
             last = None if next_observation is None else self._rows(next_observation)[0]
             recorder.record(rewards, is_terminal, is_end, is_reset, last)
@@ -261,6 +263,7 @@ class PolicyAgent:
         row = self._task if task is None else as_task(task)
         key = RngKey(self.seed).fold_in(self.steps, *stream)
         num_envs = getattr(env, "num_envs", 1)
+        # all sub-environments have the same task, and start from the same memory
         memory = tuple(leaf.expand(num_envs, *leaf.shape[1:]) for leaf in self._memory)
         return collect_episodes(
             self.policy, self._theta, self.wrap(env), episodes, horizon, key, row, memory
@@ -270,6 +273,7 @@ class PolicyAgent:
         """Trajectories (1, B, H, ·) as episodes with the observations of the environment."""
         last = trajectories.last_observations
         assert last is not None
+        # a scaled observation is o · scale: divide, for episodes as the environment returned them
         factors = torch.tensor(self._scale) if self._scale is not None else torch.ones(())
         columns = last.shape[-1] - self._task_size  # without the task, if it is observed
         observations = (trajectories.observations[0] / factors)[..., :columns]

@@ -149,6 +149,7 @@ class SampledTasks:
 
     def check(self, shots: int, queries: int) -> None:
         """Sample twice, so that errors are found before training starts."""
+        # a second source of randomness would break resume and the comparison of methods
         first, second = (self.sample(make_rng(0, "trial"), 2, shots, queries) for _ in range(2))
         same = torch.equal(first.query[0], second.query[0])
         if not same or not np.array_equal(first.tasks, second.tasks):
@@ -185,6 +186,7 @@ class SampledTasks:
         """Episodes of tasks (N, T) from what `source.sample` returns, `number` examples of each."""
         to_tensors = self._labelled_examples if self._classifies else self._regression_examples
         x, y = (tensor[shard] for tensor in to_tensors(tasks, examples, number))
+        # shot-major order puts the support of all classes first: `shots` rows of each class
         size = shots * (tasks.shape[1] if self._classifies else 1)
         return Episodes(tasks[shard], (x[:, :size], y[:, :size]), (x[:, size:], y[:, size:]))
 
