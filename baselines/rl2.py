@@ -55,11 +55,14 @@ class RL2Settings(MethodSection):
     """The trials, the recurrent network, and PPO.
 
     A trial has `episodes` episodes; a task has `inner.episodes_per_task` trials. The outer step is
-    `outer: {algorithm: adam, epochs: ...}`, with `minibatches` steps in each epoch.
+    `outer: {algorithm: adam, epochs: ...}`, with `minibatches` steps in each epoch. PPO clips
+    likelihood ratios to 1 ± `clip`, and has λ = `gae_lambda`; its loss adds `value_weight` times
+    that of the value, and subtracts `entropy_weight` times the entropy.
 
-    `embedding_sizes` gives observation, previous action and previous reward an embedding of their
-    own, in place of a joint one. `head_sizes` are hidden layers from the state of the unit to the
-    actions, and to the value, with `policy.activation`.
+    The state of the recurrent unit has `hidden_size` numbers. `embedding_sizes` gives observation,
+    previous action and previous reward an embedding of their own, in place of a joint one.
+    `head_sizes` are hidden layers from the state of the unit to the actions, and to the value, with
+    `policy.activation`.
 
     `normalize_rewards` divides rewards by the running standard deviation of discounted returns; the
     policy still observes the rewards of the environment. `value_loss: clipped_huber` is less

@@ -138,8 +138,11 @@ def test_configs_of_the_package_are_valid_by_the_json_schema(schema) -> None:
         assert not validator.is_valid(wrong), wrong
 
 
-def test_the_json_schema_explains_settings(schema) -> None:
+def test_the_json_schema_explains_every_setting(schema) -> None:
     definitions = schema["$defs"]
+    for name, definition in definitions.items():
+        settings = definition.get("properties", {})
+        assert [s for s, value in settings.items() if not value.get("description")] == [], name
     kl = definitions["TrustRegion"]["properties"]["damping"]["description"]
     assert "`damping`" in kl
     # also those that the section has from its base class

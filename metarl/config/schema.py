@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -39,7 +39,8 @@ def json_schema(configs: Sequence[type[Experiment]]) -> dict[str, Any]:
     sections |= {
         section
         for config in configs
-        for section in (field.annotation for field in config.model_fields.values())
+        for field in config.model_fields.values()
+        for section in (field.annotation, *get_args(field.annotation))  # also `Section | None`
         if isinstance(section, type) and issubclass(section, Section)
     }
     for name, definition in definitions.items():
@@ -52,6 +53,11 @@ def json_schema(configs: Sequence[type[Experiment]]) -> dict[str, Any]:
             and ("__" not in name or name.startswith(cls.__module__.replace(".", "__")))
         ]
         _describe_properties(definition, owners)
+    for choice in choices.values():
+        for tag in choice.registry:
+            name = references[choice.schema(tag)].rpartition("/")[2]
+            text = f"The {choice.registry.kind}, on which the other settings here depend."
+            definitions[name]["properties"][choice.tag].setdefault("description", text)
     for config in configs:
         name = references[config].rpartition("/")[2]
         definition = definitions[name]

@@ -181,7 +181,10 @@ class Discriminated:
 
 
 class OuterSection(Section):
-    """The outer loop: meta-training. `meta_batch` is the number of tasks in an iteration.
+    """The outer loop: meta-training.
+
+    There are `iterations` steps of the optimiser that `algorithm` names. `meta_batch` is the number
+    of tasks in an iteration.
 
     The step size (`learning_rate`, or `max_kl` of TRPO) grows linearly in the first `warmup`
     iterations. Then it follows the `schedule`: `constant`; `linear` or `cosine` (half a period) to
@@ -228,9 +231,11 @@ class OuterSection(Section):
 class InnerSection(Section):
     """The inner loop: gradient steps on data of one task.
 
-    `adapt: head` adapts only the last layer (ANIL, Raghu et al. 2020). Step sizes are learned
-    jointly with θ, one for each parameter (`meta_sgd`, Li et al. 2017) or one for each tensor and
-    step (`lslr`, Antoniou et al. 2019).
+    There are `steps` steps of size α, the `step_size`. With `first_order: true` the meta-gradient
+    leaves out second derivatives (Finn et al. 2017, section 5.2). `adapt: head` adapts only the
+    last layer (ANIL, Raghu et al. 2020). With `learned_step_sizes`, α is learned jointly with θ,
+    for each parameter (`meta_sgd`, Li et al. 2017) or for each tensor and step (`lslr`, Antoniou et
+    al. 2019).
 
     `optimizer` adam or momentum has the constants of `torch.optim`, and a state that is zero at the
     first step of every task. `clip` is the largest norm of all gradients of a task together. The
@@ -256,9 +261,9 @@ class InnerSection(Section):
 class InitialWeights(Section):
     """The run whose weights a training starts from: its directory, name or `hf:USER/NAME`.
 
-    In a config, `init_from: RUN` is enough. Training records `iteration`, `sha256` and `commit` of
-    the weights. Everything else starts anew: the iterations, the optimiser, the step sizes of a
-    schedule.
+    In a config, `init_from: RUN` stands for its only setting, `run`. Training records `iteration`,
+    `sha256` and `commit` of the weights. Everything else starts anew: the iterations, the
+    optimiser, the step sizes of a schedule.
     """
 
     run: str

@@ -24,7 +24,10 @@ BLOCKS = 4
 
 
 class Conv4(Layered):
-    """Four convolutional blocks, which halve the image by max-pooling or by a stride."""
+    """Four convolutional blocks of `filters` channels, each of which halves the image.
+
+    With `pool: true` they halve it by max-pooling, otherwise by a stride of 2.
+    """
 
     kind: Literal["conv4"] = "conv4"
     filters: PositiveInt = 64

@@ -24,9 +24,10 @@ from metarl.params import Params
 
 
 class MLP(Layered):
-    """A multilayer perceptron with ReLU, optionally with batch normalisation.
+    """A multilayer perceptron with ReLU.
 
-    Without hidden layers it is linear, and its features are its inputs.
+    `hidden_sizes` are the widths of its hidden layers; without any it is linear, and its features
+    are its inputs. With `norm: true` they have batch normalisation.
     """
 
     kind: Literal["mlp"] = "mlp"

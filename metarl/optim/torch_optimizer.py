@@ -13,8 +13,9 @@ from metarl.params import Params, flatten, unflatten
 
 
 class TorchOptimizer(GradientSection):
-    """An optimiser of `torch.optim` by its class's name, with `settings` as its arguments.
+    """An optimiser of `torch.optim` by its class's name.
 
+    `optimizer` is the class, and `settings` are its arguments:
     `outer: {algorithm: torch, optimizer: RMSprop, settings: {alpha: 0.9}}`. The parameters are one
     vector: optimisers that look at matrices or call a closure (Muon, LBFGS) are refused. Adam is
     quicker as `algorithm: adam`.

@@ -28,9 +28,11 @@ from metarl.params import Params, flatten, unflatten
 class TrustRegion(OuterSection):
     """Trust region steps; the defaults are those of Finn et al. (2017).
 
-    `max_kl` is δ, the largest mean KL divergence of an accepted step. `damping` is added to the
-    diagonal of the curvature. `curvature_fraction` of the samples estimate the curvature; the
-    gradient and the line search use all samples.
+    `max_kl` is δ, the largest mean KL divergence of an accepted step. The direction solves A x = g
+    by `cg_iterations` of conjugate gradients; `damping` is added to the diagonal of the curvature
+    A. `curvature_fraction` of the samples estimate A; the gradient and the line search use all
+    samples. The step is multiplied by `backtrack_ratio`, at most `max_backtracks` times, until the
+    objective improves within δ.
     """
 
     algorithm: Literal["trpo"] = "trpo"

@@ -55,7 +55,11 @@ POLICY_NETWORKS = Registry("policy network", {IMAGE_NETWORK: "metarl.networks.cn
 
 
 class FamilyConfig(Section):
-    """The task distribution: a family of this package or `package.module:Class`."""
+    """The task distribution.
+
+    Its `name` is that of a family of this package, or `package.module:Class`. The arguments of its
+    constructor are `settings`, such as `horizon`.
+    """
 
     name: ImportString
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -79,6 +83,10 @@ def _validate_scale(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 
 class PolicyConfig(Section):
     """The policy network: hidden layers, and the standard deviation of continuous actions.
+
+    `hidden_sizes` are the widths of the hidden layers, with the `activation` between them. The
+    standard deviation starts at `init_std`, adapts like every other parameter, and has the lower
+    bound `min_std`.
 
     For image observations, convolutions precede the hidden layers (`network: cnn`; their `filters`
     are among `settings`), unless `network: mlp` is set.
@@ -144,6 +152,9 @@ class InnerConfig(InnerSection):
     equation 16), in the inner and in the outer loss. λ = 1, as in the paper, is return minus
     baseline. A smaller λ reduces the variance and adds a bias towards the linear baseline.
 
+    The `estimator` of the inner loss is the surrogate with likelihood ratios, whose second
+    derivative is unbiased (LVC, Rothfuss et al. 2019), or log π · A, as in the paper.
+
     With `bootstrap`, an episode that a time limit cut off continues with the baseline's value of
     its last observation. By default its value is 0, as in the paper.
 
@@ -174,7 +185,7 @@ class InnerConfig(InnerSection):
 
 
 class EvaluationConfig(Section):
-    """The evaluation: adaptation to held-out tasks.
+    """The evaluation: adaptation to held-out tasks, `tasks` of them, drawn by `seed`.
 
     A batch has `episodes_per_task` episodes of each task. With `batch_unit: steps` it has as many
     time steps as that number of full-length episodes, collected in up to four times as many
@@ -204,9 +215,13 @@ class EvaluationConfig(Section):
 class BaselineConfig(Section):
     """The baselines: PPO on all tasks jointly (multi-task pretraining), then fine-tuning.
 
+    PPO has the arguments of stable-baselines3: `learning_rate`, `gae_lambda`, `epochs` per batch of
+    rollouts, the `batch_size` of a minibatch, `clip_range`, and `normalize_advantages` per
+    minibatch. `value_hidden_sizes` are the hidden layers of its value function.
+
     The step size of fine-tuning is the one among `step_sizes` with the highest return on validation
     tasks after `selection_step` steps, or with the highest mean over all steps if that is 0. The
-    validation tasks are neither training nor test tasks. If the evaluation's step sizes vary
+    `validation_tasks` are neither training nor test tasks. If the evaluation's step sizes vary
     between steps, those of fine-tuning vary in proportion. The default is a grid with factor √2.
     """
 
@@ -239,9 +254,15 @@ class Config(Experiment):
         Config(family={"name": "ant-goal"}, inner={"step_size": 0.2}, seed=2)
         Config(family={"name": Poles}, outer={"algorithm": "trpo", "iterations": 100})
 
-    Training writes a checkpoint every `checkpoint_every` iterations, metrics every `report_every`,
-    and a video of the policy, before and after adaptation to a held-out task, every `record_every`.
-    It begins with the weights of a run if `init_from` names one.
+    The `method` learns the tasks of a `family` by a `policy`. The settings of its two loops are in
+    `inner` and `outer`, those of the tests after training in `evaluation`. PPO, to which it is
+    compared, has the section `baseline`.
+
+    All random numbers derive from `seed`. The `device` is `cpu`, `cuda`, or `auto`: CUDA where it
+    is available. Training writes a checkpoint every `checkpoint_every` iterations, metrics every
+    `report_every`, and a video of the policy, before and after adaptation to a held-out task, every
+    `record_every`. It begins with the weights of a run if `init_from` names one, and ends early if
+    `early_stopping` says so. Policies compute in `precision: float32`.
 
     Raises:
         UserError: with one line for each invalid setting. In Python, the family is loaded when it

@@ -66,7 +66,12 @@ class InnerConfig(InnerSection):
 
 
 class EvaluationConfig(Section):
-    """The evaluation: adaptation to held-out tasks. None stands for the value in training."""
+    """The evaluation: adaptation to held-out tasks, `tasks` of them, drawn by `seed`.
+
+    They have `ways` classes, `shots` examples and `queries` of each class; null stands for the
+    value in training. There are `steps` gradient steps. With `transductive: false`, each query is
+    predicted alone, so that batch normalisation has no statistics of the other queries.
+    """
 
     tasks: Annotated[int, Field(ge=2)] = 600
     ways: Annotated[int, Field(ge=2)] | None = None
@@ -81,7 +86,7 @@ class BaselineConfig(Section):
     """Fine-tuning of baselines, with the step size that is best on validation tasks.
 
     The best one among `step_sizes` has the best score after `selection_step` steps, or the best
-    mean over all steps if that is 0.
+    mean over all steps if that is 0, on `validation_tasks` tasks.
     """
 
     step_sizes: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
@@ -111,9 +116,15 @@ class SupervisedConfig(Experiment):
 
         SupervisedConfig(data={"name": "sinusoid"}, network={"kind": "mlp"}, seed=2)
 
-    Training writes a checkpoint every `checkpoint_every` iterations, and metrics every
-    `report_every`. It begins with the weights of a run if `init_from` names one.
-    With `precision: bf16`, matrix products and convolutions of the network are in bfloat16.
+    The `method` learns tasks of the `data` by a `network`. The settings of its two loops are in
+    `inner` and `outer`, those of the tests after training in `evaluation`, those of fine-tuned
+    baselines in `baseline`.
+
+    All random numbers derive from `seed`. The `device` is `cpu`, `cuda`, or `auto`: CUDA where it
+    is available. Training writes a checkpoint every `checkpoint_every` iterations, and metrics
+    every `report_every`. It begins with the weights of a run if `init_from` names one, and ends
+    early if `early_stopping` says so. With `precision: bf16`, matrix products and convolutions of
+    the network are in bfloat16.
 
     Raises:
         UserError: with one line for each invalid setting.

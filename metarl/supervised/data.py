@@ -157,9 +157,10 @@ class Folder(CustomImages):
 class Dataset(CustomImages):
     """A data set of (image, label) such as torchvision's; `dataset` is its class, `module:Class`.
 
-    `Dataset.of(dataset, ways=5)` uses an existing object. A mapping from `train`, `validation` and
-    `test` to data sets with different labels defines the split. To load or evaluate a run that was
-    trained on an object, pass it again: `metarl.load_network(run, data=Dataset.of(dataset, ...))`.
+    The arguments of its constructor are `settings`. `Dataset.of(dataset, ways=5)` uses an existing
+    object. A mapping from `train`, `validation` and `test` to data sets with different labels
+    defines the split. To load or evaluate a run that was trained on an object, pass it again:
+    `metarl.load_network(run, data=Dataset.of(dataset, ...))`.
     """
 
     name: Literal["dataset"] = "dataset"
