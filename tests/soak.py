@@ -730,6 +730,7 @@ INPUTS = {
     "models": (soak_inputs.models, 800),
     "environments": (soak_inputs.environments, 5000),
     "settings": (soak_inputs.settings, 500),
+    "divergence": (soak_inputs.divergence, 500),
     "statistics": (soak_inputs.statistics, 300),
 }
 # the number of repetitions of each part in thirty minutes

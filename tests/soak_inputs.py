@@ -1098,3 +1098,42 @@ def settings(folder: Path, count: int, chance: random.Random) -> Part:
         part.expect(has_effect, f"{what}: {name} has no effect")
     part.notes.append(f"{accepted} of {count} combinations accepted")
     return part
+
+
+# divergence
+
+
+STEP_SIZES = ("inner.step_size", "outer.learning_rate", "outer.max_kl", "baseline.learning_rate")
+CLOUDS = {**SINE, "data": "my_data:Blobs"}
+
+
+def divergence(folder: Path, count: int, chance: random.Random) -> Part:
+    """A random method with step sizes up to 1e30 ends with a sentence, or all results are finite.
+
+    Combinations that are refused do not count.
+    """
+    part, diverged = Part(), 0
+    while part.done < count:
+        domain, method = chance.choice(METHODS)
+        sections = CLOUDS if method in IMAGES else {"rl": POLICIES, "supervised": SINE}[domain]
+        names = chance.sample(STEP_SIZES, k=chance.randint(1, 2))
+        embeds = method in IMAGES - {"mann", "nearest_neighbour"}
+        overrides = [f"method={{name: {method}, ways: 3}}" if embeds else f"method={method}"]
+        overrides += ["outer.algorithm=adam"][: chance.randint(0, 1)]
+        overrides += [f"{name}={10.0 ** chance.uniform(-1.0, 30.0):g}" for name in names]
+        try:
+            config = override_config(sections, overrides)
+        except UserError:
+            continue
+        what = " ".join(overrides)
+        try:
+            tensors = outcome(config)
+            finite = all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+            part.expect(finite, f"{what}: a result is not finite")
+        except FloatingPointError as error:
+            diverged += 1
+            part.expect(bool(str(error)) and "\n" not in str(error), f"{what}: {error!r}")
+        except Exception as error:  # noqa: BLE001  what is looked for
+            part.expect(False, f"{what}: {type(error).__name__}: {error}")
+    part.notes.append(f"{diverged} of {count} diverged")
+    return part

@@ -14,7 +14,15 @@ def test_a_hundredth_of_the_soak_finds_no_failure() -> None:
     # two ranks are killed in test_distributed.py
     parts = ["kills", "interruptions", "disks", "configs", "commands", "files", "iterations"]
     parts += ["seeds", "networks", "images", "predictions", "models", "environments", "settings"]
-    arguments = [sys.executable, SOAK, *parts, "statistics", "--minutes=0.3", "--seed=1"]
+    arguments = [
+        sys.executable,
+        SOAK,
+        *parts,
+        "divergence",
+        "statistics",
+        "--minutes=0.3",
+        "--seed=1",
+    ]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 

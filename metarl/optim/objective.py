@@ -46,8 +46,12 @@ class Optimizer(Protocol):
         """
 
 
-def check_gradient(gradient: Tensor) -> None:
+def check_gradient(gradient: Tensor, step_size: str) -> None:
     """Refuse a gradient that would ruin the parameters.
+
+    Args:
+        gradient: of the outer objective, (P,).
+        step_size: the setting that limits the outer step.
 
     Raises:
         FloatingPointError: if the gradient is not finite.
@@ -55,5 +59,5 @@ def check_gradient(gradient: Tensor) -> None:
     if not gradient.isfinite().all():
         raise FloatingPointError(
             "the meta-gradient is not finite; lower the inner step size (inner.step_size) or the "
-            "outer one (outer.learning_rate, outer.max_kl)"
+            f"outer one ({step_size})"
         )
