@@ -336,7 +336,8 @@ class RL2(PolicyLearner):
         trials = self.problem.config.evaluation.episodes_per_task
         envs = self.problem.family.make_vec(len(tasks) * trials)
         try:
-            rollouts = self._collect(params, envs, tasks, key)
+            deterministic = self.problem.config.evaluation.deterministic
+            rollouts = self._collect(params, envs, tasks, key, deterministic=deterministic)
         finally:
             envs.close()
         return to_adaptation_curve(self.problem, tasks, rollouts)
@@ -348,14 +349,26 @@ class RL2(PolicyLearner):
         tasks: NDArray[np.float64],
         key: RngKey,
         first_task: int = 0,
+        deterministic: bool = False,
     ) -> Rollouts:
-        """Sample one trial in every environment: its episodes share one memory."""
+        """Sample one trial in every environment: its episodes share one memory.
+
+        The last episode of a `deterministic` trial takes the mean action, or the most probable one.
+        """
         started, horizon = time.perf_counter(), self.problem.family.horizon
         memory = self.policy.initial_memory((len(tasks), envs.num_envs // len(tasks)))
         trajectories: list[Trajectories] = []
         for episode in range(self.settings.episodes):
             new, memory = sample_episode(
-                self.policy, params, envs, tasks, horizon, key.fold_in(episode), first_task, memory
+                self.policy,
+                params,
+                envs,
+                tasks,
+                horizon,
+                key.fold_in(episode),
+                first_task,
+                memory,
+                deterministic=deterministic and episode == self.settings.episodes - 1,
             )
             trajectories.append(new)
         # advantages are computed over whole trials, in `trial_objective`

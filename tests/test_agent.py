@@ -387,6 +387,20 @@ def test_an_agent_adapts_with_the_prior_that_its_evaluation_has() -> None:
     assert not torch.allclose(other["weight0"], stages[1]["weight0"])
 
 
+def test_a_deterministic_evaluation_adapts_from_samples_and_then_takes_mean_actions() -> None:
+    stages = []
+    for deterministic in (False, True):
+        setting = f"evaluation.deterministic={deterministic}"
+        method = load_method(load_config("point_navigation", [*FEW, setting]))
+        theta, test = method.initial_state().params, method.problem.test_tasks()
+        stages.append(collect_adaptation(method.problem, theta, *test, (0.1,)).trajectories)
+        method.close()
+    sampled, (before, after) = stages
+    assert torch.equal(before.actions, sampled[0].actions)
+    assert torch.equal(after.actions, after.distribution["mean"] * after.mask.unsqueeze(-1))
+    assert not torch.equal(after.actions, sampled[1].actions)
+
+
 def test_the_error_names_an_environment_without_render() -> None:
     policy, env = metarl.load("point_navigation"), PointNavigation().make()
     env.unwrapped.render = gym.Env.render.__get__(env.unwrapped)

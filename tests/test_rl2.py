@@ -63,9 +63,9 @@ def memories(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, ...]]:
     """The memories before the episodes that RL² samples."""
     recorded: list[tuple[torch.Tensor, ...]] = []
 
-    def record(*arguments):
+    def record(*arguments, **options):
         recorded.append(arguments[-1])
-        return sample_episode(*arguments)
+        return sample_episode(*arguments, **options)
 
     monkeypatch.setattr("metarl.baselines.rl2.sample_episode", record)
     return recorded
@@ -292,3 +292,18 @@ def test_an_evaluation_of_trials_cannot_count_steps() -> None:
         UserError, match=r"evaluation\.batch_unit: steps is not supported by method rl2"
     ):
         method("evaluation.batch_unit=steps")
+
+
+def test_a_deterministic_evaluation_takes_mean_actions_in_the_last_episode_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rl2 = method("evaluation.deterministic=true")
+    trials, collect = [], RL2._collect
+    monkeypatch.setattr(
+        RL2, "_collect", lambda *args, **kw: trials.append(collect(*args, **kw)) or trials[-1]
+    )
+    rl2.evaluate(rl2.initial_state().params)
+    *adaptation, last = trials[0].trajectories
+    assert torch.equal(last.actions, last.distribution["mean"] * last.mask.unsqueeze(-1))
+    for episode in adaptation:
+        assert (episode.actions != episode.distribution["mean"])[episode.mask].all()

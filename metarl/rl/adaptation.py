@@ -34,6 +34,7 @@ def collect(
     first_task: int = 0,
     count: BatchUnit = "episodes",
     priors: Sequence[Prior | None] = (),
+    deterministic: bool = False,
 ) -> Rollouts:
     """Lines 4 to 9: sample, take an inner step, sample again; once for each step size.
 
@@ -48,17 +49,28 @@ def collect(
         first_task: position of the first task in the meta-batch, if other processes have the rest.
         count: whether a batch is a number of episodes or of time steps; see `sample`.
         priors: of the baseline at each stage, if it has one; these tasks' own by default.
+        deterministic: take the mean action, or the most probable one, after the last step (line 8).
     """
     started = time.perf_counter()
     trajectories: list[Trajectories] = []
     samples: list[Samples] = []
     sampled_with: list[Params] = []
 
-    def sample_stage(params: Params) -> Samples:
+    def sample_stage(params: Params, deterministic: bool = False) -> Samples:
         params = move(params, CPU)
         stage_key = key.fold_in(len(samples))
         trajectories.append(
-            sample(inner.policy, params, envs, tasks, horizon, stage_key, first_task, count)
+            sample(
+                inner.policy,
+                params,
+                envs,
+                tasks,
+                horizon,
+                stage_key,
+                first_task,
+                count,
+                deterministic,
+            )
         )
         sampled_with.append(params)
         prior = priors[len(samples)] if priors else inner.prior(trajectories[-1])
@@ -70,7 +82,7 @@ def collect(
     for step, alpha in enumerate(inner.step_sizes(meta, step_sizes)):
         pre = sample_stage(params)  # line 5
         params, state = adapt_all(inner, params, pre, alpha, state, step)  # lines 6 and 7
-    sample_stage(params)  # line 8
+    sample_stage(params, deterministic)  # line 8
     seconds = time.perf_counter() - started
     return Rollouts(trajectories, samples, sampled_with, seconds=seconds)
 
@@ -119,6 +131,7 @@ def collect_adaptation(
             step_sizes,
             count=settings.batch_unit,
             priors=priors,
+            deterministic=settings.deterministic,
         )
 
 

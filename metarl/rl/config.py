@@ -193,6 +193,9 @@ class EvaluationConfig(Section):
 
     Without `step_sizes` there are `steps` gradient steps, of α, α/2, α/2 and so on; three of them
     by default, as in the paper. If step sizes are learned, only `steps` can be set.
+
+    With `deterministic`, the episodes after the last step take the mean action, or the most
+    probable one; the episodes before it are samples, from which the policy adapts.
     """
 
     tasks: Annotated[int, Field(ge=2)] = 40
@@ -200,6 +203,7 @@ class EvaluationConfig(Section):
     batch_unit: BatchUnit = "episodes"
     step_sizes: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = None
     steps: PositiveInt | None = None
+    deterministic: bool = False
     seed: NonNegativeInt = 1
 
     @model_validator(mode="after")

@@ -31,6 +31,7 @@ def sample(
     key: RngKey,
     first_task: int = 0,
     count: BatchUnit = "episodes",
+    deterministic: bool = False,
 ) -> Trajectories:
     """Sample trajectories of a policy whose memory is empty at their start; see `sample_episode`.
 
@@ -51,7 +52,17 @@ def sample(
             if len(parts) > 1:
                 theta = {name: leaf[chunk] for name, leaf in params.items()}
             start = first_task + chunk.start
-            return sample_episode(policy, theta, part, tasks[chunk], horizon, key, start)[0]
+            trajectories, _ = sample_episode(
+                policy,
+                theta,
+                part,
+                tasks[chunk],
+                horizon,
+                key,
+                start,
+                deterministic=deterministic,
+            )
+            return trajectories
 
         return concat_tasks(map_chunks(sample_chunk, len(tasks), chunk_size))
 
@@ -75,6 +86,7 @@ def sample_episode(
     key: RngKey,
     first_task: int = 0,
     memory: Memory | None = None,
+    deterministic: bool = False,
 ) -> tuple[Trajectories, Memory]:
     """Sample one trajectory in every sub-environment: B = num_envs / N for each of N tasks.
 
@@ -94,6 +106,7 @@ def sample_episode(
         first_task: position of the first task in the meta-batch, if other processes or threads
             sample the rest of it.
         memory: the policies' memory of earlier episodes, every leaf (N, B, ...); empty if None.
+        deterministic: take the mean action, or the most probable one.
 
     Returns:
         The trajectories, and the policies' memory after them.
@@ -118,6 +131,8 @@ def sample_episode(
     noise = torch.stack(
         [torch.from_numpy(policy.noise(rng, (horizon, per_task))) for rng in rngs], dim=1
     )  # (H, N, B, ·): a time step is one contiguous block
+    if deterministic:  # drawn all the same: the seeds below must not depend on it
+        noise.zero_()
     seeds = np.concatenate([rng.integers(2**31, size=per_task) for rng in rngs])
     env_tasks = np.repeat(tasks, per_task, axis=0)
     observation, _ = envs.reset(seed=seeds.tolist(), options={"task": env_tasks})
