@@ -33,6 +33,7 @@ try:
     )
     from metarl.envs.humanoid import humanoid_direction
     from metarl.envs.metaworld.families import (
+        metaworld_ml10,
         metaworld_pick_place,
         metaworld_push,
         metaworld_reach,
@@ -73,6 +74,7 @@ __all__ = [
     "hopper_rand_params",
     "humanoid_direction",
     "load_family",
+    "metaworld_ml10",
     "metaworld_pick_place",
     "metaworld_push",
     "metaworld_reach",

@@ -58,6 +58,8 @@ def test_checkers_of_gymnasium_and_stable_baselines3_pass(env_id: str) -> None:
         env.reset(seed=0)
         env.step(env.action_space.sample())
     expected = ("infinity", "different from the unwrapped version", "not been wrapped", "float64")
+    if "Metaworld" in env_id:  # its hidden goal is three observations that are always 0
+        expected += ("maximum and minimum values are equal",)
     unexpected = [str(w.message) for w in caught if not any(k in str(w.message) for k in expected)]
     assert unexpected == []
 

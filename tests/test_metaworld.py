@@ -5,6 +5,7 @@ Its incompatible line, which writes 11 numbers into a row of MuJoCo 4's 12, is r
 
 import pickle
 from importlib.metadata import PackageNotFoundError
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +22,11 @@ from metaworld.sawyer_xyz_env import SawyerMocapBase, SawyerXYZEnv
 
 from metarl.envs import load_family
 from metarl.envs.metaworld import assets
-from metarl.envs.metaworld.families import MetaWorld, metaworld_reach
+from metarl.envs.metaworld.families import MetaWorld, metaworld_ml10, metaworld_reach
 from metarl.envs.metaworld.goals import benchmark_goals
 from metarl.envs.metaworld.tasks import TASKS
 from metarl.envs.vector import BatchedEnv
 from metarl.errors import UserError
-
-NUM_GOALS = 3
 
 
 @pytest.fixture(autouse=True)
@@ -55,13 +54,13 @@ def scripted_action(name: str, env: SawyerXYZEnv, observation: np.ndarray) -> np
     return np.asarray(action, dtype=np.float64)
 
 
-def compare(name: str, num_steps: int, source: str) -> np.ndarray:
+def compare(name: str, num_goals: int, num_steps: int, source: str) -> np.ndarray:
     """Step the batch and the original environments side by side; returns success at any time."""
     family = MetaWorld((name,), (name,))
-    goals = benchmark_goals([TASKS[name]], seed=7)[0][:NUM_GOALS]
-    envs = BatchedEnv(family, NUM_GOALS, max_episode_steps=num_steps)
+    goals = benchmark_goals([TASKS[name]], seed=7)[0][:num_goals]
+    envs = BatchedEnv(family, num_goals, max_episode_steps=num_steps)
     originals = [original(name, goal) for goal in goals]
-    rng, succeeded = np.random.default_rng(5), np.zeros(NUM_GOALS, dtype=bool)
+    rng, succeeded = np.random.default_rng(5), np.zeros(num_goals, dtype=bool)
     observations, _ = envs.reset(options={"task": goals})
     expected = np.stack([env.reset()[0] for env in originals])
     for _ in range(num_steps):
@@ -71,7 +70,7 @@ def compare(name: str, num_steps: int, source: str) -> np.ndarray:
                 [scripted_action(name, *pair) for pair in zip(originals, expected, strict=True)]
             )
         else:  # also beyond the bounds
-            actions = rng.uniform(-1.5, 1.5, (NUM_GOALS, 4))
+            actions = rng.uniform(-1.5, 1.5, (num_goals, 4))
         if source == "single precision":
             actions = actions.astype(np.float32)
         observations, rewards, terminated, _, info = envs.step(actions)
@@ -90,24 +89,82 @@ def compare(name: str, num_steps: int, source: str) -> np.ndarray:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_equals_the_original(name: str) -> None:
-    compare(name, 30, "random")
+    compare(name, 1, 60, "scripted")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("source", ["scripted", "random", "single precision"])
 def test_whole_episodes_equal_the_original(name: str, source: str) -> None:
-    succeeded = compare(name, 500, source)
+    succeeded = compare(name, 3, 500, source)
     if source == "scripted":
         assert succeeded.any()
 
 
+def benchmark_rows(tasks: list[Any], family: MetaWorld) -> np.ndarray:
+    """The tasks of a benchmark of the original, as tasks (n, T) of a family."""
+    names = [member.name for member in family.members]
+    rows = np.zeros((len(tasks), family.task_size))
+    for row, task in zip(rows, tasks, strict=True):
+        goal = pickle.loads(task.data)["rand_vec"]
+        row[family.has_index :][: len(goal)] = goal
+        if family.has_index:
+            row[0] = names.index(task.env_name.removesuffix("-v3"))
+    return rows
+
+
 def test_goals_are_those_of_the_benchmark_with_the_same_seed() -> None:
-    benchmark = metaworld.ML1("reach-v3", seed=4)
-    tasks = metaworld_reach(seed=4).benchmark_tasks
-    for split, expected in (("train", benchmark.train_tasks), ("test", benchmark.test_tasks)):
-        goals = np.stack([pickle.loads(task.data)["rand_vec"] for task in expected])
-        assert np.array_equal(tasks[split][0], goals)
+    benchmark, family = metaworld.ML1("reach-v3", seed=4), metaworld_reach(seed=4)
+    for split, tasks in (("train", benchmark.train_tasks), ("test", benchmark.test_tasks)):
+        expected = benchmark_rows(tasks, family)
+        assert np.array_equal(np.concatenate(family.benchmark_tasks[split]), expected)
+
+
+@pytest.mark.slow
+def test_ml10_has_the_tasks_and_goals_of_the_benchmark_with_the_same_seed() -> None:
+    benchmark, family = metaworld.ML10(seed=3), metaworld_ml10(seed=3)
+    for split, tasks in (("train", benchmark.train_tasks), ("test", benchmark.test_tasks)):
+        expected = benchmark_rows(tasks, family)
+        assert np.array_equal(np.concatenate(family.benchmark_tasks[split]), expected)
+
+
+def test_simulations_of_several_tasks_equal_those_of_each_task() -> None:
+    names = ("door-open", "sweep", "lever-pull")
+    several = MetaWorld(names, names, horizon=3)
+    tasks = several.sample_tasks(np.random.default_rng(0), 6)[[0, 3, 1, 4, 2, 5]]
+    envs, actions = several.make_vec(6), np.random.default_rng(1).uniform(-1.0, 1.0, (3, 6, 4))
+    rows = [envs.reset(options={"task": tasks})[0]]
+    rows += [np.column_stack(envs.step(action)[:2]) for action in actions]
+    for index, name in enumerate(names):
+        is_member = tasks[:, 0] == index
+        alone = MetaWorld((name,), (name,), horizon=3)
+        goals = several.goals(tasks[is_member], several.members[index])
+        one = alone.make_vec(2)
+        assert np.array_equal(one.reset(options={"task": goals})[0], rows[0][is_member])
+        for action, expected in zip(actions, rows[1:], strict=True):
+            assert np.array_equal(
+                np.column_stack(one.step(action[is_member])[:2]), expected[is_member]
+            )
+
+
+def test_a_task_whose_goal_changes_the_model_does_not_keep_it_for_the_next_goal() -> None:
+    family = MetaWorld(("window-open",), ("window-open",), horizon=2)
+    first, second = family.sample_tasks(np.random.default_rng(0), 2)
+    envs, action = family.make_vec(1), np.ones((1, 4))
+    episodes = []
+    for task in (first, second, first):
+        observations, _ = envs.reset(options={"task": task})
+        episodes.append(np.concatenate([observations[0], envs.step(action)[0][0]]))
+    assert np.array_equal(episodes[0], episodes[2])
+    assert not np.array_equal(episodes[0], episodes[1])
+
+
+def test_a_meta_batch_of_ml10_has_equally_many_of_its_ten_tasks() -> None:
+    family, rng = metaworld_ml10(), np.random.default_rng(0)
+    train, test = family.sample_tasks(rng, 30)[:, 0], family.sample_test_tasks(rng, 200)
+    assert np.array_equal(np.unique(train, return_counts=True), [np.arange(10), np.full(10, 3)])
+    assert np.array_equal(np.unique(test[:, 0]), np.arange(10, 15))
+    assert len(np.unique(test, axis=0)) == 200
 
 
 def test_training_and_test_goals_are_drawn_from_their_own_fifty() -> None:

@@ -11,7 +11,7 @@ from metarl.envs.family import register_family
 from metarl.envs.metaworld.assets import asset_directory
 from metarl.envs.metaworld.goals import benchmark_goals
 from metarl.envs.metaworld.task import SawyerTask
-from metarl.envs.metaworld.tasks import task_named
+from metarl.envs.metaworld.tasks import ML10_TEST, ML10_TRAIN, task_named
 from metarl.envs.metaworld.world import SawyerWorld
 from metarl.envs.vector import NativeTaskFamily
 from metarl.envs.world import Floats
@@ -85,11 +85,12 @@ class MetaWorld(NativeTaskFamily):
 
     def _tasks(self, names: Sequence[str], seed: int) -> list[Floats]:
         members = [task_named(name) for name in names]
+        order = [member.name for member in self.members]
         tasks = []
         for member, goals in zip(members, benchmark_goals(members, seed), strict=True):
             rows = np.zeros((len(goals), self.task_size))
             if self.has_index:
-                rows[:, 0] = self.members.index(member)
+                rows[:, 0] = order.index(member.name)
             rows[:, self.has_index : self.has_index + goals.shape[1]] = goals
             tasks.append(rows)
         return tasks
@@ -132,8 +133,7 @@ class MetaWorld(NativeTaskFamily):
 
     def describe(self, task: Floats) -> str:
         member = self.members[int(self.member(task[None])[0])]
-        words = member.describe(self.goals(task[None], member)[0])
-        return f"{member.name}: {words}" if self.has_index else words
+        return member.describe(self.goals(task[None], member)[0])
 
     @property
     def releases_gil(self) -> bool:
@@ -172,3 +172,11 @@ def metaworld_pick_place(
 ) -> MetaWorld:
     """ML1 pick-place: lift a puck to a hidden point."""
     return MetaWorld(("pick-place",), ("pick-place",), seed, evaluation, horizon, num_threads)
+
+
+@register_family("metaworld-ml10")
+def metaworld_ml10(
+    seed: int = 1, evaluation: Split = "test", horizon: int = 500, num_threads: int = 0
+) -> MetaWorld:
+    """ML10: ten training tasks, such as door-open and sweep, and five others for the test."""
+    return MetaWorld(ML10_TRAIN, ML10_TEST, seed, evaluation, horizon, num_threads)

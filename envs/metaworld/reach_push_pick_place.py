@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from metarl.envs.metaworld.rewards import (
     TARGET_RADIUS,
+    caging,
+    grip,
     gripper_caging,
-    gripper_effort,
     hamacher_product,
+    is_lifted,
     norm,
     pad_caging,
     tolerance,
@@ -81,8 +83,8 @@ class Push(Puck):
         distance = norm(puck - start["target"])
         margin = norm(start["object"] - start["target"])
         in_place = tolerance(distance, (0.0, TARGET_RADIUS), margin)
-        grasp = gripper_caging(scene, puck, actions, start, 0.015, 0.05, 0.005, density="high")
-        rewards = 2.0 * grasp
+        caged = gripper_caging(scene, puck, start, 0.015, 0.05, 0.005)
+        rewards = caged + grip(caged, actions)
         is_held = (norm(puck - scene.tcp()) < 0.02) & (opening > 0.0)
         rewards = np.where(is_held, 2.0 * rewards + 1.0 + 5.0 * in_place, rewards)
         rewards = np.where(distance < TARGET_RADIUS, 10.0, rewards)
@@ -99,23 +101,14 @@ class PickPlace(Puck):
     def reward(
         self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
     ) -> tuple[Floats, Mask]:
-        puck, opening = observations[:, 4:7], observations[:, 3]
+        puck = observations[:, 4:7]
         distance = norm(puck - start["target"])
         margin = norm(start["object"] - start["target"])
         in_place = tolerance(distance, (0.0, TARGET_RADIUS), margin)
-        rewards = hamacher_product(self._grasp(scene, puck, actions, start), in_place)
-        is_lifted = puck[:, 2] - 0.01 > start["object"][:, 2]
-        is_held = (norm(puck - scene.tcp()) < 0.02) & (opening > 0.0) & is_lifted
+        caged = caging(scene, puck, start, pad_caging(scene, puck, 0.015, 0.05), 0.005)
+        grasp = (caged + grip(caged, actions)) / 2.0
+        rewards = hamacher_product(grasp, in_place)
+        is_held = is_lifted(scene, observations, start, 0.02)
         rewards = np.where(is_held, rewards + 1.0 + 5.0 * in_place, rewards)
         rewards = np.where(distance < TARGET_RADIUS, 10.0, rewards)
         return rewards, distance <= 0.07
-
-    def _grasp(self, scene: Scene, puck: Floats, actions: NDArray[Any], start: Start) -> Floats:
-        """This task's own form of `gripper_caging`."""
-        caging_y = pad_caging(scene, puck, (0.015, 0.05), 0.05)
-        tcp, xz = scene.tcp(), [0, 2]
-        margin = norm(start["object"][:, xz] - start["tcp"][:, xz]) - 0.005
-        caging_xz = tolerance(norm(tcp[:, xz] - puck[:, xz]), (0.0, 0.005), margin)
-        caging = hamacher_product(caging_y, caging_xz)
-        gripping = np.where(caging > 0.97, gripper_effort(actions), 0.0)
-        return (hamacher_product(caging, gripping) + caging) / 2.0

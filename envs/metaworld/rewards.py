@@ -4,14 +4,14 @@
 (2019), in the version "v2" that the published results use.
 """
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metarl.envs.metaworld.scene import Scene
-from metarl.envs.world import Floats
+from metarl.envs.metaworld.task import Start
+from metarl.envs.world import Floats, Mask
 
 Sigmoid = Literal["gaussian", "long_tail"]
 VALUE_AT_MARGIN = 0.1
@@ -65,31 +65,48 @@ def gripper_effort(actions: NDArray[Any]) -> Floats:
     return effort
 
 
-def gripper_caging(
-    scene: Scene,
-    position: Floats,
-    actions: NDArray[Any],
-    start: Mapping[str, Floats],
-    object_radius: float,
-    pad_threshold: float,
-    xz_threshold: float,
-    reach_radius: float = 0.0,
-    density: Literal["low", "medium", "high"] = "low",
+def caging(
+    scene: Scene, position: Floats, start: Start, caging_y: Floats, xz_threshold: float
 ) -> Floats:
-    """The reward for having the object between the fingers, and for gripping it there, (n,).
+    """The reward for having the object between the fingers, (n,).
 
     Args:
         scene: the simulations.
         position: of the object, (n, 3).
-        actions: (n, 4).
+        start: `tcp` and `object`, (n, 3) each, at the start of the episode.
+        caging_y: that reward in y, (n,).
+        xz_threshold: the distance of the gripper to the object in x and z that suffices, m.
+    """
+    xz = [0, 2]
+    margin = norm(start["object"][:, xz] - start["tcp"][:, xz]) - xz_threshold
+    distance = norm(scene.tcp()[:, xz] - position[:, xz])
+    return hamacher_product(caging_y, tolerance(distance, (0.0, xz_threshold), margin))
+
+
+def grip(caged: Floats, actions: NDArray[Any]) -> Floats:
+    """The reward for closing the gripper, once the object is between the fingers, (n,)."""
+    return hamacher_product(caged, np.where(caged > 0.97, gripper_effort(actions), 0.0))
+
+
+def gripper_caging(
+    scene: Scene,
+    position: Floats,
+    start: Start,
+    object_radius: float,
+    pad_threshold: float,
+    xz_threshold: float,
+) -> Floats:
+    """The reward for having the object between the fingers, of most tasks, (n,).
+
+    Args:
+        scene: the simulations.
+        position: of the object, (n, 3).
         start: `tcp` and `object`, (n, 3) each, at the start of the episode.
         object_radius: m.
         pad_threshold: the distance of a finger's pad to the object in y that suffices, m.
         xz_threshold: the distance of the gripper to the object in x and z that suffices, m.
-        reach_radius: the distance that suffices for the reach term of `medium` density, m.
-        density: `high` adds the caging without the grip, `medium` the distance to the object.
     """
-    caging_y: Floats | None = None
+    caged = []
     for pad in ("leftpad", "rightpad"):
         y = scene.body(pad)[:, 1]
         # The margin moves with the pad, so that the value is small until the pad is within the
@@ -97,35 +114,44 @@ def gripper_caging(
         # start, the margin is wide, and moving back costs little.
         margin = np.abs(np.abs(y - start["object"][:, 1]) - pad_threshold)
         bounds = (object_radius, pad_threshold)
-        caged = tolerance(np.abs(y - position[:, 1]), bounds, margin)
-        caging_y = caged if caging_y is None else hamacher_product(caging_y, caged)
-    assert caging_y is not None
-    tcp, xz = scene.tcp(), [0, 2]
-    margin = norm(start["object"][:, xz] - start["tcp"][:, xz]) - xz_threshold
-    caging_xz = tolerance(norm(tcp[:, xz] - position[:, xz]), (0.0, xz_threshold), margin)
-    caging = hamacher_product(caging_y, caging_xz)
-    gripping = np.where(caging > 0.97, gripper_effort(actions), 0.0)
-    total = hamacher_product(caging, gripping)
-    if density == "high":
-        return (total + caging) / 2.0
-    if density == "medium":
-        margin = np.abs(norm(start["object"] - start["tcp"]) - reach_radius)
-        reach = tolerance(norm(position - tcp), (0.0, reach_radius), margin)
-        return (total + reach) / 2.0
-    return total
+        caged.append(tolerance(np.abs(y - position[:, 1]), bounds, margin))
+    return caging(scene, position, start, hamacher_product(*caged), xz_threshold)
 
 
-def pad_caging(
-    scene: Scene, position: Floats, bounds: tuple[float, float], pad_threshold: float
-) -> Floats:
+def pad_caging(scene: Scene, position: Floats, radius: float, reach: float) -> Floats:
     """The reward for a finger's pad on either side of an object in y, (n,).
 
-    The margin would be that of the pads at the start, but the original keeps views of the
-    simulation's arrays, which always hold the present positions.
+    Args:
+        scene: the simulations.
+        position: of the object, (n, 3).
+        radius: of the object, m.
+        reach: the largest distance of a pad to the object's position that suffices, m.
     """
+    # The margins would be those of the pads at the start, but the original keeps views of the
+    # simulation's arrays, which always hold the present positions.
     y, left, right = position[:, 1], scene.body("leftpad")[:, 1], scene.body("rightpad")[:, 1]
     caged = [
-        tolerance(gap, bounds, np.abs(np.abs(y - pad) - pad_threshold))
-        for gap, pad in ((left - y, left), (y - right, right))
+        tolerance(gap, (radius, reach), np.abs(np.abs(gap) - 0.05)) for gap in (left - y, y - right)
     ]
     return hamacher_product(*caged)
+
+
+def prism_tolerance(points: Floats, zero: Floats, one: Floats) -> Floats:
+    """In the box between two corners, from 0 at `zero` to 1 at `one`, trilinear; outside 1, (n,).
+
+    Args:
+        points: (n, 3).
+        zero: (n, 3).
+        one: (n, 3).
+    """
+    fractions = (points - zero) / (one - zero)
+    is_inside = ((fractions >= 0.0) & (fractions <= 1.0)).all(axis=1)
+    return np.where(is_inside, fractions.prod(axis=1), 1.0)
+
+
+def is_lifted(scene: Scene, observations: Floats, start: Start, reach_radius: float) -> Mask:
+    """Whether the open gripper is at the object, and the object 1 cm above its start, (n,)."""
+    position, opening = observations[:, 4:7], observations[:, 3]
+    is_near = (norm(position - scene.tcp()) < reach_radius) & (opening > 0.0)
+    lifted: Mask = is_near & (position[:, 2] - 0.01 > start["object"][:, 2])
+    return lifted

@@ -1,23 +1,30 @@
 """The tasks of Meta-World by name, and ML10's."""
 
+from metarl.envs.metaworld import fixtures, objects
 from metarl.envs.metaworld.reach_push_pick_place import PickPlace, Push, Reach
 from metarl.envs.metaworld.task import SawyerTask
 from metarl.errors import did_you_mean
 
-TASKS: dict[str, SawyerTask] = {task.name: task for task in (Reach(), Push(), PickPlace())}
-ML10_TRAIN = (
-    "reach",
-    "push",
-    "pick-place",
-    "door-open",
-    "drawer-close",
-    "button-press-topdown",
-    "peg-insert-side",
-    "window-open",
-    "sweep",
-    "basketball",
+_TASKS: tuple[SawyerTask, ...] = (
+    Reach(),
+    Push(),
+    PickPlace(),
+    fixtures.DoorOpen(),
+    fixtures.DrawerClose(),
+    fixtures.ButtonPressTopdown(),
+    objects.PegInsertSide(),
+    fixtures.WindowOpen(),
+    objects.Sweep(),
+    objects.Basketball(),
+    fixtures.DrawerOpen(),
+    fixtures.DoorClose(),
+    objects.ShelfPlace(),
+    objects.SweepInto(),
+    fixtures.LeverPull(),
 )
-ML10_TEST = ("drawer-open", "door-close", "shelf-place", "sweep-into", "lever-pull")
+TASKS = {task.name: task for task in _TASKS}
+# ML10: the first ten are to train on, the others to test on
+ML10_TRAIN, ML10_TEST = tuple(TASKS)[:10], tuple(TASKS)[10:]
 DIFFERENT_PHYSICS = ("stick-push", "stick-pull")
 
 
