@@ -38,6 +38,11 @@ class Metric:
     samples: str
     higher_is_better: bool = True
 
+    @property
+    def success(self) -> "Metric":
+        """The metric of `info["success"]`, which is reported beside the scores."""
+        return replace(self, name="success", axis="success rate", higher_is_better=True)
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -77,6 +82,8 @@ class AdaptationCurve:
         episodes: adaptation episodes before each stage, (K + 1,); empty in supervised learning.
         instances: instances of each class before each stage, (K + 1,); empty unless stages are
             instances.
+        success: fraction of each task's episodes that succeeded, (N, K + 1); None of environments
+            that do not report `info["success"]`.
     """
 
     tasks: NDArray[np.float64]
@@ -84,11 +91,17 @@ class AdaptationCurve:
     step_sizes: tuple[float, ...]
     episodes: tuple[int, ...] = ()
     instances: tuple[int, ...] = ()
+    success: NDArray[np.float64] | None = None
 
     @property
     def summary(self) -> Summary:
         """Mean over tasks, with its 95% interval."""
         return mean_over_tasks(self.scores)
+
+    @property
+    def success_summary(self) -> Summary | None:
+        """The mean success rate over tasks, with its 95% interval, if it is known."""
+        return None if self.success is None else mean_over_tasks(self.success)
 
     def first(self, steps: int) -> "AdaptationCurve":
         """Deprecated name of `truncate`."""
@@ -103,13 +116,14 @@ class AdaptationCurve:
             step_sizes=self.step_sizes[:steps],
             episodes=self.episodes[: steps + 1],
             instances=self.instances[: steps + 1],
+            success=None if self.success is None else self.success[:, : steps + 1],
         )
 
     def to_frame(self) -> "DataFrame":
         """A pandas DataFrame with a row for each task and step.
 
         Its columns are `task` (index into `tasks`), `step`, `score`, and in reinforcement learning
-        `episodes` (adaptation episodes before the step).
+        `episodes` (adaptation episodes before the step), and `success` if it is known.
 
         Raises:
             UserError: if pandas is not installed.
@@ -117,6 +131,7 @@ class AdaptationCurve:
         return to_dataframe(
             {"task": task, "step": step, "score": score}
             | ({"episodes": self.episodes[step]} if self.episodes else {})
+            | ({} if self.success is None else {"success": float(self.success[task, step])})
             for task, scores in enumerate(self.scores.tolist())
             for step, score in enumerate(scores)
         )
@@ -132,6 +147,7 @@ class AdaptationCurve:
             "instances": list(self.instances),
             "tasks": self.tasks.tolist(),
             "scores": self.scores.tolist(),
+            **({} if self.success is None else {"success": self.success.tolist()}),
         }
 
     @classmethod
@@ -147,7 +163,10 @@ class AdaptationCurve:
             [per_step * k for k in range(scores.shape[1])] if per_step else []
         )
         instances = tuple(value.get("instances", ()))
-        return cls(np.array(value["tasks"]), scores, step_sizes, tuple(episodes), instances)
+        success = None if value.get("success") is None else np.array(value["success"])
+        return cls(
+            np.array(value["tasks"]), scores, step_sizes, tuple(episodes), instances, success
+        )
 
 
 def mean_over_tasks(scores: Floats) -> Summary:

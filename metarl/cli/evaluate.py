@@ -24,9 +24,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         method.problem.check()
         run.check_data_hashes(method.problem.data_hashes)
     pairs = zip(runs, methods, strict=True)
-    scores = [evaluate_and_print(run, method, console, name).scores for run, method in pairs]
+    curves = [evaluate_and_print(run, method, console, name) for run, method in pairs]
     # a mean over runs means something only for seeds of one experiment, evaluated alike
     settings = [method.problem.evaluation_settings for method in methods]
     if len(runs) > 1 and are_seeds(runs) and all(other == settings[0] for other in settings):
-        console.print(curve_table(f"all {len(runs)} runs", methods[0], scores))
+        console.print(curve_table(f"all {len(runs)} runs", methods[0], curves))
     return 0

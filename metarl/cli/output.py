@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from metarl.evaluation import WORST, AdaptationCurve, Floats, format_score, mean_worst_tasks
+from metarl.evaluation import WORST, AdaptationCurve, format_score, mean_worst_tasks
 from metarl.intervals import summarise
 from metarl.method import GRADIENT_STEPS, Method
 from metarl.progress import print_line, show_status
@@ -28,24 +28,28 @@ def evaluate_and_print(
     """Evaluate a run, and print its adaptation curve and the path of its plot."""
     with show_status(console, f"evaluating {run.path}"):
         curve = evaluate(run, method, name)
-    console.print(curve_table(f"{run.path}: {method.label}", method, [curve.scores]))
+    console.print(curve_table(f"{run.path}: {method.label}", method, [curve]))
     if len(curve.step_sizes):
         print_line(console, f"step sizes: {', '.join(f'{size:g}' for size in curve.step_sizes)}")
     print_line(console, f"plot: {run.results / f'adaptation{file_suffix(name)}.png'}")
     return curve
 
 
-def curve_table(title: str, method: Method, scores: Sequence[Floats]) -> Table:
+def curve_table(title: str, method: Method, curves: Sequence[AdaptationCurve]) -> Table:
     """The adaptation curve of one or several runs as a table, one row per stage."""
-    summary, metric = summarise(scores), method.problem.metric
+    scores, metric = [curve.scores for curve in curves], method.problem.metric
+    rates = [curve.success for curve in curves if curve.success is not None]
+    summary, success = summarise(scores), summarise(rates) if len(rates) == len(curves) else None
     unit = method.adaptation_unit or GRADIENT_STEPS
     table = Table(title=title, caption=summary.meaning)
-    for column in (unit.column, metric.name, "95% interval", WORST):
+    success_columns = [metric.success.name] if success else []
+    for column in (unit.column, metric.name, "95% interval", WORST, *success_columns):
         table.add_column(column, justify="right")
     columns = summary.estimate, summary.low, summary.high, mean_worst_tasks(scores, metric)
     for step, numbers in enumerate(zip(*columns, strict=True)):
         estimate, low, high, worst = map(format_score, numbers)
-        table.add_row(str(step + unit.first), estimate, f"[{low}, {high}]", worst)
+        rate = [success.format_step(step)] if success else []
+        table.add_row(str(step + unit.first), estimate, f"[{low}, {high}]", worst, *rate)
     return table
 
 

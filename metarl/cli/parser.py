@@ -123,9 +123,10 @@ EVALUATE = """\
 Evaluate runs on held-out tasks: return, error or accuracy after 0, 1, 2, ... gradient steps. The
 tasks depend on `evaluation.seed` only: they are the same for all methods and training seeds.
 
-Writes evaluation.json, evaluation.csv and adaptation.png into each run, in place of those of an
-earlier evaluation; with --name NAME, evaluation-NAME.json and so on. For several seeds of one
-experiment, the mean over the runs is printed as well.
+Writes evaluation.json, evaluation.csv and adaptation.png into each run, and success.png where
+environments report success, in place of those of an earlier evaluation; with --name NAME,
+evaluation-NAME.json and so on. For several seeds of one experiment, the mean over the runs is
+printed as well.
 
 examples:
   metarl evaluate runs/quickstart

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from metarl.dataframe import to_dataframe
 from metarl.errors import UserError
-from metarl.evaluation import WORST, AdaptationCurve, format_score
+from metarl.evaluation import WORST, AdaptationCurve, Metric, Summary, format_score
 from metarl.method import EPISODES, AdaptationUnit
 from metarl.report.evaluations import load_checked_state
 from metarl.report.groups import ExperimentGroup, meta_learners
@@ -105,14 +105,19 @@ def rows(groups: Sequence[ExperimentGroup]) -> list[dict[str, str]]:
     metric = groups[0].method.problem.metric
     # RL² counts episodes where MAML counts gradient steps: "after 1 step" would be ambiguous
     mixed = any(unit and not unit.has_step_sizes for unit in units_of(groups))
+    has_success = any(group.success for group in groups)
     table = []
     for group in groups:
         row = {"method": group.label}
+        after = [f"step {k}" if mixed else stage_name(k, None) for k in range(num_stages)]
         for k in range(num_stages):
-            after = f"step {k}" if mixed else stage_name(k, None)
-            heading = f"{metric.name} before adaptation" if k == 0 else after
+            heading = f"{metric.name} before adaptation" if k == 0 else after[k]
             # an oracle has one stage only; a dash says that there is nothing to measure
-            row[heading] = group.summary.format_step(k) if k < len(group.summary.estimate) else "–"
+            row[heading] = _format_step(group.summary, k)
+        if has_success:
+            for k in range(num_stages):
+                heading = "before adaptation" if k == 0 else after[k]
+                row[f"{metric.success.name} {heading}"] = _format_step(group.success, k)
         row[WORST] = format_score(group.worst[-1])
         if mixed:
             row["adaptation step"] = _adaptation_step(group)
@@ -126,6 +131,13 @@ def rows(groups: Sequence[ExperimentGroup]) -> list[dict[str, str]]:
             row[f"steps to match MAML's {metric.name} (1 step)"] = group.steps_to_match or "–"
         table.append(row)
     return table
+
+
+def _format_step(summary: Summary | None, step: int) -> str:
+    """An estimate with its interval; a dash where there is none."""
+    if summary is None or step >= len(summary.estimate):
+        return "–"
+    return summary.format_step(step)
 
 
 def units_of(groups: Sequence[ExperimentGroup]) -> set[AdaptationUnit | None]:
@@ -217,36 +229,46 @@ def write_plots(
 
     units, by_episodes = units_of(groups), uses_episodes(groups)
     axis = EPISODES.axis_label if by_episodes else units_label(units)
-    plots = {f"{metric.name} against {axis}": files("adaptation")}
-    plot_adaptation(
-        {group.label: group.summary for group in groups},
-        metric,
-        f"Adaptation: {title}",
-        *files("adaptation"),
-        units=units,
-        episodes={group.label: group.curves[0].episodes for group in groups}
-        if by_episodes
-        else None,
-    )
-    curves = {group.label: training_curves(group) for group in groups}
-    # shipped runs have no metrics of their training, and an empty plot says nothing
-    if any(parts["before"] or parts["after"] for parts in curves.values()):
-        plots[f"{metric.name} in training"] = files("training")
-        plot_training(curves, metric, f"Training: {title}", *files("training"))
+    scores = {group.label: group.summary for group in groups}
+    success = {group.label: group.success for group in groups if group.success is not None}
+    plots = {}
+    for shown, summaries, prefix in ((metric, scores, ""), (metric.success, success, "success_")):
+        if not summaries:
+            continue
+        name = f"{prefix}adaptation"
+        plots[f"{shown.name} against {axis}"] = files(name)
+        plot_adaptation(
+            summaries,
+            shown,
+            f"Adaptation: {title}",
+            *files(name),
+            units=units,
+            episodes={group.label: group.curves[0].episodes for group in groups}
+            if by_episodes
+            else None,
+        )
+        curves = {group.label: training_curves(group, shown) for group in groups}
+        # shipped runs have no metrics of their training, and an empty plot says nothing
+        if any(parts["before"] or parts["after"] for parts in curves.values()):
+            name = f"{prefix}training"
+            plots[f"{shown.name} in training"] = files(name)
+            plot_training(curves, shown, f"Training: {title}", *files(name))
     return plots
 
 
 def training_curves(
-    group: ExperimentGroup,
+    group: ExperimentGroup, metric: Metric | None = None
 ) -> Mapping[str, list[tuple[NDArray[Any], NDArray[Any]]]]:
     """Samples and scores in training for each run, by "before" and "after" adaptation.
+
+    The metric is that of the problem by default.
 
     Runs without metrics, such as those of the package, are left out.
 
     Raises:
         UserError: if a line of the metrics is incomplete.
     """
-    metric = group.method.problem.metric
+    metric = metric or group.method.problem.metric
     curves: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {"before": [], "after": []}
     for run in group.runs:
         metrics = run.metrics()

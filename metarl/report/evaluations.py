@@ -17,7 +17,13 @@ import torch
 from pydantic import BaseModel, Field, ValidationError
 
 from metarl.config.files import CONFIG
-from metarl.config.sections import NonNegativeInt, PositiveFloat, Source, first_error
+from metarl.config.sections import (
+    NonNegativeInt,
+    PositiveFloat,
+    Source,
+    UnitInterval,
+    first_error,
+)
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, mean_worst_tasks
 from metarl.experiment import AnyConfig, describe_source, set_values, validate_config
@@ -52,6 +58,7 @@ class _EvaluationFile(BaseModel):
     scores: list[list[FiniteFloat]]
     episodes: tuple[NonNegativeInt, ...] = ()
     instances: tuple[NonNegativeInt, ...] = ()
+    success: list[list[UnitInterval]] | None = None
 
     @property
     def curve(self) -> AdaptationCurve:
@@ -66,6 +73,8 @@ class _EvaluationFile(BaseModel):
         stages = len(curve.episodes) or len(curve.instances) or len(self.step_sizes) + 1
         if num_tasks < 2 or curve.tasks.ndim != 2 or curve.scores.shape != (num_tasks, stages):
             raise ValueError("there is not one score for each task and stage")
+        if curve.success is not None and curve.success.shape != curve.scores.shape:
+            raise ValueError("there is not one success rate for each task and stage")
         return curve
 
 
@@ -91,6 +100,8 @@ def file_suffix(name: str) -> str:
 
 def evaluate(run: Run, method: Method | None = None, name: str = "") -> AdaptationCurve:
     """Evaluate a run, and write evaluation.json, evaluation.csv and adaptation.png.
+
+    Where environments report success, also success.png.
 
     Args:
         run: a run with a checkpoint.
@@ -125,14 +136,21 @@ def evaluate(run: Run, method: Method | None = None, name: str = "") -> Adaptati
         text = "{\n" + ",\n".join(lines) + "\n}\n"
         write_atomically(run.results / f"evaluation{file_suffix(name)}.json", text)
         write_atomically(run.results / f"evaluation{file_suffix(name)}.csv", _csv(problem, curve))
-        plot_adaptation(
-            {method.label: curve.summary},
-            problem.metric,
-            f"Adaptation: {problem.title}",
-            run.results / f"adaptation{file_suffix(name)}.png",
-            units=[unit],
-            episodes={method.label: curve.episodes} if unit and unit.counts_episodes else None,
-        )
+        for metric, summary, plot in (
+            (problem.metric, curve.summary, "adaptation"),
+            (problem.metric.success, curve.success_summary, "success"),
+        ):
+            if summary is not None:
+                plot_adaptation(
+                    {method.label: summary},
+                    metric,
+                    f"Adaptation: {problem.title}",
+                    run.results / f"{plot}{file_suffix(name)}.png",
+                    units=[unit],
+                    episodes={method.label: curve.episodes}
+                    if unit and unit.counts_episodes
+                    else None,
+                )
     return curve
 
 
@@ -347,11 +365,14 @@ def steps_to_show(
 
 
 def _csv(problem: Problem, curve: AdaptationCurve) -> str:
-    """One row per task: its description, and its score after 0...K steps."""
+    """One row per task: its description, and its score and success after 0...K steps."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     steps = range(curve.scores.shape[1])
-    writer.writerow(["task", *(f"{problem.metric.name}_after_{k}_steps" for k in steps)])
-    for task, scores in zip(curve.tasks, curve.scores, strict=True):
+    names, columns = [problem.metric.name], [curve.scores]
+    if curve.success is not None:
+        names, columns = [*names, problem.metric.success.name], [*columns, curve.success]
+    writer.writerow(["task", *(f"{name}_after_{k}_steps" for name in names for k in steps)])
+    for task, scores in zip(curve.tasks, np.hstack(columns), strict=True):
         writer.writerow([problem.describe(task), *scores.tolist()])
     return text.getvalue()

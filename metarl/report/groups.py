@@ -49,11 +49,22 @@ class ExperimentGroup:
         metric = self.method.problem.metric
         return mean_worst_tasks([curve.scores for curve in self.curves], metric)
 
+    @property
+    def success(self) -> Summary | None:
+        """The success rates of all runs, if they are known."""
+        rates = [curve.success for curve in self.curves if curve.success is not None]
+        return summarise(rates) if len(rates) == len(self.curves) else None
+
     def steps(self) -> list[dict[str, float]]:
-        """One row per adaptation step: `step`, `estimate`, `low`, `high`, `worst` and `runs`."""
+        """One row per adaptation step: `step`, `estimate`, `low`, `high`, `worst` and `runs`.
+
+        Also `success`, if it is known.
+        """
         summary = self.summary
-        columns = summary.estimate, summary.low, summary.high, self.worst
-        names = ("estimate", "low", "high", "worst")
+        columns = [summary.estimate, summary.low, summary.high, self.worst]
+        names = ["estimate", "low", "high", "worst"]
+        if self.success is not None:
+            names, columns = [*names, "success"], [*columns, self.success.estimate]
         return [
             {"step": step, **dict(zip(names, map(float, numbers), strict=True))}
             | {"runs": len(self.runs)}

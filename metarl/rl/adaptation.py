@@ -173,7 +173,7 @@ def to_adaptation_curve(
     rollouts: Rollouts,
     step_sizes: Sequence[float] = (),
 ) -> AdaptationCurve:
-    """The returns of rollouts on tasks (N, T) at each stage.
+    """The returns of rollouts on tasks (N, T) at each stage, and their success if it is known.
 
     Args:
         problem: the problem that was evaluated.
@@ -188,4 +188,7 @@ def to_adaptation_curve(
         stage.num_episodes.double().mean().item() if step_sizes else 1 for stage in stages[:-1]
     ]
     episodes = tuple(round(total) for total in accumulate(episodes_used, initial=0))
-    return AdaptationCurve(tasks, returns, tuple(step_sizes), episodes)
+    rates = [stage.success_rates for stage in stages]
+    known = [rate.numpy() for rate in rates if rate is not None]
+    success = np.stack(known, axis=1) if len(known) == len(stages) else None
+    return AdaptationCurve(tasks, returns, tuple(step_sizes), episodes, success=success)

@@ -166,6 +166,8 @@ def _rollout_metrics(
     for stage, collected in enumerate(rollouts.trajectories):
         name = unit.metric.format(stage)
         sums[f"return/{name}"] = collected.mean_returns.sum()
+        if collected.success_rates is not None:
+            sums[f"success/{name}"] = collected.success_rates.sum()
         sums[f"episode_length/{name}"] = collected.lengths.double().mean(dim=1).sum()
     sums["environment_steps"] = torch.stack([t.mask.sum() for t in rollouts.trajectories]).sum()
     totals = torch.stack([value.double() for value in sums.values()])

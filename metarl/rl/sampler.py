@@ -264,6 +264,8 @@ def _success(info: Mapping[str, Any], num_envs: int) -> NDArray[np.bool_] | None
     reached = np.zeros(num_envs, dtype=bool)
     for part in parts:
         values = np.asarray(part)
+        if values.dtype == object:  # gymnasium's form of np.bool_, with None where it is missing
+            values = np.array([value if value is not None else False for value in values])
         if values.shape != (num_envs,) or values.dtype.kind not in "biuf":
             raise UserError(
                 'info["success"] must be a truth value for each environment, of shape '
