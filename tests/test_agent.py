@@ -387,6 +387,14 @@ def test_an_agent_adapts_with_the_prior_that_its_evaluation_has() -> None:
     assert not torch.allclose(other["weight0"], stages[1]["weight0"])
 
 
+def test_a_gradient_step_that_ruins_the_parameters_is_an_error() -> None:
+    method = load_method(load_config("point_navigation", FEW))
+    agent, env = method.agent(method.initial_state().params), method.problem.raw_family.make()
+    with pytest.raises(FloatingPointError, match=r"not finite after the .* lower the step size"):
+        agent.adapt_in(env, 2, 10, GOAL, step_size=1e60)
+    assert agent.steps == 0
+
+
 def test_a_deterministic_evaluation_adapts_from_samples_and_then_takes_mean_actions() -> None:
     stages = []
     for deterministic in (False, True):

@@ -115,9 +115,9 @@ POLICIES = {
         2,
         2,
         network=FunctionalModule(
-            "it", lambda: nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 2)), (5,), 2
+            "it", lambda: nn.Sequential(nn.Linear(6, 3), nn.Tanh(), nn.Linear(3, 2)), (6,), 2
         ),
-        context=3,
+        context=4,
     ),
 }
 

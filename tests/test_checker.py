@@ -190,6 +190,10 @@ VIOLATIONS = {
         r"step of Changed raised RuntimeError: the episode was over \(test_checker\.py, .* after 3 "
         r"steps of an episode; .* at most 6 times \(horizon\)",
     ),
+    "a bug in reset": (
+        env_with(reset=lambda self, **_: {}[2]),
+        r"reset of Changed raised KeyError: 2 \(test_checker\.py, line \d+\)$",
+    ),
     "a bug in step": (env_with(step=late_failure), "step of Changed raised KeyError: 2"),
     "wrong number": (
         Slides(make_vec=lambda n: vectorise(Slide, n + 1)),
@@ -292,3 +296,8 @@ def test_a_family_that_shows_nothing_of_its_tasks_is_a_warning_and_others_are_no
     assert not [w for w in recwarn if message.match(str(w.message))]
     with pytest.warns(UserWarning, match=message):
         check_family(ACCEPTED["sparse goal"])
+
+
+def test_all_members_that_a_family_lacks_are_named() -> None:
+    with pytest.raises(UserError, match=r"it lacks describe, make, make_vec, sample_tasks$"):
+        check_family(type("Half", (), {"horizon": 3, "task_size": 1})())

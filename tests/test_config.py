@@ -1,17 +1,22 @@
 """Validation of configs, and their error messages."""
 
+import inspect
+import json
 import os
 import shutil
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 import metarl
 from metarl.config.files import shipped_configs, trained_runs
+from metarl.config.schema import json_schema
+from metarl.envs.family import FAMILIES
 from metarl.errors import UserError
 from metarl.experiment import (
     differences,
@@ -456,3 +461,34 @@ def test_an_error_in_an_override_is_not_attributed_to_the_file(complaint) -> Non
 def test_an_integer_that_a_file_cannot_hold_is_refused() -> None:
     with pytest.raises(UserError, match="seed: must be less than 9223372036854775808"):
         metarl.Config.model_validate({**MINIMAL, "seed": 2**63})
+
+
+DEFAULTS = Path(__file__).parent / "defaults.json"
+
+
+def defaults() -> dict[str, Any]:
+    """The default of every setting, and of every argument of a family."""
+    definitions = json_schema([metarl.Config, metarl.SupervisedConfig])["$defs"]
+    settings = {
+        f"{section}.{name}": setting["default"]
+        for section, definition in definitions.items()
+        for name, setting in definition.get("properties", {}).items()
+        if "default" in setting and not setting.get("deprecated")
+    }
+    for name in FAMILIES:
+        for argument in inspect.signature(FAMILIES.load(name)).parameters.values():
+            settings[f"{name}.{argument.name}"] = argument.default
+    return json.loads(json.dumps(settings, default=str))
+
+
+def test_defaults_are_those_of_published_results() -> None:
+    """Only with the same defaults does a config stand for the same training.
+
+    `python tests/test_config.py` records new ones, and those that are meant to change.
+    """
+    recorded, current = json.loads(DEFAULTS.read_text()), defaults()
+    assert {name: current.get(name) for name in recorded} == recorded
+
+
+if __name__ == "__main__":
+    DEFAULTS.write_text(json.dumps(defaults(), indent=1) + "\n")

@@ -103,6 +103,14 @@ def test_a_validation_does_not_depend_on_what_came_before(config: str) -> None:
     assert first == method.validation_score(params, 3) != method.validation_score(params, 4)
 
 
+def test_a_policy_is_validated_after_the_inner_steps_of_training() -> None:
+    settings = ["inner.steps=2", "family.settings.horizon=5", "outer.meta_batch=2"]
+    method = load_method(load_config("point_navigation", settings))
+    params = method.initial_state().params
+    curve = method.curve(params, *method.problem.validation_tasks(3), (0.5, 0.5))
+    assert method.validation_score(params, 3) == curve.scores[:, 2].mean()
+
+
 def test_a_run_without_validations_has_no_best_checkpoint() -> None:
     with pytest.raises(UserError, match="train with early_stopping=true"):
         Run.open(Path("sinusoid")).at("best")

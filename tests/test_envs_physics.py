@@ -359,3 +359,7 @@ def test_the_physics_has_as_many_threads_as_the_world_the_family_or_the_process(
         assert metarl.envs.BatchedEnv(family, 8).world.batch.nthread == 3
     with pytest.raises(ValueError, match="num_threads must not be negative"):
         metarl.envs.ant_goal(num_threads=-1)
+
+
+def test_goals_are_described_by_both_coordinates() -> None:
+    assert metarl.envs.ant_goal().describe(np.array([1.0, -2.5])) == "reach (+1.00, -2.50)"

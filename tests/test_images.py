@@ -150,6 +150,8 @@ def test_images_are_flattened_with_channels_first() -> None:
     signed = FlatImage(gym.spaces.Box(-1.0, 1.0, (4, 4, 1)))
     assert signed.flatten(np.full((4, 4, 1), -1.0)).max() == 0.0
     unbounded = FlatImage(gym.spaces.Box(-np.inf, np.inf, (4, 4, 1)))
+    constant = FlatImage(gym.spaces.Box(3.0, 3.0, (4, 4, 1)))
+    assert constant.flatten(np.full((4, 4, 1), 3.0)).tolist() == [3.0] * 16
     assert unbounded.flatten(np.full((4, 4, 1), 9.0)).max() == 9.0
 
 

@@ -16,6 +16,7 @@ from metarl.params import flatten, repeat, unflatten
 from metarl.rl import mlp_gradients
 from metarl.rl.adaptation import adapt_all
 from metarl.rl.config import InnerConfig
+from metarl.rl.gauss_newton import vjp
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import clipped_surrogate, mean_kl, surrogate
 from metarl.rl.meta_objective import MetaObjective
@@ -525,6 +526,19 @@ def test_analytic_derivatives_equal_those_of_autograd(pair, settings, monkeypatc
             objective.curvature(at, fraction)(vector) for objective in (analytic, autograd)
         )
         torch.testing.assert_close(result, reference, **exactly)
+
+
+def test_a_block_of_samples_has_at_least_one_time_step(monkeypatch) -> None:
+    theta, objective = problem(PAIRS["tanh"][0])
+    expected = objective.gradient(theta)
+    monkeypatch.setattr(mlp_gradients, "BLOCK_SAMPLES", 1)  # fewer than there are tasks
+    torch.testing.assert_close(objective.gradient(theta), expected, rtol=0.0, atol=1e-10)
+
+
+def test_an_input_without_an_effect_has_a_gradient_of_zeros() -> None:
+    used, unused = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
+    gradients = vjp([2.0 * used], [used, unused], [torch.ones(2)])
+    assert [leaf.tolist() for leaf in gradients] == [[2.0, 2.0], [0.0, 0.0, 0.0]]
 
 
 @pytest.mark.parametrize("pair", PAIRS)

@@ -56,6 +56,8 @@ def test_episodes_are_masked_after_their_end() -> None:
     assert batch.lengths.tolist() == [[2] * 3, [4] * 3, [6] * 3]
     assert batch.returns.tolist() == [[3.0] * 3, [10.0] * 3, [21.0] * 3]
     assert batch.observations[1, 0, :, 0].tolist() == [0, 1, 2, 3, 0, 0]
+    # at the horizon no environment reports an end, and the episode has one all the same
+    assert batch.last_observations[:, 0, 0].tolist() == [2, 4, 6]
 
 
 def test_with_a_number_of_steps_early_ends_allow_more_episodes() -> None:
