@@ -415,7 +415,7 @@ def test_a_diverging_step_size_is_not_chosen() -> None:
     params = method.initial_state().params
     assert method.fine_tuning_step_sizes(params)[0] == 0.1
     method = load_method(tiny("method=pretrained", "baseline.step_sizes=[1e30]"))
-    with pytest.raises(FloatingPointError, match="add smaller ones"):
+    with pytest.raises(FloatingPointError, match=r"step_sizes \[1e\+30\] .* add smaller ones"):
         method.fine_tuning_step_sizes(params)
 
 
@@ -467,3 +467,18 @@ def test_a_batch_that_exceeds_the_memory_is_refused_before_training(section, tmp
     with pytest.raises(UserError, match=rf"{section}\.episodes_per_task: .* GB; lower one of them"):
         metarl.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("section", ["outer", "evaluation"])
+def test_the_memory_of_a_batch_is_that_of_its_numbers(section: str, monkeypatch) -> None:
+    sizes = ["inner.episodes_per_task=50", "outer.meta_batch=30", "evaluation.tasks=30"]
+    sizes += [f"evaluation.episodes_per_task={60 if section == 'evaluation' else 40}"]
+    problem = load_method(load_config("point_navigation", sizes)).problem
+    episodes = 30 * (60 if section == "evaluation" else 50)
+    # observation and next observation, action, mean and scale, and eight more numbers, in float32
+    size = 4 * (2 * 2 + 3 * 2 + 8) * episodes * problem.family.horizon
+    monkeypatch.setattr("metarl.rl.problem.physical_memory", lambda: size)
+    problem.check()
+    monkeypatch.setattr("metarl.rl.problem.physical_memory", lambda: size - 1)
+    with pytest.raises(UserError, match=rf"^{section}\."):
+        problem.check()

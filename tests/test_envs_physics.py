@@ -15,6 +15,7 @@ import metarl.envs
 from metarl.envs.ant import Ant
 from metarl.envs.half_cheetah import HalfCheetah
 from metarl.envs.planar import PlanarChain
+from metarl.envs.point_navigation import PointNavigation
 from metarl.envs.robot import MAX_VELOCITY, is_stable
 
 GYMNASIUM_ASSETS = Path(gym.__file__).parent / "envs" / "mujoco" / "assets"
@@ -362,4 +363,5 @@ def test_the_physics_has_as_many_threads_as_the_world_the_family_or_the_process(
 
 
 def test_goals_are_described_by_both_coordinates() -> None:
+    assert PointNavigation().describe(np.array([0.25, -0.5])) == "reach (+0.25, -0.50)"
     assert metarl.envs.ant_goal().describe(np.array([1.0, -2.5])) == "reach (+1.00, -2.50)"

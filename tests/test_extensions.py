@@ -200,6 +200,8 @@ def test_bootstrapping_needs_the_last_observations_and_changes_only_truncated_ep
     arguments = (*leaves, rewards, mask, torch.zeros(shape), {"mean": torch.zeros(*shape, 2)})
     with pytest.raises(ValueError, match="observations after the last steps"):
         with_advantages(Trajectories(*arguments), 0.9, 0.95, bootstrap=True)
+    with pytest.raises(ValueError, match=r"last_observations has shape \(1, 5, 2\); .* \(1, 6\)"):
+        Trajectories(*arguments, last_observations=torch.zeros(1, 5, 2))
     last = torch.randn(1, 6, 2, generator=generator)
     all_ended = Trajectories(
         *arguments, terminated=torch.ones(1, 6, dtype=torch.bool), last_observations=last

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 import metarl.inner_loop
 from metarl.config.sections import InnerSection
 from metarl.errors import UserError
-from metarl.inner_loop import InnerOptimizer, adapt, reverse
+from metarl.inner_loop import InnerOptimizer, adapt, adapt_step, reverse
 from metarl.step_sizes import PREFIX, meta_parameters, split, step_sizes
 
 MATRIX = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
@@ -45,6 +45,12 @@ def test_first_order_takes_the_same_steps_and_has_the_identity_as_derivative() -
 
     assert outer(start(), True) == outer(start(), False)
     torch.testing.assert_close(grad(outer)(start(), True)["x"], torch.ones(2, dtype=torch.float64))
+
+
+def test_a_step_by_itself_is_of_second_order_too() -> None:
+    adapted = grad(lambda params: adapt_step(quadratic, params, TARGET, 0.1)[0]["x"].sum())
+    expected = (torch.eye(2, dtype=torch.float64) - 0.1 * MATRIX).sum(0)
+    torch.testing.assert_close(adapted(start())["x"], expected)
 
 
 def test_it_works_under_plain_backward_as_well() -> None:

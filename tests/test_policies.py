@@ -111,3 +111,10 @@ def test_a_policy_matches_its_spaces_or_reports_why_not() -> None:
         policy_for(gym.spaces.Text(4), box)
     with pytest.raises(UserError, match="TransformAction"):
         policy_for(box, gym.spaces.MultiBinary(3))
+
+
+def test_the_settings_of_a_network_reach_its_constructor() -> None:
+    box = gym.spaces.Box(-1.0, 1.0, (2,))
+    policy = policy_for(box, box, network="my_networks:Net", settings={"width": 7})
+    params = policy.init(torch.Generator().manual_seed(0))
+    assert any(7 in leaf.shape for leaf in params.values())

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import metarl
 from metarl.envs import vectorise
-from metarl.envs.observations import FlatSpace, VectorObservations, flat_envs, flat_space
+from metarl.envs.observations import FlatSpace, VectorObservations, flat_env, flat_envs, flat_space
 from metarl.envs.wrappers import observe_task
 from metarl.errors import UserError
 from metarl.rl.policies import MultiCategoricalPolicy, policy_for
@@ -226,3 +226,10 @@ def test_observations_are_transformed_in_every_autoreset_mode(mode: AutoresetMod
     for index, last in enumerate(info.get("final_obs", [])):
         assert last[:3].tolist() == [0.0, 0.0, 1.0]
         assert last[-1] == tasks[index]
+
+
+def test_flattening_twice_is_flattening_once() -> None:
+    env = gym.make("CliffWalking-v1")
+    flat = flat_env(env)
+    assert flat is not env
+    assert flat_env(flat) is flat
