@@ -235,6 +235,8 @@ def _remember(
         torch.from_numpy(rewards).view(shape),
         torch.from_numpy(ended).view(shape),
     )
+    if alive.all():  # as in most steps of a robot
+        return new_memory
     is_alive = torch.from_numpy(alive).view(shape)
     return tuple(
         torch.where(is_alive.view(*shape, *[1] * (new.dim() - 2)), new, old)
