@@ -387,6 +387,15 @@ def test_an_agent_adapts_with_the_prior_that_its_evaluation_has() -> None:
     assert not torch.allclose(other["weight0"], stages[1]["weight0"])
 
 
+def test_a_recurrent_agent_remembers_the_episodes_in_which_it_adapts() -> None:
+    method = load_method(load_config("point_navigation_rl2", [*FEW, "method.hidden_size=4"]))
+    agent, env = method.agent(method.initial_state().params), method.problem.raw_family.make()
+    adapted = agent.adapt_in(env, 2, 10, GOAL)
+    assert agent._memory == ()
+    start = method.policy.initial_memory((1,))
+    assert not torch.equal(adapted._memory[0], start[0])
+
+
 def test_a_gradient_step_that_ruins_the_parameters_is_an_error() -> None:
     method = load_method(load_config("point_navigation", FEW))
     agent, env = method.agent(method.initial_state().params), method.problem.raw_family.make()

@@ -482,3 +482,6 @@ def test_the_memory_of_a_batch_is_that_of_its_numbers(section: str, monkeypatch)
     monkeypatch.setattr("metarl.rl.problem.physical_memory", lambda: size - 1)
     with pytest.raises(UserError, match=rf"^{section}\."):
         problem.check()
+    monkeypatch.setitem(problem.__dict__, "shard", slice(10, 25))  # of a second process
+    if section == "outer":
+        problem.check()

@@ -17,6 +17,7 @@ import metarl
 from metarl.config.files import shipped_configs, trained_runs
 from metarl.config.schema import json_schema
 from metarl.envs.family import FAMILIES
+from metarl.envs.robot import Robot
 from metarl.errors import UserError
 from metarl.experiment import (
     differences,
@@ -478,6 +479,8 @@ def defaults() -> dict[str, Any]:
     for name in FAMILIES:
         for argument in inspect.signature(FAMILIES.load(name)).parameters.values():
             settings[f"{name}.{argument.name}"] = argument.default
+    for name in ("frame_skip", "control_cost", "stage", "fixed_fields"):
+        settings[f"Robot.{name}"] = getattr(Robot, name)
     return json.loads(json.dumps(settings, default=str))
 
 

@@ -278,3 +278,11 @@ def test_images_show_the_task(name: str) -> None:
     assert first.dtype == np.uint8
     assert first.ndim == 3
     assert (first != second).any()
+
+
+def test_a_family_whose_module_cannot_be_imported_says_what_is_missing(monkeypatch) -> None:
+    monkeypatch.setattr("metarl.envs.family.UNAVAILABLE", ["needs mujoco: pip install mujoco"])
+    with pytest.raises(
+        UserError, match=r"^task family 'ant-gaol' needs mujoco: pip install mujoco$"
+    ):
+        load_family("ant-gaol")

@@ -14,6 +14,7 @@ from metarl.envs import vectorise
 from metarl.envs.observations import FlatSpace, VectorObservations, flat_env, flat_envs, flat_space
 from metarl.envs.wrappers import observe_task
 from metarl.errors import UserError
+from metarl.rl.external_data import check_fits
 from metarl.rl.policies import MultiCategoricalPolicy, policy_for
 
 NESTED = Dict(
@@ -233,3 +234,15 @@ def test_flattening_twice_is_flattening_once() -> None:
     flat = flat_env(env)
     assert flat is not env
     assert flat_env(flat) is flat
+
+
+def test_the_actions_of_a_policy_are_named_where_an_environment_has_others() -> None:
+    box, discrete = Box(-1.0, 1.0, (2,)), MultiDiscrete([3, 2])
+    env = gym.wrappers.TransformAction(
+        gym.make("CliffWalking-v1"), lambda action: action, Discrete(4)
+    )
+    flat = flat_env(env)
+    with pytest.raises(UserError, match=r"chooses among \(3, 2\) actions, .* takes Discrete\(4\)"):
+        check_fits(policy_for(flat.observation_space, discrete), flat)
+    with pytest.raises(UserError, match="chooses actions of 2 real numbers, but"):
+        check_fits(policy_for(flat.observation_space, box), flat)
