@@ -85,6 +85,7 @@ def to_params(weights: Mapping[str, Tensor]) -> Params:
     """
     params: Params = {}
     for layer, name in enumerate(_actor_layers(weights)):
+        # torch.nn.Linear keeps weights as (outputs, inputs), and this package as (inputs, outputs)
         params[f"weight{layer}"] = weights[f"{name}.weight"].detach().T.clone()
         params[f"bias{layer}"] = weights[f"{name}.bias"].detach().clone()
     if "log_std" in weights:
@@ -105,6 +106,7 @@ def load_params(actor: ActorCriticPolicy, params: Mapping[str, Tensor]) -> None:
 
 def _actor_layers(weights: Mapping[str, Tensor]) -> list[str]:
     prefix = "mlp_extractor.policy_net."
+    # a Sequential of linear layers and activations, whose indices have gaps
     hidden = {int(name.split(".")[2]) for name in weights if name.startswith(prefix)}
     return [*(f"{prefix}{index}" for index in sorted(hidden)), "action_net"]
 
@@ -143,6 +145,7 @@ def load_model(
             f"{path} has the layer {others[0].rpartition('.')[0]!r}, which an MlpPolicy lacks; "
             "supported are separate networks for actions and values, without further layers"
         )
+    # the policy's clamp would raise a smaller deviation, which is another policy
     std = params["log_std"].exp().min() if "log_std" in params else torch.inf
     if std < (min_std := getattr(policy, "min_std", 0.0)):
         raise UserError(
@@ -161,6 +164,7 @@ def load_model(
             f"--set policy.activation={activation}"
         )
     if scale is not None:
+        # this package's network sees o · scale: (o · scale) (W / scale) = o W
         params["weight0"] = params["weight0"] / torch.tensor(scale).unsqueeze(-1)
     return params, data["num_timesteps"]
 
@@ -286,6 +290,7 @@ def _weights(content: bytes) -> dict[str, Tensor]:
             raise ValueError(f"its weights {name!r} are of {weight.dtype} instead of float32")
         if weight.dim() != (2 if name.endswith("weight") else 1):
             raise ValueError(f"its weights {name!r} have {weight.dim()} dimensions")
+        # a stride of 0 makes a huge tensor out of a few bytes
         if weight.numel() > weight.untyped_storage().nbytes() // 4:
             raise ValueError(f"its weights {name!r} are larger than their storage")
         if not torch.isfinite(weight).all():
@@ -325,6 +330,7 @@ def save_model(
     """
     model = PPO("MlpPolicy", env, policy_kwargs=policy_keywords(policy, (64, 64)), device="cpu")
     if isinstance(policy, GaussianPolicy):
+        # stable-baselines3 has no lower bound: write the deviation that the policy acts with
         min_log_std = torch.tensor(policy.min_std).log()
         params = {**params, "log_std": params["log_std"].clamp(min=min_log_std)}
     if scale is not None:

@@ -113,6 +113,7 @@ def vectorise(
     Raises:
         UserError: if an environment calls `exit` or its process dies, also in `reset` and `step`.
     """
+    # gymnasium makes each environment by a call; in processes of their own, after a fork or pickle
     makers = [lambda: _PersistentTask(_catch_exit(make_env))] * num_envs
     if not asynchronous:
         return _TaskPerEnv(SyncVectorEnv(makers))
@@ -182,6 +183,7 @@ class _TaskConditionedVectorEnv(VectorObservations):
 
     def transform(self, observations: Any, index: int | None = None) -> Floats:
         assert self._tasks is not None
+        # the last observation of one sub-environment is transformed alone, with its own task
         tasks = self._tasks if index is None else self._tasks[index]
         return np.concatenate([observations, tasks], axis=-1)
 
@@ -192,12 +194,14 @@ def _append_task(space: gym.Space[Any], task_size: int) -> gym.spaces.Box:
             f"observations must be a flat Box to append the task to, not {space}; wrap the "
             "environment in gymnasium.wrappers.FlattenObservation"
         )
+    # tasks may be anything: a goal in metres, a velocity, the number of a class
     return gym.spaces.Box(-np.inf, np.inf, (space.shape[0] + task_size,), np.float64)
 
 
 def _current_tasks(
     options: dict[str, Any] | None, previous: Floats | None, num: int, size: int
 ) -> Floats:
+    # a copy: the caller may write the next tasks into the same array
     if options and options.get("task") is not None:
         return as_tasks(options["task"], num, size).copy()
     if previous is None:

@@ -139,6 +139,7 @@ def _rendered(template: str, **context: Any) -> str:
     text = resources.files("metarl.report").joinpath(template).read_text()
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     lines = environment.from_string(text).render(**context)
+    # empty parts of a template leave blank lines, which end a list or table in Markdown
     return re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n"
 
 
@@ -157,6 +158,7 @@ def _section(evaluations: Sequence[Evaluation], titles: Collection[str]) -> Sect
     first, *others = evaluations
     for other in others:
         other.run.check_data_hashes(first.run.data_hashes())
+    # scores compare only within a protocol: the same tasks, episodes and step sizes
     protocols = [group_experiments(group) for group in group_by(evaluations, _same_protocol)]
     problem = protocols[0][0].method.problem
     title, settings = problem.title, _task_settings(protocols[0][0].runs[0].config)
@@ -258,6 +260,7 @@ def _plot(section: Section, file: Path) -> None:
 
 def _plot_rows(groups: Sequence[ExperimentGroup]) -> list[list[str]]:
     """The labels of each row of a plot: MAML beside at most four methods, baselines first."""
+    # MAML is in every row, so that each method is seen beside the same curve
     first = next((group for group in groups if group.method.label == "MAML"), groups[0])
     compared = [group for group in groups if group is not first]
     compared.sort(key=lambda group: group.method.role != "baseline")

@@ -126,6 +126,7 @@ class FeedforwardPolicy:
         if self.network is not None:
             return with_context(self.network.init(generator), self.context)
         sizes = (self.observation_size + self.context, *self.hidden_sizes, outputs)
+        # the context is zero before adaptation, but its weights are not: they carry the gradient
         params = init_mlp(generator, sizes, output_scale=self.output_scale)
         return with_context(params, self.context)
 
@@ -260,6 +261,7 @@ class CategoricalPolicy(FeedforwardPolicy):
 
     def from_outputs(self, params: Mapping[str, Tensor], logits: Tensor) -> Distribution:
         """The distribution with the network's outputs (..., M, K)."""
+        # normalised once: log-probability, entropy and divergence then need no sum of their own
         return {"logits": logits.log_softmax(-1)}
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Noise:
@@ -292,6 +294,7 @@ class CategoricalPolicy(FeedforwardPolicy):
         """(diag p − p pᵀ) times the tangent: the Hessian of log-sum-exp."""
         probabilities = distribution["logits"].exp()
         weighted = probabilities * tangent["logits"]
+        # Fisher = Cov of the indicator vector e_a: E[e eᵀ] − E[e] E[e]ᵀ
         return {"logits": weighted - probabilities * weighted.sum(-1, keepdim=True)}
 
 
@@ -328,6 +331,7 @@ class MultiCategoricalPolicy(CategoricalPolicy):
         return distribution["logits"].gather(-1, actions + starts).sum(-1)
 
     def one_hot(self, actions: Tensor) -> Tensor:
+        # one block of indicators per component, in the order of the logits
         columns = zip(actions.unbind(-1), self.sizes, strict=True)
         return torch.cat([one_hot(column, size) for column, size in columns], dim=-1)
 

@@ -88,6 +88,7 @@ class PolicyProblem:
             family = TaskConditioned(family)
         if scale is None:
             return family
+        # scales are measured on observations alone; the task stays in its units
         task_scale = (1.0,) * family.task_size if self.task_conditioned else ()
         return ScaledObservations(family, (*scale, *task_scale))
 
@@ -177,6 +178,7 @@ class PolicyProblem:
 
         A family opts in with the property `releases_gil`; all other families have one part.
         """
+        # a thread costs more than it gains on few simulations
         is_large = num_tasks * trajectories >= MIN_PARTED_ENVS
         parts = min(num_tasks, 2) if is_large and releases_gil(self.flat_family) else 1
         # not one part per processor: a product that is stacked over tasks may round a task by its
@@ -205,6 +207,7 @@ class PolicyProblem:
 
     def sample_tasks(self, iteration: int) -> NDArray[np.float64]:
         """This process's tasks of a meta-batch, (N, T)."""
+        # all processes draw the whole meta-batch, so that results do not depend on their number
         rng = make_rng(self.config.seed, "tasks", iteration)
         return checked_tasks(self.family, rng, self.config.outer.meta_batch)[self.shard]
 
@@ -227,6 +230,7 @@ class PolicyProblem:
 
     def validation_tasks(self, number: int) -> tuple[NDArray[np.float64], RngKey]:
         """Tasks for selecting settings, and their random key; independent of the test tasks."""
+        # a stream of its own: equal tasks in validation and test would flatter what was selected
         seed = int(make_rng(self.config.evaluation.seed, "validation").integers(2**31))
         return self._held_out_tasks(number, seed)
 

@@ -112,6 +112,7 @@ class SupervisedMethod:
     @property
     def examples(self) -> int:
         settings, batch = self.problem.config.inner, self.problem.config.outer.meta_batch
+        # shots and queries count per class; a regression task has one "class"
         classes = self.ways or self.problem.data.ways or 1
         return batch * classes * (settings.shots + settings.queries)
 
@@ -153,6 +154,7 @@ class SupervisedMethod:
         theta, opt_state, _ = self.problem.config.outer.step(  # type: ignore[attr-defined]
             state.params, objective, state.opt_state, state.iteration
         )
+        # examples that were drawn, the unit in which methods have the same budget
         samples = state.samples + self.examples
         return TrainingState(state.iteration + 1, theta, opt_state, samples), {
             **self.train_metrics(*objective.loss_and_score),
@@ -166,6 +168,7 @@ class SupervisedMethod:
         """The metrics of an iteration by name. The score of regression is its default loss."""
         metric = self.problem.metric
         scores = {f"{metric.name}/{self.train_metric_suffix}": score}
+        # the default loss of regression is its score: it would be logged twice
         is_score = self.problem.kind is REGRESSION and self.problem.loss is REGRESSION.loss
         return scores if is_score else {"loss": loss, **scores}
 

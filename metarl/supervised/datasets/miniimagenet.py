@@ -81,6 +81,7 @@ def find(folder: Path) -> Source | None:
             if len(paths) == len(form.files):
                 files = [file for path in paths for file in _files(path)]
                 read = partial(_read, form, data_folder, paths)
+                # nothing is read yet: names, sizes and times decide first whether the cache has the images
                 return Source("miniimagenet", form.name, data_folder, files, read)
             # another format may be complete, so the error is raised only after all were tried
             if any(candidates[: len(SPLITS)]) and not incomplete:
@@ -109,6 +110,7 @@ def _read(form: Format, folder: Path, paths: Sequence[Path]) -> Contents:
     for (split, classes), path in zip(splits.items(), paths, strict=False):
         if not classes:
             raise UserError(f"{path} has no classes; add those of the {split} split")
+    # sorted, so that a class has the same number whatever the order of the file system
     names = {split: sorted(classes) for split, classes in splits.items()}
     return Contents((SIDE, SIDE, 3), merge_parts(splits, folder), names)
 
@@ -151,6 +153,7 @@ def _cache(path: Path) -> Classes:
     images = _array(path, content, "image_data")
     members = _field(path, content, "class_dict", dict)
     members = {name: _integers(path, "class_dict", indices) for name, indices in members.items()}
+    # each image belongs to one class at most; more indices than images repeat some
     if (count := sum(map(len, members.values()))) > len(images):
         raise UserError(
             f"class_dict in {path} lists {count:,} images, but there are {len(images):,}; restore "
@@ -220,6 +223,7 @@ def _select(path: Path, images: NDArray[np.uint8], indices: NDArray[np.int64]) -
             f"class_dict in {path} has indices of images that are not in 0 ... {len(images) - 1}; "
             "restore it from the original data"
         )
+    # views into the array: images are copied once, when they are converted
     return [partial(images.__getitem__, index) for index in indices]
 
 
