@@ -81,7 +81,7 @@ def find(folder: Path) -> Source | None:
             if len(paths) == len(form.files):
                 files = [file for path in paths for file in _files(path)]
                 read = partial(_read, form, data_folder, paths)
-                # nothing is read yet: names, sizes and times decide first whether the cache has the images
+                # not read yet: names, sizes and times decide whether the cache has them
                 return Source("miniimagenet", form.name, data_folder, files, read)
             # another format may be complete, so the error is raised only after all were tried
             if any(candidates[: len(SPLITS)]) and not incomplete:
