@@ -19,6 +19,7 @@ from metarl.evaluation import AdaptationCurve
 from metarl.params import repeat
 from metarl.report.comparison import write_plots
 from metarl.rl.policies import policy_for
+from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import sample_episode
 from metarl.rl.trajectories import Trajectories, concat_tasks
 from metarl.rng import RngKey, make_torch_rng
@@ -179,3 +180,22 @@ def test_curves_without_success_are_stored_as_before() -> None:
     with_success = AdaptationCurve(np.zeros((2, 1)), np.ones((2, 2)), (0.1,), success=np.eye(2))
     assert np.array_equal(AdaptationCurve.from_json(with_success.to_json()).success, np.eye(2))
     assert with_success.truncate(0).success.tolist() == [[1.0], [0.0]]
+
+
+def test_a_run_is_evaluated_on_its_test_tasks_or_on_its_training_tasks(tmp_path: Path) -> None:
+    class Split(Counters):
+        def sample_test_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
+            return np.full((num_tasks, 1), 2.0)
+
+    def goals(family: type, split: str) -> set[float]:
+        evaluation = {"tasks": 4, "split": split}
+        config = metarl.Config(family={"name": "named-elsewhere"}, evaluation=evaluation)
+        problem = PolicyProblem(config, family())
+        problem.check()
+        return set(problem.test_tasks()[0].ravel())
+
+    assert goals(Split, "test") == {2.0}
+    assert goals(Split, "train") == {3.0, 9.0}
+    assert goals(Counters, "test") == {3.0, 9.0}
+    with pytest.raises(UserError, match=r"evaluation\.split=train: .* one distribution"):
+        goals(Counters, "train")

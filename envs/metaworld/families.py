@@ -31,7 +31,6 @@ class MetaWorld(NativeTaskFamily):
         train: names of the training tasks, such as "reach".
         test: names of the test tasks; the same, or others.
         seed: of the benchmark's goals, as in `metaworld.ML1("reach-v3", seed=seed)`.
-        evaluation: whether evaluations use the test tasks, or the training tasks and their goals.
         horizon: H.
         num_threads: threads of the physics; 0 uses all processors of this process.
     """
@@ -39,14 +38,11 @@ class MetaWorld(NativeTaskFamily):
     train: tuple[str, ...]
     test: tuple[str, ...]
     seed: int = 1
-    evaluation: Split = "test"
     horizon: int = 500
     num_threads: int = 0
 
     def __post_init__(self) -> None:
         self.check_horizon()
-        if self.evaluation not in ("train", "test"):
-            raise ValueError(f"evaluation must be 'train' or 'test', not {self.evaluation!r}")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32 - 1:
             raise ValueError(f"seed must be an integer from 0 to 2^32 - 2, not {self.seed!r}")
         _ = self.members  # names are checked
@@ -101,7 +97,7 @@ class MetaWorld(NativeTaskFamily):
 
     def sample_test_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
         """Tasks for an evaluation, equally many of each member, with different goals up to 50."""
-        return self._sample(self.evaluation, rng, num_tasks)
+        return self._sample("test", rng, num_tasks)
 
     def _sample(self, split: Split, rng: np.random.Generator, num_tasks: int) -> Floats:
         members = self.benchmark_tasks[split]
@@ -151,32 +147,24 @@ class MetaWorld(NativeTaskFamily):
 
 
 @register_family("metaworld-reach")
-def metaworld_reach(
-    seed: int = 1, evaluation: Split = "test", horizon: int = 500, num_threads: int = 0
-) -> MetaWorld:
+def metaworld_reach(seed: int = 1, horizon: int = 500, num_threads: int = 0) -> MetaWorld:
     """ML1 reach: move the gripper to a hidden point."""
-    return MetaWorld(("reach",), ("reach",), seed, evaluation, horizon, num_threads)
+    return MetaWorld(("reach",), ("reach",), seed, horizon, num_threads)
 
 
 @register_family("metaworld-push")
-def metaworld_push(
-    seed: int = 1, evaluation: Split = "test", horizon: int = 500, num_threads: int = 0
-) -> MetaWorld:
+def metaworld_push(seed: int = 1, horizon: int = 500, num_threads: int = 0) -> MetaWorld:
     """ML1 push: push a puck to a hidden point of the table."""
-    return MetaWorld(("push",), ("push",), seed, evaluation, horizon, num_threads)
+    return MetaWorld(("push",), ("push",), seed, horizon, num_threads)
 
 
 @register_family("metaworld-pick-place")
-def metaworld_pick_place(
-    seed: int = 1, evaluation: Split = "test", horizon: int = 500, num_threads: int = 0
-) -> MetaWorld:
+def metaworld_pick_place(seed: int = 1, horizon: int = 500, num_threads: int = 0) -> MetaWorld:
     """ML1 pick-place: lift a puck to a hidden point."""
-    return MetaWorld(("pick-place",), ("pick-place",), seed, evaluation, horizon, num_threads)
+    return MetaWorld(("pick-place",), ("pick-place",), seed, horizon, num_threads)
 
 
 @register_family("metaworld-ml10")
-def metaworld_ml10(
-    seed: int = 1, evaluation: Split = "test", horizon: int = 500, num_threads: int = 0
-) -> MetaWorld:
+def metaworld_ml10(seed: int = 1, horizon: int = 500, num_threads: int = 0) -> MetaWorld:
     """ML10: ten training tasks, such as door-open and sweep, and five others for the test."""
-    return MetaWorld(ML10_TRAIN, ML10_TEST, seed, evaluation, horizon, num_threads)
+    return MetaWorld(ML10_TRAIN, ML10_TEST, seed, horizon, num_threads)

@@ -196,6 +196,9 @@ class EvaluationConfig(Section):
 
     With `deterministic`, the episodes after the last step take the mean action, or the most
     probable one; the episodes before it are samples, from which the policy adapts.
+
+    A family may have test tasks of another distribution than its training tasks. `split: train`
+    evaluates on training tasks.
     """
 
     tasks: Annotated[int, Field(ge=2)] = 40
@@ -204,6 +207,7 @@ class EvaluationConfig(Section):
     step_sizes: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = None
     steps: PositiveInt | None = None
     deterministic: bool = False
+    split: Literal["test", "train"] = "test"
     seed: NonNegativeInt = 1
 
     @model_validator(mode="after")

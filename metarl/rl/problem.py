@@ -128,6 +128,12 @@ class PolicyProblem:
 
     def check(self) -> None:
         device_for(self.config.device)
+        has_test_tasks = hasattr(self.raw_family, "sample_test_tasks")
+        if self.config.evaluation.split == "train" and not has_test_tasks:
+            raise UserError(
+                f"evaluation.split=train: {self.title} has one distribution for training and test "
+                "tasks (no method sample_test_tasks); leave it out"
+            )
         config, policy = self.config, self.policy
         # float32: observations and next observations, actions with their distribution's mean and
         # scale, and about eight numbers such as rewards, masks, advantages and log-probabilities
@@ -226,7 +232,7 @@ class PolicyProblem:
         `sample_test_tasks`.
         """
         settings = self.config.evaluation
-        return self._held_out_tasks(settings.tasks, settings.seed, test=True)
+        return self._held_out_tasks(settings.tasks, settings.seed, settings.split == "test")
 
     def validation_tasks(self, number: int) -> tuple[NDArray[np.float64], RngKey]:
         """Tasks for selecting settings, and their random key; independent of the test tasks."""
