@@ -21,10 +21,11 @@ from metarl.threads import processors
 
 
 class CachedBatch(Batch):  # type: ignore[misc] # mujoco has no types
-    """A batch that caches its fields, which are views of arrays that do not move."""
+    """A batch that caches its fields, which are views of arrays that do not move, and indices."""
 
     def __init__(self, model: mujoco.MjModel, num: int, num_threads: int) -> None:
         self._views: dict[str, Floats] = {}
+        self._indices: dict[tuple[str, str], int] = {}
         super().__init__(model, num, num_threads)
 
     def bind(self, name: str) -> Floats:
@@ -32,6 +33,12 @@ class CachedBatch(Batch):  # type: ignore[misc] # mujoco has no types
         if name not in self._views:
             self._views[name] = super().bind(name)
         return self._views[name]
+
+    def index(self, kind: str, name: str) -> int:
+        """The index of a "body", "geom" or "site" of the model."""
+        if (kind, name) not in self._indices:
+            self._indices[kind, name] = getattr(self.model, kind)(name).id
+        return self._indices[kind, name]
 
 
 class MujocoWorld:

@@ -19,11 +19,13 @@ import mujoco
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 from metaworld.sawyer_xyz_env import SawyerMocapBase, SawyerXYZEnv
+from scipy.spatial.transform import Rotation
 
 from metarl.envs import load_family
 from metarl.envs.metaworld import assets
 from metarl.envs.metaworld.families import MetaWorld, metaworld_ml10, metaworld_reach
 from metarl.envs.metaworld.goals import benchmark_goals
+from metarl.envs.metaworld.scene import quaternions
 from metarl.envs.metaworld.tasks import TASKS
 from metarl.errors import UserError
 
@@ -157,6 +159,13 @@ def test_a_task_whose_goal_changes_the_model_does_not_keep_it_for_the_next_goal(
         episodes.append(np.concatenate([observations[0], envs.step(action)[0][0]]))
     assert np.array_equal(episodes[0], episodes[2])
     assert not np.array_equal(episodes[0], episodes[1])
+
+
+def test_quaternions_equal_those_of_scipy_also_of_half_turns() -> None:
+    half_turns = Rotation.from_rotvec(np.eye(3) * np.pi)
+    matrices = Rotation.concatenate([Rotation.random(50, rng=0), half_turns]).as_matrix()
+    expected = Rotation.from_matrix(matrices).as_quat()
+    np.testing.assert_allclose(quaternions(matrices.reshape(-1, 9)), expected, rtol=0, atol=1e-14)
 
 
 def test_a_meta_batch_of_ml10_has_equally_many_of_its_ten_tasks() -> None:

@@ -93,7 +93,9 @@ class MetaWorld(NativeTaskFamily):
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
         """Training tasks, equally many of each member, with random goals among its 50."""
-        return self._sample("train", rng, num_tasks)
+        tasks = self._sample("train", rng, num_tasks)
+        # tasks of one member stand together: a worker that has some of them steps fewer models
+        return tasks[np.argsort(self.member(tasks), kind="stable")]
 
     def sample_test_tasks(self, rng: np.random.Generator, num_tasks: int) -> Floats:
         """Tasks for an evaluation, equally many of each member, with different goals up to 50."""

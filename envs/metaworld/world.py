@@ -59,6 +59,11 @@ class Start:
     quantities: dict[str, Floats]
 
 
+def _stack(frames: Floats, previous: Floats) -> Floats:
+    hidden_goal = np.zeros((len(frames), 3))
+    return np.hstack([frames, previous, hidden_goal])
+
+
 class SawyerBatch:
     """Simulations of one task.
 
@@ -123,7 +128,7 @@ class SawyerBatch:
     def _move_bodies(self, rows: NDArray[np.intp], goals: Floats) -> None:
         for name, positions in self.task.bodies(goals).items():
             # `expand` gives every simulation a copy of the field at the first call
-            self.batch.expand("body_pos")[rows, self.batch.model.body(name).id] = positions
+            self.batch.expand("body_pos")[rows, self.batch.index("body", name)] = positions
 
     def _frames(self, scene: Scene) -> Floats:
         """The present half of the observation, (n, 18)."""
@@ -135,11 +140,18 @@ class SawyerBatch:
         frames[:, 4 : 4 + objects.shape[1]] = objects
         return frames
 
-    def step(self, rows: NDArray[np.intp], actions: NDArray[Any]) -> Floats:
-        """Advance n simulations by actions (n, 4) within [−1, 1].
+    def step(
+        self, rows: NDArray[np.intp], actions: NDArray[Any], previous: Floats
+    ) -> tuple[Floats, Floats, Floats, Mask]:
+        """Advance n simulations.
+
+        Args:
+            rows: the simulations.
+            actions: (n, 4), within [−1, 1].
+            previous: the frames before this step, (n, 18).
 
         Returns:
-            Frames (n, 18).
+            Frames (n, 18), observations (n, 39), and rewards and success, (n,) each.
         """
         # the displacement in the precision of the actions, as in the original
         moved = self.batch.bind("mocap_pos")[rows, 0] + actions[:, :3] * ACTION_SCALE
@@ -147,14 +159,11 @@ class SawyerBatch:
         self.batch.bind("ctrl")[rows] = actions[:, 3:] * [1.0, -1.0]
         # derived fields at the new state: the original calls mj_forward after its step
         self.batch.step(rows, nstep=FRAME_SKIP, stage=mujoco.mjtStage.mjSTAGE_ACC)
-        return self._frames(Scene(self.batch, rows))
-
-    def reward(
-        self, rows: NDArray[np.intp], observations: Floats, actions: NDArray[Any]
-    ) -> tuple[Floats, Mask]:
-        """Rewards and success of n simulations at the new state, (n,) each."""
+        scene = Scene(self.batch, rows)
+        frames = self._frames(scene)
+        observations = _stack(frames, previous).clip(LOW, HIGH)
         start = {name: values[rows] for name, values in self._quantities.items()}
-        return self.task.reward(Scene(self.batch, rows), observations, actions, start)
+        return frames, observations, *self.task.reward(scene, observations, actions, start)
 
     def target(self, row: int) -> Floats:
         """The position of a simulation's goal, (3,)."""
@@ -200,13 +209,8 @@ class SawyerWorld:
             goals = self.family.goals(self.tasks[rows], batch.task)
             self._frames[rows] = batch.reset(rows, goals)
         frames = self._frames[selected]
-        self._observations[selected] = self._stack(frames, frames)
+        self._observations[selected] = _stack(frames, frames)
         self.success[selected] = False
-
-    @staticmethod
-    def _stack(frames: Floats, previous: Floats) -> Floats:
-        hidden_goal = np.zeros((len(frames), 3))
-        return np.hstack([frames, previous, hidden_goal])
 
     def step(
         self, actions: NDArray[Any], active: Mask, rng: Callable[[int], np.random.Generator]
@@ -219,9 +223,9 @@ class SawyerWorld:
         clipped = np.clip(actions, -1.0, 1.0)
         rewards, terminated = np.zeros(len(active)), np.zeros(len(active), dtype=bool)
         for batch, rows in self._groups(active):
-            frames = batch.step(rows, clipped[rows])
-            observations = self._stack(frames, self._frames[rows]).clip(LOW, HIGH)
-            reward, success = batch.reward(rows, observations, clipped[rows])
+            frames, observations, reward, success = batch.step(
+                rows, clipped[rows], self._frames[rows]
+            )
             unstable = ~(is_stable(batch.batch)[rows] & np.isfinite(reward))
             if unstable.any():
                 observations[unstable], reward[unstable] = 0.0, 0.0
