@@ -53,6 +53,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.installed
 	@echo "installing the tools of developers into $(VENV)"
 	@$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+	@# 37 MB of models, to compare with; what it depends on would replace MuJoCo by an old version
+	@$(PIP) install --quiet --no-deps --constraint constraints.txt metaworld
 	@touch $@
 
 # the baselines run side by side, on one core each

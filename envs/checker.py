@@ -256,7 +256,7 @@ def _play(
     result: Any = _call(f"reset of {name}", envs.reset, seed=seeds, options=options)
     observation, reward, end = result[0], np.zeros(num_envs), np.zeros(num_envs, dtype=bool)
     check_outcome(shape, observation)
-    alive = np.ones(num_envs, dtype=bool)
+    alive, had_success = np.ones(num_envs, dtype=bool), False
     for t in range(horizon + 1):
         for key, value in (("observation", observation), ("reward", reward)):
             if not np.isfinite(value[alive]).all():
@@ -275,8 +275,16 @@ def _play(
         if clip:
             actions = np.clip(actions, space.low, space.high)  # type: ignore[attr-defined] # a Box
         result = _call(f"step of {name}", envs.step, actions, after=(t, horizon))
-        observation, reward, terminated, truncated, _ = result
+        observation, reward, terminated, truncated, info = result
         check_outcome(shape, observation, reward, terminated, truncated)
+        has_success = "success" in info or "success" in info.get("final_info", {})
+        if t and has_success != had_success and alive.all():
+            raise UserError(
+                f"step of {name} must report info['success'] at every step or never, not only "
+                f"{'after' if has_success else 'before'} {t} steps: without it, an episode looks "
+                "like one that failed"
+            )
+        had_success = has_success
         end = terminated | truncated
     return outcome
 

@@ -138,6 +138,11 @@ class OneGenerator(gym.vector.VectorEnv):
         return np.zeros((self.num_envs, 1), np.float32), {}
 
 
+def rare_success(self, action):
+    *values, info = Slide.step(self, action)
+    return (*values, {"success": True} if self.t == 3 else info)
+
+
 SHARED_ENV = Slide()
 API = "since version 0.26"
 VIOLATIONS = {
@@ -167,6 +172,10 @@ VIOLATIONS = {
     "reward is NaN": (step_with(reward=np.nan), "returned rewards that are not finite after 1 st"),
     "end in words": (step_with(truncated="no"), "step .* must return truncated as a boolean"),
     "info is a list": (step_with(info=[]), "step of Changed must return info as a dictionary"),
+    "success now and then": (
+        env_with(step=rare_success),
+        r"step of .* of make_vec must report info\['success'\] at every step or never",
+    ),
     "observation of two": (step_with(observation=np.zeros(2)), r"step of .* of shape \(2,\)"),
     "observation in words": (step_with(observation=["x"]), "step of Changed .* of type <U1"),
     "observation is NaN": (step_with(observation=np.array([np.nan])), "that is not finite"),

@@ -5,6 +5,8 @@ Its incompatible line, which writes 11 numbers into a row of MuJoCo 4's 12, is r
 
 import pickle
 from importlib.metadata import PackageNotFoundError
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,13 @@ pytest.importorskip(
 )
 
 import metaworld
-import mujoco
-from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 from metaworld.sawyer_xyz_env import SawyerMocapBase, SawyerXYZEnv
 from scipy.spatial.transform import Rotation
 
+from metarl.bench import timing
+from metarl.bench.metaworld import metaworld as measure_metaworld
+from metarl.bench.metaworld import original_environment, reset_mocap_welds
 from metarl.envs import load_family
 from metarl.envs.metaworld import assets
 from metarl.envs.metaworld.families import MetaWorld, metaworld_ml10, metaworld_reach
@@ -28,24 +31,12 @@ from metarl.envs.metaworld.goals import benchmark_goals
 from metarl.envs.metaworld.scene import quaternions
 from metarl.envs.metaworld.tasks import TASKS
 from metarl.errors import UserError
+from metarl.threads import processors
 
 
 @pytest.fixture(autouse=True)
 def _compatible_welds(monkeypatch: pytest.MonkeyPatch) -> None:
-    def reset_mocap_welds(env: SawyerMocapBase) -> None:
-        for row in range(len(env.model.eq_data)):
-            if env.model.eq_type[row] == mujoco.mjtEq.mjEQ_WELD:
-                env.model.eq_data[row, :11] = [0, 0, 0, 0, 0, 0, -1, 0, 0, 0, 5]
-
     monkeypatch.setattr(SawyerMocapBase, "reset_mocap_welds", reset_mocap_welds)
-
-
-def original(name: str, goal: np.ndarray) -> SawyerXYZEnv:
-    """Meta-World's environment with a goal that is not observed."""
-    env = ALL_V3_ENVIRONMENTS[f"{name}-v3"]()
-    env._partially_observable = True
-    env._set_task_called, env._freeze_rand_vec, env._last_rand_vec = True, True, goal
-    return env
 
 
 def scripted_action(name: str, env: SawyerXYZEnv, observation: np.ndarray) -> np.ndarray:
@@ -63,7 +54,10 @@ def compare(name: str, num_goals: int, num_steps: int, sources: list[str]) -> np
     """
     family = MetaWorld((name,), (name,), horizon=num_steps)
     goals = benchmark_goals([TASKS[name]], seed=7)[0][:num_goals]
-    envs, originals = family.make_vec(num_goals), [original(name, goal) for goal in goals]
+    envs, originals = (
+        family.make_vec(num_goals),
+        [original_environment(name, goal) for goal in goals],
+    )
     rng = np.random.default_rng(5)
     for source in sources:
         succeeded = np.zeros(num_goals, dtype=bool)
@@ -246,3 +240,16 @@ def test_a_diverged_simulation_terminates_with_a_reward_of_zero() -> None:
     assert terminated.tolist() == [False, True]
     assert rewards[1] == 0.0
     assert np.isfinite(observations).all()
+
+
+def test_speed_is_compared_with_the_original_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    # a clock by which whatever is measured takes a second, so that rates are numbers of steps
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=count().__next__))
+    settings = ("outer.meta_batch=2", "inner.episodes_per_task=1", "family.settings.horizon=3")
+    scale = "policy.observation_scale=null"
+    assert measure_metaworld("metaworld_push", (*settings, scale), 1) == {
+        "observed": 6,
+        "sampler": 6,
+        "sync": 16 * 3,
+        "async": processors() * 3,
+    }

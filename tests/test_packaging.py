@@ -171,7 +171,11 @@ def test_training_installs_no_tools_of_developers() -> None:
     commands = make_dry_run("install", "runs/quickstart/evaluation.json")
     assert "metarl train quickstart" in commands.replace(".venv/bin/", "")
     assert '".[dev]"' not in commands
-    assert '".[dev]"' in make_dry_run("quick")
+    tools = make_dry_run("quick")
+    assert '".[dev]"' in tools
+    # its own dependencies would replace MuJoCo by an old version
+    assert "--no-deps --constraint constraints.txt metaworld" in tools
+    assert "metaworld" not in commands
 
 
 def test_all_installations_name_the_pinned_torch_and_its_cpu_index() -> None:

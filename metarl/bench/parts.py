@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from metarl.bench.metaworld import metaworld
 from metarl.bench.sampling import sampling
 from metarl.bench.timing import run_in_subprocess
 from metarl.bench.training import contention, iteration, supervised
@@ -14,12 +15,14 @@ Case = tuple[str, tuple[str, ...]]  # a config, and overrides
 class Part:
     """A part of the benchmark: `measure` returns figures by name for each of the `cases`.
 
-    It receives a config, its overrides and a number of repeats.
+    It receives a config, its overrides and a number of repeats. A part whose optional `package` is
+    not installed is measured only if it is named.
     """
 
     measure: Callable[[str, Sequence[str], int], dict[str, float]]
     cases: Mapping[str, Case]
     in_subprocess: bool = True  # not where `measure` starts processes itself
+    package: str | None = None
 
     def run(self, name: str, repeats: int) -> dict[str, float]:
         """The figures of a case."""
@@ -66,8 +69,13 @@ CONTENTION: dict[str, Case] = {
     "PPO pretraining, point navigation": (POINT[0], (*POINT[1], "method.name=pretrained")),
     "supervised MAML, Omniglot": SUPERVISED["Omniglot 5-way 1-shot, 32 tasks, 1 query"],
 }
+METAWORLD: dict[str, Case] = {
+    "Meta-World reach": ("metaworld_reach", ()),
+    "Meta-World pick-place": ("metaworld_pick_place", ()),
+}
 PARTS = {
     "sampling": Part(sampling, SAMPLING),
+    "metaworld": Part(metaworld, METAWORLD, package="metaworld"),
     "iteration": Part(iteration, ITERATION),
     "growth": Part(iteration, GROWTH),
     "supervised": Part(supervised, SUPERVISED),

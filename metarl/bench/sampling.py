@@ -71,23 +71,6 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> dict[str, f
 
         return num_steps / median_seconds(episodes, repeats)
 
-    def vector_env_rate(make_vec: Any, count: int) -> float:
-        envs: gym.vector.VectorEnv[Any, Any, Any] = make_vec([family.make] * count)
-        observation, _ = envs.reset(seed=0)
-        noise = torch.from_numpy(policy.noise(make_rng(0, "noise"), (family.horizon, count)))
-
-        @torch.no_grad()
-        def episode() -> None:
-            nonlocal observation
-            for t in range(family.horizon):
-                observations = torch.from_numpy(np.asarray(observation, dtype=np.float32))
-                action = policy.act(policy.distribution(theta, observations), noise[t])
-                observation, *_ = envs.step(action.numpy())
-
-        rate = count * family.horizon / median_seconds(episode, repeats)
-        envs.close()
-        return rate
-
     def step_and_observe(active: Mask) -> None:
         world.advance(active)
         world.observe()
@@ -96,6 +79,36 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> dict[str, f
         "physics": physics_rate(plain, partial(plain.step, nstep=family.robot.frame_skip)),
         "observed": physics_rate(world.batch, step_and_observe),
         "sampler": num_steps / median_seconds(run_sampler, repeats),
-        "sync": vector_env_rate(SyncVectorEnv, 16),
-        "async": vector_env_rate(AsyncVectorEnv, processors()),
+        **vector_env_rates(problem, family.make, repeats),
     }
+
+
+def vector_env_rates(
+    problem: PolicyProblem, make_env: Callable[[], gym.Env[Any, Any]], repeats: int
+) -> dict[str, float]:
+    """Environment steps per second of Gymnasium's vector environments with one policy.
+
+    Returns:
+        `sync` with 16 environments, and `async` with one per processor.
+    """
+    policy, horizon = problem.policy, problem.family.horizon
+    theta = policy.init(problem.generator())
+
+    def rate(make_vec: Any, count: int) -> float:
+        envs: gym.vector.VectorEnv[Any, Any, Any] = make_vec([make_env] * count)
+        observation, _ = envs.reset(seed=0)
+        noise = torch.from_numpy(policy.noise(make_rng(0, "noise"), (horizon, count)))
+
+        @torch.no_grad()
+        def episode() -> None:
+            nonlocal observation
+            for t in range(horizon):
+                observations = torch.from_numpy(np.asarray(observation, dtype=np.float32))
+                action = policy.act(policy.distribution(theta, observations), noise[t])
+                observation, *_ = envs.step(action.numpy())
+
+        steps = count * horizon / median_seconds(episode, repeats)
+        envs.close()
+        return steps
+
+    return {"sync": rate(SyncVectorEnv, 16), "async": rate(AsyncVectorEnv, processors())}

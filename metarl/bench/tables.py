@@ -31,7 +31,7 @@ def _supervised(figures: Mapping[str, Figures], limits: Figures) -> Table:
 
 
 def _sampling(figures: Mapping[str, Figures], limits: Figures) -> Table:
-    title = "sampling: thousand environment steps per second"
+    title = "thousand environment steps per second"
     table = _table(title, "family", "thousand steps/s", "sampler relative to it")
     labels = {
         "physics": "plain physics",
@@ -43,6 +43,8 @@ def _sampling(figures: Mapping[str, Figures], limits: Figures) -> Table:
         table.add_section()
         table.add_row(name, f"{f['sampler'] / 1e3:.1f}")
         for key, label in labels.items():
+            if key not in f:  # Meta-World has no plain physics
+                continue
             ratio = f["sampler"] / f[key]
             # in per cent of plain physics, which is faster; in multiples of vector environments
             text = f"{ratio:.0f} ×" if ratio >= 1.5 else f"{ratio:.0%}"
@@ -100,6 +102,7 @@ def _contention(figures: Mapping[str, Figures], limits: Figures) -> Table:
 # by part: a function of its figures, by name of the case, and of the hardware's limits
 TABLES: dict[str, Callable[[Mapping[str, Figures], Figures], Table]] = {
     "sampling": _sampling,
+    "metaworld": _sampling,
     "iteration": _iteration,
     "growth": _growth,
     "supervised": _supervised,

@@ -4,6 +4,7 @@ import argparse
 import json
 from datetime import date
 from importlib.metadata import version
+from importlib.util import find_spec
 
 from rich.console import Console
 
@@ -39,6 +40,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
     )
     for name in options.parts or PARTS:
         part, figures = PARTS[name], {}
+        if not options.parts and part.package and find_spec(part.package) is None:
+            print_line(console, f"{name} is not measured: {part.package} is not installed")
+            continue
         for number, case in enumerate(part.cases, start=1):
             with show_status(console, f"measuring {name}: {case} ({number} of {len(part.cases)})"):
                 figures[case] = part.run(case, options.repeats)
