@@ -28,7 +28,7 @@ from metarl.envs import load_family
 from metarl.envs.metaworld import assets
 from metarl.envs.metaworld.families import MetaWorld, metaworld_ml10, metaworld_reach
 from metarl.envs.metaworld.goals import benchmark_goals
-from metarl.envs.metaworld.scene import quaternions
+from metarl.envs.metaworld.scene import Scene, quaternions
 from metarl.envs.metaworld.tasks import TASKS
 from metarl.errors import UserError
 from metarl.threads import processors
@@ -54,10 +54,8 @@ def compare(name: str, num_goals: int, num_steps: int, sources: list[str]) -> np
     """
     family = MetaWorld((name,), (name,), horizon=num_steps)
     goals = benchmark_goals([TASKS[name]], seed=7)[0][:num_goals]
-    envs, originals = (
-        family.make_vec(num_goals),
-        [original_environment(name, goal) for goal in goals],
-    )
+    envs = family.make_vec(num_goals)
+    originals = [original_environment(name, goal) for goal in goals]
     rng = np.random.default_rng(5)
     for source in sources:
         succeeded = np.zeros(num_goals, dtype=bool)
@@ -89,6 +87,49 @@ def compare(name: str, num_goals: int, num_steps: int, sources: list[str]) -> np
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_equals_the_original(name: str) -> None:
     compare(name, 1, 30, ["single precision"])
+
+
+class OriginalScene(Scene):
+    """The state of an environment of the original, as a task sees it."""
+
+    def __init__(self, env: SawyerXYZEnv) -> None:
+        self.env = env
+
+    def _field(self, name: str, kind: str, element: str) -> np.ndarray:
+        return getattr(self.env.data, name)[[getattr(self.env.model, kind)(element).id]]
+
+    def joint(self, name: str) -> np.ndarray:
+        return self.env.data.joint(name).qpos.copy()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_rewards_equal_the_originals_wherever_the_object_is(name: str) -> None:
+    task, rng = TASKS[name], np.random.default_rng(3)
+    goals = benchmark_goals([task], seed=7)[0][:1]
+    envs, env = MetaWorld((name,), (name,)).make_vec(1), original_environment(name, goals[0])
+    envs.reset(options={"task": goals})
+    env.reset()
+    start, scene = envs.world._batches[0]._quantities, OriginalScene(env)
+    solved = 0
+    for _ in range(150):  # the hand goes over the table, also into the shelf
+        action = np.clip(rng.normal((0.0, 0.3, 0.0, 0.0), 0.6), -1.0, 1.0)
+        env.step(action)
+        qpos = env.data.qpos.copy()
+        if env.model.nq == 16:  # at the gripper, at the target, or about them
+            places = [scene.tcp()[0], start["target"][0], start["object"][0]]
+            qpos[9:12] = rng.choice(places) + rng.normal(0.0, rng.choice([0.005, 0.03, 0.1]), 3)
+        else:
+            low, high = env.model.jnt_range[9:].T  # soft limits
+            qpos[9:] = rng.uniform(2 * low - high, 2 * high - low)
+        env.set_state(qpos, np.zeros(env.model.nv))
+        space = env.sawyer_observation_space
+        observation = np.clip(env._get_obs(), space.low, space.high)
+        expected, info = env.evaluate_state(observation, action)
+        reward, success = task.reward(scene, observation[None], action[None], start)
+        assert abs(reward[0] - expected) <= 1e-9
+        assert success[0] == info["success"]
+        solved += success[0]
+    assert solved or name == "reach"  # where the hand has to be at the target
 
 
 @pytest.mark.slow
