@@ -18,6 +18,7 @@ WIDTH, HEIGHT = 480, 360
 # vermillion of Okabe and Ito's palette, which colour-blind readers can tell from the mint floor
 TASK_COLOUR = np.array([0.84, 0.37, 0.0, 1.0], dtype=np.float32)
 START_COLOUR = np.array([0.35, 0.35, 0.35, 1.0], dtype=np.float32)
+TABLE_CAPTION = np.array([-0.67, 0.08, 0.63])  # a point in the corner of that view
 VIEW_HALF_WIDTH = 1.6  # metres of the image to each side of the robot
 
 
@@ -126,7 +127,7 @@ class SceneRenderer:
     def render_table(
         self, model: mujoco.MjModel, data: mujoco.MjData, target: Floats, caption: str
     ) -> Frame:
-        """Render an arm at a table, with a labelled sphere at the target (3,).
+        """Render an arm at a table, with a sphere at the target (3,).
 
         Args:
             model: the simulation's own model, whose bodies may stand elsewhere.
@@ -140,7 +141,9 @@ class SceneRenderer:
         option = mujoco.MjvOption()
         option.sitegroup[:] = 0  # the scene's marker stands at a goal of its own
         self._renderer.update_scene(data, self._camera, option)
-        self._geom("SPHERE", (0.025, 0.0, 0.0), target, TASK_COLOUR, caption)
+        self._geom("SPHERE", (0.025, 0.0, 0.0), target, TASK_COLOUR)
+        # at the image's upper left corner: beside the target it would be cut off
+        self._geom("SPHERE", (0.001, 0.0, 0.0), TABLE_CAPTION, TASK_COLOUR, caption)
         image: Frame = self._renderer.render().copy()
         return image
 
