@@ -71,6 +71,8 @@ def kl(mean, log_variance, other_mean, other_log_variance) -> float:
 def test_the_lower_bound_equals_one_written_out_step_by_step(steps: int | None) -> None:
     method = varibad()
     params = method.initial_state().params
+    # at first, the belief at the start of a trial is the prior itself
+    params[f"{VAE}posterior.bias"] = torch.randn(4, generator=torch.Generator().manual_seed(0))
     _, vae = split_prefix(params, VAE)
     trials = rollouts(method, params)
     objective = elbo(method, trials, steps)
