@@ -203,6 +203,15 @@ def test_quaternions_equal_those_of_scipy_also_of_half_turns() -> None:
     np.testing.assert_allclose(quaternions(matrices.reshape(-1, 9)), expected, rtol=0, atol=1e-14)
 
 
+def test_a_task_is_described_by_its_name_and_a_position_that_differs_between_goals() -> None:
+    family = metaworld_ml10()
+    for rows in family.benchmark_tasks["train"] + family.benchmark_tasks["test"]:
+        name = family.members[int(rows[0, 0])].name
+        descriptions = {family.describe(task) for task in rows}
+        assert len(descriptions) > 10
+        assert all(description.startswith(f"{name} (") for description in descriptions)
+
+
 def test_a_meta_batch_of_ml10_has_equally_many_of_its_ten_tasks() -> None:
     family, rng = metaworld_ml10(), np.random.default_rng(0)
     train, test = family.sample_tasks(rng, 30)[:, 0], family.sample_test_tasks(rng, 200)

@@ -23,16 +23,11 @@ class Fixture(SawyerTask):
     Attributes:
         body: the body that stands there.
         to_target: the target relative to it.
-        verb: for `describe`.
     """
 
     body: ClassVar[str]
     to_target: ClassVar[tuple[float, float, float]]
-    verb: ClassVar[str]
     single_precision = True
-
-    def describe(self, goal: Floats) -> str:
-        return f"{self.verb} at ({goal[0]:+.2f}, {goal[1]:.2f})"
 
     def bodies(self, goals: Floats) -> dict[str, Floats]:
         return {self.body: goals}
@@ -63,7 +58,6 @@ class DoorOpen(Door):
     """Pull the door open by its handle."""
 
     name = "door-open"
-    verb = "open the door"
     angle = 0.0
     to_target = (-0.3, -0.45, 0.0)
     single_precision = False
@@ -94,7 +88,6 @@ class DoorClose(Door):
     """Push the open door shut."""
 
     name = "door-close"
-    verb = "close the door"
     angle = -1.5708
     to_target = (0.2, -0.2, 0.0)
     hand_start = (-0.5, 0.6, 0.2)
@@ -121,7 +114,6 @@ class DrawerOpen(Fixture):
     high = (0.1, 0.9, 0.0)
     body = "drawer"
     to_target = (0.0, -0.36, 0.09)
-    verb = "open the drawer"
 
     def objects(self, scene: Scene) -> Floats:
         handle = scene.body("drawer_link") + np.array([0.0, -0.16, 0.0])
@@ -150,7 +142,6 @@ class DrawerClose(Fixture):
     high = (0.1, 0.9, 0.0)
     body = "drawer"
     to_target = (0.0, -0.16, 0.09)
-    verb = "close the drawer"
 
     def start(self, scene: Scene, goals: Floats) -> dict[str, Floats]:
         scene.place(-0.15, OBJECT, None)
@@ -183,7 +174,6 @@ class ButtonPressTopdown(Fixture):
     high = (0.1, 0.9, 0.115)
     hand_start = (0.0, 0.4, 0.2)
     body = "box"
-    verb = "press the button"
 
     def start(self, scene: Scene, goals: Floats) -> dict[str, Floats]:
         scene.forward()
@@ -219,7 +209,6 @@ class WindowOpen(Fixture):
     hand_start = (0.0, 0.4, 0.2)
     body = "window"
     to_target = (0.2, 0.0, 0.0)
-    verb = "open the window"
 
     def start(self, scene: Scene, goals: Floats) -> dict[str, Floats]:
         handle = scene.site("handleOpenStart").copy()
@@ -254,7 +243,6 @@ class LeverPull(Fixture):
     hand_low = (-0.5, 0.4, -0.15)
     body = "lever"
     to_target = (0.12, 0.0, 0.45)
-    verb = "pull the lever"
 
     def start(self, scene: Scene, goals: Floats) -> dict[str, Floats]:
         lever = goals + np.array([0.12, -0.2, 0.25])

@@ -34,9 +34,6 @@ class PegInsertSide(SawyerTask):
         """Whether the peg is at least 0.1 m from the box in the plane."""
         return bool(norm(goal[:2] - goal[3:5]) >= 0.1)
 
-    def describe(self, goal: Floats) -> str:
-        return f"insert the peg into the box at ({goal[3]:+.2f}, {goal[4]:.2f})"
-
     def bodies(self, goals: Floats) -> dict[str, Floats]:
         return {"box": goals[:, 3:]}
 
@@ -89,9 +86,6 @@ class Basketball(SawyerTask):
     def accepts(self, goal: Floats) -> bool:
         """Whether the ball is at least 0.15 m from the basket in the plane."""
         return bool(norm(goal[:2] - goal[3:5]) >= 0.15)
-
-    def describe(self, goal: Floats) -> str:
-        return f"lift the ball to the hoop at ({goal[3]:+.2f}, {goal[4]:.2f})"
 
     def bodies(self, goals: Floats) -> dict[str, Floats]:
         return {"basket_goal": goals[:, 3:]}
@@ -149,9 +143,6 @@ class ShelfPlace(Block):
     def accepts(self, goal: Floats) -> bool:
         """Whether the block is at least 0.1 m from the target in the plane."""
         return bool(norm(goal[:2] - goal[3:5]) >= 0.1)
-
-    def describe(self, goal: Floats) -> str:
-        return f"place the block on the shelf at ({goal[3]:+.2f}, {goal[4]:.2f})"
 
     def bodies(self, goals: Floats) -> dict[str, Floats]:
         return {"shelf": goals[:, 3:] - np.array([0.0, 0.0, 0.3])}
@@ -214,9 +205,6 @@ class Sweep(Block):
     name = "sweep"
     scene_file = "sawyer_sweep_v3.xml"
 
-    def describe(self, goal: Floats) -> str:
-        return f"sweep the block from ({goal[0]:+.2f}, {goal[1]:.2f}) off the table"
-
     def start(self, scene: Scene, goals: Floats) -> dict[str, Floats]:
         scene.place(goals)
         return {"object": goals, "target": goals * (0.0, 1.0, 0.0) + (0.5, 0.0, 0.01)}
@@ -244,7 +232,7 @@ class SweepInto(Block):
         return bool(norm(goal[:2] - np.array(self.hole[:2])) >= 0.15)
 
     def describe(self, goal: Floats) -> str:
-        return f"sweep the block from ({goal[0]:+.2f}, {goal[1]:.2f}) into the hole"
+        return super().describe(goal[:3])
 
     def start(self, scene: Scene, goals: Floats) -> dict[str, Floats]:
         block = self.at_rest(scene, goals)

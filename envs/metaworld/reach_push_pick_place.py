@@ -1,6 +1,6 @@
 """Reach, push and pick-place: the three tasks of ML1's published results."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +26,10 @@ class Puck(SawyerTask):
 
     low = (-0.1, 0.6, 0.02, -0.1, 0.8, 0.05)
     high = (0.1, 0.7, 0.02, 0.1, 0.9, 0.3)
-    verb: ClassVar[str]
 
     def accepts(self, goal: Floats) -> bool:
         """Whether the puck is at least 0.15 m from the target in the plane."""
         return bool(norm(goal[:2] - goal[3:5]) >= 0.15)
-
-    def describe(self, goal: Floats) -> str:
-        x, y, z = goal[3:]
-        return f"{self.verb} ({x:+.2f}, {y:.2f}, {z:.2f})"
 
     def start(self, scene: Scene, goals: Floats) -> dict[str, Floats]:
         puck, target = goals[:, :3], goals[:, 3:]
@@ -50,7 +45,6 @@ class Reach(Puck):
 
     name = "reach"
     scene_file = "sawyer_reach_v3.xml"
-    verb = "reach"
 
     def reward(
         self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
@@ -67,7 +61,6 @@ class Push(Puck):
     scene_file = "sawyer_push_v3.xml"
     low = (-0.1, 0.6, 0.02, -0.1, 0.8, 0.01)
     high = (0.1, 0.7, 0.02, 0.1, 0.9, 0.02)
-    verb = "push to"
 
     def start(self, scene: Scene, goals: Floats) -> dict[str, Floats]:
         # both lie at the height of the puck at rest, not at the goal's
@@ -96,7 +89,6 @@ class PickPlace(Puck):
 
     name = "pick-place"
     scene_file = "sawyer_pick_place_v3.xml"
-    verb = "place at"
 
     def reward(
         self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start

@@ -39,8 +39,9 @@ class SawyerTask:
         return True
 
     def describe(self, goal: Floats) -> str:
-        """Describe a goal (P,) in words."""
-        raise NotImplementedError
+        """The name, and a position of the goal (P,) in metres: "reach (+0.05, 0.85, 0.20)"."""
+        x, y, z = goal[-3:]
+        return f"{self.name} ({x:+.2f}, {y:.2f}, {z:.2f})"
 
     def bodies(self, goals: Floats) -> Mapping[str, Floats]:
         """Positions (n, 3), relative to the parent, of the bodies that goals (n, P) move."""
