@@ -174,13 +174,12 @@ def test_simulations_of_several_tasks_equal_those_of_each_task() -> None:
     rows += [np.column_stack(envs.step(action)[:2]) for action in actions]
     for index, name in enumerate(names):
         is_member = tasks[:, 0] == index
-        alone = MetaWorld((name,), (name,), horizon=3)
+        single = MetaWorld((name,), (name,), horizon=3).make_vec(2)
         goals = several.goals(tasks[is_member], several.members[index])
-        one = alone.make_vec(2)
-        assert np.array_equal(one.reset(options={"task": goals})[0], rows[0][is_member])
+        assert np.array_equal(single.reset(options={"task": goals})[0], rows[0][is_member])
         for action, expected in zip(actions, rows[1:], strict=True):
             assert np.array_equal(
-                np.column_stack(one.step(action[is_member])[:2]), expected[is_member]
+                np.column_stack(single.step(action[is_member])[:2]), expected[is_member]
             )
 
 

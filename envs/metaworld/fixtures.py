@@ -77,9 +77,9 @@ class DoorOpen(Door):
         ready = hamacher_product(above_floor, in_place)
         effort = (actions[:, 3].astype(np.float64) + 1.0) / 2.0
         angle = -scene.joint("doorjoint")
-        opened = 0.2 * (angle > np.pi / 90.0)
-        opened += 0.8 * tolerance(np.pi * 2.0 / 3.0 - angle, (0.0, 0.5), np.pi / 3.0)
-        rewards = 2.0 * hamacher_product(ready, effort) + 8.0 * opened
+        progress = 0.2 * (angle > np.pi / 90.0)
+        progress += 0.8 * tolerance(np.pi * 2.0 / 3.0 - angle, (0.0, 0.5), np.pi / 3.0)
+        rewards = 2.0 * hamacher_product(ready, effort) + 8.0 * progress
         success = np.abs(handle[:, 0] - start["target"][:, 0]) <= 0.08
         return np.where(success, 10.0, rewards), success
 
@@ -124,13 +124,13 @@ class DrawerOpen(Fixture):
     ) -> tuple[Floats, Mask]:
         hand, handle, target = observations[:, :3], observations[:, 4:7], start["target"]
         distance, opening = norm(handle - target), 0.2
-        opened = tolerance(distance, (0.0, 0.02), opening)
+        progress = tolerance(distance, (0.0, 0.02), opening)
         # x and y count more than z: the hand comes down on the handle rather than into it
         scale = np.array([3.0, 3.0, 1.0])
-        closed = target + np.array([0.0, opening, 0.0])
-        margin = norm((closed - start["tcp"]) * scale)
-        caged = tolerance(norm((handle - hand) * scale), (0.0, 0.01), margin)
-        return 5.0 * (caged + opened), distance <= 0.03
+        closed_handle = target + np.array([0.0, opening, 0.0])
+        margin = norm((closed_handle - start["tcp"]) * scale)
+        cage = tolerance(norm((handle - hand) * scale), (0.0, 0.01), margin)
+        return 5.0 * (cage + progress), distance <= 0.03
 
 
 class DrawerClose(Fixture):
@@ -160,9 +160,9 @@ class DrawerClose(Fixture):
         in_place = tolerance(distance, (0.0, TARGET_RADIUS), margin)
         margin = np.abs(norm(start["object"] - start["tcp"]) - 0.005)
         near = tolerance(norm(handle - scene.tcp()), (0.0, 0.005), margin, "gaussian")
-        reached = hamacher_product(near, gripper_effort(actions))
+        reach = hamacher_product(near, gripper_effort(actions))
         success = distance <= TARGET_RADIUS + 0.015
-        return 10.0 * np.where(success, 1.0, hamacher_product(reached, in_place)), success
+        return 10.0 * np.where(success, 1.0, hamacher_product(reach, in_place)), success
 
 
 class ButtonPressTopdown(Fixture):
@@ -194,9 +194,9 @@ class ButtonPressTopdown(Fixture):
         # to the button of now, as in the original, not to that of the start
         margin = norm(button - start["tcp"])
         near = tolerance(to_button, (0.0, 0.01), margin)
-        pressed = tolerance(distance, (0.0, 0.005), start["travel"])
+        press = tolerance(distance, (0.0, 0.005), start["travel"])
         rewards = 5.0 * hamacher_product(1.0 - opening, near)
-        return np.where(to_button <= 0.03, rewards + 5.0 * pressed, rewards), distance <= 0.024
+        return np.where(to_button <= 0.03, rewards + 5.0 * press, rewards), distance <= 0.024
 
 
 class WindowOpen(Fixture):
@@ -228,8 +228,8 @@ class WindowOpen(Fixture):
         margin = np.abs(np.abs(start["object"][:, 0] - target[:, 0]) - TARGET_RADIUS)
         in_place = tolerance(distance, (0.0, TARGET_RADIUS), margin)
         margin = np.abs(norm(start["handle"] - start["tcp"]) - 0.02)
-        reached = tolerance(norm(handle - scene.tcp()), (0.0, 0.02), margin)
-        return 10.0 * hamacher_product(reached, in_place), distance <= TARGET_RADIUS
+        reach = tolerance(norm(handle - scene.tcp()), (0.0, 0.02), margin)
+        return 10.0 * hamacher_product(reach, in_place), distance <= TARGET_RADIUS
 
 
 class LeverPull(Fixture):

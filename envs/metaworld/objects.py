@@ -54,7 +54,7 @@ class PegInsertSide(SawyerTask):
         distance = norm((head - start["target"]) * scale)
         margin = norm((start["head"] - start["target"]) * scale)
         # less for a head that is inside the box, below or above the hole
-        free = [
+        clearance = [
             prism_tolerance(
                 head,
                 scene.site(f"bottom_right_corner_collision_box_{i}"),
@@ -63,13 +63,13 @@ class PegInsertSide(SawyerTask):
             for i in (1, 2)
         ]
         in_place = tolerance(distance, (0.0, 0.07), margin)
-        in_place = hamacher_product(in_place, hamacher_product(*free))
+        in_place = hamacher_product(in_place, hamacher_product(*clearance))
         peg = observations[:, 4:7]
-        caged = gripper_caging(scene, peg, start, 0.0075, 0.03, 0.005)
-        grasp = (caged + grip(caged, actions)) / 2.0
-        lifted = is_lifted(scene, observations, start, 0.08)
-        rewards = hamacher_product(np.where(lifted, 1.0, grasp), in_place)
-        rewards = np.where(lifted, rewards + 1.0 + 5.0 * in_place, rewards)
+        cage = gripper_caging(scene, peg, start, 0.0075, 0.03, 0.005)
+        grasp = (cage + grip(cage, actions)) / 2.0
+        is_held = is_lifted(scene, observations, start, 0.08)
+        rewards = hamacher_product(np.where(is_held, 1.0, grasp), in_place)
+        rewards = np.where(is_held, rewards + 1.0 + 5.0 * in_place, rewards)
         success = distance <= 0.07
         return np.where(success, 10.0, rewards), success
 
@@ -109,11 +109,11 @@ class Basketball(SawyerTask):
         distance = norm((ball - start["target"]) * scale)
         margin = norm((start["object"] - start["target"]) * scale)
         in_place = tolerance(distance, (0.0, 0.08), margin)
-        caged = gripper_caging(scene, ball, start, 0.025, 0.06, 0.005)
-        grasp = (caged + grip(caged, actions)) / 2.0
-        lifted = is_lifted(scene, observations, start, 0.035)
-        rewards = hamacher_product(np.where(lifted, 1.0, grasp), in_place)
-        rewards = np.where(lifted, rewards + 1.0 + 5.0 * in_place, rewards)
+        cage = gripper_caging(scene, ball, start, 0.025, 0.06, 0.005)
+        grasp = (cage + grip(cage, actions)) / 2.0
+        is_held = is_lifted(scene, observations, start, 0.035)
+        rewards = hamacher_product(np.where(is_held, 1.0, grasp), in_place)
+        rewards = np.where(is_held, rewards + 1.0 + 5.0 * in_place, rewards)
         return np.where(distance < 0.08, 10.0, rewards), distance <= 0.08
 
 
@@ -170,8 +170,8 @@ class ShelfPlace(Block):
         penalty = hamacher_product(*np.where(is_before, (depth, (0.24 - z) / 0.24), 0.0))
         in_place = np.maximum(in_place - penalty, 0.0)
         in_place = np.where(is_below & (y > target[:, 1]), 0.0, in_place)
-        lifted = is_lifted(scene, observations, start, 0.025)
-        rewards = np.where(lifted, rewards + 1.0 + 5.0 * in_place, rewards)
+        is_held = is_lifted(scene, observations, start, 0.025)
+        rewards = np.where(is_held, rewards + 1.0 + 5.0 * in_place, rewards)
         return np.where(distance < TARGET_RADIUS, 10.0, rewards), distance <= 0.07
 
 
@@ -191,10 +191,10 @@ def sweeping_reward(
     distance = norm(block - target)
     in_place = tolerance(distance, (0.0, TARGET_RADIUS), norm(start["object"] - target))
     radius = 0.02
-    caged = caging(scene, block, start, pad_caging(scene, block, radius, 0.05), xz_threshold)
+    cage = caging(scene, block, start, pad_caging(scene, block, radius, 0.05), xz_threshold)
     # the action of the gripper has no part in the grip, only its pads
-    gripped = pad_caging(scene, block, radius, radius + slack)
-    grasp = (caged + np.where(caged > 0.95, gripped, 0.0)) / 2.0
+    pinch = pad_caging(scene, block, radius, radius + slack)
+    grasp = (cage + np.where(cage > 0.95, pinch, 0.0)) / 2.0
     rewards = 2.0 * grasp + 6.0 * hamacher_product(grasp, in_place)
     return np.where(distance < TARGET_RADIUS, 10.0, rewards), distance <= TARGET_RADIUS
 

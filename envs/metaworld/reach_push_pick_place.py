@@ -76,8 +76,8 @@ class Push(Puck):
         distance = norm(puck - start["target"])
         margin = norm(start["object"] - start["target"])
         in_place = tolerance(distance, (0.0, TARGET_RADIUS), margin)
-        caged = gripper_caging(scene, puck, start, 0.015, 0.05, 0.005)
-        rewards = caged + grip(caged, actions)
+        cage = gripper_caging(scene, puck, start, 0.015, 0.05, 0.005)
+        rewards = cage + grip(cage, actions)
         is_held = (norm(puck - scene.tcp()) < 0.02) & (opening > 0.0)
         rewards = np.where(is_held, 2.0 * rewards + 1.0 + 5.0 * in_place, rewards)
         rewards = np.where(distance < TARGET_RADIUS, 10.0, rewards)
@@ -97,8 +97,8 @@ class PickPlace(Puck):
         distance = norm(puck - start["target"])
         margin = norm(start["object"] - start["target"])
         in_place = tolerance(distance, (0.0, TARGET_RADIUS), margin)
-        caged = caging(scene, puck, start, pad_caging(scene, puck, 0.015, 0.05), 0.005)
-        grasp = (caged + grip(caged, actions)) / 2.0
+        cage = caging(scene, puck, start, pad_caging(scene, puck, 0.015, 0.05), 0.005)
+        grasp = (cage + grip(cage, actions)) / 2.0
         rewards = hamacher_product(grasp, in_place)
         is_held = is_lifted(scene, observations, start, 0.02)
         rewards = np.where(is_held, rewards + 1.0 + 5.0 * in_place, rewards)

@@ -83,9 +83,9 @@ def caging(
     return hamacher_product(caging_y, tolerance(distance, (0.0, xz_threshold), margin))
 
 
-def grip(caged: Floats, actions: NDArray[Any]) -> Floats:
+def grip(cage: Floats, actions: NDArray[Any]) -> Floats:
     """The reward for closing the gripper, once the object is between the fingers, (n,)."""
-    return hamacher_product(caged, np.where(caged > 0.97, gripper_effort(actions), 0.0))
+    return hamacher_product(cage, np.where(cage > 0.97, gripper_effort(actions), 0.0))
 
 
 def gripper_caging(
@@ -106,7 +106,7 @@ def gripper_caging(
         pad_threshold: the distance of a finger's pad to the object in y that suffices, m.
         xz_threshold: the distance of the gripper to the object in x and z that suffices, m.
     """
-    caged = []
+    cage = []
     for pad in ("leftpad", "rightpad"):
         y = scene.body(pad)[:, 1]
         # The margin moves with the pad, so that the value is small until the pad is within the
@@ -114,8 +114,8 @@ def gripper_caging(
         # start, the margin is wide, and moving back costs little.
         margin = np.abs(np.abs(y - start["object"][:, 1]) - pad_threshold)
         bounds = (object_radius, pad_threshold)
-        caged.append(tolerance(np.abs(y - position[:, 1]), bounds, margin))
-    return caging(scene, position, start, hamacher_product(*caged), xz_threshold)
+        cage.append(tolerance(np.abs(y - position[:, 1]), bounds, margin))
+    return caging(scene, position, start, hamacher_product(*cage), xz_threshold)
 
 
 def pad_caging(scene: Scene, position: Floats, radius: float, reach: float) -> Floats:
@@ -130,21 +130,21 @@ def pad_caging(scene: Scene, position: Floats, radius: float, reach: float) -> F
     # The margins would be those of the pads at the start, but the original keeps views of the
     # simulation's arrays, which always hold the present positions.
     y, left, right = position[:, 1], scene.body("leftpad")[:, 1], scene.body("rightpad")[:, 1]
-    caged = [
+    cage = [
         tolerance(gap, (radius, reach), np.abs(np.abs(gap) - 0.05)) for gap in (left - y, y - right)
     ]
-    return hamacher_product(*caged)
+    return hamacher_product(*cage)
 
 
-def prism_tolerance(points: Floats, zero: Floats, one: Floats) -> Floats:
-    """In the box between two corners, from 0 at `zero` to 1 at `one`, trilinear; outside 1, (n,).
+def prism_tolerance(points: Floats, corner: Floats, opposite: Floats) -> Floats:
+    """In the box between two corners, trilinear from 0 at one to 1 at the other; outside 1, (n,).
 
     Args:
         points: (n, 3).
-        zero: (n, 3).
-        one: (n, 3).
+        corner: that with the value 0, (n, 3).
+        opposite: that with the value 1, (n, 3).
     """
-    fractions = (points - zero) / (one - zero)
+    fractions = (points - corner) / (opposite - corner)
     is_inside = ((fractions >= 0.0) & (fractions <= 1.0)).all(axis=1)
     return np.where(is_inside, fractions.prod(axis=1), 1.0)
 
@@ -153,5 +153,5 @@ def is_lifted(scene: Scene, observations: Floats, start: Start, reach_radius: fl
     """Whether the open gripper is at the object, and the object 1 cm above its start, (n,)."""
     position, opening = observations[:, 4:7], observations[:, 3]
     is_near = (norm(position - scene.tcp()) < reach_radius) & (opening > 0.0)
-    lifted: Mask = is_near & (position[:, 2] - 0.01 > start["object"][:, 2])
-    return lifted
+    held: Mask = is_near & (position[:, 2] - 0.01 > start["object"][:, 2])
+    return held
