@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 WORST = "worst 5% of tasks"  # heading of `mean_worst_tasks`
+SUCCESS = "success"  # the metric of `info["success"]`
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Metric:
     @property
     def success(self) -> "Metric":
         """The metric of `info["success"]`, which is reported beside the scores."""
-        return replace(self, name="success", axis="success rate", higher_is_better=True)
+        return replace(self, name=SUCCESS, axis="success rate", higher_is_better=True)
 
 
 @dataclass(frozen=True)

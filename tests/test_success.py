@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import metarl
 from metarl.envs import PointNavigation, vectorise
@@ -23,6 +24,7 @@ from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import sample_episode
 from metarl.rl.trajectories import Trajectories, concat_tasks
 from metarl.rng import RngKey, make_torch_rng
+from metarl.runs.metrics import progress_text
 
 
 class Counter(gym.Env[Any, Any]):
@@ -156,6 +158,9 @@ def test_success_is_in_metrics_evaluations_tables_and_plots(tmp_path: Path) -> N
     run = metarl.train(config, tmp_path / "run")
     metrics = run.metrics()
     assert [line["success/after_1_steps"] for line in metrics] == [0.5, 0.5]
+    assert "pre / post success 0.50 / 0.50" in progress_text(metrics[0], "return")
+    events = EventAccumulator(str(run.path)).Reload()
+    assert [event.value for event in events.Scalars("Success/after_0_steps")] == [0.5, 0.5]
     curve = metarl.evaluate(run)
     rates = [[0.0, 0.0], [1.0, 1.0]] * 2
     assert curve.success is not None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from metarl.config.sections import MethodSection
 from metarl.distributed import mean_over_tasks, seconds_waited
-from metarl.evaluation import AdaptationCurve
+from metarl.evaluation import SUCCESS, AdaptationCurve
 from metarl.method import AdaptationUnit, Metrics, Role, TrainingState
 from metarl.optim import OPTIMIZERS, Objective
 from metarl.parallel import CPU, move, one_thread
@@ -167,7 +167,7 @@ def _rollout_metrics(
         name = unit.metric.format(stage)
         sums[f"return/{name}"] = collected.mean_returns.sum()
         if collected.success_rates is not None:
-            sums[f"success/{name}"] = collected.success_rates.sum()
+            sums[f"{SUCCESS}/{name}"] = collected.success_rates.sum()
         sums[f"episode_length/{name}"] = collected.lengths.double().mean(dim=1).sum()
     sums["environment_steps"] = torch.stack([t.mask.sum() for t in rollouts.trajectories]).sum()
     totals = torch.stack([value.double() for value in sums.values()])

@@ -1,7 +1,7 @@
 """Training metrics, as JSON lines and for TensorBoard.
 
-TensorBoard sorts tags with capitals first: scores are logged there as `Return/…`, `Error/…` or
-`Accuracy/…`, so that they come before all others.
+TensorBoard sorts tags with capitals first: scores are logged there as `Return/…`, `Success/…`,
+`Error/…` or `Accuracy/…`, so that they come before all others.
 """
 
 import json
@@ -21,7 +21,7 @@ from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from metarl.errors import UserError
-from metarl.evaluation import format_score
+from metarl.evaluation import SUCCESS, format_score
 from metarl.io import read_bytes, translate_os_errors, write_atomically
 
 METRICS = "metrics.jsonl"
@@ -65,13 +65,18 @@ def last_metrics(folder: Path) -> dict[str, float] | None:
 
 
 def progress_text(metrics: Mapping[str, float], metric: str) -> str:
-    """The loss, if any, and the scores: "loss 0.31, pre / post return -21.3 / 14.8"."""
+    """The loss, if any, and the scores: "loss 0.31, pre / post return -21.3 / 14.8".
+
+    Success follows where environments report it.
+    """
     parts = [f"loss {metrics['loss']:.3g}"] if "loss" in metrics else []
-    scores = [value for name, value in metrics.items() if name.startswith(f"{metric}/")]
-    if len(scores) > 1:
-        parts.append(f"pre / post {metric} {format_score(scores[0])} / {format_score(scores[-1])}")
-    elif scores:
-        parts.append(f"{metric} {format_score(scores[0])}")
+    for prefix in (metric, SUCCESS):
+        scores = [value for name, value in metrics.items() if name.startswith(f"{prefix}/")]
+        if len(scores) > 1:
+            first, last = format_score(scores[0]), format_score(scores[-1])
+            parts.append(f"pre / post {prefix} {first} / {last}")
+        elif scores:
+            parts.append(f"{prefix} {format_score(scores[0])}")
     return ", ".join(parts)
 
 
@@ -148,7 +153,8 @@ class MetricsLog:
                 self._events.close()
 
     def _tag(self, name: str) -> str:
-        return name.capitalize() if name.startswith(f"{self._metric}/") else name
+        is_score = name.startswith((f"{self._metric}/", f"{SUCCESS}/"))
+        return name.capitalize() if is_score else name
 
     def _write_event(self, **fields: object) -> None:
         self._events.write(Event(wall_time=time.time(), **fields).SerializeToString())
