@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from copy import deepcopy
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def extend(path: Path, values: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{path}: extends: must be the name or the path of a config, not {name!r}")
     relative = path.parent / name
     try:
-        base = read_values(relative if relative.is_file() else find_config(name))
+        base = read_values(relative if isfile(relative) else find_config(name))
     except UserError as error:
         raise UserError(f"{path}: extends: {error}") from error
     if "extends" in base:
@@ -147,7 +148,7 @@ def _merge(base: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "")
         if name == "family" and value.get("name") not in (None, section.get("name")):
             section = {}
         # a setting by its old name replaces the one by its present name
-        renamed = {current_name(setting, section) for setting in value}
+        renamed = {current_name(str(setting), section) for setting in value}
         section = {k: v for k, v in section.items() if k not in renamed - value.keys()}
         merged[key] = _merge(section, value, f"{name}.")
     return merged

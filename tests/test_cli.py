@@ -176,3 +176,9 @@ def test_the_shell_completes_commands_options_and_names(capsys, tmp_path: Path) 
 def test_completion_without_the_package_names_the_extra(complaint, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "shtab", None)
     assert "metarl-maml[completion]" in complaint("completion", "zsh")
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["train", "--resume"], ["data", "check"]])
+def test_a_name_that_is_too_long_for_a_file_is_reported(command, capsys) -> None:
+    assert main([*command, "x" * 300]) == 2
+    assert "metarl: the name of a file is too long: xxx" in capsys.readouterr().err

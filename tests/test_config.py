@@ -464,6 +464,22 @@ def test_an_integer_that_a_file_cannot_hold_is_refused() -> None:
         metarl.Config.model_validate({**MINIMAL, "seed": 2**63})
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: point_navigation\ninner: {1: 2}", "inner.1: there is no such setting"),
+        ("extends: point_navigation\nfamily: {1: 2}", "family.1: there is no such setting"),
+        ("extends: " + 300 * "x", "extends: there is no config file"),
+    ],
+)
+def test_odd_names_in_a_config_that_extends_another_are_reported(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "odd.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_config(str(tmp_path / "odd.yaml"))
+
+
 DEFAULTS = Path(__file__).parent / "defaults.json"
 
 

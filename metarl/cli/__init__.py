@@ -3,6 +3,7 @@
 Each has a function `run` of the parsed options and a console, which returns the exit status.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -54,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "fewer samples per task",
             1,
         )
+    except OSError as error:
+        # a path on the command line; all other errors of files are translated where they occur
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return _fail(f"the name of a file is too long: {str(error.filename)[:60]}...", 2)
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -6,6 +6,7 @@ Nothing here imports torch, so that `metarl --help` and `metarl list` are quick.
 import difflib
 from collections.abc import Mapping
 from importlib import resources
+from os.path import exists, isfile  # unlike pathlib's, false for a name that is too long
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,14 @@ def find_config(name: str) -> Path:
     """
     path, configs = Path(name), shipped_configs()
     # a file of the user's that has the name of a config of the package comes first
-    if not path.is_file() and name in configs:
+    if not isfile(path) and name in configs:
         return configs[name]
-    if (path / CONFIG).exists():
+    if exists(path / CONFIG):
         raise UserError(
             f"{name} is a run, not a config: continue it with --resume {name}, start from its "
             f"weights with --from {name}, or train another one with its config {path / CONFIG}"
         )
-    if not path.exists():
+    if not exists(path):
         # some names in any case: "there is none" alone does not say how names look
         nearest = difflib.get_close_matches(path.stem, configs, n=5, cutoff=0.0)
         raise UserError(
@@ -69,16 +70,16 @@ def resolve_run_dir(path: Path) -> Path:
         UserError: if there is no run.
     """
     shipped = trained_runs()
-    if not path.exists() and str(path) in shipped:
+    if not exists(path) and str(path) in shipped:
         return shipped[str(path)]
-    if not (path / CONFIG).exists():
+    if not exists(path / CONFIG):
         raise UserError(_no_run(path, shipped))
     return path
 
 
 def _no_run(path: Path, shipped: Mapping[str, Path]) -> str:
     """The reason why there is no run in a directory, and what to do."""
-    if path.is_file() or (str(path) in shipped_configs() and not path.exists()):
+    if isfile(path) or (str(path) in shipped_configs() and not exists(path)):
         return (
             f"{path} is a config, not a run: train it with `metarl train {path}`, and name its "
             f"run, {Path('runs') / path.stem}"

@@ -97,7 +97,7 @@ class Section(BaseModel):
             return values
         names = {name: current_name(str(name), cls.model_fields) for name in values}
         for old, new in names.items():
-            if old == new:
+            if str(old) == new:  # YAML may have numbers as names
                 continue
             if new in values:
                 raise ValueError(f"{old}: was renamed to {new}; set only {new}")
