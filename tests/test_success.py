@@ -111,8 +111,9 @@ def test_success_after_the_end_of_an_episode_does_not_count() -> None:
             *rest, _ = super().step(action)
             return (*rest, {"success": self.resets > 1})
 
-    trajectories = play(vectorise(Late, 1), [[-1.0]])
-    assert trajectories.mask.sum() == 1
+    # the first episode ends after one step; the second one goes on
+    trajectories = play(vectorise(Late, 2), [[-1.0], [3.0]])
+    assert trajectories.mask.sum(dim=2).ravel().tolist() == [1, 5]
     assert trajectories.success is not None
     assert not trajectories.success.any()
 
