@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from contextlib import suppress
 from copy import copy
 
 import mujoco
@@ -20,6 +21,16 @@ TASK_COLOUR = np.array([0.84, 0.37, 0.0, 1.0], dtype=np.float32)
 START_COLOUR = np.array([0.35, 0.35, 0.35, 1.0], dtype=np.float32)
 TABLE_CAPTION = np.array([-0.67, 0.08, 0.63])  # a point in the corner of that view
 VIEW_HALF_WIDTH = 1.6  # metres of the image to each side of the robot
+
+
+def load_triton() -> None:
+    """Load triton, if it is installed, before a graphics backend.
+
+    `torch.func` imports it lazily; torch's wheel for Linux with CUDA brings it. It has LLVM, as
+    Mesa has for software rendering, and a process crashes in which Mesa's was loaded first.
+    """
+    with suppress(ImportError):
+        importlib.import_module("triton")
 
 
 def choose_gl_backend() -> None:
@@ -57,6 +68,7 @@ class SceneRenderer:
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
+        load_triton()
         choose_gl_backend()
         model = copy(model)
         # The physics treats the floor as infinite, but its image ends after 40 m. A size of zero

@@ -105,3 +105,22 @@ def test_a_misspelt_graphics_backend_is_a_sentence_where_mujoco_is_needed(backen
     assert f"'ant-goal' needs MuJoCo, which cannot be imported with MUJOCO_GL={backend}" in (
         result.stdout
     )
+
+
+def test_triton_is_loaded_before_a_graphics_backend(tmp_path: Path) -> None:
+    """With torch for CUDA, a process crashes that loads Mesa's LLVM before triton's."""
+    (tmp_path / "triton.py").write_text("print('triton')")
+    code = """
+from metarl.envs import half_cheetah_direction
+env = half_cheetah_direction().make("rgb_array")
+env.reset(seed=0)
+print("rendering")
+env.render()
+"""
+    environment = os.environ | {
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.stdout.split()[:2] == ["rendering", "triton"], run.stderr
