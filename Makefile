@@ -23,8 +23,8 @@ NAME   ?= quickstart
 RUN    := runs/$(NAME)
 BASELINES := $(addprefix $(RUN)-,pretrained random oracle)
 
-# 3 of MAML's 10 million environment steps, after which the pretrained policy does not improve
-BUDGET_quickstart := --set outer.iterations=20
+# 3 of MAML's 11 million environment steps, after which the pretrained policy does not improve
+BUDGET_quickstart := --set outer.iterations=18
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev train train-point videos test lint quick docs soak mutants clean
