@@ -44,6 +44,8 @@ class Pretrained(PolicyLearner):
             "inner.step_size": "whose step size is the best of baseline.step_sizes",
             "early_stopping": "which uses the whole budget",
             "inner.first_order": "whose fine-tuning is not differentiated",
+            # at the policy that sampled, the ratio is 1 and its gradient that of log π
+            "inner.estimator": "whose fine-tuning is not differentiated",
             "inner.learned_step_sizes": "whose fine-tuning is not differentiated",
         }
 

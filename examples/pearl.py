@@ -69,16 +69,17 @@ class PEARL(PolicyLearner):
     num_stages = 2
 
     def __init__(self, problem: PolicyProblem) -> None:
-        self.settings: Any = problem.config.method
+        settings: Any = problem.config.method
+        self.settings = settings
         # z takes the place of context parameters, which the policy observes
-        super().__init__(replace(problem, context=self.settings.latent_size))
+        super().__init__(replace(problem, context=settings.latent_size))
 
     def initial_state(self) -> TrainingState:
         """Fresh networks, and an empty buffer."""
         generator, settings = self.problem.generator(), self.settings
         params, width = self.policy.init(generator), settings.width
         step = self.policy.observation_size + self.policy.action_size
-        sizes = {ENCODER: (step + 1, width, 2 * settings.latent_size)}
+        sizes: dict[str, Any] = {ENCODER: (step + 1, width, 2 * settings.latent_size)}
         sizes |= dict.fromkeys(CRITICS, (step + settings.latent_size, width, width, 1))
         for prefix, layers in sizes.items():
             params |= {f"{prefix}{n}": leaf for n, leaf in init_mlp(generator, layers).items()}
@@ -175,7 +176,9 @@ class PEARL(PolicyLearner):
         fixed = {name: leaf.detach() for name, leaf in params.items()}
         best = torch.minimum(*q_values(fixed, z.detach(), batch["observations"], actions))
         losses = losses - best - settings.entropy_weight * entropy
-        return (losses * batch["mask"]).sum() / batch["mask"].sum() + settings.kl_weight * kl
+        loss: Tensor = (losses * batch["mask"]).sum() / batch["mask"].sum()
+        loss = loss + settings.kl_weight * kl
+        return loss
 
     def curve(
         self, params: Params, tasks: NDArray[Any], key: RngKey, step_sizes: Sequence[float]

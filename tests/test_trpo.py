@@ -82,6 +82,10 @@ def test_a_gradient_that_is_not_finite_stops_training() -> None:
         trust_region_step(
             theta, theta * float("nan"), lambda v: v, lambda _: (1.0, 0.0), 0.0, TrustRegion()
         )
+    with pytest.raises(FloatingPointError, match=r"not finite"):
+        trust_region_step(
+            theta, theta, lambda v: v, lambda _: (1.0, 0.0), float("inf"), TrustRegion()
+        )
 
 
 def test_a_zero_gradient_does_not_change_theta() -> None:

@@ -43,7 +43,7 @@ class GradientSection(OuterSection):
         first_value: float | None = None
         for minibatch in objective.minibatches() * self.epochs:
             gradient, value = minibatch.gradient(theta)
-            check_gradient(gradient, "outer.learning_rate")
+            check_gradient(gradient, value, "outer.learning_rate")
             first_value = value if first_value is None else first_value
             if self.clip is not None:
                 gradient = gradient.clamp(-self.clip, self.clip)

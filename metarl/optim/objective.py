@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -46,17 +47,18 @@ class Optimizer(Protocol):
         """
 
 
-def check_gradient(gradient: Tensor, step_size: str) -> None:
+def check_gradient(gradient: Tensor, value: float, step_size: str) -> None:
     """Refuse a gradient that would ruin the parameters.
 
     Args:
         gradient: of the outer objective, (P,).
+        value: the objective. It may overflow where its gradient does not.
         step_size: the setting that limits the outer step.
 
     Raises:
-        FloatingPointError: if the gradient is not finite.
+        FloatingPointError: if the gradient or the value is not finite.
     """
-    if not gradient.isfinite().all():
+    if not (gradient.isfinite().all() and math.isfinite(value)):
         raise FloatingPointError(
             "the meta-gradient is not finite; lower the inner step size (inner.step_size) or the "
             f"outer one ({step_size})"

@@ -143,7 +143,7 @@ def trust_region_step(
     Raises:
         FloatingPointError: if the gradient is not finite.
     """
-    check_gradient(gradient, "outer.max_kl")
+    check_gradient(gradient, objective, "outer.max_kl")
     rejected = TrustRegionStep(theta, False, 0, objective, 0.0, 0.0)
 
     def damped(vector: Tensor) -> Tensor:
