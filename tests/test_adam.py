@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metarl.optim import adam_step
+from metarl.optim import Adam, adam_step
 from metarl.params import flatten
 
 
@@ -22,3 +22,15 @@ def test_adam_equals_torchs_adam() -> None:
         torch.testing.assert_close(flatten(params), vector.detach(), rtol=1e-6, atol=1e-7)
     for name, value in optimizer.state[vector].items():
         torch.testing.assert_close(state[name], value)
+
+
+def test_a_gradient_whose_square_overflows_stops_training() -> None:
+    class Steep:
+        def minibatches(self):
+            return [self]
+
+        def gradient(self, theta):
+            return torch.full((2,), 1e30), 1.0
+
+    with pytest.raises(FloatingPointError, match=r"state .* lower outer\.learning_rate"):
+        Adam().step({"x": torch.zeros(2)}, Steep(), {}, 0)

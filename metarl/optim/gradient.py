@@ -37,7 +37,7 @@ class GradientSection(OuterSection):
         """See `metarl.optim.Optimizer`.
 
         Raises:
-            FloatingPointError: if a gradient is not finite.
+            FloatingPointError: if a gradient, or the optimiser's state, is not finite.
         """
         rate = self.annealed(self.learning_rate, iteration)
         first_value: float | None = None
@@ -53,5 +53,10 @@ class GradientSection(OuterSection):
                 kept = 1.0 - rate * self.weight_decay
                 theta = {n: x if n.startswith(PREFIX) else kept * x for n, x in theta.items()}
             theta, state = self.ascend(theta, gradient, state, rate)
+            # the square of a finite gradient may overflow in Adam's state, and stop all learning
+            if not all(leaf.isfinite().all() for leaf in state.values()):
+                raise FloatingPointError(
+                    "the state of the optimiser is not finite; lower outer.learning_rate"
+                )
         assert first_value is not None
         return theta, state, {"outer/objective": first_value}
