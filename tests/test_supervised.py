@@ -907,7 +907,7 @@ def test_too_few_validation_classes_are_reported_before_training(method) -> None
 def test_the_error_for_a_diverging_evaluation_names_the_largest_number_of_steps(
     tmp_path: Path, capsys
 ) -> None:
-    options = ["--set=inner.step_size=1e5", "--set=outer.learning_rate=1e-9"]
+    options = ["--set=inner.step_size=1e3", "--set=outer.learning_rate=1e-9"]
     out = str(tmp_path / "run")
     options += ["--set=evaluation.steps=30", "--set=outer.iterations=1"]
     assert main(["train", "sinusoid", *TINY, *options, "--out", out]) == 1
