@@ -128,7 +128,7 @@ class VariBAD(RL2):
         new, metrics = super().learn(state, rollouts)
         started, settings, problem = time.perf_counter(), self._settings, self.problem
         _, vae = split_prefix(new.params, VAE)
-        others, moments = split_prefix(new.extra, VAE)
+        ppo_extra, moments = split_prefix(new.extra, VAE)
         optimizer = Adam(learning_rate=settings.vae_learning_rate)
         transitions = to_transitions(self.policy, rollouts)
         rng = problem.key(state.iteration).rng("autoencoder", problem.shard.start)
@@ -147,7 +147,7 @@ class VariBAD(RL2):
         params, extra = (
             {f"{VAE}{name}": leaf for name, leaf in leaves.items()} for leaves in (vae, moments)
         )
-        return replace(new, params=new.params | params, extra=others | extra), {
+        return replace(new, params=new.params | params, extra=ppo_extra | extra), {
             **metrics,
             "vae/elbo": sum(bounds) / len(bounds),
             "time/vae": time.perf_counter() - started,

@@ -263,6 +263,8 @@ def _success(info: Mapping[str, Any], num_envs: int) -> NDArray[np.bool_] | None
         UserError: if it is not one number or truth value for each environment.
     """
     parts = [part["success"] for part in (info, info.get("final_info", {})) if "success" in part]
+    if not parts:
+        return None
     reached = np.zeros(num_envs, dtype=bool)
     for part in parts:
         values = np.asarray(part)
@@ -274,7 +276,7 @@ def _success(info: Mapping[str, Any], num_envs: int) -> NDArray[np.bool_] | None
                 f"({num_envs},), not {values.dtype} of shape {values.shape}"
             )
         reached |= values > 0
-    return reached if parts else None
+    return reached
 
 
 def _copy_last(
