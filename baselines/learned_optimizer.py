@@ -76,8 +76,7 @@ class LearnedOptimizer(MetaLSTM):
         """Random initial parameters θ_0 of the network."""
         tasks = self.problem.tasks("train")
         generator = make_torch_rng(seed, "optimisee", *index)
-        start: Params = self.problem.network.init(generator, tasks.shape, tasks.outputs)
-        return start
+        return self.problem.network.init(generator, tasks.shape, tasks.outputs)
 
     def path(
         self, params: Params, start: Params, support: Examples, steps: int

@@ -122,8 +122,7 @@ class TabularMDP(NativeTaskFamily):
         # V_H = 0 after the last step; H sweeps lead back to the start
         for _ in range(self.horizon):
             values = (means + np.einsum("nsat,nt->nsa", transitions, values)).max(axis=2)
-        optimum: Floats = values[:, 0]
-        return optimum
+        return values[:, 0]
 
     def world(self, num: int, num_threads: int = 0) -> TabularWorld:
         return TabularWorld(num, self)

@@ -55,14 +55,12 @@ def hamacher_product(a: Floats, b: Floats) -> Floats:
     """The t-norm ab / (a + b − ab) of values in [0, 1], 0 where both are 0, (n,)."""
     product = a * b
     total = a + b - product
-    quotient: Floats = np.divide(product, total, out=np.zeros_like(total), where=total > 0.0)
-    return quotient
+    return np.divide(product, total, out=np.zeros_like(total), where=total > 0.0)
 
 
 def gripper_effort(actions: NDArray[Any]) -> Floats:
     """The effort with which the gripper closes, from 0 to 1, (n,), in double precision."""
-    effort: Floats = np.clip(actions[:, 3].astype(np.float64), 0.0, 1.0)
-    return effort
+    return np.clip(actions[:, 3].astype(np.float64), 0.0, 1.0)
 
 
 def caging(
@@ -153,5 +151,4 @@ def is_lifted(scene: Scene, observations: Floats, start: Start, reach_radius: fl
     """Whether the open gripper is at the object, and the object 1 cm above its start, (n,)."""
     position, opening = observations[:, 4:7], observations[:, 3]
     is_near = (norm(position - scene.tcp()) < reach_radius) & (opening > 0.0)
-    held: Mask = is_near & (position[:, 2] - 0.01 > start["object"][:, 2])
-    return held
+    return is_near & (position[:, 2] - 0.01 > start["object"][:, 2])

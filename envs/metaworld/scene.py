@@ -64,8 +64,7 @@ class Scene:
 
     def joint(self, name: str) -> Floats:
         """Positions of a hinge or a slide, (n,)."""
-        positions: Floats = self.batch.bind("qpos")[self.rows, self.joint_address(name)[0]]
-        return positions
+        return self.batch.bind("qpos")[self.rows, self.joint_address(name)[0]]
 
     def tcp(self) -> Floats:
         """The centre between the finger tips, (n, 3)."""

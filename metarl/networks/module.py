@@ -165,8 +165,7 @@ class FunctionalModule:
         place, name = next(iter(self._places.items()))
         # a stacked parameter has one axis more, that of the tasks
         stacked = params[name].dim() > self.module.get_parameter(place).dim()
-        result: Tensor = (vmap(forward_one) if stacked else forward_one)(params, inputs)
-        return result
+        return (vmap(forward_one) if stacked else forward_one)(params, inputs)
 
     @contextmanager
     def _errors(self, inputs: Tensor) -> Iterator[None]:

@@ -75,8 +75,7 @@ class Autograd:
         def adapt_one(params: Params, samples: Samples, state: Params) -> tuple[Params, Params]:
             return self.inner.adapt_step(params, samples, step_sizes, state, step)
 
-        adapted: tuple[Params, Params] = vmap(adapt_one)(params, samples, state)
-        return adapted
+        return vmap(adapt_one)(params, samples, state)
 
     def gradient(self, terms: ObjectiveTerms, meta: Params, data: TaskData) -> Tensor:
         def total(meta: Params) -> Tensor:
