@@ -109,6 +109,7 @@ class Hypernetwork(RL2):
 
     label: ClassVar[str] = "recurrent hypernetwork"
     Settings: ClassVar[type[MethodSection]] = HypernetworkSettings
+    settings: HypernetworkSettings
 
     @classmethod
     def unused_settings(cls, config: Config) -> dict[str, str]:
@@ -120,6 +121,5 @@ class Hypernetwork(RL2):
     @cached_property
     def policy(self) -> HypernetworkPolicy:
         settings, size = self.settings, self.problem.policy.observation_size
-        assert isinstance(settings, HypernetworkSettings)
         sizes = (size, settings.hidden_size, settings.embedding_sizes, settings.bottleneck_size)
         return HypernetworkPolicy(self.head_policy(size), *sizes)

@@ -9,9 +9,11 @@ do well in the last episodes, it must identify the task in the first ones. It is
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Literal
+from operator import attrgetter
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -35,15 +37,14 @@ from metarl.method import EPISODES, AdaptationUnit, Metrics, TrainingState
 from metarl.networks.layers import ACTIVATIONS
 from metarl.networks.mlp import init_mlp, mlp
 from metarl.networks.recurrent import init_recurrent, recurrent_sequence, recurrent_step
-from metarl.optim import GRADIENT_OPTIMIZERS, Objective
+from metarl.optim import GRADIENT_OPTIMIZERS, Objective, gradient_and_value
 from metarl.parallel import map_chunks, one_thread
-from metarl.params import Params, flatten, repeat, split_prefix
+from metarl.params import Params, repeat, split_prefix
 from metarl.rl.adaptation import to_adaptation_curve
 from metarl.rl.advantages import discounted_returns
 from metarl.rl.config import Config
 from metarl.rl.outer_loop import PolicyLearner, outer_step
-from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, Memory, Noise
-from metarl.rl.problem import PolicyProblem
+from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, Memory
 from metarl.rl.sampler import VectorEnv, sample_episode
 from metarl.rl.trajectories import Distribution, Rollouts, Trajectories, to_samples
 from metarl.rng import RngKey
@@ -84,6 +85,11 @@ class RL2Settings(MethodSection):
     entropy_weight: NonNegativeFloat = 0.005
 
 
+def _of_head(name: str) -> Any:
+    """A member of a recurrent policy that is the head's."""
+    return property(attrgetter(f"head_policy.{name}"))
+
+
 @dataclass(frozen=True)
 class RecurrentPolicy:
     """A gated recurrent unit, and a network from its state to the action distribution.
@@ -106,27 +112,18 @@ class RecurrentPolicy:
 
     image = None  # the unit takes an image as a row of numbers
 
-    @property
-    def action_shape(self) -> tuple[int, ...]:
-        return self.head_policy.action_shape
-
-    @property
-    def action_dtype(self) -> torch.dtype:
-        return self.head_policy.action_dtype
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The number of choices of each component of a MultiDiscrete action."""
-        return getattr(self.head_policy, "sizes", ())
-
-    @property
-    def head(self) -> list[str]:
-        return self.head_policy.head
-
-    @property
-    def action_size(self) -> int:
-        """The size of an action as an input: A, or the number of discrete actions."""
-        return self.head_policy.action_size
+    # actions, and the operations on their distribution, are those of the head
+    action_shape = _of_head("action_shape")
+    action_dtype = _of_head("action_dtype")
+    action_size = _of_head("action_size")
+    sizes = _of_head("sizes")
+    head = _of_head("head")
+    noise = _of_head("noise")
+    act = _of_head("act")
+    log_prob = _of_head("log_prob")
+    entropy = _of_head("entropy")
+    kl = _of_head("kl")
+    fisher = _of_head("fisher")
 
     def init(self, generator: torch.Generator) -> Params:
         return self.init_unit(generator) | self.init_heads(generator)
@@ -214,24 +211,6 @@ class RecurrentPolicy:
         outcome = (actions, rewards.unsqueeze(-1), ended.unsqueeze(-1))
         return (memory[0], *(leaf.to(memory[0].dtype) for leaf in outcome))
 
-    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Noise:
-        return self.head_policy.noise(rng, shape)
-
-    def act(self, distribution: Distribution, noise: Tensor) -> Tensor:
-        return self.head_policy.act(distribution, noise)
-
-    def log_prob(self, distribution: Distribution, actions: Tensor) -> Tensor:
-        return self.head_policy.log_prob(distribution, actions)
-
-    def entropy(self, distribution: Distribution) -> Tensor:
-        return self.head_policy.entropy(distribution)
-
-    def kl(self, old: Distribution, new: Distribution) -> Tensor:
-        return self.head_policy.kl(old, new)
-
-    def fisher(self, distribution: Distribution, tangent: Distribution) -> Distribution:
-        return self.head_policy.fisher(distribution, tangent)
-
 
 class RL2(PolicyLearner):
     """Learns a recurrent policy that identifies its task while it acts."""
@@ -240,11 +219,7 @@ class RL2(PolicyLearner):
     adaptation_unit: ClassVar[AdaptationUnit | None] = EPISODES
     Settings: ClassVar[type[MethodSection]] = RL2Settings
     outer_steps: ClassVar[tuple[str, ...]] = tuple(GRADIENT_OPTIMIZERS)
-
-    def __init__(self, problem: PolicyProblem) -> None:
-        super().__init__(problem)
-        assert isinstance(problem.config.method, RL2Settings)
-        self.settings = problem.config.method
+    settings: RL2Settings
 
     @classmethod
     def unused_settings(cls, config: Config) -> dict[str, str]:
@@ -334,12 +309,9 @@ class RL2(PolicyLearner):
     ) -> AdaptationCurve:
         """The return of each episode of trials on tasks (N, T)."""
         trials = self.problem.config.evaluation.episodes_per_task
-        envs = self.problem.family.make_vec(len(tasks) * trials)
-        try:
-            deterministic = self.problem.config.evaluation.deterministic
+        deterministic = self.problem.config.evaluation.deterministic
+        with closing(self.problem.family.make_vec(len(tasks) * trials)) as envs:
             rollouts = self._collect(params, envs, tasks, key, deterministic=deterministic)
-        finally:
-            envs.close()
         return to_adaptation_curve(self.problem, tasks, rollouts)
 
     def _collect(
@@ -415,15 +387,11 @@ class TrialObjective:
     def gradient(self, theta: Params) -> tuple[Tensor, float]:
         """The gradient (P,) and the value, by backpropagation through whole trials."""
         num_trials = self.weights.shape[1]
-
-        def gradient_of_chunk(chunk: slice) -> Tensor:
-            leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
-            value = self._select(chunk).value(leaves)
-            grads = torch.autograd.grad(value, list(leaves.values()))
-            gradient = flatten(dict(zip(leaves, grads, strict=True)))
-            return torch.cat([gradient, value.detach().view(1)])
-
-        sums = map_chunks(gradient_of_chunk, num_trials, math.ceil(num_trials / CHUNKS))
+        sums = map_chunks(
+            lambda chunk: gradient_and_value(self._select(chunk).value, theta),
+            num_trials,
+            math.ceil(num_trials / CHUNKS),
+        )
         mean = mean_over_tasks(torch.stack(sums).sum(0), num_trials)
         return mean[:-1], float(mean[-1])
 
@@ -443,19 +411,13 @@ class TrialObjective:
             near = self.values + (values - self.values).clamp(-settings.clip, settings.clip)
             losses = [F.smooth_l1_loss(v, self.returns, reduction="none") for v in (values, near)]
             value_loss = torch.maximum(*losses)
-        entropy = policy.entropy(distribution)
+        entropy: Tensor = policy.entropy(distribution)
         terms = surrogate - settings.value_weight * value_loss + settings.entropy_weight * entropy
         return (self.weights * terms).sum()
 
     def forward(self, params: Params) -> tuple[Distribution, Tensor]:
         """Action distributions and values (H', M) along the trials."""
         return self.method.policy.along_trials(params, self.inputs)
-
-    def value_and_kl(self, theta: Params) -> tuple[float, float]:
-        raise NotImplementedError
-
-    def curvature(self, theta: Params, fraction: float) -> Callable[[Tensor], Tensor]:
-        raise NotImplementedError
 
     def _select(self, trials: slice) -> "TrialObjective":
         leaves = {n: v[:, trials] for n, v in vars(self).items() if isinstance(v, Tensor)}

@@ -5,7 +5,7 @@ sample of this belief the decoder predicts the rewards, and the next observation
 depend on the task, of all steps of the trajectory: those of the past and those to come.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,8 @@ from metarl.distributed import mean_over_tasks
 from metarl.networks.layers import uniform
 from metarl.networks.mlp import init_mlp, mlp
 from metarl.networks.recurrent import recurrent_sequence
-from metarl.optim import Objective
-from metarl.params import Params, flatten, split_prefix
+from metarl.optim import Objective, gradient_and_value
+from metarl.params import Params, split_prefix
 
 POSTERIOR, REWARDS, STATES = "posterior.", "rewards.", "states."
 
@@ -146,10 +146,7 @@ class TrajectoryELBO:
 
     def gradient(self, theta: Params) -> tuple[Tensor, float]:
         """The gradient (P,) and the value, by backpropagation through whole trials."""
-        leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
-        value = self.value(leaves)
-        grads = torch.autograd.grad(value, list(leaves.values()))
-        sums = torch.cat([flatten(dict(zip(leaves, grads, strict=True))), value.detach().view(1)])
+        sums = gradient_and_value(self.value, theta)
         mean = mean_over_tasks(sums, self.transitions.mask.shape[1])
         return mean[:-1], float(mean[-1])
 
@@ -167,12 +164,6 @@ class TrajectoryELBO:
         is_step = _take(mask, self.encoded)
         terms = torch.where(is_step, errors + penalties, 0.0)
         return -(terms.sum(0) / is_step.sum(0)).sum()
-
-    def value_and_kl(self, theta: Params) -> tuple[float, float]:
-        raise NotImplementedError
-
-    def curvature(self, theta: Params, fraction: float) -> Callable[[Tensor], Tensor]:
-        raise NotImplementedError
 
 
 def draw_elbo(

@@ -101,10 +101,11 @@ class VariBAD(RL2):
 
     label: ClassVar[str] = "VariBAD"
     Settings: ClassVar[type[MethodSection]] = VariBADSettings
+    settings: VariBADSettings
 
     @cached_property
     def policy(self) -> VariBADPolicy:
-        settings, size = self._settings, self.problem.policy.observation_size
+        settings, size = self.settings, self.problem.policy.observation_size
         return VariBADPolicy(
             self.head_policy(size + 2 * settings.latent_size),
             size,
@@ -115,18 +116,13 @@ class VariBAD(RL2):
             settings.decode_states,
         )
 
-    @property
-    def _settings(self) -> VariBADSettings:
-        assert isinstance(self.settings, VariBADSettings)
-        return self.settings
-
     def outer_params(self, params: Params) -> Params:
         return split_prefix(params, VAE)[0]
 
     def learn(self, state: TrainingState, rollouts: Rollouts) -> tuple[TrainingState, Metrics]:
         """Take steps of PPO with the beliefs of the trials, then improve the autoencoder."""
         new, metrics = super().learn(state, rollouts)
-        started, settings, problem = time.perf_counter(), self._settings, self.problem
+        started, settings, problem = time.perf_counter(), self.settings, self.problem
         _, vae = split_prefix(new.params, VAE)
         ppo_extra, moments = split_prefix(new.extra, VAE)
         optimizer = Adam(learning_rate=settings.vae_learning_rate)

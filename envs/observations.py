@@ -7,6 +7,7 @@ other spaces of numbers become vectors like those of `gymnasium.spaces.flatten`.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -219,11 +220,8 @@ def flat_family(family: TaskFamily) -> TaskFamily:
     """Like `flat_env`, for a family."""
     if isinstance(family, NativeTaskFamily | FlatFamily):
         return family
-    env = family.make()
-    try:
+    with closing(family.make()) as env:
         return family if flat_env(env) is env else FlatFamily(family)
-    finally:
-        env.close()
 
 
 @dataclass(frozen=True)

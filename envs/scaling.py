@@ -6,6 +6,7 @@ several hundred times as much as those of the angles.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +40,7 @@ def measure_scale(family: TaskFamily) -> tuple[float, ...]:
     Returns:
         S factors, with two significant digits.
     """
-    envs = family.make_vec(NUM_EPISODES)
-    try:
+    with closing(family.make_vec(NUM_EPISODES)) as envs:
         _check_flat(envs.single_observation_space)
         envs.action_space.seed(0)
         tasks = checked_tasks(family, np.random.default_rng(0), NUM_EPISODES)
@@ -52,8 +52,6 @@ def measure_scale(family: TaskFamily) -> tuple[float, ...]:
             if not active.any():
                 break
             batches.append(np.array(observations[active]))
-    finally:
-        envs.close()
     quarter = max(1, len(batches) // 4)
     early = _deviations(batches[quarter : 2 * quarter] or batches)
     late = _deviations(batches[-quarter:])

@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,11 +88,9 @@ def export(agent: PolicyAgent, path: Path) -> None:
 
 def _stable_baselines(agent: PolicyAgent) -> bytes:
     family, scale = agent.problem.unscaled_family_and_scale
-    env, content = family.make(), io.BytesIO()  # for its spaces, which a model contains
-    try:
+    content = io.BytesIO()
+    with closing(family.make()) as env:  # for its spaces, which a model contains
         save_model(content, agent.policy, agent.params, env, scale)
-    finally:
-        env.close()
     return content.getvalue()
 
 

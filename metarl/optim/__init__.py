@@ -6,7 +6,7 @@ dictionary of tensors that the caller keeps, as in optax.
 
 from metarl.config.registry import Registry
 from metarl.optim.adam import Adam, adam_step
-from metarl.optim.objective import Objective, Optimizer
+from metarl.optim.objective import Objective, Optimizer, TrustRegionObjective, gradient_and_value
 from metarl.optim.sgd import SGD
 from metarl.optim.trust_region import TrustRegion
 
@@ -18,7 +18,9 @@ __all__ = [
     "Objective",
     "Optimizer",
     "TrustRegion",
+    "TrustRegionObjective",
     "adam_step",
+    "gradient_and_value",
 ]
 
 GRADIENT_OPTIMIZERS = Registry(  # those that need the gradient only, not KL or curvature

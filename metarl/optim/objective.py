@@ -6,22 +6,24 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from metarl.params import Params
+from metarl.params import Params, flatten
 
 
 class Objective(Protocol):
-    """A function of the parameters that an optimiser maximises.
-
-    Gradient methods use `minibatches` and `gradient` only; a trust region uses the rest as well.
-    """
+    """A function of the parameters that an optimiser maximises."""
 
     def minibatches(self) -> list[Objective]:
         """The objective on disjoint parts of the data; `[self]` if it is not divided."""
 
     def gradient(self, theta: Params) -> tuple[Tensor, float]:
         """The gradient (P,) and the value at `theta`."""
+
+
+class TrustRegionObjective(Objective, Protocol):
+    """An objective of policies, whose change a KL divergence measures."""
 
     def value_and_kl(self, theta: Params) -> tuple[float, float]:
         """The value at `theta`, and the mean KL divergence from the data's distributions."""
@@ -45,6 +47,15 @@ class Optimizer(Protocol):
             The new parameters (the identical `theta` if the step was rejected), the new state, and
             metrics.
         """
+
+
+def gradient_and_value(value: Callable[[Params], Tensor], theta: Params) -> Tensor:
+    """The gradient of a scalar function and, as last element, its value: (P + 1,)."""
+    leaves = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
+    result = value(leaves)
+    gradient = torch.autograd.grad(result, list(leaves.values()))
+    flat = flatten(dict(zip(leaves, gradient, strict=True)))
+    return torch.cat([flat, result.detach().view(1)])
 
 
 def check_gradient(gradient: Tensor, value: float, step_size: str) -> None:

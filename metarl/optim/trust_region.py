@@ -1,7 +1,7 @@
 """Trust region policy optimisation (Schulman et al. 2015) on a parameter vector.
 
 It needs the objective's gradient, products with the curvature of the KL divergence, and the value
-and the divergence at candidates; see `metarl.optim.Objective`.
+and the divergence at candidates; see `metarl.optim.TrustRegionObjective`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from metarl.config.sections import (
     PositiveFloat,
     PositiveInt,
 )
-from metarl.optim.objective import Objective, check_gradient
+from metarl.optim.objective import TrustRegionObjective, check_gradient
 from metarl.params import Params, flatten, unflatten
 
 
@@ -44,7 +44,7 @@ class TrustRegion(OuterSection):
     curvature_fraction: Fraction = 0.1
 
     def step(
-        self, theta: Params, objective: Objective, state: Params, iteration: int
+        self, theta: Params, objective: TrustRegionObjective, state: Params, iteration: int
     ) -> tuple[Params, Params, dict[str, float]]:
         """See `metarl.optim.Optimizer`; there is no state.
 

@@ -1,6 +1,7 @@
 """A run's policy on one task, before and after adaptation: for videos and plots of paths."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -99,12 +100,10 @@ def adapt_agent(
     # a stage of adaptation by memory is one episode
     episodes = 1 if unit and unit.counts_episodes else problem.config.evaluation.episodes_per_task
     # an agent per stage: `adapt_in` returns another one, and a stage is played from its own memory
-    agents, env = {0: agent}, problem.raw_family.make()
-    try:
+    agents = {0: agent}
+    with closing(problem.raw_family.make()) as env:
         for stage in range(1, max(steps) + 1):
             agents[stage] = adapt_in(agents[stage - 1], env, episodes, horizon, row)
-    finally:
-        env.close()
     return AdaptedPolicy(problem, row, {stage: agents[stage] for stage in steps}, unit, seed)
 
 

@@ -68,10 +68,8 @@ class EMAML(MAML):
     def objective(self, rollouts: Rollouts) -> Objective:
         """The objective of the outer step."""
         # advantages are standardised per task and so have no level: a task's return is the outcome
-        settings = self.problem.config.method
-        assert isinstance(settings, EMAMLSettings)
         outcome = standardised(rollouts.trajectories[-1].mean_returns).to(rollouts.post.advantages)
-        return ExploringObjective(self.problem.inner, rollouts, outcome, settings.credit)
+        return ExploringObjective(self.problem.inner, rollouts, outcome, self.settings.credit)
 
 
 def standardised(returns: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ _DEPRECATED = {"costed": "penalty_samples", "reached": "post_objective", "cost":
 
 @dataclass(frozen=True)
 class MetaObjective:
-    """The mean over tasks of TRPO's surrogate after adaptation; see `metarl.optim.Objective`.
+    """The mean over tasks of TRPO's surrogate after adaptation; see `TrustRegionObjective`.
 
     Subclasses replace the surrogate, or subtract a penalty from it for the parameters before each
     inner step: `post_objective` and `pre_penalty` with its `penalty_samples`.

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class PolicyLearner:
 
     def __init__(self, problem: PolicyProblem) -> None:
         self.problem = problem
+        self.settings: Any = problem.config.method
 
     @property
     def policy(self) -> Policy:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from typing import Any, Self
 
@@ -452,9 +453,6 @@ class PolicyAgent:
         family = self.problem.flat_family
         if not isinstance(family, FlatFamily):
             return None
-        env = family.make()
-        try:
+        with closing(family.make()) as env:
             space = env.observation_space
             return space if isinstance(space, FlatSpace) else None
-        finally:
-            env.close()

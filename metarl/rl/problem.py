@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -102,12 +102,9 @@ class PolicyProblem:
     @cached_property
     def policy(self) -> Policy:
         settings = self.config.policy.model_dump(exclude={"observation_scale"})
-        env = self.family.make()
-        try:
+        with closing(self.family.make()) as env:
             spaces = env.observation_space, env.action_space
             return policy_for(*spaces, **settings, context=self.context)
-        finally:
-            env.close()
 
     @cached_property
     def inner(self) -> InnerLoop:
@@ -198,12 +195,9 @@ class PolicyProblem:
     @contextmanager
     def temporary_envs(self, num_tasks: int, trajectories: int) -> Iterator[list[VectorEnv]]:
         """The environments of `make_envs`, which are closed at the end."""
-        envs = self.make_envs(num_tasks, trajectories)
-        try:
-            yield envs
-        finally:
-            for part in envs:
-                part.close()
+        with ExitStack() as stack:
+            envs = self.make_envs(num_tasks, trajectories)
+            yield [stack.enter_context(closing(part)) for part in envs]
 
     def close(self) -> None:
         if "envs" in self.__dict__:

@@ -67,6 +67,4 @@ class ProMP(MAML):
 
     def objective(self, rollouts: Rollouts) -> Objective:
         """The objective of the outer step."""
-        settings = self.problem.config.method
-        assert isinstance(settings, ProMPSettings)
-        return ProximalObjective(self.problem.inner, rollouts, settings)
+        return ProximalObjective(self.problem.inner, rollouts, self.settings)

@@ -8,7 +8,7 @@ A method derives from `SupervisedMethod` and implements three functions of param
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -298,14 +298,6 @@ class EpisodeObjective:
         # an outer step of several epochs evaluates the gradient again at later parameters
         self.loss_and_score = self.loss_and_score or means[-2:].tolist()
         return -means[:-2], -float(means[-2])
-
-    def value_and_kl(self, theta: Params) -> tuple[float, float]:
-        """Not supported: there is no sampling distribution to measure a KL divergence from."""
-        raise NotImplementedError
-
-    def curvature(self, theta: Params, fraction: float) -> Callable[[Tensor], Tensor]:
-        """Not supported, for the same reason."""
-        raise NotImplementedError
 
 
 def to_device(episodes: Episodes, chunk: slice, device: torch.device) -> Episodes:
