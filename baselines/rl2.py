@@ -312,7 +312,7 @@ class RL2(PolicyLearner):
         deterministic = self.problem.config.evaluation.deterministic
         with closing(self.problem.family.make_vec(len(tasks) * trials)) as envs:
             rollouts = self._collect(params, envs, tasks, key, deterministic=deterministic)
-        return to_adaptation_curve(self.problem, tasks, rollouts)
+        return to_adaptation_curve(tasks, rollouts)
 
     def _collect(
         self,

@@ -246,11 +246,17 @@ class FamilyWrapper:
     def validate_task(self, task: NDArray[np.float64]) -> None:
         validate_task(self.family, task)
 
-    def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
+    def wrap(self, env: Any) -> Any:
+        """Wrap an environment of the family, single or vector."""
         raise NotImplementedError
 
+    def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
+        env: gym.Env[Any, Any] = self.wrap(self.family.make(render_mode))
+        return env
+
     def make_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
-        raise NotImplementedError
+        envs: gym.vector.VectorEnv[Any, Any, Any] = self.wrap(self.family.make_vec(num_envs))
+        return envs
 
 
 def check_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:

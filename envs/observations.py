@@ -22,6 +22,8 @@ from metarl.envs.family import FamilyWrapper, TaskFamily
 from metarl.envs.vector import NativeTaskFamily
 from metarl.errors import UserError
 
+AnyEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
+
 
 class VectorObservations(VectorWrapper[Any, Any, Any]):
     """Transforms the observations of a vector environment, whatever its autoreset mode.
@@ -200,20 +202,27 @@ def _is_numeric(space: gym.Space[Any]) -> bool:
     return isinstance(space, Discrete | MultiBinary | MultiDiscrete)
 
 
-def flat_env(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+def single_observation_space(env: AnyEnv) -> gym.Space[Any]:
+    """The space of one observation of an environment, single or vector."""
+    return env.observation_space if isinstance(env, gym.Env) else env.single_observation_space
+
+
+def transform_observations(
+    env: AnyEnv, transform: Callable[[Any], NDArray[Any]], space: Box
+) -> AnyEnv:
+    """Transform the observations of an environment, single or vector, to those of a space."""
+    if isinstance(env, gym.Env):
+        return gym.wrappers.TransformObservation(env, transform, space)
+    return VectorObservations(env, space, transform)
+
+
+def flat_env(env: AnyEnv) -> Any:
     """Flatten the observations of an environment; return one with flat observations unchanged."""
-    space = flat_space(env.observation_space)
-    if isinstance(space, FlatSpace) and space is not env.observation_space:
-        return gym.wrappers.TransformObservation(env, space.flatten, space)
+    original = single_observation_space(env)
+    space = flat_space(original)
+    if isinstance(space, FlatSpace) and space is not original:
+        return transform_observations(env, space.flatten, space)
     return env
-
-
-def flat_envs(envs: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
-    """Like `flat_env`, for a vector environment."""
-    space = flat_space(envs.single_observation_space)
-    if isinstance(space, FlatSpace) and space is not envs.single_observation_space:
-        return VectorObservations(envs, space, space.flatten)
-    return envs
 
 
 def flat_family(family: TaskFamily) -> TaskFamily:
@@ -228,8 +237,5 @@ def flat_family(family: TaskFamily) -> TaskFamily:
 class FlatFamily(FamilyWrapper):
     """A family whose observations are flattened."""
 
-    def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        return flat_env(self.family.make(render_mode))
-
-    def make_vec(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
-        return flat_envs(self.family.make_vec(num_envs))
+    def wrap(self, env: AnyEnv) -> Any:
+        return flat_env(env)

@@ -12,10 +12,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorEnv
 
 from metarl.envs.family import FamilyWrapper, TaskFamily, checked_tasks
-from metarl.envs.observations import FlatImage, VectorObservations
+from metarl.envs.observations import (
+    AnyEnv,
+    FlatImage,
+    single_observation_space,
+    transform_observations,
+)
 from metarl.envs.world import Floats
 from metarl.errors import UserError
 
@@ -76,25 +80,14 @@ class ScaledObservations(FamilyWrapper):
 
     scale: tuple[float, ...]
 
-    def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        return scale_observations(self.family.make(render_mode), self.scale)
-
-    def make_vec(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
-        return scale_vector_observations(self.family.make_vec(num_envs), self.scale)
+    def wrap(self, env: AnyEnv) -> Any:
+        return scale_observations(env, self.scale)
 
 
-def scale_observations(env: gym.Env[Any, Any], scale: Sequence[float]) -> gym.Env[Any, Any]:
-    """Multiply the observations of an environment by factors (S,)."""
-    factors, space = np.array(scale), _scaled_space(env.observation_space, scale)
-    return gym.wrappers.TransformObservation(env, lambda observation: observation * factors, space)
-
-
-def scale_vector_observations(
-    envs: VectorEnv[Any, Any, Any], scale: Sequence[float]
-) -> VectorEnv[Any, Any, Any]:
-    """Multiply the observations of a vector environment by factors (S,)."""
-    factors, space = np.array(scale), _scaled_space(envs.single_observation_space, scale)
-    return VectorObservations(envs, space, lambda observations: observations * factors)
+def scale_observations(env: AnyEnv, scale: Sequence[float]) -> Any:
+    """Multiply the observations of an environment, single or vector, by factors (S,)."""
+    factors, space = np.array(scale), _scaled_space(single_observation_space(env), scale)
+    return transform_observations(env, lambda observations: observations * factors, space)
 
 
 def _scaled_space(space: gym.Space[Any], scale: Sequence[float]) -> gym.spaces.Box:

@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 
 from metarl.envs.family import FamilyWrapper
-from metarl.envs.observations import VectorObservations
+from metarl.envs.observations import AnyEnv, VectorObservations
 from metarl.envs.world import Floats, as_tasks
 from metarl.errors import UserError
 
@@ -130,17 +130,15 @@ def vectorise(
 class TaskConditioned(FamilyWrapper):
     """A family whose observations (S,) are followed by the task: (S + T,)."""
 
-    def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        """Make a single environment; its first `reset` needs a task."""
-        return _TaskConditionedEnv(self.family.make(render_mode), self.task_size)
-
-    def make_vec(self, num_envs: int) -> VectorEnv[Any, Any, Any]:
-        """Make a vector environment; its first `reset` needs tasks."""
-        return _TaskConditionedVectorEnv(self.family.make_vec(num_envs), self.task_size)
+    def wrap(self, env: AnyEnv) -> Any:
+        return observe_task(env, self.task_size)
 
 
-def observe_task(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any], task_size: int) -> Any:
-    """An environment, single or vector, whose observations (S,) end with the task: (S + T,)."""
+def observe_task(env: AnyEnv, task_size: int) -> Any:
+    """An environment, single or vector, whose observations (S,) end with the task: (S + T,).
+
+    Its first `reset` needs a task.
+    """
     if isinstance(env, gym.Env):
         return _TaskConditionedEnv(env, task_size)
     return _TaskConditionedVectorEnv(env, task_size)

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import metarl
 from metarl.envs import vectorise
-from metarl.envs.observations import FlatSpace, VectorObservations, flat_env, flat_envs, flat_space
+from metarl.envs.observations import FlatSpace, VectorObservations, flat_env, flat_space
 from metarl.envs.wrappers import observe_task
 from metarl.errors import UserError
 from metarl.rl.external_data import check_fits
@@ -216,7 +216,7 @@ def test_a_policy_adapts_to_episodes_with_nested_observations(tmp_path: Path) ->
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_observations_are_transformed_in_every_autoreset_mode(mode: AutoresetMode) -> None:
     makers = [lambda: gym.wrappers.TimeLimit(Switches(), 2)] * 2
-    envs = observe_task(flat_envs(SyncVectorEnv(makers, autoreset_mode=mode)), 1)
+    envs = observe_task(flat_env(SyncVectorEnv(makers, autoreset_mode=mode)), 1)
     assert isinstance(envs, VectorObservations)
     tasks = np.array([[7.0], [8.0]])
     assert envs.reset(seed=0, options={"task": tasks})[0][:, -1].tolist() == [7.0, 8.0]

@@ -11,22 +11,22 @@ from metarl.errors import UserError
 from metarl.progress import Progress, print_line
 from metarl.supervised.datasets import miniimagenet
 from metarl.supervised.datasets.cache import ImageSet, cache_folder
-from metarl.supervised.datasets.images import MISSING, Name, find_source, load_images
+from metarl.supervised.datasets.images import DATA_SETS, Name, load_images
 from metarl.supervised.datasets.source import SPLITS, Source
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     if not options.path.is_dir():
         raise UserError(f"there is no folder {options.path}; name the folder with the data")
-    names: list[Name] = [options.only] if options.only else list(MISSING)
+    names: list[Name] = [options.only] if options.only else list(DATA_SETS)
     num_found, missing, errors = 0, list[str](), list[str]()
     for name in names:  # a damaged data set does not hide the other one
         try:
-            if source := find_source(name, options.path):
+            if source := DATA_SETS[name].find(options.path):
                 num_found += 1
                 _print_data_set(name, source, options.path, console)
             else:
-                missing.append(MISSING[name].format(folder=options.path))
+                missing.append(DATA_SETS[name].MISSING.format(folder=options.path))
         except UserError as error:
             errors.append(str(error))
     if errors or (missing and options.only):

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from metarl.envs.family import as_task, checked_task
+from metarl.envs.observations import AnyEnv
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.models.export import export
@@ -21,7 +22,7 @@ from metarl.report.adapted_policy import load_agent, policy_method
 from metarl.report.evaluations import load_or_evaluate
 from metarl.report.video import Episode, record, record_in, write_gif, write_mp4
 from metarl.rl.agent import Agent, adapt_in, play_episodes
-from metarl.rl.external_data import AnyEnv, Episodes, Trajectory
+from metarl.rl.external_data import Episodes, Trajectory
 from metarl.rl.policy_agent import PolicyAgent
 from metarl.rl.problem import PolicyMethod
 from metarl.rng import make_rng

@@ -164,19 +164,15 @@ def evaluate_adaptation(
     """The adaptation curve of `collect_adaptation`; of learned step sizes it holds the means."""
     rollouts = collect_adaptation(problem, params, tasks, key, step_sizes)
     sizes = mean_step_sizes(problem.inner.step_sizes(params, step_sizes))
-    return to_adaptation_curve(problem, tasks, rollouts, sizes)
+    return to_adaptation_curve(tasks, rollouts, sizes)
 
 
 def to_adaptation_curve(
-    problem: PolicyProblem,
-    tasks: NDArray[np.float64],
-    rollouts: Rollouts,
-    step_sizes: Sequence[float] = (),
+    tasks: NDArray[np.float64], rollouts: Rollouts, step_sizes: Sequence[float] = ()
 ) -> AdaptationCurve:
     """The returns of rollouts on tasks (N, T) at each stage, and their success if it is known.
 
     Args:
-        problem: the problem that was evaluated.
         tasks: (N, T).
         rollouts: with the evaluation's number of trajectories.
         step_sizes: of the gradient steps between the stages, if there are any.

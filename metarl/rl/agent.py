@@ -19,12 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from metarl.envs.family import as_task
+from metarl.envs.observations import AnyEnv
 from metarl.errors import UserError
-from metarl.rl.external_data import (
-    AnyEnv,
-    Episodes,
-    Trajectory,
-)
+from metarl.rl.external_data import Episodes, Trajectory
 from metarl.rl.policy_agent import PolicyAgent
 
 

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorWrapper
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from metarl.envs.observations import FlatSpace, flat_envs
+from metarl.envs.observations import AnyEnv, FlatSpace, flat_env, single_observation_space
 from metarl.envs.vector import BatchedEnv
 from metarl.envs.wrappers import vectorise
 from metarl.errors import UserError
@@ -23,8 +23,6 @@ from metarl.rl.policies import Memory, Policy, policy_for
 from metarl.rl.sampler import VectorEnv, sample_episode
 from metarl.rl.trajectories import Trajectories, first_trajectories
 from metarl.rng import RngKey
-
-AnyEnv = gym.Env[Any, Any] | VectorEnv
 
 
 class _Arrays(NamedTuple):
@@ -123,10 +121,8 @@ def check_fits(policy: Policy, env: AnyEnv) -> None:
     Raises:
         UserError: naming the difference.
     """
-    if isinstance(env, gym.Env):
-        observation_space, action_space = env.observation_space, env.action_space
-    else:
-        observation_space, action_space = env.single_observation_space, env.single_action_space
+    observation_space = single_observation_space(env)
+    action_space = env.action_space if isinstance(env, gym.Env) else env.single_action_space
     other = policy_for(observation_space, action_space)
     if other.observation_size != policy.observation_size:
         raise UserError(
@@ -180,7 +176,7 @@ def collect_episodes(
     """
     check_fits(policy, env)
     envs = vectorise(lambda: env, 1) if isinstance(env, gym.Env) else env
-    envs = _OneTask(flat_envs(envs), task)
+    envs = _OneTask(flat_env(envs), task)
     # feedforward policies are stacked over tasks, a recurrent one is the same for all of them
     is_recurrent = bool(policy.initial_memory((1,)))
     policy_params = params if is_recurrent else repeat(params, 1)

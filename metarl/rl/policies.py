@@ -146,8 +146,12 @@ class FeedforwardPolicy:
             return self.network.head
         return last_layer(len(self.hidden_sizes))
 
-    def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
+    def from_outputs(self, params: Mapping[str, Tensor], outputs: Tensor) -> Distribution:
+        """The distribution with the network's outputs (..., M, O)."""
         raise NotImplementedError
+
+    def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
+        return self.from_outputs(params, self.outputs(params, observations))
 
     def initial_memory(self, shape: tuple[int, ...]) -> Memory:
         return ()
@@ -192,14 +196,10 @@ class GaussianPolicy(FeedforwardPolicy):
         params["log_std"] = torch.full((self.action_size,), math.log(self.init_std))
         return params
 
-    def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
-        """`mean` (..., M, A) and `log_std` (..., 1, A)."""
-        return self.from_outputs(params, self.outputs(params, observations))
-
-    def from_outputs(self, params: Mapping[str, Tensor], mean: Tensor) -> Distribution:
-        """The distribution with the network's outputs (..., M, A)."""
+    def from_outputs(self, params: Mapping[str, Tensor], outputs: Tensor) -> Distribution:
+        """`mean` (..., M, A), the network's outputs, and `log_std` (..., 1, A)."""
         log_std = params["log_std"].clamp(min=math.log(self.min_std)).unsqueeze(-2)
-        return {"mean": mean, "log_std": log_std}
+        return {"mean": outputs, "log_std": log_std}
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Noise:
         """Standard normal draws, shape + (A,)."""
@@ -255,14 +255,10 @@ class CategoricalPolicy(FeedforwardPolicy):
     def init(self, generator: torch.Generator) -> Params:
         return self.init_network(generator, self.action_size)
 
-    def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
+    def from_outputs(self, params: Mapping[str, Tensor], outputs: Tensor) -> Distribution:
         """`logits` (..., M, K), normalised: log-probabilities."""
-        return self.from_outputs(params, self.outputs(params, observations))
-
-    def from_outputs(self, params: Mapping[str, Tensor], logits: Tensor) -> Distribution:
-        """The distribution with the network's outputs (..., M, K)."""
         # normalised once: log-probability, entropy and divergence then need no sum of their own
-        return {"logits": logits.log_softmax(-1)}
+        return {"logits": outputs.log_softmax(-1)}
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Noise:
         """Standard Gumbel draws, shape + (K,)."""
@@ -315,8 +311,8 @@ class MultiCategoricalPolicy(CategoricalPolicy):
     def action_shape(self) -> tuple[int, ...]:  # type: ignore[override] # () of a single softmax
         return (len(self.sizes),)
 
-    def from_outputs(self, params: Mapping[str, Tensor], logits: Tensor) -> Distribution:
-        parts = torch.split(logits, [*self.sizes], dim=-1)
+    def from_outputs(self, params: Mapping[str, Tensor], outputs: Tensor) -> Distribution:
+        parts = torch.split(outputs, [*self.sizes], dim=-1)
         return {"logits": torch.cat([part.log_softmax(-1) for part in parts], dim=-1)}
 
     def act(self, distribution: Distribution, noise: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from contextlib import closing
 from functools import cached_property
 from typing import Any, Self
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
@@ -15,8 +14,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metarl.envs.family import as_task
-from metarl.envs.observations import FlatFamily, FlatSpace, flat_env, flat_envs
-from metarl.envs.scaling import scale_observations, scale_vector_observations
+from metarl.envs.observations import AnyEnv, FlatFamily, FlatSpace, flat_env
+from metarl.envs.scaling import scale_observations
 from metarl.envs.wrappers import observe_task
 from metarl.errors import UserError
 from metarl.parallel import one_thread
@@ -24,7 +23,6 @@ from metarl.params import Params, split_prefix
 from metarl.rl.adaptation import baseline_priors
 from metarl.rl.advantages import Prior
 from metarl.rl.external_data import (
-    AnyEnv,
     EpisodeArrays,
     Episodes,
     Trajectory,
@@ -330,15 +328,11 @@ class PolicyAgent:
 
     def wrap(self, env: AnyEnv) -> Any:
         """An environment whose observations are those that the policy takes."""
-        is_single = isinstance(env, gym.Env)
-        wrapped: Any = flat_env(env) if isinstance(env, gym.Env) else flat_envs(env)
+        wrapped = flat_env(env)
         if self._task_size:
             wrapped = observe_task(wrapped, self._task_size)
         check_fits(self.policy, wrapped)
-        if self._scale is None:
-            return wrapped
-        scale = scale_observations if is_single else scale_vector_observations
-        return scale(wrapped, self._scale)
+        return wrapped if self._scale is None else scale_observations(wrapped, self._scale)
 
     def _copy(self) -> Self:
         # parameters are never written in place, so that a copy may share them

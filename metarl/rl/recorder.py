@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.rl.external_data import (
-    Trajectory,
-)
+from metarl.rl.external_data import Trajectory
 
 
 class Recorder:

@@ -1,26 +1,18 @@
 """Loading of Omniglot and MiniImagenet."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from metarl.errors import UserError
 from metarl.progress import Progress
 from metarl.supervised.datasets import miniimagenet, omniglot
 from metarl.supervised.datasets.cache import ImageSet, load_converted
-from metarl.supervised.datasets.source import Source
 
 Name = Literal["omniglot", "miniimagenet"]
-
-
-def find_source(name: Name, folder: Path) -> Source | None:
-    """A data set in a folder or one of its usual subfolders; None if there is none.
-
-    Raises:
-        UserError: if it is incomplete.
-    """
-    return FINDERS[name](folder)
+# by name, the module with `find`, which looks into a folder, and the message if it is MISSING
+DATA_SETS: Mapping[Name, Any] = {"omniglot": omniglot, "miniimagenet": miniimagenet}
 
 
 def load_images(
@@ -42,18 +34,8 @@ def load_images(
     Raises:
         UserError: if it is missing, incomplete or corrupt.
     """
-    source = find_source(name, folder)
+    source = DATA_SETS[name].find(folder)
     if source is None:
-        raise UserError(MISSING[name].format(folder=folder))
+        raise UserError(DATA_SETS[name].MISSING.format(folder=folder))
     # the split of MiniImagenet is part of the converted data
     return load_converted(source, partial(omniglot.split, seed=split_seed), progress, verify)
-
-
-FINDERS: Mapping[Name, Callable[[Path], Source | None]] = {
-    "omniglot": omniglot.find,
-    "miniimagenet": miniimagenet.find,
-}
-MISSING: Mapping[Name, str] = {
-    "omniglot": omniglot.MISSING,
-    "miniimagenet": miniimagenet.MISSING,
-}

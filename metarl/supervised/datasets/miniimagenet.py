@@ -155,9 +155,8 @@ def _cache(path: Path) -> Classes:
     members = {name: _integers(path, "class_dict", indices) for name, indices in members.items()}
     # each image belongs to one class at most; more indices than images repeat some
     if (count := sum(map(len, members.values()))) > len(images):
-        raise UserError(
-            f"class_dict in {path} lists {count:,} images, but there are {len(images):,}; restore "
-            "it from the original data"
+        raise _damaged(
+            f"class_dict in {path} lists {count:,} images, but there are {len(images):,}"
         )
     return {str(name): _select(path, images, indices) for name, indices in members.items()}
 
@@ -167,10 +166,7 @@ def _labelled(path: Path) -> Classes:
     images = _array(path, content, "data")
     labels = _integers(path, "labels", _field(path, content, "labels", (list, np.ndarray)))
     if labels.shape != images.shape[:1]:
-        raise UserError(
-            f"{path} has {len(images):,} images but labels of shape {labels.shape}; restore it "
-            "from the original data"
-        )
+        raise _damaged(f"{path} has {len(images):,} images but labels of shape {labels.shape}")
     return {
         name: _select(path, images, np.flatnonzero(labels == label))
         for label, name in _class_names(path, content, labels).items()
@@ -187,10 +183,7 @@ def _class_names(path: Path, content: Any, labels: NDArray[Any]) -> dict[int, st
     numbers = _integers(path, "catname2label", list(names.values()))
     names_of = {int(label): str(name) for name, label in zip(names, numbers, strict=True)}
     if unknown := [label for label in present if label not in names_of]:
-        raise UserError(
-            f"label {unknown[0]} in {path} has no name in its catname2label; restore the file from "
-            "the original data"
-        )
+        raise _damaged(f"label {unknown[0]} in {path} has no name in its catname2label")
     return {label: names_of[label] for label in present}
 
 
@@ -204,24 +197,17 @@ def _integers(path: Path, key: str, values: Any) -> NDArray[np.int64]:
             isinstance(value, int | np.integer) for value in values
         )
     if not valid:
-        raise UserError(
-            f"{key} in {path} contains values other than integers; restore it from the original "
-            "data"
-        )
+        raise _damaged(f"{key} in {path} contains values other than integers")
     try:
         return np.asarray(values, np.int64)
     except OverflowError as error:
-        raise UserError(
-            f"{key} in {path} contains an integer that is too large; restore it from the "
-            "original data"
-        ) from error
+        raise _damaged(f"{key} in {path} contains an integer that is too large") from error
 
 
 def _select(path: Path, images: NDArray[np.uint8], indices: NDArray[np.int64]) -> list[ImageReader]:
     if ((indices < 0) | (indices >= len(images))).any():
-        raise UserError(
-            f"class_dict in {path} has indices of images that are not in 0 ... {len(images) - 1}; "
-            "restore it from the original data"
+        raise _damaged(
+            f"class_dict in {path} has indices of images that are not in 0 ... {len(images) - 1}"
         )
     # views into the array: images are copied once, when they are converted
     return [partial(images.__getitem__, index) for index in indices]
@@ -240,11 +226,12 @@ def _array(path: Path, content: Any, key: str) -> NDArray[np.uint8]:
 
 def _field(path: Path, content: Any, key: str, kind: type | tuple[type, ...]) -> Any:
     if not isinstance(content, dict) or not isinstance(content.get(key), kind):
-        raise UserError(
-            f"the pickle {path} has no valid {key} of MiniImagenet; restore it from the original "
-            "data"
-        )
+        raise _damaged(f"the pickle {path} has no valid {key} of MiniImagenet")
     return content[key]
+
+
+def _damaged(problem: str) -> UserError:
+    return UserError(f"{problem}; restore it from the original data")
 
 
 FORMATS = (
