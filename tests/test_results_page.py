@@ -1,5 +1,6 @@
 """The page of results is generated from runs, and that of the documentation is current."""
 
+import csv
 import json
 import re
 import shlex
@@ -260,6 +261,49 @@ def test_runs_on_different_images_are_in_separate_sections(tmp_path: Path, compl
     (runs[1] / "state.json").write_text(state.replace(hashed, "0" * 64))
     error = complaint("results", *map(str, runs), "--out", str(tmp_path / "page.md"))
     assert "siamese-s1 was trained on other data" in error
+
+
+def test_the_leaderboard_has_each_score_with_what_it_took(tmp_path: Path) -> None:
+    names = ("point-cavia-s1", "point-40-s2", "point-40-s3")
+    runs = [str(ROOT / "results" / name) for name in names]
+    assert main(["results", *runs, "--out", str(tmp_path / "page.md")]) == 0
+    entries = json.loads((tmp_path / "page" / "leaderboard.json").read_text())
+    entry = next(entry for entry in entries if entry["seeds"] == [2, 3])
+    curves = [load_or_evaluate(Run.open(Path(run))).curve for run in runs[1:]]
+    assert (entry["method"], entry["tasks"]) == ("MAML", "point-navigation")
+    described = [Run.open(Path(run)).description() for run in runs[1:]]
+    assert entry["samples"] == round(np.mean([run.samples for run in described]))
+    assert len(entry["scores"]) == len(curves[0].episodes)
+    score = entry["scores"][1]
+    mean = np.mean([curve.scores[:, 1].mean() for curve in curves])
+    assert score["estimate"] == pytest.approx(mean, rel=1e-4)
+    assert score["low"] < score["estimate"] < score["high"]
+    assert (entry["unit"], score["episodes"], score["published"]) == ("gradient step", 40, -11.7)
+    with (tmp_path / "page" / "leaderboard.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == sum(len(entry["scores"]) for entry in entries)
+    row = next(row for row in table if row["seeds"] == "2 3" and row["step"] == "1")
+    assert float(row["estimate"]) == score["estimate"]
+
+
+def test_a_verification_compares_stored_scores_with_new_ones(tmp_path, capsys, complaint) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(ROOT / "configs" / "trained" / "sinusoid", run)
+    for file in run.glob("evaluation*"):
+        file.unlink()
+    assert "has no evaluation of its weights" in complaint("results", str(run), "--verify")
+    assert main(["evaluate", str(run), "--set=evaluation.tasks=5"]) == 0
+    before = (run / "evaluation.json").read_text()
+    assert main(["results", str(run), "--verify"]) == 0
+    assert "holds: all 55 scores are equal to the bit" in capsys.readouterr().out
+    state = json.loads(before)
+    state["scores"] = [[score + 0.1 for score in row] for row in state["scores"]]
+    (run / "evaluation.json").write_text(json.dumps(state))
+    assert main(["results", str(run), "--verify"]) == 1
+    assert "DOES NOT HOLD" in capsys.readouterr().out
+    assert json.loads((run / "evaluation.json").read_text()) == state  # nothing is overwritten
+    published = ROOT / "results" / "sinusoid-cavia-s1"
+    assert "without its weights" in complaint("results", str(published), "--verify")
 
 
 def test_the_schedule_of_the_paper_is_evaluated_separately(tmp_path: Path, complaint) -> None:

@@ -188,8 +188,13 @@ aggregated, and also listed.
 section, with the name of its plot. --publish copies runs instead, without their weights: config,
 provenance, scores, and a training curve of at most 100 points, about 50 KB for each run.
 
+--verify evaluates runs again instead, on the tasks and with the settings of their evaluations, and
+says whether the stored scores hold: equal to the bit, or, where another processor rounds otherwise,
+without a difference of their means beyond chance. The exit status is 1 if one does not hold.
+
 examples:
   metarl results runs/point-1 runs/point-2
+  metarl results half_cheetah_direction --verify
   metarl results runs/point-1 runs/point-2 --publish results
   metarl results results/* configs/trained/* --out docs/results.md --notes docs/notes
 """
@@ -448,6 +453,9 @@ def make_parser() -> Parser:
     )
     results.add_argument(
         "--publish", type=Path, metavar="DIR", help="copy the runs to DIR, without their weights"
+    )
+    results.add_argument(
+        "--verify", action="store_true", help="evaluate the runs again, and compare the scores"
     )
 
     push = add("push", "upload a run to the Hugging Face hub, with a model card", PUSH)

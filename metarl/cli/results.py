@@ -1,14 +1,17 @@
 """`metarl results`."""
 
 import argparse
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from metarl.cli.output import all_evaluations, open_runs
 from metarl.errors import UserError
-from metarl.progress import print_line
+from metarl.progress import print_line, show_status
+from metarl.report.evaluations import evaluation_names, stored_evaluation
 from metarl.report.publish import publish
 from metarl.report.results_page import write_page
+from metarl.report.verification import verify
 from metarl.runs.run import Run
 
 
@@ -23,7 +26,33 @@ def run(options: argparse.Namespace, console: Console) -> int:
             publish(Run.open(path, trust_code=options.trust_code), folder)
             print_line(console, f"wrote {folder}")
         return 0
-    evaluations = all_evaluations(open_runs(options.runs, options.trust_code), console)
+    runs = open_runs(options.runs, options.trust_code)
+    if options.verify:
+        return _verify(runs, console)
+    evaluations = all_evaluations(runs, console)
     for file in write_page(evaluations, options.out, options.notes):
         print_line(console, f"wrote {file}")
     return 0
+
+
+def _verify(runs: Sequence[Run], console: Console) -> int:
+    """Evaluate runs again, and compare with their stored evaluations."""
+    evaluations = []
+    for run in runs:
+        run.load()  # weights that are missing are reported before any evaluation
+        stored = {name: stored_evaluation(run, name) for name in evaluation_names(run)}
+        present = [(name, evaluation) for name, evaluation in stored.items() if evaluation]
+        if not present:
+            raise UserError(
+                f"{run.path} has no evaluation of its weights to verify; evaluate it: "
+                f"metarl evaluate {run.path}"
+            )
+        evaluations += present
+    holds = True
+    for name, evaluation in evaluations:
+        path = evaluation.run.path
+        with show_status(console, f"evaluating {path}"):
+            result = verify(evaluation)
+        print_line(console, f"{path}{f' ({name})' if name else ''} {result}")
+        holds &= result.holds
+    return 0 if holds else 1

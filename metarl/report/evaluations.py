@@ -134,7 +134,7 @@ def evaluate(run: Run, method: Method | None = None, name: str = "") -> Adaptati
         # one line per key: the scores of hundreds of tasks would fill as many lines
         lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in description.items())
         text = "{\n" + ",\n".join(lines) + "\n}\n"
-        write_atomically(run.results / f"evaluation{file_suffix(name)}.json", text)
+        write_atomically(run.results / _file(name), text)
         write_atomically(run.results / f"evaluation{file_suffix(name)}.csv", _csv(problem, curve))
         for metric, summary, plot in (
             (problem.metric, curve.summary, "adaptation"),
@@ -291,13 +291,31 @@ def load_or_evaluate(run: Run, name: str = "") -> Evaluation:
     Raises:
         UserError: if the file is damaged, or a named evaluation is of other weights.
     """
-    file = f"evaluation{file_suffix(name)}.json"
+    if stored := stored_evaluation(run, name):
+        return stored
+    if name not in ("", PAPER):
+        # its settings are only known to whoever chose them
+        raise UserError(
+            f"{run.path / _file(name)} is of other weights than the run has; delete it, or "
+            f"evaluate again: metarl evaluate {run.path} --name {name} --set evaluation.…"
+        )
+    method = load_method(with_paper_schedule(run) if name else run.config)
+    return Evaluation(run, method, evaluate(run, method, name))
+
+
+def stored_evaluation(run: Run, name: str = "") -> Evaluation | None:
+    """The stored evaluation of a run's current weights; None if there is none.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
     for folder in (run.results, run.path):
+        path = folder / _file(name)
         try:
-            stored = _read(folder, file)
+            stored = _read(folder, path.name)
             if stored.weights_sha256 == run.weights_sha256():
                 schema = type(run.config.evaluation)
-                source = Source(str(folder / file), recorded=True)
+                source = Source(str(path), recorded=True)
                 settings = schema.model_validate(stored.settings, context=source)
                 config = run.config.model_copy(update={"evaluation": settings})
                 return Evaluation(run, load_method(config), stored.curve)
@@ -305,22 +323,19 @@ def load_or_evaluate(run: Run, name: str = "") -> Evaluation:
             continue
         except (OSError, ValueError) as error:
             if isinstance(error, ValidationError):
-                problem = first_error(error, file)
+                problem = first_error(error, path.name)
             else:
                 problem = " ".join(str(error).split())
             option = f" --name {name}" if name else ""
             raise UserError(
-                f"{folder / file} is damaged, or of another version of metarl ({problem}); delete "
+                f"{path} is damaged, or of another version of metarl ({problem}); delete "
                 f"it, or evaluate again: metarl evaluate {run.path}{option}"
             ) from error
-    if name not in ("", PAPER):
-        # its settings are only known to whoever chose them
-        raise UserError(
-            f"{run.path / file} is of other weights than the run has; delete it, or evaluate "
-            f"again: metarl evaluate {run.path} --name {name} --set evaluation.…"
-        )
-    method = load_method(with_paper_schedule(run) if name else run.config)
-    return Evaluation(run, method, evaluate(run, method, name))
+    return None
+
+
+def _file(name: str) -> str:
+    return f"evaluation{file_suffix(name)}.json"
 
 
 def _read(folder: Path, file: str) -> _EvaluationFile:

@@ -1,6 +1,7 @@
 """The results pages in Markdown, made from run directories and a folder of notes.
 
-The first page has the overview tables, one of all policies and one of each data set. Every family
+The first page has the overview tables, one of all policies and one of each data set; all scores
+are also written as leaderboard.csv and leaderboard.json. Every family
 of tasks has its own page: a table with the published figures, a plot of adaptation and training,
 hand-written notes, and, folded away, every seed and the commands that made the runs.
 """
@@ -26,6 +27,7 @@ from metarl.report.groups import (
     group_experiments,
     short_names,
 )
+from metarl.report.leaderboard import leaderboard_entries, write_leaderboard
 from metarl.report.paired import paired_differences, sign_note
 from metarl.report.plots import plot_summary, units_label
 from metarl.report.published import Published, estimates, find_published
@@ -92,6 +94,7 @@ def write_page(evaluations: Sequence[Evaluation], page: Path, notes: Path | None
     titles: list[str] = []
     written = [page]
     columns: dict[str, list[Column]] = {}  # of the overview tables, by their title
+    leaderboard: list[dict[str, Any]] = []
     # sections on the same data set, or on one family with different settings, are on one page
     for related in group_by(group_by(evaluations, _same_tasks), _same_kind):
         # the section with published results has the plain title
@@ -111,6 +114,9 @@ def write_page(evaluations: Sequence[Evaluation], page: Path, notes: Path | None
             heading = f"[{section.title}]({family_page.relative_to(page.parent).as_posix()})"
             groups = [group for protocol in section.protocols for group in protocol]
             column = (heading, groups, section.published)
+            leaderboard += leaderboard_entries(
+                section.title, section.settings, groups, section.published
+            )
             columns.setdefault(POLICIES if is_policy else name, []).append(column)
             written.append(plot)
         notes_of_kind = texts.pop(_slug(name), "")
@@ -129,10 +135,11 @@ def write_page(evaluations: Sequence[Evaluation], page: Path, notes: Path | None
         introduction=introduction,
         policies=POLICIES,
         overviews=overviews,
+        folder=folder.name,
         rest=list(texts.values()),
     )
     _write(page, text)
-    return written
+    return written + write_leaderboard(leaderboard, folder)
 
 
 def _rendered(template: str, **context: Any) -> str:

@@ -1,0 +1,82 @@
+"""All scores of the results pages in one table for programs, as CSV and as JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from metarl.io import translate_os_errors, write_atomically
+from metarl.report.groups import ExperimentGroup
+from metarl.report.published import Published, estimates
+from metarl.runs.metrics import training_minutes
+
+
+def leaderboard_entries(
+    tasks: str, settings: str, groups: Sequence[ExperimentGroup], published: Published | None
+) -> Iterator[dict[str, Any]]:
+    """An entry for each method on some tasks, with its scores before and after each step.
+
+    Scores have 95% intervals, over seeds if there are several, otherwise over tasks, and the number
+    of `episodes` (or labelled examples, `instances`) of a new task until then. `samples`
+    (environment steps, or tasks) and `minutes` of training are means over seeds.
+
+    Args:
+        tasks: the name of the tasks.
+        settings: of the tasks, apart from those that the name has.
+        groups: evaluated experiments on these tasks.
+        published: the published results for these tasks.
+    """
+    for group in groups:
+        figures = estimates(published.rows.get(group.method.label, {})) if published else {}
+        minutes = [training_minutes(metrics) for run in group.runs if (metrics := run.metrics())]
+        curve, unit = group.curves[0], group.method.adaptation_unit
+        yield {
+            "tasks": tasks,
+            "settings": settings,
+            "metric": group.method.problem.metric.name,
+            "method": group.label,
+            "unit": unit.name if unit else "",
+            "test_tasks": len(curve.tasks),
+            "seeds": [run.config.seed for run in group.runs],
+            "samples": round(fmean(group.samples)),
+            "minutes": _round(fmean(minutes)) if minutes else None,
+            "scores": [
+                {
+                    "step": step,
+                    "episodes": curve.episodes[step] if curve.episodes else None,
+                    "instances": curve.instances[step] if curve.instances else None,
+                    **{name: _round(row[name]) for name in ("estimate", "low", "high", "worst")},
+                    "success": _round(row["success"]) if "success" in row else None,
+                    "published": figures.get(step),
+                }
+                for step, row in enumerate(group.steps())
+            ],
+        }
+
+
+def write_leaderboard(entries: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+    """Write the entries to leaderboard.json, and to leaderboard.csv with a row for each score."""
+    rows = [
+        {**entry, "seeds": " ".join(map(str, entry["seeds"])), **score}
+        for entry in entries
+        for score in entry["scores"]
+    ]
+    table = io.StringIO()
+    columns = [name for name in rows[0] if name != "scores"]
+    writer = csv.DictWriter(table, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+    files = {folder / "leaderboard.csv": table.getvalue()}
+    files[folder / "leaderboard.json"] = f"[\n{lines}\n]\n"
+    with translate_os_errors(folder):
+        for file, text in files.items():
+            write_atomically(file, text)
+    return list(files)
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.5g}")
