@@ -1,5 +1,7 @@
 """`check_family`, which tests whether a task family conforms to the protocol."""
 
+from __future__ import annotations
+
 import inspect
 import traceback
 import warnings
@@ -37,16 +39,15 @@ API = (
 def check_family(family: TaskFamily, num_envs: int = 4) -> None:
     """Check whether a family conforms to the protocol that training relies on.
 
-    A single environment and a vector environment play episodes of random actions. Shapes, types and
-    finiteness are checked with the functions that training uses; determinism, independence of
-    sub-environments and partial resets, which training cannot observe, are checked here only.
+    It plays episodes of random actions in a single and in a vector environment, and checks shapes,
+    types, finiteness, determinism, the independence of sub-environments, and partial resets.
 
-    It warns if nothing in these episodes depended on the task: random actions may never reach a
-    sparse reward, so that this alone is no violation.
+    If nothing in these episodes depends on the task, it only warns, since random actions may never
+    reach a sparse reward.
 
     Args:
-        family: the family.
-        num_envs: size of the vector environment; at least 2.
+        family: an instance of the family, such as `Poles()`.
+        num_envs: the number of sub-environments; at least 2.
 
     Raises:
         UserError: describing the first violation, and the method to change.

@@ -1,5 +1,7 @@
 """The task family protocol, the registry of families, and checks of what families return."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,40 +18,45 @@ from metarl.errors import UserError
 
 @runtime_checkable
 class TaskFamily(Protocol):
-    """A distribution of tasks, and the environments that they are solved in.
+    """Interface of task families: a distribution of tasks, and environments that take a task.
 
     To meta-train on your own tasks, write a class with these members; no base class is needed.
-    `metarl.envs.check_family` checks it, and `metarl.envs.vectorise` makes a vector environment
-    of any gymnasium environment.
+    `metarl.check_family` checks it, and `metarl.vectorise` makes the vector environment from any
+    Gymnasium environment. docs/library.md has an example.
 
-    Three members are optional. The property `releases_gil` says that steps release the GIL for
-    long, as native physics does; tasks are then sampled in chunks on several threads. The method
-    `validate_task(task)` raises ValueError for a task (T,) that its environments cannot have. The
-    method `sample_test_tasks(rng, num_tasks)` samples the tasks of evaluations, where they are not
-    distributed as those of training.
+    Three members are optional:
+        releases_gil: a property; if True, steps release the GIL, as those of MuJoCo do, and
+            episodes are sampled on several threads.
+        validate_task(task): raises ValueError if there is no such task, (T,).
+        sample_test_tasks(rng, num_tasks): samples the held-out tasks of evaluations, if their
+            distribution differs from that of `sample_tasks`.
     """
 
     @property
     def horizon(self) -> int:
-        """H, the maximum number of steps in an episode."""
+        """H, the maximum number of time steps of an episode."""
 
     @property
     def task_size(self) -> int:
-        """T, the number of values in a task."""
+        """T, the number of values that define a task."""
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> NDArray[np.float64]:
-        """Sample tasks (num_tasks, T), using only the given generator."""
+        """Sample tasks (num_tasks, T), with random numbers from `rng` only."""
 
     def describe(self, task: NDArray[np.float64]) -> str:
-        """Describe one task (T,) in words."""
+        """Describe a task (T,) in words, for videos and tables, such as "run at 1.5 m/s"."""
 
     def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        """Make a single environment whose `reset` takes `options={"task": task}`."""
+        """Make a single environment whose `reset` takes `options={"task": task}`, (T,).
+
+        `render_mode` is "rgb_array" for videos, as in `gymnasium.make`.
+        """
 
     def make_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
         """Make a vector environment whose `reset` takes `options={"task": tasks}`, (num_envs, T).
 
-        The option `reset_mask`, boolean (num_envs,), selects the sub-environments to reset.
+        A further option, `reset_mask`, boolean (num_envs,), selects the sub-environments to reset.
+        `metarl.vectorise(self.make, num_envs)` returns such an environment.
         """
 
 
@@ -195,7 +202,7 @@ def checked_task(family: TaskFamily, task: ArrayLike) -> NDArray[np.float64]:
     if row.shape != (family.task_size,):
         example = checked_tasks(family, np.random.default_rng(0), 1)[0].round(2).tolist()
         raise UserError(
-            f"a task has {family.task_size} numbers, such as {example}, not {row.size}: "
+            f"a task has shape ({family.task_size},), such as {example}, not {row.shape}: "
             f"{row.tolist()}"
         )
     try:

@@ -4,6 +4,8 @@
 per sub-environment. `TaskConditioned` appends the task to observations, for an oracle.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -101,18 +103,26 @@ def vectorise(
     """Make a vector environment with one task per sub-environment.
 
     Args:
-        make_env: makes one environment, whose `reset(options={"task": task})` must set the task,
-            (T,). The task is passed to every reset. Limit the episodes with gymnasium's TimeLimit;
-            otherwise the family's horizon truncates them.
+        make_env: a function without arguments that returns an environment. Its
+            `reset(options={"task": task})` must set the task, (T,), which is passed to every reset.
+            Limit the length of episodes with gymnasium's TimeLimit; otherwise the family's horizon
+            truncates them.
         num_envs: the number of sub-environments.
-        asynchronous: run each in a process of its own; faster if a step takes milliseconds.
+        asynchronous: run each sub-environment in its own process (gymnasium's AsyncVectorEnv),
+            which is faster if a step takes milliseconds.
 
     Returns:
         A vector environment whose `reset` takes `options={"task": tasks}`, (num_envs, T) or (T,).
 
     Raises:
-        UserError: if an environment calls `exit` or its process dies, also in `reset` and `step`.
+        UserError: if `make_env` is not a function; also in `reset` and `step`, if an environment
+            calls `exit` or its process dies.
     """
+    if not callable(make_env):
+        raise UserError(
+            "make_env is a function that returns an environment, such as lambda: "
+            f"gymnasium.make('CartPole-v1'), not {make_env!r}"
+        )
     # gymnasium makes each environment by a call; in processes of their own, after a fork or pickle
     makers = [lambda: _PersistentTask(_catch_exit(make_env))] * num_envs
     if not asynchronous:

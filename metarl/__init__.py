@@ -9,36 +9,40 @@ Load a meta-trained policy, adapt it to a task by one gradient step, and act:
     action = adapted.act(env.reset(options={"task": [-1.0]})[0])
 
 The environment is a Gymnasium environment or vector environment with the same spaces as in
-training. Episodes that were collected elsewhere can be given instead:
+training. More of what a policy can do (see `AdaptivePolicy`):
 
     policy.adapt(env, steps=3)                           # three steps, each on new episodes
-    policy.adapt([(observations, actions, rewards), ...])
-    policy.evaluate().to_frame()                         # returns on held-out tasks, in pandas
+    policy.adapt([(observations, actions, rewards), ...])  # on episodes that the policy played
+    print(policy.evaluate())                             # returns on held-out tasks
     policy.render("walk.mp4", task=[1.0])                # a video of one episode
 
-Every method of reinforcement learning has the same verbs. In a stream of episodes, the policy
-observes the outcome of its actions, and adapts to what it observed (see `Agent`):
+Adapt in a loop that you control:
 
     policy.reset()                                       # a new task
     action = policy.act(observation)
     policy.observe(reward, terminated, truncated, next_observation)
-    policy = policy.adapt()                              # between episodes
+    policy = policy.adapt()                              # between episodes, to those observed
 
-Train a policy and compare it with another one:
+Train a policy, which is saved in a directory, and compare it with a baseline:
 
-    config = metarl.Config(family={"name": "point-navigation"}, outer={"iterations": 100})
-    run = metarl.train(config, "runs/points")            # a directory: weights, metrics, evaluation
-    metarl.compare(run, "runs/points-pretrained").to_frame()
+    config = {"family": {"name": "point-navigation"}, "outer": {"iterations": 100}}
+    run = metarl.train(config, "runs/points")
+    pretrained = metarl.train({**config, "method": "pretrained"}, "runs/points-pretrained")
+    print(metarl.compare(run, pretrained))
 
-Train several seeds, or combinations of settings, in parallel:
+`Config` describes the settings of policies, and `SupervisedConfig` those of networks. Train several
+seeds, or combinations of settings, in parallel:
 
     runs = metarl.train_seeds(config, 5, "runs/seeds")
-    metarl.sweep(config, {"inner.step_size": [0.1, 0.5]}, "runs/sweep", seeds=3).to_frame()
+    print(metarl.sweep(config, {"inner.step_size": [0.1, 0.5]}, "runs/sweep", seeds=3))
 
-For few-shot regression and classification, `load_network` returns a network with the methods
-`adapt(inputs, targets)` and `predict(inputs)`. `metarl.adapt` is the inner loop as a function of
-parameters, in plain PyTorch. A custom task distribution is a class; `check_family` tests whether it
-conforms to the interface. `vectorise` makes a vector environment from any Gymnasium environment.
+For few-shot regression and classification, `load_network` returns an `AdaptiveNetwork` with the
+methods `adapt(inputs, targets)` and `predict(inputs)`; `Dataset` is for your own images.
+
+`metarl.adapt` is the inner loop as a function of parameters, in plain PyTorch.
+
+To train on your own tasks, write a `TaskFamily`. `check_family` checks it, and `vectorise` makes a
+vector environment from any Gymnasium environment.
 
 Errors that the user can correct are raised as `UserError`.
 """

@@ -1,5 +1,7 @@
 """The functions of `import metarl`: the commands of the command line, for Python."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,11 +38,16 @@ def load(
     """Load the policy of a run.
 
     Args:
-        run: a run, its directory, or the name of a trained run of this package (`metarl list`).
-        trust_code: whether to import custom classes that the config names, such as a family.
-            Importing executes them.
-        seed: of the policy's random generator.
-        checkpoint: "best" for the parameters of the best validation, with `early_stopping`.
+        run: a `Run`, the directory of one, the name of a trained run of this package (`metarl
+            list`), or `hf:USER/NAME` on the Hugging Face hub.
+        trust_code: whether to import custom code that the config names, such as your own task
+            family. Importing executes it.
+        seed: seed of the sampled actions.
+        checkpoint: "last", or "best" for the parameters with the best validation score, if the run
+            was trained with `early_stopping`.
+
+    Returns:
+        The policy, whose methods are `act`, `adapt`, `evaluate`, `render` and others.
 
     Raises:
         UserError: if the run does not exist or is damaged, if it names custom code that is not
@@ -63,8 +70,11 @@ def load_network(
     Args:
         run: as for `load`.
         trust_code: as for `load`.
-        data: the data set, if the run was trained on one given in Python, `Dataset.of(...)`.
+        data: `Dataset.of(...)`, if the run was trained on a data set object from Python.
         checkpoint: as for `load`.
+
+    Returns:
+        The network, whose methods are `adapt`, `predict` and `evaluate`.
 
     Raises:
         UserError: as for `load`, or if the data are not found.
@@ -87,10 +97,11 @@ def train(
     init_from: RunLike | None = None,
     report: Callable[[int, Metrics], None] | None = None,
 ) -> Run:
-    """Meta-train, and evaluate on held-out tasks at the end.
+    """Meta-train a policy or a network, then evaluate it on held-out tasks.
 
-    An interrupted training, by Ctrl-C or by an error, leaves its last valid state in the directory.
-    `resume=True` or `metarl train --resume` continues from there, with the same results as an
+    Everything is saved in the directory `out`: weights, metrics (also for TensorBoard), evaluation.
+    Nothing is printed; use `callbacks`. If training is interrupted by Ctrl-C or an error,
+    `resume=True` or `metarl train --resume` continues it, with the same results as an
     uninterrupted training.
 
     Args:
@@ -98,15 +109,17 @@ def train(
             package.
         out: the directory of the run. It must be new or empty, unless `resume` is True.
         resume: whether to continue the run in `out`, if there is one.
-        callbacks: functions of the `TrainingState` and the metrics, called after every iteration.
-            The metrics are empty in iterations without a report (`report_every`). Training stops if
-            one returns False; the run is then evaluated as it is, and `resume=True` trains on. An
-            exception stops it too, and is raised once the state is saved.
-        init_from: a run with the same network, as for `load`: training starts from its weights.
+        callbacks: functions called after every iteration as `callback(state, metrics)`. `state` has
+            `iteration` and `params`; `metrics` is a dictionary such as
+            {"return/after_1_steps": -12.3}, empty in iterations without a report (`report_every`).
+            If a callback returns False, training stops, and the run is evaluated; `resume=True`
+            continues it. If one raises an exception, the state is saved first.
+        init_from: a run with the same network, as for `load`, from whose weights training starts.
         report: deprecated; use `callbacks`.
 
     Returns:
-        The run. `metarl.load(run)` is its policy, `run.to_frame()` the training log.
+        The run. `metarl.load(run)` loads its policy, `metarl.load_network(run)` its network, and
+        `run.to_frame()` its training log.
 
     Raises:
         UserError: before training starts, if the config is invalid, `out` cannot be written, or the
@@ -144,18 +157,18 @@ def train_seeds(
 
     Args:
         config: as for `train`.
-        seeds: their number, for the seeds 1, 2, ..., or a list.
+        seeds: a list of seeds, or their number n for the seeds 1, ..., n.
         out: the directory of the runs, which are `out/seed-1` and so on.
-        resume: whether to continue runs that are there already.
+        resume: whether to continue the runs that `out` contains.
         progress: whether to print the progress.
-        trust_code: as for `load`, of runs that are there already.
+        trust_code: as for `load`, for the runs that `out` contains.
 
     Returns:
         The runs, in the order of the seeds.
 
     Raises:
-        UserError: before training starts, if the config is invalid or `out` cannot be written; in
-            the end, if a run failed. The others are complete then, and `resume=True` continues.
+        UserError: before training starts, if the config is invalid or `out` cannot be written; at
+            the end, if a run failed. The others are complete, and `resume=True` continues the rest.
     """
     options = _launch_options(resume, progress, trust_code)
     return _complete(several.train_seeds(config, _as_seeds(seeds), Path(out), options))
@@ -175,18 +188,18 @@ def sweep(
 
     Args:
         config: as for `train`.
-        grid: a list of values by name of the setting, such as
+        grid: lists of values by the full name of a setting, such as
             `{"inner.step_size": [0.05, 0.1], "outer.iterations": 100}`. A setting with a single
             value is the same for all runs.
         out: the directory of the runs.
-        seeds: of each combination, as for `train_seeds`.
+        seeds: the seeds of each combination, as for `train_seeds`.
         resume: as for `train_seeds`.
         progress: as for `train_seeds`.
         trust_code: as for `train_seeds`.
 
     Returns:
-        The table of the combinations, the best first. `to_frame()` has a row for each combination
-        and step; `groups` are the combinations with their runs.
+        The table of the combinations, the best first. `print` shows it, `to_frame()` has a row for
+        each combination and adaptation step, and `groups` has the runs of each combination.
 
     Raises:
         UserError: as for `train_seeds`.
@@ -212,10 +225,10 @@ def search(
 
     Args:
         config: as for `train`.
-        ranges: the lower and the upper end by name of the setting, such as
+        ranges: lower and upper limits by the full name of a setting, such as
             `{"inner.step_size": (0.01, 0.5)}`; two integers are a range of integers.
         out: the directory of the runs.
-        trials: the number of combinations, including those that are there already.
+        trials: the number of combinations, including those that `out` contains.
         seeds: as for `sweep`.
         prune: whether to stop combinations whose score in training is worse than the median of the
             others at the same iteration.
@@ -270,11 +283,12 @@ def evaluate(
         run: as for `load`.
         trust_code: as for `load`.
         data: as for `load_network`.
-        checkpoint: as for `load`; the files of the best one are called evaluation-best.json etc.
-        settings: overrides of the config's section `evaluation`, such as `tasks=200`.
+        checkpoint: as for `load`. Results for "best" are stored in evaluation-best.json and so on,
+            all others in evaluation.json.
+        settings: settings of the section `evaluation` to change, such as `tasks=200`.
 
     Returns:
-        The scores of each task after 0, 1, 2, ... gradient steps.
+        The scores on each task after 0, 1, 2, ... adaptation steps. `print` shows their means.
 
     Raises:
         UserError: as for `load`, or if a setting does not exist.
@@ -284,16 +298,17 @@ def evaluate(
 
 
 def compare(*runs: RunLike, trust_code: bool = False) -> Comparison:
-    """Compare runs on the same held-out tasks.
+    """Compare runs on the same held-out tasks; runs without an evaluation are evaluated first.
 
     Runs that differ only in their seed are aggregated.
 
     Args:
-        runs: at least two, as for `load`.
+        runs: the runs, each as for `load`.
         trust_code: as for `load`.
 
     Returns:
-        The comparison. `print` shows its tables; `to_frame()` has a row for each method and step.
+        The comparison. `print` shows its tables; `to_frame()` has a row for each method and
+        adaptation step.
 
     Raises:
         UserError: as for `load`, or if the runs have different tasks.
@@ -302,7 +317,13 @@ def compare(*runs: RunLike, trust_code: bool = False) -> Comparison:
 
 
 def _open(run: RunLike, trust_code: bool, data: Section | None = None) -> Run:
-    run = run if isinstance(run, Run) else Run.open(Path(run), trust_code=trust_code)
+    if not isinstance(run, Run):
+        if not isinstance(run, str | Path):
+            raise UserError(
+                "a run is a Run, a directory or a name, not a "
+                f"{type(run).__name__}; pass several as separate arguments"
+            )
+        run = Run.open(Path(run), trust_code=trust_code)
     if data is None:
         return run
     if not isinstance(run.config, SupervisedConfig) or not isinstance(data, ImageData):

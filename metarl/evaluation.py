@@ -4,6 +4,8 @@ All methods are evaluated by it. With equal seeds the tasks and the randomness a
 methods can be compared in each task. Intervals over several runs: `metarl.intervals`.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -40,14 +42,14 @@ class Metric:
     higher_is_better: bool = True
 
     @property
-    def success(self) -> "Metric":
+    def success(self) -> Metric:
         """The metric of `info["success"]`, which is reported beside the scores."""
         return replace(self, name=SUCCESS, axis="success rate", higher_is_better=True)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """An estimate and its 95% confidence interval for each stage of adaptation.
+    """An estimate and its 95% confidence interval after each of K adaptation steps.
 
     Attributes:
         estimate: (K + 1,).
@@ -74,17 +76,21 @@ class Summary:
 
 @dataclass(frozen=True)
 class AdaptationCurve:
-    """Scores on held-out tasks at K + 1 stages of adaptation.
+    """Scores on N held-out tasks before adaptation and after each of K adaptation steps.
+
+    A step is a gradient step, an episode (RL²) or an instance of each class (memory-augmented
+    networks). `summary` has the mean over tasks, which `print` shows, and `to_frame` all scores.
 
     Attributes:
-        tasks: task parameters, (N, T).
-        scores: score of each task after k updates, k = 0...K, (N, K + 1).
-        step_sizes: of the K gradient steps; empty for methods that adapt otherwise.
-        episodes: adaptation episodes before each stage, (K + 1,); empty in supervised learning.
-        instances: instances of each class before each stage, (K + 1,); empty unless stages are
-            instances.
-        success: fraction of each task's episodes that succeeded, (N, K + 1); None of environments
-            that do not report `info["success"]`.
+        tasks: the tasks, (N, T); T is the size of a task.
+        scores: (N, K + 1): return, error or accuracy on each task after k steps, k = 0, ..., K.
+        step_sizes: α of each gradient step, (K,); empty if steps are not gradient steps.
+        episodes: the number of episodes used for adaptation before each score, (K + 1,); empty in
+            supervised learning.
+        instances: the number of instances of each class before each score, (K + 1,); empty unless
+            steps are instances.
+        success: the fraction of successful episodes on each task, (N, K + 1); None if the
+            environments do not report `info["success"]`.
     """
 
     tasks: NDArray[np.float64]
@@ -94,22 +100,27 @@ class AdaptationCurve:
     instances: tuple[int, ...] = ()
     success: NDArray[np.float64] | None = None
 
+    def __repr__(self) -> str:
+        summary = self.summary
+        steps = [f"step {k}: {summary.format_step(k)}" for k in range(self.scores.shape[1])]
+        return "\n".join([*steps, f"({summary.meaning})"])
+
     @property
     def summary(self) -> Summary:
-        """Mean over tasks, with its 95% interval."""
+        """The mean score over tasks after each step, with its 95% confidence interval."""
         return mean_over_tasks(self.scores)
 
     @property
     def success_summary(self) -> Summary | None:
-        """The mean success rate over tasks, with its 95% interval, if it is known."""
+        """The mean success rate over tasks, likewise; None if `success` is None."""
         return None if self.success is None else mean_over_tasks(self.success)
 
-    def first(self, steps: int) -> "AdaptationCurve":
+    def first(self, steps: int) -> AdaptationCurve:
         """Deprecated name of `truncate`."""
         warnings.warn("first() is deprecated; use truncate()", DeprecationWarning, stacklevel=2)
         return self.truncate(steps)
 
-    def truncate(self, steps: int) -> "AdaptationCurve":
+    def truncate(self, steps: int) -> AdaptationCurve:
         """The curve up to and including step `steps`."""
         return replace(
             self,
@@ -120,11 +131,11 @@ class AdaptationCurve:
             success=None if self.success is None else self.success[:, : steps + 1],
         )
 
-    def to_frame(self) -> "DataFrame":
+    def to_frame(self) -> DataFrame:
         """A pandas DataFrame with a row for each task and step.
 
-        Its columns are `task` (index into `tasks`), `step`, `score`, and in reinforcement learning
-        `episodes` (adaptation episodes before the step), and `success` if it is known.
+        Its columns are `task` (index into `tasks`), `step`, `score`, in reinforcement learning
+        `episodes`, and `success` unless it is None.
 
         Raises:
             UserError: if pandas is not installed.
@@ -152,7 +163,7 @@ class AdaptationCurve:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "AdaptationCurve":
+    def from_json(cls, value: Mapping[str, Any]) -> AdaptationCurve:
         """The inverse of `to_json`.
 
         Evaluations of older versions have no `episodes`; they follow from the settings.

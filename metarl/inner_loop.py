@@ -4,6 +4,8 @@ It is shared by reinforcement learning, regression and classification, and indep
 loss, parameters and the data of each step go in, adapted parameters come out.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -27,16 +29,21 @@ MOMENTUM, BETA1, BETA2, EPSILON = 0.9, 0.9, 0.999, 1e-8  # the defaults of torch
 
 @dataclass(frozen=True)
 class InnerOptimizer:
-    """The direction of an inner step, a differentiable function of the gradients of a task.
+    """The optimiser of the inner loop, for `metarl.adapt(..., optimizer=InnerOptimizer("adam"))`.
 
-    The optimisers of `torch.optim` write into parameters, so that nothing can be differentiated
-    through their steps. The state is zero at the first step of every task.
+    Its steps are differentiable. Those of `torch.optim` are not, because they modify parameters in
+    place. The state is zero at the first step of every task.
+
+    Attributes:
+        algorithm: "sgd"; "momentum" with μ = 0.9, as torch.optim.SGD; or "adam" with the default β
+            and ε of torch.optim.Adam.
+        clip: the maximum norm of all gradients of a task together; None to disable clipping.
+        stacked: whether the first axis of every parameter is that of tasks.
     """
 
-    # momentum with μ = 0.9, as torch.optim.SGD; Adam with the β and ε of torch.optim.Adam
     algorithm: Literal["sgd", "momentum", "adam"] = "sgd"
-    clip: float | None = None  # the largest norm of all gradients of a task together
-    stacked: bool = False  # whether the first axis of all gradients is that of tasks
+    clip: float | None = None
+    stacked: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -44,7 +51,7 @@ class InnerOptimizer:
         return self.algorithm == "sgd" and self.clip is None
 
     def direction(self, grads: Params, state: Params, step: int) -> tuple[Params, Params]:
-        """The vector that α multiplies in a step, and the new state; the first one is empty."""
+        """The update that α multiplies, and the new state, {} before the first step."""
         if self.clip is not None:
             # by vmap, since the norm is that of one task, not of all tasks together
             clip = partial(_clip_norm, max_norm=self.clip)
@@ -101,9 +108,8 @@ def adapt(
         loss: a scalar function of the parameters and of one batch.
         params: the initial parameters θ, or a module that holds them. They are not modified. The
             loss receives a dictionary in both cases; the outputs of a module with these parameters
-            are `torch.func.functional_call(module, params, inputs)`. Not adapted are the parameters
-            of a module, or `torch.nn.Parameter` in a dictionary, that require no gradients, and
-            integers.
+            are `torch.func.functional_call(module, params, inputs)`. Integers, and instances of
+            `torch.nn.Parameter` with `requires_grad=False`, are not adapted.
         batches: the data of each step, in order; their number is the number of steps. Repeat the
             support set for several steps on the same data.
         step_sizes: α. A number or tensor for all steps; a mapping from parameter names to step
@@ -112,8 +118,9 @@ def adapt(
         first_order: treat the gradients as constants (FOMAML, section 5.2 of the paper). This
             changes derivatives of the result, not the result.
         gradient: transforms a scalar function into its gradient function. `torch.func.grad`
-            composes with torch's other transforms; `reverse` is faster without them.
-        optimizer: in place of plain gradient descent: momentum, Adam, or clipped gradients.
+            composes with `vmap` and torch's other transforms; without them,
+            `metarl.inner_loop.reverse` is faster.
+        optimizer: plain gradient descent by default, or momentum, Adam, or clipped gradients.
 
     Returns:
         The adapted parameters θ', a new dictionary.

@@ -75,7 +75,7 @@ def difference(first: Sequence[Floats], second: Sequence[Floats]) -> Summary:
         several = means if runs[1] == 1 else other_means
         error = several.var(axis=0, ddof=1) * (1.0 / number + 1.0)
         quantile = student_quantile(number - 1)
-        over = f"{number} runs and one, taken to vary like them"
+        over = f"{number} runs against 1, assuming equal variance over seeds"
     else:
         # Welch (1947): s²₁/n₁ + s²₂/n₂, with the degrees of freedom of Satterthwaite
         first_error, second_error = (

@@ -337,7 +337,7 @@ def test_a_custom_method_acts_through_the_same_interface(tmp_path: Path) -> None
     assert len(adapted.play(env, GOAL, episodes=2)) == 2
     assert len(policy.render(task=GOAL).frames) == 7
     assert policy.evaluate().scores.shape == (3, 2)
-    with pytest.raises(UserError, match="has an agent of its own, without save"):
+    with pytest.raises(UserError, match="has no save"):
         policy.save(tmp_path / "file")
 
 

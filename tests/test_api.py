@@ -1,6 +1,7 @@
 """The public interface: policies, networks, trainings and comparisons in Python."""
 
 import pydoc
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,8 @@ def test_help_shows_all_public_names() -> None:
         assert name in dir(metarl)
         assert name in text
         assert getattr(metarl, name).__doc__
+    # signatures name types instead of spelling them out
+    assert not re.search(r"numpy\._typing|WrapValidator|FieldInfo", text)
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
         metarl.laod  # noqa: B018
 
@@ -168,12 +171,16 @@ MISTAKES = {
     "half an episode": (lambda p: p.adapt([H[:2]]), r"must be \(observations, actions, rewards\)"),
     "other lengths": (lambda p: p.adapt([(H[0], H[1], H[2][:3])]), r"shape \(3, 2\), not \(4, 2\)"),
     "not a number": (lambda p: p.adapt([(H[0] + np.nan, *H[1:])]), "must be finite numbers"),
-    "old episodes": (lambda p: p.adapt([H], steps=2), "good for one step"),
+    "old episodes": (lambda p: p.adapt([H], steps=2), "steps must be 1 for given episodes, not 2"),
     "no steps": (lambda p: p.adapt(Constant(), steps=0), "steps must be a whole number"),
     "a word as task": (lambda p: p.adapt(Constant(), task="left"), "a task must be a row of"),
     "another observation": (lambda p: p.act([0.0]), r"has shape \(2,\), or \(num_envs, 2\)"),
-    "a video of another format": (lambda p: p.render("video.avi"), "ends in .mp4 or .gif"),
-    "another task": (lambda p: p.render(task=[1.0]), r"has 2 numbers, such as \[.*\], not 1"),
+    "a video of another format": (lambda p: p.render("video.avi"), "suffix .mp4 or .gif"),
+    "another task": (lambda p: p.render(task=[1.0]), r"shape \(2,\), such as \[.*\], not \(1,\)"),
+    "an observation with info": (lambda p: p.act(([0.0, 0.0], {})), "observation, info = env"),
+    "a list of runs": (lambda p: metarl.compare(["a", "b"]), "pass several as separate arguments"),
+    "a number as config": (lambda p: metarl.train(3, "x"), "a config is a Config, a mapping, .* 3"),
+    "an id to vectorise": (lambda p: metarl.vectorise("CartPole-v1", 2), "make_env is a function"),
 }
 
 

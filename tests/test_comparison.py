@@ -107,7 +107,8 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
         "| oracle",
     ]
     caption = (
-        "95% interval over 2 runs and one, taken to vary like them. Positive values favour MAML."
+        "95% interval over 2 runs against 1, assuming equal variance over seeds. Positive values "
+        "favour MAML."
     )
     assert caption in lines[-1]
 

@@ -145,7 +145,11 @@ def test_annealed_step_sizes_decay_to_zero() -> None:
             {**MINIMAL, "outer": {"algorithm": "lbfgs"}},
             ["outer.algorithm: must be 'trpo' or 'adam' or"],
         ),
-        ({**MINIMAL, "outer": 3}, ["outer: must be a section"]),
+        (
+            {"family": "ant-goal"},
+            ["family: must be a mapping of its settings, such as {name: ant"],
+        ),
+        ({**MINIMAL, "outer": 3}, ["outer: must be a name or a mapping of its settings, not 3"]),
         ({}, ["has no task distribution: set `family`"]),
         ({"family": {"name": "ant-gaol"}}, ["did you mean 'ant-goal'"]),
         (

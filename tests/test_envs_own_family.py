@@ -396,7 +396,7 @@ def test_a_family_declares_that_it_releases_the_gil_by_the_new_or_the_old_proper
 IMPOSSIBLE = {
     "direction": ("half-cheetah-direction", [0.5], r"no such task as \[0\.5\]: .* is -1 or 1"),
     "direction of 0": ("ant-direction", [0.0], "a direction is -1 or 1, not 0"),
-    "size": ("point-navigation", [0.1], r"a task has 2 numbers, such as \[.*, not 1: \[0\.1\]"),
+    "size": ("point-navigation", [0.1], r"has shape \(2,\), such as \[.*, not \(1,\): \[0\.1\]"),
     "rows": ("point-navigation", [[0.1, 0.2]], "must be a row of finite numbers"),
     "NaN": ("ant-velocity", [np.nan], "must be a row of finite numbers"),
     "words": ("ant-velocity", ["fast"], "must be a row of numbers"),

@@ -64,7 +64,7 @@ def test_the_interval_of_several_runs_and_one_covers_the_difference_over_seeds(
     first, second = (simulate_runs(rng, number, 1.5, tasks) for number in runs)
     summary = difference(first, second)
     assert 0.93 <= coverage(summary, 0.0) <= 0.97
-    assert f"{max(runs)} runs and one, taken to vary like them" in summary.meaning
+    assert f"{max(runs)} runs against 1, assuming equal variance over seeds" in summary.meaning
 
 
 @pytest.mark.parametrize("spreads", [(0.0, 0.0), (1.0, 1.0), (1.0, 4.0), (4.0, 1.0), (0.25, 0.0)])

@@ -32,8 +32,8 @@ PAGES = {
     if "notes" not in path.parts  # parts of docs/results.md
 }
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGES["docs/library.md"], re.DOTALL)
-ADAPTING, CALLBACKS, STREAMING, INNER_LOOP, OWN_ENVIRONMENT = SNIPPETS
-NAMES = ["adapting", "callbacks", "streaming", "inner-loop", "own-environment"]
+ADAPTING, TRAINING, CALLBACKS, STREAMING, INNER_LOOP, OWN_ENVIRONMENT = SNIPPETS
+NAMES = ["adapting", "training", "callbacks", "streaming", "inner-loop", "own-environment"]
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=NAMES)
@@ -78,6 +78,17 @@ def test_the_snippet_on_the_inner_loop_learns() -> None:
 
     # compared on the same waves with an untrained network, which adapts as well
     assert loss(INNER_LOOP) < 0.8 * loss(INNER_LOOP.replace("adam.step()", "pass"))
+
+
+def test_the_snippets_that_train_and_compare_with_a_baseline(capsys, tmp_path, monkeypatch) -> None:
+    small = '"inner": {"episodes_per_task": 2}, "outer": {"iterations": 1, "meta_batch": 2}'
+    small += ', "baseline": {"step_sizes": [0.1]}, "evaluation": {"tasks": 2}'
+    monkeypatch.chdir(tmp_path)
+    for code in (TRAINING, blocks("README.md").partition("\nimport metarl\n")[2]):
+        assert '"outer": {"iterations": 50}' in code
+        run(code.replace('"outer": {"iterations": 50}', small).replace("runs/", f"{len(code)}/"))
+        assert "| MAML | " in capsys.readouterr().out
+    assert Path("adaptation.png").exists()
 
 
 def test_the_snippet_with_a_callback_trains(capsys, tmp_path, monkeypatch) -> None:

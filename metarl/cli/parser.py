@@ -57,7 +57,7 @@ name of a config of the package (`metarl list`).
 `method` in the config selects the method; `method: {{name: …, …}}` also changes its settings:
   policies     {", ".join(RL_METHODS)}
   networks     {_lines(SUPERVISED_METHODS)}
-  custom       package.module:Class, see CONTRIBUTING.md
+  custom       package.module:Class, see docs/extending.md
 {RUN_CONTENT}
 
 examples:
@@ -74,8 +74,9 @@ examples:
 """
 
 BASELINE = f"""\
-Train a method to compare meta-learning with. It has the network, the tasks, the evaluation and the
-budget of environment steps or examples of CONFIG.
+Train a baseline with the network, the tasks and the evaluation of CONFIG, and with the same number
+of environment steps or examples. An iteration of PPO has one batch of episodes, an iteration of
+MAML has inner.steps + 1 batches, and PPO accordingly more iterations.
 
   pretrained          one model, trained on all tasks jointly and fine-tuned on each new task: a
                       policy by PPO of stable-baselines3, a regression, or a classifier

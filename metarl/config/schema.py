@@ -103,7 +103,7 @@ def _describe_properties(definition: dict[str, Any], owners: Sequence[type[BaseM
         if issubclass(base, Section) and base not in (Section, Experiment)
     ]
     definition["description"] = next(iter(texts), "")
-    sentences = [part for text in texts for part in re.split(r"(?<=[.:]) +(?=[A-Z`])", text)]
+    sentences = [part for text in texts for part in re.split(r"(?<=[.:]) +(?:- )?(?=[A-Z`])", text)]
     properties = definition.get("properties", {})
     for name, setting in properties.items():
         mentions = [sentence for sentence in sentences if re.search(rf"`{name}\b", sentence)]

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import math
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -90,6 +91,13 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        # help() then shows names and defaults, without the validators in the annotations
+        signature = inspect.signature(cls)
+        parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+        cls.__signature__ = signature.replace(parameters=parameters)
+
     @model_validator(mode="before")
     @classmethod
     def _accept_old_names(cls, values: Any, info: ValidationInfo) -> Any:
@@ -153,7 +161,7 @@ class Discriminated:
         if isinstance(value, str | type):
             value = {self.tag: value}
         if not isinstance(value, Mapping):
-            raise ValueError(f"must be a section with settings of its own, not {value!r}")
+            raise ValueError(f"must be a name or a mapping of its settings, not {value!r}")
         name = _to_import_string(value.get(self.tag, self.default))
         if not isinstance(name, str):
             raise ValueError(f"{self.tag}: must be a name, not {name!r}")
@@ -278,7 +286,7 @@ class InitialWeights(Section):
 
 
 class EarlyStopping(Section):
-    """The end of a training whose score on validation tasks does not improve any more.
+    """Early stopping: training ends when the score on validation tasks no longer improves.
 
     Every `every` iterations the parameters are validated on `tasks` tasks, which are neither
     training nor test tasks, after as many inner steps as in training. The training ends after
@@ -530,7 +538,9 @@ def _message(
                 f"{section_hint * ('settings' in settings)}"
             )
         case "model_type" | "model_attributes_type":
-            return f"{name}: must be a section with settings of its own, not {value!r}"
+            fields = _section_at(schema, [*location, ""]).model_fields
+            example = f", such as {{name: {value}}}" * (isinstance(value, str) and "name" in fields)
+            return f"{name}: must be a mapping of its settings{example}, not {value!r}"
         case "missing":
             return f"{name}: this setting is required"
         case "section":

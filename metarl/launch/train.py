@@ -10,7 +10,7 @@ from typing import Any
 
 from metarl import distributed
 from metarl.config.files import CONFIG
-from metarl.config.sections import InitialWeights
+from metarl.config.sections import Experiment, InitialWeights
 from metarl.errors import UserError
 from metarl.experiment import AnyConfig, dump_config, load_config, override_config
 from metarl.launch.initial_weights import initial_state, prepare
@@ -48,6 +48,11 @@ def as_config(config: ConfigLike, overrides: Sequence[str] = ()) -> AnyConfig:
         return load_config(str(config), overrides)
     if isinstance(config, Mapping):
         return override_config(config, overrides)
+    if not isinstance(config, Experiment):
+        raise UserError(
+            "a config is a Config, a mapping, a YAML file or a name from `metarl list`, not "
+            f"{config!r}"
+        )
     return override_config(config.model_dump(mode="json"), overrides) if overrides else config
 
 

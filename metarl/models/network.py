@@ -1,5 +1,7 @@
 """A trained few-shot network that adapts to examples and predicts."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,16 +29,20 @@ from metarl.supervised.tasks import Episodes, Examples, Tasks
 
 @dataclass(frozen=True)
 class AdaptiveNetwork:
-    """A network that adapts to a few examples of a task. It is immutable.
+    """A trained network that adapts to a few examples of a task. Returned by `metarl.load_network`.
 
         predictions = network.adapt(inputs, targets).predict(queries)
 
+    `adapt` returns a new network and does not change this one.
+
     Attributes:
-        run: the run it was loaded from.
-        method: the method it was trained with.
-        params: the meta-parameters.
-        support: the support set, (1, K, ...) each; None before `adapt`.
-        steps: the number of gradient steps, if the method takes any.
+        run: the run that it was loaded from.
+        method: the method that trained it.
+        params: the meta-parameters, by name.
+        support: the examples passed to `adapt`, inputs (1, K, ...) and targets (1, K, ...); None
+            before.
+        steps: the number of gradient steps that `predict` takes on them; without effect on methods
+            that take none.
     """
 
     run: Run
@@ -46,12 +52,8 @@ class AdaptiveNetwork:
     steps: int = 0
 
     @classmethod
-    def of(cls, run: Run) -> "AdaptiveNetwork":
-        """Load the network of a run.
-
-        Raises:
-            UserError: if the run has a policy, or its checkpoint is missing or damaged.
-        """
+    def of(cls, run: Run) -> AdaptiveNetwork:
+        """Load the network of a run; see `metarl.load_network`."""
         method = load_or_evaluate(run).method
         if not isinstance(method, SupervisedMethod):
             raise UserError(f"{run.path} has a policy: load it with metarl.load({str(run.path)!r})")
@@ -64,19 +66,23 @@ class AdaptiveNetwork:
 
     def adapt(
         self, inputs: ArrayLike, targets: ArrayLike, steps: int | None = None
-    ) -> "AdaptiveNetwork":
-        """A network that is adapted from the meta-parameters to K examples.
+    ) -> AdaptiveNetwork:
+        """Adapt to K examples, from the meta-parameters; earlier examples are forgotten.
 
         Args:
-            inputs: (K, ...): numbers; or images (C, H, W), of bytes or of floats in 0...1. Images
-                of Omniglot are 1 where the stroke is. For class folders and data sets also a list
-                of PIL images, which are converted as in training.
-            targets: (K, O) or, for one output, (K,) numbers; or (K,) labels 0, 1, ....
-            steps: the number of gradient steps, at most that of the run's evaluation, which is
-                also the default.
+            inputs: numbers (K, ...), or images (K, C, H, W) as bytes in 0...255 or floats in 0...1.
+                In Omniglot, strokes are 1 and the background is 0. For class folders and data sets
+                also a list of PIL images, which are converted as in training.
+            targets: in regression, numbers (K, O), or (K,) if there is one output; in
+                classification, integer labels (K,) from 0.
+            steps: the number of gradient steps; by default that of the run's evaluation
+                (`evaluation.steps`), which is also the maximum.
+
+        Returns:
+            The adapted network. This one is unchanged.
 
         Raises:
-            UserError: if the examples are not like those that the network was trained on.
+            UserError: if shapes, ranges or labels of the examples differ from those in training.
         """
         x = self._to_inputs(inputs)
         classifies = self.method.problem.kind is CLASSIFICATION
@@ -98,10 +104,17 @@ class AdaptiveNetwork:
         return replace(self, support=(x[None], y[None]), steps=int(steps))
 
     def predict(self, inputs: ArrayLike) -> NDArray[np.float32]:
-        """Outputs (M, O) for inputs (M, ...): numbers, or a logit for each class.
+        """Predict outputs for inputs, after adaptation to the examples passed to `adapt`.
+
+        Args:
+            inputs: (M, ...), as for `adapt`.
+
+        Returns:
+            (M, O): in regression the predicted numbers, in classification the logits of O classes.
 
         Raises:
-            UserError: if the inputs are not like those of the training, or the adaptation diverges.
+            UserError: if `adapt` was not called, shapes or ranges of the inputs differ from those
+                in training, or the adaptation diverges.
         """
         x = self._to_inputs(inputs)
         if self.support is None:
@@ -120,11 +133,12 @@ class AdaptiveNetwork:
         return predictions
 
     def evaluate(self, **settings: Any) -> AdaptationCurve:
-        """Errors or accuracies on the run's held-out tasks; see `AdaptivePolicy.evaluate`.
+        """Evaluate on the held-out tasks of the run: errors or accuracies after 0, 1, 2, ... steps.
 
         Args:
-            settings: overrides of the config's section `evaluation`, such as `shots=5`. Such an
-                evaluation is not stored.
+            settings: settings of the section `evaluation` to change, such as `shots=5`. Without
+                any, the evaluation stored in the run is read, if there is one; with some, the
+                result is not stored.
 
         Raises:
             UserError: if a setting does not exist, or the method does not support its value.
@@ -215,7 +229,7 @@ class AdaptiveNetwork:
         return torch.from_numpy(labels.astype(np.int64))
 
 
-def _finite(name: str, values: ArrayLike, shape: tuple[int, ...]) -> tuple[Tensor, "np.dtype[Any]"]:
+def _finite(name: str, values: ArrayLike, shape: tuple[int, ...]) -> tuple[Tensor, np.dtype[Any]]:
     """Examples of a shape, (K, *shape), and the type in which they were passed."""
     try:
         array = to_array(values)

@@ -1,5 +1,7 @@
 """The policy of a run in reinforcement learning, as an object to use: `metarl.load`."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,19 +33,22 @@ from metarl.runs.run import Run
 
 @dataclass(frozen=True)
 class AdaptivePolicy:
-    """A trained policy that acts, and adapts to one task after another.
+    """A trained policy that acts, and adapts to one task after another. Returned by `metarl.load`.
 
         adapted = policy.adapt(env, task=[-1.0])
         action = adapted.act(observation)
 
-    `adapt` returns another policy, and leaves this one as it is. All methods have the same verbs: a
-    method without gradient steps on a new task adapts by its memory, or does not adapt.
+    `adapt` returns a new policy and does not change this one. Policies of all methods have this
+    interface. Methods without gradient steps on a task adapt by their memory (RL², VariBAD), or not
+    at all (an oracle).
+
+    Shapes: S is the size of an observation, A that of an action, T that of a task.
 
     Attributes:
         run: the run that it was loaded from.
         method: the method that trained it.
-        agent: acts and adapts.
-        seed: of its actions: policies with equal seeds act and adapt alike.
+        agent: the `metarl.Agent` that acts and adapts.
+        seed: seed of the sampled actions; policies with equal seeds act and adapt identically.
     """
 
     run: Run
@@ -52,8 +57,8 @@ class AdaptivePolicy:
     seed: int = 0
 
     @classmethod
-    def from_run(cls, run: Run, seed: int = 0) -> "AdaptivePolicy":
-        """The policy of a run; UserError if it is not of reinforcement learning, or is damaged."""
+    def from_run(cls, run: Run, seed: int = 0) -> AdaptivePolicy:
+        """Load the policy of a run; see `metarl.load`."""
         method = policy_method(run)
         return cls(run, method, load_agent(run, method, seed), seed)
 
@@ -62,22 +67,22 @@ class AdaptivePolicy:
 
     @property
     def params(self) -> Params:
-        """The present parameters, with the learned step sizes if there are any."""
+        """The current parameters, by name, and the learned step sizes if there are any."""
         return self._policy_agent("params").params
 
     @property
     def steps(self) -> int:
-        """The number of gradient steps since it was loaded or reset."""
+        """The number of gradient steps since the policy was loaded or reset."""
         return getattr(self.agent, "steps", 0)
 
     @property
     def returns(self) -> tuple[float, ...]:
-        """The mean return of the episodes that each gradient step used."""
+        """For each gradient step, the mean return of the episodes that it used."""
         return getattr(self.agent, "returns", ())
 
     @property
     def horizon(self) -> int:
-        """H, the length of the episodes that it was trained on."""
+        """The maximum number of time steps of an episode in training."""
         horizon: int = self.method.problem.family.horizon
         return horizon
 
@@ -85,17 +90,30 @@ class AdaptivePolicy:
         """Start a new task: forget memory, observed episodes and adapted parameters.
 
         Args:
-            task: (T,), for policies that are conditioned on the task; all others ignore it.
-            settings: `autoreset_mode` of a vector environment, "NextStep" by default.
+            task: (T,), for policies that observe the task (oracles); all others ignore it.
+            settings: `autoreset_mode` of the vector environment, "NextStep" by default.
         """
         self.agent.reset(task, **settings)
 
     def act(self, observation: ArrayLike, deterministic: bool = False) -> Any:
-        """An action for an observation, as `env.step` takes it; see `PolicyAgent.act`.
+        """Choose an action for an observation, as `predict` does in stable-baselines3.
+
+        Actions are sampled, as in training, unless `deterministic` is set, and not clipped. The
+        environments of this package clip them; wrap others in `gymnasium.wrappers.ClipAction`.
 
         Args:
-            observation: (S,), or (num_envs, S) of a vector environment; or images of the family.
-            deterministic: return the mean of the distribution, or the most probable action.
+            observation: (S,), or (num_envs, S) of a vector environment; or images, with the shape
+                of the observation space.
+            deterministic: return the mean of a continuous distribution, or the most probable action
+                of a discrete one.
+
+        Returns:
+            The action for `env.step`: (A,), or an index if actions are discrete. For a vector
+            environment, it has a leading axis num_envs.
+
+        Raises:
+            UserError: if the observation has the wrong shape or is not finite, if an oracle has no
+                task (`reset(task)`), or if a recurrent policy did not `observe` its last action.
         """
         return self.agent.act(observation, deterministic)
 
@@ -108,8 +126,18 @@ class AdaptivePolicy:
     ) -> None:
         """Record the outcome of the last action, as `env.step` returned it.
 
-        A recurrent policy requires this after each action; for all others it records the episodes
-        that `adapt()` uses. See `PolicyAgent.observe`.
+        Recurrent policies require a call after every `act`. For all others, it records the episodes
+        that `adapt()` uses.
+
+        Args:
+            reward: a number, or (num_envs,).
+            terminated: a boolean, or (num_envs,).
+            truncated: a boolean, or (num_envs,).
+            next_observation: (S,) or (num_envs, S); required only for bootstrapping at time limits
+                (`inner.bootstrap`).
+
+        Raises:
+            UserError: if `act` was not called, a shape is wrong, or the reward is not finite.
         """
         self.agent.observe(reward, terminated, truncated, next_observation)
 
@@ -122,27 +150,33 @@ class AdaptivePolicy:
         episodes: int | None = None,
         step_size: float | None = None,
         horizon: int | None = None,
-    ) -> "AdaptivePolicy":
-        """The policy adapted to a task, by a gradient step (Finn et al. 2017, eq. 1) or by memory.
+    ) -> AdaptivePolicy:
+        """Adapt to a task: by a gradient step (Finn et al. 2017, equation 1), or by memory.
 
         Args:
-            experience: an environment to play in, single or vector, with the spaces that the policy
-                was trained on; it is reset for every episode, and stays open. Or episodes that this
-                very policy played, each (observations, actions, rewards) with a row for each step.
-                If None, the episodes that it observed since the last reset or adaptation.
-            task: (T,), passed to every reset of the environment as `options={"task": task}`; if
-                None, no options are passed.
-            steps: the number of gradient steps. Each uses new episodes, so more than one requires
-                an environment.
-            episodes: to play for each step; as many as in the run's evaluation if None. Very few
-                do not suffice for a robot: a warning says when the baseline interpolates them.
-            step_size: α; that of the run's evaluation, or the learned ones, if None.
-            horizon: the longest that an episode is played; as in training if None.
+            experience: one of
+                an environment, single or vector, with the observation and action spaces of the
+                training; it is reset before every episode and not closed;
+                a list of episodes, `Trajectory` or (observations, actions, rewards), that this same
+                policy played, before adaptation to them;
+                None, for the episodes observed since the last `reset` or `adapt`.
+            task: (T,), passed to every reset of the environment as `options={"task": task}`. If
+                None, no options are passed, and the environment chooses its task.
+            steps: the number of gradient steps. Each one uses new episodes, so that more than one
+                requires an environment.
+            episodes: the number of episodes for each step; by default as in the run's evaluation
+                (`evaluation.episodes_per_task`). If they are too few for the baseline of the
+                advantages, a warning is issued.
+            step_size: α; by default the learned step sizes, or those of the run's evaluation.
+            horizon: the maximum number of time steps of an episode; by default as in training.
+
+        Returns:
+            The adapted policy. This one is unchanged.
 
         Raises:
-            UserError: if the environment or the episodes do not fit the policy, or a setting makes
-                no sense.
-            FloatingPointError: if a number is not finite.
+            UserError: if the environment or the episodes do not fit the policy, or an argument is
+                out of its range.
+            FloatingPointError: if a parameter is not finite after the step.
         """
         if experience is not None and not isinstance(
             experience, Sequence | gym.Env | gym.vector.VectorEnv
@@ -168,11 +202,13 @@ class AdaptivePolicy:
             return replace(self, agent=agent)
         if steps != 1:  # the policy gradient is that of the policy which played the episodes
             raise UserError(
-                "given episodes are good for one step: play others with the adapted policy, and "
-                "adapt that, as in policy.adapt(first).adapt(second)"
+                f"steps must be 1 for given episodes, not {steps!r}: each step needs new episodes, "
+                "played by the adapted policy, as in policy.adapt(first).adapt(second)"
             )
         if task is not None:
-            raise UserError("a task is passed to an environment; episodes have theirs already")
+            raise UserError(
+                "task is passed to an environment, without effect on given episodes; leave it out"
+            )
         return replace(self, agent=agent.adapt(experience, **options))
 
     def play(
@@ -183,16 +219,19 @@ class AdaptivePolicy:
         episodes: int = 1,
         horizon: int | None = None,
     ) -> list[Trajectory]:
-        """Play episodes in an environment.
+        """Play episodes in an environment, without adaptation by gradient steps.
 
-        A recurrent policy carries its memory from one episode to the next, and has its old one
-        afterwards.
+        A recurrent policy keeps its memory from one episode to the next. Afterwards, its memory is
+        as before the call.
 
         Args:
-            env: as for `adapt`.
+            env: a single or vector environment, as for `adapt`.
             task: as for `adapt`.
             episodes: the number of episodes.
-            horizon: the longest that an episode is played; as in training if None.
+            horizon: as for `adapt`.
+
+        Returns:
+            The episodes. `total` of each is its undiscounted return.
         """
         for name, value in (("episodes", episodes), ("horizon", horizon)):
             _check_count(name, value)
@@ -200,10 +239,11 @@ class AdaptivePolicy:
         return play_episodes(self.agent, env, episodes, horizon or self.horizon, task, ("play",))
 
     def evaluate(self) -> AdaptationCurve:
-        """Returns on the run's held-out tasks after 0, 1, 2, ... stages of adaptation.
+        """Evaluate on the held-out tasks of the run: returns after 0, 1, 2, ... adaptation steps.
 
-        Of a policy that has not adapted, it is the run's own evaluation, which is read if there is
-        one. `to_frame()` of the result is a pandas frame.
+        The settings are those of the section `evaluation` of the run's config. Before adaptation,
+        the evaluation stored in the run is read, if there is one. An adapted policy is evaluated
+        anew, and the result is not stored. `metarl.evaluate(run, tasks=200)` changes settings.
         """
         if self.steps == 0:
             return load_or_evaluate(self.run).curve
@@ -212,24 +252,25 @@ class AdaptivePolicy:
     def render(
         self, file: str | Path | None = None, task: ArrayLike | None = None, env: Any = None
     ) -> Episode:
-        """Render an episode of this policy.
+        """Render one episode.
 
         Args:
-            file: an .mp4 or .gif to write, if any.
-            task: (T,); the first of the evaluation's held-out tasks if None, unless an environment
-                is given, which has one.
-            env: a single environment constructed with `render_mode="rgb_array"`; one of the
-                family's if None.
+            file: a video to write, .mp4 or .gif; by default none.
+            task: (T,); by default the first held-out task of the evaluation, or with `env` the task
+                that it chooses.
+            env: a single environment constructed with `render_mode="rgb_array"`; by default an
+                environment of the run's task family.
 
         Returns:
-            Its frames, (height, width, 3) each, the return up to each, and frames per second.
+            The episode: its `frames`, RGB images (height, width, 3), `returns`, the sum of rewards
+            up to each frame, and `fps`, frames per second.
 
         Raises:
             UserError: if the file has another suffix, or nothing can be rendered.
         """
         path = None if file is None else Path(file)
         if path and path.suffix not in (".mp4", ".gif"):
-            raise UserError(f"the name of a video ends in .mp4 or .gif, not as {path.name!r} does")
+            raise UserError(f"a video must have the suffix .mp4 or .gif: {path.name!r}")
         problem = self.method.problem
         # another episode after each step, the same one whenever it is rendered again
         seed = int(make_rng(self.seed, "rendering", self.steps).integers(2**31))
@@ -245,11 +286,11 @@ class AdaptivePolicy:
         return episode
 
     def export(self, file: str | Path) -> Path:
-        """Write the policy, adapted or not, in a format that needs no metarl.
+        """Write the policy with its current parameters to a file that can be used without metarl.
 
-        ONNX, TorchScript and torch.export files map observations (N, S) to actions (N, A), or
-        indices (N,), as `act(observations, deterministic=True)` does. They are compared with it
-        before they are written. Actions are not clipped.
+        ONNX, TorchScript and torch.export files map observations (N, S) to actions (N, A), or to
+        indices (N,), as `act(observations, deterministic=True)` does; both are compared before the
+        file is written. Actions are not clipped.
 
         Args:
             file: a new file: .zip (stable-baselines3, `PPO.load`), .onnx (the extra `onnx`), .pt
@@ -262,7 +303,10 @@ class AdaptivePolicy:
         return Path(file)
 
     def save(self, file: str | Path) -> Path:
-        """Write the adapted parameters and memory, to be read by `load` of a policy of this run."""
+        """Save the adapted parameters and the memory to a safetensors file, for `load`.
+
+        The weights of the run are saved by training. Only adaptation needs this method.
+        """
         agent, path = self._policy_agent("save"), Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"steps": json.dumps(agent.steps), "returns": json.dumps(agent.returns)}
@@ -271,11 +315,11 @@ class AdaptivePolicy:
         save_file(tensors, path, {**metadata, "weights_sha256": self.run.weights_sha256()})
         return path
 
-    def load(self, file: str | Path) -> "AdaptivePolicy":
-        """The adapted policy that `save` wrote.
+    def load(self, file: str | Path) -> AdaptivePolicy:
+        """Load an adapted policy that `save` wrote: `metarl.load(run).load(file)`.
 
         Raises:
-            UserError: if the file cannot be read, or was written by a policy of other weights.
+            UserError: if the file cannot be read, or was saved by a policy with other weights.
         """
         agent = self._policy_agent("load")
         try:
@@ -291,7 +335,9 @@ class AdaptivePolicy:
 
     def _policy_agent(self, verb: str) -> PolicyAgent:
         if not isinstance(self.agent, PolicyAgent):
-            raise UserError(f"{self.method.label} has an agent of its own, without {verb}")
+            raise UserError(
+                f"the agent of {self.method.label}, {type(self.agent).__name__}, has no {verb}"
+            )
         return self.agent
 
 

@@ -135,6 +135,7 @@ def policy_method(run: Run) -> PolicyMethod:
     method = load_method(run.config)
     if not isinstance(method.problem, PolicyProblem):
         raise UserError(
-            f"{run.path} is a {method.problem.title} run; it has no policy to render or export"
+            f"{run.path} has no policy, but a network for {method.problem.title}: load it with "
+            f"metarl.load_network({str(run.path)!r})"
         )
     return cast(PolicyMethod, method)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Experiments on the same tasks; `print` shows their tables.
+    """Experiments on the same tasks, as `metarl.compare` returns them. `print` shows their tables.
 
     Attributes:
         groups: the experiments.
@@ -51,7 +51,7 @@ class Comparison:
         )
         return self.groups
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:  # also what `print` and notebooks show
         return markdown(self.groups)
 
     def to_frame(self) -> "DataFrame":
@@ -204,8 +204,8 @@ def caption(groups: Sequence[ExperimentGroup]) -> str:
     axis = groups[0].method.problem.metric.axis
     intervals = describe_intervals({group.label: group.summary for group in groups})
     return (
-        f"{axis[0].upper()}{axis[1:]} on held-out tasks: {intervals}. The {WORST} are those after "
-        "the last step."
+        f"{axis[0].upper()}{axis[1:]} on held-out tasks: {intervals}. {WORST.capitalize()}: their "
+        "mean after the last step."
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepTable:
-    """The experiments of a sweep."""
+    """The experiments of a sweep, ranked. `print` shows the table."""
 
     groups: Sequence[ExperimentGroup]  # the best score after the last adaptation step first
     names: Sequence[str]  # the settings in which they differ
@@ -39,7 +39,7 @@ class SweepTable:
         order = [*flatten(first.model_dump()), *sorted(names)]
         return cls(ranked, sorted(names, key=order.index))
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:  # also what `print` and notebooks show
         return f"{markdown_table(self.rows())}\n\n{self.caption}\n"
 
     @property

@@ -11,6 +11,8 @@ Between episodes, `agent = agent.adapt()` learns from the episodes that it obser
 step, or not at all where a recurrent policy adapts while it acts.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -26,21 +28,22 @@ from metarl.rl.policy_agent import PolicyAgent
 
 
 class Agent(Protocol):
-    """Acts, and adapts to one task after another; every method of reinforcement learning has one.
+    """Interface of agents, which act in environments and adapt to one task after another.
 
-    A method of your own returns its agent from `agent(params, seed)`. Then `metarl.load` and the
-    commands play, render and evaluate its runs.
+    `metarl.AdaptivePolicy` has these methods as well. A custom method of reinforcement learning
+    returns its agent from `agent(params, seed)`; `metarl.load` and the command line then play,
+    render and evaluate its runs.
     """
 
     def reset(self, task: ArrayLike | None = None) -> None:
         """Start a new task: forget memory, recorded episodes and adapted parameters.
 
         Args:
-            task: (T,), for agents that are conditioned on the task; all others ignore it.
+            task: (T,), for agents that observe the task (oracles); all others ignore it.
         """
 
     def act(self, observation: ArrayLike, deterministic: bool = False) -> Any:
-        """An action (A,) for an observation (S,), or actions (num_envs, A) for (num_envs, S)."""
+        """Choose an action (A,) for an observation (S,), or (num_envs, A) for (num_envs, S)."""
 
     def observe(
         self,
@@ -51,8 +54,8 @@ class Agent(Protocol):
     ) -> None:
         """Record the outcome of the last action, as `env.step` returned it."""
 
-    def adapt(self, episodes: Episodes | None = None) -> "Agent":
-        """An agent adapted to episodes of the task; by default to those it has observed."""
+    def adapt(self, episodes: Episodes | None = None) -> Agent:
+        """Return an agent adapted to episodes of the task, by default those observed."""
 
 
 def play_episodes(

@@ -82,7 +82,7 @@ def _validate_scale(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 
 
 class PolicyConfig(Section):
-    """The policy network: hidden layers, and the standard deviation of continuous actions.
+    """The policy network, and the standard deviation of continuous actions.
 
     `hidden_sizes` are the widths of the hidden layers, with the `activation` between them. The
     standard deviation starts at `init_std`, adapts like every other parameter, and has the lower
@@ -91,15 +91,14 @@ class PolicyConfig(Section):
     For image observations, convolutions precede the hidden layers (`network: cnn`; their `filters`
     are among `settings`), unless `network: mlp` is set.
 
-    `output_scale` multiplies the last layer's initial weights. With Xavier's initialisation (1),
-    a robot with velocities in the tens saturates its actuators for some seeds, and learns nothing
-    for many iterations.
+    `output_scale` multiplies the initial weights of the last layer, which are Xavier's. Below 1,
+    robots whose observations are large do not saturate their actuators at the start.
 
     `observation_scale` has a factor for each observation; policies and value functions, also those
-    of the baselines, get the products. `measured` is replaced by factors when training begins: one
-    over the standard deviation under random actions, at most 5, and at most 1 for observations
-    whose spread grows during an episode (`metarl.envs.scaling`). It matters most where observations
-    have different units.
+    of the baselines, receive the products. With `measured`, the factors are computed when training
+    starts: one over the standard deviation under random actions, at most 5, and at most 1 for
+    observations whose spread grows during an episode (`metarl.envs.scaling`). It matters most where
+    observations have different units.
 
     `network` may also be a `torch.nn.Module`, `module:Class`, with `settings` as the arguments of
     its constructor; see docs/own_networks.md.
@@ -150,19 +149,19 @@ class InnerConfig(InnerSection):
 
     `gamma` and `gae_lambda` are γ and λ of generalised advantage estimation (Schulman et al. 2016,
     equation 16), in the inner and in the outer loss. λ = 1, as in the paper, is return minus
-    baseline. A smaller λ reduces the variance and adds a bias towards the linear baseline.
+    baseline. A smaller λ reduces the variance, and adds a bias towards the baseline.
 
     The `estimator` of the inner loss is the surrogate with likelihood ratios, whose second
     derivative is unbiased (LVC, Rothfuss et al. 2019), or log π · A, as in the paper.
 
-    With `bootstrap`, an episode that a time limit cut off continues with the baseline's value of
-    its last observation. By default its value is 0, as in the paper.
+    With `bootstrap`, the return of an episode that was truncated by a time limit includes the
+    baseline's value of the last observation. By default that value is 0, as in the paper.
 
-    `baseline` predicts the returns, by least squares on each batch of a task: `linear` in features
-    of observation and time (Duan et al. 2016), `time` in those of time alone. With very few
-    episodes the first interpolates the batch that it judges. `linear_prior` adds `prior_samples`
-    pseudo-samples of other training tasks to the fit: of the meta-batch in training; in an
-    evaluation, of a meta-batch that is adapted beforehand.
+    `baseline` predicts the returns, by least squares on each batch of a task: `linear` from
+    features of observation and time (Duan et al. 2016), `time` from those of time alone. With very
+    few episodes, `linear` overfits the batch. `linear_prior` adds `prior_samples` pseudo-samples of
+    training tasks to the fit: in training those of the meta-batch, in an evaluation those of a
+    meta-batch that is simulated for it.
     """
 
     episodes_per_task: PositiveInt = 20
@@ -185,17 +184,17 @@ class InnerConfig(InnerSection):
 
 
 class EvaluationConfig(Section):
-    """The evaluation: adaptation to held-out tasks, `tasks` of them, drawn by `seed`.
+    """The evaluation: adaptation to `tasks` held-out tasks, which `seed` determines.
 
-    A batch has `episodes_per_task` episodes of each task. With `batch_unit: steps` it has as many
-    time steps as that number of full-length episodes, collected in up to four times as many
+    A gradient step uses `episodes_per_task` episodes of a task. With `batch_unit: steps` it uses as
+    many time steps as that number of full-length episodes, collected in up to four times as many
     episodes if they end early. The paper's code counts this way.
 
     Without `step_sizes` there are `steps` gradient steps, of α, α/2, α/2 and so on; three of them
     by default, as in the paper. If step sizes are learned, only `steps` can be set.
 
-    With `deterministic`, the episodes after the last step take the mean action, or the most
-    probable one; the episodes before it are samples, from which the policy adapts.
+    With `deterministic`, actions in the episodes after the last step are the mean, or the most
+    probable action. Actions in earlier episodes are sampled, since the policy adapts to them.
 
     A family may have test tasks of another distribution than its training tasks. `split: train`
     evaluates on training tasks.
@@ -254,27 +253,36 @@ class PolicyEarlyStopping(EarlyStopping):
 
 
 class Config(Experiment):
-    """The config of an experiment in meta-reinforcement learning.
+    """The settings of an experiment in meta-reinforcement learning.
 
-    Sections are mappings, as in YAML, or objects. All settings but the family have defaults. A
-    class may be given in place of `package.module:Class`:
+    Sections are mappings, as in YAML, or objects of the classes below, whose help describes their
+    settings. Only `family` is required. Names in place of custom code are `package.module:Class`,
+    or in Python the class itself:
 
         Config(family={"name": "ant-goal"}, inner={"step_size": 0.2}, seed=2)
         Config(family={"name": Poles}, outer={"algorithm": "trpo", "iterations": 100})
 
-    The `method` learns the tasks of a `family` by a `policy`. The settings of its two loops are in
-    `inner` and `outer`, those of the tests after training in `evaluation`. PPO, to which it is
-    compared, has the section `baseline`.
-
-    All random numbers derive from `seed`. The `device` is `cpu`, `cuda`, or `auto`: CUDA where it
-    is available. Training writes a checkpoint every `checkpoint_every` iterations, metrics every
-    `report_every`, and a video of the policy, before and after adaptation to a held-out task, every
-    `record_every`. It begins with the weights of a run if `init_from` names one, and ends early if
-    `early_stopping` says so. Policies compute in `precision: float32`.
+    - `method`: the algorithm, such as "maml" or "rl2".
+    - `family`: the distribution of tasks, `metarl.rl.config.FamilyConfig`.
+    - `policy`: the network, `metarl.rl.config.PolicyConfig`.
+    - `inner`: adaptation to a task, `metarl.rl.config.InnerConfig`.
+    - `outer`: meta-training, `metarl.optim.TrustRegion` or `metarl.optim.Adam`.
+    - `evaluation`: adaptation to held-out tasks, `metarl.rl.config.EvaluationConfig`.
+    - `baseline`: PPO, to compare with, `metarl.rl.config.BaselineConfig`.
+    - `seed`: the seed of all random numbers.
+    - `device`: "cpu", "cuda" (experimental), or "auto", which is CUDA if it is available.
+    - `checkpoint_every`: the number of iterations between checkpoints.
+    - `report_every`: the number of iterations between metrics.
+    - `record_every`: the number of iterations between videos of the policy before and after
+      adaptation to a held-out task; by default there are none.
+    - `init_from`: a run from whose weights training starts.
+    - `precision`: "float32", the only one for policies.
+    - `early_stopping`: true, or settings (`metarl.rl.config.PolicyEarlyStopping`), to end training
+      when validation scores no longer improve.
 
     Raises:
-        UserError: with one line for each invalid setting. In Python, the family is loaded when it
-            is first used, since `metarl.rl.PolicyProblem` may be given another one.
+        UserError: with one line for each invalid setting. An unknown family is reported when
+            training starts.
     """
 
     method: Annotated[SerializeAsAny[MethodSection], WrapValidator(METHOD.validate)] = Field(

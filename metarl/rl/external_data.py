@@ -4,6 +4,8 @@ Episodes are played by a policy of ours in any gymnasium environment, or given a
 same policy produced elsewhere.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,11 +34,11 @@ class _Arrays(NamedTuple):
 
 
 class Trajectory(_Arrays):
-    """One episode of H steps; unpacks into its observations, actions and rewards.
+    """An episode of H time steps, as a tuple (observations, actions, rewards).
 
     Args:
-        observations: (H, ...), each before the action of its step.
-        actions: (H, A), as the policy drew them, before any clipping; or (H,) indices of actions.
+        observations: (H, ...); `observations[t]` is the one that `actions[t]` was chosen for.
+        actions: (H, A), as sampled by the policy, before any clipping; or (H,) indices of actions.
         rewards: (H,).
         terminated: whether the episode reached a terminal state.
         last_observation: the observation after the last action; None if it is unknown.
@@ -52,7 +54,7 @@ class Trajectory(_Arrays):
         rewards: ArrayLike,
         terminated: bool = False,
         last_observation: ArrayLike | None = None,
-    ) -> "Trajectory":
+    ) -> Trajectory:
         trajectory = super().__new__(cls, observations, actions, rewards)
         trajectory.terminated = terminated
         trajectory.last_observation = last_observation

@@ -1,5 +1,7 @@
 """The agent of a policy of this package; see `metarl.rl.agent` for how agents are used."""
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -43,9 +45,9 @@ class PolicyAgent:
     """An agent whose policy is feedforward or recurrent, adapted by gradient steps or not.
 
     Attributes:
-        params: the present parameters, adapted or not, with the learned step sizes if any.
+        params: the current parameters, and the learned step sizes if there are any.
         steps: the number of gradient steps since the last reset.
-        returns: the mean return of the episodes that each of these steps used.
+        returns: for each of these steps, the mean return of the episodes that it used.
     """
 
     def __init__(
@@ -95,22 +97,7 @@ class PolicyAgent:
 
     @torch.no_grad()
     def act(self, observation: ArrayLike, deterministic: bool = False) -> Any:
-        """An action for an observation, as `env.step` takes it.
-
-        Actions are sampled, as in training, and not clipped: the environments of this package clip
-        them, and so does gymnasium.wrappers.ClipAction around any other.
-
-        Args:
-            observation: (S,), or (num_envs, S) of a vector environment; or images of the family.
-            deterministic: return the mean of the distribution, or the most probable action.
-
-        Returns:
-            An action, (A,) or an index; with a leading axis for a vector environment.
-
-        Raises:
-            UserError: if the observation has the wrong shape or is not finite, a policy that is
-                conditioned on the task has none, or the outcome of the last action is missing.
-        """
+        """Choose an action for an observation; see `AdaptivePolicy.act`."""
         rows, is_single = self._rows(observation)
         self._recorder.start(rows, is_single)
         inputs = torch.from_numpy(self._policy_inputs(rows))
@@ -131,20 +118,7 @@ class PolicyAgent:
         truncated: ArrayLike,
         next_observation: ArrayLike | None = None,
     ) -> None:
-        """Record the outcome of the last action, as `env.step` returned it.
-
-        A policy with memory requires this after each action. For all others it records the episodes
-        that `adapt()` uses.
-
-        Args:
-            reward: a number, or (num_envs,).
-            terminated: a boolean, or (num_envs,).
-            truncated: a boolean, or (num_envs,).
-            next_observation: (S,) or (num_envs, S), for bootstrapping at time limits.
-
-        Raises:
-            UserError: if there was no action, the shapes are wrong, or the reward is not finite.
-        """
+        """Record the outcome of the last action; see `AdaptivePolicy.observe`."""
         recorder = self._recorder
         if recorder.actions is None:
             raise UserError("observe() takes the outcome of an action: call act() first")
@@ -392,7 +366,13 @@ class PolicyAgent:
         title = self.problem.title
         if self._space:
             observation = self._space.flatten(observation)
-        array = np.asarray(observation, dtype=np.float32)
+        try:
+            array = np.asarray(observation, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"an observation must be an array of numbers: {error} (reset and step return it "
+                "with other values: observation, info = env.reset())"
+            ) from error
         size = self.policy.observation_size - self._task_size
         rows = array[None] if array.ndim == 1 else array
         if rows.ndim != 2 or rows.shape[1] != size:

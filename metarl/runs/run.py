@@ -14,6 +14,8 @@ it starts from the beginning. One process trains a run at a time, while any numb
 Files are validated when they are read: they may be damaged, or come from somebody else.
 """
 
+from __future__ import annotations
+
 import errno
 import json
 import os
@@ -75,11 +77,14 @@ LOCK = ".lock"
 
 
 class Run:
-    """A run directory; see `create` and `open`.
+    """The directory of a training: config, weights, metrics and evaluations.
+
+    `metarl.train` returns one, and `Run.open` opens an existing one. `metarl.load(run)` loads its
+    policy, `metarl.evaluate(run)` evaluates it, and `run.to_frame()` is its training log.
 
     Attributes:
         path: the directory.
-        config: the experiment.
+        config: the settings of the experiment, a `Config` or a `SupervisedConfig`.
         results: the output directory of evaluations, videos and plots: `path`, except for runs of
             the package and of the hub, which are read-only.
     """
@@ -92,8 +97,11 @@ class Run:
         self.results = results or path
         self._checkpoint: Checkpoint | None = None
 
-    def at(self, checkpoint: str) -> "Run":
-        """The run with the parameters of its `last` or its `best` checkpoint (early stopping).
+    def __repr__(self) -> str:
+        return f"<run in {self.path}>"
+
+    def at(self, checkpoint: str) -> Run:
+        """The run with the parameters of a checkpoint: "last", or "best" with `early_stopping`.
 
         Raises:
             UserError: if there is no such checkpoint.
@@ -107,13 +115,13 @@ class Run:
         return run
 
     @classmethod
-    def create(cls, path: Path, config: AnyConfig) -> "Run":
+    def create(cls, path: Path, config: AnyConfig) -> Run:
         """Create the directory of a new run; the first checkpoint completes it.
 
         Args:
             path: a directory that does not exist, is empty, or has only files of a run that was
                 killed before its first checkpoint.
-            config: the experiment, with measured values.
+            config: the settings, as `metarl.method.resolve` returns them.
 
         Raises:
             UserError: if the directory has other files, or cannot be written.
@@ -135,15 +143,15 @@ class Run:
         return cls(path, config)
 
     @classmethod
-    def open(cls, path: Path, overrides: tuple[str, ...] = (), trust_code: bool = False) -> "Run":
-        """Open an existing run, optionally with changed settings.
+    def open(cls, path: Path, overrides: tuple[str, ...] = (), trust_code: bool = False) -> Run:
+        """Open an existing run, optionally with other settings.
 
         Args:
-            path: its directory, the name of a run of the package, or `hf:USER/NAME`.
+            path: its directory, the name of a trained run of the package (`metarl list`), or
+                `hf:USER/NAME` on the Hugging Face hub.
             overrides: settings such as `evaluation.seed=2`.
-            trust_code: import code outside this package that the config names, as does the
-                environment variable METARL_TRUST_CODE=1. Imported code is executed: only trust
-                runs from people whom you trust.
+            trust_code: whether to import custom code that the config names, which executes it. The
+                environment variable METARL_TRUST_CODE=1 has the same effect.
 
         Raises:
             UserError: if there is no such run, it is damaged, it names code that is not trusted, or
@@ -219,7 +227,7 @@ class Run:
                 file.unlink(missing_ok=True)
 
     def reconfigure(self, config: AnyConfig) -> None:
-        """Continue with this config.
+        """Change the config, before training is resumed.
 
         Raises:
             UserError: if it changes settings that earlier iterations depend on.
@@ -282,7 +290,7 @@ class Run:
         return False
 
     def load(self) -> TrainingState:
-        """The state of `checkpoint`."""
+        """The training state of the checkpoint."""
         state = self.checkpoint().state
         return best_state(state) if self.uses_best else state
 
@@ -300,7 +308,7 @@ class Run:
         return self._checkpoint
 
     def description(self) -> Description:
-        """The content of state.json, also for a run that was published without weights.
+        """The content of state.json, which also runs published without weights have.
 
         Raises:
             UserError: if there is no checkpoint, or it is damaged.
@@ -350,11 +358,11 @@ class Run:
                 )
 
     def weights_sha256(self) -> str:
-        """The checksum of the weights file."""
+        """The SHA-256 checksum of the weights file."""
         return self.description().sha256
 
     def commit(self) -> str | None:
-        """The commit of this package that trained the checkpoint, if known."""
+        """The commit of metarl that wrote the checkpoint, if known."""
         return self.description().commit
 
     def metrics(self) -> list[dict[str, float]]:
@@ -365,7 +373,7 @@ class Run:
         """
         return read_metrics(self.path)
 
-    def to_frame(self) -> "DataFrame":
+    def to_frame(self) -> DataFrame:
         """The training metrics as a pandas frame, one row per iteration.
 
         Raises:

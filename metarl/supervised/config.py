@@ -66,11 +66,11 @@ class InnerConfig(InnerSection):
 
 
 class EvaluationConfig(Section):
-    """The evaluation: adaptation to held-out tasks, `tasks` of them, drawn by `seed`.
+    """The evaluation: adaptation to `tasks` held-out tasks, which `seed` determines.
 
-    They have `ways` classes, `shots` examples and `queries` of each class; null stands for the
-    value in training. There are `steps` gradient steps. With `transductive: false`, each query is
-    predicted alone, so that batch normalisation has no statistics of the other queries.
+    A task has `ways` classes, with `shots` examples and `queries` queries of each class; null
+    stands for the value in training. There are `steps` gradient steps. With `transductive: false`,
+    each query is predicted alone, so that batch normalisation does not use the other queries.
     """
 
     tasks: Annotated[int, Field(ge=2)] = 600
@@ -83,10 +83,10 @@ class EvaluationConfig(Section):
 
 
 class BaselineConfig(Section):
-    """Fine-tuning of baselines, with the step size that is best on validation tasks.
+    """Fine-tuning of baselines.
 
-    The best one among `step_sizes` has the best score after `selection_step` steps, or the best
-    mean over all steps if that is 0, on `validation_tasks` tasks.
+    The step size is the one among `step_sizes` with the best score on `validation_tasks` tasks
+    after `selection_step` steps, or with the best mean over all steps if that is 0.
     """
 
     step_sizes: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
@@ -112,19 +112,28 @@ def _name_to_kind(network: Any) -> Any:
 
 
 class SupervisedConfig(Experiment):
-    """The config of an experiment in supervised meta-learning, constructed as `metarl.Config`.
+    """The settings of an experiment in few-shot regression or classification.
+
+    Sections are mappings or objects, as in `metarl.Config`. `data` and `network` are required:
 
         SupervisedConfig(data={"name": "sinusoid"}, network={"kind": "mlp"}, seed=2)
 
-    The `method` learns tasks of the `data` by a `network`. The settings of its two loops are in
-    `inner` and `outer`, those of the tests after training in `evaluation`, those of fine-tuned
-    baselines in `baseline`.
-
-    All random numbers derive from `seed`. The `device` is `cpu`, `cuda`, or `auto`: CUDA where it
-    is available. Training writes a checkpoint every `checkpoint_every` iterations, and metrics
-    every `report_every`. It begins with the weights of a run if `init_from` names one, and ends
-    early if `early_stopping` says so. With `precision: bf16`, matrix products and convolutions of
-    the network are in bfloat16.
+    - `method`: the algorithm, such as "maml" or "prototypical".
+    - `data`: the distribution of tasks: "sinusoid", "omniglot", "miniimagenet", "folder", a
+      `metarl.Dataset`, or your own class.
+    - `network`: `kind` "mlp" or "conv4", or your own `torch.nn.Module`.
+    - `inner`: adaptation to a task, `metarl.supervised.config.InnerConfig`.
+    - `outer`: meta-training, `metarl.optim.Adam`.
+    - `evaluation`: adaptation to held-out tasks, `metarl.supervised.config.EvaluationConfig`.
+    - `baseline`: fine-tuned baselines, `metarl.supervised.config.BaselineConfig`.
+    - `seed`: the seed of all random numbers.
+    - `device`: "cpu", "cuda" (experimental), or "auto", which is CUDA if it is available.
+    - `checkpoint_every`: the number of iterations between checkpoints.
+    - `report_every`: the number of iterations between metrics.
+    - `init_from`: a run from whose weights training starts.
+    - `precision`: "float32", or "bf16" for matrix products and convolutions in bfloat16.
+    - `early_stopping`: true, or settings (`metarl.config.sections.EarlyStopping`), to end training
+      when validation scores no longer improve.
 
     Raises:
         UserError: with one line for each invalid setting.

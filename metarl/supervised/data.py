@@ -155,12 +155,16 @@ class Folder(CustomImages):
 
 
 class Dataset(CustomImages):
-    """A data set of (image, label) such as torchvision's; `dataset` is its class, `module:Class`.
+    """A data set whose items are (image, label), such as those of torchvision.
 
-    The arguments of its constructor are `settings`. `Dataset.of(dataset, ways=5)` uses an existing
-    object. A mapping from `train`, `validation` and `test` to data sets with different labels
-    defines the split. To load or evaluate a run that was trained on an object, pass it again:
-    `metarl.load_network(run, data=Dataset.of(dataset, ...))`.
+    In a config, `dataset` is its class, `module:Class`, and `settings` are the arguments of its
+    constructor. In Python, `Dataset.of(dataset, ways=5)` uses an existing object. A run that was
+    trained on an object does not contain it: to load or evaluate the run, pass it again, as in
+    `metarl.load_network(run, data=Dataset.of(dataset, ways=5))`.
+
+    Classes are split into training, validation and test classes at random, with `split_seed` and in
+    the proportions `shares`. Images are resized to squares of `size` pixels, with 1 (grey) or 3
+    (RGB) `channels`. A task has `ways` classes.
     """
 
     name: Literal["dataset"] = "dataset"
@@ -169,7 +173,13 @@ class Dataset(CustomImages):
 
     @classmethod
     def of(cls, dataset: LabelledImages | Mapping[str, LabelledImages], **settings: Any) -> Self:
-        """The section of an existing data set, with settings such as `ways`."""
+        """Use a data set object, or {"train": …, "validation": …, "test": …} as a fixed split.
+
+        Args:
+            dataset: a sequence of (image, label): a PIL image, or an array or tensor of bytes or of
+                floats in 0...1; an integer or a string. The labels of the three splits must differ.
+            settings: the other settings of this class, such as `ways`.
+        """
         section = cls(dataset=FROM_PYTHON, **settings)
         section.__dict__["loaded"] = dataset  # the cached property; sections are frozen
         return section
