@@ -75,8 +75,8 @@ examples:
 
 BASELINE = f"""\
 Train a baseline with the network, the tasks and the evaluation of CONFIG, and with the same number
-of environment steps or examples. An iteration of PPO has one batch of episodes, an iteration of
-MAML has inner.steps + 1 batches, and PPO accordingly more iterations.
+of environment steps or examples. An iteration of MAML collects inner.steps + 1 batches of episodes,
+one of PPO a single batch, so that PPO has more iterations.
 
   pretrained          one model, trained on all tasks jointly and fine-tuned on each new task: a
                       policy by PPO of stable-baselines3, a regression, or a classifier
