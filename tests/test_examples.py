@@ -1,6 +1,7 @@
 """The examples run with small settings."""
 
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -16,6 +17,7 @@ TINY: dict[str, dict[str, Any]] = {
     "own_data": {"iterations": 10},
     "pearl": {"iterations": 1, "tasks": 2},
     "learned_optimizer": {"iterations": 1},
+    "recurrent_network": {"iterations": 1, "tasks": 3},
     "online_adaptation": {"episodes": 10, "steps": 1},
     "sweep": {"iterations": 2},
 }
@@ -25,6 +27,7 @@ OUTPUT = {
     "own_data": "accuracy: [",
     "pearl": "return by episode: [",
     "learned_optimizer": "RMSprop",
+    "recurrent_network": "accuracy (%)",
     "online_adaptation": "arrived at",
     "sweep": "mean of 2 runs",
 }
@@ -50,6 +53,15 @@ def test_an_example_runs(name: str, tmp_path: Path) -> None:
     )
     assert process.returncode == 0, process.stderr
     assert OUTPUT[name] in process.stdout
+
+
+@pytest.mark.slow
+def test_a_recurrent_network_adapts(monkeypatch, tmp_path: Path, capsys) -> None:
+    example = runpy.run_path(str(EXAMPLES / "recurrent_network.py"))
+    example["main"](iterations=60, tasks=40, out=str(tmp_path / "run"))
+    before, *_, after = map(float, re.findall(r"\d+\.\d*", capsys.readouterr().out)[-3:])
+    assert before < 30.0
+    assert after > 55.0  # 60 iterations of 150
 
 
 def test_importing_an_example_has_no_side_effects() -> None:
