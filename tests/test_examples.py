@@ -1,5 +1,6 @@
 """The examples run with small settings."""
 
+import importlib
 import os
 import re
 import runpy
@@ -57,8 +58,9 @@ def test_an_example_runs(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_recurrent_network_adapts(monkeypatch, tmp_path: Path, capsys) -> None:
-    example = runpy.run_path(str(EXAMPLES / "recurrent_network.py"))
-    example["main"](iterations=60, tasks=40, out=str(tmp_path / "run"))
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    example = importlib.import_module("recurrent_network")
+    example.main(iterations=60, tasks=40, out=str(tmp_path / "run"))
     before, *_, after = map(float, re.findall(r"\d+\.\d*", capsys.readouterr().out)[-3:])
     assert before < 30.0
     assert after > 55.0  # 60 iterations of 150
