@@ -18,6 +18,7 @@ from metarl.envs import PointNavigation, vectorise
 from metarl.errors import UserError
 from metarl.experiment import load_config
 from metarl.method import EPISODES, TrainingState, load_method
+from metarl.report.adapted_policy import AdaptedPolicy
 from metarl.rl.adaptation import collect_adaptation
 from metarl.rl.external_data import collect_episodes
 from metarl.rl.methods import METHODS as RL
@@ -416,6 +417,19 @@ def test_a_deterministic_evaluation_adapts_from_samples_and_then_takes_mean_acti
     assert torch.equal(before.actions, sampled[0].actions)
     assert torch.equal(after.actions, after.distribution["mean"] * after.mask.unsqueeze(-1))
     assert not torch.equal(after.actions, sampled[1].actions)
+
+
+def test_a_deterministic_evaluation_has_films_of_mean_actions_after_adaptation() -> None:
+    setting = ["evaluation.deterministic=true", "family.settings.horizon=5"]
+    method = load_method(load_config("point_navigation", [*FEW, *setting]))
+    agent = method.agent(method.initial_state().params)
+    films = [
+        AdaptedPolicy(method.problem, np.array(GOAL), {0: agent, 1: agent}, None, seed).episodes()
+        for seed in (1, 2)  # of the noise
+    ]
+    (before, after), (other_before, other_after) = (film.values() for film in films)
+    assert before.returns != other_before.returns
+    assert after.returns == other_after.returns
 
 
 def test_the_error_names_an_environment_without_render() -> None:

@@ -154,8 +154,9 @@ examples:
 
 RENDER = """\
 Render a policy before and after adaptation to a task: one video, as MP4 and GIF; for point
-navigation also a plot of the paths. Actions are sampled, as in training. No display is needed:
-MuJoCo renders through EGL or OSMesa.
+navigation also a plot of the paths. Actions are sampled, as in training; with
+`evaluation.deterministic`, the adapted policy takes mean actions. No display is needed: MuJoCo
+renders through EGL or OSMesa.
 
 For a run on sine waves, plot a wave and the predictions; for a run on images, plot an episode and
 the predictions.

@@ -37,10 +37,14 @@ class AdaptedPolicy:
         return self.problem.describe(self.task)
 
     def episodes(self) -> dict[str, Episode]:
-        """One recorded episode per stage, all with the same initial state and action noise."""
+        """One recorded episode per stage, all with the same initial state and action noise.
+
+        The adapted policy acts as in the evaluation: without noise, if that is deterministic.
+        """
+        deterministic = self.problem.config.evaluation.deterministic
         return {
             stage_name(stage, self.unit): record(
-                agent, self.problem.raw_family, self.task, self.seed
+                agent, self.problem.raw_family, self.task, self.seed, deterministic and stage > 0
             )
             for stage, agent in self.agents.items()
         }

@@ -61,18 +61,31 @@ def _make(family: TaskFamily) -> gym.Env[Any, Any]:
         ) from error
 
 
-def record(agent: Agent, family: TaskFamily, task: NDArray[np.float64], seed: int) -> Episode:
-    """Record one episode with sampled actions in a new environment; the agent is not changed.
+def record(
+    agent: Agent,
+    family: TaskFamily,
+    task: NDArray[np.float64],
+    seed: int,
+    deterministic: bool = False,
+) -> Episode:
+    """Record one episode in a new environment; the agent is not changed.
+
+    Actions are sampled, or the mean or most probable ones if `deterministic` is set.
 
     Raises:
         UserError: if rendering is not available; the message says what to install.
     """
     with closing(_make(family)) as env:
-        return record_in(agent, env, family.horizon, task, seed)
+        return record_in(agent, env, family.horizon, task, seed, deterministic)
 
 
 def record_in(
-    agent: Agent, env: gym.Env[Any, Any], horizon: int, task: NDArray[np.float64] | None, seed: int
+    agent: Agent,
+    env: gym.Env[Any, Any],
+    horizon: int,
+    task: NDArray[np.float64] | None,
+    seed: int,
+    deterministic: bool = False,
 ) -> Episode:
     """Like `record`, in an existing environment; no task is passed to it if `task` is None."""
     agent = agent.fork(seed, task) if isinstance(agent, PolicyAgent) else copy.deepcopy(agent)
@@ -87,7 +100,8 @@ def record_in(
         raise UserError(f"the environment refuses the task {task.tolist()}: {error}") from error
     frames, returns = [_rendered(env)], [0.0]
     for _ in range(horizon):
-        observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
+        action = agent.act(observation, deterministic)
+        observation, reward, terminated, truncated, _ = env.step(action)
         agent.observe(float(reward), terminated, truncated, observation)
         frames.append(_rendered(env))
         returns.append(returns[-1] + float(reward))
