@@ -27,16 +27,16 @@ NUM_EPISODES = 100
 # observations that hardly vary under random actions are mostly noise, which must not be amplified
 MAX_FACTOR = 5.0
 # A standard deviation that grows by this ratio from the second quarter of the episodes to the last
-# belongs to something unbounded, such as a position. A trained policy moves much further than
-# random actions do, so such observations are never amplified.
+# belongs to something like the position of a robot. A trained policy moves much further than random
+# actions do, so such observations are never amplified, unless the observation space bounds them.
 GROWTH_RATIO = 1.4
 
 
 def measure_scale(family: TaskFamily) -> tuple[float, ...]:
     """Measure 1 / standard deviation of each observation under random actions, at most 5.
 
-    The factor is at most 1 for observations whose spread grows during an episode, such as a
-    position. Seeds are fixed: the result is the same for every method and seed of an experiment.
+    The factor is at most 1 for unbounded observations whose spread grows during an episode, such as
+    a position. Seeds are fixed: the result is the same for every method and seed of an experiment.
 
     Args:
         family: a family with flat observations (S,).
@@ -45,7 +45,8 @@ def measure_scale(family: TaskFamily) -> tuple[float, ...]:
         S factors, with two significant digits.
     """
     with closing(family.make_vec(NUM_EPISODES)) as envs:
-        _check_flat(envs.single_observation_space)
+        space = _flat_box(envs.single_observation_space)
+        bounded = np.isfinite(space.low) & np.isfinite(space.high)
         envs.action_space.seed(0)
         tasks = checked_tasks(family, np.random.default_rng(0), NUM_EPISODES)
         observations, _ = envs.reset(seed=0, options={"task": tasks})
@@ -59,7 +60,8 @@ def measure_scale(family: TaskFamily) -> tuple[float, ...]:
     quarter = max(1, len(batches) // 4)
     early = _deviations(batches[quarter : 2 * quarter] or batches)
     late = _deviations(batches[-quarter:])
-    max_factor = np.where(late > GROWTH_RATIO * early, 1.0, MAX_FACTOR)
+    is_growing = (late > GROWTH_RATIO * early) & ~bounded
+    max_factor = np.where(is_growing, 1.0, MAX_FACTOR)
     scale = np.minimum(max_factor, 1.0 / np.maximum(_deviations(batches), 1.0 / MAX_FACTOR))
     return tuple(float(f"{factor:.2g}") for factor in scale)
 
@@ -91,7 +93,7 @@ def scale_observations(env: AnyEnv, scale: Sequence[float]) -> Any:
 
 
 def _scaled_space(space: gym.Space[Any], scale: Sequence[float]) -> gym.spaces.Box:
-    size = _check_flat(space)
+    (size,) = _flat_box(space).shape
     if len(scale) != size:
         raise UserError(
             f"policy.observation_scale has {len(scale)} values, but observations have {size}; give "
@@ -100,7 +102,7 @@ def _scaled_space(space: gym.Space[Any], scale: Sequence[float]) -> gym.spaces.B
     return gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
 
 
-def _check_flat(space: gym.Space[Any]) -> int:
+def _flat_box(space: gym.Space[Any]) -> gym.spaces.Box:
     if isinstance(space, FlatImage):
         raise UserError(
             "images need no scaling, as pixels already lie in 0...1: leave out "
@@ -110,4 +112,4 @@ def _check_flat(space: gym.Space[Any]) -> int:
         raise UserError(
             f"observations must be a flat Box to be scaled (policy.observation_scale), not {space}"
         )
-    return space.shape[0]
+    return space

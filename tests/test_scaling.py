@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from metarl.baselines.rl2 import RL2
 from metarl.baselines.stable_baselines import load_model
 from metarl.cli import main
 from metarl.envs import PointNavigation, half_cheetah_direction
+from metarl.envs.point_navigation import PointWorld
 from metarl.envs.scaling import measure_scale
 from metarl.experiment import load_config
 from metarl.method import load_method, resolve
@@ -56,6 +58,17 @@ def test_a_position_is_not_scaled_up() -> None:
     *_, forward, _, height = measure_scale(half_cheetah_direction())
     assert (forward, height) == (1.0, 5.0)
     assert measure_scale(PointNavigation()) == (1.0, 1.0)
+
+
+def test_a_position_with_bounds_is_scaled_up(monkeypatch) -> None:
+    def bounded(self: PointWorld, num: int, half_width: float) -> None:
+        initialise(self, num, half_width)
+        self.observation_space = gym.spaces.Box(-10.0, np.array([10.0, np.inf]), (2,))
+
+    initialise = PointWorld.__init__
+    monkeypatch.setattr(PointWorld, "__init__", bounded)
+    # 0.035 m of standard deviation a step, ten times as far in 100 steps
+    assert measure_scale(PointNavigation()) == (pytest.approx(2.5, rel=0.2), 1.0)
 
 
 def test_the_scale_is_measured_on_episodes_that_end_early(
