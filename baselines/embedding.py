@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from metarl.config.sections import INNER_STEP, NO_STEPS, MethodSection
+from metarl.config.sections import MethodSection
 from metarl.method import AdaptationUnit, Role
 from metarl.networks import Network
 from metarl.params import Params, repeat
-from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.config import NO_INNER_STEPS, SupervisedConfig
 from metarl.supervised.losses import CLASSIFICATION, TaskType
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.prediction import map_queries
@@ -40,8 +40,7 @@ class EmbeddingMethod(SupervisedMethod):
 
     @classmethod
     def unused_settings(cls, config: SupervisedConfig) -> dict[str, str]:
-        names = (*INNER_STEP, "inner.multi_step_iterations", "evaluation.steps")
-        return dict.fromkeys(names, NO_STEPS) | {"baseline.": "which is not a baseline"}
+        return NO_INNER_STEPS | {"baseline.": "which is not a baseline"}
 
     @property
     def ways(self) -> int | None:
@@ -49,8 +48,7 @@ class EmbeddingMethod(SupervisedMethod):
         return int(self.settings.ways)
 
     def init(self, generator: torch.Generator) -> Params:
-        tasks = self.problem.tasks("train")
-        return self.problem.network.init(generator, tasks.shape, tasks.outputs)
+        return self.problem.init_network(generator)
 
     def compare(self, params: Params, support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
         """Logits from embeddings.

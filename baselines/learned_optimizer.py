@@ -74,9 +74,7 @@ class LearnedOptimizer(MetaLSTM):
 
     def optimisee(self, seed: int, *index: int) -> Params:
         """Random initial parameters θ_0 of the network."""
-        tasks = self.problem.tasks("train")
-        generator = make_torch_rng(seed, "optimisee", *index)
-        return self.problem.network.init(generator, tasks.shape, tasks.outputs)
+        return self.problem.init_network(make_torch_rng(seed, "optimisee", *index))
 
     def path(
         self, params: Params, start: Params, support: Examples, steps: int

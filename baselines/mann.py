@@ -15,14 +15,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from metarl.baselines.embedding import embed, embedding_size
-from metarl.config.sections import (
-    INNER_STEP,
-    NO_STEPS,
-    Fraction,
-    MethodSection,
-    PositiveFloat,
-    PositiveInt,
-)
+from metarl.config.sections import Fraction, MethodSection, PositiveFloat, PositiveInt
 from metarl.distributed import shard
 from metarl.evaluation import AdaptationCurve
 from metarl.method import INSTANCES, AdaptationUnit, Role
@@ -30,7 +23,7 @@ from metarl.networks import Network
 from metarl.networks.layers import uniform
 from metarl.params import Params, repeat
 from metarl.rng import make_rng
-from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.config import NO_INNER_STEPS, SupervisedConfig
 from metarl.supervised.losses import CLASSIFICATION, LossSettings, TaskType
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.prediction import map_queries
@@ -104,8 +97,7 @@ class MANN(SupervisedMethod):
 
     @classmethod
     def unused_settings(cls, config: SupervisedConfig) -> dict[str, str]:
-        names = (*INNER_STEP, "inner.multi_step_iterations", "evaluation.steps")
-        return dict.fromkeys(names, NO_STEPS) | {"baseline.": "which is not a baseline"}
+        return NO_INNER_STEPS | {"baseline.": "which is not a baseline"}
 
     def init(self, generator: torch.Generator) -> Params:
         tasks = self.problem.tasks("train")

@@ -57,8 +57,7 @@ class MetaLSTM(MAML):
         }
 
     def init(self, generator: torch.Generator) -> Params:
-        tasks = self.problem.tasks("train")
-        theta = self.problem.network.init(generator, tasks.shape, tasks.outputs)
+        theta = self.problem.init_network(generator)
         rule = init_rule(generator, self.settings.hidden_size)
         return theta | {PREFIX + name: leaf for name, leaf in rule.items()}
 

@@ -11,12 +11,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from metarl.config.sections import INNER_STEP, NO_STEPS
+from metarl.config.sections import NO_STEPS
 from metarl.evaluation import AdaptationCurve, best_schedule
 from metarl.method import Metrics, Role
 from metarl.parallel import one_thread
 from metarl.params import Params, repeat
-from metarl.supervised.config import SupervisedConfig
+from metarl.supervised.config import NO_INNER_STEPS, SupervisedConfig
 from metarl.supervised.losses import CLASSIFICATION, REGRESSION, TaskType
 from metarl.supervised.maml import MAML
 from metarl.supervised.problem import SupervisedProblem
@@ -106,9 +106,7 @@ class Random(Pretrained):
         return super().unused_settings(config) | {"outer.": "which is not trained"}
 
     def init(self, generator: torch.Generator) -> Params:
-        # a head for one task
-        tasks = self.problem.tasks("train")
-        return self.problem.network.init(generator, tasks.shape, tasks.outputs)
+        return self.problem.init_network(generator)  # with a head for one task
 
 
 class Oracle(Pretrained):
@@ -128,8 +126,8 @@ class Oracle(Pretrained):
 
 def without_steps() -> dict[str, str]:
     """The settings without effect on a baseline that is not fine-tuned."""
-    names = (*INNER_STEP, "inner.multi_step_iterations", "evaluation.steps", "baseline.")
-    return dict.fromkeys(names, NO_STEPS) | {"early_stopping": "which uses the whole budget"}
+    unused = {"baseline.": NO_STEPS, "early_stopping": "which uses the whole budget"}
+    return NO_INNER_STEPS | unused
 
 
 def merge_tasks(episodes: Episodes) -> Episodes:

@@ -26,6 +26,8 @@ class CachedBatch(Batch):  # type: ignore[misc] # mujoco has no types
     def __init__(self, model: mujoco.MjModel, num: int, num_threads: int) -> None:
         self._views: dict[str, Floats] = {}
         self._indices: dict[tuple[str, str], int] = {}
+        # MuJoCo would silently reset an unstable simulation to qpos0; worlds report it instead
+        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         super().__init__(model, num, num_threads)
 
     def bind(self, name: str) -> Floats:
@@ -55,8 +57,6 @@ class MujocoWorld:
         self.family = family
         self.robot = robot = family.robot
         model = robot.model()
-        # MuJoCo would silently reset an unstable simulation to qpos0; `step` reports it instead
-        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self.batch = CachedBatch(model, num, num_threads)
         self.tasks: Floats = np.zeros((num, family.task_size))
         # the parameters that each simulation's model has; NaN differs from any

@@ -73,10 +73,7 @@ class SawyerBatch:
 
     def __init__(self, task: SawyerTask, num: int, num_threads: int) -> None:
         self.task = task
-        model = load_model(task.scene_file)
-        # MuJoCo would silently reset an unstable simulation to qpos0; `step` reports it instead
-        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        self.batch = CachedBatch(model, num, num_threads)
+        self.batch = CachedBatch(load_model(task.scene_file), num, num_threads)
         self._starts: dict[bytes, Start] = {}
         self._quantities: dict[str, Floats] = {}
         # MuJoCo fills a derived field from the first call after it was bound: bind all of them now

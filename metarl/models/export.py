@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from metarl.baselines.stable_baselines import save_model
 from metarl.errors import UserError
-from metarl.io import write_atomically
+from metarl.io import report_os_errors, write_atomically
 from metarl.rl.policies import FeedforwardPolicy
 from metarl.rl.policy_agent import PolicyAgent
 from metarl.rng import make_rng
@@ -80,10 +80,8 @@ def export(agent: PolicyAgent, path: Path) -> None:
             f"the network cannot be exported as {path.suffix} ({type(error).__name__}: "
             f"{str(error).splitlines()[0]}); use metarl.load"
         ) from error
-    try:
+    with report_os_errors(f"cannot write {path}"):
         write_atomically(path, content)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror})") from error
 
 
 def _stable_baselines(agent: PolicyAgent) -> bytes:

@@ -8,6 +8,8 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, WrapValidator
 
 from metarl.config.registry import Registry
 from metarl.config.sections import (
+    INNER_STEP,
+    NO_STEPS,
     ConfigMapping,
     Device,
     Discriminated,
@@ -49,6 +51,10 @@ NETWORK = Discriminated(
     NETWORKS, "kind", members=(), fallback="metarl.networks.module:ModuleNetwork"
 )
 OUTER = Discriminated(GRADIENT_OPTIMIZERS, "algorithm", "adam")
+# the settings without effect on a method that takes no gradient steps on a task
+NO_INNER_STEPS = dict.fromkeys(
+    (*INNER_STEP, "inner.multi_step_iterations", "evaluation.steps"), NO_STEPS
+)
 
 
 class InnerConfig(InnerSection):

@@ -65,8 +65,7 @@ class MAML(SupervisedMethod):
 
     def init(self, generator: torch.Generator) -> Params:
         """Line 1: θ, and the step sizes if they are learned."""
-        tasks = self.problem.tasks("train")
-        theta = self.problem.network.init(generator, tasks.shape, tasks.outputs)
+        theta = self.problem.init_network(generator)
         return meta_parameters(self.problem.config.inner, theta, self.problem.network.head(theta))
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from metarl.networks import Network
 from metarl.networks.bfloat16 import Bfloat16
 from metarl.networks.context import WithContext
 from metarl.parallel import device_for
+from metarl.params import Params
 from metarl.rng import make_rng, make_torch_rng
 from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.losses import Loss, TaskType, check_loss, loss_function
@@ -140,6 +141,11 @@ class SupervisedProblem:
 
     def describe(self, task: NDArray[np.float64]) -> str:
         return self.tasks("test").describe(task)
+
+    def init_network(self, generator: torch.Generator) -> Params:
+        """Fresh parameters of the network, for a training task."""
+        tasks = self.tasks("train")
+        return self.network.init(generator, tasks.shape, tasks.outputs)
 
     def generator(self) -> torch.Generator:
         return make_torch_rng(self.config.seed, "initialisation")

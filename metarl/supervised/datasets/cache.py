@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.io import atomic_write, write_atomically
+from metarl.io import atomic_write, report_os_errors, write_atomically
 from metarl.progress import Progress
 from metarl.supervised.datasets.source import Contents, Source
 
@@ -130,7 +130,8 @@ def _convert(source: Source, file: Path, progress: Progress | None) -> None:
     # the header of an .npy file, so that images can be written one at a time, in constant memory
     header = {"descr": "|u1", "fortran_order": False, "shape": (sum(sizes), *contents.shape)}
     digest = hashlib.sha256()
-    try:
+    problem = f"cannot write converted images to {file.parent}"
+    with report_os_errors(problem, "; set another folder with METARL_CACHE"):
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as output:
             np.lib.format.write_array_header_1_0(output, header)
@@ -147,11 +148,6 @@ def _convert(source: Source, file: Path, progress: Progress | None) -> None:
         }
         # written last: its existence marks the array as complete
         write_atomically(file.with_suffix(".json"), json.dumps(metadata))
-    except OSError as error:
-        raise UserError(
-            f"cannot write converted images to {file.parent} ({error.strerror}); set another "
-            "folder with METARL_CACHE"
-        ) from error
 
 
 def _decode_all(

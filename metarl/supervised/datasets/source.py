@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
+from metarl.io import report_os_errors
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -58,12 +59,8 @@ class Source:
         # modification times instead of contents: reading all files would take as long as converting
         digest = hashlib.sha256(self.name.encode())
         for file in sorted(self.files):
-            try:
+            with report_os_errors(f"cannot access {file}", "; restore or remove it"):
                 stat = file.stat()
-            except OSError as error:
-                raise UserError(
-                    f"cannot access {file} ({error.strerror}); restore or remove it"
-                ) from error
             name = file.relative_to(self.folder).as_posix()
             digest.update(f"{name}\n{stat.st_size}\n{stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()[:16]
