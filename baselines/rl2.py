@@ -301,11 +301,7 @@ class RL2(PolicyLearner):
         return self.curve(params, *self.problem.test_tasks(), ())
 
     def curve(
-        self,
-        params: Params,
-        tasks: NDArray[np.float64],
-        key: RngKey,
-        step_sizes: Sequence[float],
+        self, params: Params, tasks: NDArray[np.float64], key: RngKey, step_sizes: Sequence[float]
     ) -> AdaptationCurve:
         """The return of each episode of trials on tasks (N, T)."""
         trials = self.problem.config.evaluation.episodes_per_task

@@ -15,13 +15,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from numpy.typing import NDArray
 
-from metarl.envs.family import (
-    TaskFamily,
-    check_members,
-    check_outcome,
-    check_spaces,
-    checked_tasks,
-)
+from metarl.envs.family import TaskFamily, check_members, check_outcome, check_spaces, checked_tasks
 from metarl.envs.observations import flat_family, flat_space
 from metarl.errors import UserError
 
@@ -227,11 +221,7 @@ def _check_episode(family: TaskFamily, envs: VectorEnv, tasks: NDArray[np.float6
 
 
 def _play(
-    envs: VectorEnv,
-    tasks: NDArray[np.float64],
-    horizon: int,
-    variant: int = 0,
-    clip: bool = False,
+    envs: VectorEnv, tasks: NDArray[np.float64], horizon: int, variant: int = 0, clip: bool = False
 ) -> Arrays:
     """Observations, rewards and ends of one episode in each sub-environment; zero after its end.
 

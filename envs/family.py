@@ -130,10 +130,7 @@ def releases_gil(family: TaskFamily) -> bool:
 
 
 def checked_tasks(
-    family: TaskFamily | NativeFamily,
-    rng: np.random.Generator,
-    num_tasks: int,
-    test: bool = False,
+    family: TaskFamily | NativeFamily, rng: np.random.Generator, num_tasks: int, test: bool = False
 ) -> NDArray[np.float64]:
     """Sample tasks and validate them.
 
@@ -300,10 +297,7 @@ def check_spaces(observation_space: gym.Space[Any], action_space: gym.Space[Any]
 
 
 def check_outcome(
-    shape: tuple[int, int],
-    observations: object,
-    rewards: object | None = None,
-    *ends: object,
+    shape: tuple[int, int], observations: object, rewards: object | None = None, *ends: object
 ) -> None:
     """Check the shapes of what `reset` or `step` of a vector environment returned.
 

@@ -54,10 +54,7 @@ class VectorObservations(VectorWrapper[Any, Any, Any]):
         return self._transform(observations)
 
     def reset(
-        self,
-        *,
-        seed: int | list[int | None] | None = None,
-        options: dict[str, Any] | None = None,
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         observations, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         return self.transform(observations), info

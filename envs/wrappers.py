@@ -57,10 +57,7 @@ class _TaskPerEnv(VectorWrapper[Any, Any, Any]):
     """
 
     def reset(
-        self,
-        *,
-        seed: int | list[int | None] | None = None,
-        options: dict[str, Any] | None = None,
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         options = dict(options or {})
         tasks = options.pop("task", None)
@@ -181,10 +178,7 @@ class _TaskConditionedVectorEnv(VectorObservations):
         self._tasks: Floats | None = None
 
     def reset(
-        self,
-        *,
-        seed: int | list[int | None] | None = None,
-        options: dict[str, Any] | None = None,
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         self._tasks = _current_tasks(options, self._tasks, self.num_envs, self._size)
         return super().reset(seed=seed, options=options)

@@ -25,10 +25,7 @@ def norm(vectors: Floats) -> Floats:
 
 
 def tolerance(
-    x: Floats,
-    bounds: tuple[float, float],
-    margin: Floats | float,
-    sigmoid: Sigmoid = "long_tail",
+    x: Floats, bounds: tuple[float, float], margin: Floats | float, sigmoid: Sigmoid = "long_tail"
 ) -> Floats:
     """1 within the bounds, and less outside: 0.1 at a distance of `margin`, (n,).
 

@@ -17,25 +17,12 @@ import torch
 from pydantic import BaseModel, Field, ValidationError
 
 from metarl.config.files import CONFIG
-from metarl.config.sections import (
-    NonNegativeInt,
-    PositiveFloat,
-    Source,
-    UnitInterval,
-    first_error,
-)
+from metarl.config.sections import NonNegativeInt, PositiveFloat, Source, UnitInterval, first_error
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, mean_worst_tasks
 from metarl.experiment import AnyConfig, describe_source, set_values, validate_config
 from metarl.io import read_bytes, translate_os_errors, write_atomically
-from metarl.method import (
-    Method,
-    Problem,
-    TrainingState,
-    is_trained,
-    load_method,
-    method_class,
-)
+from metarl.method import Method, Problem, TrainingState, is_trained, load_method, method_class
 from metarl.params import flatten
 from metarl.report.plots import plot_adaptation
 from metarl.rl.config import Config

@@ -119,12 +119,7 @@ def plot_adaptation(
     _finish(figure, axes, note, paths)
 
 
-def plot_training(
-    curves: TrainingCurves,
-    metric: Metric,
-    title: str,
-    *paths: Path,
-) -> None:
+def plot_training(curves: TrainingCurves, metric: Metric, title: str, *paths: Path) -> None:
     """Plot training scores against samples: mean and range over the runs of an experiment.
 
     Args:

@@ -85,10 +85,7 @@ class _OneTask(VectorWrapper[Any, Any, Any]):
         self._resets = is_disabled and not isinstance(env.unwrapped, BatchedEnv)
 
     def reset(
-        self,
-        *,
-        seed: int | list[int | None] | None = None,
-        options: dict[str, Any] | None = None,
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         self._ended[:] = False
         options = None if self._task is None else {"task": self._task}

@@ -294,11 +294,7 @@ class LossGradient:
 
 
 def loss_gradient(
-    policy: MLPPolicy,
-    loss: Loss,
-    params: Params,
-    samples: Samples,
-    create_hvp: bool = False,
+    policy: MLPPolicy, loss: Loss, params: Params, samples: Samples, create_hvp: bool = False
 ) -> LossGradient:
     """The gradient of a loss.
 

@@ -53,14 +53,7 @@ def sample(
                 theta = {name: leaf[chunk] for name, leaf in params.items()}
             start = first_task + chunk.start
             trajectories, _ = sample_episode(
-                policy,
-                theta,
-                part,
-                tasks[chunk],
-                horizon,
-                key,
-                start,
-                deterministic=deterministic,
+                policy, theta, part, tasks[chunk], horizon, key, start, deterministic=deterministic
             )
             return trajectories
 

@@ -150,9 +150,7 @@ class SupervisedConfig(Experiment):
     )
     data: Annotated[SerializeAsAny[Section], WrapValidator(TASKS.validate)]
     network: Annotated[
-        SerializeAsAny[Section],
-        WrapValidator(NETWORK.validate),
-        BeforeValidator(_name_to_kind),
+        SerializeAsAny[Section], WrapValidator(NETWORK.validate), BeforeValidator(_name_to_kind)
     ]
     inner: InnerConfig = InnerConfig()
     outer: Annotated[SerializeAsAny[OuterSection], WrapValidator(OUTER.validate)] = Adam()
