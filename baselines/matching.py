@@ -61,9 +61,7 @@ def attention(support: Tensor, labels: Tensor, queries: Tensor, distance: str) -
     """log Σ a(x̂, xᵢ) over the examples of each class, with softmax a (equations 1 and 2).
 
     Args:
-        support: embeddings of N tasks, (N, K, F).
-        labels: of the support set, (N, K).
-        queries: embeddings, (N, M, F).
+        support, labels, queries: as for `EmbeddingMethod.compare`.
         distance: `euclidean`, which is squared, or `cosine`.
 
     Returns:

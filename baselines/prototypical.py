@@ -30,13 +30,7 @@ class Prototypical(EmbeddingMethod):
 def nearest_prototype(support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
     """The negative squared distance to each class's mean embedding (equations 1 and 2).
 
-    Args:
-        support: embeddings of N tasks, (N, K, F).
-        labels: of the support set, (N, K).
-        queries: embeddings, (N, M, F).
-
-    Returns:
-        Logits (N, M, ways).
+    The arguments and the logits are those of `EmbeddingMethod.compare`.
     """
     # cₖ = Σ z / |Sₖ| over the examples of class k (equation 1); the softmax of −d(z, cₖ) is the
     # class probability (equation 2)

@@ -170,11 +170,7 @@ def load_model(
 
 
 def _check_settings(path: Path, data: Mapping[str, Any], policy: Policy) -> str:
-    """The activation of a model whose actions are a function of its layers alone.
-
-    Raises:
-        UserError: if they also depend on something else, or this package lacks the activation.
-    """
+    """The activation of a model; UserError if its actions depend on more than its layers."""
     keywords, space = data["policy_kwargs"], data.get("action_space")
     refusal = f"{path} cannot be used: it has "
     if isinstance(policy_class := data.get("policy_class"), dict):
@@ -232,11 +228,7 @@ def _class_name(text: Any) -> str:
 
 
 def _pickled_class(serialized: Any) -> str:
-    """The full name of a class in a pickle, without running it.
-
-    Raises:
-        ValueError: if it is no pickle.
-    """
+    """The full name of a class in a pickle, without running it; ValueError if it is no pickle."""
     try:
         operations = [*pickletools.genops(base64.b64decode(str(serialized)))]
     except Exception as error:  # pickletools promises no kind of error
@@ -247,11 +239,7 @@ def _pickled_class(serialized: Any) -> str:
 
 
 def _settings(content: bytes) -> dict[str, Any]:
-    """The settings of a model, with defaults for those that are required.
-
-    Raises:
-        ValueError: if they are not JSON, or not as stable-baselines3 writes them.
-    """
+    """The settings of a model, with defaults for required ones; ValueError if they are damaged."""
     try:
         data = json.loads(content)
     except RecursionError as error:
@@ -267,11 +255,7 @@ def _settings(content: bytes) -> dict[str, Any]:
 
 
 def _weights(content: bytes) -> dict[str, Tensor]:
-    """A state dictionary, read by torch without running code from it.
-
-    Raises:
-        ValueError: if it is not one, or its tensors are not finite float32 in memory.
-    """
+    """A state dictionary of finite float32, read without running code from it; else ValueError."""
     try:
         # the weights are an archive inside the archive
         for name, member in unzip(content, lambda name: True, MAX_BYTES).items():

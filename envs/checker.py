@@ -225,12 +225,8 @@ def _play(
 ) -> Arrays:
     """Observations, rewards and ends of one episode in each sub-environment; zero after its end.
 
-    Args:
-        envs: the vector environment.
-        tasks: (num_envs, T).
-        horizon: H.
-        variant: selects the seeds and actions of all sub-environments but the first.
-        clip: whether actions are clipped to the bounds of their space; a policy's are not.
+    `variant` selects the seeds and actions of all sub-environments but the first. With `clip`,
+    actions are clipped to the bounds of their space; a policy's are not.
     """
     num_envs, space = envs.num_envs, envs.single_action_space
     shape = num_envs, envs.single_observation_space.shape[0]  # type: ignore[index] # flat

@@ -112,10 +112,7 @@ class Gridworld(NativeTaskFamily):
     def _best_gain(self, episodes: int, floor: float, width: int | None = None) -> float:
         """The largest gain of a walk over never finding the goal, summed over goals.
 
-        Args:
-            episodes: of a trial.
-            floor: walks that cannot exceed it are dropped.
-            width: the number of walks that are kept after each step; None for all.
+        Walks that cannot exceed `floor` are dropped; with `width`, so many are kept after a step.
         """
         cells = np.array(list(product(range(self.size), repeat=2)))
         numbers = np.full(len(cells), -1)  # of the goals

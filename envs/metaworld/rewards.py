@@ -94,12 +94,9 @@ def gripper_caging(
     """The reward for having the object between the fingers, of most tasks, (n,).
 
     Args:
-        scene: the simulations.
-        position: of the object, (n, 3).
-        start: `tcp` and `object`, (n, 3) each, at the start of the episode.
+        scene, position, start, xz_threshold: as for `caging`.
         object_radius: m.
         pad_threshold: the distance of a finger's pad to the object in y that suffices, m.
-        xz_threshold: the distance of the gripper to the object in x and z that suffices, m.
     """
     cage = []
     for pad in ("leftpad", "rightpad"):
@@ -117,8 +114,7 @@ def pad_caging(scene: Scene, position: Floats, radius: float, reach: float) -> F
     """The reward for a finger's pad on either side of an object in y, (n,).
 
     Args:
-        scene: the simulations.
-        position: of the object, (n, 3).
+        scene, position: as for `caging`.
         radius: of the object, m.
         reach: the largest distance of a pad to the object's position that suffices, m.
     """

@@ -41,11 +41,7 @@ def median_seconds(function: Callable[[], object], repeats: int) -> float:
 
 
 def peak_gigabytes() -> float:
-    """The peak memory of this process.
-
-    Raises:
-        UserError: on Windows.
-    """
+    """The peak memory of this process; UserError on Windows."""
     if resource is None:
         raise UserError("the benchmark measures peak memory, which needs Linux or macOS")
     peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

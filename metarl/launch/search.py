@@ -56,11 +56,7 @@ def require_optuna() -> None:
 
 
 def as_range(name: str, low: float, high: float) -> Range:
-    """A range of a setting, of integers if both ends are integers.
-
-    Raises:
-        UserError: if the setting cannot be varied, or the range is empty.
-    """
+    """A range, of integers if both ends are; UserError if it is empty, or the setting is fixed."""
     if not low < high:
         raise UserError(f"{name}: the lower end of a range comes first, as in 0.01..0.5")
     check_variable(name)

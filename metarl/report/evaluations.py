@@ -326,12 +326,7 @@ def _file(name: str) -> str:
 
 
 def _read(folder: Path, file: str) -> _EvaluationFile:
-    """An evaluation with its tasks, also where another file lists them.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is damaged.
-    """
+    """An evaluation with its tasks, also where another file lists them; ValueError if damaged."""
     stored = _EvaluationFile.model_validate_json(read_bytes(folder / file, MAX_BYTES))
     if isinstance(stored.tasks, str):
         other = _EvaluationFile.model_validate_json(read_bytes(folder / stored.tasks, MAX_BYTES))

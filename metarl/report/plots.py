@@ -1,5 +1,7 @@
 """Plots of adaptation, training, paths and predictions, in a colour-blind safe palette.
 
+A plot has a title, and is written to files (`paths`), whose suffixes decide the format.
+
 matplotlib is imported by the first figure: every training imports this module, and few draw.
 """
 
@@ -108,8 +110,6 @@ def plot_adaptation(
     Args:
         curves: by label. Methods without adaptation are drawn as a horizontal line.
         metric: of the scores.
-        title: of the plot.
-        paths: output files; the suffix decides the format.
         units: the units of adaptation of all curves.
         episodes: the x values by label: the episodes of the new task used before each stage. None
             for the number of the stage.
@@ -126,8 +126,6 @@ def plot_training(curves: TrainingCurves, metric: Metric, title: str, *paths: Pa
         curves: by label, then "before" and "after" adaptation: samples and scores of every run.
             Labels without curves keep their colours, so that they match the other plots.
         metric: of the scores and the samples.
-        title: of the plot.
-        paths: output files; the suffix decides the format.
     """
     figure, axes = _figure(title)
     note = _plot_training(axes, curves, metric)
@@ -279,8 +277,6 @@ def plot_paths(
     Args:
         paths_by_stage: positions (B, H, 2), NaN after the end of an episode, by name of the stage.
         goal: (2,).
-        title: of the plot.
-        files: output files; the suffix decides the format.
     """
     figure, axes = _figure(title)
     styles = zip(paths_by_stage.items(), _styles(paths_by_stage), strict=True)
@@ -313,8 +309,6 @@ def plot_fits(fits: Mapping[str, Fit], title: str, *files: Path) -> None:
 
     Args:
         fits: of the same wave, by label; one panel each.
-        title: of the figure.
-        files: output files; the suffix decides the format.
     """
     figure = _new_figure(2.6 + 4.2 * len(fits), 4.2)
     panels = figure.subplots(1, len(fits), sharey=True, squeeze=False)[0]
@@ -341,8 +335,6 @@ def plot_classification(episode: Classification, title: str, *files: Path) -> No
 
     Args:
         episode: images, labels and predictions.
-        title: of the figure.
-        files: output files; the suffix decides the format.
     """
     ways = len(episode.support)
     columns = [np.flatnonzero(episode.labels == label) for label in range(ways)]

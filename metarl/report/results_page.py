@@ -157,11 +157,7 @@ def _write(file: Path, text: str) -> Path:
 
 
 def _section(evaluations: Sequence[Evaluation], titles: Collection[str]) -> Section:
-    """The section of evaluations on the same tasks; `titles` are those of earlier sections.
-
-    Raises:
-        UserError: if the runs used different images under the same name.
-    """
+    """The section of evaluations on the same tasks; `titles` are those of earlier sections."""
     first, *others = evaluations
     for other in others:
         other.run.check_data_hashes(first.run.data_hashes())

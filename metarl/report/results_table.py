@@ -67,12 +67,7 @@ def results_rows(
 
 
 def _group_rows(group: ExperimentGroup, varying: Sequence[str]) -> list[Row]:
-    """The rows of one experiment: all seeds together, then each seed.
-
-    Args:
-        group: the experiment.
-        varying: the evaluation settings that differ between the rows of the table.
-    """
+    """The rows of one experiment, all seeds and each, with the settings that vary in the table."""
     curve = group.curves[0]
     schedules = dict.fromkeys(", ".join(f"{s:g}" for s in c.step_sizes[:3]) for c in group.curves)
     unit = group.method.adaptation_unit

@@ -227,10 +227,9 @@ class PolicyAgent:
         """Episodes of this policy in an environment, (1, B, H, ·), and its memory after them.
 
         Args:
-            env: as for `adapt_in`.
+            env, task: as for `adapt_in`.
             episodes: B.
             horizon: H.
-            task: as for `adapt_in`.
             stream: selects a random stream; the empty one is that of the evaluation.
         """
         row = self._task if task is None else as_task(task)

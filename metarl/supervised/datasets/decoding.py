@@ -1,12 +1,10 @@
 """Decoding of image files from untrusted sources."""
 
 import io
-from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from metarl.errors import UserError
-from metarl.io import read_file
 
 # an explicit list, since some formats of Pillow run other programs, such as Ghostscript for EPS
 FORMATS = ("PNG", "JPEG")
@@ -44,15 +42,6 @@ def decode(content: bytes, name: str) -> Image.Image:
             f"the image {name} is corrupt ({_first_line(error)}); restore it from the original data"
         ) from error
     return image
-
-
-def read_image(path: Path) -> bytes:
-    """The content of an image file.
-
-    Raises:
-        UserError: if it cannot be read, or is too large.
-    """
-    return read_file(path, MAX_BYTES)
 
 
 def resize(image: Image.Image, side: int) -> Image.Image:

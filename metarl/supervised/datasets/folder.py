@@ -134,8 +134,7 @@ def load_labelled(
     Args:
         dataset: its images are PIL images, or arrays (H, W), (H, W, C) or (C, H, W). A mapping from
             `train`, `validation` and `test` to data sets defines the split.
-        size: the side of the square images, in pixels.
-        channels: 1 for grey, 3 for RGB.
+        size, channels: as for `find`.
         split: splits the names of the classes otherwise.
 
     Raises:

@@ -28,8 +28,7 @@ def load_images(
         name: the data set.
         folder: the folder with the data, as in `--data` or `METARL_DATA`.
         split_seed: of the split of Omniglot; the split of MiniImagenet is published.
-        progress: shows the progress of the conversion.
-        verify: whether to verify the checksum of large data sets, which takes seconds.
+        progress, verify: as for `load_converted`.
 
     Raises:
         UserError: if it is missing, incomplete or corrupt.

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.io import read_zip
+from metarl.io import read_file, read_zip
 from metarl.rng import make_rng
-from metarl.supervised.datasets.decoding import decode, read_image, resize
+from metarl.supervised.datasets.decoding import decode, resize
 from metarl.supervised.datasets.source import Contents, ImageReader, Source, merge_parts
 
 ORIGINAL = 105  # pixels per side
 SIDE = 28
-MAX_BYTES = 2**26  # of an archive, compressed or not; the originals have less than 2**24
+MAX_BYTES = 2**26  # of a file, compressed or not; the original archives have less than 2**24
 # as in the original repository, and as torchvision stores it
 SUBFOLDERS = (".", "omniglot", "python", "omniglot/python", "omniglot-py")
 URL = "https://github.com/brendenlake/omniglot"
@@ -127,7 +127,9 @@ def _characters(part: Path) -> dict[str, list[ImageReader]]:
 def _read_folder(part: Path) -> dict[PurePosixPath, bytes]:
     """Contents by path relative to the part; a folder has the content b""."""
     return {
-        PurePosixPath(path.relative_to(part).as_posix()): read_image(path) if depth == 3 else b""
+        PurePosixPath(path.relative_to(part).as_posix()): read_file(path, MAX_BYTES)
+        if depth == 3
+        else b""
         for depth, pattern in ((2, "*/*/"), (3, "*/*/*.png"))
         for path in part.glob(pattern)
     }

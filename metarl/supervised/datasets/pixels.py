@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from metarl.errors import UserError
-from metarl.supervised.datasets.decoding import decode, read_image, resize
+from metarl.io import read_file
+from metarl.supervised.datasets.decoding import MAX_BYTES, decode, resize
 
 MODES = {1: "L", 3: "RGB"}
 MAX_ASPECT = 8  # of an array; longer ones are series more often than images
@@ -38,7 +39,7 @@ def to_array(values: Any) -> NDArray[Any]:
 
 def read_pixels(file: Path, size: int, channels: int) -> NDArray[np.uint8]:
     """The pixels of an image file; see `to_pixels`."""
-    image = decode(read_image(file), str(file))
+    image = decode(read_file(file, MAX_BYTES), str(file))
     return to_pixels(image, size, channels, f"the image {file}")
 
 
