@@ -20,10 +20,6 @@ class MultiTaskEnv(VecEnv):
     the same step, as stable-baselines3 requires. A time limit counts as any other end: no value is
     bootstrapped, as in this package's own advantages by default.
 
-    Args:
-        family: samples tasks and makes environments.
-        num_envs: the number of sub-environments.
-
     Raises:
         UserError: if no policy supports the spaces; `reset` and `step` raise it if the
             environments return arrays of the wrong shape.

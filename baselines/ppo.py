@@ -26,10 +26,8 @@ class MultiTaskPPO:
 
     An update collects as many steps as a meta-iteration does before or after an inner step: one
     episode in each of N·B environments. With the same `outer.iterations`, meta-training and
-    pretraining use the same number of environment steps.
-
-    Args:
-        problem: its tasks, environments and the network of meta-training.
+    pretraining use the same number of environment steps. Tasks, environments and network are those
+    of the problem.
     """
 
     def __init__(self, problem: PolicyProblem) -> None:

@@ -101,10 +101,6 @@ def load_family(name: str, settings: Mapping[str, Any] | None = None) -> TaskFam
 def check_members(family: object, name: str) -> None:
     """Check that an object has the members of a task family, and that its sizes are valid.
 
-    Args:
-        family: the object.
-        name: its name in error messages.
-
     Raises:
         UserError: if a member is missing, or `horizon` or `task_size` is not a positive integer.
     """
@@ -222,11 +218,7 @@ def validate_task(family: TaskFamily | NativeFamily, task: NDArray[np.float64]) 
 
 @dataclass(frozen=True)
 class FamilyWrapper:
-    """Base class of families that wrap the environments of another family.
-
-    Attributes:
-        family: the wrapped family.
-    """
+    """Base class of families that wrap the environments of another family."""
 
     family: TaskFamily
 

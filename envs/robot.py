@@ -107,9 +107,6 @@ class PresetRobot(Robot[Any]):
     - `paper`: one physics step per environment step, and the initial noise of Finn et al. (2017),
       N(0, 0.01²) on qpos and N(0, 0.1²) on qvel.
     - `gymnasium`: five physics steps, and gymnasium's initial noise.
-
-    Attributes:
-        dynamics: the preset.
     """
 
     dynamics: Dynamics = "paper"

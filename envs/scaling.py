@@ -74,11 +74,7 @@ def _deviations(batches: Sequence[Floats]) -> Floats:
 
 @dataclass(frozen=True)
 class ScaledObservations(FamilyWrapper):
-    """A family whose observations (S,) are multiplied by factors.
-
-    Attributes:
-        scale: S factors.
-    """
+    """A family whose observations (S,) are multiplied by S factors."""
 
     scale: tuple[float, ...]
 

@@ -15,12 +15,7 @@ OBJECT_VELOCITY = slice(9, 15)
 
 
 class Scene:
-    """n simulations of a batch at one state: all of them, or the rows that are reset.
-
-    Attributes:
-        batch: the batch.
-        rows: the simulations.
-    """
+    """n simulations of a batch at one state: all of them, or the rows that are reset."""
 
     def __init__(self, batch: CachedBatch, rows: NDArray[np.intp] | slice = slice(None)) -> None:
         self.batch = batch

@@ -36,8 +36,7 @@ class Conv4(Layered):
     for_images: ClassVar[str | None] = "kind"
 
     def init(self, generator: torch.Generator, shape: tuple[int, ...], outputs: int) -> Params:
-        channels, height, width = shape
-        return init_conv4(generator, (channels, height, width), outputs, self.filters, self.pool)
+        return init_conv4(generator, shape, outputs, self.filters, self.pool)
 
     def __call__(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         return conv4(params, inputs, self.pool)
@@ -47,7 +46,7 @@ class Conv4(Layered):
 
 
 def init_conv4(
-    generator: torch.Generator, shape: tuple[int, int, int], outputs: int, filters: int, pool: bool
+    generator: torch.Generator, shape: tuple[int, ...], outputs: int, filters: int, pool: bool
 ) -> Params:
     """Xavier-uniform parameters for images of a shape (C, H, W) and O outputs.
 

@@ -332,9 +332,6 @@ def plot_classification(episode: Classification, title: str, *files: Path) -> No
     """Plot the support images and the queries of an episode, one column per class.
 
     Errors have a frame, and the predicted class as their label.
-
-    Args:
-        episode: images, labels and predictions.
     """
     ways = len(episode.support)
     columns = [np.flatnonzero(episode.labels == label) for label in range(ways)]

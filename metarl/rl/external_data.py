@@ -91,10 +91,7 @@ class _OneTask(VectorWrapper[Any, Any, Any]):
         options = None if self._task is None else {"task": self._task}
         try:
             return self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
-        except (
-            gym.error.Error,
-            TypeError,
-        ):  # such as CartPoleVectorEnv, with one generator for all
+        except (gym.error.Error, TypeError):  # CartPoleVectorEnv has one generator for all
             if not isinstance(seed, list):
                 raise
             return self.env.reset(seed=seed[0], options=options)

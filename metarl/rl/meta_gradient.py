@@ -47,11 +47,7 @@ def meta_gradient_for(inner: InnerLoop) -> MetaGradient:
 
 @dataclass(frozen=True)
 class Autograd:
-    """See `MetaGradient`; for every policy.
-
-    Attributes:
-        inner: the inner loop.
-    """
+    """See `MetaGradient`; for every policy."""
 
     inner: InnerLoop
 

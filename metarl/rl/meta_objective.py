@@ -103,11 +103,8 @@ class MetaObjective:
         There the divergence and its gradient vanish, so that the Hessian equals the Gauss-Newton
         matrix 1/N Σ_i J_iᵀ F_i J_i, with J_i the Jacobian from θ to the adapted policy's
         distributions and F_i their Fisher matrix. It needs no third derivatives, and a product
-        needs no forward pass: adaptation is linearised once.
-
-        Args:
-            theta: θ.
-            fraction: of the time steps, before and after adaptation, that are used.
+        needs no forward pass: adaptation is linearised once. A `fraction` of the time steps, before
+        and after adaptation, is used.
         """
         theta = move(theta, self.inner.device)
         pre, post = self.rollouts.pre, self.rollouts.post

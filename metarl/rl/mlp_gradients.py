@@ -77,11 +77,7 @@ def supports(policy: Policy) -> TypeGuard[MLPPolicy]:
 
 @dataclass(frozen=True)
 class AnalyticMLP:
-    """See `metarl.rl.meta_gradient.MetaGradient`; for policies that `supports` accepts.
-
-    Attributes:
-        inner: the inner loop.
-    """
+    """See `metarl.rl.meta_gradient.MetaGradient`; for policies that `supports` accepts."""
 
     inner: InnerLoop
 

@@ -34,11 +34,7 @@ class ProMPSettings(MethodSection):
 
 @dataclass(frozen=True)
 class ProximalObjective(MetaObjective):
-    """The clipped surrogate after adaptation, less the penalised divergence before it.
-
-    Attributes:
-        settings: clipping and penalty.
-    """
+    """The clipped surrogate after adaptation, less the penalised divergence before it."""
 
     settings: ProMPSettings
 

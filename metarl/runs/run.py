@@ -260,11 +260,7 @@ class Run:
             write_atomically(self.path / CONFIG, dump_config(self.config))
 
     def save(self, state: TrainingState, data_hashes: Mapping[str, str] | None = None) -> None:
-        """Write a checkpoint, then remove the previous one.
-
-        Args:
-            state: the state to save.
-            data_hashes: checksums of the training data.
+        """Write a checkpoint, with checksums of the training data; then remove the previous one.
 
         Raises:
             StorageError: if it cannot be written. The previous checkpoint is then still valid.

@@ -25,12 +25,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Σ over tasks of the mean squared error (Finn et al. 2017, equation 2, per example).
-
-    Args:
-        outputs: (N, M, 1).
-        targets: (N, M, 1).
-    """
+    """Σ over tasks of the mean squared error (N, M, 1) (Finn et al. 2017, eq. 2, per example)."""
     return F.mse_loss(outputs, targets, reduction="sum") / outputs.shape[1]
 
 

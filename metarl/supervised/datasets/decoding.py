@@ -46,11 +46,7 @@ def decode(content: bytes, name: str) -> Image.Image:
 
 def resize(image: Image.Image, side: int) -> Image.Image:
     """The image as a square of `side` pixels; unchanged if it has this size."""
-    return (
-        image
-        if image.size == (side, side)
-        else image.resize((side, side), Image.Resampling.LANCZOS)
-    )
+    return image.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def _first_line(error: Exception) -> str:
