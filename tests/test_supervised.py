@@ -784,7 +784,7 @@ def test_missing_data_is_reported_before_training(tmp_path, monkeypatch, complai
 def test_options_that_sinusoids_do_not_support_are_reported(tmp_path, complaint) -> None:
     out = str(tmp_path / "run")
     assert main(["train", "sinusoid", *TINY, "--out", out]) == 0
-    assert "it has no policy" in complaint("export", out, "policy.zip")
+    assert "has no policy" in complaint("export", out, "policy.zip")
     assert "has no policy to show" in complaint("render", out, "--live")
     assert "an amplitude and a phase" in complaint("render", out, "--task", "1")
     assert "--steps must be between 0 and 2" in complaint("render", out, "--steps", "7")
