@@ -19,6 +19,8 @@ from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.params import repeat
 from metarl.report.comparison import write_plots
+from metarl.report.evaluations import load_or_evaluate
+from metarl.report.results_page import write_page
 from metarl.rl.policies import policy_for
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import sample_episode
@@ -177,6 +179,11 @@ def test_success_is_in_metrics_evaluations_tables_and_plots(tmp_path: Path) -> N
     assert {"success_adaptation.png", "success_training.png"} <= {
         path.name for paths in plots.values() for path in paths
     }
+    written = write_page([load_or_evaluate(run)], tmp_path / "page.md", None)
+    page, family = (path for path in written if path.suffix == ".md")
+    rate = "0.50 [−0.42, 1.42]"  # Student's t, 4 tasks
+    assert f"success {rate}" in page.read_text()
+    assert f"| {rate} |" in family.read_text()
 
 
 def test_curves_without_success_are_stored_as_before() -> None:

@@ -41,6 +41,8 @@ def _cell(label: str, groups: Sequence[ExperimentGroup], published: Published | 
     step = min(1 if is_policy else max(figures, default=last), last)
     estimate, _, interval = group.summary.format_step(step).partition(" ")
     lines = [f"**{estimate}**" + (f" after {step}" if step and not is_policy else ""), interval]
+    if group.success:
+        lines.append(f"success {group.success.format_step(step)}")
     if step in figures:
         lines.append(f"*published {format_figure(figures[step])}*")
     return "<br>".join(lines)

@@ -34,6 +34,8 @@ def results_rows(
         published: the published results for these tasks.
         differences: paired differences between experiments, for a column.
         complete: also a row for each seed, and columns of step sizes, episodes and tasks.
+
+    Where environments report success, a column has the rate after the last step.
     """
     groups = [group for protocol in protocols for group in protocol]
     settings = [group.method.problem.evaluation_settings for group in groups]
@@ -80,11 +82,12 @@ def _group_rows(group: ExperimentGroup, varying: Sequence[str]) -> list[Row]:
     if curve.episodes:
         common["episodes per step"] = str(curve.episodes[1]) if len(curve.episodes) > 1 else "–"
 
-    def row(label: str, runs: Sequence[Run], summary: Summary) -> Row:
+    def row(label: str, runs: Sequence[Run], summary: Summary, success: Summary | None) -> Row:
         seeds = ", ".join(str(run.config.seed) for run in runs)
         description = {"": label, **common, "seeds": seeds, "tasks": str(len(curve.tasks))}
         scores = {k: summary.format_step(k) for k in range(len(summary.estimate))}
-        return description, scores, costs(runs)
+        rates = {"success": success.format_step(-1)} if success else {}
+        return description, scores, rates | costs(runs)
 
     def costs(runs: Sequence[Run]) -> dict[str, str]:
         samples = [run.description().samples for run in runs]
@@ -93,11 +96,12 @@ def _group_rows(group: ExperimentGroup, varying: Sequence[str]) -> list[Row]:
             "minutes": training_time(runs),
         }
 
-    rows = [row(group.label, group.runs, group.summary)]
+    rows = [row(group.label, group.runs, group.summary, group.success)]
     if len(group.runs) > 1:
         for run, curve_of_seed in zip(group.runs, group.curves, strict=True):
             label = f"{group.label}, seed {run.config.seed}"
-            rows.append(row(label, [run], mean_over_tasks(curve_of_seed.scores)))
+            summary = mean_over_tasks(curve_of_seed.scores)
+            rows.append(row(label, [run], summary, curve_of_seed.success_summary))
     return rows
 
 
