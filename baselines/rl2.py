@@ -9,7 +9,6 @@ do well in the last episodes, it must identify the task in the first ones. It is
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
@@ -45,8 +44,8 @@ from metarl.rl.advantages import discounted_returns
 from metarl.rl.config import Config
 from metarl.rl.outer_loop import PolicyLearner, outer_step
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, Memory
-from metarl.rl.sampler import VectorEnv, sample_episode
-from metarl.rl.trajectories import Distribution, Rollouts, Trajectories, to_samples
+from metarl.rl.sampler import VectorEnv, map_parts, sample_episode
+from metarl.rl.trajectories import Distribution, Rollouts, Trajectories, concat_tasks, to_samples
 from metarl.rng import RngKey
 
 VALUE = "value."
@@ -275,7 +274,7 @@ class RL2(PolicyLearner):
         problem, iteration = self.problem, state.iteration
         rollouts = self._collect(
             state.params,
-            problem.envs,
+            problem.env_shards,
             problem.sample_tasks(iteration),
             problem.key(iteration),
             problem.shard.start,
@@ -305,15 +304,15 @@ class RL2(PolicyLearner):
     ) -> AdaptationCurve:
         """The return of each episode of trials on tasks (N, T)."""
         trials = self.problem.config.evaluation.episodes_per_task
-        deterministic = self.problem.config.evaluation.deterministic
-        with closing(self.problem.family.make_vec(len(tasks) * trials)) as envs:
+        with self.problem.temporary_envs(len(tasks), trials) as envs:
+            deterministic = self.problem.config.evaluation.deterministic
             rollouts = self._collect(params, envs, tasks, key, deterministic=deterministic)
         return to_adaptation_curve(tasks, rollouts)
 
     def _collect(
         self,
         params: Params,
-        envs: VectorEnv,
+        envs: VectorEnv | Sequence[VectorEnv],
         tasks: NDArray[np.float64],
         key: RngKey,
         first_task: int = 0,
@@ -324,21 +323,27 @@ class RL2(PolicyLearner):
         The last episode of a `deterministic` trial takes the mean action, or the most probable one.
         """
         started, horizon = time.perf_counter(), self.problem.family.horizon
-        memory = self.policy.initial_memory((len(tasks), envs.num_envs // len(tasks)))
-        trajectories: list[Trajectories] = []
-        for episode in range(self.settings.episodes):
-            new, memory = sample_episode(
-                self.policy,
-                params,
-                envs,
-                tasks,
-                horizon,
-                key.fold_in(episode),
-                first_task,
-                memory,
-                deterministic=deterministic and episode == self.settings.episodes - 1,
-            )
-            trajectories.append(new)
+
+        def sample_trials(part: VectorEnv, chunk: slice) -> list[Trajectories]:
+            num_tasks, episodes = len(tasks[chunk]), list[Trajectories]()
+            memory = self.policy.initial_memory((num_tasks, part.num_envs // num_tasks))
+            for episode in range(self.settings.episodes):
+                new, memory = sample_episode(
+                    self.policy,
+                    params,
+                    part,
+                    tasks[chunk],
+                    horizon,
+                    key.fold_in(episode),
+                    first_task + chunk.start,
+                    memory,
+                    deterministic=deterministic and episode == self.settings.episodes - 1,
+                )
+                episodes.append(new)
+            return episodes
+
+        by_part = map_parts(sample_trials, envs, len(tasks))
+        trajectories = [concat_tasks(stage) for stage in zip(*by_part, strict=True)]
         # advantages are computed over whole trials, in `trial_objective`
         samples = [to_samples(stage, torch.zeros_like(stage.rewards)) for stage in trajectories]
         stacked_params = [repeat(params, len(tasks))] * len(trajectories)

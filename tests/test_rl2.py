@@ -58,6 +58,24 @@ def rollouts(rl2: RL2, params):
         problem.close()
 
 
+def test_trials_sampled_in_parts_equal_those_sampled_together(monkeypatch) -> None:
+    monkeypatch.setattr("metarl.rl.problem.MIN_PARTED_ENVS", 6)
+    settings = ["outer.meta_batch=3", "inner.episodes_per_task=2", "family.settings.horizon=5"]
+    rl2 = load_method(load_config("half_cheetah_direction_rl2", settings))
+    problem, params = rl2.problem, rl2.initial_state().params
+    assert [part.num_envs for part in problem.env_shards] == [4, 2]
+    together, parted = (
+        rl2._collect(params, envs, problem.sample_tasks(0), problem.key(0))
+        for envs in (problem.envs, problem.env_shards)
+    )
+    problem.close()
+    for first, second in zip(together.trajectories, parted.trajectories, strict=True):
+        # products of other sizes are rounded differently
+        torch.testing.assert_close(second.observations, first.observations, rtol=0.0, atol=1e-4)
+        torch.testing.assert_close(second.actions, first.actions, rtol=0.0, atol=1e-4)
+    assert len(parted.trajectories) == rl2.settings.episodes
+
+
 @pytest.fixture
 def memories(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, ...]]:
     """The memories before the episodes that RL² samples."""

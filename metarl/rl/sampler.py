@@ -1,8 +1,8 @@
 """Sample trajectories of many tasks at once, with a policy for each."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -19,7 +19,23 @@ from metarl.rl.trajectories import Trajectories, concat_tasks, truncate_to_steps
 from metarl.rng import RngKey
 
 VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
+Result = TypeVar("Result")
 MAX_ROUNDS = 4
+
+
+def map_parts(
+    sample_part: Callable[[VectorEnv, slice], Result],
+    envs: VectorEnv | Sequence[VectorEnv],
+    num_tasks: int,
+) -> list[Result]:
+    """Apply a function to each vector environment and the slice of the tasks that it has.
+
+    Several vector environments advance independently on threads: while one computes its physics,
+    the policy of another is evaluated.
+    """
+    parts = envs if isinstance(envs, Sequence) else [envs]
+    size = math.ceil(num_tasks / len(parts))
+    return map_chunks(lambda chunk: sample_part(parts[chunk.start // size], chunk), num_tasks, size)
 
 
 def sample(
@@ -35,21 +51,15 @@ def sample(
 ) -> Trajectories:
     """Sample trajectories of a policy whose memory is empty at their start; see `sample_episode`.
 
-    Several vector environments, each with some of the tasks, advance independently on threads:
-    while one computes its physics, the policy of another is evaluated.
-
     With `count="steps"`, every task gets as many time steps as its sub-environments have in whole
     episodes. Episodes that end early leave room for more of them, up to four times as many,
     because an episode that starts at its goal has a single step.
     """
-    parts = envs if isinstance(envs, Sequence) else [envs]
-    chunk_size = math.ceil(len(tasks) / len(parts))
 
     def sample_round(key: RngKey) -> Trajectories:
-        def sample_chunk(chunk: slice) -> Trajectories:
-            part = parts[chunk.start // chunk_size]
+        def sample_part(part: VectorEnv, chunk: slice) -> Trajectories:
             theta = params  # of a single part, parameters need not be stacked
-            if len(parts) > 1:
+            if part is not envs:
                 theta = {name: leaf[chunk] for name, leaf in params.items()}
             start = first_task + chunk.start
             trajectories, _ = sample_episode(
@@ -57,7 +67,7 @@ def sample(
             )
             return trajectories
 
-        return concat_tasks(map_chunks(sample_chunk, len(tasks), chunk_size))
+        return concat_tasks(map_parts(sample_part, envs, len(tasks)))
 
     rounds = [sample_round(key)]
     if count == "episodes":
