@@ -298,7 +298,7 @@ def test_errors_are_reported(runs, tmp_path, complaint) -> None:
         "baseline", "point_navigation_small", "--kind", "pretrained", "--out", out, *absent
     )
     assert "there is no run in" in complaint("compare", run, str(tmp_path / "none"))
-    assert "has 2 numbers" in complaint("render", run, "--task", "0.3")
+    assert "has shape (2,)" in complaint("render", run, "--task", "0.3")
     assert "between 0 and 3" in complaint("render", run, "--steps", "0", "9")
     assert "the suffix selects" in complaint("export", run, str(tmp_path / "model.bin"))
     (tmp_path / "file").write_text("")

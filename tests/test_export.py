@@ -158,5 +158,5 @@ def test_the_command_adapts_to_a_task_first(
     assert np.array_equal(read(before)(rows), actions(policy, rows))
     assert not np.array_equal(read(before)(rows), read(after)(rows))
     assert "exists already" in complaint("export", run, str(after))
-    assert "has 2 numbers" in complaint("export", run, "new.pt", "--task", "1")
+    assert "has shape (2,)" in complaint("export", run, "new.pt", "--task", "1")
     assert "--steps belongs to --task" in complaint("export", run, "new.pt", "--steps", "1")
