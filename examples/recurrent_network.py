@@ -1,4 +1,4 @@
-"""MAML with a recurrent network: classification of series, five sine waves with an example of each.
+"""MAML with a recurrent network: classification of series, five sine waves, one example each.
 
 "Any model trained by gradient descent" (Finn et al. 2017, section 1). torch's own recurrent layers
 have no second derivatives under vmap, so the unit is written with linear layers.
@@ -15,11 +15,7 @@ import metarl
 
 Floats = NDArray[np.float64]
 WAYS, LENGTH, NOISE = 5, 12, 0.3
-FIRST = {
-    "train": 0,
-    "validation": 800,
-    "test": 900,
-}  # wave of each split; the test has the last 100
+SPLITS = {"train": (0, 800), "validation": (800, 900), "test": (900, 1000)}  # class numbers
 
 
 class Series:
@@ -36,8 +32,7 @@ class Series:
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int, split: str) -> Floats:
         """Class numbers (N, 5)."""
-        low = FIRST[split]
-        high = min((first for first in FIRST.values() if first > low), default=self.classes)
+        low, high = SPLITS[split]
         chosen = [low + rng.choice(high - low, WAYS, replace=False) for _ in range(num_tasks)]
         return np.stack(chosen).astype(np.float64)
 

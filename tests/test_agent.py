@@ -419,17 +419,17 @@ def test_a_deterministic_evaluation_adapts_from_samples_and_then_takes_mean_acti
     assert not torch.equal(after.actions, sampled[1].actions)
 
 
-def test_a_deterministic_evaluation_has_films_of_mean_actions_after_adaptation() -> None:
+def test_videos_of_a_deterministic_evaluation_show_mean_actions_after_adaptation() -> None:
     setting = ["evaluation.deterministic=true", "family.settings.horizon=5"]
     method = load_method(load_config("point_navigation", [*FEW, *setting]))
     agent = method.agent(method.initial_state().params)
-    films = [
+    first, second = (
         AdaptedPolicy(method.problem, np.array(GOAL), {0: agent, 1: agent}, None, seed).episodes()
         for seed in (1, 2)  # of the noise
-    ]
-    (before, after), (other_before, other_after) = (film.values() for film in films)
-    assert before.returns != other_before.returns
-    assert after.returns == other_after.returns
+    )
+    sampled, deterministic = first
+    assert first[sampled].returns != second[sampled].returns
+    assert first[deterministic].returns == second[deterministic].returns
 
 
 def test_the_error_names_an_environment_without_render() -> None:

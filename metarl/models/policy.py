@@ -126,7 +126,7 @@ class AdaptivePolicy:
     ) -> None:
         """Record the outcome of the last action, as `env.step` returned it.
 
-        Recurrent policies require a call after every `act`. For all others, it records the episodes
+        Recurrent policies require it after each call of `act`. Other policies record the episodes
         that `adapt()` uses.
 
         Args:

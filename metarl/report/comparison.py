@@ -159,9 +159,15 @@ def _adaptation_step(group: ExperimentGroup) -> str:
 
 
 def training_time(runs: Sequence[Run]) -> str:
-    """The mean training time in minutes, without evaluations and pauses; "–" if not recorded."""
+    """The mean training time in minutes as text; "–" if it was not recorded."""
+    minutes = mean_training_minutes(runs)
+    return "–" if minutes is None else f"{minutes:.3g}"
+
+
+def mean_training_minutes(runs: Sequence[Run]) -> float | None:
+    """The mean training time, without evaluations and pauses; None if it was not recorded."""
     minutes = [training_minutes(metrics) for run in runs if (metrics := run.metrics())]
-    return f"{fmean(minutes):.3g}" if minutes else "–"
+    return fmean(minutes) if minutes else None
 
 
 def _range_in_millions(samples: Sequence[int]) -> str:

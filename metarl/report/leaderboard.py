@@ -9,9 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from metarl.io import translate_os_errors, write_atomically
+from metarl.report.comparison import mean_training_minutes
 from metarl.report.groups import ExperimentGroup
 from metarl.report.published import Published, estimates
-from metarl.runs.metrics import training_minutes
 
 
 def leaderboard_entries(
@@ -31,7 +31,7 @@ def leaderboard_entries(
     """
     for group in groups:
         figures = estimates(published.rows.get(group.method.label, {})) if published else {}
-        minutes = [training_minutes(metrics) for run in group.runs if (metrics := run.metrics())]
+        minutes = mean_training_minutes(group.runs)
         curve, unit = group.curves[0], group.method.adaptation_unit
         yield {
             "tasks": tasks,
@@ -42,7 +42,7 @@ def leaderboard_entries(
             "test_tasks": len(curve.tasks),
             "seeds": [run.config.seed for run in group.runs],
             "samples": round(fmean(group.samples)),
-            "minutes": _round(fmean(minutes)) if minutes else None,
+            "minutes": None if minutes is None else _round(minutes),
             "scores": [
                 {
                     "step": step,
