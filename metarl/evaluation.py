@@ -113,7 +113,7 @@ class AdaptationCurve:
     @property
     def success_summary(self) -> Summary | None:
         """The mean success rate over tasks, likewise; None if `success` is None."""
-        return None if self.success is None else mean_over_tasks(self.success)
+        return None if self.success is None else mean_rate_over_tasks(self.success)
 
     def first(self, steps: int) -> AdaptationCurve:
         """Deprecated name of `truncate`."""
@@ -196,6 +196,24 @@ def mean_over_tasks(scores: Floats) -> Summary:
     width = quantile * scores.std(axis=0, ddof=1) / np.sqrt(number)
     meaning = f"mean of {number} tasks, 95% interval over tasks"
     return Summary(estimate, estimate - width, estimate + width, meaning)
+
+
+def mean_rate_over_tasks(rates: Floats) -> Summary:
+    """Mean over the tasks of one run's success rates (N, K + 1), with its 95% interval.
+
+    The score interval of Wilson (1927): where all tasks succeed, or none, Student's interval would
+    have no width. A rate p of a task varies at most as a single success does, by p (1 − p).
+    """
+    number = len(rates)
+    estimate, z = rates.mean(axis=0), 1.96
+    # the p with |estimate − p| ≤ z √(p (1 − p) / N)
+    center = (estimate + z**2 / (2 * number)) / (1 + z**2 / number)
+    variance = estimate * (1 - estimate) / number + (z / (2 * number)) ** 2
+    width = z * np.sqrt(variance) / (1 + z**2 / number)
+    meaning = f"mean of {number} tasks, 95% interval over tasks"
+    # rounding must not exclude the estimates 0 and 1, which are the limits themselves
+    low, high = np.minimum(center - width, estimate), np.maximum(center + width, estimate)
+    return Summary(estimate, np.maximum(low, 0.0), np.minimum(high, 1.0), meaning)
 
 
 def student_quantile(degrees_of_freedom: float | Floats) -> Floats:

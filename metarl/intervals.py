@@ -2,7 +2,7 @@
 
 Which interval is used depends on what varies:
 
-    one run            tasks: `metarl.evaluation.mean_over_tasks`
+    one run            tasks: `metarl.evaluation.mean_over_tasks`, success rates: Wilson's interval
     several runs       training seeds: Student's t over the means of the runs
     one run each       tasks, paired: the same over the differences in each task
     several runs each  training seeds: Welch's t, which allows for unequal variances; it covers 92%
@@ -19,7 +19,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from metarl.evaluation import Floats, Summary, mean_over_tasks, student_quantile
+from metarl.evaluation import (
+    Floats,
+    Summary,
+    mean_over_tasks,
+    mean_rate_over_tasks,
+    student_quantile,
+)
 
 
 def mean_over_runs(scores: Sequence[Floats]) -> Summary:
@@ -47,6 +53,14 @@ def mean_over_runs(scores: Sequence[Floats]) -> Summary:
 def summarise(scores: Sequence[Floats]) -> Summary:
     """`mean_over_tasks` of one run, `mean_over_runs` of several."""
     return mean_over_tasks(scores[0]) if len(scores) == 1 else mean_over_runs(scores)
+
+
+def summarise_rates(rates: Sequence[Floats]) -> Summary:
+    """`summarise` for success rates, whose intervals lie in [0, 1]."""
+    if len(rates) == 1:
+        return mean_rate_over_tasks(rates[0])
+    summary = mean_over_runs(rates)
+    return replace(summary, low=np.maximum(summary.low, 0.0), high=np.minimum(summary.high, 1.0))
 
 
 def difference(first: Sequence[Floats], second: Sequence[Floats]) -> Summary:

@@ -4,11 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest, ttest_ind
 from scipy.stats import t as student
-from scipy.stats import ttest_ind
 
-from metarl.evaluation import Floats, Summary, mean_over_tasks, mean_worst_tasks
-from metarl.intervals import difference, mean_over_runs
+from metarl.evaluation import (
+    Floats,
+    Summary,
+    mean_over_tasks,
+    mean_rate_over_tasks,
+    mean_worst_tasks,
+)
+from metarl.intervals import difference, mean_over_runs, summarise_rates
 from metarl.rl.problem import RETURN
 
 TASKS = 40
@@ -34,6 +40,29 @@ def simulate_runs(
 def test_the_interval_over_tasks_covers_the_mean_of_the_family(number: int) -> None:
     scores = np.random.default_rng(0).normal(3.0, 2.0, (number, REPEATS))
     assert 0.93 <= coverage(mean_over_tasks(scores), 3.0) <= 0.97
+
+
+@pytest.mark.parametrize("number", [10, 50, 400])
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.5, 0.95])
+@pytest.mark.parametrize("episodes", [1, 10])
+def test_the_interval_of_a_success_rate_covers_it(number: int, rate: float, episodes: int) -> None:
+    rng = np.random.default_rng(0)
+    rates = rng.binomial(episodes, rate, (number, REPEATS)) / episodes
+    assert coverage(mean_rate_over_tasks(rates), rate) >= 0.9  # near 0 and 1 it jumps, as all do
+
+
+@pytest.mark.parametrize("successes", [0, 1, 25, 49, 50])
+def test_the_interval_of_a_success_rate_is_wilsons(successes: int) -> None:
+    rates = np.repeat([[1.0], [0.0]], [successes, 50 - successes], axis=0)
+    summary = mean_rate_over_tasks(rates)
+    expected = binomtest(successes, 50).proportion_ci(method="wilson")
+    np.testing.assert_allclose([summary.low[0], summary.high[0]], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_interval_of_success_rates_over_runs_lies_between_zero_and_one() -> None:
+    summary = summarise_rates([np.full((5, 1), rate) for rate in (0.9, 1.0, 1.0)])
+    assert summary.high[0] == 1.0
+    assert summary.low[0] == mean_over_runs([np.full((5, 1), r) for r in (0.9, 1.0, 1.0)]).low[0]
 
 
 @pytest.mark.parametrize("runs", [2, 3, 5])

@@ -181,7 +181,7 @@ def test_success_is_in_metrics_evaluations_tables_and_plots(tmp_path: Path) -> N
     }
     written = write_page([load_or_evaluate(run)], tmp_path / "page.md", None)
     page, family = (path for path in written if path.suffix == ".md")
-    rate = "0.50 [−0.42, 1.42]"  # Student's t, 4 tasks
+    rate = "0.50 [0.15, 0.85]"  # Wilson's interval, 4 tasks
     assert f"success {rate}" in page.read_text()
     assert f"| {rate} |" in family.read_text()
 

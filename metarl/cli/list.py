@@ -37,10 +37,8 @@ def _description_and_scores(path: Path) -> tuple[str, str]:
     """A description of a trained run, and its scores, without importing torch."""
     config = read_values(path / "config.yaml")
     evaluation = json.loads((path / "evaluation.json").read_text())
-    # the header is `task,METRIC_after_0_steps,...`; evaluation.json has no name of the metric
-    metric, _, _ = (path / "evaluation.csv").read_text().removeprefix("task,").partition("_after_")
     tasks = (config.get("family") or config["data"])["name"]
     updates, seed = evaluation["iteration"], config["seed"]
     scores = " → ".join(format_score(value) for value in evaluation["mean"][:4])
     description = f"{evaluation['method']}, {tasks}, {updates} updates, seed {seed}"
-    return description, f"{metric} {scores}"
+    return description, scores
