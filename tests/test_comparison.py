@@ -21,7 +21,7 @@ from metarl.method import EPISODES, GRADIENT_STEPS, AdaptationUnit
 from metarl.report.evaluations import load_or_evaluate
 from metarl.report.groups import ExperimentGroup, compare, short_names
 from metarl.report.paired import paired_differences, paired_rows
-from metarl.report.plots import describe_intervals, plot_summary
+from metarl.report.plots import TrainingCurve, describe_intervals, plot_summary
 from metarl.rl.problem import RETURN
 from metarl.runs.run import Run
 
@@ -481,21 +481,28 @@ def test_colours_of_methods_are_distinct_and_equal_in_the_panels_of_a_row(
     published = {0: 0.0, 1: 40.0}
     figure = _plotted_summary(monkeypatch, *rows, steps=1000, published=published)
     panels = figure.axes
-    assert len(panels) == 4
-    for row, adaptation, training in zip(rows, panels[::2], panels[1::2], strict=True):
+    assert len(panels) == 6
+    for row, *axes_of_row in zip(rows, panels[::3], panels[1::3], panels[2::3], strict=True):
         looks = [
             [(line.get_color(), line.get_linestyle()) for line in axes.get_lines()]
-            for axes in (adaptation, training)
+            for axes in axes_of_row
         ]
-        assert looks[0][: len(row)] == looks[1]
+        assert looks[0][: len(row)] == looks[1] == looks[2]
         assert len({colour for colour, _ in looks[0]}) == len(looks[0]) == 6
+
+
+def test_training_is_drawn_by_samples_and_by_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, samples, minutes = _plotted_summary(monkeypatch, ["MAML"], steps=1000).axes
+    assert samples.get_lines()[0].get_xdata().tolist() == [1000.0, 2000.0]
+    assert minutes.get_lines()[0].get_xdata().tolist() == [0.5, 1.5]
+    assert minutes.get_xlabel() == "minutes of training"
 
 
 def test_published_scores_lie_within_the_axis_and_have_a_label(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     figure = _plotted_summary(monkeypatch, ["MAML"], steps=1000, published={0: 0.0, 1: 40.0})
-    adaptation, training = figure.axes
+    adaptation, _, training = figure.axes
     assert adaptation.get_ylim()[1] >= 40.0
     legend = [text.get_text() for text in training.get_legend().get_texts()]
     assert legend == ["MAML", "published"]
@@ -511,7 +518,7 @@ def _plotted_summary(
 ) -> Figure:
     figures: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: figures.append(self))
-    curve = np.arange(1.0, 3.0) * steps, np.zeros(2)
+    curve = TrainingCurve(np.arange(1.0, 3.0) * steps, np.array([0.5, 1.5]), np.zeros(2))
     scores = np.random.default_rng(0).normal(size=(4, 3))
     labels = {label for row in rows for label in row}
     plot_summary(

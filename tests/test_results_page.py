@@ -20,7 +20,7 @@ from metarl.report.publish import thin_metrics
 from metarl.report.published import Published, find_published
 from metarl.report.reproduce_command import reproduce_command
 from metarl.report.results_page import _plot_rows
-from metarl.runs.metrics import training_minutes
+from metarl.runs.metrics import minutes_of_training
 from metarl.runs.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -361,7 +361,9 @@ def test_a_published_run_has_no_weights_and_the_same_scores_samples_and_minutes(
         assert np.array_equal(curve.tasks, expected.tasks)
         assert np.allclose(curve.scores, expected.scores, rtol=1e-7, atol=0.0)
     assert json.loads((folder / "evaluation-paper.json").read_text())["tasks"] == "evaluation.json"
-    assert training_minutes(run.metrics()) == pytest.approx(training_minutes(source.metrics()))
+    assert minutes_of_training(run.metrics())[-1] == pytest.approx(
+        minutes_of_training(source.metrics())[-1]
+    )
     assert main(["results", str(folder), "--out", str(tmp_path / "page.md")]) == 0
     for command in (["evaluate", str(folder)], ["train", "--resume", str(folder)]):
         message = complaint(*command)
@@ -390,7 +392,7 @@ def test_thinned_metrics_equal_those_of_less_frequent_reports() -> None:
     assert [line["environment_steps"] for line in short] == [60, 150, 70]
     assert short[0]["return/after_1_steps"] == pytest.approx((1 + 4 + 9) / 3, rel=1e-5)
     assert all("outer/kl" not in line for line in short)
-    assert training_minutes(short) == pytest.approx(training_minutes(lines), rel=1e-5)
+    assert minutes_of_training(short)[-1] == pytest.approx(minutes_of_training(lines)[-1], rel=1e-5)
     assert thin_metrics(lines, metric, max_lines=7)[-1]["return/after_0_steps"] == 7
     assert thin_metrics([], metric) == []
 

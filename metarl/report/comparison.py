@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from metarl.dataframe import to_dataframe
 from metarl.errors import UserError
@@ -18,13 +17,14 @@ from metarl.report.evaluations import load_checked_state
 from metarl.report.groups import ExperimentGroup, meta_learners
 from metarl.report.paired import paired_caption, paired_differences, paired_rows
 from metarl.report.plots import (
+    TrainingCurve,
     describe_intervals,
     plot_adaptation,
     plot_training,
     stage_name,
     units_label,
 )
-from metarl.runs.metrics import training_minutes
+from metarl.runs.metrics import minutes_of_training
 from metarl.runs.run import Run
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def training_time(runs: Sequence[Run]) -> str:
 
 def mean_training_minutes(runs: Sequence[Run]) -> float | None:
     """The mean training time, without evaluations and pauses; None if it was not recorded."""
-    minutes = [training_minutes(metrics) for run in runs if (metrics := run.metrics())]
+    minutes = [minutes_of_training(metrics)[-1] for run in runs if (metrics := run.metrics())]
     return fmean(minutes) if minutes else None
 
 
@@ -264,18 +264,17 @@ def write_plots(
 
 def training_curves(
     group: ExperimentGroup, metric: Metric | None = None
-) -> Mapping[str, list[tuple[NDArray[Any], NDArray[Any]]]]:
-    """Samples and scores in training for each run, by "before" and "after" adaptation.
+) -> Mapping[str, list[TrainingCurve]]:
+    """The scores of each run in training, by "before" and "after" adaptation.
 
-    The metric is that of the problem by default.
-
-    Runs without metrics, such as those of the package, are left out.
+    The metric is that of the problem by default. Runs without metrics, such as those of the
+    package, are left out.
 
     Raises:
         UserError: if a line of the metrics is incomplete.
     """
     metric = metric or group.method.problem.metric
-    curves: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {"before": [], "after": []}
+    curves: dict[str, list[TrainingCurve]] = {"before": [], "after": []}
     for run in group.runs:
         metrics = run.metrics()
         if not metrics:
@@ -293,6 +292,8 @@ def training_curves(
                     "is damaged, or of another version of metarl; restore it, or delete it"
                 )
         samples = np.cumsum([line[samples_name] for line in metrics])
+        minutes = np.array(minutes_of_training(metrics))
         for name, when in columns:
-            curves[when].append((samples, np.array([line[name] for line in metrics])))
+            scores = np.array([line[name] for line in metrics])
+            curves[when].append(TrainingCurve(samples, minutes, scores))
     return curves

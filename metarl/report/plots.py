@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Curve = tuple[NDArray[Any], NDArray[Any]]
-TrainingCurves = Mapping[str, Mapping[str, Sequence[Curve]]]  # by label, then "before" and "after"
+
+class TrainingCurve(NamedTuple):
+    """The scores of a run in training, with the samples and minutes that it had used by then."""
+
+    samples: NDArray[np.float64]
+    minutes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+
+# by label, then "before" and "after" adaptation
+TrainingCurves = Mapping[str, Mapping[str, Sequence[TrainingCurve]]]
 
 # the palette of Okabe and Ito; markers and dashes tell curves apart in print
 STYLES = [
@@ -120,16 +129,23 @@ def plot_adaptation(
 
 
 def plot_training(curves: TrainingCurves, metric: Metric, title: str, *paths: Path) -> None:
-    """Plot training scores against samples: mean and range over the runs of an experiment.
+    """Plot training scores against samples, and against minutes.
+
+    Lines are means over the runs of an experiment, shaded from the smallest to the largest value.
 
     Args:
-        curves: by label, then "before" and "after" adaptation: samples and scores of every run.
-            Labels without curves keep their colours, so that they match the other plots.
+        curves: by label, then "before" and "after" adaptation: those of every run. Labels without
+            curves keep their colours, so that they match the other plots.
         metric: of the scores and the samples.
     """
-    figure, axes = _figure(title)
-    note = _plot_training(axes, curves, metric)
-    _finish(figure, axes, note, paths)
+    figure = _new_figure(12.0, 4.2)
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2, sharey=True)
+    _plot_training(left, curves, metric)
+    note = _plot_training(right, curves, metric, by_minutes=True)
+    left.grid(alpha=0.3)
+    right.set_ylabel("")
+    _finish(figure, right, note, paths, legend_outside=True)
 
 
 def plot_summary(
@@ -144,7 +160,9 @@ def plot_summary(
     episodes: Mapping[str, Sequence[int]],
     published: Mapping[int, float] | None = None,
 ) -> None:
-    """Plot adaptation and training side by side, a few methods in each row.
+    """Plot adaptation, and training by samples and by minutes, side by side.
+
+    A few methods are in each row.
 
     Args:
         adapted: see `plot_adaptation`.
@@ -158,10 +176,10 @@ def plot_summary(
         published: published scores by number of gradient steps.
     """
     trained = any(part for parts in training.values() for part in parts.values())
-    figure = _new_figure(11.6 if trained else 7.2, 0.8 + 3.2 * len(rows))
+    figure = _new_figure(15.0 if trained else 7.2, 0.8 + 3.2 * len(rows))
     training_note = ""
     for labels, panels in zip(
-        rows, figure.subplots(len(rows), 1 + trained, squeeze=False), strict=True
+        rows, figure.subplots(len(rows), 3 if trained else 1, squeeze=False), strict=True
     ):
         curves = {label: adapted[label] for label in labels}
         row_units = {units[label] for label in labels}
@@ -175,7 +193,8 @@ def plot_summary(
                 }
                 for label in labels
             }
-            training_note = "; training: " + _plot_training(panels[1], last, metric)
+            _plot_training(panels[1], last, metric)
+            training_note = "; training: " + _plot_training(panels[2], last, metric, True)
         for axes in panels:
             axes.grid(alpha=0.3)
         handles, names = panels[0].get_legend_handles_labels()
@@ -241,7 +260,9 @@ def _limit_y(axes: Axes, estimates: NDArray[Any]) -> None:
         axes.set_ylim(max(limits[0], low - margin), min(limits[1], high + margin))
 
 
-def _plot_training(axes: Axes, curves: TrainingCurves, metric: Metric) -> str:
+def _plot_training(
+    axes: Axes, curves: TrainingCurves, metric: Metric, by_minutes: bool = False
+) -> str:
     """Plot scores in training, and return a description of the shaded range."""
     styled = zip(curves.items(), _styles(curves), strict=True)
     for index, ((label, parts), (colour, _, _)) in enumerate(styled):
@@ -250,20 +271,24 @@ def _plot_training(axes: Axes, curves: TrainingCurves, metric: Metric) -> str:
             if not parts[part]:
                 continue
             # a seed that was stopped early shortens the mean, rather than shift it where it ends
-            length = min(len(samples) for samples, _ in parts[part])
+            length = min(len(curve.scores) for curve in parts[part])
             window = max(1, length // 30)
-            scores = np.stack([_smooth(values[:length], window) for _, values in parts[part]])
-            samples = parts[part][0][0][:length]
+            scores = np.stack([_smooth(curve.scores[:length], window) for curve in parts[part]])
+            used = [curve.minutes if by_minutes else curve.samples for curve in parts[part]]
+            x = np.mean([values[:length] for values in used], axis=0)
             name = f"{label}, {part} adaptation" if parts["after"] else label
-            axes.plot(samples, scores.mean(axis=0), style, color=colour, label=name)
+            axes.plot(x, scores.mean(axis=0), style, color=colour, label=name)
             low, high = scores.min(axis=0), scores.max(axis=0)
-            axes.fill_between(samples, low, high, color=colour, alpha=0.2, linewidth=0)
-    # also readable for short trainings, whose samples are not counted in millions
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+            axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    if by_minutes:
+        axes.set_xlabel("minutes of training")
+    else:
+        # also readable for short trainings, whose samples are not counted in millions
+        from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.xaxis.set_major_formatter(EngFormatter(sep="\N{NARROW NO-BREAK SPACE}"))
-    axes.set_xlabel(f"{metric.samples} in training")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(EngFormatter(sep="\N{NARROW NO-BREAK SPACE}"))
+        axes.set_xlabel(f"{metric.samples} in training")
     axes.set_ylabel(f"{metric.axis} on training tasks")
     _set_scale(axes, metric)
     return "running mean, averaged over seeds; shaded: min–max over seeds"

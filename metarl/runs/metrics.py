@@ -189,12 +189,12 @@ def _parse_line(line: bytes) -> dict[str, float]:
     return values
 
 
-def training_minutes(metrics: Sequence[Mapping[str, float]]) -> float:
-    """The training time in minutes, without evaluations and pauses."""
-    seconds, previous = 0.0, 0.0
+def minutes_of_training(metrics: Sequence[Mapping[str, float]]) -> list[float]:
+    """The minutes of training up to each line, without evaluations and pauses."""
+    minutes, previous = [0.0], 0.0
     for line in metrics:
-        per_iteration = sum(line.get(time, 0.0) for time in TIMES)
+        seconds = sum(line.get(time, 0.0) for time in TIMES)
         # a line has means over the iterations since the previous line
-        seconds += per_iteration * (line["iteration"] - previous)
+        minutes.append(minutes[-1] + seconds * (line["iteration"] - previous) / 60)
         previous = line["iteration"]
-    return seconds / 60
+    return minutes[1:]
