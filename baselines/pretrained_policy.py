@@ -43,6 +43,7 @@ class Pretrained(PolicyLearner):
             **{f"outer.{name}": "which is trained by PPO; see baseline" for name in outer},
             "inner.step_size": "whose step size is the best of baseline.step_sizes",
             "early_stopping": "which uses the whole budget",
+            "stages": "which trains with one batch size",
             "inner.first_order": "whose fine-tuning is not differentiated",
             # at the policy that sampled, the ratio is 1 and its gradient that of log π
             "inner.estimator": "whose fine-tuning is not differentiated",

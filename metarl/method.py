@@ -8,7 +8,7 @@ found by name in the registry of its domain. Runs, commands and comparisons know
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -324,6 +324,15 @@ def _better(best: Params, score: float, state: TrainingState, metric: Metric) ->
     return values | params
 
 
+def at_iteration(method: Method, iteration: int) -> Method:
+    """The method with the settings of a training iteration."""
+    config = method.problem.config.at(iteration)
+    if config is method.problem.config:
+        return method
+    staged: Method = method_class(config)(replace(method.problem, config=config))
+    return staged
+
+
 def train(
     method: Method, state: TrainingState | None = None
 ) -> Iterator[tuple[TrainingState, Metrics]]:
@@ -342,11 +351,15 @@ def train(
     stopping = method.problem.config.early_stopping
     config, total = method.problem.config, method.problem.metric.samples.replace(" ", "_")
     # chunks of tasks run on our own threads; torch's would spin while they wait
-    with one_thread(), closing(method):
+    with one_thread(), ExitStack() as resources:
+        current = resources.enter_context(closing(method))
         while not is_trained(method, state):
             # sums are part of the state: a report may follow an interruption
             sums, best = state.metric_accumulator, split_prefix(state.extra, BEST)[1]
-            state, metrics = method.step(state)
+            if config.at(state.iteration) != current.problem.config:  # a stage begins
+                current.close()
+                current = resources.enter_context(closing(at_iteration(method, state.iteration)))
+            state, metrics = current.step(state)
             validation: Metrics = {}
             if stopping and state.iteration % stopping.every == 0:
                 score = method.validation_score(state.params, stopping.tasks)  # type: ignore[attr-defined]

@@ -343,6 +343,15 @@ class Experiment(Section):
     domain: ClassVar[str]  # a name in `metarl.method.PROBLEMS`
     methods: ClassVar[Registry]
 
+    def at(self, iteration: int) -> Self:
+        """The settings of a training iteration: all have the same, unless a config has stages."""
+        return self
+
+    @property
+    def stage_starts(self) -> list[int]:
+        """The first iteration of each stage of training."""
+        return [0]
+
     def unused_settings(self, method: str = "") -> dict[str, str]:
         """The settings without effect on a method, by default the config's, with the reasons.
 

@@ -15,7 +15,14 @@ from metarl.errors import UserError
 from metarl.experiment import AnyConfig, dump_config, load_config, override_config
 from metarl.launch.initial_weights import initial_state, prepare
 from metarl.launch.signals import StopRequest
-from metarl.method import Method, Metrics, TrainingState, is_stopped_early, load_method
+from metarl.method import (
+    Method,
+    Metrics,
+    TrainingState,
+    at_iteration,
+    is_stopped_early,
+    load_method,
+)
 from metarl.method import train as iterations
 from metarl.report.evaluations import evaluate, is_complete, load_checked_state
 from metarl.rl.problem import PolicyProblem
@@ -98,7 +105,8 @@ def start_run(
         raise UserError(
             f"early_stopping: method {config.method.name} has no `validation_score` to stop by"
         )
-    method.problem.check()
+    for stage in _stages(method):
+        stage.problem.check()
     # before the directory exists: weights that do not fit leave nothing behind
     state = _import_model(method, model) if model else initial_state(method)
     exists = exist_ok and (path / CONFIG).exists()
@@ -128,7 +136,8 @@ def resume_run(
         run.reconfigure(load_config(source, [*overrides, f"method={run.config.method.name}"]))
     method = load_method(run.config)
     _check_num_processes(method)
-    method.problem.check()
+    for stage in _stages(method):
+        stage.problem.check()
     with run.locked():
         state = resume_state(run, method) or initial_state(method)
         if is_complete(run, method):
@@ -155,10 +164,15 @@ def follow() -> None:
         pass
 
 
+def _stages(method: Method) -> list[Method]:
+    """The method with the settings of each stage of its training."""
+    return [at_iteration(method, start) for start in method.problem.config.stage_starts]
+
+
 def _check_num_processes(method: Method) -> None:
     """Raise UserError if there are more processes than a training can use."""
     processes = distributed.world_size()
-    meta_batch = method.problem.config.outer.meta_batch
+    meta_batch = min(stage.problem.config.outer.meta_batch for stage in _stages(method))
     if processes > 1 and not method.supports_distributed:
         raise UserError(f"{method.label} trains in one process; start it without torchrun")
     if processes > meta_batch:

@@ -1,5 +1,6 @@
 """The config of an experiment in reinforcement learning."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -17,6 +18,7 @@ from pydantic import (
 
 from metarl.config.registry import Registry
 from metarl.config.sections import (
+    SHARED,
     BatchUnit,
     ConfigMapping,
     Device,
@@ -44,6 +46,8 @@ from metarl.optim import OPTIMIZERS, TrustRegion
 from metarl.rl.methods import MEMBERS, METHODS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from metarl.envs import TaskFamily
 
 PAPER_STEPS = 3
@@ -252,6 +256,23 @@ class PolicyEarlyStopping(EarlyStopping):
     every: PositiveInt = 10
 
 
+class Stage(Section):
+    """Settings of the first part of training: those in `set` hold before iteration `until`."""
+
+    until: PositiveInt
+    set: Annotated[dict[str, Any], Field(min_length=1)]
+
+
+# settings that may differ in a stage: they leave parameters and evaluations as they are
+STAGE_SETTINGS = (
+    "outer.meta_batch",
+    "outer.max_kl",
+    "outer.learning_rate",
+    "inner.episodes_per_task",
+    "inner.gae_lambda",
+)
+
+
 class Config(Experiment):
     """The settings of an experiment in meta-reinforcement learning.
 
@@ -279,6 +300,12 @@ class Config(Experiment):
     - `precision`: "float32", the only one for policies.
     - `early_stopping`: true, or settings (`metarl.rl.config.PolicyEarlyStopping`), to end training
       when validation scores no longer improve.
+    - `stages`: other settings for the first iterations, `metarl.rl.config.Stage`. After the last
+      stage, and in evaluations, the settings are those of the sections above:
+
+        stages:
+          - {until: 100, set: {outer.meta_batch: 10, inner.gae_lambda: 0.98}}
+          - {until: 200, set: {outer.meta_batch: 20}}
 
     Raises:
         UserError: with one line for each invalid setting. An unknown family is reported when
@@ -302,6 +329,7 @@ class Config(Experiment):
     init_from: InitialWeights | None = None
     precision: Precision = "float32"
     early_stopping: Annotated[PolicyEarlyStopping | None, BeforeValidator(true_to_section)] = None
+    stages: tuple[Stage, ...] = ()
 
     domain: ClassVar[str] = "rl"
     methods: ClassVar[Registry] = METHODS
@@ -326,6 +354,7 @@ class Config(Experiment):
             init_from: InitialWeights | ConfigMapping | str | Path | None = ...,
             precision: Precision = ...,
             early_stopping: EarlyStopping | ConfigMapping | bool | None = ...,
+            stages: Sequence[Stage | ConfigMapping] = ...,
         ) -> None: ...
 
     @field_validator("family")
@@ -353,6 +382,54 @@ class Config(Experiment):
                 f"outer.algorithm: must be {' or '.join(map(repr, steps))} for method "
                 f"{method.name}, not {algorithm!r}"
             )
+
+        self._check_stages()
+
+    def _check_stages(self) -> None:
+        ends = [*self.stage_starts, self.outer.iterations]
+        if self.stages and not all(first < second for first, second in pairwise(ends)):
+            raise ValueError(
+                f"stages: `until` must increase, and stay below outer.iterations={ends[-1]}: "
+                f"{', '.join(map(str, ends[1:-1]))}"
+            )
+        unused = self.unused_settings()
+        for stage in self.stages:
+            for name in stage.set:
+                if name not in STAGE_SETTINGS:
+                    raise ValueError(f"stages: cannot set {name}, only {', '.join(STAGE_SETTINGS)}")
+                if name in unused and name not in SHARED:
+                    raise ValueError(
+                        f"stages: {name} is not supported by method {self.method.name}, "
+                        f"{unused[name]}; leave it out"
+                    )
+            self._of_stage(stage)
+
+    def at(self, iteration: int) -> Self:
+        stages = (stage for stage in self.stages if iteration < stage.until)
+        stage = next(stages, None)
+        return self._of_stage(stage) if stage else self
+
+    def _of_stage(self, stage: Stage) -> Self:
+        """The settings of a stage.
+
+        Raises:
+            ValueError: if one of them has an invalid value.
+        """
+        sections: dict[str, Section] = {}
+        for name, value in stage.set.items():
+            section, _, setting = name.partition(".")
+            old = sections.get(section, getattr(self, section))
+            if setting not in type(old).model_fields:
+                raise ValueError(f"stages: outer.algorithm {self.outer.algorithm} has no {name}")
+            try:
+                sections[section] = type(old).model_validate(old.model_dump() | {setting: value})
+            except ValidationError as error:
+                raise ValueError(f"stages: {name}: {error.errors()[0]['msg']}") from error
+        return self.model_copy(update={**sections, "stages": ()})
+
+    @property
+    def stage_starts(self) -> list[int]:
+        return [0, *(stage.until for stage in self.stages)]
 
     @property
     def evaluation_step_sizes(self) -> tuple[float, ...]:

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,7 +55,12 @@ class PolicyLearner:
 
     @property
     def max_samples(self) -> int:
-        return self.num_iterations * self.num_stages * self.problem.steps_per_stage
+        config = self.problem.config
+        steps = sum(
+            (end - start) * replace(self.problem, config=config.at(start)).steps_per_stage
+            for start, end in pairwise([*config.stage_starts, self.num_iterations])
+        )
+        return self.num_stages * steps
 
     @property
     def uses_lr_schedule(self) -> bool:
