@@ -18,6 +18,7 @@ from metarl.cli import main
 from metarl.evaluation import AdaptationCurve, format_score, mean_over_tasks
 from metarl.intervals import mean_over_runs, summarise
 from metarl.method import EPISODES, GRADIENT_STEPS, AdaptationUnit
+from metarl.report.comparison import minutes_to_score
 from metarl.report.evaluations import load_or_evaluate
 from metarl.report.groups import ExperimentGroup, compare, short_names
 from metarl.report.paired import paired_differences, paired_rows
@@ -508,6 +509,38 @@ def test_published_scores_lie_within_the_axis_and_have_a_label(
     assert legend == ["MAML", "published"]
     box = training.get_legend().get_window_extent()
     assert box.x1 <= figure.bbox.x1  # not cut
+
+
+@pytest.mark.parametrize(
+    ("score", "seeds", "minutes"),
+    [
+        (2.9, 1, 6.0),  # the mean of 1 ... 5 is 3, that of 0 ... 4 is 2
+        (2.0, 1, 5.0),
+        (8.0, 1, None),  # the mean of the last five is 7
+        (2.9, 3, 6.0),  # one of three seeds never reaches it
+        (2.9, 4, None),  # two of four do not
+    ],
+)
+def test_the_time_to_a_score_is_the_median_over_seeds(
+    score: float, seeds: int, minutes: float | None
+) -> None:
+    def run(slope: float) -> SimpleNamespace:
+        lines = [
+            {
+                "iteration": n + 1,
+                "return/after_1_steps": slope * n,
+                "environment_steps": 1.0,
+                "time/iteration": 60.0,
+            }
+            for n in range(10)
+        ]
+        return SimpleNamespace(metrics=lambda: lines, path=Path("run"))
+
+    method = SimpleNamespace(problem=SimpleNamespace(metric=RETURN))
+    runs = [run(1.0), run(0.0), run(1.0), run(0.0)][:seeds]
+    summary = summarise([np.zeros((2, 2))])
+    group = ExperimentGroup("MAML", runs, method, [], summary)  # type: ignore[arg-type]
+    assert minutes_to_score(group, score) == minutes
 
 
 def _plotted_summary(

@@ -3,11 +3,13 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf, isfinite
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from metarl.dataframe import to_dataframe
 from metarl.errors import UserError
@@ -168,6 +170,24 @@ def mean_training_minutes(runs: Sequence[Run]) -> float | None:
     """The mean training time, without evaluations and pauses; None if it was not recorded."""
     minutes = [minutes_of_training(metrics)[-1] for run in runs if (metrics := run.metrics())]
     return fmean(minutes) if minutes else None
+
+
+def minutes_to_score(group: ExperimentGroup, score: float) -> float | None:
+    """The median over runs of the training time in minutes until a score is reached.
+
+    It is reached when the mean of five reports after adaptation, on training tasks, is as good.
+    None if half of the runs do not reach it, or their training was not recorded.
+    """
+    parts = training_curves(group)
+    sign = 1.0 if group.method.problem.metric.higher_is_better else -1.0
+    minutes = [inf] * len(group.runs)
+    for number, curve in enumerate(parts["after"] or parts["before"]):
+        windows = sliding_window_view(curve.scores, min(5, len(curve.scores)))
+        reached = np.flatnonzero(sign * windows.mean(axis=1) >= sign * score)
+        if len(reached):
+            minutes[number] = float(curve.minutes[reached[0] + windows.shape[1] - 1])
+    middle = median(minutes)
+    return middle if isfinite(middle) else None
 
 
 def _range_in_millions(samples: Sequence[int]) -> str:

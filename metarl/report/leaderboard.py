@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from metarl.io import translate_os_errors, write_atomically
-from metarl.report.comparison import mean_training_minutes
+from metarl.report.comparison import mean_training_minutes, minutes_to_score
 from metarl.report.groups import ExperimentGroup
 from metarl.report.published import Published, estimates
 
@@ -21,7 +21,8 @@ def leaderboard_entries(
 
     Scores have 95% intervals, over seeds if there are several, otherwise over tasks, and the number
     of `episodes` (or labelled examples, `instances`) of a new task until then. `samples`
-    (environment steps, or tasks) and `minutes` of training are means over seeds.
+    (environment steps, or tasks) and `minutes` of training are means over seeds. Of policies,
+    `minutes_to_published` is the median time until MAML's published score after one step.
 
     Args:
         tasks: the name of the tasks.
@@ -33,6 +34,8 @@ def leaderboard_entries(
         figures = estimates(published.rows.get(group.method.label, {})) if published else {}
         minutes = mean_training_minutes(group.runs)
         curve, unit = group.curves[0], group.method.adaptation_unit
+        target = published.target if published else None
+        reached = None if target is None else minutes_to_score(group, target)
         yield {
             "tasks": tasks,
             "settings": settings,
@@ -43,6 +46,7 @@ def leaderboard_entries(
             "seeds": [run.config.seed for run in group.runs],
             "samples": round(fmean(group.samples)),
             "minutes": None if minutes is None else _round(minutes),
+            "minutes_to_published": None if reached is None else _round(reached),
             "scores": [
                 {
                     "step": step,

@@ -29,6 +29,14 @@ class Published(BaseModel):
     tasks: int | None = None
     rows: dict[str, dict[int, Figure]]
 
+    @property
+    def target(self) -> float | None:
+        """MAML's return after one step, until which training is timed.
+
+        None for networks: they are trained and tested on different classes, so that scores differ.
+        """
+        return estimates(self.rows.get("MAML", {})).get(1) if "family.name" in self.where else None
+
     def matches(self, problem: Problem) -> bool:
         """Whether a problem, with its evaluation settings, follows the same protocol."""
         settings = flatten(problem.config.model_dump(mode="json"))

@@ -187,6 +187,7 @@ def _template_context(
         ),
         "sign_note": " ".join(dict.fromkeys(map(sign_note, differences))),
         "source": section.published.source if section.published else "",
+        "target": (section.published and section.published.target) or "",
         "runs": results_markdown([provenance[path] for path in dict.fromkeys(paths)]),
     }
 

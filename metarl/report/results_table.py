@@ -7,7 +7,7 @@ from statistics import fmean
 import yaml
 
 from metarl.evaluation import Summary, mean_over_tasks
-from metarl.report.comparison import markdown_table, training_time
+from metarl.report.comparison import markdown_table, minutes_to_score, training_time
 from metarl.report.groups import METHOD_SPECIFIC, ExperimentGroup
 from metarl.report.paired import PairedDifference
 from metarl.report.published import Published, format_figure
@@ -35,7 +35,8 @@ def results_rows(
         differences: paired differences between experiments, for a column.
         complete: also a row for each seed, and columns of step sizes, episodes and tasks.
 
-    Where environments report success, a column has the rate after the last step.
+    Where environments report success, a column has the rate after the last step. Where a return of
+    MAML after one step was published, one has the time in which training reached it.
     """
     groups = [group for protocol in protocols for group in protocol]
     settings = [group.method.problem.evaluation_settings for group in groups]
@@ -48,6 +49,7 @@ def results_rows(
     rows: list[Row] = []
     for group, cells in zip(groups, _difference_cells(groups, differences), strict=True):
         (description, scores, costs), *seeds = _group_rows(group, varying)
+        costs |= _minutes_to_published(group, published)
         rows += [(description, scores, cells | costs), *(seeds if complete else [])]
     if published:
         for method, figures in published.rows.items():
@@ -103,6 +105,14 @@ def _group_rows(group: ExperimentGroup, varying: Sequence[str]) -> list[Row]:
             summary = mean_over_tasks(curve_of_seed.scores)
             rows.append(row(label, [run], summary, curve_of_seed.success_summary))
     return rows
+
+
+def _minutes_to_published(group: ExperimentGroup, published: Published | None) -> dict[str, str]:
+    if published is None or published.target is None:
+        return {}
+    minutes = minutes_to_score(group, published.target)
+    cell = "–" if minutes is None else f"{minutes:.2g}"
+    return {f"minutes to {published.target:g}": cell}
 
 
 def _difference_cells(
