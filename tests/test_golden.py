@@ -3,9 +3,9 @@
 They were recorded by `python tests/test_golden.py NAME` with every setting spelled out in the
 config, so that no default matters. Products round differently on other kinds of processors, so each
 kind has checksums of its own in tests/golden. On a processor without any, trainings with a smooth
-outer step must come close to values.safetensors; a trust region's line search amplifies rounding
-beyond comparison. A first step of Adam keeps a tenth of the meta-gradient as its first moment: a
-recorded optimiser state is a recorded meta-gradient.
+outer step must come close to values.safetensors, which has the tensors of at most 2000 numbers; a
+trust region's line search amplifies rounding beyond comparison. A first step of Adam keeps a tenth
+of the meta-gradient as its first moment: a recorded optimiser state is a recorded meta-gradient.
 """
 
 import hashlib
