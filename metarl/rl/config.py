@@ -369,7 +369,7 @@ class Config(Experiment):
         return family
 
     def check(self) -> None:
-        """Check that the method supports the outer step."""
+        """Check that the method supports the outer step and the stages."""
         if self.precision != "float32":
             raise ValueError(
                 "precision: bf16 is for networks of supervised learning; a policy's likelihood "
@@ -382,12 +382,12 @@ class Config(Experiment):
                 f"outer.algorithm: must be {' or '.join(map(repr, steps))} for method "
                 f"{method.name}, not {algorithm!r}"
             )
-
-        self._check_stages()
+        if self.stages:
+            self._check_stages()
 
     def _check_stages(self) -> None:
         ends = [*self.stage_starts, self.outer.iterations]
-        if self.stages and not all(first < second for first, second in pairwise(ends)):
+        if not all(first < second for first, second in pairwise(ends)):
             raise ValueError(
                 f"stages: `until` must increase, and stay below outer.iterations={ends[-1]}: "
                 f"{', '.join(map(str, ends[1:-1]))}"
@@ -405,9 +405,10 @@ class Config(Experiment):
             self._of_stage(stage)
 
     def at(self, iteration: int) -> Self:
-        stages = (stage for stage in self.stages if iteration < stage.until)
-        stage = next(stages, None)
-        return self._of_stage(stage) if stage else self
+        for stage in self.stages:
+            if iteration < stage.until:
+                return self._of_stage(stage)
+        return self
 
     def _of_stage(self, stage: Stage) -> Self:
         """The settings of a stage.
