@@ -46,6 +46,7 @@ VALUES = (
     "linear",
     "time",
     "sgd",
+    "[{until: 1, set: {outer.meta_batch: 1}}]",
 )
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import yaml
@@ -48,8 +49,7 @@ def results_rows(
     ]
     rows: list[Row] = []
     for group, cells in zip(groups, _difference_cells(groups, differences), strict=True):
-        (description, scores, costs), *seeds = _group_rows(group, varying)
-        costs |= _minutes_to_published(group, published)
+        (description, scores, costs), *seeds = _group_rows(group, varying, published)
         rows += [(description, scores, cells | costs), *(seeds if complete else [])]
     if published:
         for method, figures in published.rows.items():
@@ -70,7 +70,9 @@ def results_rows(
     ]
 
 
-def _group_rows(group: ExperimentGroup, varying: Sequence[str]) -> list[Row]:
+def _group_rows(
+    group: ExperimentGroup, varying: Sequence[str], published: Published | None
+) -> list[Row]:
     """The rows of one experiment, all seeds and each, with the settings that vary in the table."""
     curve = group.curves[0]
     schedules = dict.fromkeys(", ".join(f"{s:g}" for s in c.step_sizes[:3]) for c in group.curves)
@@ -96,6 +98,7 @@ def _group_rows(group: ExperimentGroup, varying: Sequence[str]) -> list[Row]:
         return {
             group.method.problem.metric.samples: f"{fmean(samples) / 1e6:.2f} M",
             "minutes": training_time(runs),
+            **_minutes_to_published(replace(group, runs=runs), published),
         }
 
     rows = [row(group.label, group.runs, group.summary, group.success)]
