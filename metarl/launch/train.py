@@ -105,8 +105,7 @@ def start_run(
         raise UserError(
             f"early_stopping: method {config.method.name} has no `validation_score` to stop by"
         )
-    for stage in _stages(method):
-        stage.problem.check()
+    _check_stages(method)
     # before the directory exists: weights that do not fit leave nothing behind
     state = _import_model(method, model) if model else initial_state(method)
     exists = exist_ok and (path / CONFIG).exists()
@@ -136,8 +135,7 @@ def resume_run(
         run.reconfigure(load_config(source, [*overrides, f"method={run.config.method.name}"]))
     method = load_method(run.config)
     _check_num_processes(method)
-    for stage in _stages(method):
-        stage.problem.check()
+    _check_stages(method)
     with run.locked():
         state = resume_state(run, method) or initial_state(method)
         if is_complete(run, method):
@@ -164,15 +162,17 @@ def follow() -> None:
         pass
 
 
-def _stages(method: Method) -> list[Method]:
-    """The method with the settings of each stage of its training."""
-    return [at_iteration(method, start) for start in method.problem.config.stage_starts]
+def _check_stages(method: Method) -> None:
+    """Check the problem with the settings of each stage of training; see `Problem.check`."""
+    for start in method.problem.config.stage_starts:
+        at_iteration(method, start).problem.check()
 
 
 def _check_num_processes(method: Method) -> None:
     """Raise UserError if there are more processes than a training can use."""
     processes = distributed.world_size()
-    meta_batch = min(stage.problem.config.outer.meta_batch for stage in _stages(method))
+    config = method.problem.config
+    meta_batch = min(config.at(start).outer.meta_batch for start in config.stage_starts)
     if processes > 1 and not method.supports_distributed:
         raise UserError(f"{method.label} trains in one process; start it without torchrun")
     if processes > meta_batch:

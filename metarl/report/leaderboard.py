@@ -45,15 +45,15 @@ def leaderboard_entries(
             "test_tasks": len(curve.tasks),
             "seeds": [run.config.seed for run in group.runs],
             "samples": round(fmean(group.samples)),
-            "minutes": None if minutes is None else _round(minutes),
-            "minutes_to_published": None if reached is None else _round(reached),
+            "minutes": _round(minutes),
+            "minutes_to_published": _round(reached),
             "scores": [
                 {
                     "step": step,
                     "episodes": curve.episodes[step] if curve.episodes else None,
                     "instances": curve.instances[step] if curve.instances else None,
                     **{name: _round(row[name]) for name in ("estimate", "low", "high", "worst")},
-                    "success": _round(row["success"]) if "success" in row else None,
+                    "success": _round(row.get("success")),
                     "published": figures.get(step),
                 }
                 for step, row in enumerate(group.steps())
@@ -82,5 +82,5 @@ def write_leaderboard(entries: Sequence[Mapping[str, Any]], folder: Path) -> lis
     return list(files)
 
 
-def _round(value: float) -> float:
-    return float(f"{value:.5g}")
+def _round(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")

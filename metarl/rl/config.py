@@ -429,6 +429,11 @@ class Config(Experiment):
         return self.model_copy(update={**sections, "stages": ()})
 
     @property
+    def episodes_per_stage(self) -> int:
+        """The episodes of a meta-batch at one stage of adaptation."""
+        return self.outer.meta_batch * self.inner.episodes_per_task
+
+    @property
     def stage_starts(self) -> list[int]:
         return [0, *(stage.until for stage in self.stages)]
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -56,11 +55,11 @@ class PolicyLearner:
     @property
     def max_samples(self) -> int:
         config = self.problem.config
-        steps = sum(
-            (end - start) * replace(self.problem, config=config.at(start)).steps_per_stage
+        episodes = sum(
+            (end - start) * config.at(start).episodes_per_stage
             for start, end in pairwise([*config.stage_starts, self.num_iterations])
         )
-        return self.num_stages * steps
+        return self.num_stages * episodes * self.problem.family.horizon
 
     @property
     def uses_lr_schedule(self) -> bool:

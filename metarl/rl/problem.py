@@ -155,8 +155,7 @@ class PolicyProblem:
     @property
     def steps_per_stage(self) -> int:
         """An upper bound on the environment steps of one stage."""
-        config = self.config
-        return config.outer.meta_batch * config.inner.episodes_per_task * self.family.horizon
+        return self.config.episodes_per_stage * self.family.horizon
 
     @cached_property
     def shard(self) -> slice:
