@@ -98,29 +98,30 @@ def _names(overrides: Sequence[str]) -> frozenset[str]:
     return frozenset(full | {name.partition(".")[0] for name in full})  # and their sections
 
 
-def extend(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+def extend(path: Path, values: dict[str, Any], extended_by: Sequence[Path] = ()) -> dict[str, Any]:
     """Add the settings of the config that the values of a file extend: `extends: NAME`.
 
-    NAME is the name of a config of this package, or a path relative to the file.
+    NAME is the name of a config of this package, or a path relative to the file. That config may
+    extend another one; `extended_by` has the files that led to this one.
 
     Raises:
-        UserError: if there is no such config, or it extends another one.
+        UserError: if there is no such config, or a config extends itself.
     """
     if "extends" not in values:
         return values
     name = values["extends"]
     if not isinstance(name, str):
         raise UserError(f"{path}: extends: must be the name or the path of a config, not {name!r}")
+    files = [*extended_by, path.resolve()]
     relative = path.parent / name
     try:
-        base = read_values(relative if isfile(relative) else find_config(name))
+        base_path = relative if isfile(relative) else find_config(name)
+        base = read_values(base_path)
     except UserError as error:
         raise UserError(f"{path}: extends: {error}") from error
-    if "extends" in base:
-        raise UserError(
-            f"{path}: extends: {name} extends {base['extends']!r} itself, and only one level is "
-            "supported; extend that one"
-        )
+    if base_path.resolve() in files:
+        raise UserError(f"{path}: extends: {name} is this config, or extends it itself")
+    base = extend(base_path, base, files)
     return _merge(base, {key: value for key, value in values.items() if key != "extends"})
 
 

@@ -64,6 +64,14 @@ def test_a_config_extends_another_by_name_or_by_relative_path(tmp_path: Path) ->
     config = load_config(str(tmp_path / "folder" / "mine.yaml"))
     assert (config.family.name, config.method.name) == ("ant-goal", "cavia")
 
+    (tmp_path / "chain.yaml").write_text("extends: folder/mine.yaml\nseed: 7\n")
+    chain = load_config(str(tmp_path / "chain.yaml"))
+    assert chain == config.model_copy(update={"seed": 7})
+    (tmp_path / "ant.yaml").write_text("extends: ant_direction\nouter: {iterations: 3}\n")
+    shipped, ant = load_config("ant_direction"), load_config(str(tmp_path / "ant.yaml"))
+    assert ant.outer == shipped.outer.model_copy(update={"iterations": 3})
+    assert (ant.family, ant.inner) == (shipped.family, shipped.inner)
+
     (tmp_path / "walker.yaml").write_text(
         "extends: half_cheetah_direction\nfamily: {name: walker-rand-params}\n"
     )
@@ -76,13 +84,14 @@ def test_a_config_extends_another_by_name_or_by_relative_path(tmp_path: Path) ->
     ("base", "message"),
     [
         ("quikstart", r"there is no config file 'quikstart' \(did you mean 'quickstart'"),
-        ("mine.yaml", "mine.yaml extends 'mine.yaml' itself, and only one level is supported"),
-        ("ant_goal", "ant_goal extends 'half_cheetah_direction' itself, and only one level"),
+        ("mine.yaml", "mine.yaml: extends: mine.yaml is this config, or extends it itself"),
+        ("other.yaml", "other.yaml: extends: mine.yaml is this config, or extends it itself"),
         ("[1]", r"extends: must be the name or the path of a config, not \[1\]"),
     ],
 )
 def test_a_config_that_cannot_be_extended_is_an_error(tmp_path: Path, base, message) -> None:
     (tmp_path / "mine.yaml").write_text(f"extends: {base}\n")
+    (tmp_path / "other.yaml").write_text("extends: mine.yaml\n")
     with pytest.raises(UserError, match=message):
         load_config(str(tmp_path / "mine.yaml"))
 
