@@ -1,6 +1,7 @@
 """Stages of training, in which some settings differ from those of the config."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import yaml
 import metarl
 from metarl.errors import UserError
 from metarl.experiment import load_config
-from metarl.method import TrainingState, load_method, train
+from metarl.method import Method, TrainingState, load_method, train
 from metarl.rl.config import Config
 from metarl.runs.run import Run
 
@@ -47,6 +48,23 @@ def test_stages_equal_trainings_with_their_settings_one_after_another() -> None:
     assert_equal_states(staged, state)
 
 
+def test_the_entropy_weight_of_a_recurrent_policy_follows_the_stages() -> None:
+    outer = {"algorithm": "adam", "iterations": 2, "meta_batch": 2, "learning_rate": 0.01}
+
+    def recurrent(weight: float, **settings: Any) -> Method:
+        method = {"name": "rl2", "hidden_size": 4, "entropy_weight": weight}
+        inner = {"episodes_per_task": 2}
+        return load_method(config_of(method=method, outer=outer, inner=inner, **settings))
+
+    state, _ = recurrent(0.5).step(recurrent(0.5).initial_state())
+    state, _ = recurrent(0.0).step(state)
+    stages = [{"until": 1, "set": {"method.entropy_weight": 0.5}}]
+    *_, (staged, _) = train(recurrent(0.0, stages=stages))
+    assert_equal_states(staged, state)
+    *_, (constant, _) = train(recurrent(0.0))
+    assert not torch.equal(constant.params["log_std"], state.params["log_std"])
+
+
 def test_a_resumed_training_continues_in_its_stage() -> None:
     config = config_of(stages=STAGES)
     states = [state for state, _ in train(load_method(config))]
@@ -76,6 +94,7 @@ def test_the_adaptation_of_an_evaluation_has_the_final_settings() -> None:
         ([{"until": 1, "set": {"policy.hidden_sizes": [8]}}], "cannot set policy.hidden_sizes"),
         ([{"until": 1, "set": {"outer.max_kl": -1.0}}], "outer.max_kl: Input should be greater"),
         ([{"until": 1, "set": {"outer.learning_rate": 0.1}}], "trpo has no outer.learning_rate"),
+        ([{"until": 1, "set": {"method.entropy_weight": 0.1}}], "maml has no method.entropy_weight"),
         ([{"until": 1, "set": {}}], "stages.0.set: must have at least 1 item"),
     ],
 )

@@ -270,6 +270,7 @@ STAGE_SETTINGS = (
     "outer.learning_rate",
     "inner.episodes_per_task",
     "inner.gae_lambda",
+    "method.entropy_weight",
 )
 
 
@@ -421,7 +422,8 @@ class Config(Experiment):
             section, _, setting = name.partition(".")
             old = sections.get(section, getattr(self, section))
             if setting not in type(old).model_fields:
-                raise ValueError(f"stages: outer.algorithm {self.outer.algorithm} has no {name}")
+                kind = self.method.name if section == "method" else self.outer.algorithm
+                raise ValueError(f"stages: {kind} has no {name}")
             try:
                 sections[section] = type(old).model_validate(old.model_dump() | {setting: value})
             except ValidationError as error:
