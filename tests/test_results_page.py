@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from metarl.cli import main
 from metarl.evaluation import Metric
@@ -371,6 +372,20 @@ def test_a_published_run_has_no_weights_and_the_same_scores_samples_and_minutes(
         assert f"metarl train {folder / 'config.yaml'} --out" in message
     again = complaint("results", "point_navigation", "--publish", str(tmp_path))
     assert f"{folder} is not empty" in again
+
+
+def test_a_run_published_with_its_weights_can_be_loaded_and_verified(
+    tmp_path: Path, complaint
+) -> None:
+    source = Run.open(Path("point_navigation"))
+    command = ["results", "point_navigation", "--publish", str(tmp_path), "--weights"]
+    assert main(command) == 0
+    run = Run.open(tmp_path / "point_navigation")
+    state, expected = run.load(), source.load()
+    assert (state.iteration, state.samples) == (expected.iteration, expected.samples)
+    assert list(state.params) == list(expected.params)
+    assert all(torch.equal(leaf, expected.params[name]) for name, leaf in state.params.items())
+    assert "add --publish" in complaint("results", "point_navigation", "--weights")
 
 
 def test_thinned_metrics_equal_those_of_less_frequent_reports() -> None:

@@ -94,7 +94,7 @@ def test_the_adaptation_of_an_evaluation_has_the_final_settings() -> None:
         ([{"until": 1, "set": {"policy.hidden_sizes": [8]}}], "cannot set policy.hidden_sizes"),
         ([{"until": 1, "set": {"outer.max_kl": -1.0}}], "outer.max_kl: Input should be greater"),
         ([{"until": 1, "set": {"outer.learning_rate": 0.1}}], "trpo has no outer.learning_rate"),
-        ([{"until": 1, "set": {"method.entropy_weight": 0.1}}], "maml has no method.entropy_weight"),
+        ([{"until": 1, "set": {"method.entropy_weight": 1.0}}], "maml has no method.entropy"),
         ([{"until": 1, "set": {}}], "stages.0.set: must have at least 1 item"),
     ],
 )

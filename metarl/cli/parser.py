@@ -68,8 +68,8 @@ examples:
   metarl train half_cheetah_direction --set family.settings.dynamics=gymnasium
   metarl train omniglot_5way_1shot --data data
   metarl train --resume runs/point-2           continue after Ctrl-C or a crash
-  metarl train --resume runs/point-2 --iterations 500                  train for longer
   metarl train my.yaml --from runs/point-2     other settings, from these weights
+  metarl train point_navigation --from runs/point-2 --out runs/point-3 train for longer
   torchrun --nproc-per-node 4 -m metarl train ant_goal                 distribute the tasks
 """
 
@@ -264,6 +264,7 @@ which are measured first. All parts take about twenty minutes on two idle proces
   growth      time and memory against tasks N, trajectories B and horizon H
   supervised  a meta-iteration on waves and on images (noise: no data set is needed)
   contention  an iteration of every method, alone and beside another training
+  metaworld   Meta-World's scenes, compared with its own environments (needs metaworld)
 
 examples:
   metarl bench
@@ -455,6 +456,9 @@ def make_parser() -> Parser:
     )
     results.add_argument(
         "--publish", type=Path, metavar="DIR", help="copy the runs to DIR, without their weights"
+    )
+    results.add_argument(
+        "--weights", action="store_true", help="with --publish: copy the weights as well"
     )
     results.add_argument(
         "--verify", action="store_true", help="evaluate the runs again, and compare the scores"

@@ -20,10 +20,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise UserError(f"there is no folder {options.notes}; --notes must name one")
     if options.out.suffix != ".md":
         raise UserError(f"--out {options.out} must end in .md: the page is Markdown")
+    if options.weights and not options.publish:
+        raise UserError("--weights copies the weights of published runs; add --publish DIR")
     if options.publish:
         for path in options.runs:
             folder = options.publish / path.name
-            publish(Run.open(path, trust_code=options.trust_code), folder)
+            publish(Run.open(path, trust_code=options.trust_code), folder, options.weights)
             print_line(console, f"wrote {folder}")
         return 0
     runs = open_runs(options.runs, options.trust_code)

@@ -1,9 +1,10 @@
-"""A run in its published form: everything that tables and plots read, and no weights.
+"""A run in its published form: everything that tables and plots read, and if asked for the weights.
 
     config.yaml        unchanged
     state.json         iteration, samples, the weights' SHA-256, commit, machine, versions
     evaluation*.json   scores rounded to eight significant digits
     metrics.jsonl      scores before and after adaptation, samples and times, at most 100 lines
+    weights-*          unchanged, with `weights`; the run can then be loaded, rendered and evaluated
 
 `metarl train NAME/config.yaml` trains it again.
 """
@@ -12,6 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 from metarl.config.files import CONFIG
@@ -30,10 +32,16 @@ MAX_LINES = 100
 DIGITS = {"mean": 8, "interval_95": 8, "scores": 8, "tasks": 17}
 # of state.json; its `config` is config.yaml, and `order` and `pending` belong to the weights
 RECORDED = ("iteration", "samples", "sha256", "provenance", "commit", "machine", "versions")
+WITH_WEIGHTS = ("weights", "order", "pending")
 
 
-def publish(run: Run, folder: Path) -> None:
+def publish(run: Run, folder: Path, weights: bool = False) -> None:
     """Write a run into an empty or new folder. Missing evaluations are made first.
+
+    Args:
+        run: a trained run.
+        folder: where to write it.
+        weights: whether its weights are written too.
 
     Raises:
         UserError: if the run is damaged, or the folder holds something.
@@ -43,9 +51,10 @@ def publish(run: Run, folder: Path) -> None:
         raise UserError(f"{folder} is not empty; remove it, or publish to another directory")
     run.checkpoint()  # raises if it is damaged: state.json is read as it is below
     state = json.loads((run.path / STATE).read_text())
+    kept = (*RECORDED, *WITH_WEIGHTS) if weights else RECORDED
     files = {
         CONFIG: dump_config(run.config),
-        STATE: _lines({"weights": None} | {key: state[key] for key in RECORDED if key in state}),
+        STATE: _lines({"weights": None} | {key: state[key] for key in kept if key in state}),
     }
     first_with: dict[str, str] = {}  # the file that lists these tasks
     for name in evaluation_names(run):
@@ -70,6 +79,8 @@ def publish(run: Run, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for file, text in files.items():
             write_atomically(folder / file, text)
+        if weights:
+            copyfile(run.path / state["weights"], folder / state["weights"])
 
 
 def thin_metrics(
