@@ -32,17 +32,17 @@ class CartPole(CartPoleEnv):
 
 
 class Poles:
-    """A task family whose tasks are pole lengths."""
+    """A task family whose tasks are the lengths of poles."""
 
     horizon, task_size = 50, 1
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> NDArray[np.float64]:
-        """Lengths in metres, (num_tasks, 1)."""
+        """Half the lengths in metres, which gymnasium calls the length, (num_tasks, 1)."""
         return rng.uniform(0.25, 1.5, (num_tasks, 1))
 
     def describe(self, task: NDArray[np.float64]) -> str:
         """A description of a task."""
-        return f"balance a pole of {task[0]:.2f} m"
+        return f"balance a pole of {2 * task[0]:.2f} m"
 
     def make(self, render_mode: str | None = None) -> Env[Any, Any]:
         """A single environment."""

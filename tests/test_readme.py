@@ -32,8 +32,8 @@ PAGES = {
     if "notes" not in path.parts  # parts of docs/results.md
 }
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGES["docs/library.md"], re.DOTALL)
-ADAPTING, TRAINING, CALLBACKS, STREAMING, INNER_LOOP, OWN_ENVIRONMENT = SNIPPETS
-NAMES = ["adapting", "training", "callbacks", "streaming", "inner-loop", "own-environment"]
+ADAPTING, TRAINING, CALLBACKS, STREAMING, INNER_LOOP = SNIPPETS
+NAMES = ["adapting", "training", "callbacks", "streaming", "inner-loop"]
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=NAMES)
@@ -98,14 +98,6 @@ def test_the_snippet_with_a_callback_trains(capsys, tmp_path, monkeypatch) -> No
     assert capsys.readouterr().out.startswith("1 ")
 
 
-@pytest.mark.slow
-def test_the_snippet_with_a_custom_environment_trains(capsys) -> None:
-    run(OWN_ENVIRONMENT)
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [number for number, _ in lines] == ["1", "2", "3"]
-    assert all(1.0 <= float(steps) <= 50.0 for _, steps in lines)  # a reward for each step
-
-
 def run(snippet: str, **names: Any) -> dict[str, Any]:
     namespace: dict[str, Any] = {"__name__": "snippet", "metarl": metarl, **names}
     exec(compile(snippet, "a page", "exec"), namespace)
@@ -139,15 +131,28 @@ def test_the_blocks_on_robots_save_load_and_stream(tmp_path: Path, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_the_blocks_on_environments_adapt_and_register_a_family(tmp_path, monkeypatch) -> None:
+def test_the_blocks_on_environments_adapt_train_and_register_a_family(
+    tmp_path, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # evaluations of shipped runs are stored in the working directory
     env = gymnasium.make("metarl/HalfCheetahDirection-v0")
-    snippet = blocks("docs/own_environments.md").replace("episodes=20", "episodes=3")
-    snippet = snippet.replace('"runs/cheetah", ', '"point_navigation", tasks=2, ')
-    observation, _ = env.reset(options={"task": [1.0]})
+    adapting, evaluating, own_family, native = re.findall(
+        r"```python\n(.*?)```", PAGES["docs/own_environments.md"], re.DOTALL
+    )
+    names = run(
+        adapting.replace("episodes=20", "episodes=3"),
+        env=env,
+        observation=env.reset(options={"task": [1.0]})[0],
+    )
+    assert names["action"].shape == (6,)
+    run(evaluating.replace('"runs/cheetah", ', '"point_navigation", tasks=2, '))
+    Path("my_poles.py").write_text(own_family)  # a class that a run names is in a module
+    trained = runpy.run_path("my_poles.py", run_name="__main__")["run"]
+    metrics = trained.metrics()
+    assert [line["iteration"] for line in metrics] == [1, 2, 3]
+    assert all(1.0 <= line["return/after_1_steps"] <= 50.0 for line in metrics)  # 1 for each step
     try:
-        names = run(snippet, env=env, observation=observation, Hopper=Hopper)
-        assert names["action"].shape == (6,)
+        names = run(native, Hopper=Hopper)
         tasks = names["random_hopper"]().sample_tasks(np.random.default_rng(0), 2)
         assert tasks.shape[0] == 2
     finally:
