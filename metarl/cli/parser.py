@@ -191,7 +191,7 @@ section, with the name of its plot. --publish copies runs instead, without their
 provenance, scores, and a training curve of at most 100 points, about 50 KB for each run.
 
 --verify evaluates runs again instead, on the tasks and with the settings of their evaluations, and
-says whether the stored scores hold: bitwise identical, or, where another processor rounds otherwise,
+says whether the stored scores hold: bitwise identical, or, if another processor rounds otherwise,
 without a difference of their means beyond chance. The exit status is 1 if one does not hold.
 
 examples:
