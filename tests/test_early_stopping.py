@@ -83,11 +83,32 @@ def test_the_best_parameters_are_evaluated_and_loaded_by_name(
     assert Run.open(run).at("best").load().iteration == 4
     curve = metarl.evaluate(run, checkpoint="best")
     assert curve.scores.tolist() == best["scores"]
+    assert metarl.load_network(run, checkpoint="best").evaluate().scores.tolist() == best["scores"]
+    assert metarl.load_network(run).evaluate().scores.tolist() == last["scores"]
     network = metarl.load_network(run, checkpoint="best").adapt([0.0, 1.0], [0.5, 0.2])
     other = metarl.load_network(run).adapt([0.0, 1.0], [0.5, 0.2])
     assert network.predict([0.3]).tolist() != other.predict([0.3]).tolist()
     assert main(["train", "--resume", str(run)]) == 2
     assert "is complete" in capsys.readouterr().err
+
+    assert main(["results", str(run), "--verify"]) == 0  # each evaluation, with its own weights
+    assert capsys.readouterr().out.count("holds: all") == 2
+    assert main(["results", str(run), "--out", str(tmp_path / "page.md")]) == 0
+    page = (tmp_path / "page.md").read_text() + (tmp_path / "page" / "sinusoid.md").read_text()
+    assert "| MAML, best checkpoint |" in page
+
+    (run / "evaluation-best.json").unlink()  # evaluated again, not read from the last weights
+    assert metarl.load_network(run, checkpoint="best").evaluate().scores.tolist() == best["scores"]
+
+
+def test_an_evaluation_of_earlier_weights_does_not_complete_a_run(tmp_path: Path, capsys) -> None:
+    run, settings = tmp_path / "run", ["--set", "outer.iterations=1", "--set", "evaluation.tasks=2"]
+    assert main(["train", "sinusoid", *settings, "--out", str(run)]) == 0
+    stale = (run / "evaluation.json").read_bytes()
+    assert main(["train", "--resume", str(run), "--iterations", "2"]) == 0
+    (run / "evaluation.json").write_bytes(stale)  # as if the second evaluation had been stopped
+    assert main(["train", "--resume", str(run)]) == 0
+    assert (run / "evaluation.json").read_bytes() != stale
 
 
 @pytest.mark.parametrize(

@@ -296,7 +296,7 @@ def test_a_verification_compares_stored_scores_with_new_ones(tmp_path, capsys, c
     assert main(["evaluate", str(run), "--set=evaluation.tasks=5"]) == 0
     before = (run / "evaluation.json").read_text()
     assert main(["results", str(run), "--verify"]) == 0
-    assert "holds: all 55 scores are equal to the bit" in capsys.readouterr().out
+    assert "holds: all 55 scores are bitwise identical" in capsys.readouterr().out
     state = json.loads(before)
     state["scores"] = [[score + 0.1 for score in row] for row in state["scores"]]
     (run / "evaluation.json").write_text(json.dumps(state))

@@ -30,6 +30,7 @@ from metarl.runs.run import Run
 from metarl.supervised.config import SupervisedConfig
 
 PAPER = "paper"  # the name of an evaluation with the step sizes of Finn et al. (2017)
+BEST = "best"  # the name of the evaluation of the best parameters, with early stopping
 MAX_BYTES = 2**28
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 FileName = Annotated[str, Field(pattern=r"^evaluation[a-z0-9.-]*\.json$")]
@@ -73,11 +74,13 @@ class Evaluation:
         run: the run.
         method: its method, with the settings of the evaluation.
         curve: the scores.
+        name: of the evaluation; "" is that of the config.
     """
 
     run: Run
     method: Method
     curve: AdaptationCurve
+    name: str = ""
 
 
 def file_suffix(name: str) -> str:
@@ -99,7 +102,7 @@ def evaluate(run: Run, method: Method | None = None, name: str = "") -> Adaptati
         UserError: if the checkpoint is missing or damaged.
     """
     method = method or load_method(run.config)
-    name = name or ("best" if run.uses_best else "")  # keep the evaluation of the last weights
+    name = name or _default_name(run)  # keep the evaluation of the last weights
     problem = method.problem
     problem.check()
     run.check_data_hashes(problem.data_hashes)
@@ -184,7 +187,7 @@ def is_complete(run: Run, method: Method) -> bool:
     """Whether a run is trained to its last iteration and evaluated."""
     if not run.has_checkpoint() or not is_trained(method, run.load()):
         return False
-    return (run.path / "evaluation.json").exists()
+    return stored_evaluation(run) is not None
 
 
 def has_two_schedules(run: Run) -> bool:
@@ -278,8 +281,13 @@ def load_or_evaluate(run: Run, name: str = "") -> Evaluation:
     Raises:
         UserError: if the file is damaged, or a named evaluation is of other weights.
     """
+    name = name or _default_name(run)
     if stored := stored_evaluation(run, name):
         return stored
+    if name == BEST:
+        best = run.at("best")
+        method = load_method(run.config)
+        return Evaluation(best, method, evaluate(best, method), BEST)
     if name not in ("", PAPER):
         # its settings are only known to whoever chose them
         raise UserError(
@@ -287,15 +295,18 @@ def load_or_evaluate(run: Run, name: str = "") -> Evaluation:
             f"evaluate again: metarl evaluate {run.path} --name {name} --set evaluation.…"
         )
     method = load_method(with_paper_schedule(run) if name else run.config)
-    return Evaluation(run, method, evaluate(run, method, name))
+    return Evaluation(run, method, evaluate(run, method, name), name)
 
 
 def stored_evaluation(run: Run, name: str = "") -> Evaluation | None:
     """The stored evaluation of a run's current weights; None if there is none.
 
+    Without a name, that of the parameters of `run`: the best ones if it is `run.at("best")`.
+
     Raises:
         UserError: if the file is damaged.
     """
+    name = name or _default_name(run)
     for folder in (run.results, run.path):
         path = folder / _file(name)
         try:
@@ -305,7 +316,7 @@ def stored_evaluation(run: Run, name: str = "") -> Evaluation | None:
                 source = Source(str(path), recorded=True)
                 settings = schema.model_validate(stored.settings, context=source)
                 config = run.config.model_copy(update={"evaluation": settings})
-                return Evaluation(run, load_method(config), stored.curve)
+                return Evaluation(run, load_method(config), stored.curve, name)
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
@@ -319,6 +330,10 @@ def stored_evaluation(run: Run, name: str = "") -> Evaluation | None:
                 f"it, or evaluate again: metarl evaluate {run.path}{option}"
             ) from error
     return None
+
+
+def _default_name(run: Run) -> str:
+    return BEST if run.uses_best else ""
 
 
 def _file(name: str) -> str:

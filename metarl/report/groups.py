@@ -14,7 +14,7 @@ from metarl.evaluation import AdaptationCurve, Floats, Summary, mean_worst_tasks
 from metarl.experiment import SEED_INDEPENDENT, AnyConfig, differences
 from metarl.intervals import summarise, summarise_rates
 from metarl.method import Method
-from metarl.report.evaluations import Evaluation, load_or_evaluate
+from metarl.report.evaluations import BEST, Evaluation, load_or_evaluate
 from metarl.runs.run import Run
 
 T = TypeVar("T")
@@ -76,8 +76,10 @@ def compare(runs: Sequence[Run]) -> list[ExperimentGroup]:
     """Group runs into experiments, and evaluate those that have no current evaluation.
 
     Raises:
-        UserError: if their tasks or their evaluation settings differ.
+        UserError: if there is none, or their tasks or evaluation settings differ.
     """
+    if not runs:
+        raise UserError("name at least one run to compare")
     check_unique(runs)
     _check_same_tasks(runs)  # before evaluations, which take minutes
     evaluations = [load_or_evaluate(run) for run in runs]
@@ -96,17 +98,18 @@ def group_experiments(evaluations: Sequence[Evaluation]) -> list[ExperimentGroup
     grouped = group_by(
         evaluations,
         lambda group, other: (
-            group[0].curve.scores.shape == other.curve.scores.shape
+            _label(group[0]) == _label(other)
+            and group[0].curve.scores.shape == other.curve.scores.shape
             and same_experiment(group[0].run.config, other.run.config)
         ),
     )
-    labels = Counter(group[0].method.label for group in grouped)
+    labels = Counter(_label(group[0]) for group in grouped)
     names = short_names([evaluation.run.path for evaluation in evaluations])
     groups = []
     for group in grouped:
         _check_distinct_seeds(group)
         group.sort(key=lambda evaluation: evaluation.run.config.seed)
-        first, label = group[0], group[0].method.label
+        first, label = group[0], _label(group[0])
         if labels[label] > 1:  # two experiments with one method, told apart by their directories
             label += f" ({names[first.run.path]})"
         runs = [evaluation.run for evaluation in group]
@@ -118,6 +121,10 @@ def group_experiments(evaluations: Sequence[Evaluation]) -> list[ExperimentGroup
     present = [group.runs[0].config.method.name for group in groups]
     order += [name for name in present if name not in order]
     return sorted(groups, key=lambda group: order.index(group.runs[0].config.method.name))
+
+
+def _label(evaluation: Evaluation) -> str:
+    return evaluation.method.label + ", best checkpoint" * (evaluation.name == BEST)
 
 
 def same_experiment(config: AnyConfig, other: AnyConfig) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metarl.evaluation import AdaptationCurve, mean_over_tasks
-from metarl.report.evaluations import Evaluation, load_checked_state
+from metarl.report.evaluations import BEST, Evaluation, load_checked_state
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Verification:
         old, new = self.stored.summary, self.repeated.summary
         number = self.stored.scores.size
         if np.array_equal(self.stored.scores, self.repeated.scores):
-            return f"holds: all {number} scores are equal to the bit"
+            return f"holds: all {number} scores are bitwise identical"
         last = len(old.estimate) - 1
         difference = np.abs(self.stored.scores - self.repeated.scores).max()
         return (
@@ -55,5 +55,6 @@ def verify(evaluation: Evaluation) -> Verification:
     Raises:
         UserError: if the run was published without its weights, or its checkpoint is damaged.
     """
-    state = load_checked_state(evaluation.run, evaluation.method)
+    run = evaluation.run.at("best" if evaluation.name == BEST else "last")
+    state = load_checked_state(run, evaluation.method)
     return Verification(evaluation.curve, evaluation.method.evaluate(state.params))
