@@ -283,13 +283,14 @@ class RL2(PolicyLearner):
 
     def learn(self, state: TrainingState, rollouts: Rollouts) -> tuple[TrainingState, Metrics]:
         """Take steps of PPO on trials that were sampled with the parameters of a state."""
-        extra, reward_scale = state.extra, None
+        started, extra, reward_scale = time.perf_counter(), state.extra, None
         if self.settings.normalize_rewards:
             extra = update_return_moments(extra, rollouts, self.problem.config.inner.gamma)
             reward_scale = to_reward_scale(extra)
         objective = trial_objective(self, state.params, rollouts, reward_scale)
         learned = replace(state, params=self.outer_params(state.params))
         new, metrics = outer_step(self.problem, learned, rollouts, objective, EPISODES)
+        metrics["time/learning"] = time.perf_counter() - started  # with the objective's
         return replace(new, params=state.params | new.params, extra=extra), metrics
 
     @one_thread()

@@ -146,7 +146,7 @@ class VariBAD(RL2):
         return replace(new, params=new.params | params, extra=ppo_extra | extra), {
             **metrics,
             "vae/elbo": sum(bounds) / len(bounds),
-            "time/vae": time.perf_counter() - started,
+            "time/learning": metrics["time/learning"] + time.perf_counter() - started,
         }
 
 

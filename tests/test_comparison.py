@@ -18,11 +18,16 @@ from metarl.cli import main
 from metarl.evaluation import AdaptationCurve, format_score, mean_over_tasks
 from metarl.intervals import mean_over_runs, summarise
 from metarl.method import EPISODES, GRADIENT_STEPS, AdaptationUnit
-from metarl.report.comparison import minutes_to_score
+from metarl.report.comparison import minutes_to_score, training_curves
 from metarl.report.evaluations import load_or_evaluate
 from metarl.report.groups import ExperimentGroup, compare, short_names
 from metarl.report.paired import paired_differences, paired_rows
-from metarl.report.plots import TrainingCurve, describe_intervals, plot_summary
+from metarl.report.plots import (
+    TrainingCurve,
+    describe_intervals,
+    plot_summary,
+    plot_training,
+)
 from metarl.rl.problem import RETURN
 from metarl.runs.run import Run
 
@@ -511,36 +516,67 @@ def test_published_scores_lie_within_the_axis_and_have_a_label(
     assert box.x1 <= figure.bbox.x1  # not cut
 
 
+def training_log(slope: float, reports: int = 100) -> list[dict[str, float]]:
+    """100 iterations of a minute, whose return is `slope` times their number, from 0."""
+    every = 100 // reports
+    return [
+        {
+            "iteration": end,
+            "return/after_1_steps": slope * (end - 1 - (every - 1) / 2),  # the mean
+            "environment_steps": 7.0 * every,
+            "time/sampling": 40.0,
+            "time/learning": 20.0,
+            "time/communication": 15.0,  # a part of learning
+        }
+        for end in range(every, 101, every)
+    ]
+
+
+def group_of(*logs: list[dict[str, float]]) -> ExperimentGroup:
+    runs = [SimpleNamespace(metrics=lambda log=log: log, path=Path("run")) for log in logs]
+    method = SimpleNamespace(problem=SimpleNamespace(metric=RETURN))
+    return ExperimentGroup("MAML", runs, method, [], summarise([np.zeros((2, 2))]))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ("score", "seeds", "minutes"),
+    ("score", "slopes", "minutes"),
     [
-        (2.9, 1, 6.0),  # the mean of 1 ... 5 is 3, that of 0 ... 4 is 2
-        (2.0, 1, 5.0),
-        (8.0, 1, None),  # the mean of the last five is 7
-        (2.9, 3, 6.0),  # one of three seeds never reaches it
-        (2.9, 4, None),  # two of four do not
+        (2.9, [1.0], 6.0),  # the mean of 1 ... 5 is 3, that of 0 ... 4 is 2
+        (2.0, [1.0], 5.0),
+        (98.0, [1.0], None),  # the mean of the last five is 97
+        (2.9, [1.0, 0.0, 1.0], 6.0),  # one of three seeds never reaches it
+        (2.9, [1.0, 0.0, 1.0, 0.0], None),  # two of four do not
     ],
 )
 def test_the_time_to_a_score_is_the_median_over_seeds(
-    score: float, seeds: int, minutes: float | None
+    score: float, slopes: list[float], minutes: float | None
 ) -> None:
-    def run(slope: float) -> SimpleNamespace:
-        lines = [
-            {
-                "iteration": n + 1,
-                "return/after_1_steps": slope * n,
-                "environment_steps": 1.0,
-                "time/iteration": 60.0,
-            }
-            for n in range(10)
-        ]
-        return SimpleNamespace(metrics=lambda: lines, path=Path("run"))
+    group = group_of(*map(training_log, slopes))
+    found = minutes_to_score(group, score)
+    assert found == (None if minutes is None else pytest.approx(minutes))
 
-    method = SimpleNamespace(problem=SimpleNamespace(metric=RETURN))
-    runs = [run(1.0), run(0.0), run(1.0), run(0.0)][:seeds]
-    summary = summarise([np.zeros((2, 2))])
-    group = ExperimentGroup("MAML", runs, method, [], summary)  # type: ignore[arg-type]
-    assert minutes_to_score(group, score) == minutes
+
+@pytest.mark.parametrize("reports", [20, 50])
+def test_the_time_to_a_score_does_not_depend_on_the_number_of_reports(reports: int) -> None:
+    # within the iterations of a report, of which only the mean is known
+    few = minutes_to_score(group_of(training_log(1.0, reports)), 60.0)
+    every = minutes_to_score(group_of(training_log(1.0)), 60.0)
+    assert every == pytest.approx(63.0)
+    assert few == pytest.approx(every, abs=100 / reports)
+
+
+def test_the_training_curves_of_seeds_with_different_reports_have_one_axis(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: figures.append(self))
+    group = group_of(training_log(1.0), training_log(1.0, 20))
+    plot_training({"MAML": training_curves(group)}, RETURN, "x", Path("x.png"))
+    for axes, end in zip(figures[0].axes, (700.0, 100.0), strict=True):
+        x, y = axes.get_lines()[0].get_data()
+        assert x[-1] == pytest.approx(end)
+        expected = 99 * x / x[-1]
+        assert np.abs(y - expected)[x > 0.1 * end].max() < 4.0  # the lag of a running mean
 
 
 def _plotted_summary(

@@ -395,6 +395,7 @@ def test_thinned_metrics_equal_those_of_less_frequent_reports() -> None:
             "iteration": 2 * number,
             "return/after_0_steps": float(number),
             "return/after_1_steps": float(number**2),
+            "success/after_1_steps": number / 10,
             "environment_steps": 10.0 * number,
             "outer/kl": 0.1,
             "time/sampling": 1.0 * number,
@@ -406,6 +407,7 @@ def test_thinned_metrics_equal_those_of_less_frequent_reports() -> None:
     assert [line["iteration"] for line in short] == [6, 12, 14]
     assert [line["environment_steps"] for line in short] == [60, 150, 70]
     assert short[0]["return/after_1_steps"] == pytest.approx((1 + 4 + 9) / 3, rel=1e-5)
+    assert short[0]["success/after_1_steps"] == pytest.approx(0.2)
     assert all("outer/kl" not in line for line in short)
     assert minutes_of_training(short)[-1] == pytest.approx(minutes_of_training(lines)[-1], rel=1e-5)
     assert thin_metrics(lines, metric, max_lines=7)[-1]["return/after_0_steps"] == 7

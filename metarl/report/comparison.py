@@ -9,7 +9,6 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from metarl.dataframe import to_dataframe
 from metarl.errors import UserError
@@ -31,6 +30,8 @@ from metarl.runs.run import Run
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+WINDOW = 1 / 20  # of a training, whose mean score reaches a published one
 
 
 @dataclass(frozen=True)
@@ -175,17 +176,18 @@ def mean_training_minutes(runs: Sequence[Run]) -> float | None:
 def minutes_to_score(group: ExperimentGroup, score: float) -> float | None:
     """The median over runs of the training time in minutes until a score is reached.
 
-    It is reached when the mean of five reports after adaptation, on training tasks, is as good.
+    It is reached when the mean after adaptation, on training tasks, over the latest twentieth of
+    the samples of the training is as good.
     None if half of the runs do not reach it, or their training was not recorded.
     """
     parts = training_curves(group)
     sign = 1.0 if group.method.problem.metric.higher_is_better else -1.0
     minutes = [inf] * len(group.runs)
     for number, curve in enumerate(parts["after"] or parts["before"]):
-        windows = sliding_window_view(curve.scores, min(5, len(curve.scores)))
-        reached = np.flatnonzero(sign * windows.mean(axis=1) >= sign * score)
-        if len(reached):
-            minutes[number] = float(curve.minutes[reached[0] + windows.shape[1] - 1])
+        reached = sign * curve.running_mean(WINDOW) >= sign * score
+        reached &= curve.samples >= WINDOW * curve.samples[-1]
+        if reached.any():
+            minutes[number] = float(curve.minutes[reached.argmax()])
     middle = median(minutes)
     return middle if isfinite(middle) else None
 

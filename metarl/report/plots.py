@@ -31,6 +31,20 @@ class TrainingCurve(NamedTuple):
     minutes: NDArray[np.float64]
     scores: NDArray[np.float64]
 
+    def running_mean(self, share: float) -> NDArray[np.float64]:
+        """The mean score over the latest samples, a share of those of the whole training.
+
+        A score is the mean over the samples since the one before, so that the result does not
+        depend on how often scores were reported.
+        """
+        ends = np.concatenate([[0.0], self.samples])
+        # a mean is the difference of two integrals, over a window that starts short
+        integral = np.concatenate([[0.0], np.cumsum(self.scores * np.diff(ends))])
+        starts = np.maximum(self.samples - share * self.samples[-1], 0.0)
+        sums = integral[1:] - np.interp(starts, ends, integral)
+        means: NDArray[np.float64] = sums / (self.samples - starts)
+        return means
+
 
 # by label, then "before" and "after" adaptation
 TrainingCurves = Mapping[str, Mapping[str, Sequence[TrainingCurve]]]
@@ -270,12 +284,17 @@ def _plot_training(
         for part, style in (("before", ":" if parts["after"] else line), ("after", line)):
             if not parts[part]:
                 continue
-            # a seed that was stopped early shortens the mean, rather than shift it where it ends
-            length = min(len(curve.scores) for curve in parts[part])
-            window = max(1, length // 30)
-            scores = np.stack([_smooth(curve.scores[:length], window) for curve in parts[part]])
             used = [curve.minutes if by_minutes else curve.samples for curve in parts[part]]
-            x = np.mean([values[:length] for values in used], axis=0)
+            # on a common axis, where all seeds have scores: one that was stopped early shortens
+            # the mean, rather than shift it where it ends
+            limits = max(values[0] for values in used), min(values[-1] for values in used)
+            x = np.linspace(*limits, max(len(values) for values in used))
+            scores = np.stack(
+                [
+                    np.interp(x, values, curve.running_mean(1 / 30))
+                    for values, curve in zip(used, parts[part], strict=True)
+                ]
+            )
             name = f"{label}, {part} adaptation" if parts["after"] else label
             axes.plot(x, scores.mean(axis=0), style, color=colour, label=name)
             low, high = scores.min(axis=0), scores.max(axis=0)
@@ -412,16 +431,6 @@ def _styles(curves: Mapping[Any, Any]) -> list[tuple[str, str, Any]]:
 def _line(index: int) -> str:
     """The line style of the curve with this index: dashed where colours repeat."""
     return "-" if index < len(STYLES) else "--"
-
-
-def _smooth(values: NDArray[Any], window: int) -> NDArray[Any]:
-    """The running mean over `window` values."""
-    # prefix sums: a mean is the difference of two of them, over a window that starts short
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
-    means: NDArray[Any] = (sums[ends] - sums[starts]) / (ends - starts)
-    return means
 
 
 def _new_figure(width: float, height: float) -> Figure:

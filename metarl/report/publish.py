@@ -3,7 +3,8 @@
     config.yaml        unchanged
     state.json         iteration, samples, the weights' SHA-256, commit, machine, versions
     evaluation*.json   scores rounded to eight significant digits
-    metrics.jsonl      scores before and after adaptation, samples and times, at most 100 lines
+    metrics.jsonl      scores and success before and after adaptation, samples and times, in at
+                       most 100 lines
     weights-*          unchanged, with `weights`; the run can then be loaded, rendered and evaluated
 
 `metarl train NAME/config.yaml` trains it again.
@@ -18,7 +19,7 @@ from typing import Any
 
 from metarl.config.files import CONFIG
 from metarl.errors import UserError
-from metarl.evaluation import Metric
+from metarl.evaluation import SUCCESS, Metric
 from metarl.experiment import dump_config
 from metarl.io import read_bytes, translate_os_errors, write_atomically
 from metarl.method import load_method
@@ -94,9 +95,11 @@ def thin_metrics(
     """
     if not metrics:
         return []
-    scores = [name for name in metrics[0] if name.startswith(f"{metric.name}/")]
-    before = [name for name in scores if "/after_0_" in name]
-    kept = before + [name for name in scores if name not in before][-1:]
+    kept: list[str] = []
+    for prefix in (metric.name, SUCCESS):
+        scores = [name for name in metrics[0] if name.startswith(f"{prefix}/")]
+        before = [name for name in scores if "/after_0_" in name]
+        kept += before + [name for name in scores if name not in before][-1:]
     sampled = metric.samples.replace(" ", "_")
     size = -(-len(metrics) // max_lines)  # ⌈lines / max_lines⌉
     ends = [line["iteration"] for line in metrics]

@@ -27,8 +27,8 @@ from metarl.io import read_bytes, translate_os_errors, write_atomically
 METRICS = "metrics.jsonl"
 MAX_BYTES = 2**30
 MAX_LINE_BYTES = 2**16
-# the parts of an iteration, of which a run records some
-TIMES = [f"time/{part}" for part in ("iteration", "sampling", "learning", "communication")]
+# the parts of an iteration, of which a run records some; waiting for other processes is in them
+TIMES = [f"time/{part}" for part in ("iteration", "sampling", "learning")]
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
