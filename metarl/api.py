@@ -15,6 +15,7 @@ from metarl.evaluation import AdaptationCurve
 from metarl.experiment import differences
 from metarl.launch import several
 from metarl.launch import train as training
+from metarl.launch.grid import as_seeds
 from metarl.launch.search import as_range
 from metarl.launch.search import search as launch_search
 from metarl.launch.several import LaunchOptions, Trained
@@ -171,7 +172,7 @@ def train_seeds(
             the end, if a run failed. The others are complete, and `resume=True` continues the rest.
     """
     options = _launch_options(resume, progress, trust_code)
-    return _complete(several.train_seeds(config, _as_seeds(seeds), Path(out), options))
+    return _complete(several.train_seeds(config, as_seeds(seeds), Path(out), options))
 
 
 def sweep(
@@ -205,7 +206,7 @@ def sweep(
         UserError: as for `train_seeds`.
     """
     options = _launch_options(resume, progress, trust_code)
-    trained = several.sweep(config, grid, Path(out), _as_seeds(seeds), options)
+    trained = several.sweep(config, grid, Path(out), as_seeds(seeds), options)
     return SweepTable.of(groups.compare(_complete(trained)))
 
 
@@ -245,7 +246,7 @@ def search(
     limits = {name: as_range(name, low, high) for name, (low, high) in ranges.items()}
     options = _launch_options(resume, progress, trust_code)
     trained = launch_search(
-        config, limits, Path(out), trials, _as_seeds(seeds), options=options, prune=prune
+        config, limits, Path(out), trials, as_seeds(seeds), options=options, prune=prune
     )
     return SweepTable.of(groups.compare(_complete(trained)))
 
@@ -253,10 +254,6 @@ def search(
 def _launch_options(resume: bool, progress: bool, trust_code: bool) -> LaunchOptions:
     console = Console() if progress else None
     return LaunchOptions(resume=resume, trust_code=trust_code, console=console)
-
-
-def _as_seeds(seeds: int | Sequence[int]) -> list[int]:
-    return list(range(1, seeds + 1)) if isinstance(seeds, int) else list(seeds)
 
 
 def _complete(trained: Trained) -> list[Run]:

@@ -134,6 +134,8 @@ def _merge(base: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "")
     merged = dict(base)
     for key, value in values.items():
         section, name = merged.get(key), f"{prefix}{key}"
+        if name in TAGS and name != "method" and isinstance(value, str):  # `outer: adam`
+            value = {TAGS[name]: value}
         # another method has nothing in common with that of `base`
         if not (isinstance(section, dict) and isinstance(value, dict)) or name == "method":
             merged[key] = value
@@ -254,7 +256,9 @@ def set_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
         name, equals, text = override.partition("=")
         if not equals or not name:
             raise UserError(f"--set {override!r} must have the form section.setting=value")
-        name = _full_name(name)
+        name, value = _full_name(name), parse_yaml(text, f"--set {override!r}")
+        if name in TAGS and name != "method" and isinstance(value, str):  # outer=adam
+            name = f"{name}.{TAGS[name]}"
         prefix, _, setting = name.rpartition(".")
         section = values
         for part in prefix.split(".") if prefix else ():
@@ -265,7 +269,7 @@ def set_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
             section = section[part]
             if not isinstance(section, dict):
                 raise UserError(f"--set {override!r}: {part!r} is a setting, not a section")
-        before, value = section.get(setting), parse_yaml(text, f"--set {override!r}")
+        before = section.get(setting)
         if name == "method" and isinstance(before, dict) and before.get("name") == value:
             continue  # it keeps its settings
         section[setting] = value

@@ -56,11 +56,19 @@ def summarise(scores: Sequence[Floats]) -> Summary:
 
 
 def summarise_rates(rates: Sequence[Floats]) -> Summary:
-    """`summarise` for success rates, whose intervals lie in [0, 1]."""
+    """`summarise` for success rates, whose intervals lie in [0, 1].
+
+    That of several runs contains Wilson's interval over all their tasks: runs that all succeed do
+    not show that every other one would.
+    """
     if len(rates) == 1:
         return mean_rate_over_tasks(rates[0])
-    summary = mean_over_runs(rates)
-    return replace(summary, low=np.maximum(summary.low, 0.0), high=np.minimum(summary.high, 1.0))
+    summary, over_tasks = mean_over_runs(rates), mean_rate_over_tasks(np.concatenate(rates))
+    return replace(
+        summary,
+        low=np.maximum(np.minimum(summary.low, over_tasks.low), 0.0),
+        high=np.minimum(np.maximum(summary.high, over_tasks.high), 1.0),
+    )
 
 
 def difference(first: Sequence[Floats], second: Sequence[Floats]) -> Summary:

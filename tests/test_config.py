@@ -58,6 +58,14 @@ def test_a_config_extends_another_by_name_or_by_relative_path(tmp_path: Path) ->
     assert config.policy == base.policy
     assert config.seed == 3
 
+    (tmp_path / "adam.yaml").write_text("extends: point_navigation\nouter: adam\n")
+    for adam in (
+        load_config(str(tmp_path / "adam.yaml")),
+        load_config("point_navigation", ["outer=adam"]),
+    ):  # the section keeps what both outer steps have
+        assert adam.outer == load_config("point_navigation", ["outer.algorithm=adam"]).outer
+        assert adam.outer.iterations == load_config("point_navigation").outer.iterations
+
     (tmp_path / "base.yaml").write_text("family: {name: ant-goal}\nmethod: {name: maml}\n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine.yaml").write_text("extends: ../base.yaml\nmethod: cavia\n")

@@ -62,7 +62,15 @@ def test_the_interval_of_a_success_rate_is_wilsons(successes: int) -> None:
 def test_the_interval_of_success_rates_over_runs_lies_between_zero_and_one() -> None:
     summary = summarise_rates([np.full((5, 1), rate) for rate in (0.9, 1.0, 1.0)])
     assert summary.high[0] == 1.0
-    assert summary.low[0] == mean_over_runs([np.full((5, 1), r) for r in (0.9, 1.0, 1.0)]).low[0]
+    over_tasks = mean_rate_over_tasks(np.repeat([[0.9], [1.0]], [5, 10], axis=0))
+    over_runs = mean_over_runs([np.full((5, 1), r) for r in (0.9, 1.0, 1.0)])
+    assert summary.low[0] == min(over_runs.low[0], over_tasks.low[0])
+
+
+def test_runs_that_all_succeed_do_not_have_an_interval_of_zero_width() -> None:
+    summary = summarise_rates([np.ones((50, 1))] * 3)
+    expected = binomtest(150, 150).proportion_ci(method="wilson")
+    assert summary.low[0] == pytest.approx(expected.low, abs=1e-6)
 
 
 @pytest.mark.parametrize("runs", [2, 3, 5])

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,20 @@ def test_the_reproduce_command_gives_the_config_of_the_run(path: Path) -> None:
     expected = resolve(load_config(name, overrides))
     assert expected.seed == config.seed
     assert differences(expected, config, seed_independent_fields(config)) == []
+
+
+def test_the_command_of_a_run_with_stages_is_quoted_for_the_shell() -> None:
+    stages = [{"until": 10, "set": {"outer.meta_batch": 10, "inner.gae_lambda": 0.98}}]
+    config = load_config("point_navigation", [f"stages={json.dumps(stages)}", "seed=3"])
+    command = reproduce_command(config)
+    printed = subprocess.run(
+        ["bash", "-c", f"metarl() {{ printf '%s\\n' \"$@\"; }}; {command}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    _, name, *options = printed.stdout.splitlines()
+    assert load_config(name, options[1::2]) == config
 
 
 def test_the_command_of_a_baseline_names_its_kind() -> None:

@@ -1,11 +1,13 @@
 """Runs, resuming and the command line."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import yaml
 
 from metarl.cli import main
 from metarl.experiment import load_config
+from metarl.method import load_method
 from metarl.runs.run import Run
 
 TINY = [
@@ -142,6 +145,15 @@ def test_a_checkpoint_of_an_older_version_has_no_extra_tensors() -> None:
 
 
 @pytest.mark.slow
+def test_a_metric_that_is_not_finite_does_not_damage_a_checkpoint(tmp_path: Path) -> None:
+    config = load_config("point_navigation_small")
+    run, state = Run.create(tmp_path / "run", config), load_method(config).initial_state()
+    pending = {"outer/variance": math.nan, "loss": math.inf, "iterations": 1.0}
+    run.save(replace(state, metric_accumulator=pending), {})
+    loaded = Run.open(run.path).load().metric_accumulator
+    assert repr(loaded) == repr(pending)
+
+
 def test_an_interrupted_run_saves_and_prints_how_to_continue(tmp_path: Path) -> None:
     path = tmp_path / "run"
     command = [

@@ -12,7 +12,13 @@ import pytest
 from metarl.cli import main
 from metarl.errors import UserError
 from metarl.launch import search
-from metarl.launch.search import is_below_median, parse_ranges, propose, training_scores
+from metarl.launch.search import (
+    as_range,
+    is_below_median,
+    parse_ranges,
+    propose,
+    training_scores,
+)
 from metarl.launch.several import PRUNED, find_runs
 from metarl.rl.problem import RETURN
 
@@ -131,6 +137,18 @@ def test_a_search_learns_from_pruned_combinations() -> None:
     pruned = [({"inner.step_size": value}, {3: -9.0}) for value in np.geomspace(0.1, 1.0, 12)]
     proposals = propose(ranges, groups, 16, 6, True, pruned)
     assert sum(float(values["inner.step_size"]) < 0.1 for values in proposals) >= 5
+
+
+def test_a_range_by_an_old_name_is_searched_by_the_present_one(tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("optuna", reason="the extra search is not installed")
+    searched: list[str] = []
+    monkeypatch.setattr(
+        "metarl.launch.search.propose", lambda ranges, *_: searched.extend(ranges) or []
+    )
+    limits = as_range("inner.lam", 0.9, 1.0)
+    with pytest.warns(DeprecationWarning, match="gae_lambda"):
+        search.search("point_navigation", {"inner.lam": limits}, tmp_path / "out", 2)
+    assert searched == ["inner.gae_lambda"]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from rich.console import Console
@@ -21,7 +22,7 @@ import metarl
 from metarl.cli import main
 from metarl.errors import UserError
 from metarl.launch import scheduler, several
-from metarl.launch.grid import parse_grid, variants
+from metarl.launch.grid import as_grid, as_seeds, parse_grid, variants
 from metarl.launch.scheduler import Job, run_jobs
 from metarl.launch.several import find_runs
 from metarl.progress import Progress
@@ -267,6 +268,20 @@ def test_seeds_and_sweeps_are_available_in_python(tmp_path: Path) -> None:
     assert errors == sorted(errors)
     assert len(table.to_frame()) == 4
     assert config == yaml.safe_load(CONFIG)  # not changed
+
+
+@pytest.mark.parametrize("seeds", [0, [1, 1], [-1], [1.5], []])
+def test_invalid_seeds_are_refused_in_python(seeds, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="seeds: "):
+        metarl.train_seeds(yaml.safe_load(CONFIG), seeds, tmp_path / "seeds")
+    assert not list(tmp_path.iterdir())
+
+
+def test_seeds_and_values_may_be_arrays() -> None:
+    assert as_seeds(np.arange(1, 4)) == as_seeds(np.int64(3)) == [1, 2, 3]
+    steps = np.array([0.1, 0.2])
+    assert as_grid({"inner.step_size": steps}) == {"inner.step_size": ["0.1", "0.2"]}
+    assert as_grid({"inner.steps": [*np.arange(1, 3)]}) == {"inner.steps": ["1", "2"]}
 
 
 def test_a_failed_run_is_an_error_in_python(job, tmp_path: Path, monkeypatch) -> None:

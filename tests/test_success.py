@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import metarl
+from metarl.cli.output import curve_table
 from metarl.envs import PointNavigation, vectorise
 from metarl.envs.point_navigation import PointWorld
 from metarl.envs.wrappers import _PersistentTask, _TaskPerEnv
@@ -172,6 +173,8 @@ def test_success_is_in_metrics_evaluations_tables_and_plots(tmp_path: Path) -> N
     assert (run.path / "success.png").exists()
     with (run.path / "evaluation.csv").open() as file:
         assert [row["success_after_1_steps"] for row in csv.DictReader(file)] == ["0.0", "1.0"] * 2
+    table = curve_table("", load_or_evaluate(run).method, [curve])
+    assert [*table.columns[-1].cells] == ["0.50 [0.15, 0.85]"] * 2
     comparison = metarl.compare(run)
     assert "| success before adaptation | success after 1 step |" in str(comparison)
     assert comparison.to_frame()["success"].tolist() == [0.5, 0.5]

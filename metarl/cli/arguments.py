@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 
 from metarl.errors import UserError
+from metarl.launch.grid import as_seeds
 
 # options that stand for a setting
 SETTINGS = {
@@ -47,13 +48,7 @@ def overrides_of(options: argparse.Namespace) -> list[str]:
 
 def seeds_of(seeds: Sequence[int] | None) -> list[int]:
     """The seeds that the values of `--seeds` stand for; empty if there are none."""
-    seeds = list(seeds or [])
-    if len(seeds) == 1:  # a number of seeds; the seed 4 alone is --seed 4
-        if seeds[0] < 1:
-            raise UserError(f"--seeds {seeds[0]}: the number of seeds must be at least 1")
-        return list(range(1, seeds[0] + 1))
-    if negative := [seed for seed in seeds if seed < 0]:
-        raise UserError(f"--seeds: a seed must be at least 0, not {negative[0]}")
-    if len({*seeds}) < len(seeds):
-        raise UserError("--seeds: a seed is given twice; name each once")
-    return seeds
+    if not seeds:
+        return []
+    # one is a number of seeds; the seed 4 alone is --seed 4
+    return as_seeds(seeds[0] if len(seeds) == 1 else seeds)

@@ -8,6 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from metarl.errors import UserError
 from metarl.experiment import SEED_INDEPENDENT
 
@@ -49,12 +51,34 @@ def variants(grid: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> list[Va
     return result
 
 
+def as_seeds(seeds: int | Sequence[int]) -> list[int]:
+    """The seeds 1 to n for a number n, or those of a sequence.
+
+    Raises:
+        UserError: if there is none, one is negative or not a whole number, or given twice.
+    """
+    if isinstance(seeds, int | np.integer):
+        if seeds < 1:
+            raise UserError(f"seeds: their number must be at least 1, not {seeds}")
+        return list(range(1, int(seeds) + 1))
+    if wrong := [seed for seed in seeds if not isinstance(seed, int | np.integer) or seed < 0]:
+        raise UserError(f"seeds: a seed must be a whole number of at least 0, not {wrong[0]}")
+    if len({*seeds}) < len(seeds):
+        raise UserError("seeds: a seed is given twice; name each once")
+    if not len(seeds):
+        raise UserError("seeds: name at least one")
+    return [int(seed) for seed in seeds]
+
+
 def as_grid(values: Mapping[str, Any]) -> dict[str, list[str]]:
     """A grid in the form that `variants` takes, of Python values, or lists of them, by name."""
-    return {
-        name: [_yaml(value) for value in (choices if isinstance(choices, list) else [choices])]
-        for name, choices in values.items()
-    }
+    grid = {}
+    for name, choices in values.items():
+        choices = choices.tolist() if isinstance(choices, np.ndarray) else choices
+        grid[name] = [
+            _yaml(value) for value in (choices if isinstance(choices, list) else [choices])
+        ]
+    return grid
 
 
 def parse_grid(settings: Sequence[str]) -> dict[str, list[str]]:
@@ -87,7 +111,7 @@ def folder_name(overrides: Sequence[str]) -> Path:
 
 
 def _yaml(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=np.generic.item)
 
 
 def _split_values(setting: str) -> tuple[str, list[str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config.files import CONFIG, read_values
+from metarl.config.sections import current_name
 from metarl.errors import UserError
 from metarl.evaluation import Metric
 from metarl.experiment import AnyConfig, flatten
@@ -118,6 +119,9 @@ def search(
 
     # both ends of the ranges are validated before any run starts
     lowest = plan({name: f"{limits.low:g}" for name, limits in ranges.items()})
+    # by their present names, which the runs record
+    recorded = flatten(next(iter(lowest.values())).model_dump(mode="json"))
+    ranges = {current_name(name, recorded): limits for name, limits in ranges.items()}
     plan({name: f"{limits.high:g}" for name, limits in ranges.items()})
     metric = load_method(next(iter(lowest.values()))).problem.metric
     options = replace(options, overrides=overrides)

@@ -21,7 +21,7 @@ from metarl.launch.grid import as_grid, variants
 from metarl.launch.initial_weights import initial_state, prepare
 from metarl.launch.scheduler import LOG, Job, run_jobs
 from metarl.launch.signals import stop_on_signals
-from metarl.launch.train import ConfigLike, as_config
+from metarl.launch.train import ConfigLike, as_config, check
 from metarl.launch.weights_and_biases import require_wandb
 from metarl.method import load_method
 from metarl.progress import Progress, print_line
@@ -146,7 +146,7 @@ def _validated(planned: Mapping[Path, AnyConfig]) -> dict[Path, AnyConfig]:
     resolved = {place: prepare(config) for place, config in planned.items()}
     methods = {place: load_method(config) for place, config in resolved.items()}
     for method in methods.values():
-        method.problem.check()
+        check(method)
         if method.problem.config.init_from:
             initial_state(method)  # raises if the weights do not fit
         # otherwise `compare` would refuse them, after hours of training

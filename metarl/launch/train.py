@@ -101,11 +101,7 @@ def start_run(
     config = prepare(config)
     method = load_method(config)
     _check_num_processes(method)
-    if config.early_stopping and not hasattr(method, "validation_score"):
-        raise UserError(
-            f"early_stopping: method {config.method.name} has no `validation_score` to stop by"
-        )
-    _check_stages(method)
+    check(method)
     # before the directory exists: weights that do not fit leave nothing behind
     state = _import_model(method, model) if model else initial_state(method)
     exists = exist_ok and (path / CONFIG).exists()
@@ -135,7 +131,7 @@ def resume_run(
         run.reconfigure(load_config(source, [*overrides, f"method={run.config.method.name}"]))
     method = load_method(run.config)
     _check_num_processes(method)
-    _check_stages(method)
+    check(method)
     with run.locked():
         state = resume_state(run, method) or initial_state(method)
         if is_complete(run, method):
@@ -162,9 +158,18 @@ def follow() -> None:
         pass
 
 
-def _check_stages(method: Method) -> None:
-    """Check the problem with the settings of each stage of training; see `Problem.check`."""
-    for start in method.problem.config.stage_starts:
+def check(method: Method) -> None:
+    """Check whether a method can train: its early stopping, and the problem in every stage.
+
+    Raises:
+        UserError: if it cannot, or see `Problem.check`.
+    """
+    config = method.problem.config
+    if config.early_stopping and not hasattr(method, "validation_score"):
+        raise UserError(
+            f"early_stopping: method {config.method.name} has no `validation_score` to stop by"
+        )
+    for start in config.stage_starts:
         at_iteration(method, start).problem.check()
 
 

@@ -1,6 +1,7 @@
 """The command that trains a run with the settings of an existing one."""
 
 import json
+import shlex
 from functools import cache
 from typing import Any
 
@@ -37,7 +38,8 @@ def reproduce_command(config: AnyConfig) -> str:
         # the run's config has the measured values; measuring again may give the same ones
         measured = _measured(name, method if is_baseline else "")
         changes = min(changes, _changes(measured, config), key=len)
-    return " ".join([verb, *(f"--set {name}={_yaml(value)}" for name, value in changes.items())])
+    settings = (shlex.quote(f"{name}={_yaml(value)}") for name, value in changes.items())
+    return " ".join([verb, *(f"--set {setting}" for setting in settings)])
 
 
 # a page asks for the commands of many runs, and a config takes milliseconds to validate

@@ -40,9 +40,7 @@ class Description(BaseModel):
 
     iteration: Count
     samples: Count
-    metric_accumulator: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
-        default={}, alias="pending"
-    )
+    metric_accumulator: dict[str, float] = Field(default={}, alias="pending")
     weights: str | None  # the name of the file; None for a run published without weights
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of the weights
     # the names of the tensors in the order of the state; safetensors sort them
