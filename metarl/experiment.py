@@ -76,6 +76,11 @@ def override_config(
         with suppress(UserError):  # the values alone may be incomplete
             before = _parse(values, lenient).settings_without_effect().keys()
             dropped -= before - inherited
+    if "stages" in dropped and "outer.iterations" not in _names(overrides):
+        # a baseline has as many samples as the stages of the method that it is compared with
+        staged, baseline = _parse(values, lenient), _parse(changed, lenient)
+        if isinstance(staged, Config) and "outer.iterations" not in baseline.unused_settings():
+            set_values(changed, [f"outer.iterations={staged.iterations_without_stages}"])
     for name in dropped:
         section, _, setting = name.rpartition(".")
         if name == "outer.algorithm":  # with it go the settings that only this one has

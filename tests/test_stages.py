@@ -111,8 +111,26 @@ def test_a_setting_without_effect_on_the_method_is_refused() -> None:
 def test_a_baseline_drops_the_stages_of_a_config(tmp_path: Path) -> None:
     file = tmp_path / "staged.yaml"
     file.write_text(yaml.safe_dump(FINAL | {"stages": STAGES}))
-    assert load_config(str(file)).stages  # type: ignore[union-attr]
-    assert load_config(str(file), ["method=pretrained"]).stages == ()  # type: ignore[union-attr]
+    staged = load_method(load_config(str(file)))
+    assert staged.problem.config.stages
+    for kind in ("pretrained", "oracle"):
+        baseline = load_method(load_config(str(file), [f"method={kind}"]))
+        assert baseline.problem.config.stages == ()
+        # 2 * 2 + 2 * 3 * 3 + 4 * 3 episodes are 3 iterations of 4 * 3, rounded
+        assert baseline.problem.config.outer.iterations == 3
+        assert baseline.num_iterations == 2 * 3
+        few = load_config(str(file), [f"method={kind}", "outer.iterations=1"])
+        assert few.outer.iterations == 1
+    assert load_config(str(file), ["method=random"]).stages == ()  # type: ignore[union-attr]
+
+
+def test_a_stage_of_a_meta_learner_does_not_prevent_a_baseline(tmp_path: Path) -> None:
+    file = tmp_path / "staged.yaml"
+    stages = [{"until": 1, "set": {"outer.max_kl": 0.1, "inner.gae_lambda": 0.9}}]
+    file.write_text(yaml.safe_dump(FINAL | {"stages": stages}))
+    for kind in ("pretrained", "oracle", "random"):
+        assert load_config(str(file), [f"method={kind}"]).stages == ()  # type: ignore[union-attr]
+    assert load_config("gridworld_varibad", ["method=random"]).stages == ()  # type: ignore[union-attr]
 
 
 def test_a_run_records_its_stages(tmp_path: Path) -> None:

@@ -323,6 +323,14 @@ SHARED = (
 NO_STEPS = "which takes no gradient steps on a task"
 
 
+def reason_unused(name: str, unused: Mapping[str, str]) -> str | None:
+    """Why a setting has no effect, by names or prefixes such as `inner.`; None if it has one."""
+    for prefix, reason in unused.items():
+        if name == prefix or (prefix.endswith(".") and name.startswith(prefix)):
+            return reason
+    return None
+
+
 # the members that a custom method must have, see `metarl.method.Method`
 METHOD_MEMBERS = (
     "Settings",
@@ -365,12 +373,8 @@ class Experiment(Section):
     def settings_without_effect(self) -> dict[str, str]:
         """The settings that differ from their defaults without an effect, with the reason."""
         unused = self.unused_settings()
-        return {
-            name: reason
-            for name in _changed_settings(self)
-            for prefix, reason in unused.items()
-            if name == prefix or (prefix.endswith(".") and name.startswith(prefix))
-        }
+        reasons = {name: reason_unused(name, unused) for name in _changed_settings(self)}
+        return {name: reason for name, reason in reasons.items() if reason}
 
     def check_settings_have_effect(self, source: Source) -> None:
         """Check that no setting is ignored.

@@ -39,6 +39,7 @@ from metarl.config.sections import (
     Section,
     UnitInterval,
     config_error,
+    reason_unused,
     true_to_section,
 )
 from metarl.errors import UserError
@@ -387,21 +388,24 @@ class Config(Experiment):
             self._check_stages()
 
     def _check_stages(self) -> None:
+        unused = self.unused_settings()
+        if "stages" in unused:  # an error, or dropped for a baseline of this config
+            return
         ends = [*self.stage_starts, self.outer.iterations]
         if not all(first < second for first, second in pairwise(ends)):
             raise ValueError(
                 f"stages: `until` must increase, and stay below outer.iterations={ends[-1]}: "
                 f"{', '.join(map(str, ends[1:-1]))}"
             )
-        unused = self.unused_settings()
         for stage in self.stages:
             for name in stage.set:
                 if name not in STAGE_SETTINGS:
                     raise ValueError(f"stages: cannot set {name}, only {', '.join(STAGE_SETTINGS)}")
-                if name in unused and name not in SHARED:
+                reason = reason_unused(name, unused)
+                if reason and name not in SHARED:
                     raise ValueError(
                         f"stages: {name} is not supported by method {self.method.name}, "
-                        f"{unused[name]}; leave it out"
+                        f"{reason}; leave it out"
                     )
             self._of_stage(stage)
 
@@ -438,6 +442,13 @@ class Config(Experiment):
     @property
     def stage_starts(self) -> list[int]:
         return [0, *(stage.until for stage in self.stages)]
+
+    @property
+    def iterations_without_stages(self) -> int:
+        """The iterations with the final settings that have as many episodes as all stages."""
+        ends = pairwise([*self.stage_starts, self.outer.iterations])
+        episodes = sum((end - start) * self.at(start).episodes_per_stage for start, end in ends)
+        return round(episodes / self.episodes_per_stage)
 
     @property
     def evaluation_step_sizes(self) -> tuple[float, ...]:
