@@ -29,7 +29,7 @@ from metarl.config.sections import (
     PositiveInt,
     UnitInterval,
 )
-from metarl.distributed import mean_over_tasks
+from metarl.distributed import mean_over_tasks, moments, world_size
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.method import EPISODES, AdaptationUnit, Metrics, TrainingState
@@ -383,8 +383,13 @@ class TrialObjective:
 
     def minibatches(self) -> list[Objective]:
         """Objectives of disjoint sets of trials, each spread over as many tasks as possible."""
-        number = min(self.method.settings.minibatches, self.weights.shape[1])
-        return [self._select(slice(first, None, number)) for first in range(number)]
+        problem = self.method.problem
+        trials = problem.config.inner.episodes_per_task
+        # the same sets for any number of processes: by the number of a trial among those of all
+        smallest = problem.config.outer.meta_batch // world_size() * trials
+        number, start = min(self.method.settings.minibatches, smallest), problem.shard.start
+        firsts = ((first - start * trials) % number for first in range(number))
+        return [self._select(slice(first, None, number)) for first in firsts]
 
     def gradient(self, theta: Params) -> tuple[Tensor, float]:
         """The gradient (P,) and the value, by backpropagation through whole trials."""
@@ -512,14 +517,14 @@ def trial_objective(
     deltas = rewards + gamma * next_values - values
     raw = discounted_returns(deltas.mT, gamma * method.settings.gae_lambda).mT
     raw = torch.where(mask, raw, 0.0)
-    valid = raw[mask]
+    mean, variance = moments(raw[mask])
     returns = raw + values
     return replace(
         objective,
-        advantages=(raw - valid.mean()) / (valid.std(correction=0) + 1e-8),
+        advantages=((raw - mean) / (variance.sqrt() + 1e-8)).to(raw),
         values=values,
         returns=returns,
-        variance=float(returns[mask].var(correction=0)) + 1e-8,
+        variance=float(moments(returns[mask])[1]) + 1e-8,
     )
 
 

@@ -35,10 +35,10 @@ class VariBADSettings(RL2Settings):
     hidden layers of the decoder, which predicts rewards, and with `decode_states` the next
     observations as well, for families whose dynamics differ by task.
 
-    After each iteration of PPO, `vae_updates` steps of Adam with `vae_learning_rate` maximise the
-    evidence lower bound, each on `vae_trials` of the trials. `vae_steps` of the beliefs of each are
-    decoded, at so many steps; `null` is all. `kl_weight` multiplies the divergence from the belief
-    of the step before.
+    After each iteration of PPO, `vae_updates` steps of Adam with `vae_learning_rate`, which follows
+    the schedule of the outer step, maximise the evidence lower bound, each on `vae_trials` of the
+    trials. `vae_steps` of the beliefs of each are decoded, at so many steps; `null` is all.
+    `kl_weight` multiplies the divergence from the belief of the step before.
     """
 
     name: Literal["varibad"] = "varibad"  # type: ignore[assignment] # not "rl2"
@@ -101,6 +101,7 @@ class VariBAD(RL2):
 
     label: ClassVar[str] = "VariBAD"
     Settings: ClassVar[type[MethodSection]] = VariBADSettings
+    supports_distributed: ClassVar[bool] = False  # the autoencoder takes any of the trials
     settings: VariBADSettings
 
     @cached_property
@@ -125,7 +126,9 @@ class VariBAD(RL2):
         started, settings, problem = time.perf_counter(), self.settings, self.problem
         _, vae = split_prefix(new.params, VAE)
         ppo_extra, moments = split_prefix(new.extra, VAE)
-        optimizer = Adam(learning_rate=settings.vae_learning_rate)
+        # beliefs that go on changing would ruin a policy whose own steps have become small
+        rate = problem.config.outer.annealed(settings.vae_learning_rate, state.iteration)
+        optimizer = Adam(learning_rate=rate)
         transitions = to_transitions(self.policy, rollouts)
         rng = problem.key(state.iteration).rng("autoencoder", problem.shard.start)
         bounds = []
@@ -138,7 +141,12 @@ class VariBAD(RL2):
                 settings.latent_size,
                 settings.kl_weight,
             )
-            vae, moments, values = optimizer.step(vae, objective, moments, state.iteration)
+            try:
+                vae, moments, values = optimizer.step(vae, objective, moments, state.iteration)
+            except FloatingPointError as error:
+                raise FloatingPointError(
+                    "the gradient of the autoencoder is not finite; lower method.vae_learning_rate"
+                ) from error
             bounds.append(values["outer/objective"])
         params, extra = (
             {f"{VAE}{name}": leaf for name, leaf in leaves.items()} for leaves in (vae, moments)

@@ -92,6 +92,15 @@ def mean_over_tasks(total: Tensor, num_tasks: int) -> Tensor:
     return (summed[:-1] / summed[-1]).view(total.shape)
 
 
+def moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the values of all processes, in double precision."""
+    values = values.double()
+    # Var x = E[x²] − (E x)², from two sums that processes can exchange in one message
+    sums = torch.stack([values.sum(), values.square().sum()])
+    mean, mean_square = mean_over_tasks(sums, values.numel())
+    return mean, (mean_square - mean.square()).clamp(min=0.0)
+
+
 def seconds_waited() -> float:
     """Seconds spent in the all-reduce of `mean_over_tasks` since the last call."""
     seconds = sum(_waiting_times)

@@ -77,6 +77,18 @@ def test_two_processes_train_e_maml_like_a_single_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_processes_train_rl2_like_a_single_one(tmp_path: Path) -> None:
+    # three tasks, sharded as 1 and 2; each shard has trials of all four minibatches
+    settings = ["outer.meta_batch=3", "inner.episodes_per_task=4", "family.settings.horizon=10"]
+    settings += ["outer.iterations=3", "evaluation.tasks=2", "evaluation.episodes_per_task=2"]
+    settings += ["method.hidden_size=8", "method.normalize_rewards=true", "method.minibatches=4"]
+    command = ["train", "point_navigation_rl2", *(f"--set={setting}" for setting in settings)]
+    single, two = (train(n, tmp_path, *command).load() for n in (1, 2))
+    for name, leaf in single.params.items():
+        torch.testing.assert_close(two.params[name], leaf, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("config", "examples"), [("sinusoid", 20), ("sinusoid_reptile", 60)])
 def test_two_processes_train_sinusoids_like_a_single_one(
     tmp_path: Path, config: str, examples: int

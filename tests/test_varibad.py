@@ -164,6 +164,28 @@ def test_an_iteration_learns_policy_and_autoencoder_each_by_its_own_optimiser() 
     assert metrics["vae/elbo"] < 0.0
 
 
+def test_the_autoencoder_follows_the_schedule_of_the_outer_step() -> None:
+    method = varibad("outer.anneal=true", "outer.iterations=100")
+    state = method.initial_state()
+    changes = []
+    for iteration in (0, 99):
+        new, _ = method.step(replace(state, iteration=iteration))
+        before, after = (flatten(split_prefix(s.params, VAE)[1]) for s in (state, new))
+        changes.append(float((after - before).abs().max()))
+    method.close()
+    assert changes[1] < 0.01 * changes[0]
+
+
+def test_an_autoencoder_that_diverges_names_its_setting() -> None:
+    method = varibad()
+    state = method.initial_state()
+    bias = next(name for name in reversed(state.params) if name.startswith(f"{VAE}rewards.bias"))
+    broken = state.params | {bias: torch.full_like(state.params[bias], torch.inf)}
+    with pytest.raises(FloatingPointError, match=r"method\.vae_learning_rate"):
+        method.step(replace(state, params=broken))
+    method.close()
+
+
 def test_the_policy_sees_mean_and_log_variance_beside_the_observation() -> None:
     policy = varibad().policy
     params = policy.init(torch.Generator().manual_seed(0))

@@ -8,11 +8,10 @@ second: the log-probabilities of the actions before adaptation times the return 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from metarl.config.sections import MethodSection, PositiveFloat
-from metarl.distributed import mean_over_tasks
+from metarl.distributed import moments
 from metarl.optim import Objective
 from metarl.params import Params
 from metarl.rl.losses import surrogate
@@ -74,10 +73,6 @@ class EMAML(MAML):
 
 def standardised(returns: Tensor) -> Tensor:
     """Returns (N,) of this process's tasks, standardised over the tasks of all processes."""
-    returns = returns.double()
-    # Var R = E[R²] − (E R)², from two sums that processes can exchange in one message
-    sums = torch.stack([returns.sum(), returns.square().sum()])
-    mean, mean_square = mean_over_tasks(sums, len(returns))
-    variance = (mean_square - mean.square()).clamp(min=0.0)
-    standard: Tensor = (returns - mean) / (variance.sqrt() + 1e-8)
+    mean, variance = moments(returns)
+    standard: Tensor = (returns.double() - mean) / (variance.sqrt() + 1e-8)
     return standard
