@@ -295,6 +295,11 @@ def test_the_leaderboard_has_each_score_with_what_it_took(tmp_path: Path) -> Non
     assert score["estimate"] == pytest.approx(mean, rel=1e-4)
     assert score["low"] < score["estimate"] < score["high"]
     assert (entry["unit"], score["episodes"], score["published"]) == ("gradient step", 40, -11.7)
+    shipped = json.loads((ROOT / "docs" / "results" / "leaderboard.json").read_text())
+    names = ("tasks", "settings", "method", "evaluation")
+    for several in (entries, shipped):
+        keys = [json.dumps([entry[name] for name in names]) for entry in several]
+        assert len({*keys}) == len(keys)
     with (tmp_path / "page" / "leaderboard.csv").open() as file:
         table = list(csv.DictReader(file))
     assert len(table) == sum(len(entry["scores"]) for entry in entries)

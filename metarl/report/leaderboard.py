@@ -19,6 +19,9 @@ def leaderboard_entries(
 ) -> Iterator[dict[str, Any]]:
     """An entry for each method on some tasks, with its scores before and after each step.
 
+    A method has several entries if its runs were evaluated in several ways: `evaluation` has the
+    settings, such as the step sizes, or for Meta-World the split of the tasks.
+
     Scores have 95% intervals, over seeds if there are several, otherwise over tasks, and the number
     of `episodes` (or labelled examples, `instances`) of a new task until then. `samples`
     (environment steps, or tasks) and `minutes` of training are means over seeds. Of policies,
@@ -42,7 +45,7 @@ def leaderboard_entries(
             "metric": group.method.problem.metric.name,
             "method": group.label,
             "unit": unit.name if unit else "",
-            "test_tasks": len(curve.tasks),
+            "evaluation": {"tasks": len(curve.tasks)} | group.method.problem.evaluation_settings,
             "seeds": [run.config.seed for run in group.runs],
             "samples": round(fmean(group.samples)),
             "minutes": _round(minutes),
@@ -64,7 +67,12 @@ def leaderboard_entries(
 def write_leaderboard(entries: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Write the entries to leaderboard.json, and to leaderboard.csv with a row for each score."""
     rows = [
-        {**entry, "seeds": " ".join(map(str, entry["seeds"])), **score}
+        entry
+        | {
+            "seeds": " ".join(map(str, entry["seeds"])),
+            "evaluation": json.dumps(entry["evaluation"]),
+        }
+        | score
         for entry in entries
         for score in entry["scores"]
     ]
