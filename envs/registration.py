@@ -1,9 +1,9 @@
 """Registers the families with gymnasium, as single and vector environments."""
 
-import inspect
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.wrappers import TimeLimit
 
 from metarl.envs.family import FAMILIES
 from metarl.envs.vector import BatchedEnv, TaskEnv
@@ -11,9 +11,10 @@ from metarl.envs.vector import BatchedEnv, TaskEnv
 IDS: dict[str, str] = {}  # names of families by gymnasium id
 
 
-def make_single(family: str, render_mode: str | None = None, **settings: Any) -> TaskEnv:
+def make_single(family: str, render_mode: str | None = None, **settings: Any) -> gym.Env[Any, Any]:
     """The entry point of `gymnasium.make`; `settings` are passed to the family."""
-    return TaskEnv(FAMILIES.load(family)(**settings), render_mode)
+    tasks = FAMILIES.load(family)(**settings)
+    return TimeLimit(TaskEnv(tasks, render_mode), tasks.horizon)
 
 
 def make_vector(
@@ -33,7 +34,8 @@ def make_vector(
 def register() -> None:
     """Register the ids of this package's families, such as `metarl/PointNavigation-v0`.
 
-    The time limit is the default horizon of the family. Calling it again has no effect.
+    The time limit is the family's `horizon`, also if it is set: `gymnasium.make(id, horizon=50)`.
+    Calling it again has no effect.
     """
     for name, entry in FAMILIES.items():
         if not entry.startswith("metarl.envs."):
@@ -41,11 +43,9 @@ def register() -> None:
         env_id = f"metarl/{name.title().replace('-', '')}-v0"
         IDS[env_id] = name
         if env_id not in gym.registry:
-            horizon = inspect.signature(FAMILIES.load(name)).parameters["horizon"].default
             gym.register(
                 env_id,
                 entry_point="metarl.envs.registration:make_single",
                 vector_entry_point="metarl.envs.registration:make_vector",
-                max_episode_steps=horizon,
                 kwargs={"family": name},
             )

@@ -120,6 +120,8 @@ def vectorise(
             "make_env is a function that returns an environment, such as lambda: "
             f"gymnasium.make('CartPole-v1'), not {make_env!r}"
         )
+    if num_envs < 1:
+        raise UserError(f"num_envs must be at least 1, not {num_envs}")
     # gymnasium makes each environment by a call; in processes of their own, after a fork or pickle
     makers = [lambda: _PersistentTask(_catch_exit(make_env))] * num_envs
     if not asynchronous:
@@ -180,6 +182,12 @@ class _TaskConditionedVectorEnv(VectorObservations):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
+        options = options or {}
+        if options.get("reset_mask") is not None and options.get("task") is not None:
+            raise ValueError(
+                "the tasks of a task-conditioned environment change for all sub-environments at "
+                "once; omit reset_mask, or task"
+            )
         self._tasks = _current_tasks(options, self._tasks, self.num_envs, self._size)
         return super().reset(seed=seed, options=options)
 

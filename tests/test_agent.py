@@ -397,6 +397,98 @@ def test_a_recurrent_agent_remembers_the_episodes_in_which_it_adapts() -> None:
     assert not torch.equal(adapted._memory[0], start[0])
 
 
+def test_adaptation_within_a_vector_environment_does_not_record_its_resets() -> None:
+    policy = metarl.load("point_navigation")
+    envs = SyncVectorEnv([PointNavigation(horizon=4).make for _ in range(2)])
+    policy.reset()
+    observations, _ = envs.reset(seed=0)
+
+    def play(policy: metarl.AdaptivePolicy, steps: int) -> None:
+        nonlocal observations
+        for _ in range(steps):
+            observations, *outcome, _ = envs.step(policy.act(observations))
+            policy.observe(*outcome, observations)
+
+    play(policy, 4)
+    with pytest.warns(UserWarning, match="nearly interpolates"):
+        policy = policy.adapt()
+    play(policy, 5)  # the first step only resets
+    episodes = policy.agent._recorder.episodes
+    assert [len(episode.rewards) for episode in episodes] == [4, 4]
+    assert all((episode.observations[0] == 0.0).all() for episode in episodes)  # at the start
+
+
+def test_a_recurrent_agent_remembers_all_episodes_in_a_vector_environment() -> None:
+    policy, family = metarl.load("point_navigation_rl2"), PointNavigation()
+    played = []
+    for episodes in (1, 2):  # the memory of sub-environment 0 is kept, which plays all of them
+        agent = policy.adapt(family.make_vec(3), task=GOAL, episodes=episodes).agent
+        trajectories, memory = policy.agent.play(family.make_vec(3), 3 * episodes, 100, GOAL)
+        assert trajectories.rewards.shape[1] == 3 * episodes
+        assert torch.equal(agent._memory[0], memory[0][:1])
+        played.append(agent._memory[0])
+    assert not torch.equal(*played)
+
+
+def test_a_task_is_passed_to_the_environment_of_its_call_only() -> None:
+    tasks: list[Any] = []
+
+    class Env(gym.Wrapper[Any, Any, Any, Any]):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            tasks.append(options)
+            return self.env.reset(seed=seed, options=options)
+
+    policy = metarl.load("point_navigation")
+    env = Env(PointNavigation(horizon=100).make())
+    adapted = policy.adapt(env, task=GOAL, episodes=2)
+    assert all(options is not None for options in tasks)
+    tasks.clear()
+    adapted.play(env)
+    policy.reset(GOAL)  # which a policy that does not observe its task ignores
+    policy.play(env)
+    assert tasks == [None, None]
+
+
+def test_arguments_without_an_effect_on_adaptation_are_refused() -> None:
+    maml, rl2 = metarl.load("point_navigation"), metarl.load("point_navigation_rl2")
+    played = maml.play(PointNavigation().make(), GOAL, episodes=3)
+    for argument in ({"episodes": 2}, {"horizon": 5}):
+        with pytest.raises(UserError, match="without effect on given episodes"):
+            maml.adapt(played, **argument)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="takes no gradient steps"):
+        rl2.adapt(PointNavigation().make(), GOAL, step_size=0.1)
+
+
+def test_a_memory_of_several_environments_does_not_act_in_one() -> None:
+    policy, family = metarl.load("point_navigation_rl2"), PointNavigation()
+    envs = family.make_vec(4)
+    observations, _ = envs.reset(seed=0, options={"task": GOAL})
+    observations, *outcome, _ = envs.step(policy.act(observations))
+    policy.observe(*outcome, observations)
+    with pytest.raises(UserError, match="memory of 4 environments, not 1"):
+        policy.play(family.make(), GOAL)
+    episode = metarl.load("point_navigation_rl2").play(family.make(), GOAL)
+    with pytest.raises(UserError, match="memory of 4 environments, not 1"):
+        policy.adapt(episode)
+
+
+def test_reversed_arrays_are_observations_and_episodes() -> None:
+    policy = metarl.load("point_navigation")
+    policy.reset()
+    assert policy.act(np.zeros((3, 2), dtype=np.float32)[::-1]).shape == (3, 2)
+    episodes = policy.play(PointNavigation().make(), GOAL, episodes=5)
+    reversed_ = [(e.observations[::-1], e.actions[::-1], e.rewards[::-1]) for e in episodes]
+    assert policy.adapt(reversed_).steps == 1
+
+
+def test_a_context_that_was_adapted_is_not_evaluated(tmp_path: Path) -> None:
+    config = TINY | {"method": "cavia"}
+    policy = metarl.load(metarl.train(config, tmp_path / "run"))
+    assert policy.evaluate().scores.shape[0] == 3
+    with pytest.raises(UserError, match="starts from a context of zero"):
+        policy.adapt(PointNavigation(horizon=6).make(), task=GOAL).evaluate()
+
+
 def test_a_gradient_step_that_ruins_the_parameters_is_an_error() -> None:
     method = load_method(load_config("point_navigation", FEW))
     agent, env = method.agent(method.initial_state().params), method.problem.raw_family.make()

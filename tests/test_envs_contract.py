@@ -21,8 +21,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan
 
 import metarl.envs
 from metarl.baselines.multi_task_env import MultiTaskEnv
-from metarl.envs import FAMILIES, check_family, load_family, vectorise
+from metarl.envs import FAMILIES, PointNavigation, check_family, load_family, vectorise
 from metarl.envs.registration import IDS
+from metarl.envs.wrappers import observe_task
 from metarl.errors import UserError
 
 
@@ -286,3 +287,29 @@ def test_a_family_whose_module_cannot_be_imported_says_what_is_missing(monkeypat
         UserError, match=r"^task family 'ant-gaol' needs mujoco: pip install mujoco$"
     ):
         load_family("ant-gaol")
+
+
+def test_an_environment_ends_at_the_horizon_that_is_set() -> None:
+    env = gym.make("metarl/PointNavigation-v0", horizon=7)
+    env.reset(seed=0)
+    ends = [env.step(env.action_space.sample())[3] for _ in range(7)]
+    assert ends == [False] * 6 + [True]
+    assert gym.make_vec("metarl/PointNavigation-v0", num_envs=2, horizon=7).max_episode_steps == 7
+    shorter = gym.make("metarl/PointNavigation-v0", max_episode_steps=3)
+    shorter.reset(seed=0)
+    assert [shorter.step(env.action_space.sample())[3] for _ in range(3)] == [False, False, True]
+
+
+def test_a_vector_environment_has_at_least_one() -> None:
+    with pytest.raises(UserError, match="num_envs must be at least 1, not 0"):
+        vectorise(PointNavigation().make, 0)
+
+
+def test_a_partial_reset_does_not_change_the_tasks_that_are_observed() -> None:
+    envs = observe_task(PointNavigation().make_vec(2), 2)
+    envs.reset(options={"task": [[0.1, 0.1], [0.2, 0.2]]})
+    mask = np.array([True, False])
+    with pytest.raises(ValueError, match="change for all sub-environments at once"):
+        envs.reset(options={"task": [[0.3, 0.3], [0.4, 0.4]], "reset_mask": mask})
+    observations, _ = envs.reset(options={"reset_mask": mask})
+    assert observations[:, 2:].tolist() == [[0.1, 0.1], [0.2, 0.2]]

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import vmap
 
+from metarl.errors import UserError
 from metarl.inner_loop import adapt
 from metarl.networks.conv4 import conv4, init_conv4
 from metarl.networks.layers import head
@@ -149,3 +150,10 @@ def test_normalisation_with_pooling_has_exact_first_and_second_derivatives() -> 
     shift = torch.tensor([-0.2, 0.3], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(normalise_and_pool, (inputs, scale, shift))
     assert torch.autograd.gradgradcheck(normalise_and_pool, (inputs, scale, shift))
+
+
+def test_pooling_needs_images_that_can_be_halved_four_times() -> None:
+    generator = torch.Generator().manual_seed(0)
+    with pytest.raises(UserError, match=r"need 16 x 16 pixels, not 15 x 20; set network\.pool=false"):
+        init_conv4(generator, (1, 15, 20), 3, 4, pool=True)
+    init_conv4(generator, (1, 15, 20), 3, 4, pool=False)

@@ -118,3 +118,9 @@ def test_a_setting_of_another_outer_step_is_refused_with_its_name() -> None:
         UserError, match=r"method\.hidden_size: is a setting of method\.name=rl2 or hyper"
     ):
         load_config("point_navigation", ["method.hidden_size=3"])
+
+
+def test_weights_decay_only_as_set() -> None:
+    theta, gradient = {"w": torch.tensor([10.0])}, torch.zeros(1)
+    adamw = TorchOptimizer(optimizer="AdamW")
+    assert adamw.ascend(theta, gradient, {}, 0.1)[0]["w"].item() == 10.0  # its default is 0.01

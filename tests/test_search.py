@@ -71,9 +71,9 @@ def test_settings_outside_the_range_are_ignored() -> None:
 
 def test_ranges_distinguish_integers_and_log_scales() -> None:
     fixed, ranges = parse_ranges(
-        ["inner.steps=1..3", "outer.iterations=5", "inner.step_size=1e-3..1"]
+        ["inner.steps=1..3", "data.path=../images", "inner.step_size=1e-3..1"]
     )
-    assert fixed == ["outer.iterations=5"]
+    assert fixed == ["data.path=../images"]
     assert ranges["inner.steps"].is_integer
     assert not ranges["inner.steps"].uses_log_scale
     assert ranges["inner.step_size"].uses_log_scale
@@ -87,7 +87,7 @@ def test_ranges_distinguish_integers_and_log_scales() -> None:
     [
         ("inner.step_size=0.1,0.2", "needs a range"),
         ("inner.step_size=0.5..0.1", "the lower end of a range comes first"),
-        ("inner.step_size=low..high", "has the form 0.01..0.5"),
+        ("inner.step_size=low..high", "needs a range"),
         ("seed=1..9", "use --seeds"),
     ],
 )

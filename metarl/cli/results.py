@@ -22,6 +22,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise UserError(f"--out {options.out} must end in .md: the page is Markdown")
     if options.weights and not options.publish:
         raise UserError("--weights copies the weights of published runs; add --publish DIR")
+    if options.publish and (options.verify or options.notes):
+        raise UserError("--publish copies runs; use --verify and --notes without it")
+    if options.verify and options.notes:
+        raise UserError("--verify writes no page; use --notes without it")
     if options.publish:
         for path in options.runs:
             folder = options.publish / path.name

@@ -60,6 +60,11 @@ def _train_several(options: argparse.Namespace, overrides: Sequence[str], consol
     if options.resume and options.out:
         raise UserError("--out and --resume contradict each other; runs stay where they are")
     seeds = seeds_of(options.seeds)
+    if options.resume and not seeds and (options.config or getattr(options, "kind", None)):
+        raise UserError(
+            f"{options.resume} holds several runs, which continue with their own settings; leave "
+            "CONFIG and --kind out, or add --seeds to train more"
+        )
     if seeds and options.resume and not options.config:
         raise UserError(f"name the config of {options.resume} as well, to add seeds to it")
     launch = LaunchOptions(

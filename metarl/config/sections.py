@@ -323,6 +323,20 @@ SHARED = (
 NO_STEPS = "which takes no gradient steps on a task"
 
 
+def check_selection_step(config: "Experiment", step: int, steps: int) -> None:
+    """Check that fine-tuning selects its step sizes by a step that the evaluation has.
+
+    Raises:
+        ValueError: if it does not, and the method selects step sizes.
+    """
+    name = "baseline.selection_step"
+    if step > steps and not reason_unused(name, config.unused_settings()):
+        raise ValueError(
+            f"{name}: {step} is after the last of the {steps} steps of the evaluation; lower it, "
+            "or raise evaluation.steps"
+        )
+
+
 def reason_unused(name: str, unused: Mapping[str, str]) -> str | None:
     """Why a setting has no effect, by names or prefixes such as `inner.`; None if it has one."""
     for prefix, reason in unused.items():

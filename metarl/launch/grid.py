@@ -14,6 +14,8 @@ from metarl.errors import UserError
 from metarl.experiment import SEED_INDEPENDENT
 
 # prefixes of settings that a sweep cannot vary: runs would not be comparable, or not differ
+_NUMBER = r"(-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
+RANGE = re.compile(rf"\s*{_NUMBER}\.\.{_NUMBER}\s*")  # 0.01..0.5
 NOT_VARIABLE = ("family.", "data.", *SEED_INDEPENDENT)
 
 
@@ -119,7 +121,7 @@ def _split_values(setting: str) -> tuple[str, list[str]]:
     name, equals, text = setting.partition("=")
     if not equals or not name:
         raise UserError(f"--set {setting!r} must have the form section.setting=value,value")
-    if re.fullmatch(r"\s*-?[\d.e-]+\.\.-?[\d.e-]+\s*", text):
+    if RANGE.fullmatch(text):
         raise UserError(
             f"--set {setting}: a range needs --search N, the number of values to try; or give "
             f"values, such as {name}={text.strip().replace('..', ',')}"

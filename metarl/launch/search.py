@@ -17,7 +17,7 @@ from metarl.config.sections import current_name
 from metarl.errors import UserError
 from metarl.evaluation import Metric
 from metarl.experiment import AnyConfig, flatten
-from metarl.launch.grid import check_variable, folder_name
+from metarl.launch.grid import RANGE, check_variable, folder_name
 from metarl.launch.several import LaunchOptions, Trained, find_runs, is_pruned, train_runs
 from metarl.launch.train import ConfigLike, as_config
 from metarl.method import load_method
@@ -76,15 +76,12 @@ def parse_ranges(settings: Sequence[str]) -> tuple[list[str], dict[str, Range]]:
     fixed, ranges = [], {}
     for setting in settings:
         name, _, text = setting.partition("=")
-        ends = text.split("..")
-        if len(ends) == 1:
+        matched = RANGE.fullmatch(text)
+        if not matched:
             fixed.append(setting)
             continue
-        is_integer = all(re.fullmatch(r"-?\d+", end) for end in ends)
-        try:
-            low, high = map(int if is_integer else float, ends)
-        except ValueError as error:
-            raise UserError(f"--set {setting!r}: a range has the form 0.01..0.5") from error
+        is_integer = all(re.fullmatch(r"-?\d+", end) for end in matched.groups())
+        low, high = map(int if is_integer else float, matched.groups())
         ranges[name] = as_range(name, low, high)
     if not ranges:
         raise UserError("--search needs a range, such as --set inner.step_size=0.01..0.5")

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from metarl.context import CONTEXT
 from metarl.envs.family import as_task, checked_task
 from metarl.envs.observations import AnyEnv
 from metarl.errors import UserError
@@ -189,6 +190,10 @@ class AdaptivePolicy:
             _check_count(name, value)
         if step_size is not None and not 0.0 < step_size < 1e30:
             raise UserError(f"step_size must be a positive number, not {step_size!r}")
+        if step_size is not None and not getattr(self.agent, "step_sizes", True):
+            raise UserError(
+                f"{self.method.label} takes no gradient steps on a task; leave step_size out"
+            )
         options = {} if step_size is None else {"step_size": step_size}
         agent = self.agent
         if isinstance(experience, gym.Env | gym.vector.VectorEnv):
@@ -208,6 +213,11 @@ class AdaptivePolicy:
         if task is not None:
             raise UserError(
                 "task is passed to an environment, without effect on given episodes; leave it out"
+            )
+        if episodes is not None or horizon is not None:
+            raise UserError(
+                "episodes and horizon are of an environment, without effect on given episodes; "
+                "leave them out"
             )
         return replace(self, agent=agent.adapt(experience, **options))
 
@@ -244,7 +254,17 @@ class AdaptivePolicy:
         The settings are those of the section `evaluation` of the run's config. Before adaptation,
         the evaluation stored in the run is read, if there is one. An adapted policy is evaluated
         anew, and the result is not stored. `metarl.evaluate(run, tasks=200)` changes settings.
+
+        A recurrent policy is evaluated from an empty memory.
+
+        Raises:
+            UserError: if a context was adapted (CAVIA), which an evaluation starts from zero.
         """
+        if self.steps and CONTEXT in self.params:
+            raise UserError(
+                "an evaluation starts from a context of zero, and would be that of the policy "
+                "before adaptation; evaluate that one, or play() this one"
+            )
         if self.steps == 0:
             return load_or_evaluate(self.run).curve
         return self.method.evaluate(self.params)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metarl.config.sections import PositiveInt
+from metarl.errors import UserError
 from metarl.networks.layers import (
     Layered,
     affine,
@@ -55,6 +56,11 @@ def init_conv4(
     """
     params: Params = {}
     channels, height, width = shape
+    if pool and min(height, width) < 2**BLOCKS:
+        raise UserError(
+            f"network.pool: {BLOCKS} blocks that halve an image need {2**BLOCKS} x {2**BLOCKS} "
+            f"pixels, not {height} x {width}; set network.pool=false, or larger images"
+        )
     for block in range(BLOCKS):
         kernel = (filters, channels, 3, 3)
         params[f"weight{block}"] = uniform(generator, kernel, 9 * channels, 9 * filters)

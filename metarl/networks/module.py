@@ -27,6 +27,9 @@ SEE_DOCS = "; see docs/own_networks.md"
 RESERVED = ("step_size", "log_std")  # names of other meta-parameters
 
 
+_SEEDING = threading.RLock()
+
+
 class FunctionalModule:
     """A module, made by `construct` with a seeded random state, as a pure function.
 
@@ -64,8 +67,9 @@ class FunctionalModule:
             UserError: if the module is not supported; see `check_module`.
         """
         seed = int(torch.randint(2**31, (), generator=generator))
-        # modules initialise themselves from torch's global generator: seed it, and restore it after
-        with torch.random.fork_rng(devices=[]):
+        # modules initialise themselves from torch's global generator: seed it, and restore it
+        # after, in one thread at a time
+        with _SEEDING, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = self._construct()
             inputs = torch.rand(2, 3, *self.shape, generator=torch.Generator().manual_seed(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Literal, Self
 
 import torch
@@ -45,8 +46,11 @@ class TorchOptimizer(GradientSection):
     def ascend(
         self, theta: Params, gradient: Tensor, state: Params, rate: float
     ) -> tuple[Params, Params]:
-        vector = flatten(theta).requires_grad_()
-        optimizer = getattr(torch.optim, self.optimizer)([vector], lr=rate, **self.settings)
+        vector, cls = flatten(theta).requires_grad_(), getattr(torch.optim, self.optimizer)
+        settings = dict(self.settings)
+        if "weight_decay" in inspect.signature(cls).parameters:
+            settings["weight_decay"] = 0.0  # decay is in `step`; AdamW has some by default
+        optimizer = cls([vector], lr=rate, **settings)
         if state:
             copies = {name: leaf.clone() for name, leaf in state.items()}  # a step writes into them
             optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: copies}})

@@ -67,12 +67,12 @@ def leaderboard_entries(
 def write_leaderboard(entries: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Write the entries to leaderboard.json, and to leaderboard.csv with a row for each score."""
     rows = [
-        entry
-        | {
+        {
+            **entry,
             "seeds": " ".join(map(str, entry["seeds"])),
             "evaluation": json.dumps(entry["evaluation"]),
+            **score,
         }
-        | score
         for entry in entries
         for score in entry["scores"]
     ]

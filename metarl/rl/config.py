@@ -38,6 +38,7 @@ from metarl.config.sections import (
     Precision,
     Section,
     UnitInterval,
+    check_selection_step,
     config_error,
     reason_unused,
     true_to_section,
@@ -384,6 +385,7 @@ class Config(Experiment):
                 f"outer.algorithm: must be {' or '.join(map(repr, steps))} for method "
                 f"{method.name}, not {algorithm!r}"
             )
+        check_selection_step(self, self.baseline.selection_step, len(self.evaluation_step_sizes))
         if self.stages:
             self._check_stages()
 

@@ -237,9 +237,10 @@ def to_arrays(
             last = torch.from_numpy(row.astype(np.float32)) * factors
         converted.append(
             EpisodeArrays(
-                torch.from_numpy(observations) * factors,
-                torch.from_numpy(actions).to(policy.action_dtype),
-                torch.from_numpy(rewards),
+                # torch takes no arrays with negative strides
+                torch.from_numpy(np.ascontiguousarray(observations)) * factors,
+                torch.from_numpy(np.ascontiguousarray(actions)).to(policy.action_dtype),
+                torch.from_numpy(np.ascontiguousarray(rewards)),
                 bool(getattr(episode, "terminated", False)),
                 last,
             )

@@ -187,7 +187,10 @@ class PolicyAgent:
             agent._replay(arrays)
         elif self.step_sizes:
             trajectories = from_arrays(self.policy, self._theta, arrays)
+            # the environments go on: those that have ended are still to be reset
+            recorder = agent._recorder
             agent._learn(trajectories, step_size)
+            agent._recorder = recorder
         return agent
 
     def adapt_in(
@@ -208,8 +211,11 @@ class PolicyAgent:
             step_size: see `adapt`.
         """
         agent = self._copy()
-        agent._task = self._task if task is None else as_task(task)
-        trajectories, memory = agent.play(env, episodes, horizon, task)
+        if self._task_size and task is not None:
+            agent._task = as_task(task)
+        # every sub-environment has a memory of its own, and one is kept: it has all episodes
+        number = episodes * getattr(env, "num_envs", 1) if self.has_memory else episodes
+        trajectories, memory = agent.play(env, number, horizon, task)
         if self.has_memory:
             agent._memory = tuple(leaf[:1] for leaf in memory)
         elif self.step_sizes:
@@ -232,9 +238,12 @@ class PolicyAgent:
             horizon: H.
             stream: selects a random stream; the empty one is that of the evaluation.
         """
-        row = self._task if task is None else as_task(task)
+        row = None if task is None else as_task(task)
+        if row is None and self._task_size:  # a policy that observes its task
+            row = self._task
         key = RngKey(self.seed).fold_in(self.steps, *stream)
         num_envs = getattr(env, "num_envs", 1)
+        self._check_memory_size(num_envs)
         # all sub-environments have the same task, and start from the same memory
         memory = tuple(leaf.expand(num_envs, *leaf.shape[1:]) for leaf in self._memory)
         return collect_episodes(
@@ -260,6 +269,11 @@ class PolicyAgent:
             )
             for number, length in enumerate(trajectories.lengths[0].tolist())
         ]
+
+    @property
+    def takes_arrays(self) -> bool:
+        """Whether observations are arrays, not to be flattened first."""
+        return self._space is None
 
     @property
     def has_memory(self) -> bool:
@@ -349,6 +363,7 @@ class PolicyAgent:
     @torch.no_grad()
     def _replay(self, episodes: Sequence[EpisodeArrays]) -> None:
         """Update the memory by episodes that were played elsewhere."""
+        self._check_memory_size(1)
         self._memory = self._memory or self.policy.initial_memory((1,))
         for episode in episodes:
             length = len(episode.rewards)
@@ -366,7 +381,7 @@ class PolicyAgent:
         if self._space:
             observation = self._space.flatten(observation)
         try:
-            array = np.asarray(observation, dtype=np.float32)
+            array = np.ascontiguousarray(observation, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise UserError(
                 f"an observation must be an array of numbers: {error} (reset and step return it "
@@ -406,7 +421,11 @@ class PolicyAgent:
             )
         if len(self._memory[0]) == 1:  # of one task, in several environments from now on
             self._memory = tuple(leaf.expand(num_envs, *leaf.shape[1:]) for leaf in self._memory)
-        if len(self._memory[0]) != num_envs:
+        self._check_memory_size(num_envs)
+
+    def _check_memory_size(self, num_envs: int) -> None:
+        """The memory must be of one task, or of each of the environments."""
+        if self._memory and len(self._memory[0]) not in (1, num_envs):
             raise UserError(
                 f"the policy has a memory of {len(self._memory[0])} environments, not {num_envs}: "
                 "call reset() before acting in others"

@@ -17,10 +17,8 @@ FILES = (
     "state.json",
     "weights-*.safetensors",
     "metrics.jsonl",
-    "evaluation.json",
-    "evaluation.csv",
-    "evaluation-paper.json",
-    "evaluation-paper.csv",
+    "evaluation*.json",
+    "evaluation*.csv",
 )
 
 

@@ -24,6 +24,7 @@ from metarl.config.sections import (
     PositiveInt,
     Precision,
     Section,
+    check_selection_step,
     true_to_section,
 )
 from metarl.errors import UserError
@@ -204,3 +205,4 @@ class SupervisedConfig(Experiment):
             )
         if self.inner.multi_step_iterations and self.inner.steps == 1:
             raise ValueError("inner.multi_step_iterations: needs inner.steps above 1")
+        check_selection_step(self, self.baseline.selection_step, self.evaluation.steps)
