@@ -532,3 +532,12 @@ def test_defaults_are_those_of_published_results() -> None:
 
 if __name__ == "__main__":
     DEFAULTS.write_text(json.dumps(defaults(), indent=1) + "\n")
+
+
+@pytest.mark.parametrize("config", ["point_navigation", "sinusoid"])
+def test_fine_tuning_selects_by_a_step_that_the_evaluation_has(config: str) -> None:
+    late = ["method=pretrained", "baseline.selection_step=5", "evaluation.steps=3"]
+    with pytest.raises(UserError, match=r"selection_step: 5 is after the last of the 3 steps"):
+        load_config(config, late)
+    load_config(config, ["baseline.selection_step=5", "evaluation.steps=3"])  # for other methods
+    load_config(config, [*late[:2], "evaluation.steps=5"])

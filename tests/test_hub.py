@@ -89,6 +89,14 @@ def test_pushing_again_removes_older_weights(hub: Path) -> None:
     ]
 
 
+def test_evaluations_by_other_names_are_pushed_too(hub: Path) -> None:
+    command = ["evaluate", "point_navigation", "--name", "few", "--set", "evaluation.tasks=2"]
+    shutil.copytree(trained_runs()["point_navigation"], "copy")
+    assert main([*command[:1], "copy", *command[2:]]) == 0
+    assert main(["push", "copy", "me/points"]) == 0
+    assert (hub / "me" / "points" / "evaluation-few.json").exists()
+
+
 def test_custom_code_of_a_downloaded_run_is_not_imported(hub: Path, complaint) -> None:
     shutil.copytree(trained_runs()["point_navigation"], hub / "me" / "points")
     config = hub / "me" / "points" / "config.yaml"

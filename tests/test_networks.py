@@ -154,6 +154,6 @@ def test_normalisation_with_pooling_has_exact_first_and_second_derivatives() -> 
 
 def test_pooling_needs_images_that_can_be_halved_four_times() -> None:
     generator = torch.Generator().manual_seed(0)
-    with pytest.raises(UserError, match=r"need 16 x 16 pixels, not 15 x 20; set network\.pool=false"):
+    with pytest.raises(UserError, match=r"16 x 16 pixels, not 15 x 20; set network\.pool=false"):
         init_conv4(generator, (1, 15, 20), 3, 4, pool=True)
     init_conv4(generator, (1, 15, 20), 3, 4, pool=False)

@@ -406,6 +406,8 @@ def test_a_run_published_with_its_weights_can_be_loaded_and_verified(
     assert list(state.params) == list(expected.params)
     assert all(torch.equal(leaf, expected.params[name]) for name, leaf in state.params.items())
     assert "add --publish" in complaint("results", "point_navigation", "--weights")
+    for more in (["--verify"], ["--notes", str(tmp_path)]):
+        assert "without it" in complaint(*command, *more)
 
 
 def test_thinned_metrics_equal_those_of_less_frequent_reports() -> None:

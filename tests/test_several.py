@@ -21,11 +21,14 @@ from safetensors.torch import load_file
 import metarl
 from metarl.cli import main
 from metarl.errors import UserError
+from metarl.experiment import load_config
 from metarl.launch import scheduler, several
 from metarl.launch.grid import as_grid, as_seeds, parse_grid, variants
 from metarl.launch.scheduler import Job, run_jobs
 from metarl.launch.several import find_runs
+from metarl.method import load_method
 from metarl.progress import Progress
+from metarl.runs.run import Run
 
 CONFIG = """
 data: sinusoid
@@ -268,6 +271,15 @@ def test_seeds_and_sweeps_are_available_in_python(tmp_path: Path) -> None:
     assert errors == sorted(errors)
     assert len(table.to_frame()) == 4
     assert config == yaml.safe_load(CONFIG)  # not changed
+
+
+def test_a_config_without_effect_on_resumed_runs_is_refused(tmp_path: Path, complaint) -> None:
+    config = load_config("sinusoid", ["network.hidden_sizes=[4]"])
+    run = Run.create(tmp_path / "runs" / "seed-1", config)
+    run.save(load_method(config).initial_state())
+    for command in (["train", "sinusoid"], ["baseline", "--kind", "oracle"]):
+        error = complaint(*command, "--resume", str(tmp_path / "runs"))
+        assert "continue with their own settings" in error
 
 
 @pytest.mark.parametrize("seeds", [0, [1, 1], [-1], [1.5], []])
