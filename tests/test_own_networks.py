@@ -16,7 +16,7 @@ from torch.nn.utils import parametrizations
 import metarl
 from metarl.cli import main
 from metarl.errors import UserError
-from metarl.experiment import validate_config
+from metarl.experiment import load_config, validate_config
 from metarl.inner_loop import adapt
 from metarl.method import load_method
 from metarl.networks.module import FunctionalModule, check_module
@@ -441,3 +441,24 @@ def test_the_inner_loop_accepts_a_module_and_refuses_other_types() -> None:
         TypeError, match=r"a dictionary of tensors.* or a torch.nn.Module, not list"
     ):
         adapt(loss, list(net.parameters()), [x], 0.1)
+
+
+class Shifted(nn.Module):
+    """A layer after a shift that differs by seed, and is not trained."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.rand(inputs))
+        self.layer = nn.Linear(inputs, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x + self.shift)
+
+
+def test_configs_with_one_network_section_have_buffers_of_their_own() -> None:
+    config = load_config("sinusoid", [f"network.kind={__name__}:Shifted"])
+    method = load_method(config)
+    params, inputs = method.initial_state().params, torch.rand(3, 1)
+    outputs = method.problem.network(params, inputs)
+    load_method(config.model_copy(update={"seed": 2})).initial_state()
+    assert torch.equal(method.problem.network(params, inputs), outputs)

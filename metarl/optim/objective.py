@@ -71,6 +71,6 @@ def check_gradient(gradient: Tensor, value: float, step_size: str) -> None:
     """
     if not (gradient.isfinite().all() and math.isfinite(value)):
         raise FloatingPointError(
-            f"the meta-gradient is not finite; lower the outer step size ({step_size}), or that of "
-            "the inner steps, if there are any (inner.step_size)"
+            "the meta-gradient is not finite; lower the step size of the inner steps, if there are "
+            f"any (inner.step_size), or the outer one ({step_size})"
         )

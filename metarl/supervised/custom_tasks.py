@@ -58,7 +58,7 @@ class TaskSection(Section):
     def kind(self) -> TaskType:
         return KINDS[self.source.kind]
 
-    @property
+    @cached_property  # an example is drawn for it
     def ways(self) -> int | None:
         return self.tasks("train").outputs if self.kind is CLASSIFICATION else None
 

@@ -1,6 +1,7 @@
 """The problem of few-shot regression or classification: tasks, a network and a metric."""
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -41,6 +42,12 @@ class SupervisedProblem:
     context: int = 0
 
     methods = METHODS
+
+    def __post_init__(self) -> None:
+        # a custom module binds its buffers, which depend on the seed, to its section of the config:
+        # two configs that share one must not share these
+        own = self.config.model_copy(update={"network": copy(self.config.network)})
+        object.__setattr__(self, "config", own)
 
     @staticmethod
     def resolve(config: SupervisedConfig) -> SupervisedConfig:
