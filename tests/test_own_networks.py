@@ -18,6 +18,7 @@ from metarl.cli import main
 from metarl.errors import UserError
 from metarl.experiment import load_config, validate_config
 from metarl.inner_loop import adapt
+from metarl.launch.initial_weights import initial_state, prepare
 from metarl.method import load_method
 from metarl.networks.module import FunctionalModule, check_module
 from metarl.networks.normalisation import BatchNorm
@@ -453,6 +454,28 @@ class Shifted(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layer(x + self.shift)
+
+
+@pytest.mark.parametrize(
+    ("config", "tiny"),
+    [
+        ("sinusoid", ["network.kind=my_networks:Shifted"]),
+        ("point_navigation", ["policy.network=my_networks:Shifted", "family.settings.horizon=5"]),
+    ],
+)
+def test_weights_are_not_combined_with_the_buffers_of_another_seed(
+    config: str, tiny: list[str], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "my_networks", sys.modules[__name__])
+    base = load_config(config, tiny)
+    run = Run.create(tmp_path / "run", base)
+    run.save(load_method(base).initial_state())
+    settings = [*tiny, f"init_from={tmp_path / 'run'}"]
+    same = prepare(load_config(config, settings))
+    initial_state(load_method(same))
+    other = prepare(load_config(config, [*settings, "seed=2"]))
+    with pytest.raises(UserError, match=r"depend on the seed.*set seed=1"):
+        initial_state(load_method(other))
 
 
 def test_configs_with_one_network_section_have_buffers_of_their_own() -> None:

@@ -1,12 +1,16 @@
 """The weights that a training starts from: those of another run, or those of its method."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from metarl.config.files import CONFIG, read_values
 from metarl.errors import UserError
 from metarl.experiment import AnyConfig, diff_recorded
-from metarl.method import Method, TrainingState, resolve
+from metarl.method import Method, TrainingState, load_method, resolve
 from metarl.rl.config import Config
 from metarl.runs.checkpoint import Checkpoint, read_checkpoint
 from metarl.runs.run import locate
@@ -62,9 +66,35 @@ def initial_state(method: Method) -> TrainingState:
             f"init_from: the weights of {source.run} do not fit this config: {reason}; they need "
             "the same network and the same spaces of observations and actions"
         )
+    recorded = checkpoint.description.config or read_values(folder / CONFIG)
+    if not _has_constants_of(method, recorded.get("seed", method.problem.config.seed)):
+        raise UserError(
+            f"init_from: the network has buffers or frozen parameters that depend on the seed, and "
+            f"are not part of the weights; set seed={recorded['seed']}, that of {source.run}"
+        )
     params = checkpoint.state.params
     # in the order of this network: flattened parameters depend on it
     return replace(state, params={name: params[name] for name in state.params})
+
+
+def _has_constants_of(method: Method, seed: int) -> bool:
+    """Whether what a custom network does not train is the same with another seed."""
+    constants = _constants(method)
+    if not constants or seed == method.problem.config.seed:
+        return True
+    update = {"seed": seed, "init_from": None}
+    other = load_method(method.problem.config.model_copy(update=update))
+    other.initial_state()  # binds its network
+    return all(torch.equal(leaf, constants[name]) for name, leaf in _constants(other).items())
+
+
+def _constants(method: Method) -> Mapping[str, Tensor]:
+    config = method.problem.config
+    if isinstance(config, Config):
+        network = method.problem.policy.network
+    else:
+        network = vars(config.network).get("function")
+    return network.constants if network else {}
 
 
 def _mismatch(checkpoint: Checkpoint, folder: Path, method: Method, state: TrainingState) -> str:

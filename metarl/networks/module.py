@@ -90,6 +90,11 @@ class FunctionalModule:
         with self._errors(inputs):
             return self._forward(params, inputs, features=True)
 
+    @property
+    def constants(self) -> Mapping[str, Tensor]:
+        """Buffers and frozen parameters, which are those of the last `init`."""
+        return self._constants
+
     def new_head(self, params: Params, outputs: int) -> Params:
         """Replace the last layer by zeros, with another number of outputs.
 
