@@ -18,7 +18,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWra
 
 from metarl.envs.family import FamilyWrapper
 from metarl.envs.observations import AnyEnv, VectorObservations
-from metarl.envs.world import Floats, as_tasks
+from metarl.envs.world import Floats, as_mask, as_tasks
 from metarl.errors import UserError
 
 T = TypeVar("T")
@@ -182,13 +182,16 @@ class _TaskConditionedVectorEnv(VectorObservations):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        options = options or {}
-        if options.get("reset_mask") is not None and options.get("task") is not None:
-            raise ValueError(
-                "the tasks of a task-conditioned environment change for all sub-environments at "
-                "once; omit reset_mask, or task"
-            )
-        self._tasks = _current_tasks(options, self._tasks, self.num_envs, self._size)
+        tasks = _current_tasks(options, self._tasks, self.num_envs, self._size)
+        mask = (options or {}).get("reset_mask")
+        if mask is not None and self._tasks is not None:
+            kept = ~as_mask(mask, self.num_envs)
+            if (tasks[kept] != self._tasks[kept]).any():
+                raise ValueError(
+                    "a sub-environment that is not reset keeps its task: options['task'] must have "
+                    "it in its row"
+                )
+        self._tasks = tasks
         return super().reset(seed=seed, options=options)
 
     def transform(self, observations: Any, index: int | None = None) -> Floats:

@@ -309,7 +309,10 @@ def test_a_partial_reset_does_not_change_the_tasks_that_are_observed() -> None:
     envs = observe_task(PointNavigation().make_vec(2), 2)
     envs.reset(options={"task": [[0.1, 0.1], [0.2, 0.2]]})
     mask = np.array([True, False])
-    with pytest.raises(ValueError, match="change for all sub-environments at once"):
+    with pytest.raises(ValueError, match="not reset keeps its task"):
         envs.reset(options={"task": [[0.3, 0.3], [0.4, 0.4]], "reset_mask": mask})
     observations, _ = envs.reset(options={"reset_mask": mask})
     assert observations[:, 2:].tolist() == [[0.1, 0.1], [0.2, 0.2]]
+    tasks = [[0.3, 0.3], [0.2, 0.2]]
+    observations, _ = envs.reset(options={"task": tasks, "reset_mask": mask})
+    assert observations[:, 2:].tolist() == tasks
