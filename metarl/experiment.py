@@ -139,7 +139,7 @@ def _merge(base: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "")
     merged = dict(base)
     for key, value in values.items():
         section, name = merged.get(key), f"{prefix}{key}"
-        if name in TAGS and name != "method" and isinstance(value, str):  # `outer: adam`
+        if _is_kind(name, value):
             value = {TAGS[name]: value}
         # another method has nothing in common with that of `base`
         if not (isinstance(section, dict) and isinstance(value, dict)) or name == "method":
@@ -262,7 +262,7 @@ def set_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
         if not equals or not name:
             raise UserError(f"--set {override!r} must have the form section.setting=value")
         name, value = _full_name(name), parse_yaml(text, f"--set {override!r}")
-        if name in TAGS and name != "method" and isinstance(value, str):  # outer=adam
+        if _is_kind(name, value):
             name = f"{name}.{TAGS[name]}"
         prefix, _, setting = name.rpartition(".")
         section = values
@@ -289,6 +289,14 @@ def set_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
                 for other in [other for other in section if other not in known]:
                     if f"{prefix}.{other}" not in overridden:
                         del section[other]
+
+
+def _is_kind(name: str, value: Any) -> bool:
+    """Whether a value is the kind of a section, such as `outer: adam`, whose settings it keeps.
+
+    Another method keeps none.
+    """
+    return name in TAGS and name != "method" and isinstance(value, str)
 
 
 def _full_name(name: str) -> str:

@@ -20,6 +20,7 @@ from dataclasses import replace
 import numpy as np
 
 from metarl.evaluation import (
+    AdaptationCurve,
     Floats,
     Summary,
     mean_over_tasks,
@@ -69,6 +70,12 @@ def summarise_rates(rates: Sequence[Floats]) -> Summary:
         low=np.maximum(np.minimum(summary.low, over_tasks.low), 0.0),
         high=np.minimum(np.maximum(summary.high, over_tasks.high), 1.0),
     )
+
+
+def summarise_success(curves: Sequence[AdaptationCurve]) -> Summary | None:
+    """The success rates of runs, if they are known of all."""
+    rates = [curve.success for curve in curves if curve.success is not None]
+    return summarise_rates(rates) if len(rates) == len(curves) else None
 
 
 def difference(first: Sequence[Floats], second: Sequence[Floats]) -> Summary:

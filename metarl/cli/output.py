@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.evaluation import WORST, AdaptationCurve, format_score, mean_worst_tasks
-from metarl.intervals import summarise, summarise_rates
+from metarl.intervals import summarise, summarise_success
 from metarl.method import GRADIENT_STEPS, Method
 from metarl.progress import print_line, show_status
 from metarl.report.comparison import tables
@@ -38,9 +38,7 @@ def evaluate_and_print(
 def curve_table(title: str, method: Method, curves: Sequence[AdaptationCurve]) -> Table:
     """The adaptation curve of one or several runs as a table, one row per stage."""
     scores, metric = [curve.scores for curve in curves], method.problem.metric
-    rates = [curve.success for curve in curves if curve.success is not None]
-    summary = summarise(scores)
-    success = summarise_rates(rates) if len(rates) == len(curves) else None
+    summary, success = summarise(scores), summarise_success(curves)
     unit = method.adaptation_unit or GRADIENT_STEPS
     table = Table(title=title, caption=summary.meaning)
     success_columns = [metric.success.name] if success else []

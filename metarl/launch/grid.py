@@ -13,9 +13,9 @@ import numpy as np
 from metarl.errors import UserError
 from metarl.experiment import SEED_INDEPENDENT
 
-# prefixes of settings that a sweep cannot vary: runs would not be comparable, or not differ
 _NUMBER = r"(-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
 RANGE = re.compile(rf"\s*{_NUMBER}\.\.{_NUMBER}\s*")  # 0.01..0.5
+# prefixes of settings that a sweep cannot vary: runs would not be comparable, or not differ
 NOT_VARIABLE = ("family.", "data.", *SEED_INDEPENDENT)
 
 

@@ -155,10 +155,11 @@ def _check(agent: PolicyAgent, act: Callable[[NDArray[np.float32]], NDArray[Any]
     rows = _rows(agent).numpy()
     for observations in (rows, rows[:1]):  # one row too: traces may have fixed the batch size
         actions = act(observations)
-        with torch.no_grad():  # of observations that are flat already
-            expected = DeterministicPolicy(agent)(torch.from_numpy(observations)).numpy()
         if agent.takes_arrays:
             expected = agent.fork(0).act(observations, deterministic=True)
+        else:  # the agent would flatten rows that are flat already
+            with torch.no_grad():
+                expected = DeterministicPolicy(agent)(torch.from_numpy(observations)).numpy()
         scale = 1.0 + np.abs(expected)
         differs = actions.shape != expected.shape
         if differs or (np.abs(actions - expected) > TOLERANCE * scale).any():

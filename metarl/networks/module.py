@@ -25,9 +25,7 @@ from metarl.params import Params, flatten
 
 SEE_DOCS = "; see docs/own_networks.md"
 RESERVED = ("step_size", "log_std")  # names of other meta-parameters
-
-
-_SEEDING = threading.RLock()
+_SEEDING = threading.RLock()  # torch's global generator is seeded in one thread at a time
 
 
 class FunctionalModule:
@@ -67,8 +65,7 @@ class FunctionalModule:
             UserError: if the module is not supported; see `check_module`.
         """
         seed = int(torch.randint(2**31, (), generator=generator))
-        # modules initialise themselves from torch's global generator: seed it, and restore it
-        # after, in one thread at a time
+        # modules initialise themselves from torch's global generator: seed it, and restore it after
         with _SEEDING, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = self._construct()

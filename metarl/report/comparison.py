@@ -25,7 +25,7 @@ from metarl.report.plots import (
     stage_name,
     units_label,
 )
-from metarl.runs.metrics import minutes_of_training
+from metarl.runs.metrics import minutes_of_training, score_names
 from metarl.runs.run import Run
 
 if TYPE_CHECKING:
@@ -302,10 +302,7 @@ def training_curves(
         if not metrics:
             continue
         samples_name = metric.samples.replace(" ", "_")
-        names = [name for name in metrics[0] if name.startswith(f"{metric.name}/")]
-        before = [name for name in names if "/after_0_" in name]
-        # of several inner steps the last one is what training improves
-        after = [name for name in names if name not in before][-1:]
+        before, after = score_names(metrics[0], metric.name)
         columns = [(name, "before") for name in before] + [(name, "after") for name in after]
         for number, line in enumerate(metrics, start=1):
             if missing := [name for name in (samples_name, *dict(columns)) if name not in line]:

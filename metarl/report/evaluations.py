@@ -285,16 +285,14 @@ def load_or_evaluate(run: Run, name: str = "") -> Evaluation:
     if stored := stored_evaluation(run, name):
         return stored
     if name == BEST:
-        best = run.at("best")
-        method = load_method(run.config)
-        return Evaluation(best, method, evaluate(best, method), BEST)
-    if name not in ("", PAPER):
+        run = run.at("best")
+    elif name not in ("", PAPER):
         # its settings are only known to whoever chose them
         raise UserError(
             f"{run.path / _file(name)} is of other weights than the run has; delete it, or "
             f"evaluate again: metarl evaluate {run.path} --name {name} --set evaluation.…"
         )
-    method = load_method(with_paper_schedule(run) if name else run.config)
+    method = load_method(with_paper_schedule(run) if name == PAPER else run.config)
     return Evaluation(run, method, evaluate(run, method, name), name)
 
 

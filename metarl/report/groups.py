@@ -12,7 +12,7 @@ import numpy as np
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, Floats, Summary, mean_worst_tasks
 from metarl.experiment import SEED_INDEPENDENT, AnyConfig, differences
-from metarl.intervals import summarise, summarise_rates
+from metarl.intervals import summarise, summarise_success
 from metarl.method import Method
 from metarl.report.evaluations import BEST, Evaluation, load_or_evaluate
 from metarl.runs.run import Run
@@ -52,8 +52,7 @@ class ExperimentGroup:
     @property
     def success(self) -> Summary | None:
         """The success rates of all runs, if they are known."""
-        rates = [curve.success for curve in self.curves if curve.success is not None]
-        return summarise_rates(rates) if len(rates) == len(self.curves) else None
+        return summarise_success(self.curves)
 
     def steps(self) -> list[dict[str, float]]:
         """One row per adaptation step: `step`, `estimate`, `low`, `high`, `worst` and `runs`.

@@ -25,7 +25,7 @@ from metarl.io import read_bytes, translate_os_errors, write_atomically
 from metarl.method import load_method
 from metarl.report.evaluations import MAX_BYTES, evaluation_names, file_suffix, load_or_evaluate
 from metarl.runs.checkpoint import STATE
-from metarl.runs.metrics import METRICS, TIMES
+from metarl.runs.metrics import METRICS, TIMES, score_names
 from metarl.runs.run import Run
 
 MAX_LINES = 100
@@ -95,11 +95,12 @@ def thin_metrics(
     """
     if not metrics:
         return []
-    kept: list[str] = []
-    for prefix in (metric.name, SUCCESS):
-        scores = [name for name in metrics[0] if name.startswith(f"{prefix}/")]
-        before = [name for name in scores if "/after_0_" in name]
-        kept += before + [name for name in scores if name not in before][-1:]
+    kept = [
+        name
+        for prefix in (metric.name, SUCCESS)
+        for names in score_names(metrics[0], prefix)
+        for name in names
+    ]
     sampled = metric.samples.replace(" ", "_")
     size = -(-len(metrics) // max_lines)  # ⌈lines / max_lines⌉
     ends = [line["iteration"] for line in metrics]

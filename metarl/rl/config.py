@@ -445,12 +445,15 @@ class Config(Experiment):
     def stage_starts(self) -> list[int]:
         return [0, *(stage.until for stage in self.stages)]
 
+    def episodes_in(self, iterations: int) -> int:
+        """The episodes of so many iterations at one stage of adaptation."""
+        ends = pairwise([*self.stage_starts, iterations])
+        return sum((end - start) * self.at(start).episodes_per_stage for start, end in ends)
+
     @property
     def iterations_without_stages(self) -> int:
         """The iterations with the final settings that have as many episodes as all stages."""
-        ends = pairwise([*self.stage_starts, self.outer.iterations])
-        episodes = sum((end - start) * self.at(start).episodes_per_stage for start, end in ends)
-        return round(episodes / self.episodes_per_stage)
+        return round(self.episodes_in(self.outer.iterations) / self.episodes_per_stage)
 
     @property
     def evaluation_step_sizes(self) -> tuple[float, ...]:

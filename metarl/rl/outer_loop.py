@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,11 +53,7 @@ class PolicyLearner:
 
     @property
     def max_samples(self) -> int:
-        config = self.problem.config
-        episodes = sum(
-            (end - start) * config.at(start).episodes_per_stage
-            for start, end in pairwise([*config.stage_starts, self.num_iterations])
-        )
+        episodes = self.problem.config.episodes_in(self.num_iterations)
         return self.num_stages * episodes * self.problem.family.horizon
 
     @property

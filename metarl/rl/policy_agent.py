@@ -183,15 +183,15 @@ class PolicyAgent:
                     "until an episode ends, or pass an environment or episodes"
                 )
         arrays = to_arrays(self.policy, episodes, self._space, self._scale)
-        bootstraps = getattr(self.problem.config.inner, "bootstrap", False) and not self.has_memory
-        if bootstraps and any(episode.last_observation is None for episode in arrays):
-            raise UserError(
-                "inner.bootstrap needs the observation after the last step of each episode: pass "
-                "Trajectory(..., last_observation=...), or observe(..., next_observation)"
-            )
         if self.has_memory:
             agent._replay(arrays)
         elif self.step_sizes:
+            bootstraps = self.problem.config.inner.bootstrap
+            if bootstraps and any(episode.last_observation is None for episode in arrays):
+                raise UserError(
+                    "inner.bootstrap needs the observation after the last step of each episode: "
+                    "pass Trajectory(..., last_observation=...), or observe(..., next_observation)"
+                )
             trajectories = from_arrays(self.policy, self._theta, arrays)
             # the environments go on: those that have ended are still to be reset
             recorder = agent._recorder

@@ -189,6 +189,16 @@ def _parse_line(line: bytes) -> dict[str, float]:
     return values
 
 
+def score_names(line: Mapping[str, float], metric: str) -> tuple[list[str], list[str]]:
+    """The names of a line's scores before adaptation, and after the last of its steps, if any.
+
+    Of several inner steps the last one is what training improves.
+    """
+    names = [name for name in line if name.startswith(f"{metric}/")]
+    before = [name for name in names if "/after_0_" in name]
+    return before, [name for name in names if name not in before][-1:]
+
+
 def minutes_of_training(metrics: Sequence[Mapping[str, float]]) -> list[float]:
     """The minutes of training up to each line, without evaluations and pauses."""
     minutes, previous = [0.0], 0.0
