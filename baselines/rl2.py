@@ -394,10 +394,11 @@ class TrialObjective:
     def gradient(self, theta: Params) -> tuple[Tensor, float]:
         """The gradient (P,) and the value, by backpropagation through whole trials."""
         num_trials = self.weights.shape[1]
+        chunks = max(1, min(CHUNKS, num_trials // SMALLEST_CHUNK))
         sums = map_chunks(
             lambda chunk: gradient_and_value(self._select(chunk).value, theta),
             num_trials,
-            math.ceil(num_trials / CHUNKS),
+            math.ceil(num_trials / chunks),
         )
         mean = mean_over_tasks(torch.stack(sums).sum(0), num_trials)
         return mean[:-1], float(mean[-1])
@@ -431,7 +432,10 @@ class TrialObjective:
         return replace(self, **leaves)  # type: ignore[arg-type] # the tensors alone
 
 
-CHUNKS = 2  # of a minibatch: recurrent steps are too small to be divided further
+# A minibatch is divided in two, for two threads, unless its recurrent steps would be too small: a
+# trial of 1000 steps and 128 units takes 40 ms in a chunk of 13 trials, 24 in one of 25, 17 of 100.
+# The chunks are the same for any number of threads, and so are the sums.
+CHUNKS, SMALLEST_CHUNK = 2, 25
 
 
 Join = Callable[[list[Tensor]], Tensor]

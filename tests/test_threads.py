@@ -96,6 +96,7 @@ def test_a_training_and_its_evaluation_are_the_same_with_any_number_of_threads(
     (tmp_path / "my_network.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("metarl.rl.problem.MIN_PARTED_ENVS", 1)  # as in large batches
+    monkeypatch.setattr("baselines.rl2.SMALLEST_CHUNK", 1)
     results = []
     for number in (1, 2, 3):
         with_threads(number, monkeypatch)
