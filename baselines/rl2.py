@@ -293,17 +293,10 @@ class RL2(PolicyLearner):
         metrics["time/learning"] = time.perf_counter() - started  # with the objective's
         return replace(new, params=state.params | new.params, extra=extra), metrics
 
-    @one_thread()
-    def evaluate(
-        self, params: Params, step_sizes: Sequence[float] | None = None
-    ) -> AdaptationCurve:
-        """The return of the first, second, ... episode of trials on held-out tasks."""
-        return self.curve(params, *self.problem.test_tasks(), ())
-
     def curve(
         self, params: Params, tasks: NDArray[np.float64], key: RngKey, step_sizes: Sequence[float]
     ) -> AdaptationCurve:
-        """The return of each episode of trials on tasks (N, T)."""
+        """The return of the first, second, ... episode of trials on tasks (N, T)."""
         trials = self.problem.config.evaluation.episodes_per_task
         with self.problem.temporary_envs(len(tasks), trials) as envs:
             deterministic = self.problem.config.evaluation.deterministic

@@ -98,7 +98,7 @@ class PolicyLearner:
     def evaluate(
         self, params: Params, step_sizes: Sequence[float] | None = None
     ) -> AdaptationCurve:
-        """Adapt to held-out tasks by gradient steps, with `fine_tuning_step_sizes` by default."""
+        """Adapt to held-out tasks, with `fine_tuning_step_sizes` by default."""
         sizes = self.fine_tuning_step_sizes(params) if step_sizes is None else step_sizes
         return self.curve(params, *self.problem.test_tasks(), sizes)
 
