@@ -16,7 +16,7 @@ from metarl.errors import UserError
 from metarl.experiment import override_config, validate_config
 from metarl.method import load_method, train
 from metarl.networks.cnn import CNN
-from metarl.networks.module import check_module
+from metarl.networks.module import FunctionalModule
 from metarl.rl.advantages import pooled
 from metarl.rl.policies import CategoricalPolicy, policy_for
 
@@ -170,7 +170,8 @@ def test_single_and_vector_environments_have_the_same_images() -> None:
 @pytest.mark.parametrize("shape", [(1, 5, 5), (3, 12, 9), (4, 84, 84)])
 def test_the_convolutional_network_supports_images_of_any_size(shape) -> None:
     torch.manual_seed(0)
-    check_module("cnn", CNN(shape, 3, filters=2, hidden_sizes=(4,)), shape, 3)
+    cnn = CNN(shape, 3, filters=2, hidden_sizes=(4,))
+    FunctionalModule("cnn", lambda: cnn, shape, 3).init(torch.Generator())
 
 
 def test_the_baseline_reduces_an_image_to_a_few_features() -> None:

@@ -31,7 +31,8 @@ _SEEDING = threading.RLock()  # torch's global generator is seeded in one thread
 class FunctionalModule:
     """A module, made by `construct` with a seeded random state, as a pure function.
 
-    Its inputs have the shape (S,) or (C, H, W). `name` is for messages.
+    Its inputs have the shape (S,) or (C, H, W). `name` is for messages. `constants` are the buffers
+    and frozen parameters, which are those of the last `init`.
     """
 
     def __init__(
@@ -59,10 +60,13 @@ class FunctionalModule:
         return [name for place, name in self._places.items() if _owner(place) == self._last]
 
     def init(self, generator: torch.Generator) -> Params:
-        """Initial parameters.
+        """Initial parameters of a module that can be adapted, differentiably, under `vmap`.
+
+        Known unsupported layers have their own messages. All others are tested: the meta-gradient
+        of two tasks under `vmap` must equal the sum of their separate meta-gradients.
 
         Raises:
-            UserError: if the module is not supported; see `check_module`.
+            UserError: if the module is not supported, with the problem and the fix.
         """
         seed = int(torch.randint(2**31, (), generator=generator))
         # modules initialise themselves from torch's global generator: seed it, and restore it after
@@ -86,11 +90,6 @@ class FunctionalModule:
         """The inputs of the last layer, (M, F), or (N, M, F)."""
         with self._errors(inputs):
             return self._forward(params, inputs, features=True)
-
-    @property
-    def constants(self) -> Mapping[str, Tensor]:
-        """Buffers and frozen parameters, which are those of the last `init`."""
-        return self._constants
 
     def new_head(self, params: Params, outputs: int) -> Params:
         """Replace the last layer by zeros, with another number of outputs.
@@ -119,11 +118,11 @@ class FunctionalModule:
         # `named_modules` gives each layer once: `functional_call` would leave the tensors of the
         # first call in a layer that it replaces under two names. A parameter that two layers share
         # is replaced in each of its places.
-        leaves, self._constants = dict[str, nn.Parameter](), dict[str, Tensor]()
+        leaves, self.constants = dict[str, nn.Parameter](), dict[str, Tensor]()
         for owner, layer in module.named_modules():
             leaves |= layer.named_parameters(owner, recurse=False, remove_duplicate=False)
-            self._constants |= layer.named_buffers(owner, recurse=False, remove_duplicate=False)
-        self._constants |= {name: leaf for name, leaf in leaves.items() if not leaf.requires_grad}
+            self.constants |= layer.named_buffers(owner, recurse=False, remove_duplicate=False)
+        self.constants |= {name: leaf for name, leaf in leaves.items() if not leaf.requires_grad}
         params = {n: leaf.detach() for n, leaf in module.named_parameters() if leaf.requires_grad}
         if not params:
             raise UserError(f"network {self.name!r} has no parameters that require gradients")
@@ -143,7 +142,7 @@ class FunctionalModule:
         self, params: Mapping[str, Tensor], inputs: Tensor, features: bool = False
     ) -> Tensor:
         module = self._thread_copy()
-        constants = {name: leaf.to(inputs.device) for name, leaf in self._constants.items()}
+        constants = {name: leaf.to(inputs.device) for name, leaf in self.constants.items()}
 
         def forward_one(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
             leaves = {place: params[name] for place, name in self._places.items()} | constants
@@ -204,7 +203,7 @@ class FunctionalModule:
         return module
 
     def _check(self, params: Params, inputs: Tensor) -> None:
-        """See `check_module`; inputs (2, 3, ...) of two tasks."""
+        """Refuse an unsupported module, see `init`; inputs (2, 3, ...) of two tasks."""
         refusal = f"network {self.name!r} is not supported: "
         for place, layer in self.module.named_modules():
             if reason := _unsupported(layer):
@@ -386,24 +385,6 @@ def functional_module(
         return module
 
     return FunctionalModule(name, construct, shape, outputs)
-
-
-def check_module(name: str, module: nn.Module, shape: tuple[int, ...], outputs: int) -> None:
-    """Check that a module can be adapted, and the adaptation differentiated, under `vmap`.
-
-    Known unsupported layers have their own messages. All others are tested: the meta-gradient of
-    two tasks under `vmap` must equal the sum of their separate meta-gradients.
-
-    Args:
-        name: name for messages.
-        module: the module.
-        shape: shape of an input.
-        outputs: O.
-
-    Raises:
-        UserError: with the problem and the fix.
-    """
-    FunctionalModule(name, lambda: module, shape, outputs).init(torch.Generator())
 
 
 def _unsupported(layer: nn.Module) -> str:
