@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from metarl.envs.drawing import draw_cells
 from metarl.envs.family import register_family
 from metarl.envs.vector import NativeTaskFamily
-from metarl.envs.world import Floats, Frame, Mask
+from metarl.envs.world import Floats, Frame, Mask, SimulationRng
 
 Ints = NDArray[np.int64]
 Counts = tuple[tuple[int, int], ...]  # successes and failures of each arm
@@ -30,12 +30,10 @@ class BanditWorld:
         self.tasks: Floats = np.zeros((num, arms))
         self._last_arms = np.zeros(num, dtype=np.int64)
 
-    def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
+    def reset(self, selected: Mask, rng: SimulationRng) -> None:
         """A bandit has no state."""
 
-    def step(
-        self, actions: NDArray[Any], active: Mask, rng: Callable[[int], np.random.Generator]
-    ) -> tuple[Floats, Mask]:
+    def step(self, actions: NDArray[Any], active: Mask, rng: SimulationRng) -> tuple[Floats, Mask]:
         """Pull an arm: the reward is 1 with its probability, and 0 otherwise."""
         rewards = np.zeros(len(actions))
         # one draw by the generator of each bandit, so that batches equal single environments

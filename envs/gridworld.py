@@ -1,6 +1,5 @@
 """A grid with a hidden goal, and its Bayes-optimal return (Zintgraf et al. 2020, section 5.1)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from metarl.envs.drawing import draw_cells
 from metarl.envs.family import register_family
 from metarl.envs.vector import NativeTaskFamily
-from metarl.envs.world import Floats, Frame, Mask
+from metarl.envs.world import Floats, Frame, Mask, SimulationRng
 
 MOVES = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0]])  # stay, up, right, down, left
 GOAL_REWARD, STEP_REWARD = 1.0, -0.1
@@ -30,13 +29,11 @@ class GridWorld:
         self._size = size
         self._cells = np.zeros((num, 2), dtype=np.int64)
 
-    def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
+    def reset(self, selected: Mask, rng: SimulationRng) -> None:
         """Every episode starts in the corner (0, 0)."""
         self._cells[selected] = 0
 
-    def step(
-        self, actions: NDArray[Any], active: Mask, rng: Callable[[int], np.random.Generator]
-    ) -> tuple[Floats, Mask]:
+    def step(self, actions: NDArray[Any], active: Mask, rng: SimulationRng) -> tuple[Floats, Mask]:
         """Move inside the grid; the reward is 1 on the goal, which ends nothing, and else −0.1."""
         moved = np.clip(self._cells + MOVES[actions], 0, self._size - 1)
         self._cells = np.where(active[:, None], moved, self._cells)

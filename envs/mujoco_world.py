@@ -1,6 +1,5 @@
 """A world of MuJoCo simulations, stepped by mujoco.batch on a thread pool."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +15,7 @@ from metarl.envs.rendering import SceneRenderer
 from metarl.envs.robot import MAX_VELOCITY, Motion, Robot, is_stable
 from metarl.envs.task_rewards import TaskReward
 from metarl.envs.vector import NativeTaskFamily
-from metarl.envs.world import Floats, Frame, Mask
+from metarl.envs.world import Floats, Frame, Mask, SimulationRng
 from metarl.threads import processors
 
 
@@ -77,7 +76,7 @@ class MujocoWorld:
         self._unstable: Mask = np.zeros(num, dtype=bool)
         self._renderer: SceneRenderer | None = None
 
-    def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
+    def reset(self, selected: Mask, rng: SimulationRng) -> None:
         """Set the selected simulations to initial states that the robot samples."""
         if self.family.variation is not None:
             self._update_models(selected, self.family.variation)
@@ -110,9 +109,7 @@ class MujocoWorld:
         self._sensors = self.robot.sense(self.batch)
         return self.robot.motion(self.batch, self._sensors, before, self.dt)
 
-    def step(
-        self, actions: NDArray[Any], active: Mask, rng: Callable[[int], np.random.Generator]
-    ) -> tuple[Floats, Mask]:
+    def step(self, actions: NDArray[Any], active: Mask, rng: SimulationRng) -> tuple[Floats, Mask]:
         """Advance the active simulations by one environment step.
 
         Raises:

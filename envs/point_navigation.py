@@ -4,7 +4,6 @@
 rewards of Rakelly et al. (2019) and Zintgraf et al. (2020).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from metarl.envs.drawing import draw_point_world
 from metarl.envs.family import register_family
 from metarl.envs.vector import NativeTaskFamily
-from metarl.envs.world import Floats, Frame, Mask
+from metarl.envs.world import Floats, Frame, Mask, SimulationRng
 
 MAX_SPEED = 0.1
 TOLERANCE = 0.01
@@ -35,14 +34,12 @@ class PointWorld:
         self._half_width = half_width
         self._trails: dict[int, list[Floats]] = {}
 
-    def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
+    def reset(self, selected: Mask, rng: SimulationRng) -> None:
         """Move the selected points to the origin; nothing is random."""
         self._positions[selected] = 0.0
         self._trails = {i: trail for i, trail in self._trails.items() if not selected[i]}
 
-    def step(
-        self, actions: NDArray[Any], active: Mask, rng: Callable[[int], np.random.Generator]
-    ) -> tuple[Floats, Mask]:
+    def step(self, actions: NDArray[Any], active: Mask, rng: SimulationRng) -> tuple[Floats, Mask]:
         """Move by the clipped action; the reward is −‖s' − g‖₂."""
         # the policy's actions are single precision; positions accumulate in double precision
         velocity = MAX_SPEED * np.clip(actions, -1.0, 1.0).astype(np.float64)
@@ -101,9 +98,7 @@ class PointNavigation(NativeTaskFamily):
 class SparsePointWorld(PointWorld):
     """Points that are rewarded near their goals only."""
 
-    def step(
-        self, actions: NDArray[Any], active: Mask, rng: Callable[[int], np.random.Generator]
-    ) -> tuple[Floats, Mask]:
+    def step(self, actions: NDArray[Any], active: Mask, rng: SimulationRng) -> tuple[Floats, Mask]:
         """Move by the clipped action; the reward is 1 − ‖s' − g‖₂ within 0.2 of the goal."""
         rewards, terminated = super().step(actions, active, rng)
         near = rewards >= -RADIUS

@@ -1,6 +1,5 @@
 """Random tabular Markov decision processes (Duan et al. 2016, section 3.2)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from metarl.envs.drawing import draw_cells
 from metarl.envs.family import register_family
 from metarl.envs.vector import NativeTaskFamily
-from metarl.envs.world import Floats, Frame, Mask
+from metarl.envs.world import Floats, Frame, Mask, SimulationRng
 
 
 class TabularWorld:
@@ -26,13 +25,11 @@ class TabularWorld:
         self._family = family
         self._states = np.zeros(num, dtype=np.int64)
 
-    def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
+    def reset(self, selected: Mask, rng: SimulationRng) -> None:
         """Every episode starts in state 0."""
         self._states[selected] = 0
 
-    def step(
-        self, actions: NDArray[Any], active: Mask, rng: Callable[[int], np.random.Generator]
-    ) -> tuple[Floats, Mask]:
+    def step(self, actions: NDArray[Any], active: Mask, rng: SimulationRng) -> tuple[Floats, Mask]:
         """Sample a reward N(mean, 1) and the next state."""
         noise, uniform = np.zeros(len(actions)), np.zeros(len(actions))
         for index in np.flatnonzero(active):

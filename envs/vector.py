@@ -23,6 +23,7 @@ from metarl.envs.world import (
     Frame,
     Mask,
     NativeFamily,
+    SimulationRng,
     World,
     as_actions,
     as_mask,
@@ -31,9 +32,7 @@ from metarl.envs.world import (
 )
 
 ALL_ACTIVE = np.ones(1, dtype=bool)
-StepFunction = Callable[
-    [NDArray[Any], Mask, Callable[[int], np.random.Generator]], tuple[Floats, Mask]
-]
+StepFunction = Callable[[NDArray[Any], Mask, SimulationRng], tuple[Floats, Mask]]
 
 
 def _step_function(world: World) -> StepFunction:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Frame = NDArray[np.uint8]
+SimulationRng = Callable[[int], np.random.Generator]  # of a simulation, given its index
 
 
 class World(Protocol):
@@ -39,18 +40,16 @@ class World(Protocol):
     def fps(self) -> int:
         """Steps per second of simulated time, the frame rate of a video in real time."""
 
-    def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
+    def reset(self, selected: Mask, rng: SimulationRng) -> None:
         """Start a new episode in the selected simulations.
 
         Args:
             selected: (num,).
-            rng: returns the generator of a simulation, given its index. Call it only if there is
-                something to draw: creating generators is the main cost of a reset.
+            rng: the generator of each simulation. Call it only if there is something to draw:
+                creating generators is the main cost of a reset.
         """
 
-    def step(
-        self, actions: NDArray[Any], active: Mask, rng: Callable[[int], np.random.Generator]
-    ) -> tuple[Floats, Mask]:
+    def step(self, actions: NDArray[Any], active: Mask, rng: SimulationRng) -> tuple[Floats, Mask]:
         """Advance the active simulations by one step.
 
         Args:

@@ -4,7 +4,7 @@ Actions move a mocap body that the hand is welded to, by at most 0.01 m a step a
 close the gripper. Episodes do not terminate, except where a simulation diverges.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from metarl.envs.metaworld.task import SawyerTask
 from metarl.envs.mujoco_world import CachedBatch
 from metarl.envs.rendering import SceneRenderer
 from metarl.envs.robot import is_stable
-from metarl.envs.world import Floats, Frame, Mask
+from metarl.envs.world import Floats, Frame, Mask, SimulationRng
 
 if TYPE_CHECKING:
     from metarl.envs.metaworld.families import MetaWorld
@@ -199,7 +199,7 @@ class SawyerWorld:
                 self._batches[member] = SawyerBatch(task, len(self.tasks), self.num_threads)
             yield self._batches[member], np.flatnonzero(selected & (self._members == member))
 
-    def reset(self, selected: Mask, rng: Callable[[int], np.random.Generator]) -> None:
+    def reset(self, selected: Mask, rng: SimulationRng) -> None:
         """Start episodes; their beginning depends on the task alone."""
         self._members[selected] = self.family.member(self.tasks[selected])
         for batch, rows in self._groups(selected):
@@ -209,9 +209,7 @@ class SawyerWorld:
         self._observations[selected] = _stack(frames, frames)
         self.success[selected] = False
 
-    def step(
-        self, actions: NDArray[Any], active: Mask, rng: Callable[[int], np.random.Generator]
-    ) -> tuple[Floats, Mask]:
+    def step(self, actions: NDArray[Any], active: Mask, rng: SimulationRng) -> tuple[Floats, Mask]:
         """Advance the active simulations.
 
         An episode whose simulation diverges terminates with a reward of 0. (The original continues
