@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -10,31 +10,6 @@ from numpy.typing import NDArray
 
 from metarl.envs.world import Floats
 from metarl.errors import did_you_mean
-
-
-class ModelVariation(Protocol):
-    """A distribution over parameters of a model. Tasks end with these parameters, V per task."""
-
-    @property
-    def set_const(self) -> bool:
-        """Whether MuJoCo recomputes the constants derived from the fields (`mj_setConst`)."""
-
-    def size(self, model: mujoco.MjModel) -> int:
-        """V."""
-
-    def sample(self, model: mujoco.MjModel, rng: np.random.Generator, num_tasks: int) -> Floats:
-        """Sample parameters (num_tasks, V)."""
-
-    def describe(self, params: Floats) -> str:
-        """Describe the parameters (V,) of one task in words."""
-
-    def fields(self, model: mujoco.MjModel, params: Floats) -> dict[str, NDArray[Any]]:
-        """Values of model fields (num, ...) by name, such as "geom_friction" or "opt.gravity".
-
-        Args:
-            model: the robot's own model, which must not be changed.
-            params: (num, V).
-        """
 
 
 @dataclass(frozen=True)
@@ -66,14 +41,17 @@ class RandomScales:
         return [_field(model, name).size if self.elementwise else 1 for name in self.bases]
 
     def size(self, model: mujoco.MjModel) -> int:
+        """V, the number of parameters, with which a task ends."""
         return sum(self._sizes(model))
 
     def sample(self, model: mujoco.MjModel, rng: np.random.Generator, num_tasks: int) -> Floats:
+        """Sample parameters (num_tasks, V)."""
         # base^u = exp(u log base): uniform in the log, so that halving is as likely as doubling
         limits = np.repeat(np.log(list(self.bases.values())), self._sizes(model))
         return limits * rng.uniform(-1.0, 1.0, (num_tasks, len(limits)))
 
     def describe(self, params: Floats) -> str:
+        """Describe the parameters (V,) of one task in words."""
         if self.elementwise:
             low, mean, high = np.exp([params.min(), params.mean(), params.max()])
             return f"scales {low:.2f} to {high:.2f}, mean {mean:.2f}"
@@ -81,6 +59,12 @@ class RandomScales:
         return ", ".join(f"{name} x {factor:.2f}" for name, factor in factors)
 
     def fields(self, model: mujoco.MjModel, params: Floats) -> dict[str, NDArray[Any]]:
+        """Values of model fields (num, ...) by name, such as "geom_friction" or "opt.gravity".
+
+        Args:
+            model: the robot's own model, which must not be changed.
+            params: (num, V).
+        """
         splits = np.split(np.exp(params), np.cumsum(self._sizes(model))[:-1], axis=1)
         values = {}
         for name, scales in zip(self.bases, splits, strict=True):

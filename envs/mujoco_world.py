@@ -10,7 +10,7 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from metarl.envs.model_variation import ModelVariation
+from metarl.envs.model_variation import RandomScales
 from metarl.envs.rendering import SceneRenderer
 from metarl.envs.robot import MAX_VELOCITY, Motion, Robot, is_stable
 from metarl.envs.task_rewards import TaskReward
@@ -88,7 +88,7 @@ class MujocoWorld:
         self._sensors = self.robot.sense(self.batch)
         self._unstable[selected] = False
 
-    def _update_models(self, selected: Mask, variation: ModelVariation) -> None:
+    def _update_models(self, selected: Mask, variation: RandomScales) -> None:
         """Write the model fields of the selected simulations whose task has changed."""
         params = self.family.model_params(self.tasks)
         changed = selected & (self._model_params != params).any(axis=1)
@@ -178,7 +178,7 @@ class MujocoFamily(NativeTaskFamily):
     task_reward: TaskReward
     horizon: int = 200
     num_threads: int = 0
-    variation: ModelVariation | None = None
+    variation: RandomScales | None = None
 
     def __post_init__(self) -> None:
         self.check_horizon()
