@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from metarl.config.files import find_config, read_values
-from metarl.config.files import trained_runs as trained_runs
 from metarl.config.safe_yaml import parse_yaml
 from metarl.config.sections import RENAMED, Source, current_name
 from metarl.errors import UserError

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 
 from metarl.cli import main
-from metarl.experiment import trained_runs
+from metarl.config.files import trained_runs
 
 FOLDER = Path(__file__).parent / "golden"
 # what was shipped before another was

@@ -92,7 +92,7 @@ class TrustRegionStep:
 
 
 def conjugate_gradient(
-    matvec: Callable[[Tensor], Tensor], target: Tensor, iterations: int, tolerance: float = 1e-10
+    matvec: Callable[[Tensor], Tensor], target: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor]:
     """Solve A x = target for a positive definite A (Hestenes and Stiefel 1952).
 
@@ -100,7 +100,6 @@ def conjugate_gradient(
         matvec: v (P,) to A v (P,).
         target: (P,).
         iterations: maximum number of iterations, each with one product.
-        tolerance: stop when the squared residual is below this.
 
     Returns:
         x (P,) and A x (P,); the latter costs no additional product.
@@ -110,7 +109,7 @@ def conjugate_gradient(
     direction = target.clone()
     squared = residual @ residual
     for _ in range(iterations):
-        if squared < tolerance:
+        if squared < 1e-10:
             break
         image = matvec(direction)
         step = squared / (direction @ image)  # minimises ½ xᵀA x − targetᵀx along the direction

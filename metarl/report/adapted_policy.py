@@ -54,12 +54,12 @@ class AdaptedPolicy:
         """Whether observations are positions in the plane."""
         return isinstance(self.problem.raw_family, PointNavigation)
 
-    def paths(self, max_paths: int = 3) -> dict[str, NDArray[Any]]:
-        """Positions (B, H, 2) by name of the stage; NaN after the end of an episode."""
+    def paths(self) -> dict[str, NDArray[Any]]:
+        """Positions (3, H, 2) in three episodes, by name of the stage; NaN after an episode."""
         horizon = self.problem.family.horizon
         paths = {}
         for stage, agent in self.agents.items():
-            positions = np.full((max_paths, horizon, 2), np.nan)
+            positions = np.full((3, horizon, 2), np.nan)
             env = self.problem.raw_family.make()
             for index, path in enumerate(positions):
                 # one at a time: a recurrent policy has the memory of the stage in each of them
