@@ -29,6 +29,7 @@ from metarl.envs.metaworld import assets
 from metarl.envs.metaworld.families import MetaWorld, metaworld_ml10, metaworld_reach
 from metarl.envs.metaworld.goals import benchmark_goals
 from metarl.envs.metaworld.scene import Scene, quaternions
+from metarl.envs.metaworld.task import Step
 from metarl.envs.metaworld.tasks import TASKS
 from metarl.errors import UserError
 from metarl.threads import processors
@@ -125,7 +126,7 @@ def test_rewards_equal_the_originals_wherever_the_object_is(name: str) -> None:
         space = env.sawyer_observation_space
         observation = np.clip(env._get_obs(), space.low, space.high)
         expected, info = env.evaluate_state(observation, action)
-        reward, success = task.reward(scene, observation[None], action[None], start)
+        reward, success = task.reward(Step(scene, observation[None], action[None], start))
         assert abs(reward[0] - expected) <= 1e-9
         assert success[0] == info["success"]
         solved += success[0]

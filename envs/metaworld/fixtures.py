@@ -1,9 +1,8 @@
 """Tasks of a mechanism with one joint: doors, drawers, a button, a window and a lever."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from metarl.envs.metaworld.rewards import (
     TARGET_RADIUS,
@@ -13,7 +12,7 @@ from metarl.envs.metaworld.rewards import (
     tolerance,
 )
 from metarl.envs.metaworld.scene import OBJECT, Scene
-from metarl.envs.metaworld.task import SawyerTask, Start
+from metarl.envs.metaworld.task import SawyerTask, Step
 from metarl.envs.world import Floats, Mask
 
 
@@ -62,10 +61,8 @@ class DoorOpen(Door):
     to_target = (-0.3, -0.45, 0.0)
     single_precision = False
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        hand, handle = observations[:, :3], observations[:, 4:7]
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
+        hand, handle = step.hand, step.object
         grip_point = handle - np.array([0.05, 0.0, 0.0])
         # a funnel above the handle, so that the hand does not hit it from the side
         excess = norm(hand[:, :2] - grip_point[:, :2]) - 0.12
@@ -75,12 +72,12 @@ class DoorOpen(Door):
         offset = np.array([0.05, 0.03, -0.01])  # between the handle and the door
         in_place = tolerance(norm(hand - grip_point - offset), (0.0, 0.06), 0.5)
         ready = hamacher_product(above_floor, in_place)
-        effort = (actions[:, 3].astype(np.float64) + 1.0) / 2.0
-        angle = -scene.joint("doorjoint")
+        effort = (step.actions[:, 3].astype(np.float64) + 1.0) / 2.0
+        angle = -step.scene.joint("doorjoint")
         progress = 0.2 * (angle > np.pi / 90.0)
         progress += 0.8 * tolerance(np.pi * 2.0 / 3.0 - angle, (0.0, 0.5), np.pi / 3.0)
         rewards = 2.0 * hamacher_product(ready, effort) + 8.0 * progress
-        success = np.abs(handle[:, 0] - start["target"][:, 0]) <= 0.08
+        success = np.abs(handle[:, 0] - step.target[:, 0]) <= 0.08
         return np.where(success, 10.0, rewards), success
 
 
@@ -92,15 +89,13 @@ class DoorClose(Door):
     to_target = (0.2, -0.2, 0.0)
     hand_start = (-0.5, 0.6, 0.2)
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        handle, target = observations[:, 4:7], start["target"]
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
+        handle, target = step.object, step.target
         distance = norm(handle - target)
-        margin = norm(start["object"] - target)
+        margin = norm(step.start["object"] - target)
         in_place = tolerance(distance, (0.0, TARGET_RADIUS), margin, "gaussian")
         margin = norm(np.array(self.hand_start, np.float32) - handle) + 0.1
-        near = tolerance(norm(scene.tcp() - target), (0.0, 0.0125), margin, "gaussian")
+        near = tolerance(norm(step.scene.tcp() - target), (0.0, 0.0125), margin, "gaussian")
         rewards = 3.0 * near + 6.0 * in_place
         return np.where(distance < TARGET_RADIUS, 10.0, rewards), distance <= 0.08
 
@@ -119,16 +114,14 @@ class DrawerOpen(Fixture):
         handle = scene.body("drawer_link") + np.array([0.0, -0.16, 0.0])
         return np.hstack([handle, scene.body_quaternion("drawer_link")])
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        hand, handle, target = observations[:, :3], observations[:, 4:7], start["target"]
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
+        hand, handle, target = step.hand, step.object, step.target
         distance, opening = norm(handle - target), 0.2
         progress = tolerance(distance, (0.0, 0.02), opening)
         # x and y count more than z: the hand comes down on the handle rather than into it
         scale = np.array([3.0, 3.0, 1.0])
         closed_handle = target + np.array([0.0, opening, 0.0])
-        margin = norm((closed_handle - start["tcp"]) * scale)
+        margin = norm((closed_handle - step.start["tcp"]) * scale)
         cage = tolerance(norm((handle - hand) * scale), (0.0, 0.01), margin)
         return 5.0 * (cage + progress), distance <= 0.03
 
@@ -151,16 +144,14 @@ class DrawerClose(Fixture):
         handle = scene.body("drawer_link") + np.array([0.0, -0.16, 0.05])
         return np.hstack([handle, np.zeros((len(handle), 4))])
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        handle, target = observations[:, 4:7], start["target"]
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
+        handle, target = step.object, step.target
         distance = norm(handle - target)
-        margin = np.abs(norm(start["object"] - target) - TARGET_RADIUS)
+        margin = np.abs(norm(step.start["object"] - target) - TARGET_RADIUS)
         in_place = tolerance(distance, (0.0, TARGET_RADIUS), margin)
-        margin = np.abs(norm(start["object"] - start["tcp"]) - 0.005)
-        near = tolerance(norm(handle - scene.tcp()), (0.0, 0.005), margin, "gaussian")
-        reach = hamacher_product(near, gripper_effort(actions))
+        margin = np.abs(norm(step.start["object"] - step.start["tcp"]) - 0.005)
+        near = tolerance(norm(handle - step.scene.tcp()), (0.0, 0.005), margin, "gaussian")
+        reach = hamacher_product(near, gripper_effort(step.actions))
         success = distance <= TARGET_RADIUS + 0.015
         return 10.0 * np.where(success, 1.0, hamacher_product(reach, in_place)), success
 
@@ -185,16 +176,14 @@ class ButtonPressTopdown(Fixture):
         button = scene.body("button") + np.array([0.0, 0.0, 0.193])
         return np.hstack([button, scene.body_quaternion("button")])
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        opening, button = observations[:, 3], observations[:, 4:7]
-        distance = np.abs(start["target"][:, 2] - button[:, 2])
-        to_button = norm(button - scene.tcp())
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
+        opening, button = step.opening, step.object
+        distance = np.abs(step.target[:, 2] - button[:, 2])
+        to_button = norm(button - step.scene.tcp())
         # to the button of now, as in the original, not to that of the start
-        margin = norm(button - start["tcp"])
+        margin = norm(button - step.start["tcp"])
         near = tolerance(to_button, (0.0, 0.01), margin)
-        press = tolerance(distance, (0.0, 0.005), start["travel"])
+        press = tolerance(distance, (0.0, 0.005), step.start["travel"])
         rewards = 5.0 * hamacher_product(1.0 - opening, near)
         return np.where(to_button <= 0.03, rewards + 5.0 * press, rewards), distance <= 0.024
 
@@ -220,15 +209,13 @@ class WindowOpen(Fixture):
         handle = scene.site("handleOpenStart")
         return np.hstack([handle, np.zeros((len(handle), 4))])
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        handle, target = observations[:, 4:7], start["target"]
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
+        handle, target = step.object, step.target
         distance = np.abs(handle[:, 0] - target[:, 0])
-        margin = np.abs(np.abs(start["object"][:, 0] - target[:, 0]) - TARGET_RADIUS)
+        margin = np.abs(np.abs(step.start["object"][:, 0] - target[:, 0]) - TARGET_RADIUS)
         in_place = tolerance(distance, (0.0, TARGET_RADIUS), margin)
-        margin = np.abs(norm(start["handle"] - start["tcp"]) - 0.02)
-        reach = tolerance(norm(handle - scene.tcp()), (0.0, 0.02), margin)
+        margin = np.abs(norm(step.start["handle"] - step.start["tcp"]) - 0.02)
+        reach = tolerance(norm(handle - step.scene.tcp()), (0.0, 0.02), margin)
         return 10.0 * hamacher_product(reach, in_place), distance <= TARGET_RADIUS
 
 
@@ -251,16 +238,14 @@ class LeverPull(Fixture):
     def objects(self, scene: Scene) -> Floats:
         return np.hstack([scene.site("leverStart"), scene.geom_quaternion("objGeom")])
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        hand, lever, target = observations[:, :3], observations[:, 4:7], start["target"]
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
+        hand, lever, target = step.hand, step.object, step.target
         # the shoulder of the gripper lifts the lever, not its fingers; y counts less, so that the
         # shoulder comes under the lever before it touches it
         offset, scale = np.array([0.0, 0.055, 0.07]), np.array([4.0, 1.0, 4.0])
-        margin = norm((start["tcp"] + offset - start["object"]) * scale)
+        margin = norm((step.start["tcp"] + offset - step.start["object"]) * scale)
         ready = tolerance(norm((hand + offset - lever) * scale), (0.0, 0.02), margin)
-        margin = norm(start["object"] - target)
+        margin = norm(step.start["object"] - target)
         in_place = tolerance(norm(lever - target), (0.0, 0.04), margin)
-        error = np.abs(-scene.joint("LeverAxis") - np.pi / 2.0)
+        error = np.abs(-step.scene.joint("LeverAxis") - np.pi / 2.0)
         return 10.0 * hamacher_product(ready, in_place), error <= np.pi / 24.0

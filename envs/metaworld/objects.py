@@ -1,9 +1,8 @@
 """Tasks that move an object to a place: peg insertion, sweeping, basketball, shelf placing."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from metarl.envs.metaworld.rewards import (
     TARGET_RADIUS,
@@ -16,9 +15,10 @@ from metarl.envs.metaworld.rewards import (
     pad_caging,
     prism_tolerance,
     tolerance,
+    with_lift,
 )
 from metarl.envs.metaworld.scene import Scene
-from metarl.envs.metaworld.task import SawyerTask, Start
+from metarl.envs.metaworld.task import SawyerTask, Step
 from metarl.envs.world import Floats, Mask
 
 
@@ -46,30 +46,27 @@ class PegInsertSide(SawyerTask):
     def objects(self, scene: Scene) -> Floats:
         return np.hstack([scene.site("pegGrasp"), scene.site_quaternion("pegGrasp")])
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        head = scene.site("pegHead")
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
+        head = step.scene.site("pegHead")
         scale = np.array([1.0, 2.0, 2.0])  # y and z must be right before the peg enters along x
-        distance = norm((head - start["target"]) * scale)
-        margin = norm((start["head"] - start["target"]) * scale)
+        distance = norm((head - step.target) * scale)
+        margin = norm((step.start["head"] - step.target) * scale)
         # less for a head that is inside the box, below or above the hole
         clearance = [
             prism_tolerance(
                 head,
-                scene.site(f"bottom_right_corner_collision_box_{i}"),
-                scene.site(f"top_left_corner_collision_box_{i}"),
+                step.scene.site(f"bottom_right_corner_collision_box_{i}"),
+                step.scene.site(f"top_left_corner_collision_box_{i}"),
             )
             for i in (1, 2)
         ]
         in_place = tolerance(distance, (0.0, 0.07), margin)
         in_place = hamacher_product(in_place, hamacher_product(*clearance))
-        peg = observations[:, 4:7]
-        cage = gripper_caging(scene, peg, start, 0.0075, 0.03, 0.005)
-        grasp = (cage + grip(cage, actions)) / 2.0
-        is_held = is_lifted(scene, observations, start, 0.08)
+        cage = gripper_caging(step, 0.0075, 0.03, 0.005)
+        grasp = (cage + grip(cage, step.actions)) / 2.0
+        is_held = is_lifted(step, 0.08)
         rewards = hamacher_product(np.where(is_held, 1.0, grasp), in_place)
-        rewards = np.where(is_held, rewards + 1.0 + 5.0 * in_place, rewards)
+        rewards = with_lift(rewards, is_held, in_place)
         success = distance <= 0.07
         return np.where(success, 10.0, rewards), success
 
@@ -101,19 +98,16 @@ class Basketball(SawyerTask):
     def objects(self, scene: Scene) -> Floats:
         return np.hstack([scene.body("bsktball"), scene.body_quaternion("bsktball")])
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        ball = observations[:, 4:7]
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
         scale = np.array([1.0, 1.0, 2.0])  # emphasises the height
-        distance = norm((ball - start["target"]) * scale)
-        margin = norm((start["object"] - start["target"]) * scale)
+        distance = norm((step.object - step.target) * scale)
+        margin = norm((step.start["object"] - step.target) * scale)
         in_place = tolerance(distance, (0.0, 0.08), margin)
-        cage = gripper_caging(scene, ball, start, 0.025, 0.06, 0.005)
-        grasp = (cage + grip(cage, actions)) / 2.0
-        is_held = is_lifted(scene, observations, start, 0.035)
+        cage = gripper_caging(step, 0.025, 0.06, 0.005)
+        grasp = (cage + grip(cage, step.actions)) / 2.0
+        is_held = is_lifted(step, 0.035)
         rewards = hamacher_product(np.where(is_held, 1.0, grasp), in_place)
-        rewards = np.where(is_held, rewards + 1.0 + 5.0 * in_place, rewards)
+        rewards = with_lift(rewards, is_held, in_place)
         return np.where(distance < 0.08, 10.0, rewards), distance <= 0.08
 
 
@@ -153,13 +147,11 @@ class ShelfPlace(Block):
         scene.place(block)
         return {"object": block, "target": goals[:, 3:]}
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        block, target = observations[:, 4:7], start["target"]
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
+        block, target = step.object, step.target
         distance = norm(block - target)
-        in_place = tolerance(distance, (0.0, TARGET_RADIUS), norm(start["object"] - target))
-        grasp = grip(gripper_caging(scene, block, start, 0.02, 0.05, 0.01), actions)
+        in_place = tolerance(distance, (0.0, TARGET_RADIUS), norm(step.start["object"] - target))
+        grasp = grip(gripper_caging(step, 0.02, 0.05, 0.01), step.actions)
         rewards = hamacher_product(grasp, in_place)
         # below the shelf, the block comes near to the target but cannot reach it: the reward falls
         # from 15 cm before the target on, the more the lower the block is, and is 0 behind it
@@ -170,30 +162,27 @@ class ShelfPlace(Block):
         penalty = hamacher_product(*np.where(is_before, (depth, (0.24 - z) / 0.24), 0.0))
         in_place = np.maximum(in_place - penalty, 0.0)
         in_place = np.where(is_below & (y > target[:, 1]), 0.0, in_place)
-        is_held = is_lifted(scene, observations, start, 0.025)
-        rewards = np.where(is_held, rewards + 1.0 + 5.0 * in_place, rewards)
+        rewards = with_lift(rewards, is_lifted(step, 0.025), in_place)
         return np.where(distance < TARGET_RADIUS, 10.0, rewards), distance <= 0.07
 
 
 def sweeping_reward(
-    scene: Scene, block: Floats, start: Start, target: Floats, slack: float, xz_threshold: float
+    step: Step, target: Floats, slack: float, xz_threshold: float
 ) -> tuple[Floats, Mask]:
     """Rewards and success of pushing the block with the closed or open gripper around it.
 
     Args:
-        scene: the simulations.
-        block: its position, (n, 3).
-        start: `tcp` and `object`, (n, 3) each.
+        step: the state of the simulations.
         target: (n, 3).
         slack: the gap between pad and block that counts as a grip, m.
         xz_threshold: the distance of the gripper to the block in x and z that suffices, m.
     """
-    distance = norm(block - target)
-    in_place = tolerance(distance, (0.0, TARGET_RADIUS), norm(start["object"] - target))
+    distance = norm(step.object - target)
+    in_place = tolerance(distance, (0.0, TARGET_RADIUS), norm(step.start["object"] - target))
     radius = 0.02
-    cage = caging(scene, block, start, pad_caging(scene, block, radius, 0.05), xz_threshold)
+    cage = caging(step, pad_caging(step, radius, 0.05), xz_threshold)
     # the action of the gripper has no part in the grip, only its pads
-    pinch = pad_caging(scene, block, radius, radius + slack)
+    pinch = pad_caging(step, radius, radius + slack)
     grasp = (cage + np.where(cage > 0.95, pinch, 0.0)) / 2.0
     rewards = 2.0 * grasp + 6.0 * hamacher_product(grasp, in_place)
     return np.where(distance < TARGET_RADIUS, 10.0, rewards), distance <= TARGET_RADIUS
@@ -212,10 +201,8 @@ class Sweep(Block):
     def objects(self, scene: Scene) -> Floats:
         return np.hstack([scene.body("obj"), scene.body_quaternion("obj")])
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        return sweeping_reward(scene, observations[:, 4:7], start, start["target"], 0.01, 0.005)
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
+        return sweeping_reward(step, step.target, 0.01, 0.005)
 
 
 class SweepInto(Block):
@@ -239,10 +226,7 @@ class SweepInto(Block):
         scene.place(block)
         return {"object": block, "target": np.broadcast_to(self.hole, block.shape)}
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        block = observations[:, 4:7]
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
         # at the height of the block, which may fall through the hole
-        target = np.hstack([start["target"][:, :2], block[:, 2:]])
-        return sweeping_reward(scene, block, start, target, 0.005, 0.01)
+        target = np.hstack([step.target[:, :2], step.object[:, 2:]])
+        return sweeping_reward(step, target, 0.005, 0.01)

@@ -1,9 +1,6 @@
 """Reach, push and pick-place: the three tasks of ML1's published results."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from metarl.envs.metaworld.rewards import (
     TARGET_RADIUS,
@@ -15,9 +12,10 @@ from metarl.envs.metaworld.rewards import (
     norm,
     pad_caging,
     tolerance,
+    with_lift,
 )
 from metarl.envs.metaworld.scene import Scene
-from metarl.envs.metaworld.task import SawyerTask, Start
+from metarl.envs.metaworld.task import SawyerTask, Step
 from metarl.envs.world import Floats, Mask
 
 
@@ -46,11 +44,9 @@ class Reach(Puck):
     name = "reach"
     scene_file = "sawyer_reach_v3.xml"
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        distance = norm(scene.tcp() - start["target"])
-        margin = norm(np.array(self.hand_start) - start["target"])
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
+        distance = norm(step.scene.tcp() - step.target)
+        margin = norm(np.array(self.hand_start) - step.target)
         return 10.0 * tolerance(distance, (0.0, TARGET_RADIUS), margin), distance <= TARGET_RADIUS
 
 
@@ -69,16 +65,13 @@ class Push(Puck):
         scene.place(puck)
         return {"object": puck, "target": target}
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        puck, opening = observations[:, 4:7], observations[:, 3]
-        distance = norm(puck - start["target"])
-        margin = norm(start["object"] - start["target"])
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
+        distance = norm(step.object - step.target)
+        margin = norm(step.start["object"] - step.target)
         in_place = tolerance(distance, (0.0, TARGET_RADIUS), margin)
-        cage = gripper_caging(scene, puck, start, 0.015, 0.05, 0.005)
-        rewards = cage + grip(cage, actions)
-        is_held = (norm(puck - scene.tcp()) < 0.02) & (opening > 0.0)
+        cage = gripper_caging(step, 0.015, 0.05, 0.005)
+        rewards = cage + grip(cage, step.actions)
+        is_held = (norm(step.object - step.scene.tcp()) < 0.02) & (step.opening > 0.0)
         rewards = np.where(is_held, 2.0 * rewards + 1.0 + 5.0 * in_place, rewards)
         rewards = np.where(distance < TARGET_RADIUS, 10.0, rewards)
         return rewards, distance <= TARGET_RADIUS
@@ -90,17 +83,13 @@ class PickPlace(Puck):
     name = "pick-place"
     scene_file = "sawyer_pick_place_v3.xml"
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        puck = observations[:, 4:7]
-        distance = norm(puck - start["target"])
-        margin = norm(start["object"] - start["target"])
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
+        distance = norm(step.object - step.target)
+        margin = norm(step.start["object"] - step.target)
         in_place = tolerance(distance, (0.0, TARGET_RADIUS), margin)
-        cage = caging(scene, puck, start, pad_caging(scene, puck, 0.015, 0.05), 0.005)
-        grasp = (cage + grip(cage, actions)) / 2.0
+        cage = caging(step, pad_caging(step, 0.015, 0.05), 0.005)
+        grasp = (cage + grip(cage, step.actions)) / 2.0
         rewards = hamacher_product(grasp, in_place)
-        is_held = is_lifted(scene, observations, start, 0.02)
-        rewards = np.where(is_held, rewards + 1.0 + 5.0 * in_place, rewards)
+        rewards = with_lift(rewards, is_lifted(step, 0.02), in_place)
         rewards = np.where(distance < TARGET_RADIUS, 10.0, rewards)
         return rewards, distance <= 0.07

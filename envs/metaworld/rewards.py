@@ -9,8 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.envs.metaworld.scene import Scene
-from metarl.envs.metaworld.task import Start
+from metarl.envs.metaworld.task import Step
 from metarl.envs.world import Floats, Mask
 
 Sigmoid = Literal["gaussian", "long_tail"]
@@ -60,21 +59,17 @@ def gripper_effort(actions: NDArray[Any]) -> Floats:
     return np.clip(actions[:, 3].astype(np.float64), 0.0, 1.0)
 
 
-def caging(
-    scene: Scene, position: Floats, start: Start, caging_y: Floats, xz_threshold: float
-) -> Floats:
+def caging(step: Step, caging_y: Floats, xz_threshold: float) -> Floats:
     """The reward for having the object between the fingers, (n,).
 
     Args:
-        scene: the simulations.
-        position: of the object, (n, 3).
-        start: `tcp` and `object`, (n, 3) each, at the start of the episode.
+        step: the state of the simulations.
         caging_y: that reward in y, (n,).
         xz_threshold: the distance of the gripper to the object in x and z that suffices, m.
     """
     xz = [0, 2]
-    margin = norm(start["object"][:, xz] - start["tcp"][:, xz]) - xz_threshold
-    distance = norm(scene.tcp()[:, xz] - position[:, xz])
+    margin = norm(step.start["object"][:, xz] - step.start["tcp"][:, xz]) - xz_threshold
+    distance = norm(step.scene.tcp()[:, xz] - step.object[:, xz])
     return hamacher_product(caging_y, tolerance(distance, (0.0, xz_threshold), margin))
 
 
@@ -84,43 +79,39 @@ def grip(cage: Floats, actions: NDArray[Any]) -> Floats:
 
 
 def gripper_caging(
-    scene: Scene,
-    position: Floats,
-    start: Start,
-    object_radius: float,
-    pad_threshold: float,
-    xz_threshold: float,
+    step: Step, object_radius: float, pad_threshold: float, xz_threshold: float
 ) -> Floats:
     """The reward for having the object between the fingers, of most tasks, (n,).
 
     Args:
-        scene, position, start, xz_threshold: as for `caging`.
+        step, xz_threshold: as for `caging`.
         object_radius: m.
         pad_threshold: the distance of a finger's pad to the object in y that suffices, m.
     """
     cage = []
     for pad in ("leftpad", "rightpad"):
-        y = scene.body(pad)[:, 1]
+        y = step.scene.body(pad)[:, 1]
         # The margin moves with the pad, so that the value is small until the pad is within the
         # threshold: nearly a binary reward before the grasp. Once the object is away from its
         # start, the margin is wide, and moving back costs little.
-        margin = np.abs(np.abs(y - start["object"][:, 1]) - pad_threshold)
+        margin = np.abs(np.abs(y - step.start["object"][:, 1]) - pad_threshold)
         bounds = (object_radius, pad_threshold)
-        cage.append(tolerance(np.abs(y - position[:, 1]), bounds, margin))
-    return caging(scene, position, start, hamacher_product(*cage), xz_threshold)
+        cage.append(tolerance(np.abs(y - step.object[:, 1]), bounds, margin))
+    return caging(step, hamacher_product(*cage), xz_threshold)
 
 
-def pad_caging(scene: Scene, position: Floats, radius: float, reach: float) -> Floats:
+def pad_caging(step: Step, radius: float, reach: float) -> Floats:
     """The reward for a finger's pad on either side of an object in y, (n,).
 
     Args:
-        scene, position: as for `caging`.
+        step: the state of the simulations.
         radius: of the object, m.
         reach: the largest distance of a pad to the object's position that suffices, m.
     """
     # The margins would be those of the pads at the start, but the original keeps views of the
     # simulation's arrays, which always hold the present positions.
-    y, left, right = position[:, 1], scene.body("leftpad")[:, 1], scene.body("rightpad")[:, 1]
+    left, right = (step.scene.body(pad)[:, 1] for pad in ("leftpad", "rightpad"))
+    y = step.object[:, 1]
     cage = [
         tolerance(gap, (radius, reach), np.abs(np.abs(gap) - 0.05)) for gap in (left - y, y - right)
     ]
@@ -140,8 +131,12 @@ def prism_tolerance(points: Floats, corner: Floats, opposite: Floats) -> Floats:
     return np.where(is_inside, fractions.prod(axis=1), 1.0)
 
 
-def is_lifted(scene: Scene, observations: Floats, start: Start, reach_radius: float) -> Mask:
+def is_lifted(step: Step, reach_radius: float) -> Mask:
     """Whether the open gripper is at the object, and the object 1 cm above its start, (n,)."""
-    position, opening = observations[:, 4:7], observations[:, 3]
-    is_near = (norm(position - scene.tcp()) < reach_radius) & (opening > 0.0)
-    return is_near & (position[:, 2] - 0.01 > start["object"][:, 2])
+    is_near = (norm(step.object - step.scene.tcp()) < reach_radius) & (step.opening > 0.0)
+    return is_near & (step.object[:, 2] - 0.01 > step.start["object"][:, 2])
+
+
+def with_lift(rewards: Floats, is_lifted: Mask, in_place: Floats) -> Floats:
+    """Rewards (n,) that are higher by 1 + 5 · `in_place` where the object is lifted."""
+    return np.where(is_lifted, rewards + 1.0 + 5.0 * in_place, rewards)

@@ -1,6 +1,7 @@
 """The base class of Meta-World's tasks (Yu et al. 2019)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -8,7 +9,42 @@ from numpy.typing import NDArray
 from metarl.envs.metaworld.scene import Scene
 from metarl.envs.world import Floats, Mask
 
-Start = Mapping[str, Floats]  # quantities that an episode keeps from its start, by name
+
+@dataclass(frozen=True)
+class Step:
+    """A step of n simulations, as rewards see it.
+
+    Attributes:
+        scene: the simulations, at the new state.
+        observations: (n, 39).
+        actions: (n, 4), clipped to [−1, 1].
+        start: what `SawyerTask.start` returned of their episodes, and `tcp`.
+    """
+
+    scene: Scene
+    observations: Floats
+    actions: NDArray[Any]
+    start: Mapping[str, Floats]
+
+    @property
+    def hand(self) -> Floats:
+        """Positions, (n, 3)."""
+        return self.observations[:, :3]
+
+    @property
+    def opening(self) -> Floats:
+        """How far the gripper is open, from 0 to 1, (n,)."""
+        return self.observations[:, 3]
+
+    @property
+    def object(self) -> Floats:
+        """Positions of the first object, (n, 3)."""
+        return self.observations[:, 4:7]
+
+    @property
+    def target(self) -> Floats:
+        """Positions, (n, 3)."""
+        return self.start["target"]
 
 
 class SawyerTask:
@@ -63,15 +99,6 @@ class SawyerTask:
         """Position and quaternion of each object, (n, 7) or (n, 14)."""
         raise NotImplementedError
 
-    def reward(
-        self, scene: Scene, observations: Floats, actions: NDArray[Any], start: Start
-    ) -> tuple[Floats, Mask]:
-        """Rewards from 0 to 10 and success, (n,) each.
-
-        Args:
-            scene: all simulations, at the new state.
-            observations: (n, 39).
-            actions: (n, 4), clipped to [−1, 1].
-            start: what `start` returned, and `tcp`.
-        """
+    def reward(self, step: Step) -> tuple[Floats, Mask]:
+        """Rewards from 0 to 10 and success, (n,) each."""
         raise NotImplementedError

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from metarl.envs.metaworld.assets import load_model
 from metarl.envs.metaworld.scene import Scene
-from metarl.envs.metaworld.task import SawyerTask
+from metarl.envs.metaworld.task import SawyerTask, Step
 from metarl.envs.mujoco_world import CachedBatch
 from metarl.envs.rendering import SceneRenderer
 from metarl.envs.robot import is_stable
@@ -160,7 +160,7 @@ class SawyerBatch:
         frames = self._frames(scene)
         observations = _stack(frames, previous).clip(LOW, HIGH)
         start = {name: values[rows] for name, values in self._quantities.items()}
-        return frames, observations, *self.task.reward(scene, observations, actions, start)
+        return frames, observations, *self.task.reward(Step(scene, observations, actions, start))
 
     def target(self, row: int) -> Floats:
         """The position of a simulation's goal, (3,)."""
