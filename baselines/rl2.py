@@ -211,6 +211,57 @@ class RecurrentPolicy:
         return (memory[0], *(leaf.to(memory[0].dtype) for leaf in outcome))
 
 
+class Trials:
+    """Trials as rows of H' = episodes · H steps: those of the episodes, and all padding at the end.
+
+    Args:
+        policy: the policy that was sampled with, which encodes actions and rewards as its inputs.
+        rollouts: one stage for each episode of the M trials, (N, B, H, ·).
+
+    Attributes:
+        mask: (H', M), true on the steps that were taken.
+        actions: (H', M, ·).
+        rewards: (H', M).
+        action_inputs: (H', M, A), as the policy observes them: one-hot if they are discrete.
+        reward_inputs: (H', M, 1).
+        inputs: of the recurrent unit, (H', M, S + A + 2).
+    """
+
+    def __init__(self, policy: RecurrentPolicy, rollouts: Rollouts) -> None:
+        self.rollouts = rollouts
+        # The episodes of a trial stand side by side, (M, episodes · H), each with its own padding:
+        #     1 1 1 . . | 1 1 1 1 1 | 1 1 . . .      mask of one trial of three episodes, H = 5
+        # A stable sort by the mask moves the steps that were taken to the front, in their order:
+        #     1 1 1 1 1   1 1 1 1 1   . . . . .
+        # so that the recurrence and the advantages run from one episode to the next without a gap.
+        mask = torch.cat([stage.mask.flatten(0, 1) for stage in rollouts.trajectories], dim=1)
+        self._order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+        self.mask = mask.gather(1, self._order).movedim(1, 0)
+        self.actions = self.join(lambda stage: stage.actions)
+        self.rewards = self.join(lambda stage: stage.rewards)
+        _, self.action_inputs, self.reward_inputs, _ = policy.remember(
+            policy.initial_memory(self.mask.shape),
+            self.actions,
+            self.rewards,
+            torch.zeros_like(self.rewards),
+        )
+        # actions and rewards at t are those of t − 1
+        previous = torch.cat([self.action_inputs, self.reward_inputs], dim=-1).roll(1, 0)
+        previous[0] = 0.0
+        # the first step of an episode follows the end of another one, except in the first episode
+        previous_end = self.join(lambda stage: _first_steps(stage.mask)).unsqueeze(-1)
+        previous_end[0] = 0.0
+        observations = self.join(lambda stage: stage.observations)
+        self.inputs = torch.cat([observations, previous, previous_end], dim=-1)
+
+    def join(self, leaf: Callable[[Trajectories], Tensor]) -> Tensor:
+        """A leaf (N, B, H, ·) of each episode to (H', M, ·), the steps that were taken first."""
+        stages = self.rollouts.trajectories
+        joined = torch.cat([leaf(stage).flatten(0, 1) for stage in stages], dim=1)
+        index = self._order.view(*self._order.shape, *[1] * (joined.dim() - 2)).expand_as(joined)
+        return joined.gather(1, index).movedim(1, 0).contiguous()
+
+
 class RL2(PolicyLearner):
     """Learns a recurrent policy that identifies its task while it acts."""
 
@@ -279,18 +330,20 @@ class RL2(PolicyLearner):
             problem.key(iteration),
             problem.shard.start,
         )
-        return self.learn(state, rollouts)
-
-    def learn(self, state: TrainingState, rollouts: Rollouts) -> tuple[TrainingState, Metrics]:
-        """Take steps of PPO on trials that were sampled with the parameters of a state."""
-        started, extra, reward_scale = time.perf_counter(), state.extra, None
-        if self.settings.normalize_rewards:
-            extra = update_return_moments(extra, rollouts, self.problem.config.inner.gamma)
-            reward_scale = to_reward_scale(extra)
-        objective = trial_objective(self, state.params, rollouts, reward_scale)
-        learned = replace(state, params=self.outer_params(state.params))
-        new, metrics = outer_step(self.problem, learned, rollouts, objective, EPISODES)
+        started = time.perf_counter()
+        new, metrics = self.learn(state, Trials(self.policy, rollouts))
         metrics["time/learning"] = time.perf_counter() - started  # with the objective's
+        return new, metrics
+
+    def learn(self, state: TrainingState, trials: Trials) -> tuple[TrainingState, Metrics]:
+        """Take steps of PPO on trials that were sampled with the parameters of a state."""
+        extra, reward_scale = state.extra, None
+        if self.settings.normalize_rewards:
+            extra = update_return_moments(extra, trials, self.problem.config.inner.gamma)
+            reward_scale = to_reward_scale(extra)
+        objective = trial_objective(self, state.params, trials, reward_scale)
+        learned = replace(state, params=self.outer_params(state.params))
+        new, metrics = outer_step(self.problem, learned, trials.rollouts, objective, EPISODES)
         return replace(new, params=state.params | new.params, extra=extra), metrics
 
     def curve(
@@ -431,71 +484,24 @@ class TrialObjective:
 CHUNKS, SMALLEST_CHUNK = 2, 25
 
 
-Join = Callable[[list[Tensor]], Tensor]
-
-
-def join_trials(stages: Sequence[Trajectories]) -> tuple[Tensor, Join]:
-    """The steps of trials one after another: a mask (H', M), and a function that joins episodes.
-
-    The function takes a tensor (N, B, H, ·) of each episode to (H', M, ·), padding at the end.
-    """
-    # The episodes of a trial stand side by side, (M, episodes · H), each with its own padding:
-    #     1 1 1 . . | 1 1 1 1 1 | 1 1 . . .      mask of one trial of three episodes, H = 5
-    # A stable sort by the mask moves the steps that were taken to the front, in their order:
-    #     1 1 1 1 1   1 1 1 1 1   . . . . .
-    # so that the recurrence and the advantages run from one episode to the next without a gap.
-    mask = torch.cat([stage.mask.flatten(0, 1) for stage in stages], dim=1)
-    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
-    mask = mask.gather(1, order).movedim(1, 0)
-
-    def join_episodes(leaves: list[Tensor]) -> Tensor:
-        """(N, B, H, ·) of each episode to (H', M, ·), the steps that were taken first."""
-        joined = torch.cat([leaf.flatten(0, 1) for leaf in leaves], dim=1)
-        index = order.view(*order.shape, *[1] * (joined.dim() - 2)).expand_as(joined)
-        return joined.gather(1, index).movedim(1, 0).contiguous()
-
-    return mask, join_episodes
-
-
-def unit_inputs(policy: RecurrentPolicy, stages: Sequence[Trajectories]) -> Tensor:
-    """The inputs of the recurrent unit along trials (H', M, S + A + 2), one stage an episode."""
-    mask, join_episodes = join_trials(stages)
-    actions = join_episodes([stage.actions for stage in stages])
-    rewards = join_episodes([stage.rewards for stage in stages])
-    starts = join_episodes([_first_steps(stage.mask) for stage in stages])
-    observations = join_episodes([stage.observations for stage in stages])
-    # the policy encodes actions and rewards (one-hot if discrete); at t they are those of t − 1
-    _, action_inputs, reward_inputs, _ = policy.remember(
-        policy.initial_memory(mask.shape), actions, rewards, torch.zeros_like(rewards)
-    )
-    previous = torch.cat([action_inputs, reward_inputs], dim=-1).roll(1, 0)
-    previous[0] = 0.0
-    # the first step of an episode follows the end of another one, except in the first episode
-    previous_end = starts.unsqueeze(-1).clone()
-    previous_end[0] = 0.0
-    return torch.cat([observations, previous, previous_end], dim=-1)
-
-
 def trial_objective(
-    method: RL2, theta: Params, rollouts: Rollouts, reward_scale: float | None = None
+    method: RL2, theta: Params, trials: Trials, reward_scale: float | None = None
 ) -> TrialObjective:
-    """PPO's objective of rollouts, with advantages that run over the ends of episodes.
+    """PPO's objective of trials, with advantages that run over the ends of episodes.
 
     Args:
         method: the policy, and PPO's settings.
-        theta: the parameters that the rollouts were sampled with.
-        rollouts: one stage for each episode of the trials, (N, B, H, ·).
+        theta: the parameters that the trials were sampled with.
+        trials: the trials.
         reward_scale: factor on the rewards of advantages and values, which are then clipped to ±10.
     """
-    stages = rollouts.trajectories
-    mask, join_episodes = join_trials(stages)
-    rewards = join_episodes([stage.rewards for stage in stages])
+    mask, rewards = trials.mask, trials.rewards
     zeros = torch.zeros_like(rewards)
     objective = TrialObjective(
         method,
-        inputs=method.policy.trial_inputs(theta, unit_inputs(method.policy, stages)),
-        actions=join_episodes([stage.actions for stage in stages]),
-        log_probs=join_episodes([stage.log_probs for stage in stages]),
+        inputs=method.policy.trial_inputs(theta, trials.inputs),
+        actions=trials.actions,
+        log_probs=trials.join(lambda stage: stage.log_probs),
         advantages=zeros,
         values=zeros,
         returns=zeros,
@@ -525,8 +531,8 @@ def trial_objective(
     )
 
 
-def update_return_moments(extra: Params, rollouts: Rollouts, gamma: float) -> Params:
-    """Update the running moments of discounted returns with those of rollouts.
+def update_return_moments(extra: Params, trials: Trials, gamma: float) -> Params:
+    """Update the running moments of discounted returns with those of trials.
 
     A return is R_t = γ R_{t−1} + r_t, from the start of a trial, as in VecNormalize of
     stable-baselines3.
@@ -534,14 +540,12 @@ def update_return_moments(extra: Params, rollouts: Rollouts, gamma: float) -> Pa
     Args:
         extra: `return_moments`, the number of steps of a trial summed over iterations, the mean and
             the sum of squared deviations in these units; empty at first.
-        rollouts: one stage for each episode of the trials.
+        trials: the trials of an iteration.
         gamma: γ.
     """
-    stages = rollouts.trajectories
-    mask, join_episodes = join_trials(stages)
-    rewards = join_episodes([stage.rewards for stage in stages])
+    mask = trials.mask
     # sums over the past are those over the future of the reversed sequence
-    running = discounted_returns(rewards.flip(0).mT, gamma).mT.flip(0)[mask].double()
+    running = discounted_returns(trials.rewards.flip(0).mT, gamma).mT.flip(0)[mask].double()
     sums = torch.stack([mask.sum().double(), running.sum(), running.square().sum()])
     number, total, squares = mean_over_tasks(sums, mask.shape[1])
     mean = total / number

@@ -6,7 +6,6 @@ gradients. The policy observes mean and log-variance of the belief beside the ob
 act on how uncertain the task is. It is trained by PPO over whole trials, like RL².
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,14 +14,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from metarl.baselines.rl2 import RL2, RecurrentPolicy, RL2Settings, join_trials, unit_inputs
+from metarl.baselines.rl2 import RL2, RecurrentPolicy, RL2Settings, Trials
 from metarl.baselines.trajectory_vae import Transitions, draw_elbo, init_vae, posterior
 from metarl.config.sections import MethodSection, NonNegativeFloat, PositiveFloat, PositiveInt
 from metarl.method import Metrics, TrainingState
 from metarl.networks.recurrent import recurrent_sequence
 from metarl.optim.adam import Adam
 from metarl.params import Params, split_prefix
-from metarl.rl.trajectories import Distribution, Rollouts
+from metarl.rl.trajectories import Distribution
 
 VAE = "vae."
 
@@ -120,16 +119,16 @@ class VariBAD(RL2):
     def outer_params(self, params: Params) -> Params:
         return split_prefix(params, VAE)[0]
 
-    def learn(self, state: TrainingState, rollouts: Rollouts) -> tuple[TrainingState, Metrics]:
+    def learn(self, state: TrainingState, trials: Trials) -> tuple[TrainingState, Metrics]:
         """Take steps of PPO with the beliefs of the trials, then improve the autoencoder."""
-        new, metrics = super().learn(state, rollouts)
-        started, settings, problem = time.perf_counter(), self.settings, self.problem
+        new, metrics = super().learn(state, trials)
+        settings, problem = self.settings, self.problem
         _, vae = split_prefix(new.params, VAE)
         ppo_extra, moments = split_prefix(new.extra, VAE)
         # beliefs that go on changing would ruin a policy whose own steps have become small
         rate = problem.config.outer.annealed(settings.vae_learning_rate, state.iteration)
         optimizer = Adam(learning_rate=rate)
-        transitions = to_transitions(self.policy, rollouts)
+        transitions = to_transitions(trials)
         rng = problem.key(state.iteration).rng("autoencoder", problem.shard.start)
         bounds = []
         for _ in range(settings.vae_updates):
@@ -151,26 +150,17 @@ class VariBAD(RL2):
         params, extra = (
             {f"{VAE}{name}": leaf for name, leaf in leaves.items()} for leaves in (vae, moments)
         )
-        return replace(new, params=new.params | params, extra=ppo_extra | extra), {
-            **metrics,
-            "vae/elbo": sum(bounds) / len(bounds),
-            "time/learning": metrics["time/learning"] + time.perf_counter() - started,
-        }
+        metrics["vae/elbo"] = sum(bounds) / len(bounds)
+        return replace(new, params=new.params | params, extra=ppo_extra | extra), metrics
 
 
-def to_transitions(policy: RecurrentPolicy, rollouts: Rollouts) -> Transitions:
-    """The steps of trials, one stage of the rollouts for each episode."""
-    stages = rollouts.trajectories
-    mask, join_episodes = join_trials(stages)
-    actions = join_episodes([stage.actions for stage in stages])
-    rewards = join_episodes([stage.rewards for stage in stages])
-    # with discrete actions as one-hot vectors, like those that the encoder takes
-    memory = policy.remember(policy.initial_memory(mask.shape), actions, rewards, rewards)
+def to_transitions(trials: Trials) -> Transitions:
+    """The steps of trials, with discrete actions as one-hot vectors, as the encoder takes them."""
     return Transitions(
-        inputs=unit_inputs(policy, stages),
-        observations=join_episodes([stage.observations for stage in stages]),
-        actions=memory[1],
-        next_observations=join_episodes([stage.next_observations for stage in stages]),
-        rewards=memory[2],
-        mask=mask,
+        inputs=trials.inputs,
+        observations=trials.join(lambda stage: stage.observations),
+        actions=trials.action_inputs,
+        next_observations=trials.join(lambda stage: stage.next_observations),
+        rewards=trials.reward_inputs,
+        mask=trials.mask,
     )

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.baselines.rl2 import RL2, to_reward_scale, trial_objective, update_return_moments
+from metarl.baselines.rl2 import (
+    RL2,
+    Trials,
+    to_reward_scale,
+    trial_objective,
+    update_return_moments,
+)
 from metarl.cli import main
 from metarl.envs import PointNavigation, TaskEnv, vectorise
 from metarl.errors import UserError
@@ -113,14 +119,14 @@ def test_log_probabilities_in_ppo_equal_those_of_sampling(dense: bool, settings)
     ends = [] if dense else ["family.settings.half_width=0.04"]
     rl2 = method("method.episodes=3", *ends, *settings)
     params = rl2.initial_state().params
-    trials = rollouts(rl2, params)
-    assert dense == all(bool(stage.mask.all()) for stage in trials.trajectories)
+    trials = Trials(rl2.policy, rollouts(rl2, params))
+    assert dense == all(bool(stage.mask.all()) for stage in trials.rollouts.trajectories)
     objective = trial_objective(rl2, params, trials)
     distribution, _ = objective.forward(params)
     log_probs = rl2.policy.log_prob(distribution, objective.actions)
     happened = objective.weights > 0
     torch.testing.assert_close(log_probs[happened], objective.log_probs[happened])
-    lengths = sum(stage.lengths.flatten() for stage in trials.trajectories)
+    lengths = sum(stage.lengths.flatten() for stage in trials.rollouts.trajectories)
     assert torch.equal(happened.sum(0), lengths)
 
 
@@ -136,9 +142,11 @@ def test_memory_is_kept_between_episodes_and_reset_between_trials(memories) -> N
 def test_advantages_extend_over_the_end_of_an_episode() -> None:
     rl2 = method("method.gae_lambda=1.0", "inner.gamma=1.0")
     params = rl2.initial_state().params
-    trials = rollouts(rl2, params)
+    trials = Trials(rl2.policy, rollouts(rl2, params))
     objective = trial_objective(rl2, params, trials)
-    rewards = torch.cat([stage.rewards.flatten(0, 1) for stage in trials.trajectories], dim=1)
+    rewards = torch.cat(
+        [stage.rewards.flatten(0, 1) for stage in trials.rollouts.trajectories], dim=1
+    )
     # with λ and γ of one, a return is the sum of all rewards to the end of the trial
     torch.testing.assert_close(objective.returns[0], rewards.sum(1))
 
@@ -150,7 +158,7 @@ def test_the_gradient_equals_finite_differences(settings) -> None:
     single = trial_objective(
         rl2,
         rl2.initial_state().params,
-        rollouts(rl2, {name: leaf.float() for name, leaf in params.items()}),
+        Trials(rl2.policy, rollouts(rl2, {name: leaf.float() for name, leaf in params.items()})),
     )
     leaves = {name: leaf for name, leaf in vars(single).items() if isinstance(leaf, torch.Tensor)}
     objective = replace(single, **{name: leaf.double() for name, leaf in leaves.items()})
@@ -170,7 +178,7 @@ def test_the_gradient_equals_finite_differences(settings) -> None:
 def test_minibatches_are_a_partition_of_the_trials() -> None:
     rl2 = method("method.minibatches=4")
     params = rl2.initial_state().params
-    objective = trial_objective(rl2, params, rollouts(rl2, params))
+    objective = trial_objective(rl2, params, Trials(rl2.policy, rollouts(rl2, params)))
     parts = objective.minibatches()
     assert len(parts) == 4
     assert sum(part.weights.shape[1] for part in parts) == objective.weights.shape[1]
@@ -217,11 +225,12 @@ def test_rewards_are_divided_by_the_deviation_of_all_discounted_returns_so_far()
     for iteration in range(3):
         problem = rl2.problem
         tasks = problem.sample_tasks(iteration)
-        trials = rl2._collect(params, problem.envs, tasks, problem.key(iteration))
+        sampled = rl2._collect(params, problem.envs, tasks, problem.key(iteration))
+        trials = Trials(rl2.policy, sampled)
         extra = update_return_moments(extra, trials, 0.9)
         for i, j in np.ndindex(4, 3):
             total = 0.0
-            for stage in trials.trajectories:
+            for stage in trials.rollouts.trajectories:
                 for reward in stage.rewards[i, j, : stage.lengths[i, j]].tolist():
                     total = 0.9 * total + reward
                     returns.append(total)
@@ -238,7 +247,8 @@ def test_rewards_are_divided_by_the_deviation_of_all_discounted_returns_so_far()
 def test_the_clipped_value_loss_is_the_larger_of_two_huber_losses() -> None:
     rl2 = method(*VARIBAD, "method.value_weight=2.0", "method.entropy_weight=0", "method.clip=0.1")
     params = rl2.initial_state().params
-    objective = trial_objective(rl2, params, rollouts(rl2, params), 1.0)
+    trials = Trials(rl2.policy, rollouts(rl2, params))
+    objective = trial_objective(rl2, params, trials, 1.0)
     moved = params | {"value.bias1": params["value.bias1"] + 0.7}
     _, values = objective.forward(moved)
     total = 0.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.baselines.rl2 import trial_objective
+from metarl.baselines.rl2 import Trials, trial_objective
 from metarl.baselines.trajectory_vae import draw_elbo, posterior
 from metarl.baselines.varibad import VAE, VariBAD, to_transitions
 from metarl.experiment import load_config
@@ -45,7 +45,7 @@ def rollouts(method: VariBAD, params):
 
 
 def elbo(method: VariBAD, trials, steps: int | None):
-    transitions = to_transitions(method.policy, trials)
+    transitions = to_transitions(Trials(method.policy, trials))
     return draw_elbo(transitions, np.random.default_rng(0), 10, steps, 2, 0.3)
 
 
@@ -138,7 +138,7 @@ def test_the_gradient_of_the_lower_bound_equals_finite_differences() -> None:
 def test_rewards_of_the_policy_do_not_reach_the_encoder() -> None:
     method = varibad()
     params = method.initial_state().params
-    trials = rollouts(method, params)
+    trials = Trials(method.policy, rollouts(method, params))
     leaves = {name: leaf.clone().requires_grad_() for name, leaf in params.items()}
     objective = trial_objective(method, leaves, trials)
     grads = torch.autograd.grad(objective.value(leaves), list(leaves.values()), allow_unused=True)
