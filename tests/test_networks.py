@@ -7,7 +7,7 @@ from torch.func import vmap
 
 from metarl.errors import UserError
 from metarl.inner_loop import adapt
-from metarl.networks.conv4 import conv4, init_conv4
+from metarl.networks.conv4 import Conv4
 from metarl.networks.layers import head
 from metarl.networks.mlp import init_mlp, mlp
 from metarl.networks.normalisation import normalise_and_pool
@@ -20,13 +20,13 @@ CASES = {
         (6,),
     ),
     "strided conv4": (
-        lambda g: init_conv4(g, (1, 16, 16), 3, 4, pool=False),
-        lambda p, x: conv4(p, x, pool=False),
+        lambda g: Conv4(filters=4).init(g, (1, 16, 16), 3),
+        Conv4(filters=4),
         (1, 16, 16),
     ),
     "pooled conv4": (
-        lambda g: init_conv4(g, (3, 16, 16), 3, 4, pool=True),
-        lambda p, x: conv4(p, x, pool=True),
+        lambda g: Conv4(filters=4, pool=True).init(g, (3, 16, 16), 3),
+        Conv4(filters=4, pool=True),
         (3, 16, 16),
     ),
 }
@@ -56,7 +56,7 @@ def case(request):
 @pytest.fixture
 def case_of_pooling():
     generator = torch.Generator().manual_seed(0)
-    params = init_conv4(generator, (3, 21, 21), 3, 4, pool=True)
+    params = Conv4(filters=4, pool=True).init(generator, (3, 21, 21), 3)
     turn_every_other_scale(params)
     return params, torch.rand(6, 3, 21, 21, generator=generator)
 
@@ -126,7 +126,7 @@ def test_layers_before_normalisation_have_no_bias() -> None:
     params = init_mlp(generator, (6, 5, 3), norm=True)
     assert list(params) == ["weight0", "scale0", "shift0", "weight1", "bias1"]
     assert head(params) == ["weight1", "bias1"]
-    params = init_conv4(generator, (3, 84, 84), 5, 32, pool=True)
+    params = Conv4(filters=32, pool=True).init(generator, (3, 84, 84), 5)
     assert params["weight4"].shape == (800, 5)
     assert sum(leaf.numel() for leaf in params.values()) == 32_901 - 4 * 32
 
@@ -140,7 +140,7 @@ def test_pooling_before_normalisation_equals_pooling_last(case_of_pooling) -> No
         hidden = F.batch_norm(hidden, None, None, scale, shift, training=True)
         hidden = F.max_pool2d(torch.relu(hidden), 2)
     expected = hidden.flatten(1) @ params["weight4"] + params["bias4"]
-    torch.testing.assert_close(conv4(params, images, pool=True), expected)
+    torch.testing.assert_close(Conv4(filters=4, pool=True)(params, images), expected)
 
 
 def test_normalisation_with_pooling_has_exact_first_and_second_derivatives() -> None:
@@ -155,5 +155,5 @@ def test_normalisation_with_pooling_has_exact_first_and_second_derivatives() -> 
 def test_pooling_needs_images_that_can_be_halved_four_times() -> None:
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(UserError, match=r"16 x 16 pixels, not 15 x 20; set network\.pool=false"):
-        init_conv4(generator, (1, 15, 20), 3, 4, pool=True)
-    init_conv4(generator, (1, 15, 20), 3, 4, pool=False)
+        Conv4(filters=4, pool=True).init(generator, (1, 15, 20), 3)
+    Conv4(filters=4).init(generator, (1, 15, 20), 3)
