@@ -421,7 +421,7 @@ class Experiment(Section):
             unused = self.unused_settings(method)
         except UserError:  # its libraries are not installed
             return True
-        return any(name.startswith(prefix) for prefix in unused)
+        return reason_unused(name, unused) is not None
 
     def check(self) -> None:
         """Check that settings do not contradict each other. Each of them is valid by itself.
