@@ -12,7 +12,7 @@ from metarl.baselines.multi_task_env import MultiTaskEnv
 from metarl.baselines.stable_baselines import load_params, policy_keywords, to_params
 from metarl.errors import UserError
 from metarl.method import Metrics, TrainingState
-from metarl.params import Params
+from metarl.params import Params, split_prefix
 from metarl.rl.problem import PolicyProblem
 from metarl.rng import make_rng
 
@@ -133,17 +133,11 @@ def _opt_state(model: PPO) -> Params:
 
 
 def _restore(model: PPO, opt_state: Params) -> None:
-    model.policy.load_state_dict(
-        {
-            name.removeprefix("weights."): leaf
-            for name, leaf in opt_state.items()
-            if "weights." in name
-        }
-    )
+    adam, weights = split_prefix(opt_state, "weights.")
+    model.policy.load_state_dict(weights)
     moments: dict[int, Params] = {}
-    for name, leaf in opt_state.items():
-        if name.startswith("adam."):
-            _, index, key = name.split(".")
-            moments.setdefault(int(index), {})[key] = leaf.clone()
+    for name, leaf in adam.items():
+        _, index, key = name.split(".")
+        moments.setdefault(int(index), {})[key] = leaf.clone()
     optimizer = model.policy.optimizer
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})

@@ -17,7 +17,7 @@ from metarl.networks.layers import uniform
 from metarl.networks.mlp import init_mlp, mlp
 from metarl.networks.recurrent import recurrent_sequence
 from metarl.optim import Objective, gradient_and_value
-from metarl.params import Params, split_prefix
+from metarl.params import Params, split_prefix, with_prefix
 
 POSTERIOR, REWARDS, STATES = "posterior.", "rewards.", "states."
 
@@ -43,10 +43,10 @@ def init_vae(
     }
     inputs = latent + observation + action
     layers = init_mlp(generator, (inputs + observation, *decoder_sizes, 1))
-    params |= {f"{REWARDS}{name}": leaf for name, leaf in layers.items()}
+    params |= with_prefix(layers, REWARDS)
     if decode_states:
         layers = init_mlp(generator, (inputs, *decoder_sizes, observation))
-        params |= {f"{STATES}{name}": leaf for name, leaf in layers.items()}
+        params |= with_prefix(layers, STATES)
     return params
 
 

@@ -20,7 +20,7 @@ from metarl.config.sections import MethodSection, NonNegativeFloat, PositiveFloa
 from metarl.method import Metrics, TrainingState
 from metarl.networks.recurrent import recurrent_sequence
 from metarl.optim.adam import Adam
-from metarl.params import Params, split_prefix
+from metarl.params import Params, split_prefix, with_prefix
 from metarl.rl.trajectories import Distribution
 
 VAE = "vae."
@@ -72,7 +72,7 @@ class VariBADPolicy(RecurrentPolicy):
         sizes = (self.hidden_size, self.latent_size, self.observation_size, self.action_size)
         vae = super().init_unit(generator)
         vae |= init_vae(generator, sizes, self.decoder_sizes, self.decode_states)
-        return {f"{VAE}{name}": leaf for name, leaf in vae.items()}
+        return with_prefix(vae, VAE)
 
     def unit(self, params: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return split_prefix(params, VAE)[1]
@@ -147,11 +147,9 @@ class VariBAD(RL2):
                     "the gradient of the autoencoder is not finite; lower method.vae_learning_rate"
                 ) from error
             bounds.append(values["outer/objective"])
-        params, extra = (
-            {f"{VAE}{name}": leaf for name, leaf in leaves.items()} for leaves in (vae, moments)
-        )
         metrics["vae/elbo"] = sum(bounds) / len(bounds)
-        return replace(new, params=new.params | params, extra=ppo_extra | extra), metrics
+        params, extra = new.params | with_prefix(vae, VAE), ppo_extra | with_prefix(moments, VAE)
+        return replace(new, params=params, extra=extra), metrics
 
 
 def to_transitions(trials: Trials) -> Transitions:

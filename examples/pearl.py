@@ -23,7 +23,7 @@ from metarl.context import CONTEXT
 from metarl.method import EPISODES, TrainingState
 from metarl.networks.mlp import init_mlp, mlp
 from metarl.optim.adam import adam_step
-from metarl.params import Params, flatten, repeat, split_prefix
+from metarl.params import Params, flatten, repeat, split_prefix, with_prefix
 from metarl.rl.outer_loop import PolicyLearner
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import VectorEnv, sample
@@ -82,7 +82,7 @@ class PEARL(PolicyLearner):
         sizes: dict[str, Any] = {ENCODER: (step + 1, width, 2 * settings.latent_size)}
         sizes |= dict.fromkeys(CRITICS, (step + settings.latent_size, width, width, 1))
         for prefix, layers in sizes.items():
-            params |= {f"{prefix}{n}": leaf for n, leaf in init_mlp(generator, layers).items()}
+            params |= with_prefix(init_mlp(generator, layers), prefix)
         targets = {f"{TARGETS}{n}": x for n, x in params.items() if n.startswith(CRITICS)}
         return TrainingState(0, params, extra=targets)
 
@@ -103,7 +103,7 @@ class PEARL(PolicyLearner):
             params, opt_state = adam_step(params, gradient, opt_state, self.settings.learning_rate)
             targets = {n: x.lerp(params[n], self.settings.target_rate) for n, x in targets.items()}
         steps = sum(int(episode.mask.sum()) for episode in played)
-        extra = buffer | {f"{TARGETS}{name}": leaf for name, leaf in targets.items()}
+        extra = buffer | with_prefix(targets, TARGETS)
         metrics = {"environment_steps": float(steps), "loss": float(loss.detach())}
         for stage, episode in enumerate(played):
             metrics[f"return/after_{stage}_episodes"] = float(episode.mean_returns.mean())

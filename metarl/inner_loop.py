@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metarl.derivatives import ExactDerivatives
 from metarl.errors import UserError
-from metarl.params import Params
+from metarl.params import Params, with_prefix
 
 Batch = TypeVar("Batch")
 StepSize = float | Tensor | Mapping[str, float | Tensor]
@@ -63,7 +63,7 @@ class InnerOptimizer:
         }
         if self.algorithm == "momentum":  # m ← μ m + g
             mean = {name: MOMENTUM * mean[name] + grad for name, grad in grads.items()}
-            return mean, {f"mean.{name}": leaf for name, leaf in mean.items()}
+            return mean, with_prefix(mean, "mean.")
         new, directions = dict[str, Tensor](), dict[str, Tensor]()
         for name, grad in grads.items():  # Kingma and Ba (2015), algorithm 1
             first = BETA1 * mean[name] + (1.0 - BETA1) * grad

@@ -21,7 +21,7 @@ from metarl.config.sections import Experiment, MethodSection
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, Metric
 from metarl.parallel import one_thread
-from metarl.params import Params, aligned, split_prefix
+from metarl.params import Params, aligned, split_prefix, with_prefix
 
 Metrics = dict[str, float]
 Role = Literal["meta-learner", "baseline"]
@@ -319,7 +319,7 @@ def _better(best: Params, score: float, state: TrainingState, metric: Metric) ->
     # NaN, of parameters that diverge, is better than nothing only
     if best and (math.isnan(score) or sign * score <= sign * float(best["score"])):
         return best
-    params = {f"params.{name}": leaf for name, leaf in state.params.items()}
+    params = with_prefix(state.params, "params.")
     values = {"score": torch.tensor(score).double(), "iteration": torch.tensor(state.iteration)}
     return values | params
 
@@ -366,8 +366,7 @@ def train(
                 validation = {f"validation/{method.problem.metric.name}": score}
                 best = _better(best, score, state, method.problem.metric)
             if best:
-                kept = {f"{BEST}{name}": leaf for name, leaf in best.items()}
-                state = replace(state, extra=state.extra | kept)
+                state = replace(state, extra=state.extra | with_prefix(best, BEST))
             sums = {name: sums.get(name, 0.0) + value for name, value in metrics.items()} | {
                 "iterations": sums.get("iterations", 0.0) + 1.0
             }

@@ -46,6 +46,11 @@ def split_prefix(params: Mapping[str, Tensor], prefix: str) -> tuple[Params, Par
     return rest, prefixed
 
 
+def with_prefix(params: Mapping[str, Tensor], prefix: str) -> Params:
+    """The same parameters, whose names have a prefix; the inverse of `split_prefix`."""
+    return {f"{prefix}{name}": leaf for name, leaf in params.items()}
+
+
 def repeat(params: Mapping[str, Tensor], num_tasks: int) -> Params:
     """Stack copies for N tasks without copying memory: every leaf (...) becomes (N, ...)."""
     return {name: value.expand(num_tasks, *value.shape) for name, value in params.items()}

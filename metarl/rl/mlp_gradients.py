@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metarl.networks.mlp_gradients import BackwardPass, ForwardPass, forward_pass
-from metarl.params import Params, flatten, repeat, unflatten
+from metarl.params import Params, flatten, repeat, unflatten, with_prefix
 from metarl.rl.gauss_newton import fisher_metric, gauss_newton, vjp
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import Loss, mean_kl, reinforce
@@ -244,7 +244,7 @@ class Adaptation:
                 cotangent = _sum([cotangent, penalty_cotangents[step]])
         gradient = {name: leaf.sum(0) for name, leaf in cotangent.items()}
         if self._learned:
-            learned = {PREFIX + name: leaf for name, leaf in self._learned.items()}
+            learned = with_prefix(self._learned, PREFIX)
             step_sizes_vjp = torch.func.vjp(self.inner.step_sizes, learned)[1]
             gradient |= step_sizes_vjp(alpha_grads[::-1])[0]
         return {name: gradient[name] for name in self.meta}

@@ -21,7 +21,7 @@ from metarl.envs.scaling import scale_observations
 from metarl.envs.wrappers import observe_task
 from metarl.errors import UserError
 from metarl.parallel import one_thread
-from metarl.params import Params, split_prefix
+from metarl.params import Params, split_prefix, with_prefix
 from metarl.rl.adaptation import baseline_priors
 from metarl.rl.advantages import Prior
 from metarl.rl.external_data import (
@@ -295,8 +295,8 @@ class PolicyAgent:
 
     def tensors(self) -> dict[str, Tensor]:
         """The adapted state as tensors: of parameters, optimiser and memory, to be saved."""
-        state = {f"params.{name}": leaf for name, leaf in self.params.items()}
-        state |= {f"optimizer.{name}": leaf for name, leaf in self._optimizer_state.items()}
+        state = with_prefix(self.params, "params.")
+        state |= with_prefix(self._optimizer_state, "optimizer.")
         return state | {f"memory.{index}": leaf for index, leaf in enumerate(self._memory)}
 
     def with_tensors(
