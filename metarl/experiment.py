@@ -47,7 +47,7 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
     path = find_config(source)
     file_values = read_values(path)
     values = extend(path, file_values)
-    inherited = flatten(values).keys() - flatten(file_values).keys()
+    inherited = by_full_name(values).keys() - by_full_name(file_values).keys()
     return override_config(values, overrides, describe_source(path, overrides), inherited)
 
 
@@ -96,7 +96,7 @@ def _names(overrides: Sequence[str]) -> frozenset[str]:
     names = set[str]()
     for override in overrides:
         name, _, text = override.partition("=")
-        names |= flatten({_full_name(name): parse_yaml(text, override)}).keys()
+        names |= by_full_name({_full_name(name): parse_yaml(text, override)}).keys()
     renamed = [(*name.rpartition(".")[:2], name.rpartition(".")[2]) for name in names]
     full = {"".join([section, dot, RENAMED.get(n, n)]) for section, dot, n in renamed}
     return frozenset(full | {name.partition(".")[0] for name in full})  # and their sections
@@ -203,7 +203,7 @@ def dump_config(config: AnyConfig) -> str:
 
 def differences(old: AnyConfig, new: AnyConfig, ignore: Sequence[str] = ()) -> list[str]:
     """The settings in which two configs differ, as `name: old → new`, except for some prefixes."""
-    before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
+    before, after = all_settings(old), all_settings(new)
     return [
         f"{name}: {before.get(name)} → {after.get(name)}"
         for name in {**before, **after}
@@ -219,8 +219,8 @@ def diff_recorded(
     Another version may have recorded them: a setting that only one of the two versions has is not
     a difference, and a renamed setting is compared by its present name.
     """
-    after = flatten(config.model_dump(mode="json"))
-    before = {current_name(name, after): value for name, value in flatten(recorded).items()}
+    after = all_settings(config)
+    before = {current_name(name, after): value for name, value in by_full_name(recorded).items()}
     compared = [
         name
         for name in {**before, **after}
@@ -236,12 +236,17 @@ def diff_recorded(
     ]
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def all_settings(config: AnyConfig) -> dict[str, Any]:
+    """All settings of a config by their full names, as plain values."""
+    return by_full_name(config.model_dump(mode="json"))
+
+
+def by_full_name(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by their full names, such as `inner.step_size`."""
     settings: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
-        settings |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        settings |= by_full_name(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return settings
 
 

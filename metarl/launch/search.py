@@ -16,7 +16,7 @@ from metarl.config.files import CONFIG, read_values
 from metarl.config.sections import current_name
 from metarl.errors import UserError
 from metarl.evaluation import Metric
-from metarl.experiment import AnyConfig, flatten
+from metarl.experiment import AnyConfig, all_settings, by_full_name
 from metarl.launch.grid import RANGE, check_variable, folder_name
 from metarl.launch.several import LaunchOptions, Trained, find_runs, is_pruned, train_runs
 from metarl.launch.train import ConfigLike, as_config
@@ -117,7 +117,7 @@ def search(
     # both ends of the ranges are validated before any run starts
     lowest = plan({name: f"{limits.low:g}" for name, limits in ranges.items()})
     # by their present names, which the runs record
-    recorded = flatten(next(iter(lowest.values())).model_dump(mode="json"))
+    recorded = all_settings(next(iter(lowest.values())))
     ranges = {current_name(name, recorded): limits for name, limits in ranges.items()}
     plan({name: f"{limits.high:g}" for name, limits in ranges.items()})
     metric = load_method(next(iter(lowest.values()))).problem.metric
@@ -139,7 +139,7 @@ def search(
         groups = compare(result.runs) if result.runs else []
         batch: dict[Path, AnyConfig] = {}
         pruned = [
-            (flatten(read_values(run / CONFIG)), training_scores(run.parent, metric))
+            (by_full_name(read_values(run / CONFIG)), training_scores(run.parent, metric))
             for run in find_runs(out)
             if is_pruned(run)
         ]
@@ -227,7 +227,7 @@ def propose(
     study = _create_study(optuna, higher_is_better, sampler)
     trials: list[tuple[Mapping[str, Any], dict[str, Any]]] = [
         (
-            flatten(group.runs[0].config.model_dump(mode="json")),
+            all_settings(group.runs[0].config),
             {"value": float(group.summary.estimate[-1])},
         )
         for group in groups

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from metarl.experiment import flatten
+from metarl.experiment import all_settings, by_full_name
 from metarl.method import Problem
 
 Figure = float | tuple[float, float]  # an estimate, or an estimate and its ±
@@ -39,8 +39,8 @@ class Published(BaseModel):
 
     def matches(self, problem: Problem) -> bool:
         """Whether a problem, with its evaluation settings, follows the same protocol."""
-        settings = flatten(problem.config.model_dump(mode="json"))
-        settings |= flatten(problem.evaluation_settings, "evaluation.")
+        settings = all_settings(problem.config)
+        settings |= by_full_name(problem.evaluation_settings, "evaluation.")
         return all(
             settings.get(name) in (value if isinstance(value, list) else [value])
             for name, value in self.where.items()

@@ -7,7 +7,7 @@ from typing import Any
 
 from metarl.config.files import shipped_configs
 from metarl.errors import UserError
-from metarl.experiment import AnyConfig, flatten, load_config
+from metarl.experiment import AnyConfig, all_settings, load_config
 from metarl.method import resolve
 from metarl.report.groups import seed_independent_fields
 
@@ -55,10 +55,10 @@ def _measured(name: str, method: str) -> AnyConfig:
 
 def _changes(shipped: AnyConfig, config: AnyConfig) -> dict[str, Any]:
     """The settings of a config that affect its result and differ from a shipped one."""
-    before, ignored = flatten(shipped.model_dump(mode="json")), seed_independent_fields(config)
+    before, ignored = all_settings(shipped), seed_independent_fields(config)
     return {
         name: value
-        for name, value in flatten(config.model_dump(mode="json")).items()
+        for name, value in all_settings(config).items()
         if before.get(name) != value and (name == "seed" or not name.startswith(ignored))
     }
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from metarl.experiment import SEED_INDEPENDENT, AnyConfig, flatten
+from metarl.experiment import SEED_INDEPENDENT, AnyConfig, all_settings
 from metarl.io import translate_os_errors
 from metarl.report.comparison import training_curves, units_of
 from metarl.report.evaluations import Evaluation
@@ -223,7 +223,7 @@ def _task_settings(config: AnyConfig) -> str:
     """The settings of the tasks that their title doesn't name."""
     settings = {
         name.rpartition(".")[2]: value
-        for name, value in flatten(config.model_dump(mode="json")).items()
+        for name, value in all_settings(config).items()
         if name.startswith(("family.settings.", "data."))
         and name not in (*SEED_INDEPENDENT, "data.name", "data.ways")
     }

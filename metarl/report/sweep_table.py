@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from metarl.dataframe import to_dataframe
 from metarl.evaluation import format_score
-from metarl.experiment import SEED_INDEPENDENT, differences, flatten
+from metarl.experiment import SEED_INDEPENDENT, all_settings, differences
 from metarl.report.comparison import caption, markdown_table
 from metarl.report.groups import ExperimentGroup
 
@@ -36,7 +36,7 @@ class SweepTable:
         ]
         names = {change.partition(":")[0] for change in changes}
         # in the order of the best config; settings that it doesn't have come last
-        order = [*flatten(first.model_dump()), *sorted(names)]
+        order = [*all_settings(first), *sorted(names)]
         return cls(ranked, sorted(names, key=order.index))
 
     def __repr__(self) -> str:  # also what `print` and notebooks show
@@ -97,7 +97,7 @@ class SweepTable:
         )
 
     def _settings(self, group: ExperimentGroup) -> dict[str, Any]:
-        return flatten(group.runs[0].config.model_dump(mode="json"))
+        return all_settings(group.runs[0].config)
 
     def _values(self, group: ExperimentGroup) -> list[str]:
         """The values of the varied settings as text."""

@@ -32,11 +32,11 @@ from metarl.dataframe import to_dataframe
 from metarl.errors import UserError
 from metarl.experiment import (
     AnyConfig,
+    all_settings,
     describe_source,
     diff_recorded,
     differences,
     dump_config,
-    flatten,
     set_values,
     validate_config,
 )
@@ -240,7 +240,7 @@ class Run:
         ignored = [*self._resumable(), *self.config.unused_settings()]
         # both resolved: a value that was measured is compared with the measured one
         if changed := differences(resolve(self.config), config, ignored):
-            values = flatten(config.model_dump(mode="json"))
+            values = all_settings(config)
             overrides = [f"{name}={json.dumps(values.get(name))}" for name in _names(changed)]
             raise UserError(
                 f"the run in {self.path} was started with other settings "
