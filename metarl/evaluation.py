@@ -42,6 +42,11 @@ class Metric:
     higher_is_better: bool = True
 
     @property
+    def sign(self) -> float:
+        """The factor by which a higher score is the better one: 1, or −1 for errors."""
+        return 1.0 if self.higher_is_better else -1.0
+
+    @property
     def success(self) -> Metric:
         """The metric of `info["success"]`, which is reported beside the scores."""
         return replace(self, name=SUCCESS, axis="success rate", higher_is_better=True)
@@ -230,10 +235,9 @@ def mean_worst_tasks(scores: Sequence[Floats], metric: Metric) -> Floats:
     This is the conditional value at risk (CVaR). The worst tasks of one stage may be others than
     those of the next. For the scores of several runs, (N, K + 1) each, it is the mean over runs.
     """
-    sign = 1.0 if metric.higher_is_better else -1.0
-    ordered = np.sort(sign * np.array(scores), axis=1)  # (runs, N, K + 1), the worst first
+    ordered = np.sort(metric.sign * np.array(scores), axis=1)  # (runs, N, K + 1), the worst first
     number = -(-ordered.shape[1] // 20)  # ⌈N / 20⌉
-    worst: Floats = sign * ordered[:, :number].mean(axis=(0, 1))
+    worst: Floats = metric.sign * ordered[:, :number].mean(axis=(0, 1))
     return worst
 
 
@@ -261,12 +265,12 @@ def best_schedule(
     Raises:
         FloatingPointError: if every candidate diverges.
     """
-    sign = 1.0 if metric.higher_is_better else -1.0
     scores: dict[tuple[float, ...], float] = {}
     for schedule in schedules:
         with suppress(FloatingPointError):
             curve = validate(schedule).scores
-            scores[schedule] = sign * float((curve[:, stage] if stage else curve[:, 1:]).mean())
+            mean = float((curve[:, stage] if stage else curve[:, 1:]).mean())
+            scores[schedule] = metric.sign * mean
     if not scores:
         first = [schedule[0] for schedule in schedules]
         raise FloatingPointError(

@@ -315,9 +315,8 @@ def best_state(state: TrainingState) -> TrainingState:
 
 def _better(best: Params, score: float, state: TrainingState, metric: Metric) -> Params:
     """The best validation so far: its score, iteration and parameters, as tensors."""
-    sign = 1.0 if metric.higher_is_better else -1.0
     # NaN, of parameters that diverge, is better than nothing only
-    if best and (math.isnan(score) or sign * score <= sign * float(best["score"])):
+    if best and (math.isnan(score) or metric.sign * score <= metric.sign * float(best["score"])):
         return best
     params = with_prefix(state.params, "params.")
     values = {"score": torch.tensor(score).double(), "iteration": torch.tensor(state.iteration)}

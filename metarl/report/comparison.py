@@ -79,8 +79,7 @@ def with_steps_to_match(groups: Sequence[ExperimentGroup], max_steps: int) -> li
     metas = meta_learners(groups)
     if not metas:
         raise UserError("--many-steps needs the run of a meta-learner that adapts, to be matched")
-    # of returns the larger, of errors the smaller is the better
-    sign = 1.0 if metas[0].method.problem.metric.higher_is_better else -1.0
+    sign = metas[0].method.problem.metric.sign
     target = max(sign * group.summary.estimate[1] for group in metas)
     result = []
     for group in groups:
@@ -181,7 +180,7 @@ def minutes_to_score(group: ExperimentGroup, score: float) -> float | None:
     None if half of the runs do not reach it, or their training was not recorded.
     """
     parts = training_curves(group)
-    sign = 1.0 if group.method.problem.metric.higher_is_better else -1.0
+    sign = group.method.problem.metric.sign
     minutes = [inf] * len(group.runs)
     for number, curve in enumerate(parts["after"] or parts["before"]):
         reached = sign * curve.running_mean(WINDOW) >= sign * score

@@ -27,8 +27,8 @@ class SweepTable:
     @classmethod
     def of(cls, groups: Sequence[ExperimentGroup]) -> "SweepTable":
         """The table of some experiments, in any order."""
-        sign = -1.0 if groups[0].method.problem.metric.higher_is_better else 1.0
-        ranked = sorted(groups, key=lambda group: sign * group.summary.estimate[-1])
+        sign = groups[0].method.problem.metric.sign
+        ranked = sorted(groups, key=lambda group: -sign * group.summary.estimate[-1])
         first, *others = [group.runs[0].config for group in ranked]
         # each with the first: a setting in which any two differ differs from it in one of them
         changes = [
