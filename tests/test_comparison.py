@@ -18,16 +18,12 @@ from metarl.cli import main
 from metarl.evaluation import AdaptationCurve, format_score, mean_over_tasks
 from metarl.intervals import mean_over_runs, summarise
 from metarl.method import EPISODES, GRADIENT_STEPS, AdaptationUnit
-from metarl.report.comparison import minutes_to_score, training_curves
+from metarl.report.captions import describe_intervals
 from metarl.report.evaluations import load_or_evaluate
 from metarl.report.groups import ExperimentGroup, compare, short_names
 from metarl.report.paired import paired_differences, paired_rows
-from metarl.report.plots import (
-    TrainingCurve,
-    describe_intervals,
-    plot_summary,
-    plot_training,
-)
+from metarl.report.plots import plot_summary, plot_training
+from metarl.report.training_curves import TrainingCurve, minutes_to_score, training_curves
 from metarl.rl.problem import RETURN
 from metarl.runs.run import Run
 
@@ -532,10 +528,8 @@ def training_log(slope: float, reports: int = 100) -> list[dict[str, float]]:
     ]
 
 
-def group_of(*logs: list[dict[str, float]]) -> ExperimentGroup:
-    runs = [SimpleNamespace(metrics=lambda log=log: log, path=Path("run")) for log in logs]
-    method = SimpleNamespace(problem=SimpleNamespace(metric=RETURN))
-    return ExperimentGroup("MAML", runs, method, [], summarise([np.zeros((2, 2))]))  # type: ignore[arg-type]
+def runs_of(*logs: list[dict[str, float]]) -> list[SimpleNamespace]:
+    return [SimpleNamespace(metrics=lambda log=log: log, path=Path("run")) for log in logs]
 
 
 @pytest.mark.parametrize(
@@ -551,16 +545,15 @@ def group_of(*logs: list[dict[str, float]]) -> ExperimentGroup:
 def test_the_time_to_a_score_is_the_median_over_seeds(
     score: float, slopes: list[float], minutes: float | None
 ) -> None:
-    group = group_of(*map(training_log, slopes))
-    found = minutes_to_score(group, score)
+    found = minutes_to_score(runs_of(*map(training_log, slopes)), RETURN, score)
     assert found == (None if minutes is None else pytest.approx(minutes))
 
 
 @pytest.mark.parametrize("reports", [20, 50])
 def test_the_time_to_a_score_does_not_depend_on_the_number_of_reports(reports: int) -> None:
     # within the iterations of a report, of which only the mean is known
-    few = minutes_to_score(group_of(training_log(1.0, reports)), 60.0)
-    every = minutes_to_score(group_of(training_log(1.0)), 60.0)
+    few = minutes_to_score(runs_of(training_log(1.0, reports)), RETURN, 60.0)
+    every = minutes_to_score(runs_of(training_log(1.0)), RETURN, 60.0)
     assert every == pytest.approx(63.0)
     assert few == pytest.approx(every, abs=100 / reports)
 
@@ -570,8 +563,8 @@ def test_the_training_curves_of_seeds_with_different_reports_have_one_axis(
 ) -> None:
     figures: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: figures.append(self))
-    group = group_of(training_log(1.0), training_log(1.0, 20))
-    plot_training({"MAML": training_curves(group)}, RETURN, "x", Path("x.png"))
+    curves = training_curves(runs_of(training_log(1.0), training_log(1.0, 20)), RETURN)
+    plot_training({"MAML": curves}, RETURN, "x", Path("x.png"))
     for axes, end in zip(figures[0].axes, (700.0, 100.0), strict=True):
         x, y = axes.get_lines()[0].get_data()
         assert x[-1] == pytest.approx(end)

@@ -20,7 +20,7 @@ from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.experiment import validate_config
 from metarl.method import TrainingState, load_method
-from metarl.report.plots import units_label
+from metarl.report.captions import units_label
 from metarl.supervised.tasks import Episodes
 
 BLOBS = {

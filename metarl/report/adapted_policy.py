@@ -12,8 +12,8 @@ from metarl.envs import PointNavigation
 from metarl.envs.family import checked_task
 from metarl.errors import UserError
 from metarl.method import AdaptationUnit, load_method
+from metarl.report.captions import stage_name
 from metarl.report.evaluations import load_checked_state, load_or_evaluate, steps_to_show
-from metarl.report.plots import stage_name
 from metarl.report.video import Episode, record
 from metarl.rl.agent import Agent, adapt_in, play_episodes
 from metarl.rl.problem import PolicyMethod, PolicyProblem

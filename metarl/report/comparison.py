@@ -3,35 +3,24 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf, isfinite
 from pathlib import Path
-from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from metarl.dataframe import to_dataframe
 from metarl.errors import UserError
-from metarl.evaluation import WORST, AdaptationCurve, Metric, Summary, format_score
+from metarl.evaluation import WORST, AdaptationCurve, Summary, format_score
 from metarl.method import EPISODES, AdaptationUnit
+from metarl.report.captions import describe_intervals, stage_name, units_label
 from metarl.report.evaluations import load_checked_state
 from metarl.report.groups import ExperimentGroup, meta_learners
 from metarl.report.paired import paired_caption, paired_differences, paired_rows
-from metarl.report.plots import (
-    TrainingCurve,
-    describe_intervals,
-    plot_adaptation,
-    plot_training,
-    stage_name,
-    units_label,
-)
-from metarl.runs.metrics import minutes_of_training, score_names
-from metarl.runs.run import Run
+from metarl.report.plots import plot_adaptation, plot_training
+from metarl.report.training_curves import training_curves
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-WINDOW = 1 / 20  # of a training, whose mean score reaches a published one
 
 
 @dataclass(frozen=True)
@@ -160,37 +149,6 @@ def _adaptation_step(group: ExperimentGroup) -> str:
     return unit.name if unit else "–"
 
 
-def training_time(runs: Sequence[Run]) -> str:
-    """The mean training time in minutes as text; "–" if it was not recorded."""
-    minutes = mean_training_minutes(runs)
-    return "–" if minutes is None else f"{minutes:.3g}"
-
-
-def mean_training_minutes(runs: Sequence[Run]) -> float | None:
-    """The mean training time, without evaluations and pauses; None if it was not recorded."""
-    minutes = [minutes_of_training(metrics)[-1] for run in runs if (metrics := run.metrics())]
-    return fmean(minutes) if minutes else None
-
-
-def minutes_to_score(group: ExperimentGroup, score: float) -> float | None:
-    """The median over runs of the training time in minutes until a score is reached.
-
-    It is reached when the mean after adaptation, on training tasks, over the latest twentieth of
-    the samples of the training is as good.
-    None if half of the runs do not reach it, or their training was not recorded.
-    """
-    parts = training_curves(group)
-    sign = group.method.problem.metric.sign
-    minutes = [inf] * len(group.runs)
-    for number, curve in enumerate(parts["after"] or parts["before"]):
-        reached = sign * curve.running_mean(WINDOW) >= sign * score
-        reached &= curve.samples >= WINDOW * curve.samples[-1]
-        if reached.any():
-            minutes[number] = float(curve.minutes[reached.argmax()])
-    middle = median(minutes)
-    return middle if isfinite(middle) else None
-
-
 def _range_in_millions(samples: Sequence[int]) -> str:
     # seeds differ in their samples where episodes end early
     return " to ".join(dict.fromkeys([_in_millions(min(samples)), _in_millions(max(samples))]))
@@ -274,44 +232,10 @@ def write_plots(
             if by_episodes
             else None,
         )
-        curves = {group.label: training_curves(group, shown) for group in groups}
+        curves = {group.label: training_curves(group.runs, shown) for group in groups}
         # shipped runs have no metrics of their training, and an empty plot says nothing
         if any(parts["before"] or parts["after"] for parts in curves.values()):
             name = f"{prefix}training"
             plots[f"{shown.name} in training"] = files(name)
             plot_training(curves, shown, f"Training: {title}", *files(name))
     return plots
-
-
-def training_curves(
-    group: ExperimentGroup, metric: Metric | None = None
-) -> Mapping[str, list[TrainingCurve]]:
-    """The scores of each run in training, by "before" and "after" adaptation.
-
-    The metric is that of the problem by default. Runs without metrics, such as those of the
-    package, are left out.
-
-    Raises:
-        UserError: if a line of the metrics is incomplete.
-    """
-    metric = metric or group.method.problem.metric
-    curves: dict[str, list[TrainingCurve]] = {"before": [], "after": []}
-    for run in group.runs:
-        metrics = run.metrics()
-        if not metrics:
-            continue
-        samples_name = metric.samples.replace(" ", "_")
-        before, after = score_names(metrics[0], metric.name)
-        columns = [(name, "before") for name in before] + [(name, "after") for name in after]
-        for number, line in enumerate(metrics, start=1):
-            if missing := [name for name in (samples_name, *dict(columns)) if name not in line]:
-                raise UserError(
-                    f"line {number} of {run.path / 'metrics.jsonl'} lacks {missing[0]}: the file "
-                    "is damaged, or of another version of metarl; restore it, or delete it"
-                )
-        samples = np.cumsum([line[samples_name] for line in metrics])
-        minutes = np.array(minutes_of_training(metrics))
-        for name, when in columns:
-            scores = np.array([line[name] for line in metrics])
-            curves[when].append(TrainingCurve(samples, minutes, scores))
-    return curves

@@ -9,9 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from metarl.io import translate_os_errors, write_atomically
-from metarl.report.comparison import mean_training_minutes, minutes_to_score
 from metarl.report.groups import ExperimentGroup
 from metarl.report.published import Published, estimates
+from metarl.report.training_curves import mean_training_minutes, minutes_to_score
 
 
 def leaderboard_entries(
@@ -37,12 +37,12 @@ def leaderboard_entries(
         figures = estimates(published.rows.get(group.method.label, {})) if published else {}
         minutes = mean_training_minutes(group.runs)
         curve, unit = group.curves[0], group.method.adaptation_unit
-        target = published.target if published else None
-        reached = None if target is None else minutes_to_score(group, target)
+        target, metric = published.target if published else None, group.method.problem.metric
+        reached = None if target is None else minutes_to_score(group.runs, metric, target)
         yield {
             "tasks": tasks,
             "settings": settings,
-            "metric": group.method.problem.metric.name,
+            "metric": metric.name,
             "method": group.label,
             "unit": unit.name if unit else "",
             "evaluation": {"tasks": len(curve.tasks)} | group.method.problem.evaluation_settings,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from metarl.evaluation import Summary
 from metarl.intervals import difference
+from metarl.report.captions import describe_intervals, stage_name
 from metarl.report.groups import ExperimentGroup, evaluation_differences, meta_learners
-from metarl.report.plots import describe_intervals, stage_name
 
 
 @dataclass(frozen=True)

@@ -11,43 +11,20 @@ import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metarl.evaluation import Metric, Summary
-from metarl.method import ADAPTATION_UNITS, EPISODES, GRADIENT_STEPS, AdaptationUnit
+from metarl.method import EPISODES, AdaptationUnit
+from metarl.report.captions import describe_intervals, stage_name, units_label
+from metarl.report.training_curves import TrainingCurves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-class TrainingCurve(NamedTuple):
-    """The scores of a run in training, with the samples and minutes that it had used by then."""
-
-    samples: NDArray[np.float64]
-    minutes: NDArray[np.float64]
-    scores: NDArray[np.float64]
-
-    def running_mean(self, share: float) -> NDArray[np.float64]:
-        """The mean score over the latest samples, a share of those of the whole training.
-
-        A score is the mean over the samples since the one before, so that the result does not
-        depend on how often scores were reported.
-        """
-        ends = np.concatenate([[0.0], self.samples])
-        # a mean is the difference of two integrals, over a window that starts short
-        integral = np.concatenate([[0.0], np.cumsum(self.scores * np.diff(ends))])
-        starts = np.maximum(self.samples - share * self.samples[-1], 0.0)
-        sums = integral[1:] - np.interp(starts, ends, integral)
-        means: NDArray[np.float64] = sums / (self.samples - starts)
-        return means
-
-
-# by label, then "before" and "after" adaptation
-TrainingCurves = Mapping[str, Mapping[str, Sequence[TrainingCurve]]]
 
 # the palette of Okabe and Ito; markers and dashes tell curves apart in print
 STYLES = [
@@ -97,27 +74,6 @@ class Classification:
     labels: NDArray[np.int64]
     predictions: NDArray[np.int64]
     steps: int
-
-
-def stage_name(stage: int, unit: AdaptationUnit | None) -> str:
-    """A stage of adaptation in words; in gradient steps for a method without adaptation."""
-    return (unit or GRADIENT_STEPS).stage_name(stage)
-
-
-def units_label(units: Collection[AdaptationUnit | None]) -> str:
-    """The label of an axis of adaptation stages in these units."""
-    labels = [unit.axis_label for unit in ADAPTATION_UNITS.values() if unit in units]
-    return ", or ".join(labels or [GRADIENT_STEPS.axis_label])
-
-
-def describe_intervals(curves: Mapping[str, Summary]) -> str:
-    """A description of estimates and intervals; where curves differ, with their labels."""
-    labels: dict[str, list[str]] = {}
-    for label, curve in curves.items():
-        labels.setdefault(curve.meaning, []).append(label)
-    if len(labels) == 1:
-        return next(iter(labels))
-    return "; ".join(f"{meaning} ({', '.join(group)})" for meaning, group in labels.items())
 
 
 def plot_adaptation(

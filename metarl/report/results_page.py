@@ -18,7 +18,8 @@ from PIL import Image
 
 from metarl.experiment import SEED_INDEPENDENT, AnyConfig, all_settings
 from metarl.io import translate_os_errors
-from metarl.report.comparison import training_curves, units_of
+from metarl.report.captions import units_label
+from metarl.report.comparison import units_of
 from metarl.report.evaluations import Evaluation
 from metarl.report.groups import (
     ExperimentGroup,
@@ -29,11 +30,12 @@ from metarl.report.groups import (
 )
 from metarl.report.leaderboard import leaderboard_entries, write_leaderboard
 from metarl.report.paired import paired_differences, sign_note
-from metarl.report.plots import plot_summary, units_label
+from metarl.report.plots import plot_summary
 from metarl.report.published import Published, estimates, find_published
 from metarl.report.reproduce_command import reproduce_command
 from metarl.report.results_overview import Column, overview_rows
 from metarl.report.results_table import results_markdown, results_rows
+from metarl.report.training_curves import training_curves
 from metarl.rl.config import Config
 from metarl.runs.run import Run
 from metarl.supervised.tasks import Data
@@ -247,7 +249,7 @@ def _plot(section: Section, file: Path) -> None:
     row = published.rows.get("MAML") if published else None
     plot_summary(
         {group.label: group.summary for group in groups},
-        {group.label: training_curves(group) for group in groups},
+        {group.label: training_curves(group.runs, problem.metric) for group in groups},
         problem.metric,
         problem.title,
         file,

@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import fmean
 
 import yaml
 
-from metarl.evaluation import Summary, mean_over_tasks
-from metarl.report.comparison import markdown_table, minutes_to_score, training_time
+from metarl.evaluation import Metric, Summary, mean_over_tasks
+from metarl.report.comparison import markdown_table
 from metarl.report.groups import METHOD_SPECIFIC, ExperimentGroup
 from metarl.report.paired import PairedDifference
 from metarl.report.published import Published, format_figure
+from metarl.report.training_curves import minutes_to_score, training_time
 from metarl.runs.run import Run
 
 STEPS = (0, 1, 2, 3, 5, 10, 12)  # columns, as far as any row goes
@@ -98,7 +98,7 @@ def _group_rows(
         return {
             group.method.problem.metric.samples: f"{fmean(samples) / 1e6:.2f} M",
             "minutes": training_time(runs),
-            **_minutes_to_published(replace(group, runs=runs), published),
+            **_minutes_to_published(runs, group.method.problem.metric, published),
         }
 
     rows = [row(group.label, group.runs, group.summary, group.success)]
@@ -110,10 +110,12 @@ def _group_rows(
     return rows
 
 
-def _minutes_to_published(group: ExperimentGroup, published: Published | None) -> dict[str, str]:
+def _minutes_to_published(
+    runs: Sequence[Run], metric: Metric, published: Published | None
+) -> dict[str, str]:
     if published is None or published.target is None:
         return {}
-    minutes = minutes_to_score(group, published.target)
+    minutes = minutes_to_score(runs, metric, published.target)
     cell = "–" if minutes is None else f"{minutes:.2g}"
     return {f"minutes to {published.target:g}": cell}
 
