@@ -34,7 +34,7 @@ from metarl.report.plots import plot_summary
 from metarl.report.published import Published, estimates, find_published
 from metarl.report.reproduce_command import reproduce_command
 from metarl.report.results_overview import Column, overview_rows
-from metarl.report.results_table import results_markdown, results_rows
+from metarl.report.results_table import results_markdown, results_tables
 from metarl.report.training_curves import training_curves
 from metarl.rl.config import Config
 from metarl.runs.run import Run
@@ -177,16 +177,15 @@ def _template_context(
 ) -> dict[str, str]:
     """The variables of the template for a section; `provenance` is by run directory."""
     differences = [pair for groups in section.protocols for pair in paired_differences(groups)]
+    table, complete = results_tables(section.protocols, section.published, differences)
     paths = [run.path for groups in section.protocols for group in groups for run in group.runs]
     return {
         "title": section.title,
         "settings": section.settings,
         "axis": section.groups[0].method.problem.metric.axis,
         "units": units_label(units_of(section.groups)),
-        "table": results_markdown(results_rows(section.protocols, section.published, differences)),
-        "complete": results_markdown(
-            results_rows(section.protocols, section.published, differences, complete=True)
-        ),
+        "table": results_markdown(table),
+        "complete": results_markdown(complete),
         "sign_note": " ".join(dict.fromkeys(map(sign_note, differences))),
         "source": section.published.source if section.published else "",
         "target": (section.published and section.published.target) or "",

@@ -1,7 +1,7 @@
 """The table of a section of the results page: one row per experiment, seed and published figure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 
 import yaml
@@ -19,25 +19,27 @@ STEPS = (0, 1, 2, 3, 5, 10, 12)  # columns, as far as any row goes
 SHOWN_ELSEWHERE = {*METHOD_SPECIFIC, "ways", "shots", "tasks", "episodes_per_task"}
 # descriptive cells by column, scores by number of adaptation steps, training costs by column
 Row = tuple[dict[str, str], dict[int, str], dict[str, str]]
+Table = list[dict[str, str]]
 
 
-def results_rows(
+def results_tables(
     protocols: Sequence[Sequence[ExperimentGroup]],
     published: Published | None,
     differences: Sequence[PairedDifference],
-    *,
-    complete: bool = False,
-) -> list[dict[str, str]]:
+) -> tuple[Table, Table]:
     """One row per experiment and protocol, and per published method.
+
+    Where environments report success, a column has the rate after the last step. Where a return of
+    MAML after one step was published, one has the time in which training reached it.
 
     Args:
         protocols: the experiments on the same tasks, by evaluation protocol.
         published: the published results for these tasks.
         differences: paired differences between experiments, for a column.
-        complete: also a row for each seed, and columns of step sizes, episodes and tasks.
 
-    Where environments report success, a column has the rate after the last step. Where a return of
-    MAML after one step was published, one has the time in which training reached it.
+    Returns:
+        The table, and the complete one, which also has a row for each seed, and columns of step
+        sizes, episodes and tasks.
     """
     groups = [group for protocol in protocols for group in protocol]
     settings = [group.method.problem.evaluation_settings for group in groups]
@@ -48,22 +50,29 @@ def results_rows(
         and any(other.get(name) != settings[0][name] for other in settings)
     ]
     rows: list[Row] = []
+    rows_with_seeds: list[Row] = []
     for group, cells in zip(groups, _difference_cells(groups, differences), strict=True):
         (description, scores, costs), *seeds = _group_rows(group, varying, published)
-        rows += [(description, scores, cells | costs), *(seeds if complete else [])]
+        row = description, scores, cells | costs
+        rows.append(row)
+        rows_with_seeds += [row, *seeds]
+    of_others: list[Row] = []
     if published:
         for method, figures in published.rows.items():
             description = {"": f"*published: {method}*", "tasks": str(published.tasks or "")}
-            rows.append((description, {k: format_figure(f) for k, f in figures.items()}, {}))
+            of_others.append((description, {k: format_figure(f) for k, f in figures.items()}, {}))
+    hidden = {"episodes per step", "tasks", *(["step sizes"] if len(protocols) == 1 else [])}
+    return _table(rows + of_others, hidden), _table(rows_with_seeds + of_others)
+
+
+def _table(rows: Sequence[Row], hidden: Collection[str] = ()) -> Table:
+    """The rows with one cell for each column, apart from hidden columns."""
     present = {k for _, scores, _ in rows for k in scores}
     headings = {_heading(k): k for k in STEPS if k in present}
     # the first row has every column; published rows and seeds leave some of them empty
     first_columns, _, last_columns = rows[0]
-    if not complete:
-        hidden = {"episodes per step", "tasks", *(["step sizes"] if len(protocols) == 1 else [])}
-        first_columns = {name: cell for name, cell in first_columns.items() if name not in hidden}
     return [
-        {name: description.get(name, "") for name in first_columns}
+        {name: description.get(name, "") for name in first_columns if name not in hidden}
         | {heading: scores.get(k, "–") for heading, k in headings.items()}
         | {name: costs.get(name, "") for name in last_columns}
         for description, scores, costs in rows
