@@ -35,7 +35,11 @@ def asset_directory() -> Path:
 def load_model(scene_file: str) -> mujoco.MjModel:
     """Compile a scene, with the weld that moves the hand as in the original environment."""
     model = mujoco.MjModel.from_xml_path(str(asset_directory() / "sawyer_xyz" / scene_file))
-    welds = model.eq_type == mujoco.mjtEq.mjEQ_WELD
-    # anchor, relative pose and torque scale of the weld; MuJoCo 4 has a twelfth number
-    model.eq_data[welds, :11] = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0]
+    reset_welds(model)
     return model
+
+
+def reset_welds(model: mujoco.MjModel) -> None:
+    """Write anchor, relative pose and torque scale of welds; MuJoCo 4 has a twelfth number."""
+    welds = model.eq_type == mujoco.mjtEq.mjEQ_WELD
+    model.eq_data[welds, :11] = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0]

@@ -4,18 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import mujoco
 import numpy as np
 
-from metarl.bench.sampling import vector_env_rates
+from metarl.bench.sampling import sampler_case, vector_env_rates
 from metarl.bench.timing import median_seconds
+from metarl.envs.metaworld.assets import reset_welds
 from metarl.envs.metaworld.families import MetaWorld
-from metarl.experiment import load_config
-from metarl.params import repeat
-from metarl.rl.config import Config
-from metarl.rl.problem import PolicyProblem
-from metarl.rl.sampler import sample
-from metarl.rng import RngKey, make_rng
+from metarl.rng import make_rng
 
 if TYPE_CHECKING:
     from metarl.envs.world import Floats
@@ -34,8 +29,7 @@ def original_environment(name: str, goal: "Floats") -> Any:
 
 def reset_mocap_welds(env: Any) -> None:
     """In place of the method that writes 11 numbers into rows of which MuJoCo 4 has 12."""
-    welds = env.model.eq_type == mujoco.mjtEq.mjEQ_WELD
-    env.model.eq_data[welds, :11] = [0, 0, 0, 0, 0, 0, -1, 0, 0, 0, 5]
+    reset_welds(env.model)
 
 
 def metaworld(source: str, overrides: Sequence[str], repeats: int) -> dict[str, float]:
@@ -46,17 +40,11 @@ def metaworld(source: str, overrides: Sequence[str], repeats: int) -> dict[str, 
         `sampler`: the whole sampler, with one policy per task. `sync` and `async`: Meta-World's own
         environments in Gymnasium's vector environments, with one policy.
     """
-    config = load_config(source, overrides)
-    assert isinstance(config, Config)
-    problem = PolicyProblem(config)
-    (family, _), policy = problem.unscaled_family_and_scale, problem.policy
+    problem, tasks, run_sampler = sampler_case(source, overrides)
+    family, _ = problem.unscaled_family_and_scale
     assert isinstance(family, MetaWorld)
-    num_tasks, per_task = config.outer.meta_batch, config.inner.episodes_per_task
-    tasks = family.sample_tasks(make_rng(0, "benchmark"), num_tasks)
-    stacked, shards = repeat(policy.init(problem.generator()), num_tasks), problem.env_shards
-    run_sampler = partial(sample, policy, stacked, shards, tasks, family.horizon, RngKey(0))
-
-    num_envs = num_tasks * per_task
+    per_task = problem.config.inner.episodes_per_task
+    num_envs = len(tasks) * per_task
     envs = family.make_vec(num_envs)
     actions = make_rng(0, "actions").uniform(-1.0, 1.0, (family.horizon, num_envs, 4))
 

@@ -12,7 +12,7 @@ from mujoco.batch import Batch
 
 from metarl.bench.timing import median_seconds
 from metarl.envs.mujoco_world import MujocoFamily
-from metarl.envs.world import Mask
+from metarl.envs.world import Floats, Mask
 from metarl.experiment import load_config
 from metarl.params import repeat
 from metarl.rl.config import Config
@@ -32,22 +32,10 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> dict[str, f
         sampler, with one policy per task. `sync` and `async`: Gymnasium's vector environments with
         16 environments and with one per processor, and one policy.
     """
-    config = load_config(source, overrides)
-    assert isinstance(config, Config)
-    problem = PolicyProblem(config)
-    (family, _), policy = problem.unscaled_family_and_scale, problem.policy
+    problem, tasks, run_sampler = sampler_case(source, overrides)
+    family, _ = problem.unscaled_family_and_scale
     assert isinstance(family, MujocoFamily)
-    theta = policy.init(problem.generator())
-    num_tasks = config.outer.meta_batch
-    num_envs = num_tasks * config.inner.episodes_per_task
-    # fixed streams: two versions of the package are measured on the same tasks and noise
-    tasks = family.sample_tasks(make_rng(0, "benchmark"), num_tasks)
-    stacked = repeat(theta, num_tasks)
-    envs = problem.env_shards
-
-    def run_sampler() -> Trajectories:
-        return sample(policy, stacked, envs, tasks, family.horizon, RngKey(0))
-
+    num_envs = len(tasks) * problem.config.inner.episodes_per_task
     # physics repeats the sampler's actions, and like it stops simulations whose episode is over
     trajectories = run_sampler()
     # to (H, N·B, A): simulations step together, and their world clips actions to [−1, 1]
@@ -81,6 +69,21 @@ def sampling(source: str, overrides: Sequence[str], repeats: int) -> dict[str, f
         "sampler": num_steps / median_seconds(run_sampler, repeats),
         **vector_env_rates(problem, family.make, repeats),
     }
+
+
+def sampler_case(
+    source: str, overrides: Sequence[str]
+) -> tuple[PolicyProblem, Floats, Callable[[], Trajectories]]:
+    """The problem of a config, tasks (N, T) of it, and a function that samples their episodes."""
+    config = load_config(source, overrides)
+    assert isinstance(config, Config)
+    problem = PolicyProblem(config)
+    (family, _), policy = problem.unscaled_family_and_scale, problem.policy
+    # fixed streams: two versions of the package are measured on the same tasks and noise
+    tasks = family.sample_tasks(make_rng(0, "benchmark"), config.outer.meta_batch)
+    stacked = repeat(policy.init(problem.generator()), len(tasks))
+    args = policy, stacked, problem.env_shards, tasks, family.horizon, RngKey(0)
+    return problem, tasks, partial(sample, *args)
 
 
 def vector_env_rates(
