@@ -14,10 +14,10 @@ from metarl.experiment import validate_config
 from metarl.method import load_method
 from metarl.networks.module import FunctionalModule
 from metarl.params import flatten, unflatten
+from metarl.rl.analytic_mlp import supports
 from metarl.rl.config import InnerConfig
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.meta_objective import MetaObjective
-from metarl.rl.mlp_gradients import supports
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.trajectories import Rollouts, Samples
 from metarl.supervised.method import EpisodeObjective

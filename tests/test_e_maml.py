@@ -11,11 +11,11 @@ from metarl.errors import UserError
 from metarl.experiment import validate_config
 from metarl.method import load_method
 from metarl.params import flatten, unflatten
+from metarl.rl.analytic_mlp import supports
 from metarl.rl.config import InnerConfig
 from metarl.rl.e_maml import ExploringObjective, standardised
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.meta_objective import MetaObjective
-from metarl.rl.mlp_gradients import supports
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy
 from metarl.rl.trajectories import Rollouts, Samples
 

@@ -13,14 +13,14 @@ from metarl.networks.module import FunctionalModule
 from metarl.optim import Adam, TrustRegion
 from metarl.parallel import move
 from metarl.params import flatten, repeat, unflatten
-from metarl.rl import mlp_gradients
+from metarl.rl import analytic_mlp
 from metarl.rl.adaptation import adapt_all
+from metarl.rl.analytic_mlp import AnalyticMLP, TaskData
 from metarl.rl.config import InnerConfig
 from metarl.rl.gauss_newton import vjp
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import clipped_surrogate, mean_kl, surrogate
 from metarl.rl.meta_objective import MetaObjective
-from metarl.rl.mlp_gradients import AnalyticMLP, TaskData
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, MultiCategoricalPolicy
 from metarl.rl.promp import ProMPSettings, ProximalObjective
 from metarl.rl.trajectories import Rollouts, Samples, index_tasks, subsample
@@ -503,11 +503,11 @@ PAIRS = {  # several depths; the same policy differentiated analytically and by 
 )
 def test_analytic_derivatives_equal_those_of_autograd(pair, settings, monkeypatch) -> None:
     policy, subclass = PAIRS[pair]
-    monkeypatch.setattr(mlp_gradients, "BLOCK_SAMPLES", 11)  # several blocks of unequal size
+    monkeypatch.setattr(analytic_mlp, "BLOCK_SAMPLES", 11)  # several blocks of unequal size
     theta, analytic = problem(policy, **settings)
     autograd = replace(analytic, inner=replace(analytic.inner, policy=subclass))
-    assert mlp_gradients.supports(policy)
-    assert not mlp_gradients.supports(subclass)
+    assert analytic_mlp.supports(policy)
+    assert not analytic_mlp.supports(subclass)
     candidate = nudged(theta, 0.05)
     exactly = {"rtol": 0.0, "atol": 1e-10}
     for at in (theta, candidate):
@@ -531,7 +531,7 @@ def test_analytic_derivatives_equal_those_of_autograd(pair, settings, monkeypatc
 def test_a_block_of_samples_has_at_least_one_time_step(monkeypatch) -> None:
     theta, objective = problem(PAIRS["tanh"][0])
     expected = objective.gradient(theta)
-    monkeypatch.setattr(mlp_gradients, "BLOCK_SAMPLES", 1)  # fewer than there are tasks
+    monkeypatch.setattr(analytic_mlp, "BLOCK_SAMPLES", 1)  # fewer than there are tasks
     torch.testing.assert_close(objective.gradient(theta), expected, rtol=0.0, atol=1e-10)
 
 

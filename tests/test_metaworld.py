@@ -28,9 +28,9 @@ from metarl.envs import load_family
 from metarl.envs.metaworld import assets
 from metarl.envs.metaworld.families import MetaWorld, metaworld_ml10, metaworld_reach
 from metarl.envs.metaworld.goals import benchmark_goals
+from metarl.envs.metaworld.sawyer_task import Step
 from metarl.envs.metaworld.scene import Scene, quaternions
-from metarl.envs.metaworld.task import Step
-from metarl.envs.metaworld.tasks import TASKS
+from metarl.envs.metaworld.task_registry import TASKS
 from metarl.errors import UserError
 from metarl.threads import processors
 

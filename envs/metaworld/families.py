@@ -10,8 +10,8 @@ import numpy as np
 from metarl.envs.family import register_family
 from metarl.envs.metaworld.assets import asset_directory
 from metarl.envs.metaworld.goals import benchmark_goals
-from metarl.envs.metaworld.task import SawyerTask
-from metarl.envs.metaworld.tasks import ML10_TEST, ML10_TRAIN, task_named
+from metarl.envs.metaworld.sawyer_task import SawyerTask
+from metarl.envs.metaworld.task_registry import ML10_TEST, ML10_TRAIN, task_named
 from metarl.envs.metaworld.world import SawyerWorld
 from metarl.envs.vector import NativeTaskFamily
 from metarl.envs.world import Floats

@@ -11,8 +11,8 @@ from metarl.envs.metaworld.rewards import (
     norm,
     tolerance,
 )
+from metarl.envs.metaworld.sawyer_task import SawyerTask, Step
 from metarl.envs.metaworld.scene import OBJECT, Scene
-from metarl.envs.metaworld.task import SawyerTask, Step
 from metarl.envs.world import Floats, Mask
 
 

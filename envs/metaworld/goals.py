@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from metarl.envs.metaworld.task import SawyerTask
+from metarl.envs.metaworld.sawyer_task import SawyerTask
 from metarl.envs.world import Floats
 
 NUM_GOALS = 50  # of each task

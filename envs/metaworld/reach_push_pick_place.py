@@ -14,8 +14,8 @@ from metarl.envs.metaworld.rewards import (
     tolerance,
     with_lift,
 )
+from metarl.envs.metaworld.sawyer_task import SawyerTask, Step
 from metarl.envs.metaworld.scene import Scene
-from metarl.envs.metaworld.task import SawyerTask, Step
 from metarl.envs.world import Floats, Mask
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.envs.metaworld.task import Step
+from metarl.envs.metaworld.sawyer_task import Step
 from metarl.envs.world import Floats, Mask
 
 Sigmoid = Literal["gaussian", "long_tail"]

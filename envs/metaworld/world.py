@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.envs.metaworld.assets import load_model
+from metarl.envs.metaworld.sawyer_task import SawyerTask, Step
 from metarl.envs.metaworld.scene import Scene
-from metarl.envs.metaworld.task import SawyerTask, Step
 from metarl.envs.mujoco_world import CachedBatch
 from metarl.envs.rendering import SceneRenderer
 from metarl.envs.robot import is_stable

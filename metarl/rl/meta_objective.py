@@ -21,10 +21,10 @@ from metarl.distributed import mean_over_tasks
 from metarl.optim import Objective
 from metarl.parallel import CPU, Result, map_chunks, move
 from metarl.params import Params
+from metarl.rl.analytic_mlp import TaskData
 from metarl.rl.inner_loop import InnerLoop
 from metarl.rl.losses import surrogate
 from metarl.rl.meta_gradient import MetaGradient, meta_gradient_for
-from metarl.rl.mlp_gradients import TaskData
 from metarl.rl.policies import ActionDistribution
 from metarl.rl.trajectories import Rollouts, Samples, subsample
 

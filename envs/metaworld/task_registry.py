@@ -2,7 +2,7 @@
 
 from metarl.envs.metaworld import fixtures, objects
 from metarl.envs.metaworld.reach_push_pick_place import PickPlace, Push, Reach
-from metarl.envs.metaworld.task import SawyerTask
+from metarl.envs.metaworld.sawyer_task import SawyerTask
 from metarl.errors import did_you_mean
 
 _TASKS: tuple[SawyerTask, ...] = (

@@ -1,6 +1,6 @@
 """Analytic meta-gradients of multilayer perceptrons.
 
-The network is differentiated by `metarl.networks.mlp_gradients`, the loss of its few outputs by
+The network is differentiated by `metarl.networks.mlp_derivatives`, the loss of its few outputs by
 autograd. The results are exact; `metarl.rl.meta_gradient.Autograd` computes them for any policy.
 
 With θ_0 = θ, an inner step is θ_{k+1} = θ_k − α_k ⊙ ∇L_k(θ_k). Its Jacobian is I − diag(α_k) H_k,
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from metarl.networks.mlp_gradients import BackwardPass, ForwardPass, forward_pass
+from metarl.networks.mlp_derivatives import BackwardPass, ForwardPass, forward_pass
 from metarl.params import Params, flatten, repeat, unflatten, with_prefix
 from metarl.rl.gauss_newton import fisher_metric, gauss_newton, vjp
 from metarl.rl.inner_loop import InnerLoop
