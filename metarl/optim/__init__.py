@@ -1,12 +1,16 @@
 """Outer-loop optimisers: pure steps on a parameter vector, independent of any domain.
 
-An optimiser is a section of the config with one method, `step`; see `Optimizer`. Its state is a
-dictionary of tensors that the caller keeps, as in optax.
+An optimiser is a section of the config, an `OuterSection`, with one method,
+
+    step(theta, objective, state, iteration) -> (theta, state, metrics)
+
+which maximises an `Objective`, starting from `theta`. If a step is rejected, the new parameters are
+the identical `theta`. The state is a dictionary of tensors that the caller keeps, as in optax.
 """
 
 from metarl.config.registry import Registry
 from metarl.optim.adam import Adam, adam_step
-from metarl.optim.objective import Objective, Optimizer, TrustRegionObjective, gradient_and_value
+from metarl.optim.objective import Objective, TrustRegionObjective, gradient_and_value
 from metarl.optim.sgd import SGD
 from metarl.optim.trust_region import TrustRegion
 
@@ -16,7 +20,6 @@ __all__ = [
     "SGD",
     "Adam",
     "Objective",
-    "Optimizer",
     "TrustRegion",
     "TrustRegionObjective",
     "adam_step",

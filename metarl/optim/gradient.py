@@ -34,7 +34,7 @@ class GradientSection(OuterSection):
     def step(
         self, theta: Params, objective: Objective, state: Params, iteration: int
     ) -> tuple[Params, Params, dict[str, float]]:
-        """See `metarl.optim.Optimizer`.
+        """See `metarl.optim`.
 
         Raises:
             FloatingPointError: if a gradient, or the optimiser's state, is not finite.

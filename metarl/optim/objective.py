@@ -1,4 +1,4 @@
-"""Protocols of the outer loop: the objective that is maximised, and the optimiser that does so."""
+"""The objective that the outer loop maximises."""
 
 from __future__ import annotations
 
@@ -32,20 +32,6 @@ class TrustRegionObjective(Objective, Protocol):
         """Products v (P,) to H v (P,) with the Hessian H of the mean KL divergence at `theta`.
 
         `fraction` of the samples estimate it.
-        """
-
-
-class Optimizer(Protocol):
-    """An outer step; see `metarl.config.sections.OuterSection` for the settings of all of them."""
-
-    def step(
-        self, theta: Params, objective: Objective, state: Params, iteration: int
-    ) -> tuple[Params, Params, dict[str, float]]:
-        """Maximise the objective, starting from `theta`.
-
-        Returns:
-            The new parameters (the identical `theta` if the step was rejected), the new state, and
-            metrics.
         """
 
 

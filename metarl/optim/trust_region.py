@@ -46,7 +46,7 @@ class TrustRegion(OuterSection):
     def step(
         self, theta: Params, objective: TrustRegionObjective, state: Params, iteration: int
     ) -> tuple[Params, Params, dict[str, float]]:
-        """See `metarl.optim.Optimizer`; there is no state.
+        """See `metarl.optim`; there is no state.
 
         Raises:
             FloatingPointError: if the gradient is not finite.
