@@ -18,6 +18,7 @@ from torch import Tensor
 
 from metarl.baselines.meta_lstm import MetaLSTM, from_rows, preprocessed, stacked_rows
 from metarl.config.sections import MethodSection, PositiveFloat, PositiveInt
+from metarl.parallel import move
 from metarl.params import Params, repeat
 from metarl.rng import make_torch_rng
 from metarl.supervised.losses import LossSettings
@@ -87,7 +88,7 @@ class LearnedOptimizer(MetaLSTM):
             support: the support sets of N tasks, whose loss is minimised.
             steps: the number of updates.
         """
-        theta = repeat(start, len(support[1]))
+        theta = repeat(move(start, support[0].device), len(support[1]))
         yield theta
         rows, like = stacked_rows(theta), theta
         state = [(rows.new_zeros(rows.numel(), self.settings.hidden_size),) * 2] * LAYERS

@@ -21,7 +21,7 @@ from metarl.evaluation import AdaptationCurve
 from metarl.method import INSTANCES, AdaptationUnit, Role
 from metarl.networks import Network
 from metarl.networks.layers import uniform
-from metarl.params import Params, repeat
+from metarl.params import Params, repeat, with_added
 from metarl.rng import make_rng
 from metarl.supervised.config import NO_INNER_STEPS, SupervisedConfig
 from metarl.supervised.losses import CLASSIFICATION, LossSettings, TaskType
@@ -104,7 +104,7 @@ class MANN(SupervisedMethod):
         shape = tuple(downsample(torch.zeros(1, 1, *tasks.shape), self.settings.size).shape[2:])
         params = self.problem.network.init(generator, shape, tasks.outputs)
         size = embedding_size(self.problem.network, params, shape)
-        return params | init_mann(generator, size, tasks.outputs, self.settings)
+        return with_added(params, init_mann(generator, size, tasks.outputs, self.settings))
 
     def chunk_size(self, episodes: Episodes) -> int:
         # constant, since rounding depends on what is computed together

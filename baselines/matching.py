@@ -16,7 +16,7 @@ from metarl.baselines.embedding import (
 )
 from metarl.config.sections import MethodSection, NonNegativeInt
 from metarl.networks.layers import uniform
-from metarl.params import Params, split_prefix
+from metarl.params import Params, split_prefix, with_added
 from metarl.supervised.losses import LossSettings
 
 SUPPORT, QUERY = "support.", "query."  # the two LSTMs of full context embeddings
@@ -47,7 +47,7 @@ class Matching(EmbeddingMethod):
         if not self.settings.context_steps:
             return params
         size = embedding_size(self.problem.network, params, self.problem.tasks("train").shape)
-        return params | init_context(generator, size)
+        return with_added(params, init_context(generator, size))
 
     def compare(self, params: Params, support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
         # log-probabilities are logits too

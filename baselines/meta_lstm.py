@@ -21,7 +21,7 @@ from torch.func import vmap
 
 from metarl.config.sections import INNER_STEP, MethodSection, PositiveInt
 from metarl.inner_loop import reverse
-from metarl.params import Params, flatten, repeat, split_prefix, unflatten, with_prefix
+from metarl.params import Params, flatten, repeat, split_prefix, unflatten, with_added, with_prefix
 from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.losses import LossSettings
 from metarl.supervised.maml import MAML
@@ -59,7 +59,7 @@ class MetaLSTM(MAML):
     def init(self, generator: torch.Generator) -> Params:
         theta = self.problem.init_network(generator)
         rule = init_rule(generator, self.settings.hidden_size)
-        return theta | with_prefix(rule, PREFIX)
+        return with_added(theta, with_prefix(rule, PREFIX))
 
     def stages(
         self, params: Params, support: Examples, step_sizes: Sequence[float]

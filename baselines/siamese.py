@@ -14,7 +14,7 @@ from metarl.baselines.embedding import (
     reduce_classes,
 )
 from metarl.config.sections import MethodSection
-from metarl.params import Params, repeat
+from metarl.params import Params, repeat, with_added
 from metarl.supervised.tasks import Episodes
 
 WEIGHT, BIAS = "pair.weight", "pair.bias"
@@ -39,7 +39,7 @@ class Siamese(EmbeddingMethod):
         features = embedding_size(self.problem.network, params, self.problem.tasks("train").shape)
         # −1: the logit of a pair decreases with every difference
         pair = {WEIGHT: torch.full((features,), -1.0), BIAS: torch.tensor(INITIAL_BIAS)}
-        return params | pair
+        return with_added(params, pair)
 
     def loss(self, params: Params, episodes: Episodes, iteration: int) -> tuple[Tensor, Tensor]:
         """Cross-entropy of all pairs of a support image and a query (section 3.2)."""

@@ -320,4 +320,8 @@ def save_model(
     if scale is not None:
         params = {**params, "weight0": params["weight0"] * torch.tensor(scale).unsqueeze(-1)}
     load_params(model.policy, params)
+    space = model.observation_space
+    assert isinstance(space, gym.spaces.Box)
+    # a class of this package, as of flattened observations, could not be read without it
+    model.observation_space = gym.spaces.Box(space.low, space.high, dtype=space.dtype.type)
     model.save(file)

@@ -230,6 +230,10 @@ class FamilyWrapper:
     def task_size(self) -> int:
         return self.family.task_size
 
+    @property
+    def releases_gil(self) -> bool:
+        return releases_gil(self.family)
+
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> NDArray[np.float64]:
         return checked_tasks(self.family, rng, num_tasks)
 

@@ -16,7 +16,7 @@ from metarl.envs.robot import MAX_VELOCITY, Motion, Robot, is_stable
 from metarl.envs.task_rewards import TaskReward
 from metarl.envs.vector import NativeTaskFamily
 from metarl.envs.world import Floats, Frame, Mask, SimulationRng
-from metarl.threads import processors
+from metarl.threads import check_num_threads, processors
 
 
 class CachedBatch(Batch):  # type: ignore[misc] # mujoco has no types
@@ -182,8 +182,7 @@ class MujocoFamily(NativeTaskFamily):
 
     def __post_init__(self) -> None:
         self.check_horizon()
-        if self.num_threads < 0:
-            raise ValueError(f"num_threads must not be negative, not {self.num_threads}")
+        check_num_threads(self.num_threads)
         if self.variation is not None:
             params = np.zeros((1, self.variation.size(self._model)))
             fields = self.variation.fields(self._model, params)

@@ -117,7 +117,8 @@ def _flatten(space: gym.Space[Any], value: Any) -> NDArray[np.float32]:
         index = array.astype(np.int64, casting="same_kind") - space.start
         if (index < 0).any():  # would count from the end
             raise IndexError(f"{array.tolist()} is below {space.start}")
-        one_hot: NDArray[np.float32] = np.eye(int(space.n), dtype=np.float32)[index]
+        one_hot = np.zeros((*index.shape, int(space.n)), dtype=np.float32)
+        np.put_along_axis(one_hot, index[..., np.newaxis], 1.0, axis=-1)
         return one_hot
     if isinstance(space, MultiDiscrete):
         sizes, starts, columns = space.nvec.ravel(), space.start.ravel(), _rows(space, array)

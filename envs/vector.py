@@ -65,6 +65,7 @@ class TaskEnv(gym.Env[Floats, NDArray[Any]], EzPickle):
 
     def __init__(self, family: NativeFamily, render_mode: str | None = None) -> None:
         EzPickle.__init__(self, family, render_mode)
+        _check_render_mode(render_mode)
         self.family = family
         self.render_mode = render_mode
         self.world = family.world(1, num_threads=1)
@@ -145,6 +146,7 @@ class BatchedEnv(gym.vector.VectorEnv[Floats, NDArray[Any], NDArray[Any]], EzPic
         render_mode: str | None = None,
     ) -> None:
         EzPickle.__init__(self, family, num_envs, max_episode_steps, autoreset_mode, render_mode)
+        _check_render_mode(render_mode)
         for name, count in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
             if count is not None and not (isinstance(count, int | np.integer) and count >= 1):
                 raise ValueError(f"{name} must be an integer of at least 1, not {count!r}")
@@ -308,3 +310,11 @@ class NativeTaskFamily(NativeFamily):
     def make_vec(self, num_envs: int) -> BatchedEnv:
         """A vector environment without autoreset, as the sampler uses it."""
         return BatchedEnv(self, num_envs, autoreset_mode=AutoresetMode.DISABLED)
+
+
+def _check_render_mode(render_mode: str | None) -> None:
+    if render_mode not in (None, "rgb_array"):
+        raise ValueError(
+            f'render_mode must be None or "rgb_array", not {render_mode!r}; gymnasium\'s '
+            "HumanRendering shows the images of an environment in a window"
+        )

@@ -64,7 +64,8 @@ class _TaskPerEnv(VectorWrapper[Any, Any, Any]):
         try:
             if tasks is not None:
                 tasks = np.atleast_1d(tasks)
-                rows = list(as_tasks(tasks, self.num_envs, tasks.shape[-1]))
+                # copies: the caller may reuse the array, and an environment may change its task
+                rows = [row.copy() for row in as_tasks(tasks, self.num_envs, tasks.shape[-1])]
                 self.env.set_attr("task", rows)  # type: ignore[attr-defined] # Sync and Async have it
             return self.env.reset(seed=seed, options=options or None)  # type: ignore[arg-type]
         except (EOFError, ConnectionError) as error:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from metarl.errors import UserError
+
 Params = dict[str, Tensor]
 CACHE_LINE = 64  # bytes; torch's allocator aligns tensors to it
 
@@ -49,6 +51,23 @@ def split_prefix(params: Mapping[str, Tensor], prefix: str) -> tuple[Params, Par
 def with_prefix(params: Mapping[str, Tensor], prefix: str) -> Params:
     """The same parameters, whose names have a prefix; the inverse of `split_prefix`."""
     return {f"{prefix}{name}": leaf for name, leaf in params.items()}
+
+
+def with_added(network: Params, added: Params) -> Params:
+    """The parameters of a network, and those that a method adds to them.
+
+    Raises:
+        UserError: if a part of the network has the name of a part of the method's, by which the
+            method finds its own.
+    """
+    parts = {name.split(".")[0] for name in added}
+    for name in network:
+        if name.split(".")[0] in parts:
+            raise UserError(
+                f"the network has a parameter {name!r}, but the method has parameters "
+                f"{name.split('.')[0]!r} of its own; rename it in the network"
+            )
+    return network | added
 
 
 def repeat(params: Mapping[str, Tensor], num_tasks: int) -> Params:

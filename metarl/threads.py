@@ -63,3 +63,9 @@ def physical_memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def check_num_threads(number: int) -> None:
+    """Raise ValueError if a number of physics threads is negative; 0 stands for all processors."""
+    if number < 0:
+        raise ValueError(f"num_threads must not be negative, not {number}")

@@ -180,6 +180,7 @@ def test_a_copy_of_a_run_is_not_a_further_seed(runs, tmp_path, complaint, capsys
         (np.array([[1.0, np.nan], [0.0, 1.0]]), "the score of task 0 after 1 steps is not finite"),
         (np.zeros((1, 2)), "must return scores of shape (N, K + 1) for the N > 1 tasks"),
         (np.zeros(2), "must return scores of shape (N, K + 1)"),
+        (np.zeros((2, 4)), "returned scores of 4 stages, but a curve with 2 step sizes"),
     ],
 )
 def test_scores_that_no_table_can_summarise_are_refused_before_they_are_written(
@@ -596,3 +597,13 @@ def _plotted_summary(
     )
     FigureCanvasAgg(figures[0]).draw()
     return figures[0]
+
+
+def test_published_stages_that_the_first_curve_lacks_are_not_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    published = {0: 1.0, 1: 2.0, 2: 3.0, 3: 1000.0}
+    axes = _plotted_summary(monkeypatch, ["MAML"], steps=10, published=published).axes[0]
+    (line,) = [line for line in axes.get_lines() if line.get_label() == "published"]
+    np.testing.assert_array_equal(line.get_data(), [(0, 20, 40), (1.0, 2.0, 3.0)])
+    assert axes.get_ylim()[1] < 1000.0

@@ -260,3 +260,17 @@ def test_a_task_for_the_next_episode_does_not_change_the_current_one() -> None:
     np.testing.assert_allclose(envs.step(still)[1], [-0.1, -0.5])
     envs.reset()
     np.testing.assert_allclose(envs.step(still)[1], [-0.1, -0.1])
+
+
+def test_tasks_are_copied() -> None:
+    envs = vectorise(PointNavigation().make, 2)
+    tasks = np.array([[0.1, 0.2], [0.3, 0.4]])
+    envs.reset(options={"task": tasks})
+    tasks[:] = 7.0
+    assert np.concatenate(envs.env.get_attr("task")).max() == 0.4
+
+
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+def test_a_render_mode_that_does_not_exist_is_refused(make) -> None:
+    with pytest.raises(ValueError, match=r"render_mode must be None or .*, not 'human'"):
+        make("metarl/PointNavigation-v0", render_mode="human")

@@ -213,3 +213,14 @@ def test_images_of_custom_tasks_are_of_the_scale_of_the_training(
     other = (255 * images).astype(np.uint8) if factor == 255 else images
     with pytest.raises(UserError, match="scale them alike"):
         network.adapt(other, [0, 1])
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_a_single_input_cannot_be_normalised_by_its_batch(tmp_path: Path, inputs: int) -> None:
+    network = {"kind": "mlp", "hidden_sizes": [8], "norm": True}
+    adapted = metarl.load_network(train(tmp_path / "run", network=network)).adapt(FLOATS, LABELS)
+    if inputs == 2:
+        assert adapted.predict(FLOATS[:2]).shape == (2, 2)
+    else:
+        with pytest.raises(UserError, match=r"predict several inputs at once.*transductive=false"):
+            adapted.predict(FLOATS[:1])

@@ -315,6 +315,17 @@ WRONG_TASKS = {
         lines(sample=lambda s, r, t, k: (np.full((len(t), k, 1), np.nan), np.zeros((1, 1, 1)))),
         "must return finite numbers",
     ),
+    "a class twice": (
+        type(
+            "Lines",
+            (my_data.Blobs,),
+            {
+                "__init__": lambda s, spread: None,
+                "sample_tasks": lambda s, r, n, split: np.array([[0, 2, 0]] * n),
+            },
+        ),
+        r"has a class twice; draw .* replace=False",
+    ),
     "other draws": (
         lines(sample_tasks=lambda s, r, n, split: np.random.default_rng().normal(size=(n, 2))),
         "must use only the generator that is passed",

@@ -1,12 +1,14 @@
 """Custom networks: supported modules have exact derivatives; others are an error."""
 
 import importlib.util
+import math
 import shutil
 import sys
 import threading
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,6 +24,7 @@ from metarl.launch.initial_weights import initial_state, prepare
 from metarl.method import load_method
 from metarl.networks.module import FunctionalModule
 from metarl.networks.normalisation import BatchNorm
+from metarl.params import flatten
 from metarl.runs.run import Run
 
 HERE = Path(__file__).parent
@@ -142,6 +145,12 @@ class Clashing(Tuple):
         self.log_std = nn.Parameter(torch.zeros(3))
 
 
+class WithContext(Tuple):
+    def __init__(self) -> None:
+        super().__init__()
+        self.context = nn.Parameter(torch.zeros(3))
+
+
 around = my_networks.around
 UNFIT = {
     "dropout": (around(nn.Dropout(0.5)), r"'between' \(Dropout\) is random, .* set p=0"),
@@ -175,6 +184,7 @@ UNFIT = {
     "memory": (lambda i, o: Counts(), "is random or has state"),
     "nothing": (lambda i, o: nn.Identity(), "no parameters"),
     "a name": (lambda i, o: Clashing(), "'log_std', which is a reserved name"),
+    "CAVIA's name": (lambda i, o: WithContext(), "'context', which is a reserved name"),
 }
 
 
@@ -485,3 +495,50 @@ def test_configs_with_one_network_section_have_buffers_of_their_own() -> None:
     outputs = method.problem.network(params, inputs)
     load_method(config.model_copy(update={"seed": 2})).initial_state()
     assert torch.equal(method.problem.network(params, inputs), outputs)
+
+
+def test_a_loaded_custom_network_is_evaluated_with_other_settings(in_user_folder: Path) -> None:
+    run = metarl.train(SINE, "run")
+    network = metarl.load_network(run, trust_code=True)
+    assert network.evaluate(shots=3, tasks=2).scores.shape[0] == 2
+    own = network.evaluate(tasks=3)
+    assert (own.scores == metarl.evaluate(run, trust_code=True).scores).all()
+
+
+class Flat(nn.Module):
+    """A layer with the name of a part of memory-augmented networks."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(math.prod(inputs), outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.output(x.flatten(1))
+
+
+def test_parameters_of_a_method_do_not_replace_those_of_the_network() -> None:
+    images = [(np.full((4, 4), number, np.uint8), number) for number in range(10)] * 4
+    data = metarl.Dataset.of(images, ways=2, size=4, channels=1)
+    config = metarl.SupervisedConfig(
+        data=data, network={"kind": f"{__name__}:Flat"}, method={"name": "mann", "size": 4}
+    )
+    with pytest.raises(UserError, match=r"'output\.weight', but the method has"):
+        load_method(config).initial_state()
+
+
+def test_a_learned_optimiser_of_a_network_with_buffers_repeats_in_threads(monkeypatch) -> None:
+    settings = ["method=learned_optimizer", f"network.kind={__name__}:Shifted", "inner.steps=2"]
+    config = load_config("sinusoid", [*settings, "outer.meta_batch=16"])
+    monkeypatch.setattr("metarl.supervised.method.SupervisedMethod.chunk_size", lambda *_: 2)
+
+    def train(threads: int) -> torch.Tensor:
+        monkeypatch.setattr("metarl.parallel.processors", lambda: threads)
+        method = load_method(config)
+        state = method.initial_state()
+        for _ in range(3):
+            state, _ = method.step(state)
+        return flatten(state.params)
+
+    expected = train(1)
+    for _ in range(2):
+        assert torch.equal(train(4), expected)

@@ -216,8 +216,10 @@ def test_published_results_are_listed_only_with_runs_of_the_same_protocol() -> N
     assert figures is not None
     assert figures.rows["MAML"][1] == 293.2
     overrides = ["family.settings.dynamics=gymnasium", "family.settings.horizon=100"]
+    overrides += ["family.settings.scales={opt.gravity: 1.2}", "evaluation.deterministic=true"]
     for override in overrides:
         assert _published("half_cheetah_direction", override) is None
+    assert _published("half_cheetah_direction", "family.settings.num_threads=1") is not None
     for name in ("point_navigation", "half_cheetah_velocity", "ant_velocity", "ant_direction"):
         assert _published(name) is not None
     assert _published("ant_goal") is None

@@ -246,3 +246,11 @@ def test_the_actions_of_a_policy_are_named_where_an_environment_has_others() -> 
         check_fits(policy_for(flat.observation_space, discrete), flat)
     with pytest.raises(UserError, match="chooses actions of 2 real numbers, but"):
         check_fits(policy_for(flat.observation_space, box), flat)
+
+
+def test_large_discrete_observations_are_one_hot() -> None:
+    space = flat_space(gym.spaces.Discrete(50_000, start=2))
+    rows = space.flatten(np.array([2, 40_002]))
+    assert rows.shape == (2, 50_000)
+    assert rows[0, 0] == rows[1, 40_000] == 1.0
+    assert rows.sum() == 2.0

@@ -15,7 +15,7 @@ from metarl.envs.metaworld.task_registry import ML10_TEST, ML10_TRAIN, task_name
 from metarl.envs.metaworld.world import SawyerWorld
 from metarl.envs.vector import NativeTaskFamily
 from metarl.envs.world import Floats
-from metarl.threads import processors
+from metarl.threads import check_num_threads, processors
 
 Split = Literal["train", "test"]
 
@@ -43,6 +43,7 @@ class MetaWorld(NativeTaskFamily):
 
     def __post_init__(self) -> None:
         self.check_horizon()
+        check_num_threads(self.num_threads)
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32 - 1:
             raise ValueError(f"seed must be an integer from 0 to 2^32 - 2, not {self.seed!r}")
         _ = self.members  # names are checked

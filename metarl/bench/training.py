@@ -137,7 +137,7 @@ def contention(source: str, overrides: Sequence[str], repeats: int) -> dict[str,
     figures = {}
     for name, count in (("single", 1), ("concurrent", 2)):
         with context.Manager() as manager, ProcessPoolExecutor(count, context) as pool:
-            start = manager.Barrier(count)  # timed once all have warmed up
+            start = manager.Barrier(count, timeout=600)  # timed once all have warmed up
             trainings = [
                 pool.submit(_time_iterations, source, overrides, repeats, start)
                 for _ in range(count)

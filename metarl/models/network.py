@@ -147,7 +147,8 @@ class AdaptiveNetwork:
             return load_or_evaluate(self.run).curve
         method = load_method(with_evaluation(self.run, settings).config)
         method.problem.check()
-        return method.evaluate(self.params)
+        # a custom module takes its buffers from the initial state
+        return method.evaluate(load_checked_state(self.run, method).params)
 
     @cached_property
     def _schedule(self) -> Sequence[float]:

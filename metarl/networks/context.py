@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from metarl.context import concat_context, with_context, without_context
+from metarl.errors import UserError
 from metarl.networks import Network
 from metarl.params import Params
 
@@ -27,6 +28,11 @@ class WithContext:
         return self.network.for_images
 
     def init(self, generator: torch.Generator, shape: tuple[int, ...], outputs: int) -> Params:
+        if len(shape) != 1:
+            raise UserError(
+                f"context parameters are concatenated to inputs (M, S), but those of the data have "
+                f"the shape {shape}; flatten them, or use another method than cavia"
+            )
         (width,) = shape
         params = self.network.init(generator, (width + self.size,), outputs)
         return with_context(params, self.size)

@@ -19,6 +19,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 
 from metarl.config.registry import Registry, make
 from metarl.config.sections import ImportString, Section
+from metarl.context import CONTEXT
 from metarl.derivatives import ExactDerivatives
 from metarl.errors import UserError
 from metarl.params import Params, flatten
@@ -127,7 +128,7 @@ class FunctionalModule:
         if not params:
             raise UserError(f"network {self.name!r} has no parameters that require gradients")
         for name in params:
-            if name.split(".")[0] in RESERVED:
+            if name.split(".")[0] in RESERVED or name == CONTEXT:
                 raise UserError(
                     f"network {self.name!r} has a parameter {name!r}, which is a reserved name; "
                     "rename it"
@@ -321,8 +322,10 @@ class ModuleNetwork(Section):
 
     def init(self, generator: torch.Generator, shape: tuple[int, ...], outputs: int) -> Params:
         function = functional_module(CUSTOM, self.kind, self.settings, shape, outputs)
-        self.__dict__["function"] = function  # sections are frozen
-        return function.init(generator)
+        params = function.init(generator)
+        # sections are frozen; complete, since other threads may read it
+        self.__dict__["function"] = function
+        return params
 
     def __call__(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         return self._function(params, inputs)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarl.derivatives import ExactDerivatives
+from metarl.errors import UserError
 
 EPSILON = 1e-5
 
@@ -20,6 +21,12 @@ def normalise(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
     Stacked over tasks, inputs are (M, N·F, ...), scale and shift (N, F).
     """
+    if inputs[:, 0].numel() == 1:
+        raise UserError(
+            "batch normalisation needs more than one number in each channel, but there is one input"
+            ", of one pixel; predict several inputs at once, or evaluate with "
+            "evaluation.transductive=false, where the examples are in the batch of each input"
+        )
     # vmap over tasks calls this function with the parameters of a single task
     with nullcontext() if scale.dim() == 2 else ExactDerivatives():
         return F.batch_norm(

@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, Field, ValidationError
 
 from metarl.config.files import CONFIG
-from metarl.config.sections import NonNegativeInt, PositiveFloat, Source, UnitInterval, first_error
+from metarl.config.sections import NonNegativeInt, Source, UnitInterval, first_error
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, mean_worst_tasks
 from metarl.experiment import AnyConfig, describe_source, set_values, validate_config
@@ -41,7 +41,7 @@ class _EvaluationFile(BaseModel):
 
     weights_sha256: str
     settings: dict[str, Any]
-    step_sizes: tuple[PositiveFloat, ...]
+    step_sizes: tuple[FiniteFloat, ...]  # learned ones may be negative
     tasks: list[list[FiniteFloat]] | FileName  # the file of the same run that lists them
     scores: list[list[FiniteFloat]]
     episodes: tuple[NonNegativeInt, ...] = ()
@@ -151,6 +151,13 @@ def _check_scores(curve: AdaptationCurve, method: Method) -> None:
         raise UserError(
             f"{method.label}: evaluate() must return scores of shape (N, K + 1) for the N > 1 "
             f"tasks of its curve, not {shape} for {len(curve.tasks)}"
+        )
+    stages = len(curve.episodes) or len(curve.instances) or len(curve.step_sizes) + 1
+    if shape[1] != stages:
+        raise UserError(
+            f"{method.label}: evaluate() returned scores of {shape[1]} stages, but a curve with "
+            f"{stages} step sizes, episodes or instances; set one `step_sizes` for each gradient "
+            "step, or `episodes` or `instances` for each stage"
         )
     bad = np.argwhere(~np.isfinite(curve.scores))
     if len(bad):

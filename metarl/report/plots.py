@@ -198,9 +198,11 @@ def _plot_adaptation(
         axes.fill_between(x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
     # published scores are by gradient step; they are drawn at the episodes of the first curve
     published = dict(published or {})
+    if episodes:  # which may be fewer than the published stages
+        first = episodes[next(iter(curves))]
+        published = {first[k]: score for k, score in published.items() if k < len(first)}
     if published:
-        first = episodes[next(iter(curves))] if episodes else range(max(published) + 1)
-        axes.plot([first[k] for k in published], [*published.values()], "kx:", label="published")
+        axes.plot([*published], [*published.values()], "kx:", label="published")
     if episodes:
         # logarithmic, but linear below one episode: the first stage uses none at all
         axes.set_xscale("symlog", linthresh=1.0)

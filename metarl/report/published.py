@@ -41,7 +41,13 @@ class Published(BaseModel):
         """Whether a problem, with its evaluation settings, follows the same protocol."""
         settings = all_settings(problem.config)
         settings |= by_full_name(problem.evaluation_settings, "evaluation.")
-        return all(
+        # a setting of the family that `where` does not name makes other tasks
+        others = {
+            name
+            for name, value in settings.items()
+            if name.startswith("family.settings.") and value is not None
+        } - {*self.where, "family.settings.num_threads"}
+        return not others and all(
             settings.get(name) in (value if isinstance(value, list) else [value])
             for name, value in self.where.items()
         )

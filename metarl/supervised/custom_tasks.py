@@ -107,7 +107,7 @@ class CustomTasks(TaskSection):
                 f"kind of {self.name!r} must be {' or '.join(KINDS)}, not {source.kind!r}"
             )
         classes = getattr(source, "classes", None)
-        if source.kind == CLASSIFICATION.name and not isinstance(classes, int):
+        if source.kind == CLASSIFICATION.name and not isinstance(classes, int | np.integer):
             raise UserError(
                 f"{self.name!r} must have an attribute `classes`, the number of all classes"
             )
@@ -201,6 +201,11 @@ class SampledTasks:
         if (tasks != np.floor(tasks)).any() or tasks.min() < 0 or tasks.max() >= classes:
             raise UserError(
                 f"sample_tasks of {self.name!r} must return class numbers from 0 to {classes - 1}"
+            )
+        if (np.diff(np.sort(tasks)) == 0).any():
+            raise UserError(
+                f"sample_tasks of {self.name!r} returned a task that has a class twice; draw the "
+                "classes of a task with rng.choice(..., replace=False)"
             )
         x = self._array("sample", inputs)
         if x.shape[:3] != (count, ways, number) or x.ndim < 4:
