@@ -578,6 +578,7 @@ def _plotted_summary(
     *rows: list[str],
     steps: int,
     published: dict[int, float] | None = None,
+    units: dict[str, AdaptationUnit] | None = None,
 ) -> Figure:
     figures: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: figures.append(self))
@@ -591,7 +592,7 @@ def _plotted_summary(
         "x",
         Path("x.png"),
         rows=rows,
-        units=dict.fromkeys(labels, GRADIENT_STEPS),
+        units=dict.fromkeys(labels, GRADIENT_STEPS) | (units or {}),
         episodes=dict.fromkeys(labels, (0, 20, 40)),
         published=published,
     )
@@ -603,7 +604,10 @@ def test_published_stages_that_the_first_curve_lacks_are_not_drawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     published = {0: 1.0, 1: 2.0, 2: 3.0, 3: 1000.0}
-    axes = _plotted_summary(monkeypatch, ["MAML"], steps=10, published=published).axes[0]
+    figure = _plotted_summary(
+        monkeypatch, ["MAML", "RL²"], steps=10, published=published, units={"RL²": EPISODES}
+    )
+    axes = figure.axes[0]
     (line,) = [line for line in axes.get_lines() if line.get_label() == "published"]
     np.testing.assert_array_equal(line.get_data(), [(0, 20, 40), (1.0, 2.0, 3.0)])
     assert axes.get_ylim()[1] < 1000.0
