@@ -619,7 +619,7 @@ def test_metrics_of_another_version_are_reported(run: Path, complaint) -> None:
         {"scores": [[1.0, 2.0], [1.0]]},
         {"scores": "none"},
         {"tasks": []},
-        {"step_sizes": [-0.1, 0.1, 0.1]},
+        {"step_sizes": [float("nan"), 0.1, 0.1]},
         {"settings": {"tasks": -1}},
         {"settings": None},
     ],
