@@ -31,6 +31,12 @@ def test_the_help_of_every_command_has_an_example_of_it(command: str, capsys) ->
     assert max(map(len, described.splitlines())) <= 100
 
 
+def test_the_command_alone_shows_its_help(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main([])
+    assert "usage: metarl" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

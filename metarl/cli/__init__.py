@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 if training diverged, another process died or the disk is full; 2 for
         an error in arguments or files; 130 after an interruption.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     # such as old names of settings; Python hides these warnings by default
     warnings.filterwarnings("default", category=DeprecationWarning, module=r"metarl\.")
     try:
