@@ -42,12 +42,12 @@ class Published(BaseModel):
         settings = all_settings(problem.config)
         settings |= by_full_name(problem.evaluation_settings, "evaluation.")
         # a setting of the family that `where` does not name makes other tasks
-        others = {
+        unnamed = {
             name
             for name, value in settings.items()
             if name.startswith("family.settings.") and value is not None
         } - {*self.where, "family.settings.num_threads"}
-        return not others and all(
+        return not unnamed and all(
             settings.get(name) in (value if isinstance(value, list) else [value])
             for name, value in self.where.items()
         )

@@ -56,13 +56,13 @@ def results_tables(
         row = description, scores, cells | costs
         rows.append(row)
         rows_with_seeds += [row, *seeds]
-    of_others: list[Row] = []
+    published_rows: list[Row] = []
     if published:
         for method, figures in published.rows.items():
             description = {"": f"*published: {method}*", "tasks": str(published.tasks or "")}
-            of_others.append((description, {k: format_figure(f) for k, f in figures.items()}, {}))
+            published_rows.append((description, {k: format_figure(f) for k, f in figures.items()}, {}))
     hidden = {"episodes per step", "tasks", *(["step sizes"] if len(protocols) == 1 else [])}
-    return _table(rows + of_others, hidden), _table(rows_with_seeds + of_others)
+    return _table(rows + published_rows, hidden), _table(rows_with_seeds + published_rows)
 
 
 def _table(rows: Sequence[Row], hidden: Collection[str] = ()) -> Table:
