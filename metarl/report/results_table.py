@@ -60,7 +60,8 @@ def results_tables(
     if published:
         for method, figures in published.rows.items():
             description = {"": f"*published: {method}*", "tasks": str(published.tasks or "")}
-            published_rows.append((description, {k: format_figure(f) for k, f in figures.items()}, {}))
+            scores = {k: format_figure(figure) for k, figure in figures.items()}
+            published_rows.append((description, scores, {}))
     hidden = {"episodes per step", "tasks", *(["step sizes"] if len(protocols) == 1 else [])}
     return _table(rows + published_rows, hidden), _table(rows_with_seeds + published_rows)
 
