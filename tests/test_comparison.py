@@ -611,3 +611,4 @@ def test_published_stages_that_the_first_curve_lacks_are_not_drawn(
     (line,) = [line for line in axes.get_lines() if line.get_label() == "published"]
     np.testing.assert_array_equal(line.get_data(), [(0, 20, 40), (1.0, 2.0, 3.0)])
     assert axes.get_ylim()[1] < 1000.0
+    assert "over seeds" not in figure.get_supxlabel()  # there is one

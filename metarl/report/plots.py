@@ -164,7 +164,8 @@ def plot_summary(
                 for label in labels
             }
             _plot_training(panels[1], last, metric)
-            training_note = "; training: " + _plot_training(panels[2], last, metric, True)
+            note = "; training: " + _plot_training(panels[2], last, metric, True)
+            training_note = max(training_note, note, key=len)  # that of a row with several seeds
         for axes in panels:
             axes.grid(alpha=0.3)
         handles, names = panels[0].get_legend_handles_labels()
@@ -268,7 +269,8 @@ def _plot_training(
         axes.set_xlabel(f"{metric.samples} in training")
     axes.set_ylabel(f"{metric.axis} on training tasks")
     _set_scale(axes, metric)
-    return "running mean, averaged over seeds; shaded: min–max over seeds"
+    several = any(len(seeds) > 1 for parts in curves.values() for seeds in parts.values())
+    return "running mean" + ", averaged over seeds; shaded: min–max over seeds" * several
 
 
 def plot_paths(
