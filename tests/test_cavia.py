@@ -10,8 +10,9 @@ import metarl
 from metarl.context import CONTEXT
 from metarl.envs import PointNavigation
 from metarl.errors import UserError
-from metarl.experiment import validate_config
+from metarl.experiment import load_config, validate_config
 from metarl.method import load_method
+from metarl.networks.context import WithContext
 from metarl.networks.module import FunctionalModule
 from metarl.params import flatten, unflatten
 from metarl.rl.analytic_mlp import supports
@@ -219,3 +220,9 @@ def test_a_loaded_policy_continues_from_its_context(tmp_path) -> None:
     )
     shared = [name for name in policy.params if name != CONTEXT]
     assert all(torch.equal(adapted_again.params[name], policy.params[name]) for name in shared)
+
+
+def test_context_parameters_need_inputs_that_are_vectors() -> None:
+    network = WithContext(load_config("sinusoid").network, 2)
+    with pytest.raises(UserError, match=r"have the shape \(1, 4, 4\); flatten them"):
+        network.init(torch.Generator(), (1, 4, 4), 3)

@@ -1,20 +1,28 @@
 """Exported policies act as the policy itself."""
 
+import base64
+import json
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 import metarl
 from metarl import UserError
+from metarl.baselines.stable_baselines import save_model
 from metarl.cli import main
+from metarl.envs import PointNavigation
+from metarl.envs.observations import flat_env
 from metarl.method import load_method
 from metarl.models import export as exporting
 from metarl.models.policy import AdaptivePolicy
+from metarl.rl.policies import policy_for
 from metarl.rl.policy_agent import PolicyAgent
 
 TINY = {
@@ -160,3 +168,20 @@ def test_the_command_adapts_to_a_task_first(
     assert "exists already" in complaint("export", run, str(after))
     assert "has shape (2,)" in complaint("export", run, "new.pt", "--task", "1")
     assert "--steps belongs to --task" in complaint("export", run, "new.pt", "--steps", "1")
+
+
+def test_an_exported_model_of_nested_observations_needs_no_class_of_this_package(
+    tmp_path: Path,
+) -> None:
+    class Nested(gym.ObservationWrapper):
+        observation_space = gym.spaces.Dict({"position": gym.spaces.Box(-9.0, 9.0, (2,))})
+
+        def observation(self, observation):
+            return {"position": observation}
+
+    env = flat_env(Nested(PointNavigation().make()))
+    policy = policy_for(env.observation_space, env.action_space, hidden_sizes=(4,))
+    save_model(tmp_path / "model.zip", policy, policy.init(torch.Generator()), env)
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        pickled = json.loads(archive.read("data"))["observation_space"][":serialized:"]
+    assert b"metarl" not in base64.b64decode(pickled)

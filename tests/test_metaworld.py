@@ -303,3 +303,8 @@ def test_speed_is_compared_with_the_original_environments(monkeypatch: pytest.Mo
         "sync": 16 * 3,
         "async": processors() * 3,
     }
+
+
+def test_a_negative_number_of_threads_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_threads must not be negative, not -1"):
+        metaworld_reach(num_threads=-1)
