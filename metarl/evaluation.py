@@ -120,6 +120,11 @@ class AdaptationCurve:
         """The mean success rate over tasks, likewise; None if `success` is None."""
         return None if self.success is None else mean_rate_over_tasks(self.success)
 
+    @property
+    def num_stages(self) -> int:
+        """The number of stages that the curve declares: one for each column of `scores`."""
+        return len(self.episodes) or len(self.instances) or len(self.step_sizes) + 1
+
     def first(self, steps: int) -> AdaptationCurve:
         """Deprecated name of `truncate`."""
         warnings.warn("first() is deprecated; use truncate()", DeprecationWarning, stacklevel=2)

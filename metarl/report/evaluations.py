@@ -58,8 +58,8 @@ class _EvaluationFile(BaseModel):
         num_tasks = len(self.tasks)
         # from_json derives the fields that older files lack
         curve = AdaptationCurve.from_json(self.model_dump(exclude_unset=True))
-        stages = len(curve.episodes) or len(curve.instances) or len(self.step_sizes) + 1
-        if num_tasks < 2 or curve.tasks.ndim != 2 or curve.scores.shape != (num_tasks, stages):
+        shape = num_tasks, curve.num_stages
+        if num_tasks < 2 or curve.tasks.ndim != 2 or curve.scores.shape != shape:
             raise ValueError("there is not one score for each task and stage")
         if curve.success is not None and curve.success.shape != curve.scores.shape:
             raise ValueError("there is not one success rate for each task and stage")
@@ -152,12 +152,11 @@ def _check_scores(curve: AdaptationCurve, method: Method) -> None:
             f"{method.label}: evaluate() must return scores of shape (N, K + 1) for the N > 1 "
             f"tasks of its curve, not {shape} for {len(curve.tasks)}"
         )
-    stages = len(curve.episodes) or len(curve.instances) or len(curve.step_sizes) + 1
-    if shape[1] != stages:
+    if shape[1] != curve.num_stages:
         raise UserError(
             f"{method.label}: evaluate() returned scores of {shape[1]} stages, but a curve with "
-            f"{stages} step sizes, episodes or instances; set one `step_sizes` for each gradient "
-            "step, or `episodes` or `instances` for each stage"
+            f"{curve.num_stages} step sizes, episodes or instances; set one `step_sizes` for each "
+            "gradient step, or `episodes` or `instances` for each stage"
         )
     bad = np.argwhere(~np.isfinite(curve.scores))
     if len(bad):
