@@ -84,7 +84,7 @@ class Pretrained(MAML):
     def _best_step_sizes(self, params: Params) -> tuple[float, ...]:
         if self.adaptation_unit is None:
             return ()
-        baseline, steps = self.problem.config.baseline, self.problem.config.evaluation.steps
+        baseline, steps = self.problem.config.baseline, self.problem.config.evaluation_steps
         return best_schedule(
             [(size,) * steps for size in baseline.step_sizes],
             lambda sizes: self.curve("validation", baseline.validation_tasks, params, sizes),

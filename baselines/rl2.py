@@ -40,7 +40,7 @@ from metarl.optim import GRADIENT_OPTIMIZERS, Objective, gradient_and_value
 from metarl.parallel import map_chunks, one_thread
 from metarl.params import Params, repeat, split_prefix
 from metarl.rl.adaptation import to_adaptation_curve
-from metarl.rl.advantages import discounted_returns
+from metarl.rl.advantages import discounted_returns, generalized_advantages
 from metarl.rl.config import Config
 from metarl.rl.outer_loop import PolicyLearner, outer_step
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, Memory
@@ -512,14 +512,13 @@ def trial_objective(
         _, values = objective.forward(theta)
     values = torch.where(mask, values, 0.0)
     gamma = method.problem.config.inner.gamma
-    # δ_t = r_t + γ V_{t+1} − V_t: at the end of an episode V_{t+1} is the value of the next one's
-    # first step, since the return that counts is that of the trial (Duan et al. 2016, section 2.2)
-    next_values = torch.cat([values[1:], torch.zeros_like(values[:1])])
     if reward_scale is not None:
         rewards = (rewards * reward_scale).clamp(-10.0, 10.0)
-    deltas = rewards + gamma * next_values - values
-    raw = discounted_returns(deltas.mT, gamma * method.settings.gae_lambda).mT
-    raw = torch.where(mask, raw, 0.0)
+    # time goes on over the ends of episodes: there, V_{t+1} is the value of the next one's first
+    # step, since the return that counts is that of the trial (Duan et al. 2016, section 2.2)
+    raw = generalized_advantages(
+        rewards.mT, values.mT, mask.mT, gamma, method.settings.gae_lambda
+    ).mT
     mean, variance = moments(raw[mask])
     returns = raw + values
     return replace(

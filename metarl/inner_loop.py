@@ -126,7 +126,8 @@ def adapt(
         The adapted parameters θ', a new dictionary.
 
     Raises:
-        ValueError: if `step_sizes` is a sequence of another length than `batches`.
+        ValueError: if `step_sizes` is a sequence of another length than `batches`, or has another
+            shape than a parameter.
         KeyError: if a mapping of step sizes names an unknown parameter.
         TypeError: if `params` is neither a dictionary of tensors nor a module.
         UserError: if a layer of the module has two names, which `functional_call` does not support;
@@ -142,6 +143,11 @@ def adapt(
         {'w': tensor(1.)}
     """
     params = _dictionary(params)
+    if isinstance(step_sizes, Tensor) and step_sizes.shape == (len(batches),) != (1,):
+        raise ValueError(
+            f"a tensor of {len(batches)} step sizes could be one for each step or for each element "
+            "of a parameter: pass list(step_sizes), or a mapping from names to tensors"
+        )
     if not isinstance(step_sizes, Sequence):
         step_sizes = [step_sizes] * len(batches)
     if len(step_sizes) != len(batches):
@@ -237,6 +243,12 @@ def adapt_step(
     moves = {
         name: (rates[name] * directions[name]).to(leaf.dtype) for name, leaf in adapted.items()
     }
+    for name, leaf in adapted.items():
+        if moves[name].shape != leaf.shape:
+            raise ValueError(
+                f"a step size of {name} has shape {tuple(rates[name].shape)}, which does not fit "  # type: ignore[union-attr]
+                f"the parameter's {tuple(leaf.shape)}; for one step size for each step pass a list"
+            )
     return {**params, **{name: leaf - moves[name] for name, leaf in adapted.items()}}, state
 
 

@@ -263,8 +263,11 @@ def test_errors_of_streaming_are_reported(mistake: str) -> None:
 @pytest.mark.slow
 def test_an_oracle_acts_on_the_task_it_was_reset_to(tmp_path: Path) -> None:
     oracle = trained("oracle", tmp_path)
-    with pytest.raises(UserError, match=r"call reset\(task\) first"):
-        oracle.act([0.0, 0.0])
+    env = PointNavigation(horizon=10).make()
+    calls = [lambda: oracle.act([0.0, 0.0]), lambda: oracle.play(env), lambda: oracle.adapt(env)]
+    for call in calls:
+        with pytest.raises(UserError, match=r"call reset\(task\) first"):
+            call()
     oracle.reset([0.5, 0.5])
     towards = oracle.act([0.0, 0.0], deterministic=True)
     oracle.reset([-0.5, -0.5])
@@ -529,3 +532,49 @@ def test_the_error_names_an_environment_without_render() -> None:
     env.unwrapped.render = gym.Env.render.__get__(env.unwrapped)
     with pytest.raises(UserError, match=r"TaskEnv does not implement render\(\)"):
         policy.render(env=env)
+
+
+def test_what_was_observed_is_a_copy_of_what_the_environment_returned() -> None:
+    def played(careless: bool) -> metarl.AdaptivePolicy:
+        policy, position = metarl.load("point_navigation"), np.zeros(2, dtype=np.float32)
+        policy.reset()
+        for step in range(40):
+            action = policy.act(position if careless else position.copy())
+            recorded = action.copy()
+            if careless:
+                action.clip(-0.1, 0.1, out=action)
+            position += recorded.clip(-0.1, 0.1)
+            reward = -float(np.linalg.norm(position - GOAL))
+            policy.observe(reward, False, step == 39, position)
+            position = position if careless else position.copy()
+        return policy.adapt()
+
+    careless, expected = played(True), played(False)
+    for name, leaf in expected.params.items():
+        assert torch.equal(careless.params[name], leaf)
+
+
+@pytest.mark.parametrize(
+    ("last", "sentence"),
+    [
+        ([0.0], "must be 2 finite numbers, not"),
+        ([0.0, np.nan], "must be 2 finite numbers, not"),
+        ("end", "must be numbers"),
+    ],
+)
+def test_the_last_observation_of_an_episode_is_checked(last: object, sentence: str) -> None:
+    episode = metarl.Trajectory(
+        np.zeros((3, 2)), np.zeros((3, 2)), np.zeros(3), last_observation=last
+    )
+    with pytest.raises(UserError, match=f"last_observation of episode 0 {sentence}"):
+        metarl.load("point_navigation").adapt([episode])
+
+
+def test_a_policy_adapts_with_the_number_of_steps_of_its_training(tmp_path: Path) -> None:
+    values = {**TINY, "inner": {"episodes_per_task": 2, "steps": 2}}
+    policy = metarl.load(metarl.train(values, tmp_path / "run"))
+    sizes = policy.method.problem.config.evaluation_step_sizes
+    assert sizes == (0.1, 0.1, 0.05)
+    env = PointNavigation(horizon=10).make()
+    assert policy.adapt(env, task=GOAL).steps == 2
+    assert policy.adapt(env, task=GOAL, steps=1).steps == 1

@@ -157,3 +157,9 @@ def test_a_credit_of_zero_is_refused() -> None:
     values = {"family": {"name": "point-navigation"}, "method": {"name": "e_maml", "credit": 0.0}}
     with pytest.raises(UserError, match=r"method\.credit: must be greater than 0"):
         load_method(validate_config(values))
+
+
+def test_one_task_has_no_other_to_compare_its_outcome_with() -> None:
+    values = {"family": {"name": "point-navigation"}, "method": "e_maml"}
+    with pytest.raises(UserError, match=r"outer.meta_batch: E-MAML .* set at least 2"):
+        load_method(validate_config({**values, "outer": {"meta_batch": 1}}))

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -12,8 +13,16 @@ import torch
 
 import metarl
 from metarl.envs import vectorise
+from metarl.errors import UserError
+from metarl.experiment import load_config
 from metarl.method import TrainingState
-from metarl.rl.advantages import discounted_returns, generalized_advantages, with_advantages
+from metarl.rl.advantages import (
+    discounted_returns,
+    fit_bootstrapped_baseline,
+    generalized_advantages,
+    state_features,
+    with_advantages,
+)
 from metarl.rl.sampler import sample
 from metarl.rl.trajectories import Trajectories
 from metarl.rng import RngKey
@@ -206,12 +215,33 @@ def test_bootstrapping_needs_the_last_observations_and_changes_only_truncated_ep
     all_ended = Trajectories(
         *arguments, terminated=torch.ones(1, 6, dtype=torch.bool), last_observations=last
     )
-    plain = with_advantages(Trajectories(*arguments), 0.9, 0.95)
     ended = with_advantages(all_ended, 0.9, 0.95, bootstrap=True)
-    torch.testing.assert_close(ended.advantages, plain.advantages)
+    elsewhere = replace(all_ended, last_observations=last + 1.0)
+    assert torch.equal(
+        with_advantages(elsewhere, 0.9, 0.95, bootstrap=True).advantages, ended.advantages
+    )
     cut_off = Trajectories(*arguments, last_observations=last)
     bootstrapped = with_advantages(cut_off, 0.9, 0.95, bootstrap=True)
-    assert not torch.allclose(bootstrapped.advantages, plain.advantages)
+    assert not torch.allclose(bootstrapped.advantages, ended.advantages)
+
+
+def test_the_bootstrapped_value_of_an_endless_episode_is_that_of_its_state() -> None:
+    # each episode stays in a state with a constant reward, and is cut off after 7 of 50 steps or so
+    observations = torch.tensor([-1.0, 0.0, 1.0]).repeat(2).view(6, 1, 1).expand(6, 9, 1)
+    rewards = torch.tensor([3.0, -1.0, 0.5]).repeat(2).view(6, 1).expand(6, 9)
+    mask = torch.arange(9) < torch.tensor([9, 7, 8, 7, 9, 4]).view(6, 1)
+    gamma, rewards = 0.95, rewards * mask
+    returns = discounted_returns(rewards[None], gamma)[0]
+    remaining = (mask.sum(1, keepdim=True) - torch.arange(9)).clamp(min=0)
+    features = state_features(observations)
+    beyond = (gamma ** remaining.double()).unsqueeze(-1) * features
+    coefficients = fit_bootstrapped_baseline(
+        features.flatten(0, 1), returns.flatten(), mask.flatten(), beyond.flatten(0, 1)
+    )
+    expected = torch.tensor([3.0, -1.0, 0.5], dtype=torch.float64) / (1.0 - gamma)
+    torch.testing.assert_close(features[:3, 0] @ coefficients, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match="bootstrap: needs baseline=linear, not time"):
+        load_config("point_navigation", ["inner.bootstrap=true", "inner.baseline=time"])
 
 
 @pytest.mark.slow

@@ -376,3 +376,18 @@ def test_parameters_that_require_no_gradients_stay_constant(gradient, rate) -> N
     adapted({**params, "count": torch.tensor(3)})["weight"].sum().backward()
     with pytest.raises(UserError, match="nothing to adapt"):
         adapted(net.requires_grad_(False))
+
+
+def test_step_sizes_of_steps_are_not_taken_for_those_of_elements() -> None:
+    def loss(params, target):
+        return ((params["w"] - target) ** 2).sum()
+
+    batches = [torch.ones(()), torch.ones(())]
+    for size in ((), (2,)):
+        with pytest.raises(ValueError, match=r"tensor of 2 step sizes .* pass list\(step_sizes\)"):
+            adapt(loss, {"w": torch.zeros(size)}, batches, torch.tensor([0.1, 0.2]))
+    with pytest.raises(ValueError, match=r"a step size of w has shape \(3,\), which does not fit"):
+        adapt(loss, {"w": torch.zeros(())}, batches, torch.ones(3))
+    sizes = torch.tensor([0.1, 0.2]).requires_grad_()
+    adapted = adapt(loss, {"w": torch.zeros(())}, batches, list(sizes))["w"]
+    torch.testing.assert_close(adapted, torch.tensor(1.0 - 0.8 * 0.6))

@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 from torch.func import hessian, vmap
 from torch.utils import _pytree as pytree
 
+from metarl.errors import UserError
 from metarl.networks.module import FunctionalModule
 from metarl.optim import Adam, TrustRegion
 from metarl.parallel import move
@@ -557,3 +559,53 @@ def test_derivatives_stay_on_the_device_of_the_samples(pair) -> None:
     assert gradient.device == product.device == flatten(adapted).device == meta
     assert gradient.shape == (len(vector) + 1,)
     assert product.shape == vector.shape
+
+
+def log_likelihood_of_ones_own(policy, params, samples):
+    """The same loss as `log_likelihood`."""
+    log_probs = policy.log_prob(policy.distribution(params, samples.observations), samples.actions)
+    return -(samples.weights * log_probs * samples.advantages).sum()
+
+
+def with_entropy(policy, params, samples):
+    """An entropy bonus for exploration during adaptation."""
+    entropy = policy.entropy(policy.distribution(params, samples.observations))
+    bonus = (samples.weights * entropy).sum()
+    return log_likelihood_of_ones_own(policy, params, samples) - 0.1 * bonus
+
+
+def without_sum(policy, params, samples):
+    return samples.advantages
+
+
+def test_an_inner_loss_of_ones_own_reaches_the_meta_gradient(policy) -> None:
+    def of(estimator: str):
+        theta, objective = problem(policy, estimator=estimator)
+        return objective, theta, objective.gradient(theta)[0]
+
+    expected = of("log_likelihood")[2]
+    torch.testing.assert_close(of(f"{__name__}:log_likelihood_of_ones_own")[2], expected)
+    objective, theta, gradient = of(f"{__name__}:with_entropy")
+    assert not torch.allclose(gradient, expected, rtol=1e-3)
+    check_slopes(gradient, lambda t: objective.value_and_kl(t)[0], theta, rtol=1e-6, atol=1e-8)
+    with pytest.raises(UserError, match="must return the loss of a task, of shape"):
+        of(f"{__name__}:without_sum")
+    with pytest.raises(ValidationError, match="has no function 'missing'"):
+        InnerConfig(estimator=f"{__name__}:missing")
+
+
+def test_the_loss_of_a_subclass_of_the_inner_loop_is_differentiated() -> None:
+    class Doubled(InnerLoop):
+        @property
+        def loss(self):
+            loss = super().loss
+            return lambda params, samples: 2.0 * loss(params, samples)
+
+    policy = GaussianPolicy(2, 2, (5,), "tanh")
+    theta, objective = problem(policy)
+    inner = objective.inner
+    doubled = Doubled(inner.policy, inner.settings, inner.chunk_samples)
+    as_if = but(inner, step_size=2.0 * inner.settings.step_size)
+    # θ' for rollouts of `inner`, so that only the adaptation differs
+    gradients = [replace(objective, inner=each).gradient(theta)[0] for each in (doubled, as_if)]
+    torch.testing.assert_close(*gradients)

@@ -100,6 +100,10 @@ def test_an_optimiser_of_torch_resumes_from_its_state(name: str) -> None:
         (["outer.algorithm=torch", "outer.optimizer=Sgd"], "torch.optim has no class 'Sgd'"),
         (["outer.algorithm=torch", "outer.settings={lr: 1}"], "set outer.learning_rate"),
         (["outer.algorithm=torch", "outer.settings={beta: 1}"], "RMSprop cannot be used"),
+        (
+            ["outer.algorithm=torch", "outer.optimizer=Rprop", "outer.schedule=linear"],
+            "outer.schedule: has no effect on Rprop",
+        ),
         (["outer.cg_iterations=3"], "outer.cg_iterations: there is no such setting"),
         (["outer.schedule=step"], "outer.schedule: must be 'constant', 'linear', 'cosine' or"),
     ],

@@ -21,7 +21,7 @@ from metarl.errors import UserError
 from metarl.experiment import load_config, validate_config
 from metarl.inner_loop import adapt
 from metarl.launch.initial_weights import initial_state, prepare
-from metarl.method import load_method
+from metarl.method import at_iteration, load_method
 from metarl.networks.module import FunctionalModule
 from metarl.networks.normalisation import BatchNorm
 from metarl.params import flatten
@@ -542,3 +542,15 @@ def test_a_learned_optimiser_of_a_network_with_buffers_repeats_in_threads(monkey
     expected = train(1)
     for _ in range(2):
         assert torch.equal(train(4), expected)
+
+
+def test_buffers_are_those_of_the_run_wherever_a_network_is_constructed(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "my_networks", sys.modules[__name__])
+    settings = ["policy.network=my_networks:Shifted", "family.settings.horizon=5", "seed=5"]
+    stages = ["outer.iterations=2", "stages=[{until: 1, set: {outer.meta_batch: 2}}]"]
+    method = load_method(load_config("point_navigation", [*settings, *stages]))
+    method.initial_state()
+    buffers = method.problem.policy.network.constants
+    for iteration in (0, 1):
+        other = at_iteration(method, iteration).problem.policy.network
+        assert all(torch.equal(other.module.get_buffer(n), leaf) for n, leaf in buffers.items())

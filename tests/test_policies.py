@@ -111,6 +111,8 @@ def test_a_policy_matches_its_spaces_or_reports_why_not() -> None:
         policy_for(gym.spaces.Text(4), box)
     with pytest.raises(UserError, match="TransformAction"):
         policy_for(box, gym.spaces.MultiBinary(3))
+    with pytest.raises(UserError, match=r"policy.network=cnn: takes images"):
+        policy_for(box, box, network="cnn")
 
 
 def test_the_settings_of_a_network_reach_its_constructor() -> None:

@@ -244,3 +244,27 @@ def test_an_error_in_a_shard_names_the_global_index_of_the_environment() -> None
     parts = [Countdown(3), Countdown(3, change=breaks(1, np.nan, index=1, step=2))]
     with pytest.raises(FloatingPointError, match="sub-environment 4 returned a reward"):
         sample(POLICY, params, parts, np.array([[9.0], [9.0]]), 6, RngKey(0))
+
+
+def test_an_environment_that_changes_actions_or_returns_its_own_array_changes_no_record() -> None:
+    plain = countdown([3, 5])
+
+    class Careless(Countdown):
+        def step(self, actions):
+            actions[...] = 0
+            return super().step(actions)
+
+    params = repeat(POLICY.init(make_torch_rng(0, "init")), 2)
+    tasks = np.array([[3.0], [5.0]])
+    careless = sample(POLICY, params, Careless(6), tasks, 6, RngKey(0))
+    assert plain.actions.any()
+    assert torch.equal(careless.actions, plain.actions)
+    assert torch.equal(careless.log_probs, plain.log_probs)
+
+
+def test_trajectories_do_not_write_into_tensors_that_they_share() -> None:
+    trajectories = countdown([5, 5])
+    rewards = trajectories.rewards.clone()
+    shorter = replace(trajectories, mask=trajectories.mask & (torch.arange(6) < 2))
+    assert not shorter.rewards[..., 2:].any()
+    assert torch.equal(trajectories.rewards, rewards)

@@ -2,12 +2,14 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -22,10 +24,11 @@ from metarl.params import repeat
 from metarl.report.comparison import write_plots
 from metarl.report.evaluations import load_or_evaluate
 from metarl.report.results_page import write_page
+from metarl.rl.adaptation import to_adaptation_curve
 from metarl.rl.policies import policy_for
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.sampler import sample_episode
-from metarl.rl.trajectories import Trajectories, concat_tasks
+from metarl.rl.trajectories import Rollouts, Trajectories, concat_tasks
 from metarl.rng import RngKey, make_torch_rng
 from metarl.runs.metrics import progress_text
 
@@ -215,3 +218,14 @@ def test_a_run_is_evaluated_on_its_test_tasks_or_on_its_training_tasks(tmp_path:
     assert goals(Counters, "test") == {3.0, 9.0}
     with pytest.raises(UserError, match=r"evaluation\.split=train: .* one distribution"):
         goals(Counters, "train")
+
+
+def test_success_that_is_reported_only_when_it_happens_is_a_rate_of_zero_elsewhere() -> None:
+    unknown = play(vectorise(Counters().make, 4), [[9.0], [9.0]])
+    known = replace(unknown, success=torch.ones(unknown.terminated.shape, dtype=torch.bool))
+    unknown = replace(unknown, success=None)
+    tasks = np.zeros((2, 1))
+    curve = to_adaptation_curve(tasks, Rollouts([unknown, known], [], []), (0.1,))
+    assert curve.success is not None
+    assert curve.success.tolist() == [[0.0, 1.0], [0.0, 1.0]]
+    assert to_adaptation_curve(tasks, Rollouts([unknown] * 2, [], []), (0.1,)).success is None

@@ -18,7 +18,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     # in an environment of the run's family; in others policies adapt from Python
     if options.task:
         with show_status(console, "adapting"):
-            steps = options.steps or 1
+            steps = options.steps or policy.training_steps
             agents = adapt_to_task(run, options.task, [steps]).agents
             policy = replace(policy, agent=agents[steps])
     elif options.steps:

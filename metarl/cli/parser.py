@@ -474,7 +474,10 @@ def make_parser() -> Parser:
     export.add_argument("file", type=Path, metavar="FILE", help="a new file")
     _add_task(export, "to adapt to before the export")
     export.add_argument(
-        "--steps", type=_positive, metavar="K", help="gradient steps on the task (default: 1)"
+        "--steps",
+        type=_positive,
+        metavar="K",
+        help="gradient steps on the task (default: as in training)",
     )
 
     add("list", "list the configs and trained runs of the package", LIST)

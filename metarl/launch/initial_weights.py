@@ -91,7 +91,7 @@ def _has_constants_of(method: Method, seed: int) -> bool:
 def _constants(method: Method) -> Mapping[str, Tensor]:
     config = method.problem.config
     if isinstance(config, Config):
-        network = method.problem.policy.network
+        network = getattr(method.policy, "network", None)  # type: ignore[attr-defined]
     else:
         network = vars(config.network).get("function")
     return network.constants if network else {}

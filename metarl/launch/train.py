@@ -153,8 +153,10 @@ def follow() -> None:
     """Take part in a training that process 0 leads, and write nothing."""
     start: tuple[AnyConfig, TrainingState] = distributed.broadcast(None)
     config, state = start
+    method = load_method(config)
+    method.initial_state()  # a custom network of few-shot learning takes its buffers from it
     # outer steps are the same in all processes, so that no state has to be sent again
-    for _ in iterations(load_method(config), state):
+    for _ in iterations(method, state):
         pass
 
 

@@ -147,7 +147,7 @@ class AdaptivePolicy:
         experience: AnyEnv | Episodes | None = None,
         task: ArrayLike | None = None,
         *,
-        steps: int = 1,
+        steps: int | None = None,
         episodes: int | None = None,
         step_size: float | None = None,
         horizon: int | None = None,
@@ -163,11 +163,12 @@ class AdaptivePolicy:
                 None, for the episodes observed since the last `reset` or `adapt`.
             task: (T,), passed to every reset of the environment as `options={"task": task}`. If
                 None, no options are passed, and the environment chooses its task.
-            steps: the number of gradient steps. Each one uses new episodes, so that more than one
-                requires an environment.
-            episodes: the number of episodes for each step; by default as in the run's evaluation
-                (`evaluation.episodes_per_task`). If they are too few for the baseline of the
-                advantages, a warning is issued.
+            steps: the number of gradient steps; by default that of training in an environment, and
+                otherwise 1. Each one uses new episodes, so that more than one requires an
+                environment.
+            episodes: the number of episodes for each step, whatever their length; by default
+                `evaluation.episodes_per_task` of the run. If they are too few for the baseline of
+                the advantages, a warning is issued.
             step_size: α; by default the learned step sizes, or those of the run's evaluation.
             horizon: the maximum number of time steps of an episode; by default as in training.
 
@@ -201,11 +202,13 @@ class AdaptivePolicy:
             number = episodes or getattr(
                 self.method, "adaptation_episodes", settings.episodes_per_task
             )
-            for _ in range(steps):  # each with episodes of the policy after the step before
+            # each step has episodes of the policy after the step before
+            for _ in range(steps or self.training_steps):
                 length = horizon or self.horizon
                 agent = adapt_in(agent, experience, number, length, task, **options)
             return replace(self, agent=agent)
-        if steps != 1:  # the policy gradient is that of the policy which played the episodes
+        # the policy gradient is that of the policy which played the episodes
+        if steps not in (None, 1):
             raise UserError(
                 f"steps must be 1 for given episodes, not {steps!r}: each step needs new episodes, "
                 "played by the adapted policy, as in policy.adapt(first).adapt(second)"
@@ -220,6 +223,13 @@ class AdaptivePolicy:
                 "leave them out"
             )
         return replace(self, agent=agent.adapt(experience, **options))
+
+    @property
+    def training_steps(self) -> int:
+        """The number of gradient steps on a task in training; 1 if it takes none."""
+        unit, config = self.method.adaptation_unit, self.method.problem.config
+        is_trained = self.method.role == "meta-learner" and unit is not None and unit.has_step_sizes
+        return config.inner.steps if is_trained else 1
 
     def play(
         self,

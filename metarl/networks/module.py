@@ -33,13 +33,20 @@ class FunctionalModule:
     """A module, made by `construct` with a seeded random state, as a pure function.
 
     Its inputs have the shape (S,) or (C, H, W). `name` is for messages. `constants` are the buffers
-    and frozen parameters, which are those of the last `init`.
+    and frozen parameters, which are those of the last `init`; before it, those that `init` gives
+    with the generator that `default_generator` returns.
     """
 
     def __init__(
-        self, name: str, construct: Callable[[], nn.Module], shape: tuple[int, ...], outputs: int
+        self,
+        name: str,
+        construct: Callable[[], nn.Module],
+        shape: tuple[int, ...],
+        outputs: int,
+        default_generator: Callable[[], torch.Generator] = torch.Generator,
     ) -> None:
         self.name, self.shape, self.outputs, self._construct = name, shape, outputs, construct
+        self._default_generator = default_generator
         self._module: nn.Module | None = None
         self._copies = threading.local()
 
@@ -47,7 +54,7 @@ class FunctionalModule:
     def module(self) -> nn.Module:
         """The module; its own parameters are not used."""
         if self._module is None:
-            self.init(torch.Generator().manual_seed(0))
+            self.init(self._default_generator())
         assert self._module is not None
         return self._module
 
@@ -369,6 +376,7 @@ def functional_module(
     shape: tuple[int, ...],
     outputs: int,
     optional: Mapping[str, Any] | None = None,
+    default_generator: Callable[[], torch.Generator] = torch.Generator,
 ) -> FunctionalModule:
     """The module of a name as a function; see `ModuleNetwork`.
 
@@ -387,7 +395,7 @@ def functional_module(
                 )
         return module
 
-    return FunctionalModule(name, construct, shape, outputs)
+    return FunctionalModule(name, construct, shape, outputs, default_generator)
 
 
 def _unsupported(layer: nn.Module) -> str:

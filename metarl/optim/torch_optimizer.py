@@ -18,8 +18,9 @@ class TorchOptimizer(GradientSection):
 
     `optimizer` is the class, and `settings` are its arguments:
     `outer: {algorithm: torch, optimizer: RMSprop, settings: {alpha: 0.9}}`. The parameters are one
-    vector: optimisers that look at matrices or call a closure (Muon, LBFGS) are refused. Adam is
-    quicker as `algorithm: adam`.
+    vector: optimisers that look at matrices or call a closure (Muon, LBFGS) are refused, and so are
+    schedules of those that read the step size at their first step only (Rprop). Adam is quicker as
+    `algorithm: adam`.
     """
 
     algorithm: Literal["torch"] = "torch"
@@ -37,10 +38,17 @@ class TorchOptimizer(GradientSection):
                 fix = f"set outer.{ours}" if ours else "leave it out"
                 raise ValueError(f"settings: {name} is set by metarl; {fix}")
         try:
-            self.ascend({"x": torch.zeros(2)}, torch.ones(2), {}, self.learning_rate)
+            theta, rate = {"x": torch.zeros(2)}, self.learning_rate
+            theta, state = self.ascend(theta, torch.ones(2), {}, rate)
+            steps = [self.ascend(theta, torch.ones(2), state, x * rate)[0]["x"] for x in (1.0, 0.5)]
         except Exception as error:  # torch promises no kind of error
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"optimizer: {self.optimizer} cannot be used ({reason})") from error
+        if torch.equal(*steps) and (self.depends_on_length or self.warmup):
+            raise ValueError(
+                f"schedule: has no effect on {self.optimizer}, whose steps after the first do not "
+                "depend on learning_rate; leave schedule, anneal and warmup out"
+            )
         return self
 
     def ascend(

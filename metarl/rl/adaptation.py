@@ -1,7 +1,9 @@
 """Adaptation of a policy to many tasks at once: lines 4 to 9 of Algorithm 3, and evaluations."""
 
+import operator
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -143,12 +145,14 @@ def baseline_priors(
     They are a meta-batch with a random stream of its own, so that the priors of given parameters
     are always the same. Training needs none: it has the other tasks of its meta-batch.
     """
-    config, inner = problem.config, problem.inner
+    config = problem.config
     if config.inner.baseline != "linear_prior":
         return [None] * (len(step_sizes) + 1)
     number, episodes = config.outer.meta_batch, config.inner.episodes_per_task
     tasks = checked_tasks(problem.family, make_rng(config.seed, "prior tasks"), number)
     key = RngKey(config.seed).fold_in("prior")
+    # this process has all of them: the processes of a training have other things to do
+    inner = replace(problem.inner, mean_over_tasks=operator.truediv)
     with problem.temporary_envs(number, episodes) as envs:
         rollouts = collect(inner, params, envs, tasks, problem.family.horizon, key, step_sizes)
     return [inner.prior(stage) for stage in rollouts.trajectories]
@@ -184,7 +188,9 @@ def to_adaptation_curve(
         stage.num_episodes.double().mean().item() if step_sizes else 1 for stage in stages[:-1]
     ]
     episodes = tuple(round(total) for total in accumulate(episodes_used, initial=0))
-    rates = [stage.success_rates for stage in stages]
-    known = [rate.numpy() for rate in rates if rate is not None]
-    success = np.stack(known, axis=1) if len(known) == len(stages) else None
+    success: NDArray[np.float64] | None = None
+    if any(stage.success is not None for stage in stages):
+        # environments may report it in the episodes that succeed only
+        rates = [stage.success_rates for stage in stages]
+        success = np.stack([np.zeros(len(tasks)) if r is None else r.numpy() for r in rates], 1)
     return AdaptationCurve(tasks, returns, tuple(step_sizes), episodes, success=success)

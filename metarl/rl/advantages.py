@@ -1,5 +1,6 @@
 """From rewards to advantages: returns, the linear feature baseline, and GAE."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -12,6 +13,8 @@ RIDGE = 1e-5  # Duan et al. (2016), whose baseline the MAML paper uses
 RIDGE_ATTEMPTS = 5
 GRID = 4  # cells per side into which the baseline pools an image
 MIN_STEPS_PER_FEATURE = 10  # with fewer, the fit is mostly of noise; `InnerLoop.warn_if_too_few`
+
+NO_SOLUTION = "the linear feature baseline has no finite solution: are the rewards finite?"
 
 Baseline = Literal["linear", "time", "linear_prior"]
 
@@ -69,23 +72,26 @@ def generalized_advantages(
     return discounted_returns(rewards + gamma * next_values - values, gamma * gae_lambda)
 
 
-def baseline_features(observations: Tensor, steps: Tensor | None = None) -> Tensor:
+def baseline_features(observations: Tensor) -> Tensor:
     """Features [o, o², t, t², t³, 1] with o clipped to ±10 and t = step / 100 (Duan et al. 2016).
 
     Args:
-        observations: (..., H, S).
-        steps: (..., H), the time steps of the observations; 0 to H − 1 if None.
+        observations: (..., H, S), from the first step of each episode.
 
     Returns:
         (..., H, 2S + 4), in float64: the normal equations square their condition number.
     """
     clipped = observations.double().clamp(-10.0, 10.0)
-    if steps is None:
-        steps = torch.arange(observations.shape[-2])
-    time = steps.double() / 100.0
+    time = torch.arange(observations.shape[-2]).double() / 100.0
     powers = torch.stack([time, time**2, time**3, torch.ones_like(time)], dim=-1)
     powers = powers.expand(*observations.shape[:-1], 4)
     return torch.cat([clipped, clipped.square(), powers], dim=-1)
+
+
+def state_features(observations: Tensor) -> Tensor:
+    """The features without time, [o, o², 1], of observations (..., S): (..., 2S + 1)."""
+    clipped = observations.double().clamp(-10.0, 10.0)
+    return torch.cat([clipped, clipped.square(), clipped.new_ones(*clipped.shape[:-1], 1)], dim=-1)
 
 
 def fit_baseline(
@@ -117,9 +123,35 @@ def fit_baseline(
             coefficients = torch.cholesky_solve(target, factor).squeeze(-1)
             if torch.isfinite(coefficients).all():
                 return coefficients
-    raise FloatingPointError(
-        "the linear feature baseline has no finite solution: are the rewards finite?"
-    )
+    raise FloatingPointError(NO_SOLUTION)
+
+
+def fit_bootstrapped_baseline(
+    features: Tensor, returns: Tensor, mask: Tensor, beyond: Tensor
+) -> Tensor:
+    """Coefficients c (F,) of one task's baseline x·c, fitted to R + b·c.
+
+    The fixed point of least-squares fits to returns that go on with the baseline's own values:
+    least-squares temporal differences (Bradtke and Barto 1996) over the rest of an episode.
+
+    Args:
+        features: x, (M, F).
+        returns: R, (M,), discounted rewards up to the end of the episode.
+        mask: (M,), true on samples that count.
+        beyond: b, (M, F), discounted features of the observation after the end of the episode; zero
+            if it terminated.
+
+    Raises:
+        FloatingPointError: if the solution is not finite.
+    """
+    # Σ x (x − b)ᵀ c = Σ x R, which is not symmetric
+    weighted = (features * mask.unsqueeze(-1)).mT
+    gram = weighted @ (features - beyond) + RIDGE * torch.eye(len(weighted), dtype=torch.float64)
+    coefficients: Tensor
+    coefficients, failed = torch.linalg.solve_ex(gram, weighted @ returns.double())
+    if failed or not torch.isfinite(coefficients).all():
+        raise FloatingPointError(NO_SOLUTION)
+    return coefficients
 
 
 def _normal_equations(features: Tensor, returns: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,9 +161,15 @@ def _normal_equations(features: Tensor, returns: Tensor, mask: Tensor) -> tuple[
 
 
 def fit_prior(
-    trajectories: Trajectories, gamma: float, samples: float, image: tuple[int, int, int] | None
+    trajectories: Trajectories,
+    gamma: float,
+    samples: float,
+    image: tuple[int, int, int] | None,
+    mean_over_tasks: Callable[[Tensor, int], Tensor] = mean_over_tasks,
 ) -> Prior:
     """The normal equations of the tasks of all processes together, scaled to `samples` samples.
+
+    `mean_over_tasks` is that of `metarl.distributed`, or of one process that has all tasks.
 
     With G and b, the means of x xᵀ and x R over their time steps, κ samples are a ridge
     κ (c − c₀)ᵀ G (c − c₀) towards their coefficients c₀ = G⁻¹ b.
@@ -158,12 +196,11 @@ def _features(
     observations: Tensor,
     image: tuple[int, int, int] | None,
     baseline: Baseline = "linear",
-    steps: Tensor | None = None,
 ) -> Tensor:
     """The features of a baseline; see `baseline_features`."""
     if baseline == "time":
-        return baseline_features(observations[..., :0], steps)
-    return baseline_features(pooled(observations, image) if image else observations, steps)
+        return baseline_features(observations[..., :0])
+    return baseline_features(pooled(observations, image) if image else observations)
 
 
 def pooled(rows: Tensor, image: tuple[int, int, int]) -> Tensor:
@@ -198,7 +235,8 @@ def with_advantages(
         gae_lambda: λ of GAE.
         image: (C, H, W) if an observation is a flattened image.
         bootstrap: whether a truncated episode goes on with the baseline's value of its last
-            observation; if not, its value is 0 as in Finn et al. (2017).
+            observation; if not, its value is 0 as in Finn et al. (2017). With it, the baseline has
+            no features of time, which would explain what a return lacks after the time limit.
         baseline: `time` has the features of time alone.
         prior: samples of other tasks that the baseline is fitted to as well, if any.
 
@@ -212,16 +250,14 @@ def with_advantages(
     # one task at a time, so that its float64 features stay in cache
     for i in range(advantages.shape[0]):
         mask = trajectories.mask[i]
-        features = _features(trajectories.observations[i], image, baseline).flatten(0, 1)
-        targets = returns[i].reshape(1, -1)
-        coefficients = fit_baseline(features[None], targets, mask.reshape(1, -1), prior)
-        values = (features @ coefficients[0]).view_as(mask).to(returns.dtype)
-        last_values = None
         if bootstrap:
-            last = trajectories.last_observations[i]  # type: ignore[index] # checked above
-            last_features = _features(last, image, baseline, trajectories.lengths[i])
-            last_values = (last_features @ coefficients[0]).to(returns.dtype)
-            last_values = torch.where(trajectories.truncated[i], last_values, 0.0)
+            values, last_values = _bootstrapped_values(trajectories, i, returns[i], gamma, image)
+        else:
+            features = _features(trajectories.observations[i], image, baseline).flatten(0, 1)
+            targets = returns[i].reshape(1, -1)
+            coefficients = fit_baseline(features[None], targets, mask.reshape(1, -1), prior)
+            values = (features @ coefficients[0]).view_as(mask).to(returns.dtype)
+            last_values = None
         # standardised over the steps that were taken: padding must not shrink the deviation
         raw = generalized_advantages(
             trajectories.rewards[i], values, mask, gamma, gae_lambda, last_values
@@ -229,3 +265,27 @@ def with_advantages(
         valid = raw[mask]
         advantages[i] = (raw - valid.mean()) / (valid.std(correction=0) + 1e-8)
     return to_samples(trajectories, torch.where(trajectories.mask, advantages, 0.0))
+
+
+def _bootstrapped_values(
+    trajectories: Trajectories,
+    task: int,
+    returns: Tensor,
+    gamma: float,
+    image: tuple[int, int, int] | None,
+) -> tuple[Tensor, Tensor]:
+    """Values (B, H) of a task's observations, and those after truncated episodes, (B,)."""
+    mask, last = trajectories.mask[task], trajectories.last_observations[task]  # type: ignore[index]
+    features, last_features = (
+        state_features(pooled(rows, image) if image else rows)
+        for rows in (trajectories.observations[task], last)
+    )
+    last_features = last_features * trajectories.truncated[task].unsqueeze(-1)
+    remaining = trajectories.lengths[task].unsqueeze(-1) - torch.arange(mask.shape[-1])
+    discounts = (gamma ** remaining.clamp(min=0).double()).unsqueeze(-1)
+    beyond = discounts * last_features.unsqueeze(-2)  # γ^{L−t} x(o_L)
+    coefficients = fit_bootstrapped_baseline(
+        features.flatten(0, 1), returns.flatten(), mask.flatten(), beyond.flatten(0, 1)
+    )
+    values, last_values = (x @ coefficients for x in (features, last_features))
+    return values.to(returns.dtype), last_values.to(returns.dtype)

@@ -25,7 +25,7 @@ from metarl.networks.mlp_derivatives import BackwardPass, ForwardPass, forward_p
 from metarl.params import Params, flatten, repeat, unflatten, with_prefix
 from metarl.rl.gauss_newton import fisher_metric, gauss_newton, vjp
 from metarl.rl.inner_loop import InnerLoop
-from metarl.rl.losses import Loss, mean_kl, reinforce
+from metarl.rl.losses import Loss, inner_loss, mean_kl
 from metarl.rl.policies import (
     ActionDistribution,
     CategoricalPolicy,
@@ -332,8 +332,8 @@ def inner_step(
     create_hvp: bool = False,
 ) -> tuple[Params, LossGradient]:
     """Stacked parameters after an inner step, and the step's loss."""
-    inner_loss = reinforce(PolicyHead(policy), inner.settings.estimator)
-    loss = loss_gradient(policy, inner_loss, params, samples, create_hvp)
+    task_loss = inner_loss(PolicyHead(policy), inner.settings.estimator)
+    loss = loss_gradient(policy, task_loss, params, samples, create_hvp)
     adapted = {name: params[name] - size * loss.gradient[name] for name, size in step_sizes.items()}
     return {**params, **adapted}, loss
 

@@ -129,6 +129,11 @@ class PolicyConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.init_std < self.min_std:
+            raise ValueError(
+                f"init_std: {self.init_std:g} is below min_std={self.min_std:g}, where it gets no "
+                "gradient; raise it, or lower min_std"
+            )
         if self.network in (None, MLP):
             if self.settings:
                 raise ValueError("settings: needs a custom network; set policy.network as well")
@@ -157,11 +162,14 @@ class InnerConfig(InnerSection):
     equation 16), in the inner and in the outer loss. λ = 1, as in the paper, is return minus
     baseline. A smaller λ reduces the variance, and adds a bias towards the baseline.
 
-    The `estimator` of the inner loss is the surrogate with likelihood ratios, whose second
-    derivative is unbiased (LVC, Rothfuss et al. 2019), or log π · A, as in the paper.
+    The `estimator` of the inner loss is the surrogate with likelihood ratios, `likelihood_ratio`,
+    whose second derivative is unbiased (LVC, Rothfuss et al. 2019), or log π · A, `log_likelihood`,
+    as in the paper. A function of policy, parameters and samples, `module:function`, may take its
+    place; see `metarl.rl.losses`.
 
     With `bootstrap`, the return of an episode that was truncated by a time limit includes the
-    baseline's value of the last observation. By default that value is 0, as in the paper.
+    baseline's value of the last observation, and the baseline is a function of the observation
+    alone. By default that value is 0, as in the paper.
 
     `baseline` predicts the returns, by least squares on each batch of a task: `linear` from
     features of observation and time (Duan et al. 2016), `time` from those of time alone. With very
@@ -173,18 +181,34 @@ class InnerConfig(InnerSection):
     episodes_per_task: PositiveInt = 20
     gamma: Fraction = 0.99
     gae_lambda: UnitInterval = 1.0
-    estimator: Literal["likelihood_ratio", "log_likelihood"] = "likelihood_ratio"
+    estimator: ImportString = "likelihood_ratio"
     bootstrap: bool = False
     baseline: Literal["linear", "time", "linear_prior"] = "linear"
     prior_samples: PositiveFloat = 200.0
 
+    @field_validator("estimator")
+    @classmethod
+    def _is_estimator(cls, estimator: str) -> str:
+        # imported here: with it comes torch, which a config alone does not need
+        from metarl.rl.losses import ESTIMATORS
+
+        try:
+            ESTIMATORS.load(estimator)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return estimator
+
     @model_validator(mode="after")
-    def _check_prior(self) -> Self:
+    def _check_baseline(self) -> Self:
         default = type(self).model_fields["prior_samples"].default
         if self.baseline != "linear_prior" and self.prior_samples != default:
             raise ValueError(
                 f"prior_samples: is a setting of baseline=linear_prior, not of {self.baseline}; "
                 "leave it out"
+            )
+        if self.bootstrap and self.baseline != "linear":
+            raise ValueError(
+                f"bootstrap: needs baseline=linear, not {self.baseline}; set only one of them"
             )
         return self
 
@@ -196,8 +220,9 @@ class EvaluationConfig(Section):
     many time steps as that number of full-length episodes, collected in up to four times as many
     episodes if they end early. The paper's code counts this way.
 
-    Without `step_sizes` there are `steps` gradient steps, of α, α/2, α/2 and so on; three of them
-    by default, as in the paper. If step sizes are learned, only `steps` can be set.
+    Without `step_sizes` there are `steps` gradient steps: those of training with α, and further
+    ones with α/2. By default there are three, as in the paper, or as many as in training if that is
+    more. If step sizes are learned, only `steps` can be set.
 
     With `deterministic`, actions in the episodes after the last step are the mean, or the most
     probable action. Actions in earlier episodes are sampled, since the policy adapts to them.
@@ -458,5 +483,7 @@ class Config(Experiment):
     @property
     def evaluation_step_sizes(self) -> tuple[float, ...]:
         """The step sizes of the evaluation's gradient steps."""
-        alpha, steps = self.inner.step_size, self.evaluation.steps or PAPER_STEPS
-        return self.evaluation.step_sizes or (alpha, *[alpha / 2] * (steps - 1))
+        alpha, trained = self.inner.step_size, self.inner.steps
+        steps = self.evaluation.steps or max(PAPER_STEPS, trained)
+        sizes = (*[alpha] * trained, *[alpha / 2] * steps)[:steps]
+        return self.evaluation.step_sizes or sizes

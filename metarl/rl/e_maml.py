@@ -12,12 +12,14 @@ from torch import Tensor
 
 from metarl.config.sections import MethodSection, PositiveFloat
 from metarl.distributed import moments
+from metarl.errors import UserError
 from metarl.optim import Objective
 from metarl.params import Params
 from metarl.rl.losses import surrogate
 from metarl.rl.maml import MAML
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.policies import ActionDistribution
+from metarl.rl.problem import PolicyProblem
 from metarl.rl.trajectories import Rollouts, Samples
 
 
@@ -63,6 +65,14 @@ class EMAML(MAML):
 
     label: ClassVar[str] = "E-MAML"
     Settings: ClassVar[type[MethodSection]] = EMAMLSettings
+
+    def __init__(self, problem: PolicyProblem) -> None:
+        super().__init__(problem)
+        if problem.config.outer.meta_batch == 1:
+            raise UserError(
+                "outer.meta_batch: E-MAML credits actions by a task's return relative to those of "
+                "the other tasks in the batch; set at least 2"
+            )
 
     def objective(self, rollouts: Rollouts) -> Objective:
         """The objective of the outer step."""

@@ -233,8 +233,7 @@ def to_arrays(
         observations, actions, rewards = _checked(policy, number, episode, space)
         last = getattr(episode, "last_observation", None)
         if last is not None:
-            row = space.rows([last])[0] if space else np.asarray(last)
-            last = torch.from_numpy(row.astype(np.float32)) * factors
+            last = torch.from_numpy(_checked_last(policy, number, last, space)) * factors
         converted.append(
             EpisodeArrays(
                 # torch takes no arrays with negative strides
@@ -280,6 +279,22 @@ def from_arrays(policy: Policy, params: Params, episodes: Sequence[EpisodeArrays
         terminated=torch.tensor([[episode.terminated for episode in episodes]]),
         last_observations=torch.stack(known)[None] if len(known) == count else None,
     )
+
+
+def _checked_last(
+    policy: Policy, number: int, observation: ArrayLike, space: FlatSpace | None
+) -> NDArray[np.float32]:
+    try:
+        row = space.rows([observation])[0] if space else np.asarray(observation)
+        row = row.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"last_observation of episode {number} must be numbers: {error}") from error
+    if row.shape != (policy.observation_size,) or not np.isfinite(row).all():
+        raise UserError(
+            f"last_observation of episode {number} must be {policy.observation_size} finite "
+            f"numbers, not {row.tolist()}"
+        )
+    return row
 
 
 def _checked(

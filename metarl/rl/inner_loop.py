@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
+from metarl.distributed import mean_over_tasks
 from metarl.inner_loop import InnerOptimizer, adapt, adapt_step
 from metarl.parallel import CPU, Result, map_chunks, move
 from metarl.params import Params
@@ -18,7 +20,7 @@ from metarl.rl.advantages import (
     with_advantages,
 )
 from metarl.rl.config import InnerConfig
-from metarl.rl.losses import Loss, reinforce
+from metarl.rl.losses import Loss, inner_loss
 from metarl.rl.policies import Policy
 from metarl.rl.trajectories import Samples, Trajectories
 from metarl.step_sizes import StepSizes, initial_params, meta_parameters, step_sizes
@@ -34,17 +36,19 @@ class InnerLoop:
         chunk_samples: the number of samples, in whole tasks, that are differentiated together. It
             affects only the speed: temporaries of a few tasks stay in the processor's cache.
         device: where samples are stored and gradients computed.
+        mean_over_tasks: of a meta-batch that the processes of torchrun share, or one has alone.
     """
 
     policy: Policy
     settings: InnerConfig = field(default_factory=InnerConfig)
     chunk_samples: int = 2000
     device: torch.device = CPU
+    mean_over_tasks: Callable[[Tensor, int], Tensor] = mean_over_tasks
 
     @property
     def loss(self) -> Loss:
         """The inner loss of one task's samples."""
-        return reinforce(self.policy, self.settings.estimator)
+        return inner_loss(self.policy, self.settings.estimator)
 
     @property
     def optimizer(self) -> InnerOptimizer:
@@ -81,7 +85,13 @@ class InnerLoop:
         # other baselines are fitted on the very batch that they judge (Duan et al. 2016)
         if settings.baseline != "linear_prior":
             return None
-        return fit_prior(trajectories, settings.gamma, settings.prior_samples, self.policy.image)
+        return fit_prior(
+            trajectories,
+            settings.gamma,
+            settings.prior_samples,
+            self.policy.image,
+            self.mean_over_tasks,
+        )
 
     def warn_if_too_few(self, num_steps: int) -> None:
         """Warn if the baseline nearly interpolates the returns of a batch of time steps.

@@ -1,17 +1,27 @@
 """Scalar functions of a policy's parameters and of one task's samples."""
 
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from metarl.config.registry import Registry
+from metarl.errors import UserError
 from metarl.params import Params
 from metarl.rl.policies import ActionDistribution
 from metarl.rl.trajectories import Samples
 
-Estimator = Literal["likelihood_ratio", "log_likelihood"]
 Loss = Callable[[Params, Samples], Tensor]
+
+ESTIMATORS = Registry(
+    "estimator",
+    {
+        "likelihood_ratio": "metarl.rl.losses:likelihood_ratio",
+        "log_likelihood": "metarl.rl.losses:log_likelihood",
+    },
+    functions=True,
+)
 
 
 def surrogate(policy: ActionDistribution, params: Params, samples: Samples) -> Tensor:
@@ -45,23 +55,44 @@ def mean_kl(policy: ActionDistribution, params: Params, samples: Samples) -> Ten
     return (samples.weights * policy.kl(samples.distribution, distribution)).sum()
 
 
-def reinforce(policy: ActionDistribution, estimator: Estimator) -> Loss:
-    """The inner loss, whose gradient is the policy gradient of Finn et al. (2017), equation 4.
+def likelihood_ratio(policy: ActionDistribution, params: Params, samples: Samples) -> Tensor:
+    """−E[π/π_old · A], whose second derivative is unbiased: LVC (Rothfuss et al. 2019, section 5).
 
-    Both forms have the same gradient at the parameters that were sampled from. They differ in how
-    this gradient changes with the parameters, which the exact meta-gradient needs:
-
-    - `likelihood_ratio`: E[π/π_old · A], whose second derivative is unbiased (the LVC estimator,
-      Rothfuss et al. 2019, section 5).
-    - `log_likelihood`: E[log π · A], as the paper's released code has it. Its second derivative
-      misses the term E[∇log π ∇log πᵀ A].
+    At the parameters that were sampled from, its gradient is the policy gradient of Finn et al.
+    (2017), equation 4. The meta-gradient also needs how this gradient changes with the parameters.
     """
-    if estimator == "likelihood_ratio":
-        return lambda params, samples: -surrogate(policy, params, samples)
+    return -surrogate(policy, params, samples)
+
+
+def log_likelihood(policy: ActionDistribution, params: Params, samples: Samples) -> Tensor:
+    """−E[log π · A], as the released code of Finn et al. (2017) has it.
+
+    Its gradient is that of `likelihood_ratio` at the parameters that were sampled from. Its second
+    derivative misses the term E[∇log π ∇log πᵀ A].
+    """
+    distribution = policy.distribution(params, samples.observations)
+    log_probs = policy.log_prob(distribution, samples.actions)
+    return -(samples.weights * log_probs * samples.advantages).sum()
+
+
+def inner_loss(policy: ActionDistribution, estimator: str) -> Loss:
+    """The inner loss of one task's samples, by its name or `module:function`.
+
+    Raises:
+        UserError: if a custom function cannot be loaded, or does not return one number.
+    """
+    function = ESTIMATORS.load(estimator)
+    if estimator in ESTIMATORS:
+        return partial(function, policy)
 
     def loss(params: Params, samples: Samples) -> Tensor:
-        distribution = policy.distribution(params, samples.observations)
-        log_probs = policy.log_prob(distribution, samples.actions)
-        return -(samples.weights * log_probs * samples.advantages).sum()
+        value = function(policy, params, samples)
+        if not isinstance(value, Tensor) or value.dim():
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(
+                f"inner.estimator: {estimator} must return the loss of a task, of shape (), not "
+                f"{got}; sum over time steps with samples.weights"
+            )
+        return value
 
     return loss

@@ -5,7 +5,7 @@
 3       sample a batch of tasks                             MAML.step
 4       for all tasks do                                    metarl.rl.adaptation.collect, at once
 5           sample K trajectories with θ
-6           evaluate ∇_θ of the task's loss                 metarl.rl.losses.reinforce
+6           evaluate ∇_θ of the task's loss                 metarl.rl.losses.inner_loss
 7           θ'_i = θ − α ∇_θ loss                           metarl.inner_loop.adapt
 8           sample trajectories with θ'_i
 9       end for

@@ -12,7 +12,7 @@ from metarl.params import Params, flatten, unflatten
 from metarl.rl.analytic_mlp import AnalyticMLP, ObjectiveTerms, TaskData, supports
 from metarl.rl.gauss_newton import fisher_metric, gauss_newton
 from metarl.rl.inner_loop import InnerLoop
-from metarl.rl.losses import mean_kl
+from metarl.rl.losses import ESTIMATORS, mean_kl
 from metarl.rl.trajectories import Distribution, Samples
 from metarl.step_sizes import StepSizes, initial_params
 
@@ -41,7 +41,9 @@ class MetaGradient(Protocol):
 
 def meta_gradient_for(inner: InnerLoop) -> MetaGradient:
     """The fastest implementation that supports an inner loop."""
-    is_analytic = supports(inner.policy) and inner.optimizer.is_plain
+    # a subclass may have another loss or step, which the analytic derivatives do not know
+    is_known = type(inner) is InnerLoop and inner.settings.estimator in ESTIMATORS
+    is_analytic = is_known and supports(inner.policy) and inner.optimizer.is_plain
     return AnalyticMLP(inner) if is_analytic else Autograd(inner)
 
 

@@ -168,13 +168,19 @@ def _rollout_metrics(
     for stage, collected in enumerate(rollouts.trajectories):
         name = unit.metric.format(stage)
         sums[f"return/{name}"] = collected.mean_returns.sum()
-        if collected.success_rates is not None:
-            sums[f"{SUCCESS}/{name}"] = collected.success_rates.sum()
+        rates = collected.success_rates
+        sums[f"{SUCCESS}/{name}"] = torch.zeros(()) if rates is None else rates.sum()
         sums[f"episode_length/{name}"] = collected.lengths.double().mean(dim=1).sum()
+    # the same numbers in all processes, although an environment may report success where it
+    # succeeds only
+    known = [stage.success is not None for stage in rollouts.trajectories]
+    sums[SUCCESS] = torch.tensor(float(any(known)))
     sums["environment_steps"] = torch.stack([t.mask.sum() for t in rollouts.trajectories]).sum()
     totals = torch.stack([value.double() for value in sums.values()])
     means = mean_over_tasks(totals, len(post.weights))
     metrics = dict(zip(sums, means.tolist(), strict=True))
     # a mean over the tasks of all processes, and a sum is reported
     metrics["environment_steps"] *= meta_batch
+    if not metrics.pop(SUCCESS):
+        metrics = {name: x for name, x in metrics.items() if not name.startswith(f"{SUCCESS}/")}
     return metrics

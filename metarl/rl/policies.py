@@ -5,7 +5,7 @@ parameter dictionary with inputs (M, S), or on parameters stacked over tasks wit
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from torch.nn.functional import one_hot
 from metarl.context import concat_context, with_context, without_context
 from metarl.envs.family import check_spaces
 from metarl.envs.observations import FlatImage, flat_space
+from metarl.errors import UserError
 from metarl.networks.layers import ACTIVATIONS, last_layer
 from metarl.networks.mlp import init_mlp, mlp
 from metarl.networks.module import FunctionalModule, functional_module
@@ -360,6 +361,7 @@ def policy_for(
     network: str | None = None,
     settings: Mapping[str, Any] | None = None,
     context: int = 0,
+    default_generator: Callable[[], torch.Generator] = torch.Generator,
 ) -> GaussianPolicy | CategoricalPolicy:
     """The policy that fits an environment's spaces: Gaussian for a Box, otherwise categorical.
 
@@ -375,9 +377,11 @@ def policy_for(
             perceptron, or `cnn` for images.
         settings: of its constructor.
         context: how many context parameters it has.
+        default_generator: of the buffers of a module that is used before its `init`.
 
     Raises:
-        UserError: for other spaces; see `metarl.envs.family.check_spaces`.
+        UserError: for other spaces (`metarl.envs.family.check_spaces`), or a network for images
+            where observations are vectors.
     """
     flat = flat_space(observation_space)
     check_spaces(flat, action_space)
@@ -395,7 +399,14 @@ def policy_for(
         perceptron = {"hidden_sizes": hidden_sizes, "activation": activation}
         offered = perceptron | {"output_scale": output_scale} if network in POLICY_NETWORKS else {}
         shape = image or (size + context,)
-        module = functional_module(POLICY_NETWORKS, network, settings or {}, shape, count, offered)
+        if network == IMAGE_NETWORK and not image:
+            raise UserError(
+                f"policy.network={network}: takes images, but an observation is a vector of {size} "
+                "numbers; leave it out"
+            )
+        module = functional_module(
+            POLICY_NETWORKS, network, settings or {}, shape, count, offered, default_generator
+        )
     layers = {"hidden_sizes": hidden_sizes, "activation": activation, "output_scale": output_scale}
     shared: dict[str, Any] = {**layers, "network": module, "image": image, "context": context}
     if sizes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from metarl.envs.observations import AnyEnv, FlatFamily, FlatSpace, flat_env
 from metarl.envs.scaling import scale_observations
 from metarl.envs.wrappers import observe_task
 from metarl.errors import UserError
-from metarl.parallel import one_thread
+from metarl.parallel import CPU, one_thread
 from metarl.params import Params, split_prefix, with_prefix
 from metarl.rl.adaptation import baseline_priors
 from metarl.rl.advantages import Prior
@@ -109,7 +110,8 @@ class PolicyAgent:
         noise = torch.from_numpy(self.policy.noise(self._rng, (len(rows),)))
         actions = self.policy.act(distribution, noise * 0.0 if deterministic else noise)
         self._recorder.actions = actions
-        return actions.numpy()[0] if is_single else actions.numpy()
+        chosen = actions.numpy().copy()  # a caller may clip or scale them in place
+        return chosen[0] if is_single else chosen
 
     def observe(
         self,
@@ -246,7 +248,7 @@ class PolicyAgent:
         """
         row = None if task is None else as_task(task)
         if row is None and self._task_size:  # a policy that observes its task
-            row = self._task
+            row = self._known_task()
         key = RngKey(self.seed).fold_in(self.steps, *stream)
         num_envs = getattr(env, "num_envs", 1)
         self._check_memory_size(num_envs)
@@ -335,7 +337,8 @@ class PolicyAgent:
         return agent
 
     def _learn(self, trajectories: Trajectories, step_size: float | None) -> None:
-        inner = self.problem.inner
+        # episodes and parameters of one task stay on the CPU, whatever device training used
+        inner = replace(self.problem.inner, device=CPU)
         if step_size is None:
             # past the end of the schedule, its last step size is repeated
             schedule = (*self.step_sizes, *[self.step_sizes[-1]] * self.steps)[: self.steps + 1]
@@ -387,7 +390,8 @@ class PolicyAgent:
         if self._space:
             observation = self._space.flatten(observation)
         try:
-            array = np.ascontiguousarray(observation, dtype=np.float32)
+            # a copy: the environment may go on writing into its own array
+            array = np.array(observation, dtype=np.float32, order="C")
         except (TypeError, ValueError) as error:
             raise UserError(
                 f"an observation must be an array of numbers: {error} (reset and step return it "
@@ -406,16 +410,23 @@ class PolicyAgent:
 
     def _policy_inputs(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._task_size:
-            if self._task is None:
-                raise UserError("this policy is conditioned on the task: call reset(task) first")
-            if self._task.shape != (self._task_size,):
-                raise UserError(
-                    f"a task of {self.problem.title} has {self._task_size} numbers, not "
-                    f"{self._task.size}"
-                )
-            task = np.broadcast_to(self._task.astype(np.float32), (len(rows), self._task_size))
-            rows = np.concatenate([rows, task], axis=1)
+            task = self._known_task().astype(np.float32)
+            repeated = np.broadcast_to(task, (len(rows), self._task_size))
+            rows = np.concatenate([rows, repeated], axis=1)
         return rows if self._scale is None else rows * np.array(self._scale, dtype=np.float32)
+
+    def _known_task(self) -> NDArray[np.float64]:
+        """The task (T,) of a policy that observes it."""
+        if self._task is None:
+            raise UserError(
+                "this policy is conditioned on the task: call reset(task) first, or pass task=..."
+            )
+        if self._task.shape != (self._task_size,):
+            raise UserError(
+                f"a task of {self.problem.title} has {self._task_size} numbers, not "
+                f"{self._task.size}"
+            )
+        return self._task
 
     def _check_memory(self, num_envs: int) -> None:
         if not self._memory:

@@ -104,7 +104,10 @@ class PolicyProblem:
         settings = self.config.policy.model_dump(exclude={"observation_scale"})
         with closing(self.family.make()) as env:
             spaces = env.observation_space, env.action_space
-            return policy_for(*spaces, **settings, context=self.context)
+            # stages, other processes and videos construct their own: with the same buffers
+            return policy_for(
+                *spaces, **settings, context=self.context, default_generator=self.generator
+            )
 
     @cached_property
     def inner(self) -> InnerLoop:

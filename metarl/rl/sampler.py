@@ -176,7 +176,9 @@ def sample_episode(
                     distributions[name] = torch.zeros(num_steps, *leaf.shape)
                 if t < len(distributions[name]):
                     distributions[name][t] = leaf
-            observation, reward, terminations, truncations, info = envs.step(action_rows[t])
+            observation, reward, terminations, truncations, info = envs.step(
+                action_rows[t].copy()  # an environment may clip or scale it in place
+            )
             check_outcome(row, observation, reward, terminations, truncations)
             _copy_where(rewards[t], reward, alive[t])
             check_finite("a reward", rewards[t], env_tasks, t + 1, first_env)

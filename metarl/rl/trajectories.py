@@ -18,7 +18,7 @@ class Trajectories:
     """Trajectories of N tasks, B each, of at most H time steps.
 
     An episode that ended early is padded to H; `mask` is true on steps that were taken. Padding is
-    overwritten with zeros at construction, so that whatever it held, infinities and NaN included,
+    replaced by zeros at construction, so that whatever it held, infinities and NaN included,
     cannot reach a result.
 
     Attributes:
@@ -84,11 +84,17 @@ class Trajectories:
         if self.mask.all():
             return
         padding = ~self.mask
-        for value in (self.observations, self.actions, self.rewards, self.log_probs):
-            value[padding] = 0
-        for leaf in self.distribution.values():
-            if leaf.shape[:3] == self.mask.shape:
-                leaf[padding] = 0
+
+        def cleared(leaf: Tensor) -> Tensor:  # a new tensor: other trajectories may share this one
+            return leaf.masked_fill(padding.view(*padding.shape, *[1] * (leaf.dim() - 3)), 0)
+
+        for name in ("observations", "actions", "rewards", "log_probs"):
+            object.__setattr__(self, name, cleared(getattr(self, name)))
+        distribution = {
+            name: cleared(leaf) if leaf.shape[:3] == self.mask.shape else leaf
+            for name, leaf in self.distribution.items()
+        }
+        object.__setattr__(self, "distribution", distribution)
 
     def _check_finite(self) -> None:
         for name, value in (("observation", self.observations), ("reward", self.rewards)):

@@ -72,19 +72,23 @@ class InnerConfig(InnerSection):
     multi_step_iterations: NonNegativeInt = 0
 
 
+MIN_EVALUATION_STEPS = 3
+
+
 class EvaluationConfig(Section):
     """The evaluation: adaptation to `tasks` held-out tasks, which `seed` determines.
 
     A task has `ways` classes, with `shots` examples and `queries` queries of each class; null
-    stands for the value in training. There are `steps` gradient steps. With `transductive: false`,
-    each query is predicted alone, so that batch normalisation does not use the other queries.
+    stands for the value in training. There are `steps` gradient steps: by default three, or as many
+    as in training if that is more. With `transductive: false`, each query is predicted alone, so
+    that batch normalisation does not use the other queries.
     """
 
     tasks: Annotated[int, Field(ge=2)] = 600
     ways: Annotated[int, Field(ge=2)] | None = None
     shots: PositiveInt | None = None
     queries: PositiveInt | None = None
-    steps: PositiveInt = 3
+    steps: PositiveInt | None = None
     transductive: bool = True
     seed: NonNegativeInt = 1
 
@@ -205,4 +209,9 @@ class SupervisedConfig(Experiment):
             )
         if self.inner.multi_step_iterations and self.inner.steps == 1:
             raise ValueError("inner.multi_step_iterations: needs inner.steps above 1")
-        check_selection_step(self, self.baseline.selection_step, self.evaluation.steps)
+        check_selection_step(self, self.baseline.selection_step, self.evaluation_steps)
+
+    @property
+    def evaluation_steps(self) -> int:
+        """The number of gradient steps of the evaluation."""
+        return self.evaluation.steps or max(MIN_EVALUATION_STEPS, self.inner.steps)

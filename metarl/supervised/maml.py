@@ -135,7 +135,7 @@ class MAML(SupervisedMethod):
     @property
     def schedule(self) -> tuple[float, ...]:
         config = self.problem.config
-        return (config.inner.step_size,) * config.evaluation.steps
+        return (config.inner.step_size,) * config.evaluation_steps
 
     @property
     def train_metric_suffix(self) -> str:

@@ -105,6 +105,7 @@ class SupervisedProblem:
             "ways": self.config.evaluation.ways or self.data.ways,
             "shots": self.evaluation_shots,
             "queries": self.evaluation_queries,
+            "steps": self.config.evaluation_steps,
         }
 
     @property
