@@ -46,10 +46,7 @@ def check_family(family: TaskFamily, num_envs: int = 4) -> None:
     Raises:
         UserError: describing the first violation, and the method to change.
     """
-    check_members(family, type(family).__name__)
-    tasks, other_tasks = _check_tasks(family, num_envs)
-    with closing(_check_made(_call("make", family.make))) as env:
-        _check_env(env, tasks[0], family.horizon)
+    tasks, other_tasks = check_single(family, num_envs)
     family = flat_family(family)
     with closing(family.make()) as env, closing(_make_vec(family, num_envs)) as envs:
         for name in ("single_observation_space", "single_action_space"):
@@ -79,6 +76,27 @@ def check_family(family: TaskFamily, num_envs: int = 4) -> None:
         _check_partial_reset(envs, tasks)
 
 
+def check_single(
+    family: TaskFamily, num: int = 2
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The part of `check_family` that concerns tasks and a single environment.
+
+    It takes an episode, so that training begins with it. Unlike the rest, it permits environments
+    that are not deterministic.
+
+    Returns:
+        Tasks (num, T), and as many others that differ from them row by row.
+
+    Raises:
+        UserError: as `check_family`.
+    """
+    check_members(family, type(family).__name__)
+    tasks = _check_tasks(family, num)
+    with closing(_check_made(_call("make", family.make))) as env:
+        _check_env(env, tasks[0][0], family.horizon)
+    return tasks
+
+
 def _check_tasks(family: TaskFamily, num: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Tasks (num, T), and as many others that differ from them row by row."""
 
@@ -98,6 +116,18 @@ def _check_tasks(family: TaskFamily, num: int) -> tuple[NDArray[np.float64], NDA
             f"sample_tasks must sample from a distribution of tasks, but {NUM_TASKS} tasks were "
             f"all {pool[0].tolist()}"
         )
+    if hasattr(family, "sample_test_tasks"):
+        rng = np.random.default_rng(2)
+        _call("sample_test_tasks", checked_tasks, family, rng, num, test=True)
+    if validate := getattr(family, "validate_task", None):
+        for task in tasks:
+            try:
+                validate(task)
+            except ValueError as error:
+                raise UserError(
+                    f"validate_task must accept the tasks of sample_tasks, such as "
+                    f"{task.tolist()}: {error}"
+                ) from error
     if not isinstance(text := _call("describe", family.describe, tasks[0]), str):
         raise UserError(f"describe must return a string, not {text!r}")
     return tasks, pool[differs.argmax(1)]

@@ -34,7 +34,7 @@ RunLike = str | Path | Run
 
 
 def load(
-    run: RunLike, *, trust_code: bool = False, seed: int = 0, checkpoint: str = "last"
+    run: RunLike, *, trust_code: bool = False, seed: int = 0, checkpoint: str | None = None
 ) -> AdaptivePolicy:
     """Load the policy of a run.
 
@@ -44,8 +44,8 @@ def load(
         trust_code: whether to import custom code that the config names, such as your own task
             family. Importing executes it.
         seed: seed of the sampled actions.
-        checkpoint: "last", or "best" for the parameters with the best validation score, if the run
-            was trained with `early_stopping`.
+        checkpoint: "last", which is the default, or "best" for the parameters with the best
+            validation score, if the run was trained with `early_stopping`.
 
     Returns:
         The policy, whose methods are `act`, `adapt`, `evaluate`, `render` and others.
@@ -60,11 +60,15 @@ def load(
         >>> policy.act([0.0, 0.0]).shape
         (2,)
     """
-    return AdaptivePolicy.from_run(_open(run, trust_code).at(checkpoint), seed)
+    return AdaptivePolicy.from_run(_open(run, trust_code, None, checkpoint), seed)
 
 
 def load_network(
-    run: RunLike, *, trust_code: bool = False, data: Section | None = None, checkpoint: str = "last"
+    run: RunLike,
+    *,
+    trust_code: bool = False,
+    data: Section | None = None,
+    checkpoint: str | None = None,
 ) -> AdaptiveNetwork:
     """Load the network of a run of few-shot regression or classification.
 
@@ -86,7 +90,7 @@ def load_network(
         >>> wave.predict([0.5, 1.5]).shape
         (2, 1)
     """
-    return AdaptiveNetwork.of(_open(run, trust_code, data).at(checkpoint))
+    return AdaptiveNetwork.of(_open(run, trust_code, data, checkpoint))
 
 
 def train(
@@ -96,12 +100,13 @@ def train(
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     init_from: RunLike | None = None,
+    progress: bool = False,
     report: Callable[[int, Metrics], None] | None = None,
 ) -> Run:
     """Meta-train a policy or a network, then evaluate it on held-out tasks.
 
     Everything is saved in the directory `out`: weights, metrics (also for TensorBoard), evaluation.
-    Nothing is printed; use `callbacks`. If training is interrupted by Ctrl-C or an error,
+    If training is interrupted by Ctrl-C or an error,
     `resume=True` or `metarl train --resume` continues it, with the same results as an
     uninterrupted training.
 
@@ -116,6 +121,7 @@ def train(
             If a callback returns False, training stops, and the run is evaluated; `resume=True`
             continues it. If one raises an exception, the state is saved first.
         init_from: a run with the same network, as for `load`, from whose weights training starts.
+        progress: whether to print the progress, with an estimate of the remaining time.
         report: deprecated; use `callbacks`.
 
     Returns:
@@ -133,7 +139,8 @@ def train(
         callbacks = [*callbacks, _as_callback(report)]
     # its path, which the config of the new run records
     source = str(init_from.path if isinstance(init_from, Run) else init_from or "")
-    return training.train(config, Path(out), resume, callbacks, source)
+    console = Console() if progress else None
+    return training.train(config, Path(out), resume, callbacks, source, console)
 
 
 def _as_callback(report: Callable[[int, Metrics], None]) -> Callback:
@@ -271,7 +278,7 @@ def evaluate(
     *,
     trust_code: bool = False,
     data: Section | None = None,
-    checkpoint: str = "last",
+    checkpoint: str | None = None,
     **settings: Any,
 ) -> AdaptationCurve:
     """Evaluate a run on held-out tasks, and store the result in its directory.
@@ -290,7 +297,7 @@ def evaluate(
     Raises:
         UserError: as for `load`, or if a setting does not exist.
     """
-    opened = _open(run, trust_code, data).at(checkpoint)
+    opened = _open(run, trust_code, data, checkpoint)
     return evaluations.evaluate(evaluations.with_evaluation(opened, settings))
 
 
@@ -313,7 +320,10 @@ def compare(*runs: RunLike, trust_code: bool = False) -> Comparison:
     return Comparison(groups.compare([_open(run, trust_code) for run in runs]))
 
 
-def _open(run: RunLike, trust_code: bool, data: Section | None = None) -> Run:
+def _open(
+    run: RunLike, trust_code: bool, data: Section | None = None, checkpoint: str | None = None
+) -> Run:
+    """The run, with other data if there are any; `run.at(...)` has its own checkpoint."""
     if not isinstance(run, Run):
         if not isinstance(run, str | Path):
             raise UserError(
@@ -321,8 +331,12 @@ def _open(run: RunLike, trust_code: bool, data: Section | None = None) -> Run:
                 f"{type(run).__name__}; pass several as separate arguments"
             )
         run = Run.open(Path(run), trust_code=trust_code)
-    if data is None:
-        return run
+    if data is not None:
+        run = _with_data(run, data)
+    return run.at(checkpoint) if checkpoint else run
+
+
+def _with_data(run: Run, data: Section) -> Run:
     if not isinstance(run.config, SupervisedConfig) or not isinstance(data, ImageData):
         raise UserError(
             f"data must be Dataset.of(...) for a run of few-shot classification, not {data!r}"

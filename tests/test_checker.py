@@ -41,6 +41,10 @@ class Slide(gym.Env):
         return self.observe(), self.reward(), False, False, {}
 
 
+def refuse(task):
+    raise ValueError("there is no such task")
+
+
 class Slides:
     horizon, task_size = 6, 1
 
@@ -225,6 +229,14 @@ VIOLATIONS = {
     "other spaces": (
         Slides(make_vec=lambda n: vectorise(lambda: ClipAction(Slide()), n)),
         "make and make_vec must have the same action_space",
+    ),
+    "test tasks of another shape": (
+        Slides(sample_test_tasks=lambda rng, n: np.ones((n, 3))),
+        "sample_test_tasks",
+    ),
+    "its own tasks are invalid": (
+        Slides(validate_task=refuse),
+        "validate_task must accept the tasks of sample_tasks",
     ),
     "one task": (
         Slides(sample_tasks=lambda rng, n: np.ones((n, 1))),

@@ -83,6 +83,9 @@ def test_the_best_parameters_are_evaluated_and_loaded_by_name(
     assert Run.open(run).at("best").load().iteration == 4
     curve = metarl.evaluate(run, checkpoint="best")
     assert curve.scores.tolist() == best["scores"]
+    chosen = Run.open(run).at("best")
+    assert metarl.evaluate(chosen).scores.tolist() == best["scores"]
+    assert metarl.load_network(chosen).evaluate().scores.tolist() == best["scores"]
     assert metarl.load_network(run, checkpoint="best").evaluate().scores.tolist() == best["scores"]
     assert metarl.load_network(run).evaluate().scores.tolist() == last["scores"]
     network = metarl.load_network(run, checkpoint="best").adapt([0.0, 1.0], [0.5, 0.2])
@@ -91,6 +94,13 @@ def test_the_best_parameters_are_evaluated_and_loaded_by_name(
     assert main(["train", "--resume", str(run)]) == 2
     assert "is complete" in capsys.readouterr().err
 
+    for options, sentence in {
+        ("--checkpoint", "best", "--name", "x"): "has an evaluation of its own",
+        ("--name", "best"): "--name best is the name of --checkpoint best",
+        ("--set", "outer.iterations=7"): "has no effect on an evaluation",
+    }.items():
+        assert main(["evaluate", str(run), *options]) == 2
+        assert sentence in " ".join(capsys.readouterr().err.split())
     assert main(["results", str(run), "--verify"]) == 0  # each evaluation, with its own weights
     assert capsys.readouterr().out.count("holds: all") == 2
     assert main(["results", str(run), "--out", str(tmp_path / "page.md")]) == 0

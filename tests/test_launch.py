@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -251,3 +252,42 @@ def test_training_goes_on_where_nothing_can_be_rendered(tmp_path: Path, monkeypa
 def test_few_shot_learning_has_no_policy_to_record() -> None:
     with pytest.raises(UserError, match="record_every: there is no such setting"):
         metarl.SupervisedConfig(**WAVES, record_every=1)
+
+
+def test_a_training_that_is_continued_in_python_has_the_checks_of_the_command(
+    source: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    stop = [lambda state, metrics: False]
+    metarl.train({**TINY, "init_from": str(source.path)}, path, callbacks=stop)
+    config = {**TINY, "init_from": str(source.path)}
+    for section, name, value in (
+        ("inner", "step_size", 0.3),
+        ("early_stopping", "patience", 3),
+    ):
+        other = changed({**config, section: config.get(section, {})}, **{section: {name: value}})
+        with pytest.raises(UserError, match=f"was started with other settings .*{name}"):
+            metarl.train(other, path, resume=True)
+    more = changed(config, evaluation={"tasks": 3})
+    run = metarl.train(more, path, resume=True)
+    assert Run.open(path).config.evaluation.tasks == 3
+    assert len(metarl.load(run).evaluate().tasks) == 3
+    fewer = changed(more, outer={"iterations": 1})
+    with pytest.raises(UserError, match=r"outer.iterations=1: .* has had 2 already"):
+        metarl.train(fewer, path, resume=True)
+
+
+def test_the_progress_of_a_training_in_python_is_printed_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metarl.train(TINY, tmp_path / "quiet")
+    assert not capsys.readouterr().out
+    metarl.train(TINY, tmp_path / "run", progress=True)
+    assert "2/2" in capsys.readouterr().out
+
+
+def test_a_run_from_an_address_with_a_colon_names_no_code(source: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "a:b"
+    shutil.copytree(source.path, folder)
+    run = metarl.train(TINY, tmp_path / "run", init_from=folder)
+    assert Run.open(run.path).config.init_from.run == str(folder)

@@ -13,15 +13,20 @@ import pytest
 import torch
 
 from metarl.cli import main
-from metarl.evaluation import Metric
+from metarl.evaluation import AdaptationCurve, Metric
 from metarl.experiment import differences, load_config
 from metarl.method import load_method, resolve
-from metarl.report.evaluations import load_or_evaluate
-from metarl.report.groups import ExperimentGroup, same_experiment, seed_independent_fields
+from metarl.report.evaluations import Evaluation, load_or_evaluate
+from metarl.report.groups import (
+    ExperimentGroup,
+    group_experiments,
+    same_experiment,
+    seed_independent_fields,
+)
 from metarl.report.publish import thin_metrics
 from metarl.report.published import Published, find_published
 from metarl.report.reproduce_command import reproduce_command
-from metarl.report.results_page import _plot_rows
+from metarl.report.results_page import _plot_rows, _same_protocol
 from metarl.runs.metrics import minutes_of_training
 from metarl.runs.run import Run
 
@@ -195,6 +200,11 @@ def test_the_command_of_a_run_with_stages_is_quoted_for_the_shell() -> None:
     )
     _, name, *options = printed.stdout.splitlines()
     assert load_config(name, options[1::2]) == config
+
+
+def test_the_command_for_tasks_without_a_shipped_config_names_that_of_the_run() -> None:
+    config = load_config("point_navigation", ["family.name=metarl.envs:PointNavigation"])
+    assert reproduce_command(config, Path("runs/mine")) == "metarl train runs/mine/config.yaml"
 
 
 def test_the_command_of_a_baseline_names_its_kind() -> None:
@@ -456,3 +466,24 @@ def test_an_evaluation_that_refers_to_a_file_without_tasks_is_an_error(
         file.write_text(json.dumps(values | {"tasks": name}))
         message = complaint("results", str(file.parent), "--out", str(tmp_path / "page.md"))
         assert "evaluation-paper.json is damaged" in message
+
+
+def test_seeds_that_were_evaluated_with_other_step_sizes_are_not_averaged() -> None:
+    def evaluation(seed: int, *step_sizes: float) -> Evaluation:
+        config = load_config(
+            "point_navigation", [f"seed={seed}", f"evaluation.step_sizes={[*step_sizes]}"]
+        )
+        curve = AdaptationCurve(np.zeros((2, 1)), np.zeros((2, 2)), step_sizes, (0, 20))
+        return Evaluation(Run(Path(f"seed-{seed}"), config), load_method(config), curve)
+
+    first, second, other = evaluation(1, 0.5), evaluation(2, 0.5), evaluation(3, 0.1)
+    assert _same_protocol([first], second)
+    assert not _same_protocol([first], other)
+    sizes = [len(group.runs) for group in group_experiments([first, second, other])]
+    assert sizes == [2, 1]
+
+
+def test_a_command_does_not_keep_settings_of_the_shipped_config_that_the_run_lacks() -> None:
+    config = load_config("half_cheetah_velocity_gymnasium", ["family.settings={}", "seed=4"])
+    name, *options = shlex.split(reproduce_command(config))[2:]
+    assert same_experiment(load_config(name, options[1::2]), config)

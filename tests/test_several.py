@@ -25,9 +25,10 @@ from metarl.experiment import load_config
 from metarl.launch import scheduler, several
 from metarl.launch.grid import as_grid, as_seeds, parse_grid, variants
 from metarl.launch.scheduler import Job, run_jobs
-from metarl.launch.several import find_runs
+from metarl.launch.several import LaunchOptions, find_runs, train_runs
 from metarl.method import load_method
 from metarl.progress import Progress
+from metarl.rl.config import Config
 from metarl.runs.run import Run
 
 CONFIG = """
@@ -184,6 +185,7 @@ def test_commas_in_a_value_do_not_split_it() -> None:
         (["seed=1,2"], "use --seeds"),
         (["family.settings.horizon=5,10"], "start a sweep for each value"),
         (["evaluation.tasks=5,10"], "start a sweep for each value"),
+        (["seed=3"], "use --seeds"),
         (["inner.step_size=0.1,,0.2"], "has an empty value"),
         (["inner.step_size"], "must have the form"),
         (["inner.step_size=0.1,0.1"], "given twice"),
@@ -344,3 +346,18 @@ def test_ctrl_c_saves_and_stops_all_seeds(tmp_path: Path, monkeypatch) -> None:
         assert state["iteration"] > 0
         assert "stopped after" in (out / f"seed-{seed}" / "training.log").read_text()
     assert not (out / "seed-3" / "state.json").exists()
+
+
+def test_runs_to_add_vary_the_settings_that_the_runs_of_a_sweep_vary(tmp_path: Path) -> None:
+    out, config = tmp_path / "out", load_config("sinusoid")
+    for size in (0.1, 0.2):
+        Run.create(out / f"inner.step_size={size}" / "seed-1", config).save_config()
+    with pytest.raises(UserError, match=r"vary different settings \(inner.step_size\)"):
+        metarl.sweep("sinusoid", {"inner.step_size": 0.4}, out, resume=True)
+    assert len(find_runs(out)) == 2
+
+
+def test_a_class_of_a_script_is_refused_before_processes_start(tmp_path: Path) -> None:
+    config = {"family": {"name": "__main__:Poles"}}
+    with pytest.raises(UserError, match=r"family.name=__main__:Poles: several runs .* a module"):
+        train_runs({Path("seed-1"): Config.model_construct(**config)}, tmp_path, LaunchOptions())

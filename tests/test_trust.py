@@ -44,7 +44,7 @@ def test_custom_code_of_a_run_is_imported_only_with_permission(
     monkeypatch.delitem(__import__("sys").modules, "my_tasks")
     error = complaint(*command)
     assert "names code that is not of this package (family.name: 'my_tasks:LineFamily')" in error
-    assert "add --trust-code, or set METARL_TRUST_CODE=1" in error
+    assert "add --trust-code (in Python trust_code=True), or set METARL_TRUST_CODE=1" in error
     assert not Path("imported").exists()
     if command[0] != "render":  # which this family cannot
         with monkeypatch.context() as patch:
@@ -100,3 +100,7 @@ def test_a_class_without_the_members_of_a_family_is_refused_before_it_is_called(
     with pytest.raises(UserError, match=sentence):
         Run.open(Path("run"), trust_code=True)
     assert not Path("called").exists()
+
+
+def test_the_command_that_continues_a_run_has_the_permission(run: Path) -> None:
+    assert Run.open(run, trust_code=True).trust_option == " --trust-code"

@@ -5,19 +5,37 @@ import argparse
 from rich.console import Console
 
 from metarl.cli.output import curve_table, evaluate_and_print
+from metarl.errors import UserError
 from metarl.method import load_method
-from metarl.report.evaluations import PAPER, with_paper_schedule
+from metarl.report.evaluations import BEST, PAPER, with_paper_schedule
 from metarl.report.groups import are_seeds, check_unique
 from metarl.runs.run import Run
 
+# prefixes of the settings that an evaluation reads
+EVALUATED = ("evaluation.", "baseline.", "device=", "data.path=")
+
 
 def run(options: argparse.Namespace, console: Console) -> int:
+    use_paper = options.schedule == PAPER
+    if options.checkpoint == BEST and (options.name or use_paper):
+        raise UserError(
+            "--checkpoint best has an evaluation of its own, called best; leave --name and "
+            "--schedule out"
+        )
+    if options.name in (BEST, PAPER):
+        option = "--checkpoint best" if options.name == BEST else "--schedule paper"
+        raise UserError(f"--name {options.name} is the name of {option}; choose another")
+    for override in options.set:
+        if not override.startswith(EVALUATED):
+            raise UserError(
+                f"--set {override}: has no effect on an evaluation; its settings are those of "
+                "`evaluation.`, `baseline.`, `device` and `data.path`"
+            )
     opened = (Run.open(path, tuple(options.set), options.trust_code) for path in options.runs)
     runs = [run.at(options.checkpoint) for run in opened]
     for run in runs:
         run.load()  # damaged runs are reported before any evaluation
     check_unique(runs)
-    use_paper = options.schedule == PAPER
     name = options.name or (PAPER if use_paper else "")
     methods = [load_method(with_paper_schedule(run) if use_paper else run.config) for run in runs]
     for run, method in zip(runs, methods, strict=True):

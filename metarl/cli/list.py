@@ -12,6 +12,8 @@ from metarl.evaluation import format_score
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
+    if not console.is_terminal:  # one line for each name, for grep
+        console.width = 200
     configs = Table(title="configs, for `metarl train`", title_justify="left")
     configs.add_column("name", overflow="fold")
     configs.add_column("description", overflow="fold")

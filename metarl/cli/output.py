@@ -13,6 +13,7 @@ from metarl.progress import print_line, show_status
 from metarl.report.comparison import tables
 from metarl.report.evaluations import (
     Evaluation,
+    default_name,
     evaluate,
     evaluation_names,
     file_suffix,
@@ -31,6 +32,7 @@ def evaluate_and_print(
     console.print(curve_table(f"{run.path}: {method.label}", method, [curve]))
     if len(curve.step_sizes):
         print_line(console, f"step sizes: {', '.join(f'{size:g}' for size in curve.step_sizes)}")
+    name = name or default_name(run)
     print_line(console, f"plot: {run.results / f'adaptation{file_suffix(name)}.png'}")
     return curve
 

@@ -15,13 +15,13 @@ from metarl.errors import UserError
 from metarl.experiment import AnyConfig, load_config
 from metarl.launch.several import LaunchOptions, train_seeds
 from metarl.launch.signals import INTERRUPTED, StopRequest, stop_on_signals
-from metarl.launch.train import Session, follow, resume_run, start_run, train_loop
+from metarl.launch.train import Session, follow, resume_run, show_progress, start_run, train_loop
 from metarl.launch.weights_and_biases import WandbLog, require_wandb
-from metarl.method import Metrics, TrainingState, is_stopped_early, is_trained
+from metarl.method import is_stopped_early, is_trained
 from metarl.parallel import device_note, keep_freed_memory
-from metarl.progress import Progress, print_line
+from metarl.progress import print_line
 from metarl.runs.hub import PREFIX
-from metarl.runs.metrics import Log, progress_text
+from metarl.runs.metrics import Log
 from metarl.threads import is_main_process
 
 
@@ -83,7 +83,6 @@ def _train_session(
     session: Session, stop: StopRequest, options: argparse.Namespace, console: Console
 ) -> int:
     run, method, state = session.run, session.method, session.state
-    metric = method.problem.metric.name
     with stop.interruptible():
         logs: list[Log] = [WandbLog(options.wandb, run)] if options.wandb else []
     # state.json shows that training began: metrics without it are those of a damaged run
@@ -94,16 +93,10 @@ def _train_session(
     print_line(console, f"run directory: {run.path}")
     if run.config.device != "cpu":
         print_line(console, device_note(run.config.device))
-    resume = f"metarl {options.verb} --resume {run.path}"
+    resume = f"metarl {options.verb} --resume {run.path}{run.trust_option}"
     try:
-        with Progress(console) as progress:
-            task = progress.add_task(method.label, method.num_iterations, state.iteration)
-
-            def report(state: TrainingState, metrics: Metrics) -> None:
-                if metrics:
-                    task.update(state.iteration, progress_text(metrics, metric))
-
-            state = train_loop(run, method, state, [report], logs, stop)
+        with show_progress(console, method, state) as show:
+            state = train_loop(run, method, state, [show], logs, stop)
     except KeyboardInterrupt:  # in an iteration, which is discarded
         stop.requested = True
         state = run.load()

@@ -34,7 +34,7 @@ def variants(grid: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> list[Va
         UserError: if a setting cannot be varied, or a value or a seed is given twice.
     """
     for name, values in grid.items():
-        if len(values) > 1:
+        if len(values) > 1 or name == "seed":
             check_variable(name)
     result = []
     for combination in product(*grid.values()):

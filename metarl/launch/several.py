@@ -16,7 +16,7 @@ from rich.console import Console
 
 from metarl.config.files import CONFIG
 from metarl.errors import UserError
-from metarl.experiment import AnyConfig
+from metarl.experiment import AnyConfig, all_settings
 from metarl.launch.grid import as_grid, variants
 from metarl.launch.initial_weights import initial_state, prepare
 from metarl.launch.scheduler import LOG, Job, run_jobs
@@ -123,7 +123,7 @@ def train_runs(planned: Mapping[Path, AnyConfig], out: Path, options: LaunchOpti
         print_line(console, f"{job.name}: pruned")
         return True
 
-    resume = f"metarl {options.verb} --resume {out}"
+    resume = f"metarl {options.verb} --resume {out}{runs[0].trust_option if runs else ''}"
     with stop_on_signals() as stop:
         with Progress(console) as progress:
             run_jobs(jobs, lambda: stop.requested, on_failure, progress, should_prune)
@@ -143,6 +143,13 @@ def train_runs(planned: Mapping[Path, AnyConfig], out: Path, options: LaunchOpti
 
 def _validated(planned: Mapping[Path, AnyConfig]) -> dict[Path, AnyConfig]:
     """The configs with their measured values; checked before a directory is created."""
+    for config in planned.values():
+        for name, value in all_settings(config).items():
+            if isinstance(value, str) and value.startswith("__main__:"):
+                raise UserError(
+                    f"{name}={value}: several runs train in processes of their own, which cannot "
+                    "import what a script or a notebook defines; move it into a module"
+                )
     resolved = {place: prepare(config) for place, config in planned.items()}
     methods = {place: load_method(config) for place, config in resolved.items()}
     for method in methods.values():
@@ -175,6 +182,13 @@ def _open_runs(out: Path, planned: Mapping[Path, AnyConfig], options: LaunchOpti
         )
     if not (present or planned):
         raise UserError(f"there is no run in {out}; name a config and seeds")
+    varied = {_varied(path.relative_to(out)) for path in [*present, *(out / p for p in planned)]}
+    if len(varied) > 1 and planned:
+        names = sorted({name for names in varied for name in names})
+        raise UserError(
+            f"the runs in {out} and those to add vary different settings ({', '.join(names)}); "
+            "give two values or more of each, those that are there included"
+        )
     overrides = () if planned else tuple(options.overrides)
     runs = {
         path: Run.open(path, overrides, options.trust_code)
@@ -192,6 +206,11 @@ def _open_runs(out: Path, planned: Mapping[Path, AnyConfig], options: LaunchOpti
         run.save_config()
     order = [out / place for place in planned] or list(runs)
     return [runs[path] for path in order]
+
+
+def _varied(place: Path) -> tuple[str, ...]:
+    """The settings that a directory of a sweep names, such as `inner.step_size=0.1`."""
+    return tuple(re.findall(r"(?:^|,)([a-z_0-9.]+)=", str(place.parent)))
 
 
 def find_runs(out: Path) -> list[Path]:

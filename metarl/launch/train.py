@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from metarl import distributed
 from metarl.config.files import CONFIG
 from metarl.config.sections import Experiment, InitialWeights
@@ -24,9 +26,10 @@ from metarl.method import (
     load_method,
 )
 from metarl.method import train as iterations
+from metarl.progress import Progress, show_status
 from metarl.report.evaluations import evaluate, is_complete, load_checked_state
 from metarl.rl.problem import PolicyProblem
-from metarl.runs.metrics import Log, MetricsLog
+from metarl.runs.metrics import Log, MetricsLog, progress_text
 from metarl.runs.run import Run
 
 CHECKPOINT_MINUTES = 5.0  # the longest time between checkpoints, whatever `checkpoint_every` is
@@ -69,6 +72,7 @@ def train(
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     init_from: str = "",
+    console: Console | None = None,
 ) -> Run:
     """Meta-train a run and evaluate it; see `metarl.train`."""
     if (path / CONFIG).exists() and not resume:
@@ -81,9 +85,25 @@ def train(
         run, method, state = session.run, session.method, session.state
         if not run.has_checkpoint():
             run.save(state, method.problem.data_hashes)
-        train_loop(run, method, state, callbacks)
-        evaluate(run, method)
+        console = console or Console(quiet=True, force_terminal=False)
+        with show_progress(console, method, state) as show:
+            train_loop(run, method, state, [*callbacks, show])
+        with show_status(console, f"evaluating {run.path}"):
+            evaluate(run, method)
     return run
+
+
+@contextmanager
+def show_progress(console: Console, method: Method, state: TrainingState) -> Iterator[Callback]:
+    """A callback of `train_loop` that shows the progress of a training from a state on."""
+    with Progress(console) as progress:
+        task = progress.add_task(method.label, method.num_iterations, state.iteration)
+
+        def show(state: TrainingState, metrics: Metrics) -> None:
+            if metrics:
+                task.update(state.iteration, progress_text(metrics, method.problem.metric.name))
+
+        yield show
 
 
 @contextmanager
@@ -98,15 +118,19 @@ def start_run(
     Raises:
         UserError: if the config, the data, the directory or the model is invalid.
     """
+    run: Run | None = None
+    if exist_ok and (path / CONFIG).exists():
+        run = Run.reopen(path, config)
+        config = run.config
     config = prepare(config)
     method = load_method(config)
     _check_num_processes(method)
     check(method)
     # before the directory exists: weights that do not fit leave nothing behind
     state = _import_model(method, model) if model else initial_state(method)
-    exists = exist_ok and (path / CONFIG).exists()
-    run = Run(path, config) if exists else Run.create(path, config)
+    run = run or Run.create(path, config)
     with run.locked():  # read with the lock: another process may have trained it until now
+        run.save_config()
         yield Session(run, method, resume_state(run, method) or state)
 
 
@@ -135,7 +159,7 @@ def resume_run(
     with run.locked():
         state = resume_state(run, method) or initial_state(method)
         if is_complete(run, method):
-            fix = f"; to train for longer add --iterations {2 * run.config.outer.iterations}"
+            fix = f"; to train for longer add --iterations {2 * state.iteration}"
             if method.uses_lr_schedule or is_stopped_early(method, state):  # it has ended
                 fix = (
                     f"; to train on with a new schedule: metarl train {run.path / CONFIG} --from "

@@ -102,7 +102,7 @@ def evaluate(run: Run, method: Method | None = None, name: str = "") -> Adaptati
         UserError: if the checkpoint is missing or damaged.
     """
     method = method or load_method(run.config)
-    name = name or _default_name(run)  # keep the evaluation of the last weights
+    name = name or default_name(run)  # keep the evaluation of the last weights
     problem = method.problem
     problem.check()
     run.check_data_hashes(problem.data_hashes)
@@ -190,10 +190,12 @@ def with_evaluation(run: Run, settings: Mapping[str, Any]) -> Run:
 
 
 def is_complete(run: Run, method: Method) -> bool:
-    """Whether a run is trained to its last iteration and evaluated."""
+    """Whether a run is trained to its last iteration, and evaluated as its config says."""
     if not run.has_checkpoint() or not is_trained(method, run.load()):
         return False
-    return stored_evaluation(run) is not None
+    stored = stored_evaluation(run)
+    settings = method.problem.evaluation_settings
+    return stored is not None and stored.method.problem.evaluation_settings == settings
 
 
 def has_two_schedules(run: Run) -> bool:
@@ -287,7 +289,7 @@ def load_or_evaluate(run: Run, name: str = "") -> Evaluation:
     Raises:
         UserError: if the file is damaged, or a named evaluation is of other weights.
     """
-    name = name or _default_name(run)
+    name = name or default_name(run)
     if stored := stored_evaluation(run, name):
         return stored
     if name == BEST:
@@ -310,7 +312,7 @@ def stored_evaluation(run: Run, name: str = "") -> Evaluation | None:
     Raises:
         UserError: if the file is damaged.
     """
-    name = name or _default_name(run)
+    name = name or default_name(run)
     for folder in (run.results, run.path):
         path = folder / _file(name)
         try:
@@ -336,7 +338,8 @@ def stored_evaluation(run: Run, name: str = "") -> Evaluation | None:
     return None
 
 
-def _default_name(run: Run) -> str:
+def default_name(run: Run) -> str:
+    """The name of an evaluation that has none of its own."""
     return BEST if run.uses_best else ""
 
 

@@ -93,13 +93,14 @@ def group_experiments(evaluations: Sequence[Evaluation]) -> list[ExperimentGroup
         UserError: if the test tasks differ, because another version of metarl sampled them.
     """
     _check_same_test_tasks(evaluations)
-    # `evaluation.` may differ between seeds, but curves of other shapes have no mean
+    # the config may have been evaluated with other settings, whose curves have no mean
     grouped = group_by(
         evaluations,
         lambda group, other: (
             _label(group[0]) == _label(other)
             and group[0].curve.scores.shape == other.curve.scores.shape
             and same_experiment(group[0].run.config, other.run.config)
+            and same_evaluation(group[0], other)
         ),
     )
     labels = Counter(_label(group[0]) for group in grouped)
@@ -124,6 +125,12 @@ def group_experiments(evaluations: Sequence[Evaluation]) -> list[ExperimentGroup
 
 def _label(evaluation: Evaluation) -> str:
     return evaluation.method.label + ", best checkpoint" * (evaluation.name == BEST)
+
+
+def same_evaluation(first: Evaluation, other: Evaluation) -> bool:
+    """Whether two evaluations of one method have the same settings, step sizes included."""
+    settings = [each.method.problem.evaluation_settings for each in (first, other)]
+    return bool(settings[0] == settings[1])
 
 
 def same_experiment(config: AnyConfig, other: AnyConfig) -> bool:

@@ -42,7 +42,7 @@ def write_model(run: Run, folder: Path, name: str) -> None:
         policy=method.problem.config.domain == "rl",
         table=markdown(groups),
         pictures={alt: file.name for alt, (file,) in plots.items()},
-        command=reproduce_command(run.config),
+        command=reproduce_command(run.config, Path()),
         updates=description.iteration,
         commit=description.commit or "not recorded",
         config=dump_config(run.config),

@@ -3,19 +3,21 @@
 import json
 import shlex
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from metarl.config.files import shipped_configs
+from metarl.config.files import CONFIG, shipped_configs
 from metarl.errors import UserError
 from metarl.experiment import AnyConfig, all_settings, load_config
 from metarl.method import resolve
 from metarl.report.groups import seed_independent_fields
 
 
-def reproduce_command(config: AnyConfig) -> str:
+def reproduce_command(config: AnyConfig, path: Path | None = None) -> str:
     """The shortest command that trains a run with this config.
 
-    It names the shipped config that needs the fewest changes, preferring one for the same tasks.
+    It names the shipped config for the same tasks that needs the fewest changes; without one, that
+    of the run in `path`, or another shipped one.
     """
     method = config.method.name
     candidates = []
@@ -33,7 +35,10 @@ def reproduce_command(config: AnyConfig) -> str:
         changes = _changes(shipped, config)
         other_tasks = not {"family.name", "data.name"}.isdisjoint(changes)
         candidates.append(((other_tasks, len(changes), is_baseline), verb, name, changes))
-    (*_, is_baseline), verb, name, changes = min(candidates, key=lambda candidate: candidate[0])
+    best = min(candidates, key=lambda candidate: candidate[0])
+    (other_tasks, _, is_baseline), verb, name, changes = best
+    if other_tasks and path:
+        return f"metarl train {shlex.quote(str(path / CONFIG))}"
     if "policy.observation_scale" in changes:
         # the run's config has the measured values; measuring again may give the same ones
         measured = _measured(name, method if is_baseline else "")
@@ -56,11 +61,17 @@ def _measured(name: str, method: str) -> AnyConfig:
 def _changes(shipped: AnyConfig, config: AnyConfig) -> dict[str, Any]:
     """The settings of a config that affect its result and differ from a shipped one."""
     before, ignored = all_settings(shipped), seed_independent_fields(config)
-    return {
-        name: value
-        for name, value in all_settings(config).items()
-        if before.get(name) != value and (name == "seed" or not name.startswith(ignored))
+    after = all_settings(config)
+    changes = {
+        name: after.get(name)
+        for name in {**before, **after}
+        if before.get(name) != after.get(name) and (name == "seed" or not name.startswith(ignored))
     }
+    if any(name.startswith("family.settings.") and name not in after for name in changes):
+        # a setting cannot be removed by itself
+        changes = {n: x for n, x in changes.items() if not n.startswith("family.settings.")}
+        changes["family.settings"] = config.family.settings  # type: ignore[union-attr]
+    return changes
 
 
 def _yaml(value: Any) -> str:

@@ -26,6 +26,8 @@ from metarl.report.groups import (
     evaluation_differences,
     group_by,
     group_experiments,
+    same_evaluation,
+    same_experiment,
     short_names,
 )
 from metarl.report.leaderboard import leaderboard_entries, write_leaderboard
@@ -211,8 +213,17 @@ def _same_tasks(section: Sequence[Evaluation], other: Evaluation) -> bool:
 
 def _same_protocol(group: Sequence[Evaluation], other: Evaluation) -> bool:
     """Whether scores compare; a second evaluation of the same run is another protocol."""
-    runs = [evaluation.run for evaluation in group]
-    return other.run not in runs and not evaluation_differences(group[0].method, other.method)
+    return (
+        not any(other.run is evaluation.run for evaluation in group)
+        and not evaluation_differences(group[0].method, other.method)
+        # step sizes may differ between methods, but not between the seeds of one
+        and all(
+            same_evaluation(evaluation, other)
+            for evaluation in group
+            if evaluation.method.label == other.method.label
+            and same_experiment(evaluation.run.config, other.run.config)
+        )
+    )
 
 
 def _slug(title: str) -> str:
@@ -235,7 +246,7 @@ def _provenance(run: Run, names: Mapping[Path, str]) -> dict[str, str]:
     description = run.description()
     return {
         "run": names[run.path],
-        "command": f"`{reproduce_command(run.config)}`",
+        "command": f"`{reproduce_command(run.config, run.path)}`",
         "updates": str(description.iteration),
         "hardware": description.machine or "not recorded",
         "commit": f"`{description.commit[:9]}`" if description.commit else "not recorded",

@@ -1,5 +1,6 @@
 """The config of an experiment in reinforcement learning."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -384,6 +385,22 @@ class Config(Experiment):
             early_stopping: EarlyStopping | ConfigMapping | bool | None = ...,
             stages: Sequence[Stage | ConfigMapping] = ...,
         ) -> None: ...
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_outer_step(cls, values: Any) -> Any:
+        """Without an `outer.algorithm`, TRPO, or the first one that the method supports."""
+        outer = values.get("outer", {}) if isinstance(values, dict) else None
+        if not isinstance(outer, Mapping) or "algorithm" in outer:
+            return values
+        method = values.get("method")
+        name = getattr(method, "name", method)
+        name = name.get("name") if isinstance(name, Mapping) else name
+        if not isinstance(name, str) or name not in METHODS:
+            return values
+        supported = METHODS.load(name).outer_steps
+        algorithm = OUTER.default if OUTER.default in supported else supported[0]
+        return {**values, "outer": {"algorithm": algorithm, **outer}}
 
     @field_validator("family")
     @classmethod

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from metarl.distributed import shard
 from metarl.envs import TaskConditioned, TaskFamily
+from metarl.envs.checker import check_single
 from metarl.envs.family import check_members, checked_tasks, releases_gil
 from metarl.envs.observations import flat_family
 from metarl.envs.scaling import ScaledObservations, measure_scale
@@ -128,6 +129,8 @@ class PolicyProblem:
 
     def check(self) -> None:
         device_for(self.config.device)
+        if not type(self.raw_family).__module__.startswith("metarl."):
+            check_single(self.raw_family)  # one episode: a small part of an iteration
         has_test_tasks = hasattr(self.raw_family, "sample_test_tasks")
         if self.config.evaluation.split == "train" and not has_test_tasks:
             raise UserError(

@@ -74,6 +74,7 @@ RESUMABLE = (
 # settings that the tensors of the weights depend on
 SHAPING = ("method", "family", "data", "policy", "network", "inner.learned_step_sizes")
 LOCK = ".lock"
+PATHS = ("init_from.", "data.path")  # settings that name files, not code
 
 
 class Run:
@@ -132,8 +133,8 @@ class Run:
                 if not (path / STATE).exists():
                     problem += ", which was stopped before its first checkpoint"
                 raise UserError(
-                    f"{path} {problem}; continue that one with --resume {path}, or choose another "
-                    "directory with --out"
+                    f"{path} {problem}; continue that one with --resume {path}, delete it, or "
+                    "choose another directory with --out"
                 )
             if path.is_dir() and {*path.iterdir()} - {*_files_before_config(path)}:
                 raise UserError(f"{path} is not empty; choose another directory with --out")
@@ -168,13 +169,13 @@ class Run:
         values = read_values(file)
         # before the validation, which imports the classes that the config names
         trusted = trust_code or os.environ.get(TRUST_VARIABLE) == "1"
-        for name, value in () if trusted else _strings(values):
-            if ":" in value:  # an import string, `module:Class`
-                raise UserError(
-                    f"the run in {path} names code that is not of this package ({name}: "
-                    f"{value!r}), which would be imported and executed; if you trust it, add "
-                    f"--trust-code, or set {TRUST_VARIABLE}=1"
-                )
+        if not trusted and (code := _custom_code(values)):
+            name, value = code
+            raise UserError(
+                f"the run in {path} names code that is not of this package ({name}: {value!r}), "
+                "which would be imported and executed; if you trust it, add --trust-code (in "
+                f"Python trust_code=True), or set {TRUST_VARIABLE}=1"
+            )
         try:
             config = validate_config(values, str(file), recorded=True)
         except UserError as error:
@@ -188,6 +189,20 @@ class Run:
             set_values(values, overrides)
             source = describe_source(file, overrides)
             run.reconfigure(validate_config(values, source, recorded=True, overrides=overrides))
+        return run
+
+    @classmethod
+    def reopen(cls, path: Path, config: AnyConfig) -> Run:
+        """Open a run to continue its training with a config.
+
+        Raises:
+            UserError: as `open` and `reconfigure`.
+        """
+        own = {value for _, value in _strings(config.model_dump(mode="json"))}
+        recorded = [value for _, value in _strings(read_values(path / CONFIG)) if ":" in value]
+        # code that the config names as well needs no further trust
+        run = cls.open(path, trust_code=own.issuperset(recorded))
+        run.reconfigure(config)
         return run
 
     @contextmanager
@@ -239,6 +254,11 @@ class Run:
             config = config.model_copy(update={"init_from": start})
         ignored = [*self._resumable(), *self.config.unused_settings()]
         # both resolved: a value that was measured is compared with the measured one
+        if config.method.name != self.config.method.name:
+            raise UserError(
+                f"the run in {self.path} is of method {self.config.method.name}, not "
+                f"{config.method.name}; train in another directory, with --out"
+            )
         if changed := differences(resolve(self.config), config, ignored):
             values = all_settings(config)
             overrides = [f"{name}={json.dumps(values.get(name))}" for name in _names(changed)]
@@ -246,6 +266,12 @@ class Run:
                 f"the run in {self.path} was started with other settings "
                 f"({'; '.join(changed)}); resume it without changing them, or "
                 f"{self._new_run(changed, overrides)}"
+            )
+        trained = self.description().iteration if self.has_checkpoint() else 0
+        if config.outer.iterations < trained:
+            raise UserError(
+                f"outer.iterations={config.outer.iterations}: the run in {self.path} has had "
+                f"{trained} already; set more, or train a new run"
             )
         self.config = config
 
@@ -335,6 +361,11 @@ class Run:
             f"{start}{settings}--out NEW_DIRECTORY"
         )
 
+    @property
+    def trust_option(self) -> str:
+        """What a command line that opens the run must end with."""
+        return " --trust-code" * bool(_custom_code(self.config.model_dump(mode="json")))
+
     def data_hashes(self) -> dict[str, str]:
         """Checksums of the training data."""
         return self.description().provenance
@@ -403,6 +434,18 @@ def _files_before_config(path: Path) -> Iterator[Path]:
     if not (path / STATE).exists():
         yield path / weights_name(0)
     yield from stale_temp_files(path)
+
+
+def _custom_code(values: Mapping[str, Any]) -> tuple[str, str] | None:
+    """A setting that is an import string, `module:Class`, and its value; None without any."""
+    return next(
+        (
+            (name, value)
+            for name, value in _strings(values)
+            if ":" in value and not name.startswith(PATHS)
+        ),
+        None,
+    )
 
 
 def _strings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
