@@ -349,11 +349,13 @@ def check_finite(
             return
     invalid = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
     for index in np.flatnonzero(invalid):
+        # the task is not known where an environment of the user's chooses it
+        task = f" on the task {tasks[index].tolist()}" if tasks.size else ""
         raise FloatingPointError(
             f"sub-environment {first + index} returned {name} that is not finite in single "
-            f"precision after {np.broadcast_to(steps, len(values))[index]} steps of its episode on "
-            f"the task {tasks[index].tolist()}; terminate the episode if the simulation "
-            "becomes unstable, or lower the step size of the training"
+            f"precision after {np.broadcast_to(steps, len(values))[index]} steps of its "
+            f"episode{task}; terminate the episode if the simulation becomes unstable, or lower "
+            "the step size of the training"
         )
 
 

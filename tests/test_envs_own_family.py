@@ -427,7 +427,9 @@ def test_environments_refuse_impossible_tasks_at_their_reset() -> None:
             reset()
     policy = policy_for(env.observation_space, env.action_space, (4,))
     params = policy.init(torch.Generator())
-    with pytest.raises(UserError, match=r"does not accept the task \[0\.5\]: a direction is"):
+    with pytest.raises(
+        UserError, match=r"with the task \[0\.5\] raised ValueError: a direction is"
+    ):
         collect_episodes(policy, params, env, 1, 2, RngKey(0), np.array([0.5]))
 
 

@@ -273,7 +273,7 @@ def test_a_training_that_is_continued_in_python_has_the_checks_of_the_command(
     assert Run.open(path).config.evaluation.tasks == 3
     assert len(metarl.load(run).evaluate().tasks) == 3
     fewer = changed(more, outer={"iterations": 1})
-    with pytest.raises(UserError, match=r"outer.iterations=1: .* has had 2 already"):
+    with pytest.raises(UserError, match=r"outer.iterations=1: .* has had 2 iterations already"):
         metarl.train(fewer, path, resume=True)
 
 

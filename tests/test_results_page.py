@@ -288,6 +288,15 @@ def test_a_named_evaluation_is_listed_with_that_of_the_config(tmp_path: Path, co
     assert "(evaluation-7-shot.json.weights_sha256: Field required); delete it" in error
 
 
+def test_an_evaluation_that_replaces_one_with_other_settings_says_so(tmp_path, capsys) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(ROOT / "configs" / "trained" / "sinusoid", run)
+    for tasks, told in ((9, True), (9, False), (8, True)):
+        assert main(["evaluate", str(run), f"--set=evaluation.tasks={tasks}"]) == 0
+        output = " ".join(capsys.readouterr().out.split())
+        assert ("replaced an evaluation with tasks=" in output) == told
+
+
 def test_runs_on_different_images_are_in_separate_sections(tmp_path: Path, complaint) -> None:
     runs = [tmp_path / name for name in ("matching-s1", "siamese-s1")]
     for run in runs:

@@ -360,4 +360,4 @@ def test_runs_to_add_vary_the_settings_that_the_runs_of_a_sweep_vary(tmp_path: P
 def test_a_class_of_a_script_is_refused_before_processes_start(tmp_path: Path) -> None:
     config = {"family": {"name": "__main__:Poles"}}
     with pytest.raises(UserError, match=r"family.name=__main__:Poles: several runs .* a module"):
-        train_runs({Path("seed-1"): Config.model_construct(**config)}, tmp_path, LaunchOptions())
+        train_runs({Path("seed-1"): Config(**config)}, tmp_path, LaunchOptions())

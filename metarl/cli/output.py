@@ -18,6 +18,7 @@ from metarl.report.evaluations import (
     evaluation_names,
     file_suffix,
     load_or_evaluate,
+    replaced_settings,
 )
 from metarl.report.groups import ExperimentGroup, check_unique, compare
 from metarl.runs.run import Run
@@ -28,7 +29,10 @@ def evaluate_and_print(
 ) -> AdaptationCurve:
     """Evaluate a run, and print its adaptation curve and the path of its plot."""
     with show_status(console, f"evaluating {run.path}"):
+        replaced = replaced_settings(run, method, name)
         curve = evaluate(run, method, name)
+    if replaced:
+        print_line(console, f"replaced an evaluation with {replaced}; --name keeps both")
     console.print(curve_table(f"{run.path}: {method.label}", method, [curve]))
     if len(curve.step_sizes):
         print_line(console, f"step sizes: {', '.join(f'{size:g}' for size in curve.step_sizes)}")

@@ -338,6 +338,17 @@ def stored_evaluation(run: Run, name: str = "") -> Evaluation | None:
     return None
 
 
+def replaced_settings(run: Run, method: Method, name: str = "") -> str:
+    """The settings of a stored evaluation that differ from a method's; empty if there is none."""
+    try:
+        stored = stored_evaluation(run, name)
+    except UserError:  # it is damaged, and replaced for that
+        stored = None
+    before = stored.method.problem.evaluation_settings if stored else {}
+    after = method.problem.evaluation_settings
+    return ", ".join(f"{n}={value}" for n, value in before.items() if value != after.get(n))
+
+
 def default_name(run: Run) -> str:
     """The name of an evaluation that has none of its own."""
     return BEST if run.uses_best else ""

@@ -1,5 +1,6 @@
 """Grouping of runs into experiments, and checks that evaluations can be compared."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -231,12 +232,12 @@ def _task_differences(first: Run, run: Run) -> list[str]:
 def _check_same_tasks(runs: Sequence[Run]) -> None:
     first = runs[0]
     for run in runs[1:]:
-        run.check_data_hashes(first.data_hashes())
         if changed := _task_differences(first, run):
             raise UserError(
                 f"{run.path} uses different tasks from {first.path} ({'; '.join(changed)}): they "
                 "cannot be compared"
             )
+        run.check_data_hashes(first.data_hashes())
 
 
 def evaluation_differences(first: Method, other: Method) -> dict[str, str]:
@@ -256,7 +257,10 @@ def _check_same_settings(evaluations: Sequence[Evaluation]) -> None:
     first, *others = evaluations
     for other in others:
         if changed := evaluation_differences(first.method, other.method):
-            fix = " ".join(f"--set evaluation.{name}=…" for name in changed)
+            settings = first.method.problem.evaluation_settings
+            fix = " ".join(
+                f"--set evaluation.{name}={json.dumps(settings.get(name))}" for name in changed
+            )
             path = other.run.path
             raise UserError(
                 f"{path} and {first.run.path} were evaluated with different settings "

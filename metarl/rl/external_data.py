@@ -99,7 +99,8 @@ class _OneTask(VectorWrapper[Any, Any, Any]):
             if self._task is None:
                 raise
             raise UserError(
-                f"the environment does not accept the task {self._task.tolist()}: {error}"
+                f"reset of the environment with the task {self._task.tolist()} raised "
+                f"{type(error).__name__}: {error}"
             ) from error
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:

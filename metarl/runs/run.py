@@ -268,10 +268,10 @@ class Run:
                 f"{self._new_run(changed, overrides)}"
             )
         trained = self.description().iteration if self.has_checkpoint() else 0
-        if config.outer.iterations < trained:
+        if load_method(config).num_iterations < trained:
             raise UserError(
                 f"outer.iterations={config.outer.iterations}: the run in {self.path} has had "
-                f"{trained} already; set more, or train a new run"
+                f"{trained} iterations already; set more, or train a new run"
             )
         self.config = config
 
