@@ -19,6 +19,7 @@ from metarl.errors import UserError
 from metarl.experiment import dump_config, load_config
 from metarl.launch import train as training
 from metarl.launch.signals import INTERRUPTED
+from metarl.method import load_method
 from metarl.report import evaluations as results
 from metarl.rl.maml import MAML
 from metarl.runs import checkpoint
@@ -99,6 +100,25 @@ def await_lines(path: Path, lines: int) -> None:
 
 
 # killed
+
+
+def test_an_evaluation_that_is_interrupted_while_it_is_plotted_is_repeated(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [run / name for name in ("evaluation.json", "evaluation.csv", "adaptation.png")]
+    for file in files:
+        file.unlink()
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results, "plot_adaptation", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        results.evaluate(Run.open(run))
+    assert not results.is_complete(Run.open(run), load_method(Run.open(run).config))
+    monkeypatch.undo()
+    assert main(["train", "--resume", str(run)]) == 0
+    assert all(file.exists() for file in files)
 
 
 @pytest.mark.slow

@@ -124,7 +124,6 @@ def evaluate(run: Run, method: Method | None = None, name: str = "") -> Adaptati
         # one line per key: the scores of hundreds of tasks would fill as many lines
         lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in description.items())
         text = "{\n" + ",\n".join(lines) + "\n}\n"
-        write_atomically(run.results / _file(name), text)
         write_atomically(run.results / f"evaluation{file_suffix(name)}.csv", _csv(problem, curve))
         for metric, summary, plot in (
             (problem.metric, curve.summary, "adaptation"),
@@ -141,6 +140,8 @@ def evaluate(run: Run, method: Method | None = None, name: str = "") -> Adaptati
                     if unit and unit.counts_episodes
                     else None,
                 )
+        # last, because a run with this file counts as complete
+        write_atomically(run.results / _file(name), text)
     return curve
 
 
