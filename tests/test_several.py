@@ -51,6 +51,10 @@ def stop(*_):
     sys.exit(130)
 signal.signal(signal.SIGTERM, stop)
 record("began")
+if action == "none":
+    sys.exit(0)
+if action == "killed":
+    signal.raise_signal(signal.SIGKILL)
 with open(folder + "/metrics.jsonl", "w") as file:
     print(json.dumps({"iteration": 7, "return/after_0_steps": -2.5}), file=file)
 if action == "fail":
@@ -124,6 +128,24 @@ def test_a_failed_run_is_reported_and_the_others_continue(job) -> None:
     assert failures == [(jobs[0], "the disk is full; fix that")]
     assert "much" in jobs[0].log.read_text()
     assert jobs[0].log.parent == jobs[0].run  # so that seed-* names runs alone
+
+
+def test_a_killed_run_is_not_explained_by_what_an_earlier_process_logged(job) -> None:
+    killed, failed = job("seed-1", "killed"), job("seed-2", "fail")
+    for earlier in (killed, failed):
+        earlier.log.write_text("metarl: the folder is missing\n")
+    _, failures, _ = run([killed, failed])
+    assert dict(failures)[killed] == "its process was ended by signal 9 (Killed)"
+    assert dict(failures)[failed] == "the disk is full; fix that"
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"iteration": 1, "loss": null}', "[" * 50_000])
+def test_damaged_metrics_of_one_run_do_not_end_the_others(job, line: str) -> None:
+    damaged, sound = job("seed-1", "none"), job("seed-2", "work")
+    (damaged.run / "metrics.jsonl").write_text(line + "\n")
+    statuses, failures, _ = run([damaged, sound])
+    assert list(statuses.values()) == [0, 0]
+    assert not failures
 
 
 def test_an_interrupt_stops_all_runs_once_and_starts_no_other(job) -> None:

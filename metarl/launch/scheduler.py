@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,15 @@ class Job:
         return self.run / LOG
 
 
+@dataclass(frozen=True)
+class _Running:
+    """The process of a job."""
+
+    process: subprocess.Popen[bytes]
+    task: Task
+    log_start: int  # the size of the log before; what precedes it is of earlier processes
+
+
 def run_jobs(
     jobs: Sequence[Job],
     should_stop: Callable[[], bool],
@@ -55,7 +64,7 @@ def run_jobs(
     returns True, the job is asked to stop. `on_failure` receives a job that failed by itself, and
     its last message.
     """
-    waiting, running = list(jobs), dict[Job, tuple[subprocess.Popen[bytes], Task]]()
+    waiting, running = list(jobs), dict[Job, _Running]()
     statuses: dict[Job, int] = {}
     stopped, pruned, iterations = False, set[Job](), dict[Job, float]()
     try:
@@ -66,37 +75,38 @@ def run_jobs(
                 task = progress.add_task(
                     job.name, job.num_iterations, int(before.get("iteration", 0))
                 )
-                running[job] = _start(job), task
+                running[job] = _start(job, task)
             # processes report their progress in their metrics files only
             time.sleep(POLL_SECONDS)
             if should_stop() and not stopped:
                 stopped = True
-                _terminate(running)
-            for job, (process, task) in list(running.items()):
+                _terminate(running.values())
+            for job, child in list(running.items()):
                 if metrics := last_metrics(job.run):
-                    task.update(int(metrics["iteration"]), progress_text(metrics, job.metric))
+                    child.task.update(int(metrics["iteration"]), progress_text(metrics, job.metric))
                     is_new = metrics["iteration"] != iterations.get(job)
                     iterations[job] = metrics["iteration"]
                     if is_new and job not in pruned and not stopped and should_prune(job):
                         pruned.add(job)
-                        _terminate({job: running[job]})
-                if (status := process.poll()) is not None:
+                        _terminate([child])
+                if (status := child.process.poll()) is not None:
                     del running[job]
-                    task.finish()
+                    child.task.finish()
                     statuses[job] = status
                     if status and not stopped and job not in pruned:
-                        on_failure(job, _last_message(job.log))
+                        on_failure(job, _reason(job, child, status))
     finally:
         # after an exception, no process trains on unnoticed
-        _terminate(running)
-        for process, _ in running.values():
-            process.wait()
+        _terminate(running.values())
+        for child in running.values():
+            child.process.wait()
     return statuses
 
 
-def _start(job: Job) -> subprocess.Popen[bytes]:
+def _start(job: Job, task: Task) -> _Running:
     with job.log.open("ab") as log:  # appended to, so that a resumed run keeps its history
-        return subprocess.Popen(
+        log_start = log.seek(0, os.SEEK_END)
+        process = subprocess.Popen(
             [*TRAIN, *job.arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -105,17 +115,25 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
             # in its own session, so that Ctrl-C reaches it only through `run_jobs`
             start_new_session=True,
         )
+    return _Running(process, task, log_start)
 
 
-def _terminate(running: dict[Job, tuple[subprocess.Popen[bytes], Task]]) -> None:
-    for process, _ in running.values():
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+def _terminate(children: Iterable[_Running]) -> None:
+    for child in children:
+        if child.process.poll() is None:
+            child.process.send_signal(signal.SIGTERM)
 
 
-def _last_message(log: Path) -> str:
-    """The last error message in a log, or else its last line."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+def _reason(job: Job, child: _Running, status: int) -> str:
+    """Why a process failed: the signal that ended it, or its last message."""
+    if status < 0:
+        return f"its process was ended by signal {-status} ({signal.strsignal(-status)})"
+    return _last_message(job.log.read_bytes()[child.log_start :].decode(errors="replace"))
+
+
+def _last_message(output: str) -> str:
+    """The last error message in the output of a process, or else its last line."""
+    lines = [line for line in output.splitlines() if line.strip()]
     # an error of the command line may have several lines, the first of which has the prefix
     for number in range(len(lines) - 1, -1, -1):
         if lines[number].startswith("metarl: "):

@@ -52,7 +52,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def last_metrics(folder: Path) -> dict[str, float] | None:
-    """The last complete line of a run's metrics; None if there is none."""
+    """The last complete line of a run's metrics; None if there is none, or it is damaged."""
     try:
         with (folder / METRICS).open("rb") as file:
             # only the end is read: several times per second, and files grow to megabytes
@@ -60,8 +60,8 @@ def last_metrics(folder: Path) -> dict[str, float] | None:
             # what follows the last line break is incomplete: the training is writing it
             *_, last, _ = [b"", b"", *file.read().split(b"\n")]
         return _parse_line(last) if last else None
-    except FileNotFoundError:
-        return None
+    except (FileNotFoundError, ValueError, RecursionError, OverflowError):
+        return None  # of a damaged file, the process that trains the run reports what is wrong
 
 
 def progress_text(metrics: Mapping[str, float], metric: str) -> str:
