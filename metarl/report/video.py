@@ -184,7 +184,8 @@ def write_mp4(path: Path, frames: Sequence[Frame], fps: float) -> None:
 def write_gif(path: Path, frames: Sequence[Frame], fps: float) -> None:
     """Write a looping GIF, reduced in size, frame rate and colours to fit a README."""
     stride = math.ceil(fps / GIF_FPS)
-    images = [Image.fromarray(frame) for frame in frames[::stride]]
+    # the last frame is always shown, since it has the result
+    images = [Image.fromarray(frame) for frame in [*frames[:-1:stride], frames[-1]]]
     width, height = images[0].size
     scale = min(1.0, GIF_WIDTH / width)  # never enlarged
     size = (round(width * scale), round(height * scale))
