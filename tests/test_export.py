@@ -16,6 +16,7 @@ import torch
 import metarl
 from metarl import UserError
 from metarl.baselines.stable_baselines import save_model
+from metarl.cli import export as commands
 from metarl.cli import main
 from metarl.envs import PointNavigation
 from metarl.envs.observations import flat_env
@@ -168,6 +169,20 @@ def test_the_command_adapts_to_a_task_first(
     assert "exists already" in complaint("export", run, str(after))
     assert "has shape (2,)" in complaint("export", run, "new.pt", "--task", "1")
     assert "--steps belongs to --task" in complaint("export", run, "new.pt", "--steps", "1")
+
+
+@pytest.mark.parametrize("name", ["policy.h5", "there.pt"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_policy_adapts(
+    name: str, policy: AdaptivePolicy, tmp_path: Path, complaint, monkeypatch
+) -> None:
+    def adapt(*_: object) -> None:
+        raise AssertionError("it adapted")
+
+    monkeypatch.setattr(commands, "adapt_to_task", adapt)
+    (tmp_path / "there.pt").touch()
+    file = str(tmp_path / name)
+    error = complaint("export", str(policy.run.path), file, "--task", "0.4", "0.1")
+    assert "exists already" in error or "the suffix selects" in error
 
 
 def test_an_exported_model_of_nested_observations_needs_no_class_of_this_package(

@@ -15,6 +15,7 @@ from metarl.runs.run import Run
 def run(options: argparse.Namespace, console: Console) -> int:
     run = Run.open(options.run, trust_code=options.trust_code)
     policy = AdaptivePolicy.from_run(run)
+    policy.check_export(options.file)  # before the adaptation, which takes minutes
     # in an environment of the run's family; in others policies adapt from Python
     if options.task:
         with show_status(console, "adapting"):

@@ -53,12 +53,15 @@ class DeterministicPolicy(nn.Module):
         return self._policy.act(distribution, self.noise)
 
 
-def export(agent: PolicyAgent, path: Path) -> None:
-    """Write a policy into a new file; see `AdaptivePolicy.export`."""
-    formats = {".zip": _stable_baselines, ".onnx": _onnx, ".pt": _torchscript, ".pt2": _program}
-    if path.suffix not in formats:
+def check_export(agent: PolicyAgent, path: Path) -> None:
+    """Check that a policy can be written into a file, before it is adapted or converted.
+
+    Raises:
+        UserError: if the file exists, or the format does not support the policy.
+    """
+    if path.suffix not in FORMATS:
         raise UserError(
-            f"{path}: the suffix selects the format of an exported policy: {', '.join(formats)}"
+            f"{path}: the suffix selects the format of an exported policy: {', '.join(FORMATS)}"
         )
     if path.exists():
         raise UserError(f"{path} exists already; name another file")
@@ -71,8 +74,13 @@ def export(agent: PolicyAgent, path: Path) -> None:
     if path.suffix != ".zip" and (problem.task_conditioned or policy.image):
         inputs = "images" if policy.image else "the task"
         raise UserError(f"a policy that observes {inputs} can only be exported as .zip")
+
+
+def export(agent: PolicyAgent, path: Path) -> None:
+    """Write a policy into a new file; see `AdaptivePolicy.export`."""
+    check_export(agent, path)
     try:
-        content = formats[path.suffix](agent)
+        content = FORMATS[path.suffix](agent)
     except UserError:
         raise
     except Exception as error:  # torch's exporters raise many kinds for a user's module
@@ -133,6 +141,9 @@ def _program(agent: PolicyAgent) -> bytes:
     loaded = torch.export.load(content).module()
     _check(agent, lambda rows: loaded(torch.from_numpy(rows)).numpy())
     return content.getvalue()
+
+
+FORMATS = {".zip": _stable_baselines, ".onnx": _onnx, ".pt": _torchscript, ".pt2": _program}
 
 
 def _exported_program(agent: PolicyAgent) -> torch.export.ExportedProgram:

@@ -19,7 +19,7 @@ from metarl.envs.family import as_task, checked_task
 from metarl.envs.observations import AnyEnv
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
-from metarl.models.export import export
+from metarl.models.export import check_export, export
 from metarl.params import Params
 from metarl.report.adapted_policy import load_agent, policy_method
 from metarl.report.evaluations import load_or_evaluate
@@ -331,6 +331,14 @@ class AdaptivePolicy:
         """
         export(self._policy_agent("export"), Path(file))
         return Path(file)
+
+    def check_export(self, file: str | Path) -> None:
+        """Check that `export` can write the policy to a file, for instance before it adapts.
+
+        Raises:
+            UserError: as for `export`.
+        """
+        check_export(self._policy_agent("export"), Path(file))
 
     def save(self, file: str | Path) -> Path:
         """Save the adapted parameters and the memory to a safetensors file, for `load`.
