@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -9,7 +10,7 @@ from metarl.cli.output import all_evaluations, open_runs
 from metarl.errors import UserError
 from metarl.progress import print_line, show_status
 from metarl.report.evaluations import evaluation_names, stored_evaluation
-from metarl.report.publish import publish
+from metarl.report.publish import check_empty, publish
 from metarl.report.results_page import write_page
 from metarl.report.verification import verify
 from metarl.runs.run import Run
@@ -27,17 +28,32 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.verify and options.notes:
         raise UserError("--verify writes no page; use --notes without it")
     if options.publish:
-        for path in options.runs:
-            folder = options.publish / path.name
-            publish(Run.open(path, trust_code=options.trust_code), folder, options.weights)
-            print_line(console, f"wrote {folder}")
-        return 0
+        return _publish(options, console)
     runs = open_runs(options.runs, options.trust_code)
     if options.verify:
         return _verify(runs, console)
     evaluations = all_evaluations(runs, console)
     for file in write_page(evaluations, options.out, options.notes):
         print_line(console, f"wrote {file}")
+    return 0
+
+
+def _publish(options: argparse.Namespace, console: Console) -> int:
+    """Copy runs into folders of their names; all are checked before the first is written."""
+    runs = open_runs(options.runs, options.trust_code)
+    sources: dict[Path, Path] = {}
+    for path in options.runs:
+        folder = options.publish / path.name
+        check_empty(folder)
+        if folder in sources:
+            raise UserError(
+                f"{sources[folder]} and {path} would both be published to {folder}; publish them "
+                "to separate directories"
+            )
+        sources[folder] = path
+    for run, folder in zip(runs, sources, strict=True):
+        publish(run, folder, options.weights)
+        print_line(console, f"wrote {folder}")
     return 0
 
 

@@ -36,7 +36,7 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 FileName = Annotated[str, Field(pattern=r"^evaluation[a-z0-9.-]*\.json$")]
 
 
-class _EvaluationFile(BaseModel):
+class EvaluationFile(BaseModel):
     """The fields of evaluation.json that are read."""
 
     weights_sha256: str
@@ -214,7 +214,7 @@ def with_paper_schedule(run: Run) -> AnyConfig:
     """
     if not isinstance(run.config, Config):
         raise UserError(f"{run.path} has no policy: the paper's schedule applies to policies only")
-    if not _has_step_sizes(run):
+    if not takes_gradient_steps(run):
         raise UserError(
             f"{run.path} takes no gradient steps on a new task (its method is "
             f"{run.config.method.name}): there is no schedule of step sizes to choose"
@@ -230,7 +230,8 @@ def with_paper_schedule(run: Run) -> AnyConfig:
     return run.config.model_copy(update={"evaluation": evaluation})
 
 
-def _has_step_sizes(run: Run) -> bool:
+def takes_gradient_steps(run: Run) -> bool:
+    """Whether the method of a run takes gradient steps on a new task."""
     unit = method_class(run.config).adaptation_unit
     return unit is not None and unit.has_step_sizes
 
@@ -279,7 +280,7 @@ def evaluation_names(run: Run) -> list[str]:
         file for folder in (run.path, run.results) for file in folder.glob("evaluation-*.json")
     ]
     names = {file.stem.removeprefix("evaluation-") for file in files}
-    if has_two_schedules(run) and _has_step_sizes(run):
+    if has_two_schedules(run) and takes_gradient_steps(run):
         names.add(PAPER)
     return ["", *sorted(names)]
 
@@ -317,7 +318,7 @@ def stored_evaluation(run: Run, name: str = "") -> Evaluation | None:
     for folder in (run.results, run.path):
         path = folder / _file(name)
         try:
-            stored = _read(folder, path.name)
+            stored = read_evaluation(folder, path.name)
             if stored.weights_sha256 == run.weights_sha256():
                 schema = type(run.config.evaluation)
                 source = Source(str(path), recorded=True)
@@ -359,11 +360,11 @@ def _file(name: str) -> str:
     return f"evaluation{file_suffix(name)}.json"
 
 
-def _read(folder: Path, file: str) -> _EvaluationFile:
+def read_evaluation(folder: Path, file: str) -> EvaluationFile:
     """An evaluation with its tasks, also where another file lists them; ValueError if damaged."""
-    stored = _EvaluationFile.model_validate_json(read_bytes(folder / file, MAX_BYTES))
+    stored = EvaluationFile.model_validate_json(read_bytes(folder / file, MAX_BYTES))
     if isinstance(stored.tasks, str):
-        other = _EvaluationFile.model_validate_json(read_bytes(folder / stored.tasks, MAX_BYTES))
+        other = EvaluationFile.model_validate_json(read_bytes(folder / stored.tasks, MAX_BYTES))
         if isinstance(other.tasks, str):
             raise ValueError(f"{stored.tasks} does not list its tasks")
         stored.tasks = other.tasks

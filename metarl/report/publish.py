@@ -23,7 +23,13 @@ from metarl.evaluation import SUCCESS, Metric
 from metarl.experiment import dump_config
 from metarl.io import read_bytes, translate_os_errors, write_atomically
 from metarl.method import load_method
-from metarl.report.evaluations import MAX_BYTES, evaluation_names, file_suffix, load_or_evaluate
+from metarl.report.evaluations import (
+    MAX_BYTES,
+    evaluation_names,
+    file_suffix,
+    load_or_evaluate,
+    read_evaluation,
+)
 from metarl.runs.checkpoint import STATE
 from metarl.runs.metrics import METRICS, TIMES, score_names
 from metarl.runs.run import Run
@@ -34,6 +40,12 @@ DIGITS = {"mean": 8, "interval_95": 8, "scores": 8, "tasks": 17}
 # of state.json; its `config` is config.yaml, and `order` and `pending` belong to the weights
 RECORDED = ("iteration", "samples", "sha256", "provenance", "commit", "machine", "versions")
 WITH_WEIGHTS = ("weights", "order", "pending")
+
+
+def check_empty(folder: Path) -> None:
+    """Raise UserError if a folder to publish to holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is not empty; remove it, or publish to another directory")
 
 
 def publish(run: Run, folder: Path, weights: bool = False) -> None:
@@ -48,8 +60,7 @@ def publish(run: Run, folder: Path, weights: bool = False) -> None:
         UserError: if the run is damaged, or the folder holds something.
         StorageError: if something cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty; remove it, or publish to another directory")
+    check_empty(folder)
     run.checkpoint()  # raises if it is damaged: state.json is read as it is below
     state = json.loads((run.path / STATE).read_text())
     kept = (*RECORDED, *WITH_WEIGHTS) if weights else RECORDED
@@ -63,6 +74,7 @@ def publish(run: Run, folder: Path, weights: bool = False) -> None:
         file = f"evaluation{file_suffix(name)}.json"
         place = run.results if (run.results / file).exists() else run.path
         values = json.loads(read_bytes(place / file, MAX_BYTES))
+        values["tasks"] = read_evaluation(place, file).tasks  # which may be in another file
         evaluation = {
             key: _round(value, DIGITS[key]) if key in DIGITS else value
             for key, value in values.items()
