@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,16 +15,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from stable_baselines3 import PPO
 
-from metarl.cli import main
+from metarl.cli import main, output
+from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, format_score, mean_over_tasks
 from metarl.intervals import mean_over_runs, summarise
 from metarl.method import EPISODES, GRADIENT_STEPS, AdaptationUnit
 from metarl.report.captions import describe_intervals
+from metarl.report.comparison import rows, with_steps_to_match
 from metarl.report.evaluations import load_or_evaluate
 from metarl.report.groups import ExperimentGroup, compare, short_names
 from metarl.report.paired import paired_differences, paired_rows
 from metarl.report.plots import plot_summary, plot_training
 from metarl.report.training_curves import TrainingCurve, minutes_to_score, training_curves
+from metarl.report.video import write_gif
 from metarl.rl.problem import RETURN
 from metarl.runs.run import Run
 
@@ -113,6 +117,53 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
         "favour MAML."
     )
     assert caption in lines[-1]
+
+
+def test_the_files_of_an_earlier_comparison_are_removed(tmp_path: Path) -> None:
+    for name in ("fits.png", "success_training.svg", "notes.md"):
+        (tmp_path / name).touch()
+    assert main(["compare", "point_navigation", "--out", str(tmp_path)]) == 0
+    files = {path.name for path in tmp_path.iterdir()}
+    assert {"notes.md", "adaptation.png"} <= files
+    assert not files & {"fits.png", "success_training.svg"}
+
+
+def test_runs_are_checked_before_they_are_evaluated(complaint, monkeypatch) -> None:
+    def evaluate(*_: object) -> None:
+        raise AssertionError("it evaluated")
+
+    monkeypatch.setattr(output, "load_or_evaluate", evaluate)
+    other = complaint("compare", "point_navigation", "half_cheetah_direction")
+    assert "uses different tasks" in other
+    few = complaint("compare", "point_navigation_rl2", "--many-steps", "3")
+    assert "needs the run of a meta-learner that takes gradient steps" in few
+
+
+def test_steps_to_match_are_those_of_a_method_of_gradient_steps() -> None:
+    def group(label: str, unit: AdaptationUnit | None) -> ExperimentGroup:
+        problem = SimpleNamespace(metric=RETURN)
+        method = SimpleNamespace(
+            adaptation_unit=unit, role="meta-learner", problem=problem, max_samples=0
+        )
+        scores, run = np.ones((4, 2)), Run.open(Path("point_navigation"))
+        curves = [AdaptationCurve(np.zeros((4, 1)), scores, (0.1,))]
+        return ExperimentGroup(label, [run], method, curves, summarise([scores]))
+
+    rl2, anil = group("RL²", EPISODES), group("ANIL", GRADIENT_STEPS)
+    with pytest.raises(UserError, match="takes gradient steps"):
+        with_steps_to_match([rl2], 5)
+    assert with_steps_to_match([rl2, anil], 5) == [rl2, anil]
+    random = replace(anil, label="random", steps_to_match="3", matched="ANIL")
+    assert "steps to match ANIL's return (1 step)" in rows([anil, random])[0]
+
+
+def test_a_gif_ends_with_the_last_frame(tmp_path: Path) -> None:
+    for length in (1, 4, 5):
+        frames = [np.full((8, 8, 3), 40 * number, np.uint8) for number in range(length)]
+        write_gif(tmp_path / "video.gif", frames, 30.0)
+        shown = [int(frame[0, 0, 0]) for frame in imageio.mimread(tmp_path / "video.gif")]
+        last = 40 * (length - 1)
+        assert shown == pytest.approx([*range(0, last, 80), last], abs=8)
 
 
 def test_runs_evaluated_on_other_tasks_by_another_version_are_refused(

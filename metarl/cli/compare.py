@@ -10,22 +10,37 @@ from rich.console import Console
 from metarl.cli.output import compare_runs, open_runs, print_comparison
 from metarl.io import report_os_errors, write_atomically
 from metarl.progress import print_line, show_status
-from metarl.report.comparison import markdown, with_steps_to_match, write_plots
+from metarl.report.comparison import (
+    PLOT_NAMES,
+    check_many_steps,
+    markdown,
+    with_steps_to_match,
+    write_plots,
+)
 from metarl.report.groups import ExperimentGroup
 from metarl.report.plots import plot_fits
 from metarl.report.predictions import is_sinusoid, predict_wave
 
+FORMATS = ("png", "svg")
+PLOTS = [f"{name}.{ending}" for name in PLOT_NAMES for ending in FORMATS]
+FITS = "fits.png"
+
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    groups = compare_runs(open_runs(options.runs, options.trust_code), console)
+    runs = open_runs(options.runs, options.trust_code)
+    if options.many_steps:
+        check_many_steps(runs)  # before evaluations, which take minutes
+    groups = compare_runs(runs, console)
     if options.many_steps:
         with show_status(console, "fine-tuning for many steps"):
             groups = with_steps_to_match(groups, options.many_steps)
     out: Path = options.out
     with report_os_errors(f"cannot write to {out}", "; choose another directory with --out"):
         out.mkdir(parents=True, exist_ok=True)
+        for file in (*PLOTS, FITS):  # an earlier comparison may have had more of them
+            (out / file).unlink(missing_ok=True)
         write_atomically(out / "comparison.md", markdown(groups))
-        plots = [*chain(*write_plots(groups, out, "png", "svg").values()), *_plot_fits(groups, out)]
+        plots = [*chain(*write_plots(groups, out, *FORMATS).values()), *_plot_fits(groups, out)]
     print_comparison(console, groups)
     for plot in plots:
         print_line(console, f"plot: {plot}")
@@ -39,5 +54,5 @@ def _plot_fits(groups: Sequence[ExperimentGroup], out: Path) -> list[Path]:
         return []
     # the first test task, which is the same wave for all of them
     fits = {label: predict_wave(run) for label, run in runs.items()}
-    plot_fits(fits, next(iter(fits.values())).description, out / "fits.png")
-    return [out / "fits.png"]
+    plot_fits(fits, next(iter(fits.values())).description, out / FITS)
+    return [out / FITS]

@@ -1,6 +1,7 @@
 """Evaluations and comparisons on the console, for several commands."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rich.console import Console
@@ -20,7 +21,7 @@ from metarl.report.evaluations import (
     load_or_evaluate,
     replaced_settings,
 )
-from metarl.report.groups import ExperimentGroup, check_unique, compare
+from metarl.report.groups import ExperimentGroup, check_readable, compare
 from metarl.runs.run import Run
 
 
@@ -85,27 +86,25 @@ def open_runs(paths: Sequence[Path], trust_code: bool) -> list[Run]:
 
 def compare_runs(runs: Sequence[Run], console: Console) -> list[ExperimentGroup]:
     """Group runs into experiments, evaluating those that have no current evaluation."""
-    # `compare` reads what this stores; here every evaluation shows its status
-    _evaluations(runs, lambda _: [""], console)
-    return compare(runs)
+
+    def load(run: Run) -> Evaluation:
+        with _status(run, runs, console):
+            return load_or_evaluate(run)
+
+    return compare(runs, load)
 
 
 def all_evaluations(runs: Sequence[Run], console: Console) -> list[Evaluation]:
     """All evaluations of runs: those of their configs, then those with a name."""
-    evaluations = _evaluations(runs, evaluation_names, console)
+    check_readable(runs)
+    evaluations = []
+    for run in runs:
+        with _status(run, runs, console):
+            evaluations.append([load_or_evaluate(run, name) for name in evaluation_names(run)])
     named = [evaluation for _, *others in evaluations for evaluation in others]
     return [first for first, *_ in evaluations] + named
 
 
-def _evaluations(
-    runs: Sequence[Run], names: Callable[[Run], Sequence[str]], console: Console
-) -> list[list[Evaluation]]:
-    """The evaluations of each run with these names."""
-    for run in runs:
-        run.description()  # damaged runs are reported before any evaluation
-    check_unique(runs)
-    result = []
-    for number, run in enumerate(runs, start=1):
-        with show_status(console, f"evaluating {run.path} ({number} of {len(runs)})"):
-            result.append([load_or_evaluate(run, name) for name in names(run)])
-    return result
+def _status(run: Run, runs: Sequence[Run], console: Console) -> AbstractContextManager[object]:
+    number = runs.index(run) + 1
+    return show_status(console, f"evaluating {run.path} ({number} of {len(runs)})")

@@ -420,7 +420,7 @@ def make_parser() -> Parser:
         type=_positive,
         metavar="K",
         help="also count the gradient steps, up to K, that pretrained and random policies need to "
-        "reach the score of MAML after one step",
+        "reach the score of MAML, or another method of gradient steps, after one step",
     )
     _add_out(
         compare,

@@ -11,16 +11,20 @@ import numpy as np
 from metarl.dataframe import to_dataframe
 from metarl.errors import UserError
 from metarl.evaluation import WORST, AdaptationCurve, Summary, format_score
-from metarl.method import EPISODES, AdaptationUnit
+from metarl.method import EPISODES, AdaptationUnit, method_class
 from metarl.report.captions import describe_intervals, stage_name, units_label
-from metarl.report.evaluations import load_checked_state
+from metarl.report.evaluations import load_checked_state, takes_gradient_steps
 from metarl.report.groups import ExperimentGroup, meta_learners
 from metarl.report.paired import paired_caption, paired_differences, paired_rows
 from metarl.report.plots import plot_adaptation, plot_training
 from metarl.report.training_curves import training_curves
+from metarl.runs.run import Run
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+# of the files of `write_plots`, without their endings
+PLOT_NAMES = ("adaptation", "training", "success_adaptation", "success_training")
 
 
 @dataclass(frozen=True)
@@ -57,23 +61,43 @@ class Comparison:
         )
 
 
-def with_steps_to_match(groups: Sequence[ExperimentGroup], max_steps: int) -> list[ExperimentGroup]:
-    """Find how many gradient steps other methods need to reach MAML's score after one step.
-
-    The first run of each experiment is fine-tuned further with its last step size.
+def check_many_steps(runs: Sequence[Run]) -> None:
+    """Check that there is a score for `with_steps_to_match` to reach.
 
     Raises:
-        UserError: if there is no meta-learner that adapts.
+        UserError: if no run is of a meta-learner that takes gradient steps.
     """
-    metas = meta_learners(groups)
+    methods = [method_class(run.config) for run in runs if takes_gradient_steps(run)]
+    if not any(method.role == "meta-learner" for method in methods):
+        raise _nothing_to_match()
+
+
+def _nothing_to_match() -> UserError:
+    return UserError(
+        "--many-steps needs the run of a meta-learner that takes gradient steps, such as MAML, to "
+        "be matched; add one, or omit --many-steps"
+    )
+
+
+def with_steps_to_match(groups: Sequence[ExperimentGroup], max_steps: int) -> list[ExperimentGroup]:
+    """Find how many gradient steps baselines need to reach a meta-learner's score after one step.
+
+    Of several meta-learners that take gradient steps, it is the one with the best score. The first
+    run of each baseline is fine-tuned further with its last step size.
+
+    Raises:
+        UserError: if there is no such meta-learner.
+    """
+    # after one episode of RL² a policy has not taken one gradient step
+    metas = [group for group in meta_learners(groups) if _has_step_sizes(group)]
     if not metas:
-        raise UserError("--many-steps needs the run of a meta-learner that adapts, to be matched")
+        raise _nothing_to_match()
     sign = metas[0].method.problem.metric.sign
-    target = max(sign * group.summary.estimate[1] for group in metas)
+    best = max(metas, key=lambda group: sign * group.summary.estimate[1])
+    target = sign * best.summary.estimate[1]
     result = []
     for group in groups:
-        unit = group.method.adaptation_unit
-        if group not in metas and unit and unit.has_step_sizes:
+        if group not in metas and _has_step_sizes(group):
             # the evaluation's schedule, and then its last step size for as long as it takes
             sizes = group.curves[0].step_sizes
             schedule = (*sizes, *[sizes[-1]] * max_steps)[:max_steps]
@@ -81,9 +105,14 @@ def with_steps_to_match(groups: Sequence[ExperimentGroup], max_steps: int) -> li
             curve = group.method.evaluate(theta, schedule)
             steps = np.flatnonzero(sign * curve.scores.mean(axis=0) >= target)
             text = str(steps[0]) if len(steps) else f"more than {max_steps}"
-            group = replace(group, steps_to_match=text)
+            group = replace(group, steps_to_match=text, matched=best.label)
         result.append(group)
     return result
+
+
+def _has_step_sizes(group: ExperimentGroup) -> bool:
+    unit = group.method.adaptation_unit
+    return unit is not None and unit.has_step_sizes
 
 
 def rows(groups: Sequence[ExperimentGroup]) -> list[dict[str, str]]:
@@ -97,6 +126,7 @@ def rows(groups: Sequence[ExperimentGroup]) -> list[dict[str, str]]:
     # RL² counts episodes where MAML counts gradient steps: "after 1 step" would be ambiguous
     mixed = any(unit and not unit.has_step_sizes for unit in units_of(groups))
     has_success = any(group.success for group in groups)
+    matched = next((group.matched for group in groups if group.matched), None)
     table = []
     for group in groups:
         row = {"method": group.label}
@@ -116,10 +146,10 @@ def rows(groups: Sequence[ExperimentGroup]) -> list[dict[str, str]]:
             "step size": _step_sizes(group.curves),
             "seeds": ", ".join(str(run.config.seed) for run in group.runs),
             metric.samples: _range_in_millions(group.samples),
-            "budget": _in_millions(group.method.max_samples),
+            "budget": in_millions(group.method.max_samples),
         }
-        if any(other.steps_to_match for other in groups):
-            row[f"steps to match MAML's {metric.name} (1 step)"] = group.steps_to_match or "–"
+        if matched:
+            row[f"steps to match {matched}'s {metric.name} (1 step)"] = group.steps_to_match or "–"
         table.append(row)
     return table
 
@@ -151,11 +181,12 @@ def _adaptation_step(group: ExperimentGroup) -> str:
 
 def _range_in_millions(samples: Sequence[int]) -> str:
     # seeds differ in their samples where episodes end early
-    return " to ".join(dict.fromkeys([_in_millions(min(samples)), _in_millions(max(samples))]))
+    return " to ".join(dict.fromkeys([in_millions(min(samples)), in_millions(max(samples))]))
 
 
-def _in_millions(samples: int) -> str:
-    return f"{samples / 1e6:.2f} M" if samples else "0"
+def in_millions(samples: float) -> str:
+    """A number of samples in millions; in units where that would be 0.00."""
+    return f"{samples / 1e6:.2f} M" if samples >= 10_000 else f"{samples:.0f}"
 
 
 def _step_sizes(curves: Sequence[AdaptationCurve]) -> str:

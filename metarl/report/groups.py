@@ -28,8 +28,8 @@ METHOD_SPECIFIC = ("step_sizes", "steps")
 class ExperimentGroup:
     """One experiment of a comparison: runs that differ only in their seed.
 
-    `steps_to_match` is the number of gradient steps to reach MAML's score after one step, as text;
-    it is empty if it was not computed.
+    `steps_to_match` is the number of gradient steps to reach the score of the experiment `matched`
+    after one step, as text; both are empty if it was not computed.
     """
 
     label: str  # its name in tables and plots
@@ -38,6 +38,7 @@ class ExperimentGroup:
     curves: Sequence[AdaptationCurve]  # of each run
     summary: Summary  # of all runs
     steps_to_match: str = ""
+    matched: str = ""  # a label
 
     @property
     def samples(self) -> list[int]:
@@ -72,17 +73,23 @@ class ExperimentGroup:
         ]
 
 
-def compare(runs: Sequence[Run]) -> list[ExperimentGroup]:
+def compare(
+    runs: Sequence[Run], load: Callable[[Run], Evaluation] = load_or_evaluate
+) -> list[ExperimentGroup]:
     """Group runs into experiments, and evaluate those that have no current evaluation.
+
+    Args:
+        runs: the runs.
+        load: gives the evaluation of a run; one of a command also shows its progress.
 
     Raises:
         UserError: if there is none, or their tasks or evaluation settings differ.
     """
     if not runs:
         raise UserError("name at least one run to compare")
-    check_unique(runs)
+    check_readable(runs)
     _check_same_tasks(runs)  # before evaluations, which take minutes
-    evaluations = [load_or_evaluate(run) for run in runs]
+    evaluations = [load(run) for run in runs]
     _check_same_settings(evaluations)
     return group_experiments(evaluations)
 
@@ -180,6 +187,13 @@ def meta_learners(groups: Sequence[ExperimentGroup]) -> list[ExperimentGroup]:
         for group in groups
         if group.method.role == "meta-learner" and len(group.summary.estimate) > 1
     ]
+
+
+def check_readable(runs: Sequence[Run]) -> None:
+    """Raise UserError if a run is damaged, or given twice."""
+    for run in runs:
+        run.description()
+    check_unique(runs)
 
 
 def check_unique(runs: Sequence[Run]) -> None:
