@@ -49,6 +49,7 @@ def test_the_command_alone_shows_its_help(capsys) -> None:
         (["baseline", "x", "--kind", "oracel"], "not 'oracel' (did you mean 'oracle'?)"),
         (["evaluate", "x", "--schedule", "old"], "--schedule: must be own or paper, not 'old'"),
         (["train", "x", "--seed", "two"], "--seed: must be a whole number, not 'two'"),
+        (["render", "x", "--task", "-1e-1", "-.5", "-2E3"], "there is no run in x"),
         (["render", "x", "--task", "left"], "--task: must be a number, not 'left'"),
         (
             ["sweep", "quickstart", "--set", "inner.step_size=0.1..0.5"],

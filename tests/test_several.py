@@ -317,7 +317,21 @@ def test_seeds_and_values_may_be_arrays() -> None:
     assert as_seeds(np.arange(1, 4)) == as_seeds(np.int64(3)) == [1, 2, 3]
     steps = np.array([0.1, 0.2])
     assert as_grid({"inner.step_size": steps}) == {"inner.step_size": ["0.1", "0.2"]}
-    assert as_grid({"inner.steps": [*np.arange(1, 3)]}) == {"inner.steps": ["1", "2"]}
+    for steps in ([*np.arange(1, 3)], range(1, 3), (1, 2)):
+        assert as_grid({"inner.steps": steps}) == {"inner.steps": ["1", "2"]}
+    assert as_grid({"method": "maml"}) == {"method": ["maml"]}
+
+
+def test_the_command_that_continues_a_run_is_named_by_the_other_ones(
+    tmp_path: Path, complaint
+) -> None:
+    single = tmp_path / "sweep" / "inner.steps=1" / "seed-1"
+    single.mkdir(parents=True)
+    (single / "config.yaml").write_text(CONFIG)
+    error = complaint("sweep", "--resume", str(single))
+    assert f"{single} holds a single run; continue it with metarl train --resume {single}" in error
+    error = complaint("train", "--resume", str(tmp_path / "sweep"))
+    assert f"continue them with metarl sweep --resume {tmp_path / 'sweep'}" in error
 
 
 def test_a_failed_run_is_an_error_in_python(job, tmp_path: Path, monkeypatch) -> None:

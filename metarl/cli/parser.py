@@ -303,6 +303,8 @@ class Parser(argparse.ArgumentParser):
         settings["description"], heading, examples = text.partition("\n\nexamples:\n")
         settings["epilog"] = heading.lstrip() + examples
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        # private, but otherwise argparse takes -1e-3 for an option
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         # argparse hands unknown options on to the main parser, which does not know the command

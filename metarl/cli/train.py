@@ -126,6 +126,12 @@ def _check_resume(options: argparse.Namespace) -> None:
                 f"--{flag} and --resume contradict each other; a resumed run keeps its directory "
                 "and its method"
             )
+    is_run = (options.resume / CONFIG).exists()
+    if not is_run and any(options.resume.glob(f"*/*/{CONFIG}")):  # one level below those of seeds
+        raise UserError(
+            f"{options.resume} holds the runs of a sweep; continue them with metarl sweep "
+            f"--resume {options.resume}"
+        )
     if not str(options.resume).startswith(PREFIX):  # `Run.open` fetches those of the hub
         resolve_run_dir(options.resume)
 

@@ -77,9 +77,8 @@ def as_grid(values: Mapping[str, Any]) -> dict[str, list[str]]:
     grid = {}
     for name, choices in values.items():
         choices = choices.tolist() if isinstance(choices, np.ndarray) else choices
-        grid[name] = [
-            _yaml(value) for value in (choices if isinstance(choices, list) else [choices])
-        ]
+        is_single = isinstance(choices, str) or not isinstance(choices, Sequence)
+        grid[name] = [_yaml(value) for value in ([choices] if is_single else choices)]
     return grid
 
 

@@ -174,7 +174,10 @@ def _open_runs(out: Path, planned: Mapping[Path, AnyConfig], options: LaunchOpti
     """
     present = find_runs(out)
     if (out / CONFIG).exists():
-        raise UserError(f"{out} holds a single run; choose another directory with --out")
+        fix = "choose another directory with --out"
+        if options.resume:
+            fix = f"continue it with metarl train --resume {out}"
+        raise UserError(f"{out} holds a single run; {fix}")
     if present and not options.resume:
         raise UserError(
             f"{out} already holds {len(present)} runs; continue them with --resume {out}, or "

@@ -155,7 +155,7 @@ def _rendered(template: str, **context: Any) -> str:
 
 
 def _write(file: Path, text: str) -> Path:
-    with translate_os_errors(file):
+    with translate_os_errors(file.parent):
         file.write_text(text)
     return file
 
