@@ -58,6 +58,14 @@ MLP, IMAGE_NETWORK = "mlp", "cnn"
 MLP_SETTINGS = ("hidden_sizes", "activation", "output_scale")
 METHOD = Discriminated(METHODS, "name", "maml", MEMBERS)
 OUTER = Discriminated(OPTIMIZERS, "algorithm", "trpo")
+ESTIMATORS = Registry(
+    "estimator",
+    {
+        "likelihood_ratio": "metarl.rl.losses:likelihood_ratio",
+        "log_likelihood": "metarl.rl.losses:log_likelihood",
+    },
+    functions=True,
+)
 POLICY_NETWORKS = Registry("policy network", {IMAGE_NETWORK: "metarl.networks.cnn:CNN"})
 
 
@@ -190,9 +198,8 @@ class InnerConfig(InnerSection):
     @field_validator("estimator")
     @classmethod
     def _is_estimator(cls, estimator: str) -> str:
-        # imported here: with it comes torch, which a config alone does not need
-        from metarl.rl.losses import ESTIMATORS
-
+        if estimator in ESTIMATORS:  # not loaded: with it comes torch, which a config does not need
+            return estimator
         try:
             ESTIMATORS.load(estimator)
         except UserError as error:

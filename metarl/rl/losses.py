@@ -6,22 +6,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from metarl.config.registry import Registry
 from metarl.errors import UserError
 from metarl.params import Params
+from metarl.rl.config import ESTIMATORS
 from metarl.rl.policies import ActionDistribution
 from metarl.rl.trajectories import Samples
 
 Loss = Callable[[Params, Samples], Tensor]
-
-ESTIMATORS = Registry(
-    "estimator",
-    {
-        "likelihood_ratio": "metarl.rl.losses:likelihood_ratio",
-        "log_likelihood": "metarl.rl.losses:log_likelihood",
-    },
-    functions=True,
-)
 
 
 def surrogate(policy: ActionDistribution, params: Params, samples: Samples) -> Tensor:

@@ -10,9 +10,10 @@ from torch.func import grad_and_value, vmap
 
 from metarl.params import Params, flatten, unflatten
 from metarl.rl.analytic_mlp import AnalyticMLP, ObjectiveTerms, TaskData, supports
+from metarl.rl.config import ESTIMATORS
 from metarl.rl.gauss_newton import fisher_metric, gauss_newton
 from metarl.rl.inner_loop import InnerLoop
-from metarl.rl.losses import ESTIMATORS, mean_kl
+from metarl.rl.losses import mean_kl
 from metarl.rl.trajectories import Distribution, Samples
 from metarl.step_sizes import StepSizes, initial_params
 
