@@ -7,15 +7,18 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from metarl.cli import main
+from metarl.errors import StorageError
 from metarl.evaluation import AdaptationCurve, Metric
 from metarl.experiment import differences, load_config
 from metarl.method import load_method, resolve
+from metarl.report.comparison import in_millions
 from metarl.report.evaluations import Evaluation, load_or_evaluate
 from metarl.report.groups import (
     ExperimentGroup,
@@ -26,7 +29,9 @@ from metarl.report.groups import (
 from metarl.report.publish import thin_metrics
 from metarl.report.published import Published, find_published
 from metarl.report.reproduce_command import reproduce_command
-from metarl.report.results_page import _plot_rows, _same_protocol
+from metarl.report.results_overview import overview_rows
+from metarl.report.results_page import _plot_rows, _same_protocol, _write
+from metarl.report.training_curves import format_minutes
 from metarl.runs.metrics import minutes_of_training
 from metarl.runs.run import Run
 
@@ -421,6 +426,54 @@ def test_a_published_run_has_no_weights_and_the_same_scores_samples_and_minutes(
         assert f"metarl train {folder / 'config.yaml'} --out" in message
     again = complaint("results", "point_navigation", "--publish", str(tmp_path))
     assert f"{folder} is not empty" in again
+
+
+def test_a_published_run_can_be_published_again(tmp_path: Path, complaint) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["results", "point_navigation", "--publish", str(first), "--weights"]) == 0
+    published = first / "point_navigation"
+    assert main(["results", str(published), "--publish", str(second), "--weights"]) == 0
+    for file in published.iterdir():
+        assert (second / published.name / file.name).read_bytes() == file.read_bytes()
+    both = ["results", str(published), str(second / published.name)]
+    error = complaint(*both, "--publish", str(tmp_path / "third"))
+    assert f"would both be published to {tmp_path / 'third' / published.name}" in error
+    assert not (tmp_path / "third").exists()
+
+
+def test_a_page_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "page.md").touch()
+    with pytest.raises(StorageError, match=f"cannot write to {tmp_path}"):
+        _write(tmp_path / ("long" * 99 + ".md"), "")
+
+
+def test_a_second_experiment_of_a_method_has_a_row_in_the_overview() -> None:
+    def group(label: str) -> SimpleNamespace:
+        summary = SimpleNamespace(estimate=[0.0, 1.0], format_step=lambda k: f"{label}: [0, 1]")
+        run = SimpleNamespace(config=SimpleNamespace(domain="rl"))
+        method = SimpleNamespace(label=label.split(" (")[0])
+        return SimpleNamespace(
+            label=label, method=method, summary=summary, runs=[run], success=None
+        )
+
+    several = [group(label) for label in ("MAML (a)", "MAML (b)", "RL²", "MAML (a)")]
+    rows = overview_rows([("one", several, None), ("other", [group("MAML")], None)])
+    assert [row[""] for row in rows] == ["MAML", "MAML (b)", "RL²"]
+    assert rows[0]["one"].endswith("<br>MAML (a)")
+    assert "(b)" in rows[1]["one"]
+    assert [row["other"] == "–" for row in rows] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "text"), [(2.34, "2.3"), (99.7, "100"), (120.0, "120"), (1234.0, "1234")]
+)
+def test_minutes_have_no_exponent(minutes: float, text: str) -> None:
+    assert format_minutes(minutes, 2) == text
+
+
+def test_few_samples_are_not_rounded_to_zero_millions() -> None:
+    numbers = [in_millions(samples) for samples in (0, 3000, 12_345, 2_500_000)]
+    assert numbers == ["0", "3000", "0.01 M", "2.50 M"]
 
 
 def test_a_run_published_with_its_weights_can_be_loaded_and_verified(

@@ -9,7 +9,9 @@ Column = tuple[str, Sequence[ExperimentGroup], Published | None]
 
 
 def overview_rows(columns: Sequence[Column]) -> list[dict[str, str]]:
-    """One row per method; a cell has the score, its interval and the published score.
+    """One row per method, and for each of its further experiments.
+
+    A cell has the score, its interval and the published score.
 
     Policies are compared after one gradient step, networks after as many steps as the published
     score, or after the last step where nothing was published.
@@ -17,11 +19,38 @@ def overview_rows(columns: Sequence[Column]) -> list[dict[str, str]]:
     Args:
         columns: for each column, its heading, the evaluated experiments and the published results.
     """
-    labels = {group.method.label for _, groups, _ in columns for group in groups}
+    rows = {heading: _by_row(groups) for heading, groups, _ in columns}
+    methods = {label: group.method.label for row in rows.values() for label, group in row.items()}
+    order = sorted(
+        methods,
+        # the first experiment of a method before its others
+        key=lambda label: (
+            methods[label] != "MAML",
+            _rank(methods[label], columns),
+            label != methods[label],
+            label,
+        ),
+    )
     return [
-        {"": label} | {heading: _cell(label, groups, found) for heading, groups, found in columns}
-        for label in sorted(labels, key=lambda label: (label != "MAML", _rank(label, columns)))
+        {"": label}
+        | {heading: _cell(label, rows[heading].get(label), found) for heading, _, found in columns}
+        for label in order
     ]
+
+
+def _by_row(groups: Sequence[ExperimentGroup]) -> dict[str, ExperimentGroup]:
+    """The experiments of a column by the labels of their rows.
+
+    The first experiment of a method is in the row that the method has in all columns; others have
+    rows of their own.
+    """
+    rows: dict[str, ExperimentGroup] = {}
+    for group in groups:
+        label = group.method.label if group.method.label not in rows else group.label
+        # another protocol has the same experiments again
+        if group.label not in [other.label for other in rows.values()]:
+            rows.setdefault(label, group)
+    return rows
 
 
 def _rank(label: str, columns: Sequence[Column]) -> int:
@@ -31,11 +60,10 @@ def _rank(label: str, columns: Sequence[Column]) -> int:
     return present.index(label) if label in present else len(present)
 
 
-def _cell(label: str, groups: Sequence[ExperimentGroup], published: Published | None) -> str:
-    group = next((group for group in groups if group.method.label == label), None)
+def _cell(label: str, group: ExperimentGroup | None, published: Published | None) -> str:
     if group is None:
         return "–"
-    figures = published.rows.get(label, {}) if published else {}
+    figures = published.rows.get(group.method.label, {}) if published else {}
     last = len(group.summary.estimate) - 1
     is_policy = group.runs[0].config.domain == "rl"
     step = min(1 if is_policy else max(figures, default=last), last)
@@ -45,4 +73,6 @@ def _cell(label: str, groups: Sequence[ExperimentGroup], published: Published | 
         lines.append(f"success {group.success.format_step(step)}")
     if step in figures:
         lines.append(f"*published {format_figure(figures[step])}*")
+    if group.label != label:  # the row has several experiments of the method apart
+        lines.append(group.label)
     return "<br>".join(lines)

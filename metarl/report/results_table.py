@@ -7,11 +7,11 @@ from statistics import fmean
 import yaml
 
 from metarl.evaluation import Metric, Summary, mean_over_tasks
-from metarl.report.comparison import markdown_table
+from metarl.report.comparison import in_millions, markdown_table
 from metarl.report.groups import METHOD_SPECIFIC, ExperimentGroup
 from metarl.report.paired import PairedDifference
 from metarl.report.published import Published, format_figure
-from metarl.report.training_curves import minutes_to_score, training_time
+from metarl.report.training_curves import format_minutes, minutes_to_score, training_time
 from metarl.runs.run import Run
 
 STEPS = (0, 1, 2, 3, 5, 10, 12)  # columns, as far as any row goes
@@ -106,7 +106,7 @@ def _group_rows(
     def costs(runs: Sequence[Run]) -> dict[str, str]:
         samples = [run.description().samples for run in runs]
         return {
-            group.method.problem.metric.samples: f"{fmean(samples) / 1e6:.2f} M",
+            group.method.problem.metric.samples: in_millions(fmean(samples)),
             "minutes": training_time(runs),
             **_minutes_to_published(runs, group.method.problem.metric, published),
         }
@@ -126,7 +126,7 @@ def _minutes_to_published(
     if published is None or published.target is None:
         return {}
     minutes = minutes_to_score(runs, metric, published.target)
-    cell = "–" if minutes is None else f"{minutes:.2g}"
+    cell = "–" if minutes is None else format_minutes(minutes, 2)
     return {f"minutes to {published.target:g}": cell}
 
 

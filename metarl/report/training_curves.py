@@ -75,7 +75,13 @@ def training_curves(runs: Sequence[Run], metric: Metric) -> Mapping[str, list[Tr
 def training_time(runs: Sequence[Run]) -> str:
     """The mean training time in minutes as text; "–" if it was not recorded."""
     minutes = mean_training_minutes(runs)
-    return "–" if minutes is None else f"{minutes:.3g}"
+    return "–" if minutes is None else format_minutes(minutes, 3)
+
+
+def format_minutes(minutes: float, digits: int) -> str:
+    """Minutes with so many significant digits, but without an exponent."""
+    text = f"{minutes:.{digits}g}"
+    return f"{minutes:.0f}" if "e" in text else text
 
 
 def mean_training_minutes(runs: Sequence[Run]) -> float | None:
