@@ -128,9 +128,10 @@ def start_run(
     check(method)
     # before the directory exists: weights that do not fit leave nothing behind
     state = _import_model(method, model) if model else initial_state(method)
-    run = run or Run.create(path, config)
+    is_new, run = run is None, run or Run.create(path, config)
     with run.locked():  # read with the lock: another process may have trained it until now
-        run.save_config()
+        if not is_new:  # the first checkpoint writes that of a new run
+            run.save_config()
         yield Session(run, method, resume_state(run, method) or state)
 
 

@@ -64,7 +64,7 @@ def _changes(shipped: AnyConfig, config: AnyConfig) -> dict[str, Any]:
     after = all_settings(config)
     changes = {
         name: after.get(name)
-        for name in {**before, **after}
+        for name in {**after, **before}
         if before.get(name) != after.get(name) and (name == "seed" or not name.startswith(ignored))
     }
     if any(name.startswith("family.settings.") and name not in after for name in changes):
