@@ -106,9 +106,8 @@ def train(
     """Meta-train a policy or a network, then evaluate it on held-out tasks.
 
     Everything is saved in the directory `out`: weights, metrics (also for TensorBoard), evaluation.
-    If training is interrupted by Ctrl-C or an error,
-    `resume=True` or `metarl train --resume` continues it, with the same results as an
-    uninterrupted training.
+    If training is interrupted by Ctrl-C or an error, `resume=True` or `metarl train --resume`
+    continues it, with the same results as an uninterrupted training.
 
     Args:
         config: `Config(...)`, a mapping as in YAML, a YAML file, or the name of a config of this

@@ -185,8 +185,8 @@ def _open_runs(out: Path, planned: Mapping[Path, AnyConfig], options: LaunchOpti
         )
     if not (present or planned):
         raise UserError(f"there is no run in {out}; name a config and seeds")
-    varied = {_varied(path.relative_to(out)) for path in [*present, *(out / p for p in planned)]}
-    if len(varied) > 1 and planned:
+    varied = {_varied(place) for place in [*(path.relative_to(out) for path in present), *planned]}
+    if planned and len(varied) > 1:
         names = sorted({name for names in varied for name in names})
         raise UserError(
             f"the runs in {out} and those to add vary different settings ({', '.join(names)}); "

@@ -363,7 +363,7 @@ class Run:
 
     @property
     def trust_option(self) -> str:
-        """What a command line that opens the run must end with."""
+        """The option with which commands open the run: empty unless it names custom code."""
         return " --trust-code" * bool(_custom_code(self.config.model_dump(mode="json")))
 
     def data_hashes(self) -> dict[str, str]:
