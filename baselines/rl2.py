@@ -68,6 +68,9 @@ class RL2Settings(MethodSection):
     policy still observes the rewards of the environment. `value_loss: clipped_huber` is less
     sensitive to outliers, and clips changes of the value like the policy's; its unit is a reward's,
     so that rewards should be normalised. `squared` is in units of the variance of returns.
+
+    `standardize: each_task` gives the advantages of each task mean 0 and variance 1, in place of
+    those of all tasks together, so that tasks with small rewards count as much as the others.
     """
 
     name: Literal["rl2"] = "rl2"
@@ -81,6 +84,7 @@ class RL2Settings(MethodSection):
     value_loss: Literal["squared", "clipped_huber"] = "squared"
     value_weight: NonNegativeFloat = 0.5
     normalize_rewards: bool = False
+    standardize: Literal["all_tasks", "each_task"] = "all_tasks"
     entropy_weight: NonNegativeFloat = 0.005
 
 
@@ -410,7 +414,7 @@ class TrialObjective:
         inputs: (H', M, ·), as the policy's `trial_inputs` returns them.
         actions: (H', M, ·).
         log_probs: (H', M), when the actions were drawn.
-        advantages: (H', M), standardised.
+        advantages: (H', M), standardised; see `RL2Settings`.
         values: (H', M), when the actions were drawn.
         returns: (H', M), the targets of the value.
         weights: (H', M), zero on padding; their sum is the number of trials.
@@ -519,15 +523,30 @@ def trial_objective(
     raw = generalized_advantages(
         rewards.mT, values.mT, mask.mT, gamma, method.settings.gae_lambda
     ).mT
-    mean, variance = moments(raw[mask])
     returns = raw + values
     return replace(
         objective,
-        advantages=((raw - mean) / (variance.sqrt() + 1e-8)).to(raw),
+        advantages=_standardized(raw, mask, method),
         values=values,
         returns=returns,
         variance=float(moments(returns[mask])[1]) + 1e-8,
     )
+
+
+def _standardized(advantages: Tensor, mask: Tensor, method: RL2) -> Tensor:
+    """Advantages (H', M) with mean 0 and variance 1, over all tasks or over the trials of each."""
+    if method.settings.standardize == "all_tasks":
+        mean, variance = moments(advantages[mask])
+    else:
+        trials = method.problem.config.inner.episodes_per_task
+
+        def mean_of_task(values: Tensor) -> Tensor:  # (H', M) to (M,)
+            sums = torch.where(mask, values, 0.0).sum(0).view(-1, trials).sum(1)
+            return (sums / mask.sum(0).view(-1, trials).sum(1)).repeat_interleave(trials)
+
+        mean = mean_of_task(advantages.double())
+        variance = mean_of_task((advantages - mean).square())
+    return ((advantages - mean) / (variance.sqrt() + 1e-8)).to(advantages)
 
 
 def update_return_moments(extra: Params, trials: Trials, gamma: float) -> Params:

@@ -151,6 +151,24 @@ def test_advantages_extend_over_the_end_of_an_episode() -> None:
     torch.testing.assert_close(objective.returns[0], rewards.sum(1))
 
 
+@pytest.mark.parametrize("over", ["all_tasks", "each_task"])
+def test_advantages_are_standardised_over_all_tasks_or_for_each(over: str) -> None:
+    rl2 = method(f"method.standardize={over}")
+    params = rl2.initial_state().params
+    trials = Trials(rl2.policy, rollouts(rl2, params))
+    trials.rewards[:, :3] *= 100.0  # of the three trials of the first task
+    trials.mask[-4:, 4] = False  # one trial is shorter
+    trials.rewards[-4:, 4] = 0.0
+    advantages = trial_objective(rl2, params, trials).advantages
+    columns = [slice(None)] if over == "all_tasks" else [slice(i, i + 3) for i in range(0, 12, 3)]
+    for trials_of_task in columns:
+        valid = advantages[:, trials_of_task][trials.mask[:, trials_of_task]]
+        assert float(valid.mean()) == pytest.approx(0.0, abs=1e-5)
+        assert float(valid.std(correction=0)) == pytest.approx(1.0, rel=1e-4)
+    others = advantages[:, 3:][trials.mask[:, 3:]]
+    assert (float(others.std(correction=0)) < 0.1) == (over == "all_tasks")
+
+
 @POLICIES
 def test_the_gradient_equals_finite_differences(settings) -> None:
     rl2 = method(*settings, "method.clip=1.0", "policy.output_scale=1.0")
