@@ -2,7 +2,7 @@
 
     config.yaml        unchanged
     state.json         iteration, samples, the weights' SHA-256, commit, machine, versions
-    evaluation*.json   scores rounded to eight significant digits
+    evaluation*.json   tasks rounded to eight significant digits, scores to six
     metrics.jsonl      scores and success before and after adaptation, samples and times, in at
                        most 100 lines
     weights-*          unchanged, with `weights`; the run can then be loaded, rendered and evaluated
@@ -35,8 +35,8 @@ from metarl.runs.metrics import METRICS, TIMES, score_names
 from metarl.runs.run import Run
 
 MAX_LINES = 100
-# significant digits; the tasks exactly, because comparisons check that they are equal
-DIGITS = {"mean": 8, "interval_95": 8, "scores": 8, "tasks": 17}
+# significant digits; comparisons check that tasks are equal up to 1e-6
+DIGITS = {"mean": 8, "interval_95": 8, "scores": 6, "tasks": 8}
 # of state.json; its `config` is config.yaml, and `order` and `pending` belong to the weights
 RECORDED = ("iteration", "samples", "sha256", "provenance", "commit", "machine", "versions")
 WITH_WEIGHTS = ("weights", "order", "pending")
