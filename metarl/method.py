@@ -293,7 +293,7 @@ def is_trained(method: Method, state: TrainingState) -> bool:
 def is_stopped_early(method: Method, state: TrainingState) -> bool:
     """Whether the last `patience` validations were not better than the best one."""
     stopping, best = method.problem.config.early_stopping, state.extra.get(f"{BEST}iteration")
-    if not stopping or best is None:
+    if not stopping or stopping.patience is None or best is None:
         return False
     return bool(state.iteration - int(best) >= stopping.patience * stopping.every)
 

@@ -1,5 +1,6 @@
 """Evaluation, comparison, rendering and reports of several runs."""
 
+import csv
 import json
 import re
 import shutil
@@ -26,6 +27,7 @@ from metarl.report.evaluations import load_or_evaluate
 from metarl.report.groups import ExperimentGroup, compare, short_names
 from metarl.report.paired import paired_differences, paired_rows
 from metarl.report.plots import plot_summary, plot_training
+from metarl.report.text_tables import csv_table, latex_table
 from metarl.report.training_curves import TrainingCurve, minutes_to_score, training_curves
 from metarl.report.video import write_gif
 from metarl.rl.problem import RETURN
@@ -98,7 +100,11 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
     assert "MAML" in capsys.readouterr().out
     files = {path.name for path in (tmp_path / "out").iterdir()}
     plots = {f"{plot}.{kind}" for plot in ("adaptation", "training") for kind in ("png", "svg")}
-    assert files == {"comparison.md", *plots}
+    assert files == {"comparison.md", "comparison.tex", "comparison.csv", *plots}
+    with (tmp_path / "out" / "comparison.csv").open() as file:
+        numbers = list(csv.DictReader(file))
+    assert {row["method"] for row in numbers} == {"MAML", "pretrained", "random", "oracle"}
+    assert all(float(row["low"]) <= float(row["estimate"]) <= float(row["high"]) for row in numbers)
     lines = (tmp_path / "out" / "comparison.md").read_text().splitlines()
     assert lines[0].startswith(
         "| method | return before adaptation | after 1 step | after 2 steps |"
@@ -117,6 +123,19 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
         "favour MAML."
     )
     assert caption in lines[-1]
+
+
+def test_a_table_in_latex_has_no_character_that_latex_would_interpret() -> None:
+    rows = [{"method": "RL² (50%)", "a_b": "-1.5 ± 0.2"}, {"method": "E-MAML & co", "a_b": "–"}]
+    text = latex_table(rows, "95% interval, 1e-3")
+    assert r"method & a\_b \\" in text
+    assert "RL$^2$ (50\\%) & $-$1.5 $\\pm$ 0.2 \\\\\n" in text
+    assert "E-MAML \\& co & -- \\\\\n\\bottomrule" in text
+    assert "\\caption{95\\% interval, 1e-3}" in text
+
+
+def test_the_columns_of_a_csv_are_those_of_all_rows() -> None:
+    assert csv_table([{"a": 1}, {"a": "x, y", "b": 2.5}]) == 'a,b\n1,\n"x, y",2.5\n'
 
 
 def test_the_files_of_an_earlier_comparison_are_removed(tmp_path: Path) -> None:

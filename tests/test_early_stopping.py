@@ -19,9 +19,9 @@ STOP = ("early_stopping.every=2", "early_stopping.patience=2", "early_stopping.t
 TINY = [f"--set={setting}" for setting in (*SINE, *STOP, "evaluation.tasks=2")]
 
 
-def scored(scores: list[float]):
+def scored(scores: list[float], *settings: str):
     """A method whose validations have these scores, and the states of its training."""
-    method = load_method(load_config("sinusoid", [*SINE, *STOP]))
+    method = load_method(load_config("sinusoid", [*SINE, *STOP, *settings]))
     results = iter(scores)
     method.validation_score = lambda params, number: next(results)
     return method, list(train(method))
@@ -48,6 +48,13 @@ def test_training_ends_after_validations_without_a_better_score(scores, iteratio
     assert kept.iteration == best
     for name, leaf in states[best - 1][0].params.items():
         assert torch.equal(kept.params[name], leaf)
+
+
+def test_without_patience_training_validates_to_its_last_iteration() -> None:
+    _, states = scored([2.0, 3.0, 4.0, 5.0, 6.0, 7.0], "early_stopping.patience=null")
+    scores = [metrics["validation/error"] for _, metrics in states if "validation/error" in metrics]
+    assert scores == [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    assert best_state(states[-1][0]).iteration == 2
 
 
 def test_a_resumed_training_stops_where_an_uninterrupted_one_does() -> None:

@@ -13,13 +13,16 @@ from metarl.progress import print_line, show_status
 from metarl.report.comparison import (
     PLOT_NAMES,
     check_many_steps,
+    latex,
     markdown,
+    numbers,
     with_steps_to_match,
     write_plots,
 )
 from metarl.report.groups import ExperimentGroup
 from metarl.report.plots import plot_fits
 from metarl.report.predictions import is_sinusoid, predict_wave
+from metarl.report.text_tables import csv_table
 
 FORMATS = ("png", "svg")
 PLOTS = [f"{name}.{ending}" for name in PLOT_NAMES for ending in FORMATS]
@@ -40,8 +43,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
         for file in (*PLOTS, FITS):  # an earlier comparison may have had more of them
             (out / file).unlink(missing_ok=True)
         write_atomically(out / "comparison.md", markdown(groups))
+        write_atomically(out / "comparison.tex", latex(groups))
+        write_atomically(out / "comparison.csv", csv_table(numbers(groups)))
         plots = [*chain(*write_plots(groups, out, *FORMATS).values()), *_plot_fits(groups, out)]
     print_comparison(console, groups)
+    print_line(console, f"tables: {out / 'comparison.md'}, .tex and .csv")
     for plot in plots:
         print_line(console, f"plot: {plot}")
     return 0

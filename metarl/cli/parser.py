@@ -144,8 +144,8 @@ environment steps or examples. Runs that differ only in their seed are one exper
 an evaluation are evaluated first.
 
 Prints the scores, and the paired differences between a meta-learner and each other method. Writes
-comparison.md, adaptation.png, adaptation.svg, training.png and training.svg into a directory; for
-sine waves also fits.png.
+the tables (comparison.md, and comparison.tex for a paper), the numbers (comparison.csv) and plots
+(adaptation and training, .png and .svg) into a directory; for sine waves also fits.png.
 
 examples:
   metarl compare runs/quickstart runs/quickstart-pretrained runs/quickstart-oracle

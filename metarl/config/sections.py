@@ -289,12 +289,12 @@ class EarlyStopping(Section):
     """Early stopping: training ends when the score on validation tasks no longer improves.
 
     Every `every` iterations the parameters are validated on `tasks` tasks, which are neither
-    training nor test tasks, after as many inner steps as in training. The training ends after
-    `patience` validations without a better score. Checkpoints also hold the best parameters:
-    `metarl evaluate RUN --checkpoint best`.
+    training nor test tasks, after as many inner steps as in training; TensorBoard shows the scores.
+    The training ends after `patience` validations without a better score, or with null at its last
+    iteration. Checkpoints also hold the best parameters: `metarl evaluate RUN --checkpoint best`.
     """
 
-    patience: PositiveInt = 10
+    patience: PositiveInt | None = 10
     every: PositiveInt = 100
     tasks: Annotated[int, Field(ge=2)] = 50
 

@@ -1,7 +1,7 @@
 """Comparison of experiments: adaptation on the same tasks after training with a known budget."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from metarl.report.evaluations import load_checked_state, takes_gradient_steps
 from metarl.report.groups import ExperimentGroup, meta_learners
 from metarl.report.paired import paired_caption, paired_differences, paired_rows
 from metarl.report.plots import plot_adaptation, plot_training
+from metarl.report.text_tables import latex_table, markdown_table
 from metarl.report.training_curves import training_curves
 from metarl.runs.run import Run
 
@@ -56,9 +57,7 @@ class Comparison:
         Raises:
             UserError: if pandas is not installed.
         """
-        return to_dataframe(
-            {"method": group.label, **row} for group in self.groups for row in group.steps()
-        )
+        return to_dataframe(numbers(self.groups))
 
 
 def check_many_steps(runs: Sequence[Run]) -> None:
@@ -195,6 +194,11 @@ def _step_sizes(curves: Sequence[AdaptationCurve]) -> str:
     return ", ".join(first) or "–"
 
 
+def numbers(groups: Sequence[ExperimentGroup]) -> list[dict[str, object]]:
+    """The scores for programs: one row per method and step, see `ExperimentGroup.steps`."""
+    return [{"method": group.label, **row} for group in groups for row in group.steps()]
+
+
 def tables(groups: Sequence[ExperimentGroup]) -> list[tuple[list[dict[str, str]], str]]:
     """The tables of a comparison, scores and paired differences, each with its caption."""
     result = [(rows(groups), caption(groups))]
@@ -209,10 +213,9 @@ def markdown(groups: Sequence[ExperimentGroup]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """A table in Markdown, from rows with the same columns."""
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    return "\n".join([*lines, *("| " + " | ".join(row.values()) + " |" for row in rows)])
+def latex(groups: Sequence[ExperimentGroup]) -> str:
+    """The tables in LaTeX."""
+    return "\n".join(latex_table(table, text) for table, text in tables(groups))
 
 
 def caption(groups: Sequence[ExperimentGroup]) -> str:

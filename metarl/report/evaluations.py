@@ -4,8 +4,6 @@
 numbers of classes, have a name and are stored in `evaluation-NAME.json`.
 """
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from metarl.io import read_bytes, translate_os_errors, write_atomically
 from metarl.method import Method, Problem, TrainingState, is_trained, load_method, method_class
 from metarl.params import flatten
 from metarl.report.plots import plot_adaptation
+from metarl.report.text_tables import csv_table
 from metarl.rl.config import Config
 from metarl.runs.run import Run
 from metarl.supervised.config import SupervisedConfig
@@ -398,13 +397,17 @@ def steps_to_show(
 
 def _csv(problem: Problem, curve: AdaptationCurve) -> str:
     """One row per task: its description, and its score and success after 0...K steps."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    steps = range(curve.scores.shape[1])
-    names, columns = [problem.metric.name], [curve.scores]
+    columns = {problem.metric.name: curve.scores}
     if curve.success is not None:
-        names, columns = [*names, problem.metric.success.name], [*columns, curve.success]
-    writer.writerow(["task", *(f"{name}_after_{k}_steps" for name in names for k in steps)])
-    for task, scores in zip(curve.tasks, np.hstack(columns), strict=True):
-        writer.writerow([problem.describe(task), *scores.tolist()])
-    return text.getvalue()
+        columns[problem.metric.success.name] = curve.success
+    return csv_table(
+        [
+            {"task": problem.describe(task)}
+            | {
+                f"{name}_after_{k}_steps": score
+                for name, scores in columns.items()
+                for k, score in enumerate(scores[index].tolist())
+            }
+            for index, task in enumerate(curve.tasks)
+        ]
+    )

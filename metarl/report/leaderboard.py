@@ -1,7 +1,5 @@
 """All scores of the results pages in one table for programs, as CSV and as JSON."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 from metarl.io import translate_os_errors, write_atomically
 from metarl.report.groups import ExperimentGroup
 from metarl.report.published import Published, estimates
+from metarl.report.text_tables import csv_table
 from metarl.report.training_curves import mean_training_minutes, minutes_to_score
 
 
@@ -68,7 +67,7 @@ def write_leaderboard(entries: Sequence[Mapping[str, Any]], folder: Path) -> lis
     """Write the entries to leaderboard.json, and to leaderboard.csv with a row for each score."""
     rows = [
         {
-            **entry,
+            **{name: value for name, value in entry.items() if name != "scores"},
             "seeds": " ".join(map(str, entry["seeds"])),
             "evaluation": json.dumps(entry["evaluation"]),
             **score,
@@ -76,13 +75,8 @@ def write_leaderboard(entries: Sequence[Mapping[str, Any]], folder: Path) -> lis
         for entry in entries
         for score in entry["scores"]
     ]
-    table = io.StringIO()
-    columns = [name for name in rows[0] if name != "scores"]
-    writer = csv.DictWriter(table, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
     lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
-    files = {folder / "leaderboard.csv": table.getvalue()}
+    files = {folder / "leaderboard.csv": csv_table(rows)}
     files[folder / "leaderboard.json"] = f"[\n{lines}\n]\n"
     with translate_os_errors(folder):
         for file, text in files.items():

@@ -7,10 +7,11 @@ from statistics import fmean
 import yaml
 
 from metarl.evaluation import Metric, Summary, mean_over_tasks
-from metarl.report.comparison import in_millions, markdown_table
+from metarl.report.comparison import in_millions
 from metarl.report.groups import METHOD_SPECIFIC, ExperimentGroup
 from metarl.report.paired import PairedDifference
 from metarl.report.published import Published, format_figure
+from metarl.report.text_tables import markdown_table
 from metarl.report.training_curves import format_minutes, minutes_to_score, training_time
 from metarl.runs.run import Run
 

@@ -1,7 +1,5 @@
 """The table of a sweep: its varied settings and scores, the best experiment first."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from metarl.dataframe import to_dataframe
 from metarl.evaluation import format_score
 from metarl.experiment import SEED_INDEPENDENT, all_settings, differences
-from metarl.report.comparison import caption, markdown_table
+from metarl.report.comparison import caption
 from metarl.report.groups import ExperimentGroup
+from metarl.report.text_tables import csv_table, markdown_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -66,21 +65,16 @@ class SweepTable:
     def to_csv(self) -> str:
         """One row per experiment: settings, seeds, and scores with their intervals."""
         metric = self.groups[0].method.problem.metric.name
-        # a sweep of methods may have curves of several lengths
-        stages = max(len(group.summary.estimate) for group in self.groups)
-        scores = [f"{metric}_after_{k}_steps" for k in range(stages)]
-        columns = [f"{score}{part}" for score in scores for part in ("", "_low", "_high")]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*self.names, "seeds", *columns])
+        rows: list[dict[str, object]] = []
         for group in self.groups:
-            seeds = " ".join(str(run.config.seed) for run in group.runs)
-            summary = group.summary
-            limits = zip(summary.estimate, summary.low, summary.high, strict=True)
-            numbers = [float(number) for stage in limits for number in stage]
-            padding = [""] * (len(columns) - len(numbers))
-            writer.writerow([*self._values(group), seeds, *numbers, *padding])
-        return text.getvalue()
+            row: dict[str, object] = dict(zip(self.names, self._values(group), strict=True))
+            row["seeds"] = " ".join(str(run.config.seed) for run in group.runs)
+            for step in group.steps():
+                score = f"{metric}_after_{step['step']}_steps"
+                row |= {score: step["estimate"], f"{score}_low": step["low"]}
+                row[f"{score}_high"] = step["high"]
+            rows.append(row)
+        return csv_table(rows)
 
     def to_frame(self) -> "DataFrame":
         """A pandas frame with one row per experiment and step.
