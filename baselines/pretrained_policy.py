@@ -29,7 +29,6 @@ class Pretrained(PolicyLearner):
     adaptation_unit: ClassVar[AdaptationUnit | None] = GRADIENT_STEPS
     supports_distributed: ClassVar[bool] = False
     uses_lr_schedule: ClassVar[bool] = False
-    num_stages: ClassVar[int] = 1
     selects_step_sizes: ClassVar[bool] = True
 
     def __init__(self, problem: PolicyProblem) -> None:
@@ -49,6 +48,11 @@ class Pretrained(PolicyLearner):
             "inner.estimator": "whose fine-tuning is not differentiated",
             "inner.learned_step_sizes": "whose fine-tuning is not differentiated",
         }
+
+    @property
+    def num_stages(self) -> int:
+        """One batch of trajectories before each update."""
+        return 1
 
     @property
     def num_iterations(self) -> int:

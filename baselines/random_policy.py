@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from metarl.baselines.pretrained_policy import Pretrained
-from metarl.rl.config import BaselineConfig, Config
+from metarl.rl.config import FINE_TUNING, BaselineConfig, Config
 
 
 class Random(Pretrained):
@@ -14,7 +14,6 @@ class Random(Pretrained):
 
     @classmethod
     def unused_settings(cls, config: Config) -> dict[str, str]:
-        fine_tuning = {"step_sizes", "validation_tasks", "selection_step"}
-        ppo = [f"baseline.{name}" for name in BaselineConfig.model_fields.keys() - fine_tuning]
+        ppo = [f"baseline.{name}" for name in BaselineConfig.model_fields.keys() - FINE_TUNING]
         names = ["outer.", "inner.steps", "inner.episodes_per_task", *ppo]
         return super().unused_settings(config) | dict.fromkeys(names, "which is not trained")

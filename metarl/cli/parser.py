@@ -55,7 +55,7 @@ Meta-train a policy or a network, and evaluate it on held-out tasks. CONFIG is a
 name of a config of the package (`metarl list`).
 
 `method` in the config selects the method; `method: {{name: …, …}}` also changes its settings:
-  policies     {", ".join(RL_METHODS)}
+  policies     {_lines(RL_METHODS)}
   networks     {_lines(SUPERVISED_METHODS)}
   custom       package.module:Class, see docs/extending.md
 {RUN_CONTENT}
@@ -80,6 +80,8 @@ one of PPO a single batch, so that PPO has more iterations.
 
   pretrained          one model, trained on all tasks jointly and fine-tuned on each new task: a
                       policy by PPO of stable-baselines3, a regression, or a classifier
+  multi_task          policies only: as pretrained, but by the outer step of MAML (TRPO) in place of
+                      PPO, with the settings of `outer`
   random              random initial weights, fine-tuned on each new task
   oracle              trained as pretrained, but the task is an input; not fine-tuned; not for
                       images

@@ -263,7 +263,8 @@ class BaselineConfig(Section):
 
     PPO has the arguments of stable-baselines3: `learning_rate`, `gae_lambda`, `epochs` per batch of
     rollouts, the `batch_size` of a minibatch, `clip_range`, and `normalize_advantages` per
-    minibatch. `value_hidden_sizes` are the hidden layers of its value function.
+    minibatch. `value_hidden_sizes` are the hidden layers of its value function. The method
+    `multi_task` is trained by the outer step instead, and `random` not at all.
 
     The step size of fine-tuning is the one among `step_sizes` with the highest return on validation
     tasks after `selection_step` steps, or with the highest mean over all steps if that is 0. The
@@ -283,6 +284,10 @@ class BaselineConfig(Section):
     )
     validation_tasks: PositiveInt = 20
     selection_step: NonNegativeInt = 1
+
+
+# the settings of baselines that are not PPO's
+FINE_TUNING = {"step_sizes", "validation_tasks", "selection_step"}
 
 
 class PolicyEarlyStopping(EarlyStopping):

@@ -15,6 +15,7 @@ METHODS = Registry(
         "hypernetwork": "metarl.baselines.hypernetwork:Hypernetwork",
         "varibad": "metarl.baselines.varibad:VariBAD",
         "pretrained": "metarl.baselines.pretrained_policy:Pretrained",
+        "multi_task": "metarl.baselines.multi_task:MultiTask",
         "random": "metarl.baselines.random_policy:Random",
         "oracle": "metarl.baselines.pretrained_policy:Oracle",
     },
