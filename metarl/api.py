@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,13 +248,23 @@ def search(
         The table of the combinations, as for `sweep`.
 
     Raises:
-        UserError: as for `sweep`, or if optuna is not installed.
+        UserError: as for `sweep`, or if optuna is not installed. If some runs fail, the table has
+            the other combinations, with a warning.
     """
-    limits = {name: as_range(name, low, high) for name, (low, high) in ranges.items()}
+    limits = {}
+    for name, ends in ranges.items():
+        if not isinstance(ends, Sequence) or len(ends) != 2:
+            raise UserError(f"{name}: a range is a pair of numbers, such as (0.01, 0.5)")
+        limits[name] = as_range(name, *ends)
     options = _launch_options(resume, progress, trust_code)
     trained = launch_search(
         config, limits, Path(out), trials, as_seeds(seeds), options=options, prune=prune
     )
+    if trained.failures and trained.runs and not trained.interrupted:
+        # in a search over step sizes, that some combinations diverge is no reason to end
+        names = ", ".join(trained.failures)
+        warnings.warn(f"some runs failed, and are not in the table: {names}", stacklevel=2)
+        trained = replace(trained, failures={})
     return SweepTable.of(groups.compare(_complete(trained)))
 
 

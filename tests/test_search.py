@@ -8,10 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 
+import metarl
 from metarl.cli import main
 from metarl.errors import UserError
-from metarl.launch import search
+from metarl.launch import search, several
 from metarl.launch.search import (
     as_range,
     is_below_median,
@@ -47,7 +49,7 @@ def propose_values(higher_is_better: bool, groups: list[SimpleNamespace]) -> lis
     pytest.importorskip("optuna", reason="the extra search is not installed")
     _, ranges = parse_ranges(["inner.step_size=0.001..1.0"])
     proposals = propose(ranges, groups, len(groups), 8, higher_is_better)
-    return [float(values["inner.step_size"]) for values in proposals]
+    return [float(setting.partition("=")[2]) for [setting] in proposals]
 
 
 def test_a_search_concentrates_on_good_scores() -> None:
@@ -86,20 +88,145 @@ def test_ranges_distinguish_integers_and_log_scales() -> None:
     ("setting", "sentence"),
     [
         ("inner.step_size=0.1,0.2", "needs a range"),
-        ("inner.step_size=0.5..0.1", "the lower end of a range comes first"),
+        ("inner.step_size=0.5..0.1", "two numbers, the lower one first"),
         ("inner.step_size=low..high", "needs a range"),
         ("seed=1..9", "use --seeds"),
+        ("inner.step_size=0.1..0.5 seed=5", "use --seeds"),
+        ("inner.step_size=0.1..0.5 inner.step_size=0.3", "given twice"),
     ],
 )
 def test_an_invalid_range_is_reported(setting: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        parse_ranges([setting])
+        parse_ranges(setting.split(" "))
 
 
 def test_the_error_without_the_package_names_the_extra(monkeypatch, complaint) -> None:
     monkeypatch.setattr(search, "find_spec", lambda name: None)
     arguments = ["--set", "inner.step_size=0.1..0.5", "--search", "3"]
     assert "metarl-maml[search]" in complaint("sweep", "point_navigation_small", *arguments)
+
+
+class Trainings:
+    """A stand-in for `run_jobs`: each run gets a given score, fails or is pruned."""
+
+    def __init__(self, monkeypatch, scores: dict[str, float | None]) -> None:
+        pytest.importorskip("optuna", reason="the extra search is not installed")
+        self.trained: list[str] = []
+        self.scores = scores  # by the end of a run's name; None for a run that fails
+        monkeypatch.setattr(several, "run_jobs", self.run_jobs)
+        monkeypatch.setattr(several, "_is_finished", lambda run: (run.path / "score").exists())
+        monkeypatch.setattr(search, "compare", self.compare)
+
+    def run_jobs(self, jobs, is_stopped, on_failure, progress, should_prune) -> None:
+        for job in jobs:
+            self.trained.append(job.name)
+            score = next((s for end, s in self.scores.items() if job.name.endswith(end)), 1.0)
+            if score is None:
+                on_failure(job, "training diverged")
+            elif not should_prune(job):
+                (job.run / "score").write_text(str(score))
+
+    def compare(self, runs):
+        groups: dict[str, list] = {}
+        for run in runs:
+            groups.setdefault(run.path.parent.name, []).append(run)
+        result = []
+        for members in groups.values():
+            scores = [float((run.path / "score").read_text()) for run in members]
+            summary = SimpleNamespace(estimate=np.array([0.0, np.mean(scores)]))
+            result.append(SimpleNamespace(runs=members, summary=summary))
+        return result
+
+
+def run_search(out: Path, trials: int, seeds=(1, 2), resume=False, prune=None, config=None):
+    limits = {"inner.step_size": as_range("inner.step_size", 0.001, 0.1)}
+    options = search.LaunchOptions(resume=resume, should_prune=prune or (lambda run: False))
+    values = config or yaml.safe_load(CONFIG)
+    return search.search(values, limits, out, trials, seeds, options=options)
+
+
+def combinations(out: Path) -> list[str]:
+    return list(dict.fromkeys(path.parent.name for path in find_runs(out)))
+
+
+def test_a_combination_is_ranked_if_all_of_its_seeds_are_complete(tmp_path, monkeypatch) -> None:
+    seen = []
+    propose = search.propose
+    monkeypatch.setattr(search, "propose", lambda *a: seen.append((len(a[1]), a[5])) or propose(*a))
+    trainings = Trainings(monkeypatch, {})
+    run_search(tmp_path, 1)
+    (first,) = combinations(tmp_path)
+    (tmp_path / first / "seed-1" / "score").unlink()
+    trainings.scores = {f"{first}/seed-1": None}
+    result = run_search(tmp_path, 2, resume=True)
+    assert {run.path.parent.name for run in result.runs} == {*combinations(tmp_path)} - {first}
+    assert list(result.failures) == [f"{first}/seed-1"]
+    # the proposal knew that the combination had failed, and no score of its other seed
+    number_ranked, [(settings, scores)] = seen[-1]
+    assert (number_ranked, scores) == (0, {})
+    assert f"inner.step_size={settings['inner.step_size']:.10g}" == first
+
+
+def test_a_search_with_a_pruned_seed_does_not_rank_the_other_one(tmp_path, monkeypatch) -> None:
+    Trainings(monkeypatch, {})
+    result = run_search(tmp_path, 2, prune=lambda run: run.name == "seed-1")
+    assert not result.runs
+    assert not result.failures
+    assert len(combinations(tmp_path)) == 2
+
+
+def test_a_resumed_search_adds_seeds_and_has_the_settings_of_its_config(
+    tmp_path, monkeypatch
+) -> None:
+    trainings = Trainings(monkeypatch, {})
+    run_search(tmp_path, 2, seeds=(1,))
+    trainings.trained.clear()
+    run_search(tmp_path, 2, seeds=(1, 2, 3), resume=True)
+    names = [f"{name}/seed-{seed}" for name in combinations(tmp_path) for seed in (2, 3)]
+    assert sorted(trainings.trained) == sorted(names)
+    changed = yaml.safe_load(CONFIG)
+    changed["outer"]["meta_batch"] = 3
+    with pytest.raises(UserError, match="meta_batch"):
+        run_search(tmp_path, 3, seeds=(1, 2, 3), resume=True, config=changed)
+    with pytest.raises(UserError, match="already holds 6 runs"):
+        run_search(tmp_path, 2)
+    limits = {"outer.meta_batch": as_range("outer.meta_batch", 1, 3)}
+    options = search.LaunchOptions(resume=True)
+    with pytest.raises(UserError, match=r"vary other settings .* than the ranges"):
+        search.search(yaml.safe_load(CONFIG), limits, tmp_path, 3, options=options)
+
+
+def test_a_search_with_failed_combinations_has_a_table_of_the_others(tmp_path, monkeypatch) -> None:
+    trained = search.Trained(["a run"], {"inner.step_size=0.1/seed-1": "training diverged"})
+    monkeypatch.setattr("metarl.api.launch_search", lambda *arguments, **options: trained)
+    monkeypatch.setattr("metarl.api.groups.compare", lambda runs: runs)
+    monkeypatch.setattr("metarl.api.SweepTable.of", lambda groups: groups)
+    ranges = {"inner.step_size": (0.01, 0.1)}
+    with pytest.warns(UserWarning, match=r"not in the table: inner.step_size=0.1/seed-1"):
+        assert metarl.search({}, ranges, tmp_path, trials=2) == ["a run"]
+
+
+@pytest.mark.parametrize("ends", [0.1, (0.1, 0.2, 0.3), ("0.1", "0.2"), (0.2, 0.1), (0.1, None)])
+def test_a_range_in_python_is_a_pair_of_numbers(ends, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"inner\.step_size: a range"):
+        metarl.search(yaml.safe_load(CONFIG), {"inner.step_size": ends}, tmp_path, trials=1)
+
+
+def test_a_range_of_a_whole_number_has_whole_ends(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="the extra search is not installed")
+    config = yaml.safe_load(CONFIG)
+    with pytest.raises(UserError, match=r"inner\.steps: must be a valid integer"):
+        metarl.search(config, {"inner.steps": (1, 5.0)}, tmp_path / "out", trials=1)
+    assert as_range("inner.steps", np.int64(1), np.int64(5)).is_integer
+    with pytest.raises(UserError, match="trials: must be at least 1"):
+        metarl.search(config, {"inner.steps": (1, 5)}, tmp_path / "out", trials=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_values_of_other_trials_that_are_no_numbers_are_ignored() -> None:
+    pytest.importorskip("optuna", reason="the extra search is not installed")
+    ranges = {"inner.clip": as_range("inner.clip", 0.1, 10.0)}
+    assert len(propose(ranges, [], 1, 2, True, [({"inner.clip": None}, {})])) == 2
 
 
 def write_scores(run: Path, scores: list[float]) -> Path:
@@ -128,6 +255,8 @@ def test_a_combination_below_the_median_is_pruned(tmp_path: Path) -> None:
     assert not is_below_median(low, tmp_path, RETURN, 0)
     (low / PRUNED).touch()
     assert is_below_median(low.parent / "seed-2", tmp_path, RETURN, 0)
+    (low / "metrics.jsonl").write_text("{bad\n{}\n")
+    assert training_scores(low.parent, RETURN) == {}
 
 
 def test_a_search_learns_from_pruned_combinations() -> None:
@@ -136,7 +265,7 @@ def test_a_search_learns_from_pruned_combinations() -> None:
     groups = make_groups(0.001, 0.03, best=0.003, number=4)
     pruned = [({"inner.step_size": value}, {3: -9.0}) for value in np.geomspace(0.1, 1.0, 12)]
     proposals = propose(ranges, groups, 16, 6, True, pruned)
-    assert sum(float(values["inner.step_size"]) < 0.1 for values in proposals) >= 5
+    assert sum(float(setting.partition("=")[2]) < 0.1 for [setting] in proposals) >= 5
 
 
 def test_a_range_by_an_old_name_is_searched_by_the_present_one(tmp_path: Path, monkeypatch) -> None:

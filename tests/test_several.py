@@ -277,7 +277,7 @@ def test_seeds_equal_separate_trainings_and_more_can_be_added(tmp_path: Path, ca
     (out / "seed-2" / "evaluation.json").unlink()  # as if it was stopped before
     assert main(["train", str(config), "--seeds", "3", "--resume", str(out)]) == 0
     assert "3 runs in" in (output := capsys.readouterr().out)
-    assert "1 of them complete" in output
+    assert "1 of them finished" in output
     assert (out / "seed-2" / "evaluation.json").exists()
     assert (out / "seed-1" / "state.json").stat().st_mtime_ns == before
     assert [path.name for path in find_runs(out)] == ["seed-1", "seed-2", "seed-3"]
@@ -338,6 +338,15 @@ def test_a_failed_run_is_an_error_in_python(job, tmp_path: Path, monkeypatch) ->
     monkeypatch.setattr(several, "_job", lambda out, run, options: job(run.path.name + "x", "fail"))
     with pytest.raises(UserError, match="seed-1x: the disk is full; fix that"):
         metarl.train_seeds(yaml.safe_load(CONFIG), [1], tmp_path / "seeds")
+
+
+def test_equal_runs_of_a_sweep_are_refused_before_training(tmp_path: Path, complaint) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(CONFIG)
+    for values in ("inner.step_size=0.1,0.10", "baseline.validation_tasks=3,4"):
+        error = complaint("sweep", str(config), "--set", values, "--out", str(tmp_path / "out"))
+        assert "are the same run: the settings in which they differ are equal, or have no" in error
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -88,13 +88,16 @@ def parse_grid(settings: Sequence[str]) -> dict[str, list[str]]:
     Raises:
         UserError: if a setting has another form, or is given twice.
     """
-    grid: dict[str, list[str]] = {}
-    for setting in settings:
-        name, values = _split_values(setting)
-        if name in grid:
+    check_once(settings)
+    return dict(map(_split_values, settings))
+
+
+def check_once(settings: Sequence[str]) -> None:
+    """Raise UserError if one of settings such as `inner.step_size=0.1` is given twice."""
+    names = [setting.partition("=")[0] for setting in settings]
+    for name in names:
+        if names.count(name) > 1:
             raise UserError(f"the setting {name} is given twice; name it once")
-        grid[name] = values
-    return grid
 
 
 def check_variable(name: str) -> None:

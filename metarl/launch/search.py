@@ -12,13 +12,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from metarl.config.files import CONFIG, read_values
 from metarl.config.sections import current_name
 from metarl.errors import UserError
 from metarl.evaluation import Metric
 from metarl.experiment import AnyConfig, all_settings, by_full_name
-from metarl.launch.grid import RANGE, check_variable, folder_name
-from metarl.launch.several import LaunchOptions, Trained, find_runs, is_pruned, train_runs
+from metarl.launch.grid import RANGE, check_once, check_variable, folder_name
+from metarl.launch.several import (
+    LaunchOptions,
+    Trained,
+    check_directory,
+    find_runs,
+    is_pruned,
+    train_runs,
+)
 from metarl.launch.train import ConfigLike, as_config
 from metarl.method import load_method
 from metarl.report.groups import ExperimentGroup, compare
@@ -37,10 +46,18 @@ class Range:
     high: float
     is_integer: bool
 
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
     @property
     def uses_log_scale(self) -> bool:
         """Whether values are searched on a log scale."""
         return self.low > 0.0 and self.high >= LOG_SCALE_RATIO * self.low
+
+    def at(self, part: float) -> float:
+        """The value at a part of the range, between 0 for its low end and 1 for its high end."""
+        value = self.low + part * (self.high - self.low)
+        return round(value) if self.is_integer else value
 
     def rounded(self, value: float) -> float:
         """A value in the range, rounded to three digits for the name of its directory."""
@@ -58,10 +75,14 @@ def require_optuna() -> None:
 
 def as_range(name: str, low: float, high: float) -> Range:
     """A range, of integers if both ends are; UserError if it is empty, or the setting is fixed."""
-    if not low < high:
-        raise UserError(f"{name}: the lower end of a range comes first, as in 0.01..0.5")
+    ends = (low, high)
+    if not all(isinstance(end, int | float | np.number) for end in ends) or not low < high:
+        raise UserError(
+            f"{name}: a range has two numbers, the lower one first, such as 0.01 and 0.5, not "
+            f"{low!r} and {high!r}"
+        )
     check_variable(name)
-    return Range(low, high, isinstance(low, int) and isinstance(high, int))
+    return Range(low, high, all(isinstance(end, int | np.integer) for end in ends))
 
 
 def parse_ranges(settings: Sequence[str]) -> tuple[list[str], dict[str, Range]]:
@@ -74,10 +95,13 @@ def parse_ranges(settings: Sequence[str]) -> tuple[list[str], dict[str, Range]]:
         UserError: if there is no range, or a range is invalid.
     """
     fixed, ranges = [], {}
+    check_once(settings)
     for setting in settings:
         name, _, text = setting.partition("=")
         matched = RANGE.fullmatch(text)
         if not matched:
+            if name == "seed":
+                check_variable(name)
             fixed.append(setting)
             continue
         is_integer = all(re.fullmatch(r"-?\d+", end) for end in matched.groups())
@@ -103,10 +127,12 @@ def search(
     Combinations are proposed in batches, each from the scores of all before.
     """
     require_optuna()
-    options = options or LaunchOptions(verb="sweep")
+    if trials < 1:
+        raise UserError(f"trials: must be at least 1, not {trials}")
+    options = replace(options or LaunchOptions(verb="sweep"), overrides=overrides, is_search=True)
 
-    def plan(values: Mapping[str, str]) -> dict[Path, AnyConfig]:
-        varied = [f"{name}={value}" for name, value in values.items()]
+    def plan(varied: Sequence[str]) -> dict[Path, AnyConfig]:
+        """The runs of a combination, given as settings such as `inner.step_size=0.1`."""
         return {
             folder_name(varied) / f"seed-{seed}": as_config(
                 config, [*overrides, *varied, f"seed={seed}"]
@@ -114,63 +140,93 @@ def search(
             for seed in seeds
         }
 
-    # both ends of the ranges are validated before any run starts
-    lowest = plan({name: f"{limits.low:g}" for name, limits in ranges.items()})
+    # both ends of the ranges, and a value between them, are validated before any run starts
+    first, *_ = [
+        next(iter(plan([f"{name}={r.at(part):g}" for name, r in ranges.items()]).values()))
+        for part in (0.0, 0.4, 1.0)
+    ]
     # by their present names, which the runs record
-    recorded = all_settings(next(iter(lowest.values())))
+    recorded = all_settings(first)
     ranges = {current_name(name, recorded): limits for name, limits in ranges.items()}
-    plan({name: f"{limits.high:g}" for name, limits in ranges.items()})
-    metric = load_method(next(iter(lowest.values()))).problem.metric
-    options = replace(options, overrides=overrides)
+    method = load_method(first)
+    metric = method.problem.metric
     if prune:
         # the first scores are still those of the random initial weights
-        warm_up = load_method(next(iter(lowest.values()))).num_iterations // 4
+        warm_up = method.num_iterations // 4
         options = replace(
             options, should_prune=lambda run: is_below_median(run, out, metric, warm_up)
         )
-    result = train_runs({}, out, options) if options.resume else Trained([], {})
-    while not result.interrupted:
+    check_directory(out, options)
+    # the combinations that are there: with all seeds, and as the config says
+    pruned = {path.parent.name for path in find_runs(out) if is_pruned(path)}
+    batch: dict[Path, AnyConfig] = {}
+    for name in dict.fromkeys(path.parent.name for path in find_runs(out)):
+        varied = name.split(",")
+        if {setting.partition("=")[0] for setting in varied} != {*ranges}:
+            raise UserError(
+                f"the runs in {out} vary other settings ({name}) than the ranges of this search "
+                f"({', '.join(ranges)}); choose another directory with --out"
+            )
+        if name not in pruned:
+            batch |= plan(varied)
+    result = Trained([], {})
+    while True:
+        if batch:
+            trained = train_runs(batch, out, options)
+            options = replace(options, resume=True)  # the next batch joins this one
+            result = Trained(
+                [*result.runs, *trained.runs],
+                {**result.failures, **trained.failures},
+                trained.interrupted,
+            )
         tried = {path.parent.name for path in find_runs(out)}
         # as many combinations at a time as fill the processors: the fewer, the more each proposal
         # knows of those before
         batch_size = min(trials - len(tried), max(1, processors() // len(seeds)))
-        if batch_size < 1:
-            break
+        if result.interrupted or batch_size < 1:
+            return result
         groups = compare(result.runs) if result.runs else []
-        batch: dict[Path, AnyConfig] = {}
-        pruned = [
-            (by_full_name(read_values(run / CONFIG)), training_scores(run.parent, metric))
-            for run in find_runs(out)
-            if is_pruned(run)
+        ranked = {run.path.parent.name for run in result.runs}
+        failed = {Path(name).parent.name for name in result.failures}
+        unranked = [
+            # a combination that failed, such as one that diverged, has no scores: it is the worst
+            (_recorded(out / name), {} if name in failed else training_scores(out / name, metric))
+            for name in sorted(tried - ranked)
         ]
-        for values in propose(
-            ranges, groups, len(tried), batch_size, metric.higher_is_better, pruned
-        ):
-            planned = plan(values)
-            # rounding may propose a combination again, whose runs are there already
-            if next(iter(planned)).parent.name not in tried:
-                batch |= planned
+        proposals = propose(
+            ranges, groups, len(tried), batch_size, metric.higher_is_better, unranked
+        )
+        # rounding may propose a combination again, whose runs are there already
+        batch = {
+            place: config
+            for varied in proposals
+            if folder_name(varied).name not in tried
+            for place, config in plan(varied).items()
+        }
         if not batch:
             if options.console:
                 options.console.print(
                     "the search ends: all of its next proposals were tried already"
                 )
-            break
-        trained = train_runs(batch, out, options)
-        options = replace(options, resume=True)  # the next batch joins this one
-        result = Trained(
-            [*result.runs, *trained.runs],
-            {**result.failures, **trained.failures},
-            trained.interrupted,
-        )
-    return result
+            return result
+
+
+def _recorded(combination: Path) -> dict[str, Any]:
+    """The settings of a combination by their full names."""
+    return by_full_name(read_values(find_runs(combination)[0] / CONFIG))
 
 
 def training_scores(combination: Path, metric: Metric) -> dict[int, float]:
-    """The scores after adaptation by iteration, as means over the seeds that all have reached."""
+    """The scores after adaptation by iteration, as means over the seeds that all have reached.
+
+    There are none if the metrics of a seed are damaged.
+    """
     curves = []
     for run in find_runs(combination):
-        lines = read_metrics(run)
+        try:
+            lines = read_metrics(run)
+        except UserError:  # no reason to end the search; the process of the run reports it
+            return {}
         names = [name for name in (lines[0] if lines else ()) if name.startswith(f"{metric.name}/")]
         curves.append({int(line["iteration"]): line[names[-1]] for line in lines if names})
     common = set[int].intersection(*map(set, curves)) if curves else set[int]()
@@ -209,11 +265,12 @@ def propose(
     num_proposals: int,
     higher_is_better: bool,
     pruned: Sequence[tuple[Mapping[str, Any], Mapping[int, float]]] = (),
-) -> list[dict[str, str]]:
-    """Propose values of settings to try next, in YAML by name of the setting.
+) -> list[list[str]]:
+    """Propose combinations to try next, as settings such as `inner.step_size=0.1`.
 
-    `groups` are the evaluated trials, `pruned` the settings of the pruned ones, with their scores
-    in training by iteration. `num_started`, which includes failed ones, seeds the proposals.
+    `groups` are the evaluated trials, `pruned` the settings of pruned or failed ones, with their
+    scores in training by iteration, if any. `num_started`, which includes all of them, seeds the
+    proposals.
     """
     optuna: Any = import_module("optuna")
     distributions = {
@@ -237,9 +294,9 @@ def propose(
         (settings, {"state": state, "intermediate_values": scores}) for settings, scores in pruned
     ]
     for settings, outcome in trials:
-        params = {name: settings[name] for name in ranges}
+        params = {name: settings.get(name) for name in ranges}
         # a resumed search may have narrower ranges, in which optuna accepts no older value
-        if all(ranges[name].low <= value <= ranges[name].high for name, value in params.items()):
+        if all(value is not None and value in ranges[name] for name, value in params.items()):
             study.add_trial(
                 optuna.trial.create_trial(params=params, distributions=distributions, **outcome)
             )
@@ -247,6 +304,6 @@ def propose(
     proposals = [study.ask(distributions).params for _ in range(num_proposals)]
     # rounded in text: the value is part of a directory's name, by which a resumed search finds it
     return [
-        {name: f"{ranges[name].rounded(value):.10g}" for name, value in params.items()}
+        [f"{name}={ranges[name].rounded(value):.10g}" for name, value in params.items()]
         for params in proposals
     ]

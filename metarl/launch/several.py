@@ -6,6 +6,7 @@
 The directory has the whole state: every run in it belongs to the sweep.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from metarl.launch.weights_and_biases import require_wandb
 from metarl.method import load_method
 from metarl.progress import Progress, print_line
 from metarl.report.evaluations import is_complete
-from metarl.report.groups import evaluation_differences
+from metarl.report.groups import evaluation_differences, seed_independent_fields
 from metarl.runs.run import Run
 from metarl.threads import is_main_process, processors, under_torchrun
 
@@ -48,6 +49,7 @@ class LaunchOptions:
     wandb: str | None = None  # a project of Weights & Biases to log to
     console: Console | None = None  # shows progress; silent by default
     verb: str = "train"  # the command that continues them, for messages
+    is_search: bool = False  # which is continued with all of its arguments
     should_prune: Callable[[Path], bool] = lambda run: False
 
 
@@ -55,7 +57,7 @@ class LaunchOptions:
 class Trained:
     """The outcome of training several runs."""
 
-    runs: Sequence[Run]  # those that are complete
+    runs: Sequence[Run]  # those that are complete, as are all seeds of their combination
     failures: Mapping[str, str]  # error messages by name of the run
     interrupted: bool = False  # by a signal
 
@@ -103,10 +105,11 @@ def train_runs(planned: Mapping[Path, AnyConfig], out: Path, options: LaunchOpti
     if options.wandb:
         require_wandb()
     console = options.console or Console(quiet=True, force_terminal=False)
+    check_directory(out, options)
     runs = _open_runs(out, _validated(planned), options)
     unfinished = [run for run in runs if not (_is_finished(run) or is_pruned(run.path))]
     jobs = [_job(out, run, options) for run in unfinished]
-    print_line(console, f"{len(runs)} runs in {out}, {len(runs) - len(jobs)} of them complete")
+    print_line(console, f"{len(runs)} runs in {out}, {len(runs) - len(jobs)} of them finished")
     if jobs:
         concurrency = f"training {min(processors(), len(jobs))} at a time, with one thread each"
         print_line(console, f"{concurrency}; {LOG} in each run")
@@ -124,6 +127,8 @@ def train_runs(planned: Mapping[Path, AnyConfig], out: Path, options: LaunchOpti
         return True
 
     resume = f"metarl {options.verb} --resume {out}{runs[0].trust_option if runs else ''}"
+    if options.is_search:
+        resume = f"the same command with --resume {out} in place of --out"
     with stop_on_signals() as stop:
         with Progress(console) as progress:
             run_jobs(jobs, lambda: stop.requested, on_failure, progress, should_prune)
@@ -132,6 +137,15 @@ def train_runs(planned: Mapping[Path, AnyConfig], out: Path, options: LaunchOpti
             return Trained([], failures, interrupted=True)
     # opened again: other processes have trained them
     complete = [run for run in (Run(run.path, run.config) for run in runs) if _is_finished(run)]
+    # a mean over some of its seeds would rank a combination by those that did not fail
+    partial = {run.path.parent for run in runs} - {out}
+    partial &= {run.path.parent for run in runs if run.path not in {r.path for r in complete}}
+    complete = [run for run in complete if run.path.parent not in partial]
+    if partial:
+        names = "; ".join(sorted(combination.name for combination in partial))
+        print_line(
+            console, f"not in the table, because not all of their seeds are complete: {names}"
+        )
     if failures:
         print_line(
             console,
@@ -151,6 +165,7 @@ def _validated(planned: Mapping[Path, AnyConfig]) -> dict[Path, AnyConfig]:
                     "import what a script or a notebook defines; move it into a module"
                 )
     resolved = {place: prepare(config) for place, config in planned.items()}
+    _check_distinct(resolved)
     methods = {place: load_method(config) for place, config in resolved.items()}
     for method in methods.values():
         check(method)
@@ -166,11 +181,26 @@ def _validated(planned: Mapping[Path, AnyConfig]) -> dict[Path, AnyConfig]:
     return resolved
 
 
-def _open_runs(out: Path, planned: Mapping[Path, AnyConfig], options: LaunchOptions) -> list[Run]:
-    """Open the planned runs in a directory and create missing ones; or open all that are there.
+def _check_distinct(planned: Mapping[Path, AnyConfig]) -> None:
+    """Refuse runs that would be the same, after whose training `compare` would refuse them."""
+    places: dict[str, Path] = {}
+    for place, config in planned.items():
+        ignored = (*seed_independent_fields(config), "seed")
+        settings = {n: v for n, v in all_settings(config).items() if not n.startswith(ignored)}
+        key = json.dumps([config.seed, settings], sort_keys=True)
+        if key in places:
+            raise UserError(
+                f"{places[key]} and {place} are the same run: the settings in which they differ "
+                "are equal, or have no effect on its method; omit one of them"
+            )
+        places[key] = place
+
+
+def check_directory(out: Path, options: LaunchOptions) -> None:
+    """Check that a directory may hold the runs of a launch.
 
     Raises:
-        UserError: if runs exist without `resume`, none exist, or their settings differ.
+        UserError: if it is a run itself, or has runs although `resume` is not set.
     """
     present = find_runs(out)
     if (out / CONFIG).exists():
@@ -183,6 +213,15 @@ def _open_runs(out: Path, planned: Mapping[Path, AnyConfig], options: LaunchOpti
             f"{out} already holds {len(present)} runs; continue them with --resume {out}, or "
             "choose another directory with --out"
         )
+
+
+def _open_runs(out: Path, planned: Mapping[Path, AnyConfig], options: LaunchOptions) -> list[Run]:
+    """Open the planned runs in a directory and create missing ones; or open all that are there.
+
+    Raises:
+        UserError: if none exist, or their settings differ.
+    """
+    present = find_runs(out)
     if not (present or planned):
         raise UserError(f"there is no run in {out}; name a config and seeds")
     varied = {_varied(place) for place in [*(path.relative_to(out) for path in present), *planned]}
