@@ -29,7 +29,7 @@ from metarl.report.paired import paired_differences, paired_rows
 from metarl.report.plots import plot_summary, plot_training
 from metarl.report.text_tables import csv_table, latex_table
 from metarl.report.training_curves import TrainingCurve, minutes_to_score, training_curves
-from metarl.report.video import write_gif
+from metarl.report.video import _font, write_gif
 from metarl.rl.problem import RETURN
 from metarl.runs.run import Run
 
@@ -416,6 +416,12 @@ def test_render_writes_videos_before_and_after_adaptation_and_plots_the_paths(
 
 
 @pytest.mark.slow
+def test_captions_of_videos_have_the_names_of_all_methods() -> None:
+    missing = bytes(_font(20).getmask("\uffff"))
+    for character in "RL²−±é":
+        assert bytes(_font(20).getmask(character)) != missing
+
+
 def test_render_writes_a_video_of_a_robot_without_settings(tmp_path, monkeypatch) -> None:
     out = tmp_path / "run"
     tiny = [setting for setting in TINY if "hidden" not in setting]

@@ -5,12 +5,14 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import imageio.v2 as imageio
 import numpy as np
+from matplotlib import get_data_path
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -26,6 +28,7 @@ Frame = NDArray[np.uint8]
 TITLE, CAPTION = 40, 56
 MAX_FPS = 30
 MIN_WIDTH = 256  # of an episode's frames
+MIN_POINTS = 8  # of the title's font
 GIF_WIDTH, GIF_FPS, GIF_COLOURS = 720, 15, 64
 INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
@@ -148,22 +151,31 @@ def _compose(episodes: Mapping[str, Episode], title: str, index: int) -> Frame:
     height, width = next(iter(episodes.values())).frames[0].shape[:2]
     sides = width * len(episodes), TITLE + CAPTION + height
     size = (sides[0] + sides[0] % 2, sides[1] + sides[1] % 2)  # H.264 needs even sides
-    canvas, font = Image.new("RGB", size, PAPER), ImageFont.load_default
+    canvas = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(canvas)
-    draw.text((size[0] // 2, TITLE // 2), title, INK, font(22), anchor="mm")
+    # the largest font in which the title fits
+    fonts = (_font(points) for points in range(20, MIN_POINTS, -1))
+    font = next((f for f in fonts if f.getlength(title) < 0.98 * size[0]), _font(MIN_POINTS))
+    draw.text((size[0] // 2, TITLE // 2), title, INK, font, anchor="mm")
     for column, (name, episode) in enumerate(episodes.items()):
         now = min(index, len(episode.frames) - 1)
         left = column * width
         # captions are above the images: below, a player's controls would cover them
         canvas.paste(Image.fromarray(episode.frames[now]), (left, TITLE + CAPTION))
         centre = left + width // 2
-        draw.text((centre, TITLE + 16), name, INK, font(19), anchor="mm")
+        draw.text((centre, TITLE + 16), name, INK, _font(17), anchor="mm")
         ended = ", episode over" if now < index else ""
         status = f"step {now}, return {episode.returns[now]:.1f}{ended}"
-        draw.text((centre, TITLE + 40), status, FAINT, font(16), anchor="mm")
+        draw.text((centre, TITLE + 40), status, FAINT, _font(14), anchor="mm")
         if column:
             draw.line([(left, TITLE), (left, size[1])], FAINT, 1)
     return np.asarray(canvas)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # matplotlib's: the font of Pillow has no "²"
+    return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
 def write_mp4(path: Path, frames: Sequence[Frame], fps: float) -> None:
