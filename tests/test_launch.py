@@ -90,6 +90,22 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_the_same_
             assert torch.equal(session.state.params[name], leaf)
 
 
+def test_a_run_with_a_checkpoint_does_not_need_the_run_that_it_started_from(
+    source: Run, tmp_path: Path, monkeypatch
+) -> None:
+    start = Path(shutil.copytree(source.path, tmp_path / "start"))
+    stop = [lambda state, metrics: False]
+    metarl.train(TINY, tmp_path / "run", init_from=start, callbacks=stop)
+    shutil.rmtree(start)
+    run = metarl.train(TINY, tmp_path / "run", init_from=start, resume=True)
+    assert run.load().iteration == 2
+    # as torchrun does after a failure
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    again = ["--from", str(start), "--out", str(tmp_path / "run")]
+    assert main(["train", str(tmp_path / "tiny.yaml"), *again]) == 0
+
+
 @pytest.mark.parametrize(
     ("sections", "reason"),
     [

@@ -118,21 +118,24 @@ def start_run(
     Raises:
         UserError: if the config, the data, the directory or the model is invalid.
     """
-    run: Run | None = None
-    if exist_ok and (path / CONFIG).exists():
-        run = Run.reopen(path, config)
-        config = run.config
-    config = prepare(config)
+    run = Run.reopen(path, config) if exist_ok and (path / CONFIG).exists() else None
+    config = prepare(run.config if run else config)
     method = load_method(config)
     _check_num_processes(method)
     check(method)
-    # before the directory exists: weights that do not fit leave nothing behind
-    state = _import_model(method, model) if model else initial_state(method)
-    is_new, run = run is None, run or Run.create(path, config)
+
+    def first_state() -> TrainingState:
+        return _import_model(method, model) if model else initial_state(method)
+
+    is_new, state = run is None, None
+    if run is None:
+        # before the directory exists: weights that do not fit leave nothing behind
+        state, run = first_state(), Run.create(path, config)
     with run.locked():  # read with the lock: another process may have trained it until now
+        state = resume_state(run, method) or state or first_state()
         if not is_new:  # the first checkpoint writes that of a new run
             run.save_config()
-        yield Session(run, method, resume_state(run, method) or state)
+        yield Session(run, method, state)
 
 
 @contextmanager
