@@ -298,6 +298,11 @@ def is_stopped_early(method: Method, state: TrainingState) -> bool:
     return bool(state.iteration - int(best) >= stopping.patience * stopping.every)
 
 
+def has_best_state(state: TrainingState) -> bool:
+    """Whether there was a validation, the best of which `train` keeps in `extra`."""
+    return f"{BEST}iteration" in state.extra
+
+
 def best_state(state: TrainingState) -> TrainingState:
     """The state with the parameters of the best validation, which `train` keeps in `extra`.
 

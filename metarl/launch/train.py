@@ -235,12 +235,14 @@ def resume_state(run: Run, method: Method) -> TrainingState | None:
     Temporary files of a killed process are removed.
 
     Raises:
-        UserError: if the checkpoint is damaged, or the data have changed.
+        UserError: if the checkpoint is damaged, the data have changed, or the settings of
+            validations.
     """
     run.remove_temp_files()
     if not run.has_checkpoint():
         return None
     run.check_data_hashes(method.problem.data_hashes)
+    run.check_validations()
     return load_checked_state(run, method)
 
 
