@@ -88,8 +88,9 @@ def train(
         console = console or Console(quiet=True, force_terminal=False)
         with show_progress(console, method, state) as show:
             train_loop(run, method, state, [*callbacks, show])
-        with show_status(console, f"evaluating {run.path}"):
-            evaluate(run, method)
+        if not is_complete(run, method):
+            with show_status(console, f"evaluating {run.path}"):
+                evaluate(run, method)
     return run
 
 
