@@ -120,6 +120,20 @@ def test_an_option_and_the_setting_that_it_stands_for_exclude_each_other(
     assert f"--{option} and --set {setting}=... contradict each other" in error
 
 
+@pytest.mark.parametrize("setting", ["method=maml", "method.name=maml", "method={name: maml}"])
+def test_the_kind_of_a_baseline_excludes_another_method(
+    setting: str, complaint, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["baseline", "quickstart", "--kind", "pretrained"]
+    assert "--kind and --set method=... contradict" in complaint(*command, "--set", setting)
+
+
+def test_settings_of_the_method_can_be_changed_beside_its_kind(complaint) -> None:
+    command = ["baseline", "point_navigation_rl2", "--kind", "rl2", "--set", "method.episodes=0"]
+    assert "method.episodes: must be greater" in complaint(*command)
+
+
 def test_a_setting_of_an_option_is_validated_as_in_a_config(complaint) -> None:
     assert "device: must be 'auto'" in complaint("train", "quickstart", "--device", "tpu")
     assert "outer.iterations: must be" in complaint("sweep", "quickstart", "--iterations", "0")
