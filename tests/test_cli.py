@@ -48,6 +48,14 @@ def test_the_command_alone_shows_its_help(capsys) -> None:
         (["sweep", "quickstart", "--prune"], "--prune belongs to --search N"),
         (["baseline", "x", "--kind", "oracel"], "not 'oracel' (did you mean 'oracle'?)"),
         (["evaluate", "x", "--schedule", "old"], "--schedule: must be own or paper, not 'old'"),
+        (
+            ["evaluate", "x", "--schedule", "paper", "--set", "evaluation.step_sizes=[0.1]"],
+            "--set evaluation.step_sizes=[0.1] contradicts --schedule paper; use one of them",
+        ),
+        (
+            ["evaluate", "x", "--schedule", "paper", "--set", "evaluation.batch_unit=episodes"],
+            "--set evaluation.batch_unit=episodes contradicts --schedule paper",
+        ),
         (["train", "x", "--seed", "two"], "--seed: must be a whole number, not 'two'"),
         (["render", "x", "--task", "-1e-1", "-.5", "-2E3"], "there is no run in x"),
         (["render", "x", "--task", "left"], "--task: must be a number, not 'left'"),
