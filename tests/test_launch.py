@@ -138,6 +138,13 @@ def test_weights_that_changed_since_the_start_are_refused(source: Run, tmp_path:
         metarl.train({**TINY, "init_from": "nowhere"}, tmp_path / "run")
 
 
+@pytest.mark.parametrize("choice", [{"iteration": 1}, {"commit": "0" * 40}])
+def test_a_checkpoint_of_a_run_cannot_be_chosen(choice: dict, source: Run, tmp_path: Path) -> None:
+    config = {**TINY, "init_from": {"run": str(source.path), **choice}}
+    with pytest.raises(UserError, match="init_from: iteration and commit are recorded by training"):
+        metarl.train(config, tmp_path / "run")
+
+
 def test_measured_factors_of_observations_are_those_of_the_run(tmp_path: Path) -> None:
     first = changed(TINY, policy={"observation_scale": [0.5, 3.0]})
     source = metarl.train(first, tmp_path / "source")

@@ -284,6 +284,15 @@ class InitialWeights(Section):
     def _accept_the_run_alone(cls, value: Any) -> Any:
         return {"run": str(value)} if isinstance(value, str | Path) else value
 
+    @model_validator(mode="after")
+    def _check_recorded(self) -> Self:
+        if self.sha256 is None and (self.iteration is not None or self.commit is not None):
+            raise config_error(
+                "iteration and commit are recorded by training, and select nothing: a run keeps "
+                "its last checkpoint only; set run alone"
+            )
+        return self
+
 
 class EarlyStopping(Section):
     """Early stopping: training ends when the score on validation tasks no longer improves.
