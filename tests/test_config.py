@@ -125,6 +125,26 @@ def test_settings_can_be_changed_from_the_command_line() -> None:
     assert config.seed == 3
 
 
+def test_a_mapping_on_the_command_line_changes_the_settings_in_it() -> None:
+    base = load_config("point_navigation")
+    config = load_config("point_navigation", ["inner={step_size: 0.2}", "outer={iterations: 3}"])
+    assert config.inner == base.inner.model_copy(update={"step_size": 0.2})
+    assert config.outer == base.outer.model_copy(update={"iterations": 3})
+    adam = load_config("point_navigation", ["outer={algorithm: adam, learning_rate: 0.1}"])
+    assert (adam.outer.learning_rate, adam.outer.meta_batch) == (0.1, base.outer.meta_batch)
+    assert load_config("point_navigation", ["outer.iterations=3", "outer={}"]) == load_config(
+        "point_navigation", ["outer.iterations=3"]
+    )
+    # of two settings one can be set
+    assert base.evaluation.step_sizes
+    assert load_config("point_navigation", ["evaluation={steps: 2}"]).evaluation.step_sizes is None
+    # another method, and the settings of a class, have nothing in common with the previous ones
+    rl2 = ["method.episodes=5", "method={name: rl2, clip: 0.1}"]
+    assert load_config("point_navigation_rl2", rl2).method.episodes == 2
+    plain = load_config("half_cheetah_direction", ["family.settings={horizon: 50}"])
+    assert plain.family.settings == {"horizon": 50}
+
+
 def test_the_settings_of_the_outer_step_depend_on_its_algorithm() -> None:
     config = validate_config({**MINIMAL, "outer": {"algorithm": "adam", "learning_rate": "1e-2"}})
     assert config.outer.learning_rate == 0.01
