@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -270,6 +271,27 @@ def test_a_config_must_be_a_regular_file(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe.yaml", tmp_path, Path("/dev/zero")):
         with pytest.raises(UserError, match="is not a regular file"):
             load_config(str(path))
+
+
+def test_numbers_are_decimal() -> None:
+    config = load_config("quickstart", ["seed=010", "outer.iterations=+12", "inner.step_size=.5"])
+    assert (config.seed, config.outer.iterations, config.inner.step_size) == (10, 12, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("outer.iterations=1:30", "outer.iterations: must be a valid integer, not '1:30'"),
+        ("outer.iterations=0x10", "outer.iterations: must be a valid integer, not '0x10'"),
+        ("outer.iterations=true", "outer.iterations: must be a number, not true"),
+        ("inner.step_size=true", "inner.step_size: must be a number, not true"),
+        ("policy.hidden_sizes=[true]", "policy.hidden_sizes.0: must be a number, not true"),
+        ("outer.max_kl=no", "outer.max_kl: must be a number, not false"),
+    ],
+)
+def test_what_python_or_yaml_takes_for_another_number_is_refused(override, sentence) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        load_config("point_navigation", [override])
 
 
 @pytest.mark.parametrize(
