@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -221,6 +222,15 @@ def test_a_callback_sees_every_iteration_and_stops_the_training(tmp_path: Path) 
     assert run.load().iteration == 3
     assert (run.path / "evaluation.json").exists()
     assert metarl.train(config, tmp_path, resume=True).load().iteration == 9
+
+
+@pytest.mark.parametrize(
+    ("result", "iterations"),
+    [(False, 1), (np.False_, 1), (0, 2), (None, 2), (np.zeros(2), 2), (True, 2)],
+)
+def test_only_false_stops_the_training(result, iterations: int, tmp_path: Path) -> None:
+    run = metarl.train(WAVES, tmp_path, callbacks=[lambda state, metrics: result])
+    assert run.load().iteration == iterations
 
 
 def test_an_exception_of_a_callback_ends_the_training_after_the_state_is_saved(

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from metarl import distributed
@@ -34,7 +35,7 @@ from metarl.runs.run import Run
 
 CHECKPOINT_MINUTES = 5.0  # the longest time between checkpoints, whatever `checkpoint_every` is
 
-# called after every iteration, with its metrics if they are reported; training stops at False
+# called after every iteration, with its metrics if they are reported; only False stops training
 Callback = Callable[[TrainingState, Metrics], bool | None]
 ConfigLike = str | Path | Mapping[str, Any] | AnyConfig
 
@@ -286,7 +287,9 @@ def train_loop(
                 for log in logs if video else ():
                     log.write_video(state.iteration, video)
             # a list: every callback is called, also after one that stops the training
-            is_stopped = False in [callback(state, metrics) for callback in callbacks]
+            results = [callback(state, metrics) for callback in callbacks]
+            # by its type: 0 is equal to False, and an array has no truth value
+            is_stopped = any(isinstance(x, bool | np.bool_) and not x for x in results)
             # by time too, since `checkpoint_every` slow iterations may take hours
             overdue = time.monotonic() - saved_at > 60.0 * CHECKPOINT_MINUTES
             if overdue or state.iteration % run.config.checkpoint_every == 0:
