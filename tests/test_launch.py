@@ -207,6 +207,24 @@ def test_the_advice_for_a_complete_run_with_a_schedule_works(
     assert run_advice(complaint("train", "--resume", "run")) == 0
 
 
+def test_the_advice_for_a_complete_baseline_counts_iterations(
+    complaint: Callable[..., str], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = {name: value for name, value in TINY.items() if name != "outer"}
+    shorter = {"iterations": 2, "meta_batch": 2}
+    metarl.train({**config, "outer": shorter, "method": "pretrained"}, "run")
+    error = complaint("train", "--resume", "run")
+    assert "(4 updates); to train for longer add --iterations 4" in error
+
+
+def test_a_run_of_another_domain_is_not_resumed(source: Run, complaint) -> None:
+    error = complaint("train", "sinusoid", "--resume", str(source.path))
+    sentence = "is of reinforcement learning, the config of few-shot learning; train it in another"
+    assert sentence in error
+    assert "family" not in error
+
+
 def test_a_callback_sees_every_iteration_and_stops_the_training(tmp_path: Path) -> None:
     calls: list[tuple[int, bool]] = []
 

@@ -165,7 +165,8 @@ def resume_run(
     with run.locked():
         state = resume_state(run, method) or initial_state(method)
         if is_complete(run, method):
-            fix = f"; to train for longer add --iterations {2 * state.iteration}"
+            longer = 2 * run.config.outer.iterations  # an iteration may have several updates
+            fix = f"; to train for longer add --iterations {longer}"
             if method.uses_lr_schedule or is_stopped_early(method, state):  # it has ended
                 fix = (
                     f"; to train on with a new schedule: metarl train {run.path / CONFIG} --from "

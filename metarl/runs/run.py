@@ -80,6 +80,7 @@ RESUMABLE = (
 )
 # settings that the tensors of the weights depend on
 SHAPING = ("method", "family", "data", "policy", "network", "inner.learned_step_sizes")
+DOMAINS = {"rl": "reinforcement learning", "supervised": "few-shot learning"}
 LOCK = ".lock"
 PATHS = ("init_from.", "data.path")  # settings that name files, not code
 
@@ -254,6 +255,11 @@ class Run:
         Raises:
             UserError: if it changes settings that earlier iterations depend on.
         """
+        if config.domain != self.config.domain:
+            raise UserError(
+                f"the run in {self.path} is of {DOMAINS[self.config.domain]}, the config of "
+                f"{DOMAINS[config.domain]}; train it in another directory, with --out"
+            )
         config = resolve(config)
         start = self.config.init_from
         if start and config.init_from and config.init_from.run == start.run:
