@@ -105,12 +105,13 @@ def test_policies_of_other_kinds_are_exported(
         assert np.array_equal(act(rows), agent.act(rows, deterministic=True))
 
 
+@pytest.mark.parametrize("difference", [1e-3, float("nan")])
 def test_a_file_that_acts_differently_is_not_written(
-    policy: AdaptivePolicy, tmp_path: Path, monkeypatch
+    difference: float, policy: AdaptivePolicy, tmp_path: Path, monkeypatch
 ) -> None:
     class Other(exporting.DeterministicPolicy):
         def forward(self, observations):
-            return super().forward(observations) + 1e-3
+            return super().forward(observations) + difference
 
     monkeypatch.setattr(exporting, "DeterministicPolicy", Other)
     with pytest.raises(UserError, match="does not act as this one"):

@@ -171,9 +171,10 @@ def _check(agent: PolicyAgent, act: Callable[[NDArray[np.float32]], NDArray[Any]
         else:  # the agent would flatten rows that are flat already
             with torch.no_grad():
                 expected = DeterministicPolicy(agent)(torch.from_numpy(observations)).numpy()
-        scale = 1.0 + np.abs(expected)
-        differs = actions.shape != expected.shape
-        if differs or (np.abs(actions - expected) > TOLERANCE * scale).any():
+        tolerance = TOLERANCE * (1.0 + np.abs(expected))
+        # so that NaN is no equal action
+        agrees = actions.shape == expected.shape and (np.abs(actions - expected) <= tolerance).all()
+        if not agrees:
             raise UserError(
                 "the exported policy does not act as this one: its network cannot be exported; "
                 "use metarl.load, or export a .zip file"
