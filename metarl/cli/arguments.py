@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from metarl.errors import UserError
 from metarl.launch.grid import as_seeds
 
+# advice where --out cannot be written
+OTHER_FILE = "; choose another file with --out"
+OTHER_FOLDER = "; choose another directory with --out"
 # options that stand for a setting
 SETTINGS = {
     "seed": "seed",
