@@ -140,6 +140,8 @@ def _merge(base: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "")
         section, name = merged.get(key), f"{prefix}{key}"
         if _is_kind(name, value):
             value = {TAGS[name]: value}
+        if _is_kind(name, section):
+            section = {TAGS[name]: section}
         # another method has nothing in common with that of `base`
         if not (isinstance(section, dict) and isinstance(value, dict)) or name == "method":
             merged[key] = value

@@ -126,6 +126,13 @@ def test_settings_can_be_changed_from_the_command_line() -> None:
     assert config.seed == 3
 
 
+def test_a_section_extends_one_that_is_given_by_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**MINIMAL, "outer": "adam"}))
+    (tmp_path / "mine.yaml").write_text("extends: base.yaml\nouter: {learning_rate: 0.1}\n")
+    outer = load_config(str(tmp_path / "mine.yaml")).outer
+    assert (outer.algorithm, outer.learning_rate) == ("adam", 0.1)
+
+
 def test_a_mapping_on_the_command_line_changes_the_settings_in_it() -> None:
     base = load_config("point_navigation")
     config = load_config("point_navigation", ["inner={step_size: 0.2}", "outer={iterations: 3}"])
@@ -133,6 +140,8 @@ def test_a_mapping_on_the_command_line_changes_the_settings_in_it() -> None:
     assert config.outer == base.outer.model_copy(update={"iterations": 3})
     adam = load_config("point_navigation", ["outer={algorithm: adam, learning_rate: 0.1}"])
     assert (adam.outer.learning_rate, adam.outer.meta_batch) == (0.1, base.outer.meta_batch)
+    named = load_config("point_navigation", ["outer=adam", "outer={learning_rate: 0.1}"])
+    assert named == adam
     assert load_config("point_navigation", ["outer.iterations=3", "outer={}"]) == load_config(
         "point_navigation", ["outer.iterations=3"]
     )
