@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 WORST = "worst 5% of tasks"  # heading of `mean_worst_tasks`
 SUCCESS = "success"  # the metric of `info["success"]`
+VALIDATION = "validation"  # the prefix of the scores of validations
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,8 @@ def _merge(base: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "")
         section, name = merged.get(key), f"{prefix}{key}"
         if _is_kind(name, value):
             value = {TAGS[name]: value}
+        if _is_kind(name, section):
+            section = {TAGS[name]: section}
         # another method has nothing in common with that of `base`
         if not (isinstance(section, dict) and isinstance(value, dict)) or name == "method":
             merged[key] = value
@@ -155,8 +157,9 @@ def _merge(base: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "")
         if name == "family" and value.get("name") not in (None, section.get("name")):
             section = {}
         # a setting by its old name replaces the one by its present name
-        renamed = {current_name(str(setting), section) for setting in value}
-        section = {k: v for k, v in section.items() if k not in renamed - value.keys()}
+        replaced = {current_name(str(setting), section) for setting in value}
+        replaced |= {ALTERNATIVES.get(f"{name}.{setting}", "") for setting in value}
+        section = {k: v for k, v in section.items() if k not in replaced - value.keys()}
         merged[key] = _merge(section, value, f"{name}.")
     return merged
 
@@ -254,7 +257,9 @@ def set_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
     """Override settings in plain values, in place.
 
     If an override changes the kind of a section, such as `outer.algorithm`, the settings that the
-    new kind does not have are removed from the section, except for overrides.
+    new kind does not have are removed from the section, except for overrides. A mapping changes the
+    settings in it, as in a file with `extends`, but replaces `method`, and settings that are
+    mappings themselves, such as `family.settings`.
 
     Raises:
         UserError: if an override has another form, or addresses a setting as a section.
@@ -281,6 +286,9 @@ def set_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
         before = section.get(setting)
         if name == "method" and isinstance(before, dict) and before.get("name") == value:
             continue  # it keeps its settings
+        if isinstance(value, dict) and setting != "settings":
+            section |= _merge(section, {setting: value}, f"{prefix}." if prefix else "")
+            continue
         section[setting] = value
         if (other := ALTERNATIVES.get(name)) and f"{prefix}.{other}" not in overridden:
             section.pop(other, None)

@@ -1,9 +1,11 @@
 """Bounded reads and atomic writes."""
 
+import errno
 import io
 import os
 import stat
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -166,6 +168,24 @@ def report_os_errors(problem: str, advice: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{problem} ({error.strerror or error}){advice}") from error
+
+
+def check_writable(path: Path, advice: str = "", *, is_folder: bool = False) -> None:
+    """Check that a file or a folder can be written, before the work whose result it is to hold.
+
+    Folders on its path may be missing, if they can be created.
+
+    Raises:
+        UserError: if it cannot; with the system's reason and some advice.
+    """
+    with report_os_errors(f"cannot write {path}", advice):
+        if path.is_dir() and not is_folder:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        folder = path if is_folder else path.parent
+        existing = next(place for place in (folder, *folder.parents) if place.exists())
+        # not os.access, which knows neither read-only nor full disks
+        with tempfile.TemporaryFile(dir=existing):
+            pass
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from metarl.config.registry import Registry
 from metarl.config.sections import Experiment, MethodSection
 from metarl.errors import UserError
-from metarl.evaluation import AdaptationCurve, Metric
+from metarl.evaluation import VALIDATION, AdaptationCurve, Metric
 from metarl.parallel import one_thread
 from metarl.params import Params, aligned, split_prefix, with_prefix
 
@@ -298,6 +298,11 @@ def is_stopped_early(method: Method, state: TrainingState) -> bool:
     return bool(state.iteration - int(best) >= stopping.patience * stopping.every)
 
 
+def has_best_state(state: TrainingState) -> bool:
+    """Whether there was a validation, the best of which `train` keeps in `extra`."""
+    return f"{BEST}iteration" in state.extra
+
+
 def best_state(state: TrainingState) -> TrainingState:
     """The state with the parameters of the best validation, which `train` keeps in `extra`.
 
@@ -362,7 +367,7 @@ def train(
             validation: Metrics = {}
             if stopping and state.iteration % stopping.every == 0:
                 score = method.validation_score(state.params, stopping.tasks)  # type: ignore[attr-defined]
-                validation = {f"validation/{method.problem.metric.name}": score}
+                validation = {f"{VALIDATION}/{method.problem.metric.name}": score}
                 best = _better(best, score, state, method.problem.metric)
             if best:
                 state = replace(state, extra=state.extra | with_prefix(best, BEST))

@@ -2,6 +2,7 @@
 
 import pydoc
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import metarl
+from metarl.config.files import trained_runs
 from metarl.envs import PointNavigation
 from metarl.errors import UserError
 from metarl.rl.adaptation import collect
@@ -196,6 +198,16 @@ def test_the_error_for_a_run_of_the_other_domain_names_the_function_to_use() -> 
         metarl.load("sinusoid")
     with pytest.raises(UserError, match=r"has a policy: load it with metarl\.load"):
         metarl.load_network("point_navigation")
+
+
+def test_a_run_of_the_other_domain_is_not_evaluated(tmp_path: Path) -> None:
+    for name, load in (("point_navigation", metarl.load_network), ("sinusoid", metarl.load)):
+        path = Path(shutil.copytree(trained_runs()[name], tmp_path / name))
+        for file in path.glob("evaluation*"):
+            file.unlink()
+        with pytest.raises(UserError, match=r"has (a|no) policy"):
+            load(path)
+        assert not [*path.glob("evaluation*")]
 
 
 def test_videos_are_rendered_of_a_custom_environment_and_of_the_family(

@@ -3,6 +3,7 @@
 import math
 from io import StringIO
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from metarl.bench.sampling import sampling
 from metarl.bench.tables import TABLES
 from metarl.bench.timing import run_in_subprocess
 from metarl.bench.training import contention, count_gflop, iteration, supervised
+from metarl.cli import bench
 from metarl.experiment import load_config
 from metarl.params import flatten
 from metarl.rl.adaptation import collect
@@ -123,3 +125,10 @@ def test_supervised_learning_is_measured_without_data_sets(question, monkeypatch
 def test_invalid_measurements_are_reported(complaint) -> None:
     assert "there is no part 'smapling'" in complaint("bench", "smapling")
     assert "at least 1" in complaint("bench", "--repeats", "0")
+
+
+def test_an_output_that_cannot_be_written_is_reported_before_measurements(
+    complaint, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(bench, "run_in_subprocess", lambda *_: pytest.fail("it measured"))
+    assert "cannot write" in complaint("bench", "--out", str(tmp_path))

@@ -48,6 +48,14 @@ def test_the_command_alone_shows_its_help(capsys) -> None:
         (["sweep", "quickstart", "--prune"], "--prune belongs to --search N"),
         (["baseline", "x", "--kind", "oracel"], "not 'oracel' (did you mean 'oracle'?)"),
         (["evaluate", "x", "--schedule", "old"], "--schedule: must be own or paper, not 'old'"),
+        (
+            ["evaluate", "x", "--schedule", "paper", "--set", "evaluation.step_sizes=[0.1]"],
+            "--set evaluation.step_sizes=[0.1] contradicts --schedule paper; use one of them",
+        ),
+        (
+            ["evaluate", "x", "--schedule", "paper", "--set", "evaluation.batch_unit=episodes"],
+            "--set evaluation.batch_unit=episodes contradicts --schedule paper",
+        ),
         (["train", "x", "--seed", "two"], "--seed: must be a whole number, not 'two'"),
         (["render", "x", "--task", "-1e-1", "-.5", "-2E3"], "there is no run in x"),
         (["render", "x", "--task", "left"], "--task: must be a number, not 'left'"),
@@ -118,6 +126,20 @@ def test_an_option_and_the_setting_that_it_stands_for_exclude_each_other(
     setting = {"iterations": "outer.iterations"}.get(option, option)
     error = complaint("train", "quickstart", f"--{option}", "1", "--set", f"{setting}=1")
     assert f"--{option} and --set {setting}=... contradict each other" in error
+
+
+@pytest.mark.parametrize("setting", ["method=maml", "method.name=maml", "method={name: maml}"])
+def test_the_kind_of_a_baseline_excludes_another_method(
+    setting: str, complaint, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["baseline", "quickstart", "--kind", "pretrained"]
+    assert "--kind and --set method=... contradict" in complaint(*command, "--set", setting)
+
+
+def test_settings_of_the_method_can_be_changed_beside_its_kind(complaint) -> None:
+    command = ["baseline", "point_navigation_rl2", "--kind", "rl2", "--set", "method.episodes=0"]
+    assert "method.episodes: must be greater" in complaint(*command)
 
 
 def test_a_setting_of_an_option_is_validated_as_in_a_config(complaint) -> None:

@@ -158,6 +158,32 @@ def test_runs_are_checked_before_they_are_evaluated(complaint, monkeypatch) -> N
     assert "needs the run of a meta-learner that takes gradient steps" in few
 
 
+@pytest.mark.parametrize(
+    ("command", "out", "reason"),
+    [
+        ("compare", "file", "Not a directory); choose another directory with --out"),
+        ("render", "file/x", "Not a directory); choose another directory with --out"),
+        ("report", "folder.md", "Is a directory); choose another file with --out"),
+        ("results", "folder.md", "Is a directory); choose another file with --out"),
+        ("results", "file.md", "Not a directory); choose another file with --out"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_reported_before_evaluations(
+    command: str, out: str, reason: str, tmp_path: Path, complaint, monkeypatch
+) -> None:
+    def evaluate(*_: object, **__: object) -> None:
+        raise AssertionError("it evaluated")
+
+    for name in ("cli.output.load_or_evaluate", "cli.render.adapt_to_task"):
+        monkeypatch.setattr(f"metarl.{name}", evaluate)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.md").mkdir()
+    before = {*tmp_path.iterdir()}
+    place = str(tmp_path / out)
+    assert reason in complaint(command, "point_navigation", "--out", place)
+    assert {*tmp_path.iterdir()} == before
+
+
 def test_steps_to_match_are_those_of_a_method_of_gradient_steps() -> None:
     def group(label: str, unit: AdaptationUnit | None) -> ExperimentGroup:
         problem = SimpleNamespace(metric=RETURN)

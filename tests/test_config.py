@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -123,6 +124,35 @@ def test_settings_can_be_changed_from_the_command_line() -> None:
     assert config.outer.iterations == 7
     assert config.family.load().half_width == 1
     assert config.seed == 3
+
+
+def test_a_section_extends_one_that_is_given_by_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**MINIMAL, "outer": "adam"}))
+    (tmp_path / "mine.yaml").write_text("extends: base.yaml\nouter: {learning_rate: 0.1}\n")
+    outer = load_config(str(tmp_path / "mine.yaml")).outer
+    assert (outer.algorithm, outer.learning_rate) == ("adam", 0.1)
+
+
+def test_a_mapping_on_the_command_line_changes_the_settings_in_it() -> None:
+    base = load_config("point_navigation")
+    config = load_config("point_navigation", ["inner={step_size: 0.2}", "outer={iterations: 3}"])
+    assert config.inner == base.inner.model_copy(update={"step_size": 0.2})
+    assert config.outer == base.outer.model_copy(update={"iterations": 3})
+    adam = load_config("point_navigation", ["outer={algorithm: adam, learning_rate: 0.1}"])
+    assert (adam.outer.learning_rate, adam.outer.meta_batch) == (0.1, base.outer.meta_batch)
+    named = load_config("point_navigation", ["outer=adam", "outer={learning_rate: 0.1}"])
+    assert named == adam
+    assert load_config("point_navigation", ["outer.iterations=3", "outer={}"]) == load_config(
+        "point_navigation", ["outer.iterations=3"]
+    )
+    # of two settings one can be set
+    assert base.evaluation.step_sizes
+    assert load_config("point_navigation", ["evaluation={steps: 2}"]).evaluation.step_sizes is None
+    # another method, and the settings of a class, have nothing in common with the previous ones
+    rl2 = ["method.episodes=5", "method={name: rl2, clip: 0.1}"]
+    assert load_config("point_navigation_rl2", rl2).method.episodes == 2
+    plain = load_config("half_cheetah_direction", ["family.settings={horizon: 50}"])
+    assert plain.family.settings == {"horizon": 50}
 
 
 def test_the_settings_of_the_outer_step_depend_on_its_algorithm() -> None:
@@ -250,6 +280,27 @@ def test_a_config_must_be_a_regular_file(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe.yaml", tmp_path, Path("/dev/zero")):
         with pytest.raises(UserError, match="is not a regular file"):
             load_config(str(path))
+
+
+def test_numbers_are_decimal() -> None:
+    config = load_config("quickstart", ["seed=010", "outer.iterations=+12", "inner.step_size=.5"])
+    assert (config.seed, config.outer.iterations, config.inner.step_size) == (10, 12, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("outer.iterations=1:30", "outer.iterations: must be a valid integer, not '1:30'"),
+        ("outer.iterations=0x10", "outer.iterations: must be a valid integer, not '0x10'"),
+        ("outer.iterations=true", "outer.iterations: must be a number, not true"),
+        ("inner.step_size=true", "inner.step_size: must be a number, not true"),
+        ("policy.hidden_sizes=[true]", "policy.hidden_sizes.0: must be a number, not true"),
+        ("outer.max_kl=no", "outer.max_kl: must be a number, not false"),
+    ],
+)
+def test_what_python_or_yaml_takes_for_another_number_is_refused(override, sentence) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        load_config("point_navigation", [override])
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,25 @@ def test_a_resumed_training_stops_where_an_uninterrupted_one_does() -> None:
                 assert torch.equal(getattr(state, part)[name], leaf)
 
 
+def test_validations_of_one_training_have_the_same_settings(tmp_path: Path, complaint) -> None:
+    out, folder = tmp_path / "seed-1", str(tmp_path)
+    config = load_config("sinusoid", [*SINE, *STOP, "evaluation.tasks=2"])
+    metarl.train(config, out, callbacks=[lambda state, _: state.iteration < 3])
+    changed = "--set=evaluation.shots=3"
+    sentence = "has been validated with other settings (evaluation.shots: 5 → 3); keep them"
+    for run in (str(out), folder):
+        assert sentence in complaint("train", "--resume", run, changed)
+    more = ["--seeds", "1", "--resume", folder]
+    assert sentence in complaint("train", "sinusoid", *TINY, changed, *more)
+    other = load_config("sinusoid", [*SINE, *STOP, "evaluation.tasks=2", "evaluation.shots=3"])
+    with pytest.raises(UserError, match="has been validated with other settings"):
+        metarl.train(other, out, resume=True)
+    assert Run.open(out).config == config
+    assert main(["evaluate", str(out), changed]) == 0
+    assert metarl.train(config, out, resume=True).load().iteration > 3
+    assert main(["train", "--resume", str(out), changed]) == 0  # it has ended
+
+
 def test_the_best_parameters_are_evaluated_and_loaded_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

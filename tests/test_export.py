@@ -105,12 +105,13 @@ def test_policies_of_other_kinds_are_exported(
         assert np.array_equal(act(rows), agent.act(rows, deterministic=True))
 
 
+@pytest.mark.parametrize("difference", [1e-3, float("nan")])
 def test_a_file_that_acts_differently_is_not_written(
-    policy: AdaptivePolicy, tmp_path: Path, monkeypatch
+    difference: float, policy: AdaptivePolicy, tmp_path: Path, monkeypatch
 ) -> None:
     class Other(exporting.DeterministicPolicy):
         def forward(self, observations):
-            return super().forward(observations) + 1e-3
+            return super().forward(observations) + difference
 
     monkeypatch.setattr(exporting, "DeterministicPolicy", Other)
     with pytest.raises(UserError, match="does not act as this one"):
@@ -171,18 +172,30 @@ def test_the_command_adapts_to_a_task_first(
     assert "--steps belongs to --task" in complaint("export", run, "new.pt", "--steps", "1")
 
 
-@pytest.mark.parametrize("name", ["policy.h5", "there.pt"])
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("policy.h5", "the suffix selects"),
+        ("there.pt", "exists already"),
+        ("there.pt/policy.pt", "(Not a directory); name another file"),
+        ("policy.onnx", "metarl-maml[onnx]"),
+    ],
+)
 def test_a_file_that_cannot_be_written_is_refused_before_the_policy_adapts(
-    name: str, policy: AdaptivePolicy, tmp_path: Path, complaint, monkeypatch
+    name: str, sentence: str, policy: AdaptivePolicy, tmp_path: Path, complaint, monkeypatch
 ) -> None:
     def adapt(*_: object) -> None:
         raise AssertionError("it adapted")
 
     monkeypatch.setattr(commands, "adapt_to_task", adapt)
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None)
     (tmp_path / "there.pt").touch()
     file = str(tmp_path / name)
-    error = complaint("export", str(policy.run.path), file, "--task", "0.4", "0.1")
-    assert "exists already" in error or "the suffix selects" in error
+    assert sentence in complaint("export", str(policy.run.path), file, "--task", "0.4", "0.1")
+
+
+def test_a_file_is_exported_into_a_new_folder(policy: AdaptivePolicy, tmp_path: Path) -> None:
+    assert policy.export(tmp_path / "new" / "policy.pt").exists()
 
 
 def test_an_exported_model_of_nested_observations_needs_no_class_of_this_package(

@@ -110,5 +110,6 @@ def test_errors_are_reported(hub: Path, complaint, monkeypatch) -> None:
     assert "there is no me/none" in complaint("evaluate", "hf:me/none")
     assert "you are not logged in" in complaint("push", "point_navigation", "nobody/points")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.setattr("metarl.cli.push.write_model", lambda *_: pytest.fail("it evaluated"))
     for command in (["push", "point_navigation", "me/points"], ["evaluate", "hf:me/points"]):
         assert "pip install 'metarl-maml[hub]'" in complaint(*command)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -90,6 +91,22 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_the_same_
             assert torch.equal(session.state.params[name], leaf)
 
 
+def test_a_run_with_a_checkpoint_does_not_need_the_run_that_it_started_from(
+    source: Run, tmp_path: Path, monkeypatch
+) -> None:
+    start = Path(shutil.copytree(source.path, tmp_path / "start"))
+    stop = [lambda state, metrics: False]
+    metarl.train(TINY, tmp_path / "run", init_from=start, callbacks=stop)
+    shutil.rmtree(start)
+    run = metarl.train(TINY, tmp_path / "run", init_from=start, resume=True)
+    assert run.load().iteration == 2
+    # as torchrun does after a failure
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    again = ["--from", str(start), "--out", str(tmp_path / "run")]
+    assert main(["train", str(tmp_path / "tiny.yaml"), *again]) == 0
+
+
 @pytest.mark.parametrize(
     ("sections", "reason"),
     [
@@ -120,6 +137,13 @@ def test_weights_that_changed_since_the_start_are_refused(source: Run, tmp_path:
         metarl.train(config, tmp_path / "run")
     with pytest.raises(UserError, match="there is no run in nowhere"):
         metarl.train({**TINY, "init_from": "nowhere"}, tmp_path / "run")
+
+
+@pytest.mark.parametrize("choice", [{"iteration": 1}, {"commit": "0" * 40}])
+def test_a_checkpoint_of_a_run_cannot_be_chosen(choice: dict, source: Run, tmp_path: Path) -> None:
+    config = {**TINY, "init_from": {"run": str(source.path), **choice}}
+    with pytest.raises(UserError, match="init_from: iteration and commit are recorded by training"):
+        metarl.train(config, tmp_path / "run")
 
 
 def test_measured_factors_of_observations_are_those_of_the_run(tmp_path: Path) -> None:
@@ -183,6 +207,24 @@ def test_the_advice_for_a_complete_run_with_a_schedule_works(
     assert run_advice(complaint("train", "--resume", "run")) == 0
 
 
+def test_the_advice_for_a_complete_baseline_counts_iterations(
+    complaint: Callable[..., str], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = {name: value for name, value in TINY.items() if name != "outer"}
+    shorter = {"iterations": 2, "meta_batch": 2}
+    metarl.train({**config, "outer": shorter, "method": "pretrained"}, "run")
+    error = complaint("train", "--resume", "run")
+    assert "(4 updates); to train for longer add --iterations 4" in error
+
+
+def test_a_run_of_another_domain_is_not_resumed(source: Run, complaint) -> None:
+    error = complaint("train", "sinusoid", "--resume", str(source.path))
+    sentence = "is of reinforcement learning, the config of few-shot learning; train it in another"
+    assert sentence in error
+    assert "family" not in error
+
+
 def test_a_callback_sees_every_iteration_and_stops_the_training(tmp_path: Path) -> None:
     calls: list[tuple[int, bool]] = []
 
@@ -198,6 +240,15 @@ def test_a_callback_sees_every_iteration_and_stops_the_training(tmp_path: Path) 
     assert run.load().iteration == 3
     assert (run.path / "evaluation.json").exists()
     assert metarl.train(config, tmp_path, resume=True).load().iteration == 9
+
+
+@pytest.mark.parametrize(
+    ("result", "iterations"),
+    [(False, 1), (np.False_, 1), (0, 2), (None, 2), (np.zeros(2), 2), (True, 2)],
+)
+def test_only_false_stops_the_training(result, iterations: int, tmp_path: Path) -> None:
+    run = metarl.train(WAVES, tmp_path, callbacks=[lambda state, metrics: result])
+    assert run.load().iteration == iterations
 
 
 def test_an_exception_of_a_callback_ends_the_training_after_the_state_is_saved(

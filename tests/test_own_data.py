@@ -16,6 +16,7 @@ from metarl.cli import main
 from metarl.errors import UserError
 from metarl.experiment import override_config, validate_config
 from metarl.method import load_method, train
+from metarl.report.groups import are_seeds, group_by_tasks
 from metarl.supervised.data import Dataset, Folder
 from metarl.supervised.datasets.folder import split
 from metarl.supervised.datasets.pixels import to_pixels
@@ -148,6 +149,26 @@ def test_a_run_finds_its_images_in_another_folder_and_refuses_other_images(
     next(Path("elsewhere").glob("*/*.png")).unlink()
     message = complaint("evaluate", "run", "--set", "data.path=elsewhere")
     assert "was trained on other data" in message
+
+
+def test_runs_on_the_same_images_in_other_folders_are_compared(workspace: Path) -> None:
+    for copy in ("disk/pictures", "changed/pictures"):
+        shutil.copytree("pictures", workspace / "data" / copy)
+    file = next((workspace / "data" / "changed").rglob("*.png"))
+    Image.fromarray(np.full((8, 8), 77, np.uint8)).save(file)
+    runs = [
+        metarl.train(
+            {**FOLDER, "seed": seed, "data": {**FOLDER["data"], "path": path}}, f"run-{seed}"
+        )
+        for seed, path in enumerate(("pictures", "data/disk/pictures", "data/changed/pictures"))
+    ]
+    (group,) = metarl.compare(*runs[:2]).groups
+    assert len(group.runs) == 2
+    assert group_by_tasks(runs) == [runs[:2], runs[2:]]
+    assert are_seeds(runs[:2])
+    assert not are_seeds(runs)
+    with pytest.raises(UserError, match="was trained on other data"):
+        metarl.compare(*runs)
 
 
 def test_a_data_set_object_can_be_passed_in_python(workspace: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import metarl
 from metarl.cli import main
 from metarl.errors import UserError
 from metarl.experiment import dump_config, load_config
@@ -119,6 +120,34 @@ def test_an_evaluation_that_is_interrupted_while_it_is_plotted_is_repeated(
     monkeypatch.undo()
     assert main(["train", "--resume", str(run)]) == 0
     assert all(file.exists() for file in files)
+
+
+def test_the_users_evaluation_of_a_complete_run_is_kept(run: Path, complaint) -> None:
+    file, other = run / "evaluation.json", "--set=evaluation.tasks=4"
+    assert main(["evaluate", str(run), other]) == 0
+    evaluation = file.read_bytes()
+    assert "is complete" in complaint("train", "--resume", str(run))
+    metarl.train(Run.open(run).config, run, resume=True)
+    assert file.read_bytes() == evaluation
+
+
+def test_a_complete_run_is_evaluated_again_with_other_settings_on_request(
+    run: Path, complaint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    resume, file = ["train", "--resume", str(run)], run / "evaluation.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "plot_adaptation", interrupt)
+        assert main([*resume, "--set=evaluation.tasks=4"]) == INTERRUPTED
+    assert len(json.loads(file.read_text())["tasks"]) == 3
+    assert main(resume) == 0
+    assert len(json.loads(file.read_text())["tasks"]) == 4
+    assert "is complete" in complaint(*resume)
+    # several runs are trained by processes of their own
+    assert main(["train", "--resume", str(run.parent), "--set=evaluation.tasks=5"]) == 0
+    assert len(json.loads(file.read_text())["tasks"]) == 5
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -137,6 +138,23 @@ def test_a_killed_run_is_not_explained_by_what_an_earlier_process_logged(job) ->
     _, failures, _ = run([killed, failed])
     assert dict(failures)[killed] == "its process was ended by signal 9 (Killed)"
     assert dict(failures)[failed] == "the disk is full; fix that"
+
+
+def test_a_run_whose_files_are_deleted_does_not_end_the_others(job) -> None:
+    waiting, training, sound = job("seed-1", "work"), job("seed-2", "fail"), job("seed-3", "work")
+    shutil.rmtree(waiting.run)
+
+    def delete() -> bool:
+        if "began" in times(training):
+            training.log.unlink(missing_ok=True)
+        return False
+
+    statuses, failures, _ = run([waiting, training, sound], delete)
+    assert statuses == {training: 2, sound: 0}
+    (first, reason), (second, unread) = failures
+    assert (first, second) == (waiting, training)
+    assert "could not be started: [Errno 2]" in reason
+    assert "output could not be read: [Errno 2]" in unread
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", '{"iteration": 1, "loss": null}', "[" * 50_000])

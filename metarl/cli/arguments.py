@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from metarl.errors import UserError
 from metarl.launch.grid import as_seeds
 
+# advice where --out cannot be written
+OTHER_FILE = "; choose another file with --out"
+OTHER_FOLDER = "; choose another directory with --out"
 # options that stand for a setting
 SETTINGS = {
     "seed": "seed",
     "iterations": "outer.iterations",
     "device": "device",
     "init_from": "init_from",
+    "kind": "method",
 }
 
 
@@ -25,13 +29,16 @@ def missing_config_error(alternative: str) -> UserError:
 
 
 def overrides_of(options: argparse.Namespace) -> list[str]:
-    """The settings of `--set`, and of the options that stand for a setting.
+    """The settings of the options that stand for a setting, then those of `--set`.
+
+    In this order, `--set` can change the settings of the method that `--kind` names.
 
     Raises:
         UserError: if a setting is given in both ways.
     """
-    overrides = list(options.set)
-    names = [override.partition("=")[0] for override in overrides]
+    overrides = []
+    # `method.name` is `method`
+    names = [override.partition("=")[0].removesuffix(".name") for override in options.set]
     for option, setting in SETTINGS.items():
         value = getattr(options, option, None)  # not every command has every option
         if value is None:
@@ -43,7 +50,7 @@ def overrides_of(options: argparse.Namespace) -> list[str]:
             )
         # JSON is YAML: a name such as `null` or `1e3` stays text in its quotes
         overrides.append(f"{setting}={json.dumps(value)}")
-    return overrides
+    return [*overrides, *options.set]
 
 
 def seeds_of(seeds: Sequence[int] | None) -> list[int]:

@@ -12,8 +12,9 @@ from metarl.bench.hardware import hardware_limits
 from metarl.bench.parts import PARTS
 from metarl.bench.tables import TABLES
 from metarl.bench.timing import run_in_subprocess
+from metarl.cli.arguments import OTHER_FILE
 from metarl.errors import UserError
-from metarl.io import report_os_errors, write_atomically
+from metarl.io import check_writable, report_os_errors, write_atomically
 from metarl.progress import print_line, show_status
 from metarl.runs.provenance import machine, package_commit
 from metarl.threads import processors
@@ -22,6 +23,7 @@ from metarl.threads import processors
 def run(options: argparse.Namespace, console: Console) -> int:
     if unknown := set(options.parts) - set(PARTS):
         raise UserError(f"there is no part {unknown.pop()!r}; the parts are {', '.join(PARTS)}")
+    check_writable(options.out, OTHER_FILE)
     results: dict[str, object] = {
         "date": date.today().isoformat(),
         "commit": package_commit(),
@@ -49,7 +51,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         results[name] = figures
         console.print(TABLES[name](figures, limits))
         # after each part, since the whole takes twenty minutes and may be stopped
-        with report_os_errors(f"cannot write {options.out}"):
+        with report_os_errors(f"cannot write {options.out}", OTHER_FILE):
+            options.out.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(options.out, json.dumps(results, indent=2) + "\n")
     print_line(console, f"figures: {options.out}")
     return 0

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from metarl.cli.arguments import OTHER_FOLDER
 from metarl.cli.output import compare_runs, open_runs, print_comparison
-from metarl.io import report_os_errors, write_atomically
+from metarl.io import check_writable, report_os_errors, write_atomically
 from metarl.progress import print_line, show_status
 from metarl.report.comparison import (
     PLOT_NAMES,
@@ -30,15 +31,17 @@ FITS = "fits.png"
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
+    out: Path = options.out
+    # before evaluations, which take minutes
+    check_writable(out, OTHER_FOLDER, is_folder=True)
     runs = open_runs(options.runs, options.trust_code)
     if options.many_steps:
-        check_many_steps(runs)  # before evaluations, which take minutes
+        check_many_steps(runs)
     groups = compare_runs(runs, console)
     if options.many_steps:
         with show_status(console, "fine-tuning for many steps"):
             groups = with_steps_to_match(groups, options.many_steps)
-    out: Path = options.out
-    with report_os_errors(f"cannot write to {out}", "; choose another directory with --out"):
+    with report_os_errors(f"cannot write {out}", OTHER_FOLDER):
         out.mkdir(parents=True, exist_ok=True)
         for file in (*PLOTS, FITS):  # an earlier comparison may have had more of them
             (out / file).unlink(missing_ok=True)

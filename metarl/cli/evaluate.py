@@ -13,6 +13,8 @@ from metarl.runs.run import Run
 
 # prefixes of the settings that an evaluation reads
 EVALUATED = ("evaluation.", "baseline.", "device=", "data.path=")
+# settings that --schedule paper sets; `count` is the old name of `batch_unit`
+SCHEDULE = tuple(f"evaluation.{name}=" for name in ("step_sizes", "batch_unit", "count"))
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -31,6 +33,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
                 f"--set {override}: has no effect on an evaluation; its settings are those of "
                 "`evaluation.`, `baseline.`, `device` and `data.path`"
             )
+        if use_paper and override.startswith(SCHEDULE):
+            raise UserError(f"--set {override} contradicts --schedule paper; use one of them")
     opened = (Run.open(path, tuple(options.set), options.trust_code) for path in options.runs)
     runs = [run.at(options.checkpoint) for run in opened]
     for run in runs:

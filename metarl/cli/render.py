@@ -11,8 +11,9 @@ from matplotlib import pyplot
 from matplotlib.animation import FuncAnimation
 from rich.console import Console
 
+from metarl.cli.arguments import OTHER_FOLDER
 from metarl.errors import UserError
-from metarl.io import report_os_errors
+from metarl.io import check_writable, report_os_errors
 from metarl.method import load_method
 from metarl.progress import print_line, show_status
 from metarl.report.adapted_policy import adapt_to_task, policy_method
@@ -26,7 +27,9 @@ from metarl.supervised.config import SupervisedConfig
 def run(options: argparse.Namespace, console: Console) -> int:
     run = Run.open(options.run, trust_code=options.trust_code)
     out: Path = options.out or run.results
-    with report_os_errors(f"cannot write to {out}", "; choose another directory with --out"):
+    if not options.live:
+        check_writable(out, OTHER_FOLDER, is_folder=True)  # before the evaluation, if there is none
+    with report_os_errors(f"cannot write {out}", OTHER_FOLDER):
         if isinstance(run.config, SupervisedConfig):
             with show_status(console, "adapting and plotting"):
                 files = _write_plot(run, options, out)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from metarl.cli.arguments import OTHER_FILE
 from metarl.cli.output import all_evaluations, open_runs
 from metarl.errors import UserError
+from metarl.io import check_writable
 from metarl.progress import print_line, show_status
 from metarl.report.evaluations import evaluation_names, stored_evaluation
 from metarl.report.publish import check_empty, publish
@@ -29,6 +31,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise UserError("--verify writes no page; use --notes without it")
     if options.publish:
         return _publish(options, console)
+    if not options.verify:  # before evaluations, which take minutes
+        check_writable(options.out, OTHER_FILE)
+        check_writable(options.out.with_suffix(""), OTHER_FILE, is_folder=True)
     runs = open_runs(options.runs, options.trust_code)
     if options.verify:
         return _verify(runs, console)
@@ -40,6 +45,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _publish(options: argparse.Namespace, console: Console) -> int:
     """Copy runs into folders of their names; all are checked before the first is written."""
+    check_writable(options.publish, "; choose another directory", is_folder=True)
     runs = open_runs(options.runs, options.trust_code)
     sources: dict[Path, Path] = {}
     for path in options.runs:

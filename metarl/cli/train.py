@@ -144,10 +144,8 @@ def _has_several_runs(folder: Path) -> bool:
 def _load_config(options: argparse.Namespace, overrides: Sequence[str]) -> AnyConfig:
     if not options.config:
         raise missing_config_error("--resume RUN")
-    if options.verb == "baseline":
-        if options.kind is None:
-            raise UserError("name a baseline, such as --kind pretrained")
-        overrides = [f"method={options.kind}", *overrides]
+    if options.verb == "baseline" and options.kind is None:
+        raise UserError("name a baseline, such as --kind pretrained")
     return load_config(options.config, overrides)
 
 

@@ -29,16 +29,24 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from metarl.config.registry import Registry
 from metarl.errors import UserError, ask, did_you_mean
 
+
+def _refuse_boolean(value: Any) -> Any:
+    if isinstance(value, bool):  # an integer in Python: `iterations: true` would be 1
+        raise ValueError(f"must be a number, not {str(value).lower()}")
+    return value
+
+
+NUMBER = BeforeValidator(_refuse_boolean)
 # integers in YAML, in JSON and in torch have 64 bits at most
-PositiveInt = Annotated[int, Field(ge=1, lt=2**63)]
-NonNegativeInt = Annotated[int, Field(ge=0, lt=2**63)]
+PositiveInt = Annotated[int, Field(ge=1, lt=2**63), NUMBER]
+NonNegativeInt = Annotated[int, Field(ge=0, lt=2**63), NUMBER]
 # at most 1e30: settings are converted to single precision
-PositiveFloat = Annotated[float, Field(gt=0.0, le=1e30)]
-NonNegativeFloat = Annotated[float, Field(ge=0.0, le=1e30)]
-Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
-UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveFloat = Annotated[float, Field(gt=0.0, le=1e30), NUMBER]
+NonNegativeFloat = Annotated[float, Field(ge=0.0, le=1e30), NUMBER]
+Fraction = Annotated[float, Field(gt=0.0, le=1.0), NUMBER]
+UnitInterval = Annotated[float, Field(ge=0.0, le=1.0), NUMBER]
 # two layers of a million units would have 4 TB of weights
-Width = Annotated[int, Field(ge=1, le=2**20)]
+Width = Annotated[int, Field(ge=1, le=2**20), NUMBER]
 HiddenSizes = Annotated[tuple[Width, ...], Field(min_length=1)]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bf16"]
@@ -283,6 +291,15 @@ class InitialWeights(Section):
     @classmethod
     def _accept_the_run_alone(cls, value: Any) -> Any:
         return {"run": str(value)} if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _check_recorded(self) -> Self:
+        if self.sha256 is None and (self.iteration is not None or self.commit is not None):
+            raise config_error(
+                "iteration and commit are recorded by training, and select nothing: a run keeps "
+                "its last checkpoint only; set run alone"
+            )
+        return self
 
 
 class EarlyStopping(Section):

@@ -61,8 +61,8 @@ def run_jobs(
 
     `should_stop` is called several times per second; once it returns True, all processes are asked
     to stop, and no other starts. `should_prune` is called when a job has new metrics; once it
-    returns True, the job is asked to stop. `on_failure` receives a job that failed by itself, and
-    its last message.
+    returns True, the job is asked to stop. `on_failure` receives a job that failed by itself, or
+    could not be started, and its last message or the reason.
     """
     waiting, running = list(jobs), dict[Job, _Running]()
     statuses: dict[Job, int] = {}
@@ -75,7 +75,11 @@ def run_jobs(
                 task = progress.add_task(
                     job.name, job.num_iterations, int(before.get("iteration", 0))
                 )
-                running[job] = _start(job, task)
+                try:
+                    running[job] = _start(job, task)
+                except OSError as error:  # its directory was deleted, or the disk is full
+                    task.finish()
+                    on_failure(job, f"its process could not be started: {error}")
             # processes report their progress in their metrics files only
             time.sleep(POLL_SECONDS)
             if should_stop() and not stopped:
@@ -128,7 +132,11 @@ def _reason(job: Job, child: _Running, status: int) -> str:
     """Why a process failed: the signal that ended it, or its last message."""
     if status < 0:
         return f"its process was ended by signal {-status} ({signal.strsignal(-status)})"
-    return _last_message(job.log.read_bytes()[child.log_start :].decode(errors="replace"))
+    try:
+        output = job.log.read_bytes()[child.log_start :]
+    except OSError as error:
+        return f"its output could not be read: {error}"
+    return _last_message(output.decode(errors="replace"))
 
 
 def _last_message(output: str) -> str:

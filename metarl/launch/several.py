@@ -241,6 +241,8 @@ def _open_runs(out: Path, planned: Mapping[Path, AnyConfig], options: LaunchOpti
     for place, config in planned.items():
         if (path := out / place) in runs:
             runs[path].reconfigure(config)
+    for run in runs.values() if planned or overrides else ():
+        run.check_validations()
     for place, config in planned.items():
         if (path := out / place) not in runs:
             runs[path] = Run.create(path, config)

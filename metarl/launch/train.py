@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from metarl import distributed
@@ -34,7 +35,7 @@ from metarl.runs.run import Run
 
 CHECKPOINT_MINUTES = 5.0  # the longest time between checkpoints, whatever `checkpoint_every` is
 
-# called after every iteration, with its metrics if they are reported; training stops at False
+# called after every iteration, with its metrics if they are reported; only False stops training
 Callback = Callable[[TrainingState, Metrics], bool | None]
 ConfigLike = str | Path | Mapping[str, Any] | AnyConfig
 
@@ -88,8 +89,9 @@ def train(
         console = console or Console(quiet=True, force_terminal=False)
         with show_progress(console, method, state) as show:
             train_loop(run, method, state, [*callbacks, show])
-        with show_status(console, f"evaluating {run.path}"):
-            evaluate(run, method)
+        if not is_complete(run, method):
+            with show_status(console, f"evaluating {run.path}"):
+                evaluate(run, method)
     return run
 
 
@@ -118,21 +120,24 @@ def start_run(
     Raises:
         UserError: if the config, the data, the directory or the model is invalid.
     """
-    run: Run | None = None
-    if exist_ok and (path / CONFIG).exists():
-        run = Run.reopen(path, config)
-        config = run.config
-    config = prepare(config)
+    run = Run.reopen(path, config) if exist_ok and (path / CONFIG).exists() else None
+    config = prepare(run.config if run else config)
     method = load_method(config)
     _check_num_processes(method)
     check(method)
-    # before the directory exists: weights that do not fit leave nothing behind
-    state = _import_model(method, model) if model else initial_state(method)
-    is_new, run = run is None, run or Run.create(path, config)
+
+    def first_state() -> TrainingState:
+        return _import_model(method, model) if model else initial_state(method)
+
+    is_new, state = run is None, None
+    if run is None:
+        # before the directory exists: weights that do not fit leave nothing behind
+        state, run = first_state(), Run.create(path, config)
     with run.locked():  # read with the lock: another process may have trained it until now
+        state = resume_state(run, method) or state or first_state()
         if not is_new:  # the first checkpoint writes that of a new run
             run.save_config()
-        yield Session(run, method, resume_state(run, method) or state)
+        yield Session(run, method, state)
 
 
 @contextmanager
@@ -160,7 +165,8 @@ def resume_run(
     with run.locked():
         state = resume_state(run, method) or initial_state(method)
         if is_complete(run, method):
-            fix = f"; to train for longer add --iterations {2 * state.iteration}"
+            longer = 2 * run.config.outer.iterations  # an iteration may have several updates
+            fix = f"; to train for longer add --iterations {longer}"
             if method.uses_lr_schedule or is_stopped_early(method, state):  # it has ended
                 fix = (
                     f"; to train on with a new schedule: metarl train {run.path / CONFIG} --from "
@@ -232,12 +238,14 @@ def resume_state(run: Run, method: Method) -> TrainingState | None:
     Temporary files of a killed process are removed.
 
     Raises:
-        UserError: if the checkpoint is damaged, or the data have changed.
+        UserError: if the checkpoint is damaged, the data have changed, or the settings of
+            validations.
     """
     run.remove_temp_files()
     if not run.has_checkpoint():
         return None
     run.check_data_hashes(method.problem.data_hashes)
+    run.check_validations()
     return load_checked_state(run, method)
 
 
@@ -280,7 +288,9 @@ def train_loop(
                 for log in logs if video else ():
                     log.write_video(state.iteration, video)
             # a list: every callback is called, also after one that stops the training
-            is_stopped = False in [callback(state, metrics) for callback in callbacks]
+            results = [callback(state, metrics) for callback in callbacks]
+            # by its type: 0 is equal to False, and an array has no truth value
+            is_stopped = any(isinstance(x, bool | np.bool_) and not x for x in results)
             # by time too, since `checkpoint_every` slow iterations may take hours
             overdue = time.monotonic() - saved_at > 60.0 * CHECKPOINT_MINUTES
             if overdue or state.iteration % run.config.checkpoint_every == 0:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from metarl.baselines.stable_baselines import save_model
 from metarl.errors import UserError
-from metarl.io import report_os_errors, write_atomically
+from metarl.io import check_writable, report_os_errors, write_atomically
 from metarl.rl.policies import FeedforwardPolicy
 from metarl.rl.policy_agent import PolicyAgent
 from metarl.rng import make_rng
@@ -24,6 +24,7 @@ from metarl.step_sizes import split
 
 NUM_ROWS = 16  # the observations on which an exported policy is compared
 TOLERANCE = 1e-4  # of actions, absolute and relative: other libraries sum in another order
+ONNX = ("onnx", "onnxscript", "onnxruntime")  # the packages that it needs
 OPSET = 20  # of ONNX: supported by onnxruntime since 1.17 (2024)
 
 
@@ -57,7 +58,8 @@ def check_export(agent: PolicyAgent, path: Path) -> None:
     """Check that a policy can be written into a file, before it is adapted or converted.
 
     Raises:
-        UserError: if the file exists, or the format does not support the policy.
+        UserError: if the file exists or cannot be written, its format needs a package that is not
+            installed, or does not support the policy.
     """
     if path.suffix not in FORMATS:
         raise UserError(
@@ -65,6 +67,7 @@ def check_export(agent: PolicyAgent, path: Path) -> None:
         )
     if path.exists():
         raise UserError(f"{path} exists already; name another file")
+    check_writable(path, "; name another file")
     problem, policy = agent.problem, agent.policy
     if not isinstance(policy, FeedforwardPolicy):
         raise UserError(
@@ -74,6 +77,12 @@ def check_export(agent: PolicyAgent, path: Path) -> None:
     if path.suffix != ".zip" and (problem.task_conditioned or policy.image):
         inputs = "images" if policy.image else "the task"
         raise UserError(f"a policy that observes {inputs} can only be exported as .zip")
+    missing = [name for name in ONNX if not find_spec(name)]
+    if path.suffix == ".onnx" and missing:
+        raise UserError(
+            f"an .onnx file needs {missing[0]}, which is not installed: pip install "
+            "'metarl-maml[onnx]'; or export a .pt file"
+        )
 
 
 def export(agent: PolicyAgent, path: Path) -> None:
@@ -88,7 +97,8 @@ def export(agent: PolicyAgent, path: Path) -> None:
             f"the network cannot be exported as {path.suffix} ({type(error).__name__}: "
             f"{str(error).splitlines()[0]}); use metarl.load"
         ) from error
-    with report_os_errors(f"cannot write {path}"):
+    with report_os_errors(f"cannot write {path}", "; name another file"):
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
 
 
@@ -101,11 +111,6 @@ def _stable_baselines(agent: PolicyAgent) -> bytes:
 
 
 def _onnx(agent: PolicyAgent) -> bytes:
-    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]:
-        raise UserError(
-            f"an .onnx file needs {missing[0]}, which is not installed: pip install "
-            "'metarl-maml[onnx]'; or export a .pt file"
-        )
     program = torch.onnx.export(
         _exported_program(agent),
         input_names=["observations"],
@@ -171,9 +176,10 @@ def _check(agent: PolicyAgent, act: Callable[[NDArray[np.float32]], NDArray[Any]
         else:  # the agent would flatten rows that are flat already
             with torch.no_grad():
                 expected = DeterministicPolicy(agent)(torch.from_numpy(observations)).numpy()
-        scale = 1.0 + np.abs(expected)
-        differs = actions.shape != expected.shape
-        if differs or (np.abs(actions - expected) > TOLERANCE * scale).any():
+        tolerance = TOLERANCE * (1.0 + np.abs(expected))
+        # so that NaN is no equal action
+        agrees = actions.shape == expected.shape and (np.abs(actions - expected) <= tolerance).all()
+        if not agrees:
             raise UserError(
                 "the exported policy does not act as this one: its network cannot be exported; "
                 "use metarl.load, or export a .zip file"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
-from metarl.method import load_method
+from metarl.method import load_method, method_class
 from metarl.params import Params
 from metarl.report.evaluations import load_checked_state, load_or_evaluate, with_evaluation
 from metarl.rng import make_rng
@@ -54,9 +54,9 @@ class AdaptiveNetwork:
     @classmethod
     def of(cls, run: Run) -> AdaptiveNetwork:
         """Load the network of a run; see `metarl.load_network`."""
-        method = load_or_evaluate(run).method
-        if not isinstance(method, SupervisedMethod):
+        if not issubclass(method_class(run.config), SupervisedMethod):
             raise UserError(f"{run.path} has a policy: load it with metarl.load({str(run.path)!r})")
+        method = cast(SupervisedMethod, load_or_evaluate(run).method)
         run.check_data_hashes(method.problem.data_hashes)
         return cls(run, method, load_checked_state(run, method).params)
 

@@ -190,12 +190,17 @@ def with_evaluation(run: Run, settings: Mapping[str, Any]) -> Run:
 
 
 def is_complete(run: Run, method: Method) -> bool:
-    """Whether a run is trained to its last iteration, and evaluated as its config says."""
+    """Whether a run is trained to its last iteration, and evaluated since.
+
+    An evaluation with any settings counts, unless those of the config have changed since the
+    training: a resumed run with changed ones is evaluated again.
+    """
     if not run.has_checkpoint() or not is_trained(method, run.load()):
         return False
-    stored = stored_evaluation(run)
-    settings = method.problem.evaluation_settings
-    return stored is not None and stored.method.problem.evaluation_settings == settings
+    if not (stored := stored_evaluation(run)):
+        return False
+    same_settings = stored.method.problem.evaluation_settings == method.problem.evaluation_settings
+    return same_settings or not run.changed_evaluation()
 
 
 def has_two_schedules(run: Run) -> bool:

@@ -20,6 +20,8 @@ from metarl.runs.run import Run
 
 T = TypeVar("T")
 
+# the same images may lie elsewhere: their checksums are compared
+NOT_OF_EXPERIMENT = (*SEED_INDEPENDENT, "data.path")
 # evaluation settings that may differ between compared methods; tables show them
 METHOD_SPECIFIC = ("step_sizes", "steps")
 
@@ -142,13 +144,13 @@ def same_evaluation(first: Evaluation, other: Evaluation) -> bool:
 
 
 def same_experiment(config: AnyConfig, other: AnyConfig) -> bool:
-    """Whether two configs differ only in their seed and in settings without effect."""
+    """Whether two configs differ only in their seed, in where the data are, and without effect."""
     return not differences(config, other, seed_independent_fields(config))
 
 
 def seed_independent_fields(config: AnyConfig) -> tuple[str, ...]:
     """Prefixes of the settings that may differ between the seeds of one experiment."""
-    return (*SEED_INDEPENDENT, *config.unused_settings())
+    return (*NOT_OF_EXPERIMENT, *config.unused_settings())
 
 
 def _check_same_test_tasks(evaluations: Sequence[Evaluation]) -> None:
@@ -177,9 +179,11 @@ def _check_distinct_seeds(group: Sequence[Evaluation]) -> None:
 
 def are_seeds(runs: Sequence[Run]) -> bool:
     """Whether runs differ in their seeds, and in nothing else that has an effect."""
-    seeds = {run.config.seed for run in runs}
-    first = runs[0].config
-    return len(seeds) == len(runs) and all(same_experiment(first, run.config) for run in runs)
+    seeds, first = {run.config.seed for run in runs}, runs[0]
+    return len(seeds) == len(runs) and all(
+        same_experiment(first.config, run.config) and first.data_hashes() == run.data_hashes()
+        for run in runs
+    )
 
 
 def meta_learners(groups: Sequence[ExperimentGroup]) -> list[ExperimentGroup]:
@@ -220,7 +224,12 @@ def short_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def group_by_tasks(runs: Sequence[Run]) -> list[list[Run]]:
     """Groups of runs on the same tasks, in the order of their first runs."""
-    return group_by(runs, lambda group, run: not _task_differences(group[0], run))
+    return group_by(
+        runs,
+        lambda group, run: (
+            not _task_differences(group[0], run) and group[0].data_hashes() == run.data_hashes()
+        ),
+    )
 
 
 def group_by(items: Iterable[T], belongs: Callable[[Sequence[T], T], bool]) -> list[list[T]]:
@@ -240,7 +249,7 @@ def _task_differences(first: Run, run: Run) -> list[str]:
     """The settings that make the tasks of two runs different."""
     return [
         difference
-        for difference in differences(first.config, run.config, SEED_INDEPENDENT)
+        for difference in differences(first.config, run.config, NOT_OF_EXPERIMENT)
         if difference.startswith(("family.", "data."))
     ]
 

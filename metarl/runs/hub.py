@@ -30,7 +30,7 @@ def fetch(address: str) -> Path:
     """
     name, _, revision = address.removeprefix(PREFIX).partition("@")
     check_repository_id(name)
-    hub = _import_hub()
+    hub = require_hub()
     with _user_errors(f"cannot fetch {address}"):
         # of a repository of unknown origin, only the files of a run are fetched
         folder = hub.snapshot_download(
@@ -47,7 +47,7 @@ def upload(folder: Path, name: str, private: bool) -> str:
     Raises:
         UserError: if huggingface_hub is not installed, nobody is logged in, or the hub refuses.
     """
-    api = _import_hub().HfApi()
+    api = require_hub().HfApi()
     with _user_errors(f"cannot push to {name}"):
         api.create_repo(repo_id=name, repo_type="model", private=private, exist_ok=True)
         # weights are named by iteration: those of an earlier push would stay
@@ -66,7 +66,12 @@ def check_repository_id(name: str) -> None:
         raise UserError(f"{name!r} is not a valid repository id: it must be USER/NAME")
 
 
-def _import_hub() -> Any:
+def require_hub() -> Any:
+    """The package huggingface_hub.
+
+    Raises:
+        UserError: if it is not installed.
+    """
     try:
         return import_module("huggingface_hub")
     except ImportError as error:

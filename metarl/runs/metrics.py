@@ -1,7 +1,7 @@
 """Training metrics, as JSON lines and for TensorBoard.
 
 TensorBoard sorts tags with capitals first: scores are logged there as `Return/…`, `Success/…`,
-`Error/…` or `Accuracy/…`, so that they come before all others.
+`Error/…`, `Accuracy/…` or `Validation/…`, so that they come before all others.
 """
 
 import json
@@ -21,7 +21,7 @@ from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from metarl.errors import UserError
-from metarl.evaluation import SUCCESS, format_score
+from metarl.evaluation import SUCCESS, VALIDATION, format_score
 from metarl.io import read_bytes, translate_os_errors, write_atomically
 
 METRICS = "metrics.jsonl"
@@ -153,7 +153,7 @@ class MetricsLog:
                 self._events.close()
 
     def _tag(self, name: str) -> str:
-        is_score = name.startswith((f"{self._metric}/", f"{SUCCESS}/"))
+        is_score = name.startswith((f"{self._metric}/", f"{SUCCESS}/", f"{VALIDATION}/"))
         return name.capitalize() if is_score else name
 
     def _write_event(self, **fields: object) -> None:

@@ -41,7 +41,14 @@ from metarl.experiment import (
     validate_config,
 )
 from metarl.io import lock_file, stale_temp_files, translate_os_errors, write_atomically
-from metarl.method import TrainingState, best_state, load_method, resolve
+from metarl.method import (
+    TrainingState,
+    best_state,
+    has_best_state,
+    is_trained,
+    load_method,
+    resolve,
+)
 from metarl.runs import hub
 from metarl.runs.checkpoint import (
     STATE,
@@ -73,6 +80,7 @@ RESUMABLE = (
 )
 # settings that the tensors of the weights depend on
 SHAPING = ("method", "family", "data", "policy", "network", "inner.learned_step_sizes")
+DOMAINS = {"rl": "reinforcement learning", "supervised": "few-shot learning"}
 LOCK = ".lock"
 PATHS = ("init_from.", "data.path")  # settings that name files, not code
 
@@ -247,6 +255,11 @@ class Run:
         Raises:
             UserError: if it changes settings that earlier iterations depend on.
         """
+        if config.domain != self.config.domain:
+            raise UserError(
+                f"the run in {self.path} is of {DOMAINS[self.config.domain]}, the config of "
+                f"{DOMAINS[config.domain]}; train it in another directory, with --out"
+            )
         config = resolve(config)
         start = self.config.init_from
         if start and config.init_from and config.init_from.run == start.run:
@@ -274,6 +287,30 @@ class Run:
                 f"{trained} iterations already; set more, or train a new run"
             )
         self.config = config
+
+    def changed_evaluation(self) -> list[str]:
+        """The settings of the evaluation that changed since the checkpoint, as `name: old → new`.
+
+        Empty for a checkpoint of an earlier version, which has no settings.
+        """
+        changed = diff_recorded(self.description().config or {}, self.config, ())
+        return [text for text in changed if text.startswith("evaluation.")]
+
+    def check_validations(self) -> None:
+        """Check that validations of an unfinished training have the settings of earlier ones.
+
+        Raises:
+            UserError: if settings of the evaluation, which validations share, have changed.
+        """
+        if not self.has_checkpoint() or not (changed := self.changed_evaluation()):
+            return
+        state = self.load()
+        if has_best_state(state) and not is_trained(load_method(self.config), state):
+            raise UserError(
+                f"the training in {self.path} has been validated with other settings "
+                f"({'; '.join(changed)}); keep them until it ends, then evaluate with others: "
+                f"metarl evaluate {self.path} --set evaluation.…"
+            )
 
     def _resumable(self) -> list[str]:
         """The settings that may change: `outer.iterations` only without a schedule."""

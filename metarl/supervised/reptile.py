@@ -5,14 +5,13 @@ set. The outer step is θ ← θ + ε/n Σ (θ'_i − θ). No second derivatives
 set is used for the training score only.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from metarl.config.sections import MethodSection
+from metarl.config.sections import MethodSection, PositiveInt
 from metarl.errors import UserError
 from metarl.inner_loop import adapt, reverse
 from metarl.params import Params, repeat
@@ -34,7 +33,7 @@ class ReptileSettings(LossSettings):
     """
 
     name: Literal["reptile"] = "reptile"
-    batch: Annotated[int, Field(ge=1)] | None = None
+    batch: PositiveInt | None = None
 
 
 class Reptile(MAML):
