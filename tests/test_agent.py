@@ -492,6 +492,17 @@ def test_a_context_that_was_adapted_is_not_evaluated(tmp_path: Path) -> None:
         policy.adapt(PointNavigation(horizon=6).make(), task=GOAL).evaluate()
 
 
+def test_an_action_that_is_not_finite_is_an_error() -> None:
+    policy = metarl.load("point_navigation")
+    env = gym.make("metarl/PointNavigation-v0")
+    adapted = policy.adapt(env, task=GOAL, episodes=3, step_size=1e8)
+    with pytest.raises(FloatingPointError, match="its last update was too large"):
+        adapted.act([0.1, 0.1])
+    for step_size in ([0.1, 0.05], "0.1"):
+        with pytest.raises(UserError, match="step_size must be a positive number"):
+            policy.adapt(env, task=GOAL, step_size=step_size)
+
+
 def test_a_gradient_step_that_ruins_the_parameters_is_an_error() -> None:
     method = load_method(load_config("point_navigation", FEW))
     agent, env = method.agent(method.initial_state().params), method.problem.raw_family.make()

@@ -305,6 +305,21 @@ def test_few_shot_learning_has_no_policy_to_record() -> None:
         metarl.SupervisedConfig(**WAVES, record_every=1)
 
 
+@pytest.mark.parametrize("callbacks", [print, [print, None], "print"])
+def test_callbacks_are_checked_before_the_run_is_created(callbacks, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="callbacks: must be a list of functions"):
+        metarl.train(TINY, tmp_path / "run", callbacks=callbacks)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_one_process_is_refused_under_torchrun(tmp_path, monkeypatch, complaint) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UserError, match="torchrun --nproc-per-node 4 -m metarl train"):
+        metarl.train(TINY, tmp_path / "run")
+    assert "metarl evaluate is one process" in complaint("evaluate", "point_navigation")
+
+
 def test_a_training_that_is_continued_in_python_has_the_checks_of_the_command(
     source: Run, tmp_path: Path
 ) -> None:

@@ -324,7 +324,7 @@ def test_a_config_without_effect_on_resumed_runs_is_refused(tmp_path: Path, comp
         assert "continue with their own settings" in error
 
 
-@pytest.mark.parametrize("seeds", [0, [1, 1], [-1], [1.5], []])
+@pytest.mark.parametrize("seeds", [0, [1, 1], [-1], [1.5], [], 2.0, "1,2"])
 def test_invalid_seeds_are_refused_in_python(seeds, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="seeds: "):
         metarl.train_seeds(yaml.safe_load(CONFIG), seeds, tmp_path / "seeds")

@@ -18,7 +18,7 @@ from metarl.cli.parser import make_parser
 from metarl.config.files import DATA_VARIABLE
 from metarl.errors import ProcessLost, StorageError, UserError
 from metarl.launch.signals import INTERRUPTED, STOP_SIGNALS
-from metarl.threads import under_torchrun
+from metarl.threads import is_main_process, under_torchrun
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = make_parser().parse_args(arguments)
         if invalid := [argument for argument in arguments if "\0" in argument]:
             raise UserError(f"{invalid[0]!r} has a NUL character, which file names cannot have")
+        if under_torchrun() and options.command != "train":
+            if not is_main_process():
+                return 2  # the first process reports the error
+            raise UserError(
+                f"metarl {options.command} is one process: start it without torchrun, which shares "
+                "trainings among processes"
+            )
         if data := getattr(options, "data", None):
             os.environ[DATA_VARIABLE] = data  # child processes find it too
         # a module per command: `metarl list` does not wait for torch

@@ -63,6 +63,8 @@ def as_seeds(seeds: int | Sequence[int]) -> list[int]:
         if seeds < 1:
             raise UserError(f"seeds: their number must be at least 1, not {seeds}")
         return list(range(1, int(seeds) + 1))
+    if isinstance(seeds, str) or not isinstance(seeds, Sequence | np.ndarray):
+        raise UserError(f"seeds: must be a number of seeds, or a list of them, not {seeds!r}")
     if wrong := [seed for seed in seeds if not isinstance(seed, int | np.integer) or seed < 0]:
         raise UserError(f"seeds: a seed must be a whole number of at least 0, not {wrong[0]}")
     if len({*seeds}) < len(seeds):

@@ -32,6 +32,7 @@ from metarl.report.evaluations import evaluate, is_complete, load_checked_state
 from metarl.rl.problem import PolicyProblem
 from metarl.runs.metrics import Log, MetricsLog, progress_text
 from metarl.runs.run import Run
+from metarl.threads import under_torchrun
 
 CHECKPOINT_MINUTES = 5.0  # the longest time between checkpoints, whatever `checkpoint_every` is
 
@@ -76,8 +77,15 @@ def train(
     console: Console | None = None,
 ) -> Run:
     """Meta-train a run and evaluate it; see `metarl.train`."""
+    if under_torchrun():
+        raise UserError(
+            "metarl.train is a training in one process; under torchrun, start the command: "
+            "torchrun --nproc-per-node 4 -m metarl train CONFIG"
+        )
     if (path / CONFIG).exists() and not resume:
         raise UserError(f"{path} already holds a run; use resume=True to continue it")
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise UserError(f"callbacks: must be a list of functions, not {callbacks!r}")
     experiment = as_config(config)
     if init_from:
         source = InitialWeights(run=init_from)

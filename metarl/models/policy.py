@@ -115,6 +115,7 @@ class AdaptivePolicy:
         Raises:
             UserError: if the observation has the wrong shape or is not finite, if an oracle has no
                 task (`reset(task)`), or if a recurrent policy did not `observe` its last action.
+            FloatingPointError: if the action is not finite, after an update that was too large.
         """
         return self.agent.act(observation, deterministic)
 
@@ -189,7 +190,8 @@ class AdaptivePolicy:
             )
         for name, value in (("steps", steps), ("episodes", episodes), ("horizon", horizon)):
             _check_count(name, value)
-        if step_size is not None and not 0.0 < step_size < 1e30:
+        is_number = isinstance(step_size, int | float | np.number)
+        if step_size is not None and not (is_number and 0.0 < step_size < 1e30):
             raise UserError(f"step_size must be a positive number, not {step_size!r}")
         if step_size is not None and not getattr(self.agent, "step_sizes", True):
             raise UserError(

@@ -144,7 +144,7 @@ def rows(groups: Sequence[ExperimentGroup]) -> list[dict[str, str]]:
         row |= {
             "step size": _step_sizes(group.curves),
             "seeds": ", ".join(str(run.config.seed) for run in group.runs),
-            metric.samples: _range_in_millions(group.samples),
+            metric.samples: range_in_millions(group.samples),
             "budget": in_millions(group.method.max_samples),
         }
         if matched:
@@ -178,7 +178,8 @@ def _adaptation_step(group: ExperimentGroup) -> str:
     return unit.name if unit else "–"
 
 
-def _range_in_millions(samples: Sequence[int]) -> str:
+def range_in_millions(samples: Sequence[int]) -> str:
+    """The numbers of samples of an experiment's seeds, in millions."""
     # seeds differ in their samples where episodes end early
     return " to ".join(dict.fromkeys([in_millions(min(samples)), in_millions(max(samples))]))
 
@@ -195,8 +196,16 @@ def _step_sizes(curves: Sequence[AdaptationCurve]) -> str:
 
 
 def numbers(groups: Sequence[ExperimentGroup]) -> list[dict[str, object]]:
-    """The scores for programs: one row per method and step, see `ExperimentGroup.steps`."""
-    return [{"method": group.label, **row} for group in groups for row in group.steps()]
+    """The scores for programs: one row per method and step, see `ExperimentGroup.steps`.
+
+    `unit` is what a step is, such as a gradient step or an episode of a recurrent policy.
+    """
+    return [
+        {"method": group.label, "unit": unit.name if unit else "", **row}
+        for group in groups
+        for unit in [group.method.adaptation_unit]
+        for row in group.steps()
+    ]
 
 
 def tables(groups: Sequence[ExperimentGroup]) -> list[tuple[list[dict[str, str]], str]]:

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from metarl.dataframe import to_dataframe
 from metarl.evaluation import format_score
 from metarl.experiment import SEED_INDEPENDENT, all_settings, differences
-from metarl.report.comparison import caption
+from metarl.report.comparison import caption, range_in_millions
 from metarl.report.groups import ExperimentGroup
 from metarl.report.text_tables import csv_table, markdown_table
 
@@ -48,12 +49,15 @@ class SweepTable:
 
     def rows(self) -> list[dict[str, str]]:
         """One row per experiment, by column name."""
-        metric = self.groups[0].method.problem.metric.name
+        problem = self.groups[0].method.problem
+        metric, samples = problem.metric.name, problem.metric.samples
         result = []
         for group in self.groups:
             summary = group.summary
             row = dict(zip(self.names, self._values(group), strict=True))
             row["seeds"] = ", ".join(str(run.config.seed) for run in group.runs)
+            # combinations of batch sizes or iterations have different budgets
+            row[samples] = range_in_millions(group.samples)
             row[f"{metric} before adaptation"] = format_score(summary.estimate[0])
             row[f"{metric} after adaptation"] = format_score(summary.estimate[-1])
             row["95% interval"] = (
@@ -63,14 +67,15 @@ class SweepTable:
         return result
 
     def to_csv(self) -> str:
-        """One row per experiment: settings, seeds, and scores with their intervals."""
-        metric = self.groups[0].method.problem.metric.name
+        """One row per experiment: settings, seeds, samples, and scores with their intervals."""
+        metric = self.groups[0].method.problem.metric
         rows: list[dict[str, object]] = []
         for group in self.groups:
             row: dict[str, object] = dict(zip(self.names, self._values(group), strict=True))
             row["seeds"] = " ".join(str(run.config.seed) for run in group.runs)
+            row[metric.samples.replace(" ", "_")] = round(fmean(group.samples))
             for step in group.steps():
-                score = f"{metric}_after_{step['step']}_steps"
+                score = f"{metric.name}_after_{step['step']}_steps"
                 row |= {score: step["estimate"], f"{score}_low": step["low"]}
                 row[f"{score}_high"] = step["high"]
             rows.append(row)

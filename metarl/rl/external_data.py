@@ -314,9 +314,9 @@ def _checked(
             f"episode {number} must be (observations, actions, rewards), three arrays with a row "
             f"for each step: {error}"
         ) from error
-    steps = len(rewards) if rewards.ndim == 1 else 0
+    steps = max(1, len(actions) if actions.ndim else 0)
     for name, array, expected in (
-        ("rewards", rewards, (max(steps, 1),)),
+        ("rewards", rewards, (steps,)),
         ("observations", observations, (steps, policy.observation_size)),
         ("actions", actions, (steps, *policy.action_shape)),
     ):

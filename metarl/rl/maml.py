@@ -1,16 +1,20 @@
 """MAML for reinforcement learning: Algorithm 3 of Finn et al. (2017).
 
-1   initialise θ                                            MAML.init
+1   initialise θ                                            MAML.initial_state
 2   while not done do                                       metarl.method.train
 3       sample a batch of tasks                             MAML.step
 4       for all tasks do                                    metarl.rl.adaptation.collect, at once
 5           sample K trajectories with θ
 6           evaluate ∇_θ of the task's loss                 metarl.rl.losses.inner_loss
-7           θ'_i = θ − α ∇_θ loss                           metarl.inner_loop.adapt
+7           θ'_i = θ − α ∇_θ loss                           metarl.rl.adaptation.adapt_all
 8           sample trajectories with θ'_i
 9       end for
 10      update θ by the gradient of the adapted losses      MetaObjective, and the outer step
 11  end while
+
+Lines 6 and 7 are `metarl.inner_loop.adapt_step`, which autograd differentiates for line 10. For
+perceptrons, `metarl.rl.analytic_mlp` has the same step and its derivatives in closed form, which
+are faster; `metarl.rl.meta_gradient.meta_gradient_for` chooses.
 """
 
 from typing import ClassVar

@@ -37,6 +37,7 @@ from metarl.rl.external_data import (
 from metarl.rl.policies import Memory, Policy
 from metarl.rl.problem import PolicyProblem
 from metarl.rl.recorder import Recorder
+from metarl.rl.sampler import INFINITE_ACTION
 from metarl.rl.trajectories import Samples, Trajectories
 from metarl.rng import RngKey, make_rng
 from metarl.step_sizes import split
@@ -109,6 +110,8 @@ class PolicyAgent:
         # noise is drawn in any case: a deterministic action must not shift the random stream
         noise = torch.from_numpy(self.policy.noise(self._rng, (len(rows),)))
         actions = self.policy.act(distribution, noise * 0.0 if deterministic else noise)
+        if not torch.isfinite(actions).all():
+            raise FloatingPointError(INFINITE_ACTION)
         self._recorder.actions = actions
         chosen = actions.numpy().copy()  # a caller may clip or scale them in place
         return chosen[0] if is_single else chosen

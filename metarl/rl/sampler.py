@@ -21,6 +21,10 @@ from metarl.rng import RngKey
 VectorEnv = gym.vector.VectorEnv[Any, Any, Any]
 Result = TypeVar("Result")
 MAX_ROUNDS = 4
+INFINITE_ACTION = (
+    "the policy chose an action that is not finite: its last update was too large; lower the step "
+    "size"
+)
 
 
 def map_parts(
@@ -165,10 +169,7 @@ def sample_episode(
             distribution, new_memory = policy.step(params, memory, observations[t])
             actions[t] = policy.act(distribution, noise[t])
             if not np.isfinite(action_rows[t]).all():
-                raise FloatingPointError(
-                    "the policy chose an action that is not finite: its last update was too large; "
-                    "lower the step size"
-                )
+                raise FloatingPointError(INFINITE_ACTION)
             for name, leaf in distribution.items():
                 if name not in distributions:
                     # a leaf that is equal for all observations, (N, 1, ·), is stored once

@@ -1,6 +1,6 @@
 """MAML for few-shot supervised learning: Algorithm 2 of Finn et al. (2017).
 
-    1   initialise θ                                        MAML.init
+    1   initialise θ                                        MAML.initial_state
     2   while not done do                                   metarl.method.train
     3       sample a batch of tasks                         SupervisedMethod.sample_batch
     4       for all tasks do                                MAML.loss, for all of them at once
