@@ -171,7 +171,11 @@ MISTAKES = {
     "no environment": (lambda p: p.adapt(3), "a gymnasium environment, or to a list of episodes"),
     "no episode": (lambda p: p.adapt([]), "no episode to adapt to"),
     "half an episode": (lambda p: p.adapt([H[:2]]), r"must be \(observations, actions, rewards\)"),
-    "other lengths": (lambda p: p.adapt([(H[0], H[1], H[2][:3])]), r"shape \(3, 2\), not \(4, 2\)"),
+    "other lengths": (lambda p: p.adapt([(H[0], H[1], H[2][:3])]), r"shape \(4,\), not \(3,\)"),
+    "a column of rewards": (
+        lambda p: p.adapt([(H[0], H[1], H[2][:, None])]),
+        r"rewards of episode 0 must have shape \(4,\), not \(4, 1\)",
+    ),
     "not a number": (lambda p: p.adapt([(H[0] + np.nan, *H[1:])]), "must be finite numbers"),
     "old episodes": (lambda p: p.adapt([H], steps=2), "steps must be 1 for given episodes, not 2"),
     "no steps": (lambda p: p.adapt(Constant(), steps=0), "steps must be a whole number"),
