@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from metarl.baselines.pretrained_policy import Pretrained
 from metarl.method import Metrics, TrainingState
-from metarl.rl.config import FINE_TUNING, BaselineConfig, Config
+from metarl.rl.config import PPO_SETTINGS, Config
 from metarl.rl.maml import MAML
 from metarl.rl.outer_loop import PolicyLearner
 from metarl.rl.problem import PolicyProblem
@@ -41,16 +41,15 @@ class MultiTask(Pretrained):
 
     @classmethod
     def unused_settings(cls, config: Config) -> dict[str, str]:
-        ppo = BaselineConfig.model_fields.keys() - FINE_TUNING
         return {
             name: reason
             for name, reason in super().unused_settings(config).items()
             if name != "stages" and not name.startswith("outer.")
-        } | {f"baseline.{name}": "which is not trained by PPO" for name in ppo}
+        } | dict.fromkeys(PPO_SETTINGS, "which is not trained by PPO")
 
     @property
     def num_stages(self) -> int:
-        """As many batches from every environment as MAML has."""
+        """The number of batches that MAML samples from every environment in an iteration."""
         return self.problem.config.inner.steps + 1
 
     def initial_state(self) -> TrainingState:

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from metarl.baselines.pretrained_policy import Pretrained
-from metarl.rl.config import FINE_TUNING, BaselineConfig, Config
+from metarl.rl.config import PPO_SETTINGS, Config
 
 
 class Random(Pretrained):
@@ -14,6 +14,5 @@ class Random(Pretrained):
 
     @classmethod
     def unused_settings(cls, config: Config) -> dict[str, str]:
-        ppo = [f"baseline.{name}" for name in BaselineConfig.model_fields.keys() - FINE_TUNING]
-        names = ["outer.", "inner.steps", "inner.episodes_per_task", *ppo]
+        names = ["outer.", "inner.steps", "inner.episodes_per_task", *PPO_SETTINGS]
         return super().unused_settings(config) | dict.fromkeys(names, "which is not trained")

@@ -12,9 +12,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from torch.func import grad
 
 import metarl
 from metarl.baselines import pretrained_policy
+from metarl.baselines.multi_task import MultiTask
 from metarl.baselines.multi_task_env import MultiTaskEnv
 from metarl.baselines.ppo import MultiTaskPPO
 from metarl.baselines.stable_baselines import (
@@ -28,11 +30,13 @@ from metarl.envs import PointNavigation, TaskConditioned, load_family
 from metarl.errors import UserError
 from metarl.experiment import load_config, override_config
 from metarl.method import load_method, train
+from metarl.params import flatten
 from metarl.rl import outer_loop
-from metarl.rl.adaptation import collect_adaptation
+from metarl.rl.adaptation import collect, collect_adaptation
 from metarl.rl.config import Config
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, policy_for
 from metarl.rl.problem import PolicyProblem
+from metarl.rl.trajectories import index_tasks
 
 TINY = [
     "outer.meta_batch=3",
@@ -47,6 +51,10 @@ TINY = [
 
 def tiny(*more: str):
     return load_config("point_navigation", [*TINY, *more])
+
+
+def load_tiny(*more: str):
+    return load_method(tiny(*more))
 
 
 def trained(config):
@@ -485,3 +493,71 @@ def test_the_memory_of_a_batch_is_that_of_its_numbers(section: str, monkeypatch)
     monkeypatch.setitem(problem.__dict__, "shard", slice(10, 25))  # of a second process
     if section == "outer":
         problem.check()
+
+
+@pytest.mark.parametrize("policy", ["mlp", "gradient_by_autograd"])
+def test_the_gradient_of_multi_task_is_the_policy_gradient_of_all_tasks(policy: str) -> None:
+    # another inner optimiser is differentiated by autograd, although it takes no step here
+    settings = [] if policy == "mlp" else ["inner.optimizer=momentum"]
+    training = load_tiny("method=multi_task", *settings)._training
+    problem, params = training.problem, training.initial_state().params
+    rollouts = collect(
+        problem.inner, params, problem.envs, problem.sample_tasks(0), 10, problem.key(0)
+    )
+    training.close()
+    (post,) = rollouts.samples
+    assert post.advantages.shape == (6, 40)
+    gradient, _ = training.objective(rollouts).gradient(params)
+
+    def mean_of_log_probs(theta):
+        # the gradient of a likelihood ratio at the θ that sampled is that of log π
+        total = 0.0
+        for task in range(6):
+            samples = index_tasks(post, task)
+            distribution = problem.policy.distribution(theta, samples.observations)
+            log_prob = problem.policy.log_prob(distribution, samples.actions)
+            total = total + (samples.weights * log_prob * samples.advantages).sum()
+        return total / 6
+
+    expected = flatten(grad(mean_of_log_probs)(params))
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_multi_task_has_the_updates_and_the_environment_steps_of_maml(
+    steps: int,
+) -> None:
+    settings = ["family.settings.half_width=5", f"inner.steps={steps}"]  # no episode ends early
+    maml, multi_task = load_tiny(*settings), load_tiny(*settings, "method=multi_task")
+    (last, _), (other, metrics) = list(train(maml))[-1], list(train(multi_task))[-1]
+    assert last.iteration == other.iteration == 2
+    assert last.samples == other.samples == multi_task.max_samples == 240 * (steps + 1)
+    assert [name for name in metrics if name.startswith("return/")] == ["return/after_0_steps"]
+
+
+def test_the_outer_step_of_multi_task_has_the_settings_of_the_config_and_of_its_stages() -> None:
+    stages = "stages=[{until: 1, set: {outer.meta_batch: 1, outer.max_kl: 0.5}}]"
+    staged = load_tiny("method=multi_task", stages)
+    assert isinstance(staged, MultiTask)
+    counts = [metrics["environment_steps"] for _, metrics in train(staged)]
+    assert counts[0] <= 2 * 4 * 10 < counts[1]
+    assert staged.uses_lr_schedule == staged.problem.config.outer.depends_on_length
+
+
+def test_fine_tuning_of_multi_task_takes_the_best_step_size_on_validation_tasks(
+    tmp_path,
+) -> None:
+    config = tiny("method=multi_task")
+    run = metarl.train(config, tmp_path / "run")
+    assert metarl.load(run).evaluate().step_sizes[0] in config.baseline.step_sizes
+    adapted = metarl.load(run).adapt([([[0.0, 0.0]] * 3, [[0.0, 0.0]] * 3, [1.0, 2.0, 3.0])])
+    assert adapted.act([0.0, 0.0]).shape == (2,)
+
+
+@pytest.mark.slow
+def test_multi_task_learns_what_the_tasks_have_in_common() -> None:
+    settings = ["outer.iterations=15", "outer.meta_batch=10", "inner.episodes_per_task=10"]
+    settings += ["family.settings.horizon=30", "method=multi_task"]
+    returns = [m["return/after_0_steps"] for _, m in train(load_tiny(*settings))]
+    # all tasks lose less if the policy moves slowly: it starts with a random walk
+    assert sum(returns[-3:]) / 3 > returns[0] + 2.5

@@ -165,8 +165,8 @@ def test_advantages_are_standardised_over_all_tasks_or_for_each(over: str) -> No
         valid = advantages[:, trials_of_task][trials.mask[:, trials_of_task]]
         assert float(valid.mean()) == pytest.approx(0.0, abs=1e-5)
         assert float(valid.std(correction=0)) == pytest.approx(1.0, rel=1e-4)
-    others = advantages[:, 3:][trials.mask[:, 3:]]
-    assert (float(others.std(correction=0)) < 0.1) == (over == "all_tasks")
+    of_other_tasks = advantages[:, 3:][trials.mask[:, 3:]]
+    assert (float(of_other_tasks.std(correction=0)) < 0.1) == (over == "all_tasks")
 
 
 @POLICIES

@@ -150,9 +150,14 @@ def combinations(out: Path) -> list[str]:
 
 
 def test_a_combination_is_ranked_if_all_of_its_seeds_are_complete(tmp_path, monkeypatch) -> None:
-    seen = []
+    proposed_from = []
     propose = search.propose
-    monkeypatch.setattr(search, "propose", lambda *a: seen.append((len(a[1]), a[5])) or propose(*a))
+
+    def recording(*arguments):
+        proposed_from.append((len(arguments[1]), arguments[5]))
+        return propose(*arguments)
+
+    monkeypatch.setattr(search, "propose", recording)
     trainings = Trainings(monkeypatch, {})
     run_search(tmp_path, 1)
     (first,) = combinations(tmp_path)
@@ -162,7 +167,7 @@ def test_a_combination_is_ranked_if_all_of_its_seeds_are_complete(tmp_path, monk
     assert {run.path.parent.name for run in result.runs} == {*combinations(tmp_path)} - {first}
     assert list(result.failures) == [f"{first}/seed-1"]
     # the proposal knew that the combination had failed, and no score of its other seed
-    number_ranked, [(settings, scores)] = seen[-1]
+    number_ranked, [(settings, scores)] = proposed_from[-1]
     assert (number_ranked, scores) == (0, {})
     assert f"inner.step_size={settings['inner.step_size']:.10g}" == first
 

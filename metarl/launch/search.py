@@ -158,9 +158,10 @@ def search(
         )
     check_directory(out, options)
     # the combinations that are there: with all seeds, and as the config says
-    pruned = {path.parent.name for path in find_runs(out) if is_pruned(path)}
+    present = find_runs(out)
+    pruned = {path.parent.name for path in present if is_pruned(path)}
     batch: dict[Path, AnyConfig] = {}
-    for name in dict.fromkeys(path.parent.name for path in find_runs(out)):
+    for name in dict.fromkeys(path.parent.name for path in present):
         varied = name.split(",")
         if {setting.partition("=")[0] for setting in varied} != {*ranges}:
             raise UserError(

@@ -185,7 +185,7 @@ def _check_distinct(planned: Mapping[Path, AnyConfig]) -> None:
     """Refuse runs that would be the same, after whose training `compare` would refuse them."""
     places: dict[str, Path] = {}
     for place, config in planned.items():
-        ignored = (*seed_independent_fields(config), "seed")
+        ignored = seed_independent_fields(config)
         settings = {n: v for n, v in all_settings(config).items() if not n.startswith(ignored)}
         key = json.dumps([config.seed, settings], sort_keys=True)
         if key in places:

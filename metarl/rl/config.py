@@ -286,8 +286,12 @@ class BaselineConfig(Section):
     selection_step: NonNegativeInt = 1
 
 
-# the settings of baselines that are not PPO's
-FINE_TUNING = {"step_sizes", "validation_tasks", "selection_step"}
+# of baselines: those of PPO, without those of fine-tuning
+PPO_SETTINGS = tuple(
+    f"baseline.{name}"
+    for name in BaselineConfig.model_fields
+    if name not in ("step_sizes", "validation_tasks", "selection_step")
+)
 
 
 class PolicyEarlyStopping(EarlyStopping):

@@ -308,8 +308,8 @@ class Run:
         if has_best_state(state) and not is_trained(load_method(self.config), state):
             raise UserError(
                 f"the training in {self.path} has been validated with other settings "
-                f"({'; '.join(changed)}); keep them until it ends, then evaluate with others: "
-                f"metarl evaluate {self.path} --set evaluation.…"
+                f"({'; '.join(changed)}); keep them until it ends, and then evaluate with new "
+                f"settings: metarl evaluate {self.path} --set evaluation.…"
             )
 
     def _resumable(self) -> list[str]:

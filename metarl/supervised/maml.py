@@ -6,7 +6,7 @@
     4       for all tasks do                                MAML.loss, for all of them at once
     5           sample K support examples
     6           evaluate ∇_θ of the task's loss
-    7           θ'_i = θ − α ∇_θ loss                       adapted, by metarl.inner_loop.adapt
+    7           θ'_i = θ − α ∇_θ loss                       adapted, by metarl.inner_loop.adapt_step
     8           sample query examples
     9       end for
     10      update θ by the gradient of the adapted losses  metarl.optim.Adam
