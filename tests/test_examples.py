@@ -20,7 +20,7 @@ TINY: dict[str, dict[str, Any]] = {
     "learned_optimizer": {"iterations": 1},
     "recurrent_network": {"iterations": 1, "tasks": 3},
     "online_adaptation": {"episodes": 10, "steps": 1},
-    "sweep": {"iterations": 2},
+    "sweep": {"iterations": 2, "step_sizes": [0.01]},
 }
 OUTPUT = {
     "own_environment": "return before the step:",

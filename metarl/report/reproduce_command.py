@@ -9,8 +9,8 @@ from typing import Any
 from metarl.config.files import CONFIG, shipped_configs
 from metarl.errors import UserError
 from metarl.experiment import AnyConfig, all_settings, load_config
-from metarl.method import resolve
 from metarl.report.groups import seed_independent_fields
+from metarl.rl.config import Config, FamilyConfig
 
 
 def reproduce_command(config: AnyConfig, path: Path | None = None) -> str:
@@ -39,10 +39,8 @@ def reproduce_command(config: AnyConfig, path: Path | None = None) -> str:
     (other_tasks, _, is_baseline), verb, name, changes = best
     if other_tasks and path:
         return f"metarl train {shlex.quote(str(path / CONFIG))}"
-    if "policy.observation_scale" in changes:
-        # the run's config has the measured values; measuring again may give the same ones
-        measured = _measured(name, method if is_baseline else "")
-        changes = min(changes, _changes(measured, config), key=len)
+    if not other_tasks and _is_measured_again(_shipped(name), config):
+        changes.pop("policy.observation_scale", None)
     settings = (shlex.quote(f"{name}={_yaml(value)}") for name, value in changes.items())
     return " ".join([verb, *(f"--set {setting}" for setting in settings)])
 
@@ -53,9 +51,22 @@ def _shipped(name: str, method: str = "") -> AnyConfig:
     return load_config(name, [f"method={method}"] if method else [])
 
 
+def _is_measured_again(shipped: AnyConfig, config: AnyConfig) -> bool:
+    """Whether the shipped config measures the observation scale that a run's config has."""
+    if not isinstance(shipped, Config) or shipped.policy.observation_scale != "measured":
+        return False
+    assert isinstance(config, Config)
+    return config.policy.observation_scale == _measured_scale(config.family.model_dump_json())
+
+
 @cache
-def _measured(name: str, method: str) -> AnyConfig:
-    return resolve(_shipped(name, method))
+def _measured_scale(family: str) -> tuple[float, ...]:
+    """The scale of observations of a family, which is given by its section as JSON."""
+    # imported here: with them comes MuJoCo, which comparisons of configs do not need
+    from metarl.envs.observations import flat_family
+    from metarl.envs.scaling import measure_scale
+
+    return measure_scale(flat_family(FamilyConfig.model_validate_json(family).load()))
 
 
 def _changes(shipped: AnyConfig, config: AnyConfig) -> dict[str, Any]:
