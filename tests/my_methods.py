@@ -1,4 +1,4 @@
-"""Custom methods of reinforcement learning of a user; the package is unchanged."""
+"""Custom methods of reinforcement learning and outer steps of a user, outside the package."""
 
 from typing import Any, ClassVar
 
@@ -7,9 +7,10 @@ import torch
 from torch.nn.functional import huber_loss
 
 import metarl
-from metarl.config.sections import MethodSection
+from metarl.config.sections import MethodSection, OuterSection
 from metarl.method import EPISODES, TrainingState
-from metarl.params import flatten, repeat
+from metarl.optim import GradientSection, Objective
+from metarl.params import flatten, repeat, unflatten
 from metarl.rl.maml import MAML
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.outer_loop import PolicyLearner
@@ -34,6 +35,30 @@ class Reptile(MAML):
 
     def objective(self, rollouts: Any) -> ReptileObjective:
         return ReptileObjective(self.problem.inner, rollouts)
+
+
+class Lion(GradientSection):
+    """Lion (Chen et al. 2023, algorithm 2), as in the documentation."""
+
+    beta: float = 0.99
+
+    def ascend(self, theta: Any, gradient: Any, state: Any, rate: float) -> Any:
+        mean = state.get("mean", 0.0 * gradient)
+        direction = (0.9 * mean + 0.1 * gradient).sign()
+        state = {"mean": self.beta * mean + (1.0 - self.beta) * gradient}
+        return unflatten(flatten(theta) + rate * direction, theta), state
+
+
+class SmallStep(OuterSection):
+    """A step along the gradient whose KL divergence is measured."""
+
+    rate: float = 0.01
+
+    def step(self, theta: Any, objective: Objective, state: Any, iteration: int) -> Any:
+        gradient, _ = objective.gradient(theta)
+        moved = unflatten(flatten(theta) + self.rate * gradient, theta)
+        value, kl = objective.value_and_kl(moved)  # type: ignore[attr-defined]
+        return moved, state, {"outer/objective": value, "outer/kl": kl}
 
 
 class QSettings(MethodSection):

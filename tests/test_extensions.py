@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import gymnasium as gym
@@ -15,7 +16,8 @@ import metarl
 from metarl.envs import vectorise
 from metarl.errors import UserError
 from metarl.experiment import load_config
-from metarl.method import TrainingState
+from metarl.method import TrainingState, load_method, train
+from metarl.params import flatten
 from metarl.rl.advantages import (
     discounted_returns,
     fit_bootstrapped_baseline,
@@ -93,6 +95,42 @@ def test_reptile_for_policies_works_as_a_custom_method(tmp_path: Path) -> None:
     assert (
         metarl.load(run).adapt(metarl.load(run).method.problem.family.make(), [0.2, 0.2]).steps == 1
     )
+
+
+def with_outer_step(outer: dict[str, object], method: str = "maml") -> metarl.Config:
+    return metarl.Config(
+        method=method,
+        family={"name": "point-navigation"},
+        inner={"episodes_per_task": 2},
+        outer={"iterations": 4, "meta_batch": 2, **outer},
+        evaluation={"tasks": 2},
+        checkpoint_every=1,
+    )
+
+
+@pytest.mark.parametrize("method", ["maml", "promp", "rl2"])
+def test_a_custom_outer_step_trains_and_resumes_bit_for_bit(method: str) -> None:
+    outer = {"algorithm": my_methods.Lion, "learning_rate": 1e-3, "beta": 0.9}
+    learner = load_method(with_outer_step(outer, method))
+    first = learner.initial_state()
+    states = [state for state, _ in train(learner, first)]
+    steps = [
+        flatten(after.params) - flatten(before.params)
+        for before, after in pairwise([first, *states])
+    ]
+    assert 0.9e-3 < steps[0].abs().max() < 1.1e-3 * 8  # at most 8 minibatches
+    *_, (resumed, _) = train(learner, states[1])
+    assert torch.equal(flatten(resumed.params), flatten(states[-1].params))
+    assert states[-1].opt_state.keys() == {"mean"}
+
+
+def test_a_custom_outer_step_with_a_divergence_needs_a_method_with_trpo() -> None:
+    outer = {"algorithm": my_methods.SmallStep}
+    learner = load_method(with_outer_step(outer))
+    *_, (_, metrics) = train(learner, learner.initial_state())
+    assert 0.0 < metrics["outer/kl"] < 0.1
+    with pytest.raises(UserError, match="must be 'adam' or 'sgd' or 'torch' for method promp"):
+        with_outer_step(outer, "promp")
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ SOAK = str(Path(__file__).parent / "soak.py")
 
 @pytest.mark.slow
 def test_a_two_hundredth_of_the_soak_finds_no_failure() -> None:
-    # processes are killed in test_reliability.py, two ranks in test_distributed.py
-    parts = ["interruptions", "disks", "configs", "commands", "files", "iterations"]
+    # two ranks are killed in test_distributed.py
+    parts = ["kills", "interruptions", "disks", "configs", "commands", "files", "iterations"]
     parts += ["seeds", "networks", "images", "predictions", "models", "environments", "settings"]
     arguments = [
         sys.executable,

@@ -10,6 +10,7 @@ the identical `theta`. The state is a dictionary of tensors that the caller keep
 
 from metarl.config.registry import Registry
 from metarl.optim.adam import Adam, adam_step
+from metarl.optim.gradient import GradientSection
 from metarl.optim.objective import Objective, TrustRegionObjective, gradient_and_value
 from metarl.optim.sgd import SGD
 from metarl.optim.trust_region import TrustRegion
@@ -19,6 +20,7 @@ __all__ = [
     "OPTIMIZERS",
     "SGD",
     "Adam",
+    "GradientSection",
     "Objective",
     "TrustRegion",
     "TrustRegionObjective",

@@ -4,7 +4,7 @@
     state.json         iteration, samples, the weights' SHA-256, commit, machine, versions
     evaluation*.json   tasks rounded to eight significant digits, scores to six
     metrics.jsonl      scores and success before and after adaptation, samples and times, in at
-                       most 100 lines
+                       most 50 lines
     weights-*          unchanged, with `weights`; the run can then be loaded, rendered and evaluated
 
 `metarl train NAME/config.yaml` trains it again.
@@ -34,7 +34,7 @@ from metarl.runs.checkpoint import STATE
 from metarl.runs.metrics import METRICS, TIMES, score_names
 from metarl.runs.run import Run
 
-MAX_LINES = 100
+MAX_LINES = 50
 # significant digits; comparisons check that tasks are equal up to 1e-6
 DIGITS = {"mean": 8, "interval_95": 8, "scores": 6, "tasks": 8}
 # of state.json; its `config` is config.yaml, and `order` and `pending` belong to the weights

@@ -45,7 +45,7 @@ from metarl.config.sections import (
     true_to_section,
 )
 from metarl.errors import UserError
-from metarl.optim import OPTIMIZERS, TrustRegion
+from metarl.optim import OPTIMIZERS, GradientSection, TrustRegion
 from metarl.rl.methods import MEMBERS, METHODS
 
 if TYPE_CHECKING:
@@ -438,7 +438,10 @@ class Config(Experiment):
             )
         method, algorithm = self.method, self.outer.algorithm
         steps = METHODS.load(method.name).outer_steps
-        if algorithm not in steps:
+        # a custom step along the gradient fits every method, others those that support TRPO
+        is_supported = isinstance(self.outer, GradientSection) or OUTER.default in steps
+        is_custom = algorithm not in OPTIMIZERS
+        if algorithm not in steps and not (is_custom and is_supported):
             raise ValueError(
                 f"outer.algorithm: must be {' or '.join(map(repr, steps))} for method "
                 f"{method.name}, not {algorithm!r}"
