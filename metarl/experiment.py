@@ -319,7 +319,13 @@ def _full_name(name: str) -> str:
 # of these settings one can be set: an override replaces the other one of the file
 ALTERNATIVES = {"evaluation.steps": "step_sizes", "evaluation.step_sizes": "steps"}
 # the settings that may stand for a whole section
-TAGS = {"method": "name", "outer": "algorithm", "data": "name", "network": "kind"}
+TAGS = {
+    "family": "name",
+    "method": "name",
+    "outer": "algorithm",
+    "data": "name",
+    "network": "kind",
+}
 # the settings that choose the kind of a section, and the settings of a kind
 KINDS: dict[str, Callable[[str], Collection[str]]] = {
     "outer.algorithm": lambda name: OUTER.schema(name).model_fields,

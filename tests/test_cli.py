@@ -158,6 +158,8 @@ def test_configs_of_the_package_are_valid_by_the_json_schema(schema) -> None:
         assert validator.is_valid(read_values(path)), path
     family = {"name": "my_tasks:LineFamily"}
     assert validator.is_valid({"family": family, "method": {"name": "my:Method", "x": 1}})
+    for short in ({"early_stopping": True}, {"init_from": "runs/mine"}, {"outer": "adam"}):
+        assert validator.is_valid({"family": "ant-goal", **short}), short
     for wrong in (
         {},
         {"family": family, "inner": {"stp": 1}},

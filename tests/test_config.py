@@ -18,6 +18,7 @@ import metarl
 from metarl.config.files import shipped_configs, trained_runs
 from metarl.config.schema import json_schema
 from metarl.envs.family import FAMILIES
+from metarl.envs.point_navigation import PointNavigation
 from metarl.envs.robot import Robot
 from metarl.errors import UserError
 from metarl.experiment import (
@@ -192,10 +193,8 @@ def test_annealed_step_sizes_decay_to_zero() -> None:
             {**MINIMAL, "outer": {"algorithm": "lbfgs"}},
             ["outer.algorithm: must be 'trpo' or 'adam' or"],
         ),
-        (
-            {"family": "ant-goal"},
-            ["family: must be a mapping of its settings, such as {name: ant"],
-        ),
+        ({"family": "ant-gaol"}, ["did you mean 'ant-goal'"]),
+        ({"family": 3}, ["family: must be a mapping of its settings, not 3"]),
         ({**MINIMAL, "outer": 3}, ["outer: must be a name or a mapping of its settings, not 3"]),
         ({}, ["has no task distribution: set `family`"]),
         ({"family": {"name": "ant-gaol"}}, ["did you mean 'ant-goal'"]),
@@ -592,3 +591,17 @@ def test_fine_tuning_selects_by_a_step_that_the_evaluation_has(config: str) -> N
         load_config(config, late)
     load_config(config, ["baseline.selection_step=5", "evaluation.steps=3"])  # for other methods
     load_config(config, [*late[:2], "evaluation.steps=5"])
+
+
+def test_the_name_of_a_family_may_stand_for_its_section(tmp_path: Path) -> None:
+    base, child = tmp_path / "base.yaml", tmp_path / "child.yaml"
+    base.write_text("family: point-navigation\n")
+    child.write_text("extends: base.yaml\nfamily: {settings: {horizon: 30}}\n")
+    assert load_config(str(base)).family.name == "point-navigation"
+    assert load_config(str(child)).family.settings == {"horizon": 30}
+    other = load_config(str(base), ["family=ant-goal", "family.settings.horizon=30"])
+    assert (other.family.name, other.family.settings) == ("ant-goal", {"horizon": 30})
+    assert (
+        metarl.Config(family="ant-goal").family == metarl.Config(family={"name": "ant-goal"}).family
+    )
+    assert metarl.Config(family=PointNavigation).family.name.endswith(":PointNavigation")

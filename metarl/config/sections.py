@@ -287,11 +287,6 @@ class InitialWeights(Section):
     sha256: str | None = None
     commit: str | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _accept_the_run_alone(cls, value: Any) -> Any:
-        return {"run": str(value)} if isinstance(value, str | Path) else value
-
     @model_validator(mode="after")
     def _check_recorded(self) -> Self:
         if self.sha256 is None and (self.iteration is not None or self.commit is not None):
@@ -316,9 +311,24 @@ class EarlyStopping(Section):
     tasks: Annotated[int, Field(ge=2)] = 50
 
 
-def true_to_section(value: Any) -> Any:
-    """`true` stands for a section with its defaults, `false` for none."""
-    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+def true_or(section: Any) -> BeforeValidator:
+    """`true` stands for an optional section with its defaults, `false` for none."""
+
+    def to_section(value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+    return BeforeValidator(to_section, json_schema_input_type=bool | section | None)
+
+
+def text_or(section: Any, setting: str) -> BeforeValidator:
+    """The value of one setting, a text, a path or a class, may stand for the section."""
+
+    def to_section(value: Any) -> Any:
+        if isinstance(value, Path):
+            value = str(value)
+        return {setting: value} if isinstance(value, str | type) else value
+
+    return BeforeValidator(to_section, json_schema_input_type=str | section)
 
 
 class MethodSection(Section):

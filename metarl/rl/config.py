@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
     Field,
     SerializeAsAny,
     ValidationError,
@@ -42,7 +41,8 @@ from metarl.config.sections import (
     check_selection_step,
     config_error,
     reason_unused,
-    true_to_section,
+    text_or,
+    true_or,
 )
 from metarl.errors import UserError
 from metarl.optim import OPTIMIZERS, GradientSection, TrustRegion
@@ -72,8 +72,8 @@ POLICY_NETWORKS = Registry("policy network", {IMAGE_NETWORK: "metarl.networks.cn
 class FamilyConfig(Section):
     """The task distribution.
 
-    Its `name` is that of a family of this package, or `package.module:Class`. The arguments of its
-    constructor are `settings`, such as `horizon`.
+    Its `name` is that of a family of this package, or `package.module:Class`; alone it may stand
+    for the section. The arguments of its constructor are `settings`, such as `horizon`.
     """
 
     name: ImportString
@@ -360,7 +360,7 @@ class Config(Experiment):
     method: Annotated[SerializeAsAny[MethodSection], WrapValidator(METHOD.validate)] = Field(
         default="maml", validate_default=True
     )
-    family: FamilyConfig
+    family: Annotated[FamilyConfig, text_or(FamilyConfig, "name")]
     policy: PolicyConfig = PolicyConfig()
     inner: InnerConfig = InnerConfig()
     outer: Annotated[SerializeAsAny[OuterSection], WrapValidator(OUTER.validate)] = TrustRegion()
@@ -371,9 +371,9 @@ class Config(Experiment):
     checkpoint_every: PositiveInt = 10
     report_every: PositiveInt = 1
     record_every: PositiveInt | None = None
-    init_from: InitialWeights | None = None
+    init_from: Annotated[InitialWeights | None, text_or(InitialWeights | None, "run")] = None
     precision: Precision = "float32"
-    early_stopping: Annotated[PolicyEarlyStopping | None, BeforeValidator(true_to_section)] = None
+    early_stopping: Annotated[PolicyEarlyStopping | None, true_or(PolicyEarlyStopping)] = None
     stages: tuple[Stage, ...] = ()
 
     domain: ClassVar[str] = "rl"
@@ -384,11 +384,11 @@ class Config(Experiment):
         def __init__(
             self,
             *,
-            family: FamilyConfig | ConfigMapping,
+            family: FamilyConfig | ConfigMapping | str | type,
             method: MethodSection | ConfigMapping | str | type = ...,
             policy: PolicyConfig | ConfigMapping = ...,
             inner: InnerConfig | ConfigMapping = ...,
-            outer: OuterSection | ConfigMapping | str = ...,
+            outer: OuterSection | ConfigMapping | str | type = ...,
             evaluation: EvaluationConfig | ConfigMapping = ...,
             baseline: BaselineConfig | ConfigMapping = ...,
             seed: int = ...,

@@ -25,7 +25,8 @@ from metarl.config.sections import (
     Precision,
     Section,
     check_selection_step,
-    true_to_section,
+    text_or,
+    true_or,
 )
 from metarl.errors import UserError
 from metarl.networks import NETWORKS, Network
@@ -165,9 +166,9 @@ class SupervisedConfig(Experiment):
     device: Device = "cpu"
     checkpoint_every: PositiveInt = 1000
     report_every: PositiveInt = 10
-    init_from: InitialWeights | None = None
+    init_from: Annotated[InitialWeights | None, text_or(InitialWeights | None, "run")] = None
     precision: Precision = "float32"
-    early_stopping: Annotated[EarlyStopping | None, BeforeValidator(true_to_section)] = None
+    early_stopping: Annotated[EarlyStopping | None, true_or(EarlyStopping)] = None
 
     domain: ClassVar[Literal["supervised"]] = "supervised"
     methods: ClassVar[Registry] = METHODS
@@ -181,7 +182,7 @@ class SupervisedConfig(Experiment):
             network: Section | ConfigMapping | str | type,
             method: MethodSection | ConfigMapping | str | type = ...,
             inner: InnerConfig | ConfigMapping = ...,
-            outer: OuterSection | ConfigMapping | str = ...,
+            outer: OuterSection | ConfigMapping | str | type = ...,
             evaluation: EvaluationConfig | ConfigMapping = ...,
             baseline: BaselineConfig | ConfigMapping = ...,
             seed: int = ...,
