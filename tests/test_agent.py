@@ -20,7 +20,7 @@ from metarl.experiment import load_config
 from metarl.method import EPISODES, TrainingState, load_method
 from metarl.report.adapted_policy import AdaptedPolicy
 from metarl.rl.adaptation import collect_adaptation
-from metarl.rl.external_data import collect_episodes
+from metarl.rl.external_data import Trajectory, collect_episodes
 from metarl.rl.methods import METHODS as RL
 from metarl.rl.outer_loop import PolicyLearner
 from metarl.rl.policies import policy_for
@@ -389,6 +389,26 @@ def test_an_agent_adapts_with_the_prior_that_its_evaluation_has() -> None:
     without = load_method(load_config("point_navigation", [*settings[:-1]]))
     other = collect_adaptation(without.problem, theta, tasks[:1], key, (0.5,)).params[1]
     assert not torch.allclose(other["weight0"], stages[1]["weight0"])
+
+
+def test_clipped_actions_of_recorded_episodes_are_warned_of() -> None:
+    policy = metarl.load("point_navigation")
+    rng = np.random.default_rng(0)
+
+    def episodes(bound: float) -> list[Trajectory]:
+        return [
+            Trajectory(rng.normal(size=(100, 2)), actions.clip(-bound, bound), rng.normal(size=100))
+            for actions in rng.normal(size=(4, 100, 2))
+        ]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        policy.adapt(episodes(np.inf))
+    with pytest.warns(
+        UserWarning, match=r"3\d% of the numbers in actions .* to \[-1, 1\]"
+    ) as record:
+        policy.adapt(episodes(1.0))
+    assert record[0].filename == __file__
 
 
 def test_a_recurrent_agent_remembers_the_episodes_in_which_it_adapts() -> None:

@@ -6,6 +6,7 @@ same policy produced elsewhere.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from metarl.rl.policies import Memory, Policy, policy_for
 from metarl.rl.sampler import VectorEnv, sample_episode
 from metarl.rl.trajectories import Trajectories, first_trajectories
 from metarl.rng import RngKey
+
+MAX_REPEATED = 0.02  # the largest share of equal extreme actions that is taken for chance
 
 
 class _Arrays(NamedTuple):
@@ -225,6 +228,9 @@ def to_arrays(
 
     Raises:
         UserError: if there is none, an episode has the wrong shapes, or numbers are not finite.
+
+    Warns:
+        UserWarning: if actions look clipped: a likelihood is that of an action before clipping.
     """
     if not len(episodes):
         raise UserError("there is no episode to adapt to; give at least one")
@@ -245,7 +251,24 @@ def to_arrays(
                 last,
             )
         )
+    _warn_if_clipped(policy, torch.cat([episode.actions for episode in converted]))
     return converted
+
+
+def _warn_if_clipped(policy: Policy, actions: Tensor) -> None:
+    """Warn if components of actions (H, A) repeat their extreme values, as samples hardly do."""
+    if not policy.action_dtype.is_floating_point:
+        return
+    low, high = actions.amin(0), actions.amax(0)
+    repeated = [(actions == bound) & ((actions == bound).sum(0) > 1) for bound in (low, high)]
+    clipped = float((repeated[0] | repeated[1]).float().mean())
+    if clipped > MAX_REPEATED:
+        warnings.warn(
+            f"{clipped:.0%} of the numbers in actions are exactly the smallest or the largest one, "
+            f"as after clipping to [{low.min():.3g}, {high.max():.3g}]: likelihoods of clipped "
+            "actions are wrong; give those that act() returned",
+            stacklevel=5,
+        )
 
 
 @torch.no_grad()
