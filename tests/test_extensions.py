@@ -282,28 +282,6 @@ def test_the_bootstrapped_value_of_an_endless_episode_is_that_of_its_state() -> 
         load_config("point_navigation", ["inner.bootstrap=true", "inner.baseline=time"])
 
 
-@pytest.mark.slow
-def test_rl2_learns_to_find_the_better_arm(tmp_path: Path) -> None:
-    config = {
-        **BANDIT,
-        "method": {"name": "rl2", "hidden_size": 32, "gae_lambda": 0.9},
-        "inner": {"episodes_per_task": 10, "gamma": 0.95},
-        "outer": {
-            "algorithm": "adam",
-            "iterations": 40,
-            "meta_batch": 15,
-            "learning_rate": 3e-3,
-            "epochs": 4,
-        },
-        "evaluation": {"tasks": 60, "episodes_per_task": 4},
-    }
-    curve = metarl.load(metarl.train(config, tmp_path / "rl2")).evaluate()
-    first, second = curve.scores.mean(axis=0) / BanditFamily.horizon
-    # pulling at random wins half of the time, always the best arm three quarters of it
-    assert first > 0.55
-    assert second > 0.58
-
-
 def test_former_names_of_the_training_state_warn() -> None:
     state = TrainingState(1, {"weight": torch.ones(2)}, {"moment": torch.zeros(2)})
     with pytest.warns(DeprecationWarning, match=r"TrainingState.theta is deprecated: use params"):
