@@ -1,10 +1,14 @@
 """Extensions of Markdown for the site: included code, tables made from code, and equations.
 
-A line `--8<-- metarl/rl/losses.py::surrogate` is replaced by the code of that function without its
-docstring; without `::`, by the entire file. A name that does not exist fails the build.
+A line may consist of a link, which leads to the source where the pages are read in the repository.
+The site replaces it:
 
-A line `--settings-- metarl.rl.config:Config` is replaced by a table of every setting of each
-section, and `--gallery--` by the trained policies of the package.
+    [`surrogate` in metarl/rl/losses.py](../metarl/rl/losses.py)    by the code without docstring
+    [CONTRIBUTING.md](../CONTRIBUTING.md)                           by the file
+    [Settings of metarl.rl.config:Config](../metarl/rl/config.py)   by a table of all settings
+    [Trained policies and networks](../configs/trained)             by the gallery
+
+A name that does not exist fails the build.
 """
 
 import ast
@@ -19,23 +23,23 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter
 
 ROOT = Path(__file__).parent.parent
-SETTINGS = re.compile(r"^--settings-- (\S+)$", re.MULTILINE)
-REFERENCE = re.compile(r"^--8<-- (\S+?)(?:::(\S+))?$", re.MULTILINE)
+CODE = re.compile(r"^\[`([\w.]+)` in (\S+)\]\((?:\.\./)+\2\)$", re.MULTILINE)
+FILE = re.compile(r"^\[(\S+)\]\((?:\.\./)+\1\)$", re.MULTILINE)
+SETTINGS = re.compile(r"^\[Settings of (\S+)\]\(\S+\)$", re.MULTILINE)
+GALLERY = re.compile(r"^\[Trained policies and networks\]\(\S+\)$", re.MULTILINE)
 
 
-def included(file: str, name: str | None) -> str:
-    """The text of a file, or the code of a function, class or method in it.
+def included(file: str, name: str) -> str:
+    """The code of a function, class or method, without its docstring.
 
     Args:
         file: path relative to the root of the repository.
-        name: such as `MAML.step`; None for the entire file.
+        name: such as `MAML.step`.
 
     Raises:
         KeyError: if the name does not exist.
     """
     text = (ROOT / file).read_text()
-    if name is None:  # CONTRIBUTING.md is shown as a page of docs: its links change
-        return text.replace("](docs/", "](")
     node: Any = ast.parse(text)
     for part in name.split("."):
         children = {child.name: child for child in node.body if hasattr(child, "name")}
@@ -155,13 +159,11 @@ PICTURES = {
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Process a page; called by MkDocs."""
-    markdown = REFERENCE.sub(lambda match: included(match[1], match[2]), markdown)
+    markdown = CODE.sub(lambda m: f"```python\n{included(m[2], m[1])}\n```", markdown)
+    # CONTRIBUTING.md is shown as a page of docs: its links change
+    markdown = FILE.sub(lambda m: (ROOT / m[1]).read_text().replace("](docs/", "]("), markdown)
     markdown = SETTINGS.sub(lambda match: settings_tables(match[1]), markdown)
-    markdown = (
-        markdown.replace("--gallery--", gallery())
-        if page.file.src_uri == "gallery.md"
-        else markdown
-    )
+    markdown = GALLERY.sub(lambda _: gallery(), markdown)
     if "/" not in page.file.src_uri:  # links to files outside docs would be broken
         markdown = re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", markdown)
     if page.file.src_uri.startswith("algorithms/"):

@@ -23,7 +23,7 @@ from metarl.experiment import load_config
 
 ROOT = Path(__file__).parent.parent
 HOOKS = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
-REFERENCE, included = HOOKS["REFERENCE"], HOOKS["included"]
+included = HOOKS["included"]
 PICTURES = (".png", ".gif")
 DEEP = re.DOTALL | re.MULTILINE
 PAGES = {
@@ -274,9 +274,13 @@ def test_configs_in_the_documentation_are_valid(
 
 @pytest.mark.parametrize(("page", "code"), find_in_pages(r"```python\n(.*?)```"))
 def test_code_in_the_documentation_is_python(page: str, code: str) -> None:
-    for file, name in REFERENCE.findall(code):
-        code = code.replace(f"--8<-- {file}::{name}", included(file, name))
     compile(code, page, "exec")
+
+
+@pytest.mark.parametrize(("page", "link"), find_in_pages(HOOKS["CODE"].pattern))
+def test_code_that_pages_include_exists(page: str, link: tuple[str, str]) -> None:
+    name, file = link
+    compile(included(file, name), page, "exec")
 
 
 def test_included_code_is_current_and_must_exist() -> None:
