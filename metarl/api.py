@@ -337,7 +337,7 @@ def _open(
     if not isinstance(run, Run):
         if not isinstance(run, str | Path):
             raise UserError(
-                "a run is a Run, a directory or a name, not a "
+                "a run is a Run, a directory or a name, not an object of class "
                 f"{type(run).__name__}; pass several as separate arguments"
             )
         run = Run.open(Path(run), trust_code=trust_code)

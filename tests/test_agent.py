@@ -391,6 +391,20 @@ def test_an_agent_adapts_with_the_prior_that_its_evaluation_has() -> None:
     assert not torch.allclose(other["weight0"], stages[1]["weight0"])
 
 
+@pytest.mark.parametrize(
+    ("experience", "message"),
+    [
+        ("HalfCheetah-v5", "not to 'HalfCheetah-v5'"),
+        (PointNavigation(), r"not to PointNavigation; an environment .* is family.make\(\)"),
+        ((np.zeros((5, 2)), np.zeros((5, 2)), np.zeros(5)), "put the single one in a list"),
+        (Trajectory([[0, 0]], [[0, 0]], [0]), "put the single one in a list"),
+    ],
+)
+def test_what_a_policy_cannot_adapt_to_is_named(experience: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        metarl.load("point_navigation").adapt(experience)
+
+
 def test_clipped_actions_of_recorded_episodes_are_warned_of() -> None:
     policy = metarl.load("point_navigation")
     rng = np.random.default_rng(0)

@@ -181,13 +181,21 @@ class AdaptivePolicy:
                 out of its range.
             FloatingPointError: if a parameter is not finite after the step.
         """
-        if experience is not None and not isinstance(
+        is_supported = experience is None or isinstance(
             experience, Sequence | gym.Env | gym.vector.VectorEnv
-        ):
+        )
+        if isinstance(experience, str) or not is_supported:
+            given = repr(experience) if isinstance(experience, str) else type(experience).__name__
+            is_family = hasattr(experience, "sample_tasks")
             raise UserError(
                 "a policy adapts to a gymnasium environment, or to a list of episodes, each "
-                f"(observations, actions, rewards), not to {type(experience).__name__}"
+                f"(observations, actions, rewards), not to {given}"
+                f"{'; an environment of the family is family.make()' * is_family}"
             )
+        if isinstance(experience, Trajectory) or (
+            isinstance(experience, tuple) and all(isinstance(x, np.ndarray) for x in experience)
+        ):
+            raise UserError("a policy adapts to a list of episodes: put the single one in a list")
         for name, value in (("steps", steps), ("episodes", episodes), ("horizon", horizon)):
             _check_count(name, value)
         is_number = isinstance(step_size, int | float | np.number)
