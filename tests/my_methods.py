@@ -9,7 +9,7 @@ from torch.nn.functional import huber_loss
 import metarl
 from metarl.config.sections import MethodSection, OuterSection
 from metarl.method import EPISODES, TrainingState
-from metarl.optim import GradientSection, Objective
+from metarl.optim import Objective
 from metarl.params import flatten, repeat, unflatten
 from metarl.rl.maml import MAML
 from metarl.rl.meta_objective import MetaObjective
@@ -35,18 +35,6 @@ class Reptile(MAML):
 
     def objective(self, rollouts: Any) -> ReptileObjective:
         return ReptileObjective(self.problem.inner, rollouts)
-
-
-class Lion(GradientSection):
-    """Lion (Chen et al. 2023, algorithm 2), as in the documentation."""
-
-    beta: float = 0.99
-
-    def ascend(self, theta: Any, gradient: Any, state: Any, rate: float) -> Any:
-        mean = state.get("mean", 0.0 * gradient)
-        direction = (0.9 * mean + 0.1 * gradient).sign()
-        state = {"mean": self.beta * mean + (1.0 - self.beta) * gradient}
-        return unflatten(flatten(theta) + rate * direction, theta), state
 
 
 class SmallStep(OuterSection):

@@ -1,6 +1,7 @@
 """Extensions from outside: a method, a bandit and an agent, each written in one file."""
 
 import os
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -109,8 +110,14 @@ def with_outer_step(outer: dict[str, object], method: str = "maml") -> metarl.Co
 
 
 @pytest.mark.parametrize("method", ["maml", "promp", "rl2"])
-def test_a_custom_outer_step_trains_and_resumes_bit_for_bit(method: str) -> None:
-    outer = {"algorithm": my_methods.Lion, "learning_rate": 1e-3, "beta": 0.9}
+def test_the_outer_step_of_the_documentation_trains_and_resumes_bit_for_bit(
+    method: str, tmp_path: Path, monkeypatch
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()
+    (code,) = re.findall(r"```python\n(from metarl\.optim.*?)```", page, re.DOTALL)
+    (tmp_path / "my_outer_step.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    outer = {"algorithm": "my_outer_step:Lion", "learning_rate": 1e-3, "beta": 0.9}
     learner = load_method(with_outer_step(outer, method))
     first = learner.initial_state()
     states = [state for state, _ in train(learner, first)]

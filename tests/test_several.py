@@ -304,8 +304,9 @@ def test_seeds_equal_separate_trainings_and_more_can_be_added(tmp_path: Path, ca
 @pytest.mark.slow
 def test_seeds_and_sweeps_are_available_in_python(tmp_path: Path) -> None:
     config = yaml.safe_load(CONFIG)
-    (run,) = metarl.train_seeds(config, [2], tmp_path / "seeds")
-    assert (run.config.seed, run.path.name) == (2, "seed-2")
+    runs = metarl.train_seeds(config, 2, tmp_path / "seeds")
+    assert [run.config.seed for run in runs] == [1, 2]
+    assert [run.path.name for run in runs] == ["seed-1", "seed-2"]
     table = metarl.sweep(config, {"inner.step_size": [0.01, 1e-5]}, tmp_path / "sweep", seeds=[3])
     assert table.names == ["inner.step_size"]
     errors = [group.summary.estimate[-1] for group in table.groups]

@@ -181,15 +181,15 @@ class AdaptivePolicy:
                 out of its range.
             FloatingPointError: if a parameter is not finite after the step.
         """
-        is_supported = experience is None or isinstance(
-            experience, Sequence | gym.Env | gym.vector.VectorEnv
-        )
-        if isinstance(experience, str) or not is_supported:
-            given = repr(experience) if isinstance(experience, str) else type(experience).__name__
+        is_name = isinstance(experience, str)  # which is a sequence, too
+        if is_name or not (
+            experience is None or isinstance(experience, Sequence | gym.Env | gym.vector.VectorEnv)
+        ):
             is_family = hasattr(experience, "sample_tasks")
             raise UserError(
                 "a policy adapts to a gymnasium environment, or to a list of episodes, each "
-                f"(observations, actions, rewards), not to {given}"
+                "(observations, actions, rewards), not to "
+                f"{repr(experience) if is_name else type(experience).__name__}"
                 f"{'; an environment of the family is family.make()' * is_family}"
             )
         if isinstance(experience, Trajectory) or (

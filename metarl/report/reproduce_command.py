@@ -9,8 +9,9 @@ from typing import Any
 from metarl.config.files import CONFIG, shipped_configs
 from metarl.errors import UserError
 from metarl.experiment import AnyConfig, all_settings, load_config
+from metarl.method import resolve
 from metarl.report.groups import seed_independent_fields
-from metarl.rl.config import Config, FamilyConfig
+from metarl.rl.config import Config
 
 
 def reproduce_command(config: AnyConfig, path: Path | None = None) -> str:
@@ -39,8 +40,9 @@ def reproduce_command(config: AnyConfig, path: Path | None = None) -> str:
     (other_tasks, _, is_baseline), verb, name, changes = best
     if other_tasks and path:
         return f"metarl train {shlex.quote(str(path / CONFIG))}"
-    if not other_tasks and _is_measured_again(_shipped(name), config):
-        changes.pop("policy.observation_scale", None)
+    scale = "policy.observation_scale"
+    if scale in changes and not other_tasks and _is_measured_again(_shipped(name), config):
+        del changes[scale]
     settings = (shlex.quote(f"{name}={_yaml(value)}") for name, value in changes.items())
     return " ".join([verb, *(f"--set {setting}" for setting in settings)])
 
@@ -62,11 +64,10 @@ def _is_measured_again(shipped: AnyConfig, config: AnyConfig) -> bool:
 @cache
 def _measured_scale(family: str) -> tuple[float, ...]:
     """The scale of observations of a family, which is given by its section as JSON."""
-    # imported here: with them comes MuJoCo, which comparisons of configs do not need
-    from metarl.envs.observations import flat_family
-    from metarl.envs.scaling import measure_scale
-
-    return measure_scale(flat_family(FamilyConfig.model_validate_json(family).load()))
+    config = Config(family=json.loads(family), policy={"observation_scale": "measured"})
+    scale = resolve(config).policy.observation_scale
+    assert isinstance(scale, tuple)
+    return scale
 
 
 def _changes(shipped: AnyConfig, config: AnyConfig) -> dict[str, Any]:

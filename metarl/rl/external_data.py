@@ -260,8 +260,10 @@ def _warn_if_clipped(policy: Policy, actions: Tensor) -> None:
     if not policy.action_dtype.is_floating_point:
         return
     low, high = actions.amin(0), actions.amax(0)
-    repeated = [(actions == bound) & ((actions == bound).sum(0) > 1) for bound in (low, high)]
-    clipped = float((repeated[0] | repeated[1]).float().mean())
+    repeated_low, repeated_high = (
+        at_bound & (at_bound.sum(0) > 1) for at_bound in (actions == low, actions == high)
+    )
+    clipped = float((repeated_low | repeated_high).float().mean())
     if clipped > MAX_REPEATED:
         warnings.warn(
             f"{clipped:.0%} of the numbers in actions are exactly the smallest or the largest one, "
