@@ -193,6 +193,11 @@ def test_the_reproduce_command_gives_the_config_of_the_run(path: Path) -> None:
     assert differences(expected, config, seed_independent_fields(config)) == []
 
 
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.name)
+def test_the_config_of_a_published_run_can_be_trained(path: Path) -> None:
+    assert load_config(str(path / "config.yaml")) == Run.open(path).config
+
+
 def test_the_command_of_a_run_with_stages_is_quoted_for_the_shell() -> None:
     stages = [{"until": 10, "set": {"outer.meta_batch": 10, "inner.gae_lambda": 0.98}}]
     config = load_config("point_navigation", [f"stages={json.dumps(stages)}", "seed=3"])
