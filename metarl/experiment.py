@@ -257,16 +257,19 @@ def set_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
     """Override settings in plain values, in place.
 
     If an override changes the kind of a section, such as `outer.algorithm`, the settings that the
-    new kind does not have are removed from the section, except for overrides. A mapping changes the
-    settings in it, as in a file with `extends`, but replaces `method`, and settings that are
-    mappings themselves, such as `family.settings`.
+    new kind does not have are removed from the section, and the settings of a family with another
+    family. A mapping changes the settings in it, as in a file with `extends`, but replaces
+    `method`, and settings that are mappings themselves, such as `family.settings`.
+
+    Overrides of whole sections and kinds come first, in whatever order they are given: in
+    `outer.max_kl=0.1 outer.algorithm=adam`, the first is an error. Of several for the same setting
+    the last one has an effect.
 
     Raises:
         UserError: if an override has another form, or addresses a setting as a section.
     """
-    # all of them, since the kind may follow its settings: --set outer.max_kl=… outer.algorithm=…
     overridden = {_full_name(override.partition("=")[0]) for override in overrides}
-    for override in overrides:
+    for override in sorted(overrides, key=_depth):
         name, equals, text = override.partition("=")
         if not equals or not name:
             raise UserError(f"--set {override!r} must have the form section.setting=value")
@@ -299,8 +302,16 @@ def set_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
             with suppress(UserError):  # an unknown kind is an error in the validation
                 known = KINDS[name](str(value))
                 for other in [other for other in section if other not in known]:
-                    if f"{prefix}.{other}" not in overridden:
-                        del section[other]
+                    del section[other]
+        if name == "family.name" and value != before:
+            section.pop("settings", None)
+
+
+def _depth(override: str) -> tuple[int, bool]:
+    """The order of overrides: sections before their settings, which follow the kind."""
+    name = _full_name(override.partition("=")[0])
+    section, _, setting = name.rpartition(".")
+    return name.count("."), name not in KINDS and TAGS.get(section) != setting
 
 
 def _is_kind(name: str, value: Any) -> bool:

@@ -150,10 +150,33 @@ def test_a_mapping_on_the_command_line_changes_the_settings_in_it() -> None:
     assert base.evaluation.step_sizes
     assert load_config("point_navigation", ["evaluation={steps: 2}"]).evaluation.step_sizes is None
     # another method, and the settings of a class, have nothing in common with the previous ones
-    rl2 = ["method.episodes=5", "method={name: rl2, clip: 0.1}"]
-    assert load_config("point_navigation_rl2", rl2).method.episodes == 2
+    assert load_config("semicircle_rl2").method.episodes == 5
+    assert load_config("semicircle_rl2", ["method={name: rl2, clip: 0.1}"]).method.episodes == 2
     plain = load_config("half_cheetah_direction", ["family.settings={horizon: 50}"])
     assert plain.family.settings == {"horizon": 50}
+
+
+def test_sections_and_kinds_are_set_before_their_settings() -> None:
+    for kind in ("outer=adam", "outer={algorithm: adam}", "outer.algorithm=adam"):
+        with pytest.raises(UserError, match="max_kl"):
+            load_config("point_navigation", ["outer.max_kl=0.1", kind])
+        config = load_config("point_navigation", ["outer.learning_rate=0.1", kind])
+        assert config.outer.learning_rate == 0.1
+    rl2 = load_config("point_navigation", ["method.episodes=5", "method=rl2", "outer=adam"])
+    assert rl2.method.episodes == 5
+    # of several the last one has an effect
+    assert load_config("point_navigation", ["seed=3", "seed=4"]).seed == 4
+
+
+def test_another_family_keeps_no_settings() -> None:
+    base = "half_cheetah_direction"  # with `dynamics: paper`
+    for family in ("family=ant-direction", "family.name=ant-direction"):
+        assert load_config(base, [family]).family.settings == {}
+        horizon = [family, "family.settings.horizon=50"]
+        for overrides in (horizon, horizon[::-1]):
+            assert load_config(base, overrides).family.settings == {"horizon": 50}
+    same = load_config(base, ["family=half-cheetah-direction"])
+    assert same.family.settings == {"dynamics": "paper"}
 
 
 def test_the_settings_of_the_outer_step_depend_on_its_algorithm() -> None:
