@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 import metarl
@@ -168,6 +169,14 @@ def test_sections_and_kinds_are_set_before_their_settings() -> None:
     assert load_config("point_navigation", ["seed=3", "seed=4"]).seed == 4
 
 
+def test_an_instance_where_a_class_is_expected_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"family\.name: must be the class PointNav"):
+        metarl.Config(family=PointNavigation())
+    network = {"network": torch.nn.Linear(2, 2)}
+    with pytest.raises(UserError, match=r"policy\.network: must be the class Linear or a name"):
+        metarl.Config(family="point-navigation", policy=network)
+
+
 def test_another_family_keeps_no_settings() -> None:
     base = "half_cheetah_direction"  # with `dynamics: paper`
     for family in ("family=ant-direction", "family.name=ant-direction"):
@@ -217,7 +226,8 @@ def test_annealed_step_sizes_decay_to_zero() -> None:
             ["outer.algorithm: must be 'trpo' or 'adam' or"],
         ),
         ({"family": "ant-gaol"}, ["did you mean 'ant-goal'"]),
-        ({"family": 3}, ["family: must be a mapping of its settings, not 3"]),
+        ({"family": 3}, ["family.name: must be a valid string, not 3"]),
+        ({"family": None}, ["family: must be a mapping of its settings, not None"]),
         ({**MINIMAL, "outer": 3}, ["outer: must be a name or a mapping of its settings, not 3"]),
         ({}, ["has no task distribution: set `family`"]),
         ({"family": {"name": "ant-gaol"}}, ["did you mean 'ant-goal'"]),

@@ -75,6 +75,12 @@ def current_name(setting: str, settings: Container[str]) -> str:
 
 
 def _to_import_string(value: Any) -> Any:
+    if not isinstance(value, type) and (kind := type(value)).__module__ != "builtins":
+        # a run can construct a class again, with its settings
+        raise ValueError(
+            f"must be the class {kind.__name__} or a name, not an instance; the arguments of its "
+            "constructor go into the section's `settings`"
+        )
     return f"{value.__module__}:{value.__qualname__}" if isinstance(value, type) else value
 
 
@@ -326,7 +332,8 @@ def text_or(section: Any, setting: str) -> BeforeValidator:
     def to_section(value: Any) -> Any:
         if isinstance(value, Path):
             value = str(value)
-        return {setting: value} if isinstance(value, str | type) else value
+        is_section = value is None or isinstance(value, Mapping | BaseModel)
+        return value if is_section else {setting: value}
 
     return BeforeValidator(to_section, json_schema_input_type=str | section)
 
