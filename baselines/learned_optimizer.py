@@ -5,7 +5,8 @@ weights φ (section 2.1):
 
     θ_{t+1} = θ_t + g_t,    (g_t, h_{t+1}) = m(∇_t, h_t; φ)
 
-φ minimises the sum of the optimisee's losses along its path, Σ_t L(θ_t) (equation 3 with w_t = 1).
+φ minimises the mean of the optimisee's losses along its path, 1/T Σ_t L(θ_t) (equation 3 with equal
+w_t), on the query set: the gradients ∇_t are those of the support set.
 Unlike MAML and the meta-LSTM, it does not learn initial parameters: θ_0 is random.
 """
 

@@ -44,7 +44,7 @@ class MultiTask(Pretrained):
         return {
             name: reason
             for name, reason in super().unused_settings(config).items()
-            if name != "stages" and not name.startswith("outer.")
+            if name not in ("stages", "policy.min_std") and not name.startswith("outer.")
         } | dict.fromkeys(PPO_SETTINGS, "which is not trained by PPO")
 
     @property

@@ -12,6 +12,8 @@ from metarl.envs.family import check_finite, check_outcome, check_spaces, checke
 from metarl.errors import UserError
 from metarl.rng import make_rng
 
+ANY = 1e30  # a bound that no action exceeds
+
 
 class MultiTaskEnv(VecEnv):
     """A family's vector environment with the interface of stable-baselines3.
@@ -33,7 +35,11 @@ class MultiTaskEnv(VecEnv):
         assert space.shape is not None  # of a flat Box
         # in single precision, like the observations of our own policies
         observation_space = gym.spaces.Box(-np.inf, np.inf, space.shape, np.float32)
-        super().__init__(num_envs, observation_space, self._envs.single_action_space)
+        action_space = self._envs.single_action_space
+        if isinstance(action_space, gym.spaces.Box):
+            # stable-baselines3 clips actions to finite bounds; meta-training does not clip them
+            action_space = gym.spaces.Box(-ANY, ANY, action_space.shape, np.float32)
+        super().__init__(num_envs, observation_space, action_space)
         self._actions: NDArray[Any] = np.zeros(0)
         self._returns = np.zeros(num_envs)
         self._steps = np.zeros(num_envs, dtype=np.int64)

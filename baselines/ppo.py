@@ -1,7 +1,11 @@
 """PPO of stable-baselines3 on all tasks of a family jointly, one update at a time."""
 
+import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -25,35 +29,40 @@ class MultiTaskPPO:
     """Updates of PPO, each a function of the previous state.
 
     An update collects as many steps as a meta-iteration does before or after an inner step: one
-    episode in each of N·B environments. With the same `outer.iterations`, meta-training and
-    pretraining use the same number of environment steps. Tasks, environments and network are those
-    of the problem.
+    episode in each of N·B environments, and further ones where it ends early. With the same
+    `outer.iterations`, pretraining uses as many environment steps as meta-training, or more if
+    episodes end early. Tasks, environments and network are those of the problem.
     """
 
     def __init__(self, problem: PolicyProblem) -> None:
         config, self.horizon = problem.config, problem.family.horizon
         settings, self.seed = config.baseline, config.seed
+        if config.outer.meta_batch * config.inner.episodes_per_task * self.horizon < 2:
+            raise UserError(
+                "PPO needs at least two time steps for an update; raise outer.meta_batch or "
+                "inner.episodes_per_task"
+            )
         self.envs = MultiTaskEnv(
             problem.family, config.outer.meta_batch * config.inner.episodes_per_task
         )
-        self.model = PPO(
-            "MlpPolicy",
-            self.envs,
-            learning_rate=settings.learning_rate,
-            n_steps=self.horizon,
-            batch_size=min(settings.batch_size, self.envs.num_envs * self.horizon),
-            n_epochs=settings.epochs,
-            gamma=config.inner.gamma,
-            gae_lambda=settings.gae_lambda,
-            clip_range=settings.clip_range,
-            normalize_advantage=settings.normalize_advantages,
-            # clipping would use the joint norm: the separate value network's gradient would
-            # shrink the policy's
-            max_grad_norm=float("inf"),
-            policy_kwargs=policy_keywords(problem.policy, settings.value_hidden_sizes),
-            seed=int(make_rng(config.seed, "value network").integers(2**31)),
-            device="cpu",
-        )
+        with seeded(int(make_rng(config.seed, "value network").integers(2**31))):
+            self.model = PPO(
+                "MlpPolicy",
+                self.envs,
+                learning_rate=settings.learning_rate,
+                n_steps=self.horizon,
+                batch_size=min(settings.batch_size, self.envs.num_envs * self.horizon),
+                n_epochs=settings.epochs,
+                gamma=config.inner.gamma,
+                gae_lambda=settings.gae_lambda,
+                clip_range=settings.clip_range,
+                normalize_advantage=settings.normalize_advantages,
+                # clipping would use the joint norm: the separate value network's gradient would
+                # shrink the policy's
+                max_grad_norm=float("inf"),
+                policy_kwargs=policy_keywords(problem.policy, settings.value_hidden_sizes),
+                device="cpu",
+            )
         self.model.set_logger(Logger(folder=None, output_formats=[]))
 
     def step(self, state: TrainingState) -> tuple[TrainingState, Metrics]:
@@ -74,14 +83,14 @@ class MultiTaskPPO:
         # the policy comes from the state as well: a step is a function of the state alone
         load_params(model.policy, state.params)
         rollout = envs.num_envs * self.horizon
-        # stable-baselines3 uses the global generators: seed them for every update
-        set_random_seed(int(make_rng(self.seed, "pretraining", state.iteration).integers(2**31)))
+        seed = int(make_rng(self.seed, "pretraining", state.iteration).integers(2**31))
         envs.start(self.seed, state.iteration)
         model.set_env(envs, force_reset=True)
         clock = _Clock()
         try:
-            # one rollout and one update; with an interval of 2 it does not clear the logged values
-            model.learn(rollout, clock, log_interval=2, reset_num_timesteps=False)
+            with seeded(seed):
+                # one rollout and one update; an interval of 2 does not clear the logged values
+                model.learn(rollout, clock, log_interval=2, reset_num_timesteps=False)
         except ValueError as error:
             # of torch.distributions: a mean is not finite, or a standard deviation is 0
             if str(error).startswith("Expected parameter"):
@@ -108,6 +117,19 @@ class MultiTaskPPO:
 
     def close(self) -> None:
         self.envs.close()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators, which stable-baselines3 uses, and restore them afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        set_random_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
 
 
 class _Clock(BaseCallback):

@@ -1,7 +1,8 @@
 """Multi-task pretraining by PPO with fine-tuning, and an oracle that observes the task.
 
-These are the baselines of Finn et al. (2017), section 5.3. The network, the tasks and the number of
-environment steps are those of meta-training.
+These are the baselines of Finn et al. (2017), section 5.3. The network and the tasks are those of
+meta-training, and so is the number of environment steps, unless episodes end early: then there are
+more.
 """
 
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ class Pretrained(PolicyLearner):
             # at the policy that sampled, the ratio is 1 and its gradient that of log π
             "inner.estimator": "whose fine-tuning is not differentiated",
             "inner.learned_step_sizes": "whose fine-tuning is not differentiated",
+            "policy.min_std": "since the standard deviation of PPO has no lower bound",
         }
 
     @property
@@ -56,7 +58,7 @@ class Pretrained(PolicyLearner):
 
     @property
     def num_iterations(self) -> int:
-        """One for each batch that meta-training samples: the same number of environment steps."""
+        """One for each batch of episodes that meta-training samples."""
         config = self.problem.config
         # a meta-iteration samples once before each inner step, and once after the last
         return config.outer.iterations * (config.inner.steps + 1)

@@ -201,10 +201,8 @@ def mean_over_tasks(scores: Floats) -> Summary:
     if number < 2:
         raise ValueError("an interval over tasks needs at least two of them")
     estimate = scores.mean(axis=0)
-    # Student's quantile; from 30 tasks on that of the normal distribution, which is within 4% of it
-    quantile = 1.96 if number >= 30 else student_quantile(number - 1)
     # t σ / √N with the unbiased variance
-    width = quantile * scores.std(axis=0, ddof=1) / np.sqrt(number)
+    width = student_quantile(number - 1) * scores.std(axis=0, ddof=1) / np.sqrt(number)
     meaning = f"mean of {number} tasks, 95% interval over tasks"
     return Summary(estimate, estimate - width, estimate + width, meaning)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ Batch = TypeVar("Batch")
 StepSize = float | Tensor | Mapping[str, float | Tensor]
 Scalar = Callable[[Params], Tensor]
 Gradient = Callable[[Scalar], Callable[[Params], Params]]
+Algorithm = Literal["sgd", "momentum", "adam"]
 
 MOMENTUM, BETA1, BETA2, EPSILON = 0.9, 0.9, 0.999, 1e-8  # the defaults of torch.optim
 
@@ -41,9 +42,15 @@ class InnerOptimizer:
         stacked: whether the first axis of every parameter is that of tasks.
     """
 
-    algorithm: Literal["sgd", "momentum", "adam"] = "sgd"
+    algorithm: Algorithm = "sgd"
     clip: float | None = None
     stacked: bool = False
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in get_args(Algorithm):
+            raise ValueError(f"algorithm must be sgd, momentum or adam, not {self.algorithm!r}")
+        if self.clip is not None and not self.clip > 0.0:
+            raise ValueError(f"clip must be positive, or None, not {self.clip!r}")
 
     @property
     def is_plain(self) -> bool:
@@ -94,7 +101,7 @@ def adapt(
 ) -> Params:
     """Take one gradient step on each batch: θ ← θ − α ∇θ loss(θ, batch).
 
-    Finn et al. (2017), equation 1. The result is differentiable with respect to `params` and
+    Finn et al. (2017), section 2.2. The result is differentiable with respect to `params` and
     `step_sizes`, by `torch.func.grad`, `jvp`, `vmap` over tasks, or `backward`.
 
     This function adapts to one task. For many tasks, apply `torch.func.vmap` to it; or stack the
@@ -266,4 +273,6 @@ def _is_frozen(leaf: Tensor) -> bool:
     # any tensor may be adapted, as torch.func.grad does; requires_grad=False is a decision only for
     # a Parameter
     is_constant = isinstance(leaf, torch.nn.Parameter) and not leaf.requires_grad
+    if leaf.is_complex() and not is_constant:
+        raise TypeError("complex parameters cannot be adapted; use their real and imaginary parts")
     return is_constant or not leaf.is_floating_point()

@@ -10,8 +10,8 @@ Which interval is used depends on what varies:
     several and one    training seeds: Student's t, the lone run's variance taken to be the others'
 
 A seed shifts the scores of all tasks of a run together, so that the runs, not the scores, are the
-independent samples. With the few runs that are common, bootstrap intervals cover too little: two
-thirds instead of 95% for five runs, and less for the stratified bootstrap of Agarwal et al. (2021).
+independent samples. With the few runs that are common, bootstrap intervals cover too little: 83%
+instead of 95% for five runs, and less for the stratified bootstrap of Agarwal et al. (2021).
 """
 
 from collections.abc import Sequence

@@ -20,6 +20,19 @@ class Net(nn.Module):
         return self.last(torch.tanh(self.norm(self.first(x)) + self.shift))
 
 
+class OutputFirst(nn.Module):
+    """Registers its layers in another order than that of its forward."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.last = nn.Linear(4, outputs)
+        self.first = nn.Linear(inputs, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.scale * self.first(x)))
+
+
 class Pictures(nn.Module):
     """Convolution and batch normalisation."""
 

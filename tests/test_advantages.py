@@ -1,5 +1,7 @@
 """Returns, baseline and advantages against slow and independent versions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,22 @@ def test_advantages_are_standardised_per_task_without_padding() -> None:
         assert float(weights.sum()) == pytest.approx(1.0)
         assert float((weights * advantages).sum()) == pytest.approx(0.0, abs=1e-5)
         assert float((weights * advantages**2).sum()) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_rewards_that_say_nothing_about_the_actions_give_advantages_of_zero(
+    batch: int, bootstrap: bool
+) -> None:
+    alike = trajectories(2, batch)
+    mask = torch.ones_like(alike.mask)
+    steps = torch.arange(6.0).sin().expand(batch, 6) if batch > 1 else torch.zeros(1, 6)
+    rewards = torch.stack([steps - 1.0, torch.rand(batch, 6)])
+    last = torch.rand(2, batch, 3)
+    alike = replace(alike, mask=mask, rewards=rewards, truncated=None, last_observations=last)
+    none, some = with_advantages(alike, 0.99, 1.0, bootstrap=bootstrap).advantages
+    assert none.abs().max() == 0.0
+    assert some.std(correction=0) == pytest.approx(1.0, abs=1e-4)
 
 
 @pytest.mark.parametrize("garbage", [7.0, float("nan"), float("inf")])

@@ -20,6 +20,7 @@ from metarl.experiment import load_config
 from metarl.method import EPISODES, TrainingState, load_method
 from metarl.report.adapted_policy import AdaptedPolicy
 from metarl.rl.adaptation import collect_adaptation
+from metarl.rl.agent import play_episodes
 from metarl.rl.external_data import Trajectory, collect_episodes
 from metarl.rl.methods import METHODS as RL
 from metarl.rl.outer_loop import PolicyLearner
@@ -524,6 +525,35 @@ def test_a_context_that_was_adapted_is_not_evaluated(tmp_path: Path) -> None:
     assert policy.evaluate().scores.shape[0] == 3
     with pytest.raises(UserError, match="starts from a context of zero"):
         policy.adapt(PointNavigation(horizon=6).make(), task=GOAL).evaluate()
+
+
+def test_what_an_agent_plays_is_a_copy_of_what_the_environment_returned() -> None:
+    class Counter(gym.Env):
+        observation_space = action_space = gym.spaces.Box(-np.inf, np.inf, (1,))
+        count = np.zeros(1)
+
+        def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+            self.count[:] = 0.0
+            return self.count, {}
+
+        def step(self, action: Any) -> Any:
+            self.count += 1.0
+            return self.count, 0.0, False, self.count[0] == 4, {}
+
+    (episode,) = play_episodes(Wanderer(0), Counter(), 1, 10)
+    assert episode.observations.ravel().tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_reset_in_the_same_step_is_not_the_last_observation_of_an_episode() -> None:
+    policy = metarl.load("point_navigation")
+    makers = [PointNavigation(horizon=4).make] * 2
+    envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+    policy.reset(autoreset_mode="SameStep")
+    observations, _ = envs.reset(seed=0)
+    for _ in range(4):
+        observations, rewards, terminated, truncated, _ = envs.step(policy.act(observations))
+        policy.observe(rewards, terminated, truncated, observations)
+    assert all(episode.last_observation is None for episode in policy.agent._recorder.episodes)
 
 
 def test_an_action_that_is_not_finite_is_an_error() -> None:

@@ -1,7 +1,9 @@
 """Pretraining and oracles: the same network, tasks, budget and evaluator as meta-training."""
 
+import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -11,6 +13,7 @@ from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch.func import grad
 
@@ -27,6 +30,7 @@ from metarl.baselines.stable_baselines import (
     to_params,
 )
 from metarl.envs import PointNavigation, TaskConditioned, load_family
+from metarl.envs.point_navigation import PointWorld
 from metarl.errors import UserError
 from metarl.experiment import load_config, override_config
 from metarl.method import load_method, train
@@ -383,6 +387,40 @@ def test_pretraining_works_on_a_users_discrete_family(in_users_folder: Path) -> 
     config = load_config("mine.yaml", more)
     *_, (state, _) = trained(config)
     assert state.params["weight2"].shape == (100, 2)
+
+
+@pytest.mark.parametrize("method", ["pretrained", "multi_task"])
+def test_pretraining_clips_no_action_like_meta_training(method: str, monkeypatch) -> None:
+    largest, plain_step = [], PointWorld.step
+
+    def step(world: PointWorld, actions: Any, *arguments: Any) -> Any:
+        largest.append(np.abs(actions).max())
+        return plain_step(world, actions, *arguments)
+
+    monkeypatch.setattr(PointWorld, "step", step)
+    trained(tiny(f"method={method}", "policy.init_std=3"))
+    assert max(largest) > 3.0 > PointNavigation().make().action_space.high.max()
+
+
+def test_pretraining_leaves_the_global_generators_as_they_were() -> None:
+    set_random_seed(5)
+    trained(tiny("method=pretrained"))
+    after = random.random(), np.random.rand(), float(torch.rand(()))  # noqa: NPY002
+    set_random_seed(5)
+    assert after == (random.random(), np.random.rand(), float(torch.rand(())))  # noqa: NPY002
+
+
+def test_a_bound_of_the_standard_deviation_is_refused_where_ppo_ignores_it() -> None:
+    for method in ("pretrained", "oracle"):
+        with pytest.raises(UserError, match=r"policy.min_std: 0.1 .*no lower bound"):
+            tiny(f"method={method}", "policy.min_std=0.1")
+    assert tiny("method=multi_task", "policy.min_std=0.1").policy.min_std == 0.1
+
+
+def test_ppo_needs_two_time_steps_for_an_update() -> None:
+    one = ("family.settings.horizon=1", "outer.meta_batch=1", "inner.episodes_per_task=1")
+    with pytest.raises(UserError, match="at least two time steps"):
+        trained(tiny("method=pretrained", *one))
 
 
 def test_the_step_size_is_chosen_on_validation_tasks(monkeypatch) -> None:

@@ -218,6 +218,16 @@ def test_an_inner_optimiser_is_differentiated_through_its_state(algorithm, trans
     assert torch.autograd.gradcheck(adapted_sum, scale)
 
 
+def test_an_unknown_inner_optimiser_and_complex_parameters_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be sgd, momentum or adam, not 'rmsprop'"):
+        InnerOptimizer("rmsprop")
+    for clip in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="clip must be positive"):
+            InnerOptimizer(clip=clip)
+    with pytest.raises(TypeError, match="complex parameters cannot be adapted"):
+        adapt(lambda p, _: p["w"].abs().sum(), {"w": torch.ones(2, dtype=torch.cfloat)}, [0], 0.1)
+
+
 def test_clipping_of_stacked_tasks_is_that_of_each_task_by_itself() -> None:
     targets = torch.stack([TARGET, 3.0 * TARGET, 0.0 * TARGET])
     stacked = {name: leaf.repeat(3, *[1] * leaf.dim()) for name, leaf in two_leaves().items()}

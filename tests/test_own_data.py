@@ -347,6 +347,10 @@ WRONG_TASKS = {
         ),
         r"has a class twice; draw .* replace=False",
     ),
+    "noise of another generator": (
+        lines(sample=lambda s, r, t, k: (np.zeros((len(t), k, 1)), np.random.rand(len(t), k, 1))),  # noqa: NPY002
+        "must use only the generator that is passed",
+    ),
     "other draws": (
         lines(sample_tasks=lambda s, r, n, split: np.random.default_rng().normal(size=(n, 2))),
         "must use only the generator that is passed",

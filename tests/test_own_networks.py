@@ -305,6 +305,15 @@ def test_parametrised_heads_and_zero_states_are_supported(variant: str) -> None:
     assert network.features(theta, torch.rand(5, 2)).shape == (5, 4)
 
 
+def test_the_last_layer_is_the_one_that_is_called_last() -> None:
+    network, x = wrapped(my_networks.OutputFirst(2, 3)), torch.rand(5, 2)
+    theta = network.init(torch.Generator())
+    assert network.head == ["last.weight", "last.bias"]
+    expected = torch.tanh(theta["scale"] * (x @ theta["first.weight"].T + theta["first.bias"]))
+    torch.testing.assert_close(network.features(theta, x), expected)
+    assert network(network.new_head(theta, 7), x).shape == (5, 7)
+
+
 def test_features_are_the_inputs_of_the_last_layer_however_it_is_called() -> None:
     x, theta = torch.rand(5, 2), wrapped(Layers("reference")).init(torch.Generator())
     by_position, by_keyword = wrapped(Layers("reference")), wrapped(Layers("keyword"))

@@ -14,6 +14,8 @@ from metarl.envs import vectorise
 from metarl.envs.observations import FlatSpace, VectorObservations, flat_env, flat_space
 from metarl.envs.wrappers import observe_task
 from metarl.errors import UserError
+from metarl.experiment import load_config
+from metarl.method import load_method
 from metarl.rl.external_data import check_fits
 from metarl.rl.policies import MultiCategoricalPolicy, policy_for
 
@@ -227,6 +229,27 @@ def test_observations_are_transformed_in_every_autoreset_mode(mode: AutoresetMod
     for index, last in enumerate(info.get("final_obs", [])):
         assert last[:3].tolist() == [0.0, 0.0, 1.0]
         assert last[-1] == tasks[index]
+
+
+def test_images_of_another_shape_with_as_many_pixels_do_not_fit() -> None:
+    class Camera(gym.Env):
+        action_space = Discrete(2)
+
+        def __init__(self, *shape: int) -> None:
+            self.observation_space = Box(0, 255, shape, np.uint8)
+
+    policy = policy_for(Camera(12, 8, 3).observation_space, Discrete(2))
+    check_fits(policy, Camera(12, 8, 3))
+    for other in ((8, 12, 3), (288,)):
+        with pytest.raises(UserError, match="images of shape"):
+            check_fits(policy, Camera(*other))
+
+
+def test_settings_of_continuous_actions_are_refused_for_discrete_ones() -> None:
+    for setting in ("init_std", "min_std"):
+        method = load_method(load_config("bandit_5x10_rl2", [f"policy.{setting}=0.1"]))
+        with pytest.raises(UserError, match=rf"policy\.{setting}: is for continuous actions"):
+            method.problem.check()
 
 
 def test_flattening_twice_is_flattening_once() -> None:

@@ -1,6 +1,7 @@
 """Losses that a config chooses, and the precision of networks."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,14 @@ from metarl.cli import main
 from metarl.errors import UserError
 from metarl.experiment import load_config
 from metarl.method import load_method
-from metarl.supervised.losses import REGRESSION, cross_entropy, huber
+from metarl.supervised.losses import (
+    REGRESSION,
+    cross_entropy,
+    huber,
+    mean_per_task,
+    squared_error,
+    squared_errors,
+)
 
 SMALL = ("outer.meta_batch=3", "network.hidden_sizes=[8]", "outer.iterations=2")
 
@@ -39,6 +47,16 @@ def test_the_huber_loss_is_that_of_torch_per_task() -> None:
     tasks = zip(outputs, targets, strict=True)
     expected = sum(F.huber_loss(o, t) for o, t in tasks)
     torch.testing.assert_close(huber(outputs, targets), expected)
+
+
+def test_losses_are_means_over_examples_and_outputs_like_those_of_a_function() -> None:
+    outputs, targets = torch.randn(2, 3, 4, 5) * 3.0
+    for built_in, elementwise in ((squared_error, F.mse_loss), (huber, F.huber_loss)):
+        expected = mean_per_task(partial(elementwise, reduction="none"), "it", outputs, targets)
+        torch.testing.assert_close(built_in(outputs, targets), expected)
+    torch.testing.assert_close(
+        squared_error(outputs, targets), squared_errors(outputs, targets).sum()
+    )
 
 
 def test_a_loss_is_that_of_inner_and_outer_steps(users_losses) -> None:

@@ -306,10 +306,11 @@ class InitialWeights(Section):
 class EarlyStopping(Section):
     """Early stopping: training ends when the score on validation tasks no longer improves.
 
-    Every `every` iterations the parameters are validated on `tasks` tasks, which are neither
-    training nor test tasks, after as many inner steps as in training; TensorBoard shows the scores.
-    The training ends after `patience` validations without a better score, or with null at its last
-    iteration. Checkpoints also hold the best parameters: `metarl evaluate RUN --checkpoint best`.
+    Every `every` iterations the parameters are validated on `tasks` tasks, after as many inner
+    steps as in training; TensorBoard shows the scores. The tasks are those of a validation split
+    where there is one, and otherwise drawn as training tasks are, by another seed. The training
+    ends after `patience` validations without a better score, or with null at its last iteration.
+    Checkpoints also hold the best parameters: `metarl evaluate RUN --checkpoint best`.
     """
 
     patience: PositiveInt | None = 10

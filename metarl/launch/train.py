@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from metarl import distributed
@@ -86,6 +87,11 @@ def train(
         raise UserError(f"{path} already holds a run; use resume=True to continue it")
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise UserError(f"callbacks: must be a list of functions, not {callbacks!r}")
+    if torch.get_default_dtype() is not torch.float32:
+        raise UserError(
+            f"torch's default dtype is {torch.get_default_dtype()}, and training is in "
+            "torch.float32: call torch.set_default_dtype(torch.float32)"
+        )
     experiment = as_config(config)
     if init_from:
         source = InitialWeights(run=init_from)

@@ -153,7 +153,7 @@ class AdaptivePolicy:
         step_size: float | None = None,
         horizon: int | None = None,
     ) -> AdaptivePolicy:
-        """Adapt to a task: by a gradient step (Finn et al. 2017, equation 1), or by memory.
+        """Adapt to a task: by a gradient step (Finn et al. 2017, section 2.2), or by memory.
 
         Args:
             experience: one of

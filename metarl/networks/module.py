@@ -7,7 +7,7 @@ constructor creates them again, with the run's seed.
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -60,7 +60,7 @@ class FunctionalModule:
 
     @property
     def head(self) -> list[str]:
-        """The names of the parameters of the last submodule that has any.
+        """The names of the parameters of the last layer: that called last of those that have any.
 
         A parameter that it shares with another submodule adapts in both.
         """
@@ -83,9 +83,9 @@ class FunctionalModule:
             module = self._construct()
             inputs = torch.rand(2, 3, *self.shape, generator=torch.Generator().manual_seed(0))
             inputs = inputs.to(next((leaf.dtype for leaf in module.parameters()), inputs.dtype))
-            with self._errors(inputs[0]), torch.no_grad():
+            with self._errors(inputs[0]), torch.no_grad(), _recorded(module) as called:
                 module(inputs[0].clone())  # lazily initialised layers take their sizes from it
-        params = self._bind(module)
+        params = self._bind(module, called)
         self._check(params, inputs)
         return params
 
@@ -121,8 +121,8 @@ class FunctionalModule:
             )
         return params | new
 
-    def _bind(self, module: nn.Module) -> Params:
-        """Use this module; return its trainable parameters."""
+    def _bind(self, module: nn.Module, called: Sequence[str]) -> Params:
+        """Use this module, whose layers were called in this order; return its parameters."""
         # `named_modules` gives each layer once: `functional_call` would leave the tensors of the
         # first call in a layer that it replaces under two names. A parameter that two layers share
         # is replaced in each of its places.
@@ -142,7 +142,10 @@ class FunctionalModule:
                 )
         names = {leaf: name for name, leaf in module.named_parameters()}
         self._places = {n: names[leaf] for n, leaf in leaves.items() if leaf.requires_grad}
-        self._last = _owner(next(reversed(params)))
+        owners = [_owner(name) for name in params]
+        # registered last, if the forward uses its parameters without calling it
+        layers = [layer for layer in called if layer in owners]
+        self._last = layers[-1] if owners[-1] in layers else owners[-1]
         self._module, self._copies = module, threading.local()
         return {name: leaf.clone() for name, leaf in params.items()}
 
@@ -253,7 +256,7 @@ class FunctionalModule:
         # another precision, such as x.float(), may not support it
         trial, trial_inputs, tolerance = copy.copy(self), inputs.double(), 1e-6
         try:
-            trial_params = trial._bind(copy.deepcopy(self.module).double())
+            trial_params = trial._bind(copy.deepcopy(self.module).double(), [self._last])
             supports_double = trial(trial_params, trial_inputs[0]).dtype == torch.float64
         except UserError:
             supports_double = False
@@ -420,6 +423,29 @@ def _unsupported(layer: nn.Module) -> str:
             "method rl2 for a recurrent policy"
         )
     return ""
+
+
+@contextmanager
+def _recorded(module: nn.Module) -> Iterator[list[str]]:
+    """The names of the layers that are called, in this order.
+
+    Layers are modules whose parameters are all their own: one that contains others ends after them.
+    """
+    called = list[str]()
+
+    def record(place: str) -> Callable[..., None]:
+        return lambda *_: called.append(place)
+
+    hooks = [
+        layer.register_forward_hook(record(place))
+        for place, layer in module.named_modules()
+        if all(_owner(f"{place}.{name}") == place for name, _ in layer.named_parameters())
+    ]
+    try:
+        yield called
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _owner(name: str) -> str:

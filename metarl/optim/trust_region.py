@@ -30,9 +30,9 @@ class TrustRegion(OuterSection):
 
     `max_kl` is δ, the largest mean KL divergence of an accepted step. The direction solves A x = g
     by `cg_iterations` of conjugate gradients; `damping` is added to the diagonal of the curvature
-    A. `curvature_fraction` of the samples estimate A; the gradient and the line search use all
-    samples. The step is multiplied by `backtrack_ratio`, at most `max_backtracks` times, until the
-    objective improves within δ.
+    A. `curvature_fraction` of the samples estimate A: every k-th time step, with 1/k closest to it;
+    the gradient and the line search use all samples. The step is multiplied by `backtrack_ratio`,
+    at most `max_backtracks` times, until the objective improves within δ.
     """
 
     algorithm: Literal["trpo"] = "trpo"

@@ -2,7 +2,7 @@
 
     config.yaml        unchanged
     state.json         iteration, samples, the weights' SHA-256, commit, machine, versions
-    evaluation*.json   tasks rounded to eight significant digits, scores to six
+    evaluation*.json   tasks rounded to eight significant digits, scores to five
     metrics.jsonl      scores and success before and after adaptation, samples and times, in at
                        most 50 lines
     weights-*          unchanged, with `weights`; the run can then be loaded, rendered and evaluated
@@ -36,7 +36,7 @@ from metarl.runs.run import Run
 
 MAX_LINES = 50
 # significant digits; comparisons check that tasks are equal up to 1e-6
-DIGITS = {"mean": 8, "interval_95": 8, "scores": 6, "tasks": 8}
+DIGITS = {"mean": 8, "interval_95": 8, "scores": 5, "tasks": 8}
 # of state.json; its `config` is config.yaml, and `order` and `pending` belong to the weights
 RECORDED = ("iteration", "samples", "sha256", "provenance", "commit", "machine", "versions")
 WITH_WEIGHTS = ("weights", "order", "pending")

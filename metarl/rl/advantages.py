@@ -227,7 +227,9 @@ def with_advantages(
     """Samples with advantages: baseline fitted to this batch, GAE, standardised for each task.
 
     In batches of few time steps for each feature, a baseline fits the noise of the very returns
-    that it is compared with, and the advantages are mostly noise (`MIN_STEPS_PER_FEATURE`).
+    that it is compared with, and the advantages are mostly noise (`MIN_STEPS_PER_FEATURE`). Tasks
+    whose episodes all have the same rewards have advantages of zero: standardised, the baseline's
+    error would have the size of a signal.
 
     Args:
         trajectories: of N tasks, (N, B, H).
@@ -250,6 +252,9 @@ def with_advantages(
     # one task at a time, so that its float64 features stay in cache
     for i in range(advantages.shape[0]):
         mask = trajectories.mask[i]
+        if _are_alike(trajectories.rewards[i], mask):
+            advantages[i] = 0.0
+            continue
         if bootstrap:
             values, last_values = _bootstrapped_values(trajectories, i, returns[i], gamma, image)
         else:
@@ -265,6 +270,12 @@ def with_advantages(
         valid = raw[mask]
         advantages[i] = (raw - valid.mean()) / (valid.std(correction=0) + 1e-8)
     return to_samples(trajectories, torch.where(trajectories.mask, advantages, 0.0))
+
+
+def _are_alike(rewards: Tensor, mask: Tensor) -> bool:
+    """Whether episodes (B, H) have the same rewards; a single one, the same at every step."""
+    expected = rewards[:1] if len(rewards) > 1 else rewards[:1, :1]
+    return bool((mask == mask[:1]).all() and (rewards == expected)[mask].all())
 
 
 def _bootstrapped_values(

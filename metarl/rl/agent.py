@@ -13,6 +13,7 @@ step, or not at all where a recurrent policy adapts while it acts.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -100,6 +101,7 @@ def _play_episode(
     steps: list[tuple[Any, Any, float]] = []
     terminated = truncated = False
     while not (terminated or truncated):
+        observation = copy.deepcopy(observation)  # the environment may write into it
         action = agent.act(observation)
         next_observation, reward, terminated, truncated, _ = env.step(action)
         steps.append((observation, action, float(reward)))

@@ -106,8 +106,8 @@ class PolicyConfig(Section):
     For image observations, convolutions precede the hidden layers (`network: cnn`; their `filters`
     are among `settings`), unless `network: mlp` is set.
 
-    `output_scale` multiplies the initial weights of the last layer, which are Xavier's. Below 1,
-    robots whose observations are large do not saturate their actuators at the start.
+    `output_scale` multiplies the initial weights of the last layer (Xavier's in a perceptron).
+    Below 1, robots whose observations are large do not saturate their actuators at the start.
 
     `observation_scale` has a factor for each observation; policies and value functions, also those
     of the baselines, receive the products. With `measured`, the factors are computed when training
@@ -171,10 +171,10 @@ class InnerConfig(InnerSection):
     equation 16), in the inner and in the outer loss. λ = 1, as in the paper, is return minus
     baseline. A smaller λ reduces the variance, and adds a bias towards the baseline.
 
-    The `estimator` of the inner loss is the surrogate with likelihood ratios, `likelihood_ratio`,
-    whose second derivative is unbiased (LVC, Rothfuss et al. 2019), or log π · A, `log_likelihood`,
-    as in the paper. A function of policy, parameters and samples, `module:function`, may take its
-    place; see `metarl.rl.losses`.
+    The `estimator` of the inner loss is the surrogate with likelihood ratios, `likelihood_ratio`
+    (LVC, Rothfuss et al. 2019), or log π · A, `log_likelihood`, as in the paper, whose second
+    derivative lacks the term E[∇log π ∇log πᵀ A]. A function of policy, parameters and samples,
+    `module:function`, may take its place; see `metarl.rl.losses`.
 
     With `bootstrap`, the return of an episode that was truncated by a time limit includes the
     baseline's value of the last observation, and the baseline is a function of the observation
@@ -188,7 +188,7 @@ class InnerConfig(InnerSection):
     """
 
     episodes_per_task: PositiveInt = 20
-    gamma: Fraction = 0.99
+    gamma: UnitInterval = 0.99
     gae_lambda: UnitInterval = 1.0
     estimator: ImportString = "likelihood_ratio"
     bootstrap: bool = False
@@ -268,8 +268,9 @@ class BaselineConfig(Section):
 
     The step size of fine-tuning is the one among `step_sizes` with the highest return on validation
     tasks after `selection_step` steps, or with the highest mean over all steps if that is 0. The
-    `validation_tasks` are neither training nor test tasks. If the evaluation's step sizes vary
-    between steps, those of fine-tuning vary in proportion. The default is a grid with factor √2.
+    `validation_tasks` are drawn as training tasks are, by another seed. If the evaluation's step
+    sizes vary between steps, those of fine-tuning vary in proportion. The default is a grid with
+    factor √2.
     """
 
     learning_rate: PositiveFloat = 3e-4

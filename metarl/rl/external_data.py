@@ -130,6 +130,12 @@ def check_fits(policy: Policy, env: AnyEnv) -> None:
             f"environment have {other.observation_size} ({observation_space}); adapt it in an "
             "environment with the spaces that it was trained on"
         )
+    if getattr(other, "image", None) != getattr(policy, "image", None):
+        raise UserError(
+            f"the policy takes images of shape {getattr(policy, 'image', None)}, and those of the "
+            f"environment have {getattr(other, 'image', None)}; adapt it in an environment with "
+            "the spaces that it was trained on"
+        )
     if any(
         getattr(other, name, ()) != getattr(policy, name, ())
         for name in ("action_shape", "action_size", "action_dtype", "sizes")

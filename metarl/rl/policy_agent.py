@@ -156,7 +156,11 @@ class PolicyAgent:
             )
         # a policy that takes no gradient step would only collect what nobody reads
         if self.step_sizes:
-            last = None if next_observation is None else self._rows(next_observation)[0]
+            # with autoreset in the same step, it is the first observation of the next episode
+            if next_observation is None or self._autoreset is AutoresetMode.SAME_STEP:
+                last = None
+            else:
+                last = self._rows(next_observation)[0]
             recorder.record(rewards, is_terminal, is_end, is_reset, last)
         recorder.finish(is_end & ~is_reset)
         self._memory_after = None
@@ -164,7 +168,7 @@ class PolicyAgent:
     def adapt(self, episodes: Episodes | None = None, step_size: float | None = None) -> Self:
         """A copy of the agent, adapted to episodes of the task.
 
-        A policy without memory takes a gradient step (equation 1 of Finn et al. 2017), unless its
+        A policy without memory takes a gradient step (Finn et al. 2017, section 2.2), unless its
         method has none; a recurrent policy updates its memory.
 
         Args:

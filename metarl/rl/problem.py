@@ -138,6 +138,13 @@ class PolicyProblem:
                 "tasks (no method sample_test_tasks); leave it out"
             )
         config, policy = self.config, self.policy
+        if not policy.action_dtype.is_floating_point:
+            for name in ("init_std", "min_std"):
+                if getattr(config.policy, name) != type(config.policy).model_fields[name].default:
+                    raise UserError(
+                        f"policy.{name}: is for continuous actions, and those of {self.title} are "
+                        "discrete; leave it out"
+                    )
         # float32: observations and next observations, actions with their distribution's mean and
         # scale, and about eight numbers such as rewards, masks, advantages and log-probabilities
         width = 2 * policy.observation_size + 3 * math.prod(policy.action_shape) + 8

@@ -151,7 +151,8 @@ class SampledTasks:
         """Sample twice, so that errors are found before training starts."""
         # a second source of randomness would break resume and the comparison of methods
         first, second = (self.sample(make_rng(0, "trial"), 2, shots, queries) for _ in range(2))
-        same = torch.equal(first.query[0], second.query[0])
+        pairs = zip((*first.support, *first.query), (*second.support, *second.query), strict=True)
+        same = all(torch.equal(*pair) for pair in pairs)
         if not same or not np.array_equal(first.tasks, second.tasks):
             raise UserError(
                 f"{self.name!r} must use only the generator that is passed: two calls with equal "

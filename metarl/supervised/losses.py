@@ -1,8 +1,8 @@
 """Losses and scores of stacked tasks.
 
-A loss is the sum over tasks of the mean over a task's examples. Its gradient with respect to the
-parameters of one task is therefore the gradient of that task's loss, and the size of an inner step
-does not depend on the number of examples.
+A loss is the sum over tasks of the mean over a task's examples and their outputs. Its gradient with
+respect to the parameters of one task is therefore the gradient of that task's loss, and the size of
+an inner step does not depend on the number of examples.
 """
 
 import warnings
@@ -25,13 +25,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Σ over tasks of the mean squared error (N, M, 1) (Finn et al. 2017, eq. 2, per example)."""
-    return F.mse_loss(outputs, targets, reduction="sum") / outputs.shape[1]
+    """Σ over tasks of the mean squared error (N, M, O) (Finn et al. 2017, eq. 2, as a mean)."""
+    return F.mse_loss(outputs, targets, reduction="sum") / outputs[0].numel()
 
 
 def huber(outputs: Tensor, targets: Tensor) -> Tensor:
     """Σ over tasks of the mean Huber loss with δ = 1: ½ e² for |e| ≤ 1, |e| − ½ beyond."""
-    return F.huber_loss(outputs, targets, reduction="sum") / outputs.shape[1]
+    return F.huber_loss(outputs, targets, reduction="sum") / outputs[0].numel()
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
