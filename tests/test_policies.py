@@ -1,5 +1,7 @@
 """Policies against torch.distributions, and their Fisher matrix against autograd."""
 
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -115,7 +117,8 @@ def test_a_policy_matches_its_spaces_or_reports_why_not() -> None:
         policy_for(box, box, network="cnn")
 
 
-def test_the_settings_of_a_network_reach_its_constructor() -> None:
+def test_the_settings_of_a_network_reach_its_constructor(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
     box = gym.spaces.Box(-1.0, 1.0, (2,))
     policy = policy_for(box, box, network="my_networks:Net", settings={"width": 7})
     params = policy.init(torch.Generator().manual_seed(0))

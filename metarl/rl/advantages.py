@@ -274,6 +274,8 @@ def with_advantages(
 
 def _are_alike(rewards: Tensor, mask: Tensor) -> bool:
     """Whether episodes (B, H) have the same rewards; a single one, the same at every step."""
+    episodes = mask[:, 0]  # the others exist only because another task has more of them
+    rewards, mask = rewards[episodes], mask[episodes]
     expected = rewards[:1] if len(rewards) > 1 else rewards[:1, :1]
     return bool((mask == mask[:1]).all() and (rewards == expected)[mask].all())
 
