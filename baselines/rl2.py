@@ -29,7 +29,7 @@ from metarl.config.sections import (
     PositiveInt,
     UnitInterval,
 )
-from metarl.distributed import mean_over_tasks, moments, world_size
+from metarl.distributed import all_reduce_mean, moments, world_size
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.method import EPISODES, AdaptationUnit, Metrics, TrainingState
@@ -450,7 +450,7 @@ class TrialObjective:
             num_trials,
             math.ceil(num_trials / chunks),
         )
-        mean = mean_over_tasks(torch.stack(sums).sum(0), num_trials)
+        mean = all_reduce_mean(torch.stack(sums).sum(0), num_trials)
         return mean[:-1], float(mean[-1])
 
     def value(self, params: Params) -> Tensor:
@@ -565,7 +565,7 @@ def update_return_moments(extra: Params, trials: Trials, gamma: float) -> Params
     # sums over the past are those over the future of the reversed sequence
     running = discounted_returns(trials.rewards.flip(0).mT, gamma).mT.flip(0)[mask].double()
     sums = torch.stack([mask.sum().double(), running.sum(), running.square().sum()])
-    number, total, squares = mean_over_tasks(sums, mask.shape[1])
+    number, total, squares = all_reduce_mean(sums, mask.shape[1])
     mean = total / number
     old_number, old_mean, old_deviations = extra.get("return_moments", torch.zeros_like(sums))
     # the moments of two samples together (Chan, Golub and LeVeque 1979)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.distributed import mean_over_tasks
+from metarl.distributed import all_reduce_mean
 from metarl.networks.layers import uniform
 from metarl.networks.mlp import init_mlp, mlp
 from metarl.networks.recurrent import recurrent_sequence
@@ -147,7 +147,7 @@ class TrajectoryELBO:
     def gradient(self, theta: Params) -> tuple[Tensor, float]:
         """The gradient (P,) and the value, by backpropagation through whole trials."""
         sums = gradient_and_value(self.value, theta)
-        mean = mean_over_tasks(sums, self.transitions.mask.shape[1])
+        mean = all_reduce_mean(sums, self.transitions.mask.shape[1])
         return mean[:-1], float(mean[-1])
 
     def value(self, params: Params) -> Tensor:

@@ -14,7 +14,6 @@ from metarl.envs.family import register_family
 from metarl.envs.vector import NativeTaskFamily
 from metarl.envs.world import Floats, Frame, Mask, SimulationRng
 
-Ints = NDArray[np.int64]
 Counts = tuple[tuple[int, int], ...]  # successes and failures of each arm
 Choose = Callable[[Counts, int], int]
 

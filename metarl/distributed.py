@@ -75,7 +75,7 @@ def shard(num_tasks: int) -> slice:
     return slice(num_tasks * rank() // world_size(), num_tasks * (rank() + 1) // world_size())
 
 
-def mean_over_tasks(total: Tensor, num_tasks: int) -> Tensor:
+def all_reduce_mean(total: Tensor, num_tasks: int) -> Tensor:
     """The mean over the tasks of all processes (all-reduce), from the sum over this process's.
 
     Raises:
@@ -97,12 +97,12 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     values = values.double()
     # Var x = E[x²] − (E x)², from two sums that processes can exchange in one message
     sums = torch.stack([values.sum(), values.square().sum()])
-    mean, mean_square = mean_over_tasks(sums, values.numel())
+    mean, mean_square = all_reduce_mean(sums, values.numel())
     return mean, (mean_square - mean.square()).clamp(min=0.0)
 
 
 def seconds_waited() -> float:
-    """Seconds spent in the all-reduce of `mean_over_tasks` since the last call."""
+    """Seconds spent in the all-reduce of `all_reduce_mean` since the last call."""
     seconds = sum(_waiting_times)
     _waiting_times.clear()
     return seconds

@@ -152,7 +152,7 @@ def baseline_priors(
     tasks = checked_tasks(problem.family, make_rng(config.seed, "prior tasks"), number)
     key = RngKey(config.seed).fold_in("prior")
     # this process has all of them: the processes of a training have other things to do
-    inner = replace(problem.inner, mean_over_tasks=operator.truediv)
+    inner = replace(problem.inner, all_reduce_mean=operator.truediv)
     with problem.temporary_envs(number, episodes) as envs:
         rollouts = collect(inner, params, envs, tasks, problem.family.horizon, key, step_sizes)
     return [inner.prior(stage) for stage in rollouts.trajectories]

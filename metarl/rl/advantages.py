@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from metarl.distributed import mean_over_tasks
+from metarl.distributed import all_reduce_mean
 from metarl.rl.trajectories import Samples, Trajectories, to_samples
 
 RIDGE = 1e-5  # Duan et al. (2016), whose baseline the MAML paper uses
@@ -165,11 +165,11 @@ def fit_prior(
     gamma: float,
     samples: float,
     image: tuple[int, int, int] | None,
-    mean_over_tasks: Callable[[Tensor, int], Tensor] = mean_over_tasks,
+    all_reduce_mean: Callable[[Tensor, int], Tensor] = all_reduce_mean,
 ) -> Prior:
     """The normal equations of the tasks of all processes together, scaled to `samples` samples.
 
-    `mean_over_tasks` is that of `metarl.distributed`, or of one process that has all tasks.
+    `all_reduce_mean` is that of `metarl.distributed`, or of one process that has all tasks.
 
     With G and b, the means of x xᵀ and x R over their time steps, κ samples are a ridge
     κ (c − c₀)ᵀ G (c − c₀) towards their coefficients c₀ = G⁻¹ b.
@@ -182,7 +182,7 @@ def fit_prior(
         features = _features(observations, image).flatten(0, 1)
         equations = _normal_equations(features, task_returns.flatten(), mask.flatten())
         sums.append(torch.cat([*equations, mask.sum().double().expand(len(equations[0]), 1)], 1))
-    mean = mean_over_tasks(torch.stack(sums).sum(0), len(sums))
+    mean = all_reduce_mean(torch.stack(sums).sum(0), len(sums))
     gram, target, count = mean[:, :-2], mean[:, -2:-1], mean[0, -1]
     return Prior(samples * gram / count, samples * target / count)
 

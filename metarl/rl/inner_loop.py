@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from metarl.distributed import mean_over_tasks
+from metarl.distributed import all_reduce_mean
 from metarl.inner_loop import InnerOptimizer, adapt, adapt_step
 from metarl.parallel import CPU, Result, map_chunks, move
 from metarl.params import Params
@@ -36,14 +36,14 @@ class InnerLoop:
         chunk_samples: the number of samples, in whole tasks, that are differentiated together. It
             affects only the speed: temporaries of a few tasks stay in the processor's cache.
         device: where samples are stored and gradients computed.
-        mean_over_tasks: of a meta-batch that the processes of torchrun share, or one has alone.
+        all_reduce_mean: of a meta-batch that the processes of torchrun share, or one has alone.
     """
 
     policy: Policy
     settings: InnerConfig = field(default_factory=InnerConfig)
     chunk_samples: int = 2000
     device: torch.device = CPU
-    mean_over_tasks: Callable[[Tensor, int], Tensor] = mean_over_tasks
+    all_reduce_mean: Callable[[Tensor, int], Tensor] = all_reduce_mean
 
     @property
     def loss(self) -> Loss:
@@ -90,7 +90,7 @@ class InnerLoop:
             settings.gamma,
             settings.prior_samples,
             self.policy.image,
-            self.mean_over_tasks,
+            self.all_reduce_mean,
         )
 
     def warn_if_too_few(self, num_steps: int) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from metarl.distributed import mean_over_tasks
+from metarl.distributed import all_reduce_mean
 from metarl.optim import Objective
 from metarl.parallel import CPU, Result, map_chunks, move
 from metarl.params import Params
@@ -77,7 +77,7 @@ class MetaObjective:
             lambda data: self._meta_gradient.gradient(self, theta, data), self._data
         )
         # gradient and value in one vector, so that processes communicate once
-        mean = mean_over_tasks(torch.stack(sums).sum(0), self._num_tasks).to(CPU)
+        mean = all_reduce_mean(torch.stack(sums).sum(0), self._num_tasks).to(CPU)
         return mean[:-1], float(mean[-1])
 
     def value_and_kl(self, theta: Params) -> tuple[float, float]:
@@ -92,7 +92,7 @@ class MetaObjective:
             return self._meta_gradient.value_and_kl(self, theta, data)
 
         sums = self._over_tasks(sum_over_chunk, self._data)
-        mean = mean_over_tasks(torch.stack(sums).sum(0), self._num_tasks)
+        mean = all_reduce_mean(torch.stack(sums).sum(0), self._num_tasks)
         # TRPO accepts a candidate where the objective exceeds that of θ, and the KL is within δ
         objective, kl = mean.tolist()
         return objective, kl
@@ -123,7 +123,7 @@ class MetaObjective:
         def product(vector: Tensor) -> Tensor:
             vector = vector.to(self.inner.device)
             sums = map_chunks(lambda chunk: products[chunk.start](vector), len(products), 1)
-            return mean_over_tasks(torch.stack(sums).sum(0), self._num_tasks).to(CPU)
+            return all_reduce_mean(torch.stack(sums).sum(0), self._num_tasks).to(CPU)
 
         return product
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from metarl.config.sections import MethodSection
-from metarl.distributed import mean_over_tasks, seconds_waited
+from metarl.distributed import all_reduce_mean, seconds_waited
 from metarl.evaluation import SUCCESS, AdaptationCurve
 from metarl.method import AdaptationUnit, Metrics, Role, TrainingState
 from metarl.optim import OPTIMIZERS, Objective
@@ -177,7 +177,7 @@ def _rollout_metrics(
     sums[SUCCESS] = torch.tensor(float(any(known)))
     sums["environment_steps"] = torch.stack([t.mask.sum() for t in rollouts.trajectories]).sum()
     totals = torch.stack([value.double() for value in sums.values()])
-    means = mean_over_tasks(totals, len(post.weights))
+    means = all_reduce_mean(totals, len(post.weights))
     metrics = dict(zip(sums, means.tolist(), strict=True))
     # a mean over the tasks of all processes, and a sum is reported
     metrics["environment_steps"] *= meta_batch

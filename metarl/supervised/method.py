@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from metarl.config.sections import MethodSection
-from metarl.distributed import mean_over_tasks, seconds_waited, shard
+from metarl.distributed import all_reduce_mean, seconds_waited, shard
 from metarl.evaluation import AdaptationCurve
 from metarl.method import AdaptationUnit, Metrics, Role, TrainingState
 from metarl.optim import Objective
@@ -294,7 +294,7 @@ class EpisodeObjective:
         gradients, values = zip(*map_chunks(chunk_gradient, number, size), strict=True)
         # losses are sums over tasks, so that chunks and processes add up; one message carries all
         total = torch.cat([torch.stack(gradients).sum(0), torch.stack(values).sum(0)])
-        means = mean_over_tasks(total, number).to(CPU)
+        means = all_reduce_mean(total, number).to(CPU)
         # an outer step of several epochs evaluates the gradient again at later parameters
         self.loss_and_score = self.loss_and_score or means[-2:].tolist()
         return -means[:-2], -float(means[-2])
