@@ -1,6 +1,7 @@
 """Policies in formats that need no metarl: stable-baselines3, ONNX, TorchScript, torch.export."""
 
 import io
+import logging
 import warnings
 from collections.abc import Callable
 from contextlib import closing
@@ -111,13 +112,17 @@ def _stable_baselines(agent: PolicyAgent) -> bytes:
 
 
 def _onnx(agent: PolicyAgent) -> bytes:
-    program = torch.onnx.export(
-        _exported_program(agent),
-        input_names=["observations"],
-        output_names=["actions"],
-        opset_version=OPSET,
-        verbose=False,
-    )
+    # torch reports operators of torchvision that no policy has, and deprecates its own code
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(
+            _exported_program(agent),
+            input_names=["observations"],
+            output_names=["actions"],
+            opset_version=OPSET,
+            verbose=False,
+        )
     assert program is not None
     content: bytes = program.model_proto.SerializeToString()
     providers = ["CPUExecutionProvider"]  # those of GPUs round in another way
