@@ -46,6 +46,8 @@ def check_family(family: TaskFamily, num_envs: int = 4) -> None:
     Raises:
         UserError: describing the first violation, and the method to change.
     """
+    if isinstance(family, type):
+        raise UserError(f"check_family takes an instance, such as {family.__name__}()")
     tasks, other_tasks = check_single(family, num_envs)
     family = flat_family(family)
     with closing(family.make()) as env, closing(_make_vec(family, num_envs)) as envs:

@@ -289,9 +289,12 @@ def evaluate(
     trust_code: bool = False,
     data: Section | None = None,
     checkpoint: str | None = None,
+    name: str | None = None,
     **settings: Any,
 ) -> AdaptationCurve:
-    """Evaluate a run on held-out tasks, and store the result in its directory.
+    """Evaluate a run on held-out tasks.
+
+    The result is stored in the run's directory, unless settings are changed without a `name`.
 
     Args:
         run: as for `load`.
@@ -299,6 +302,7 @@ def evaluate(
         data: as for `load_network`.
         checkpoint: as for `load`. Results for "best" are stored in evaluation-best.json and so on,
             all others in evaluation.json.
+        name: of the evaluation; it is then stored in evaluation-NAME.json and so on.
         settings: settings of the section `evaluation` to change, such as `tasks=200`.
 
     Returns:
@@ -308,7 +312,9 @@ def evaluate(
         UserError: as for `load`, or if a setting does not exist.
     """
     opened = _open(run, trust_code, data, checkpoint)
-    return evaluations.evaluate(evaluations.with_evaluation(opened, settings))
+    # the run's own evaluation, which tables and `policy.evaluate` read, has the config's settings
+    stored = name or (None if settings else "")
+    return evaluations.evaluate(evaluations.with_evaluation(opened, settings), name=stored)
 
 
 def compare(*runs: RunLike, trust_code: bool = False) -> Comparison:

@@ -18,7 +18,7 @@ from metarl.config.files import find_config, read_values
 from metarl.config.safe_yaml import parse_yaml
 from metarl.config.sections import RENAMED, Source, current_name
 from metarl.errors import UserError
-from metarl.rl.config import OUTER, Config, PolicyConfig
+from metarl.rl.config import OUTER, Config, PolicyConfig, default_outer_step
 from metarl.supervised.config import NETWORK, TASKS, SupervisedConfig
 
 AnyConfig = Config | SupervisedConfig
@@ -45,10 +45,26 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> AnyConfig:
         UserError: if the file cannot be read; else with one line for each invalid setting.
     """
     path = find_config(source)
-    file_values = read_values(path)
-    values = extend(path, file_values)
-    inherited = by_full_name(values).keys() - by_full_name(file_values).keys()
-    return override_config(values, overrides, describe_source(path, overrides), inherited)
+    return extended_config(read_values(path), path, overrides, describe_source(path, overrides))
+
+
+def extended_config(
+    values: Mapping[str, Any], path: Path, overrides: Sequence[str], origin: str
+) -> AnyConfig:
+    """The config of plain values, which may extend another one, with some settings overridden.
+
+    Args:
+        values: as in a YAML file.
+        path: of the file; the paths of extended configs are relative to it.
+        overrides: settings such as `inner.step_size=0.2`.
+        origin: the source of the values in error messages.
+
+    Raises:
+        UserError: as for `load_config`.
+    """
+    extended = extend(path, dict(values))
+    inherited = by_full_name(extended).keys() - by_full_name(values).keys()
+    return override_config(extended, overrides, origin, inherited)
 
 
 def override_config(
@@ -68,6 +84,7 @@ def override_config(
     """
     changed = deepcopy(dict(values))
     set_values(changed, overrides)
+    _drop_other_outer_step(changed, values, inherited, _names(overrides))
     lenient = Source(origin, allow_unused=True)
     unused = _parse(changed, lenient).settings_without_effect().keys()
     dropped = unused - _names(overrides)
@@ -89,6 +106,24 @@ def override_config(
             for old in (key for key in [*settings] if RENAMED.get(key, key) == setting):
                 del settings[old]
     return validate_config(changed, origin, overrides=overrides)
+
+
+def _drop_other_outer_step(
+    changed: dict[str, Any], values: Mapping[str, Any], inherited: Set[str], overridden: Set[str]
+) -> None:
+    """Drop the settings of the default outer step if another method has another default.
+
+    The method is that of an override or of a config that extends another one.
+    """
+    algorithm, outer = default_outer_step(changed), changed.get("outer")
+    if algorithm in (None, OUTER.default) or not isinstance(outer, dict):
+        return
+    is_new = algorithm != default_outer_step(values)
+    unknown = OUTER.schema(OUTER.default).model_fields.keys() - OUTER.schema(algorithm).model_fields
+    for name in unknown & outer.keys():
+        full = f"outer.{name}"
+        if full not in overridden and (is_new or full in inherited):
+            del outer[name]
 
 
 def _names(overrides: Sequence[str]) -> frozenset[str]:
@@ -249,7 +284,7 @@ def by_full_name(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
-        settings |= by_full_name(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        settings |= by_full_name(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return settings
 
 

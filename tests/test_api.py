@@ -1,5 +1,6 @@
 """The public interface: policies, networks, trainings and comparisons in Python."""
 
+import json
 import pydoc
 import re
 import shutil
@@ -259,7 +260,11 @@ def test_training_from_python_can_be_resumed(tmp_path: Path) -> None:
     assert run.weights_sha256() == reference.weights_sha256()
     assert [line["iteration"] for line in Run.open(run.path).metrics()] == [1, 2]
     assert metarl.load(run).evaluate().scores.shape == (3, 4)
+    # with other settings it does not replace the run's own
     assert len(metarl.evaluate(run, tasks=4).scores) == 4
+    assert len(metarl.load(run).evaluate().scores) == 3
+    metarl.evaluate(run, name="four", tasks=4)
+    assert len(json.loads((run.path / "evaluation-four.json").read_text())["scores"]) == 4
     with pytest.raises(UserError, match="no such setting"):
         metarl.evaluate(run, taks=4)
 

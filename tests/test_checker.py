@@ -255,6 +255,11 @@ VIOLATIONS = {
 }
 
 
+def test_a_class_in_place_of_a_family_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"takes an instance, such as Slides\(\)"):
+        check_family(Slides)
+
+
 @pytest.mark.parametrize("kind", VIOLATIONS)
 def test_a_violation_is_an_error_that_names_the_method_to_change(kind: str) -> None:
     family, message = VIOLATIONS[kind]

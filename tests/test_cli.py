@@ -78,6 +78,14 @@ def test_an_unknown_config_gets_the_nearest_five_names(complaint) -> None:
     assert len(names.split(", ")) == 5
 
 
+def test_an_evaluation_names_the_episodes_of_a_step(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = ("--set", "evaluation.tasks=2", "--set", "evaluation.episodes_per_task=3")
+    assert main(["evaluate", "point_navigation", *settings]) == 0
+    printed = capsys.readouterr().out
+    assert "each on 3 episodes, and on 40 in training" in printed
+
+
 def test_a_config_in_place_of_a_run_and_the_reverse_are_explained(
     complaint, tmp_path, monkeypatch
 ) -> None:
@@ -87,6 +95,8 @@ def test_a_config_in_place_of_a_run_and_the_reverse_are_explained(
         assert f"{name} is a config, not a run: train it with" in complaint("evaluate", name)
     Path("runs/alpha/seed-1").mkdir(parents=True)
     Path("runs/alpha/seed-1/config.yaml").touch()
+    message = complaint("evaluate", "runs/alpha/seed-1/config.yaml")
+    assert "is a file of the run runs/alpha/seed-1: give its directory" in message
     assert "runs/alpha has 1 runs: name them, such as" in complaint("compare", "runs/alpha")
     Path("runs/alpha/config.yaml").touch()
     assert "runs/alpha is a run, not a config: continue it" in complaint("train", "runs/alpha")

@@ -28,8 +28,10 @@ from metarl.experiment import (
     load_config,
     validate_config,
 )
+from metarl.launch.train import as_config
 from metarl.method import load_method
 from metarl.report import evaluations
+from metarl.rl.losses import log_likelihood
 from metarl.runs.run import Run
 
 MINIMAL = {"family": {"name": "point-navigation"}}
@@ -167,6 +169,40 @@ def test_sections_and_kinds_are_set_before_their_settings() -> None:
     assert rl2.method.episodes == 5
     # of several the last one has an effect
     assert load_config("point_navigation", ["seed=3", "seed=4"]).seed == 4
+
+
+@pytest.mark.parametrize("method", ["rl2", "promp"])
+def test_a_method_with_another_outer_step_does_not_inherit_settings_of_the_default_one(
+    method: str, tmp_path: Path
+) -> None:
+    base, extending = tmp_path / "base.yaml", tmp_path / "extending.yaml"
+    base.write_text("family: point-navigation\nouter: {max_kl: 0.02, meta_batch: 7}\n")
+    extending.write_text(f"extends: base.yaml\nmethod: {method}\n")
+    for config in (load_config(str(base), [f"method={method}"]), load_config(str(extending))):
+        assert (config.outer.algorithm, config.outer.meta_batch) == ("adam", 7)
+    assert load_config(str(base), ["method=e_maml"]).outer.max_kl == 0.02
+    # a setting of the file itself, or of the command line, is not dropped silently
+    both = tmp_path / "both.yaml"
+    both.write_text(base.read_text() + f"method: {method}\n")
+    for path, overrides in ((both, []), (base, [f"method={method}", "outer.max_kl=0.1"])):
+        with pytest.raises(UserError, match=r"max_kl: is a setting of outer\.algorithm=trpo"):
+            load_config(str(path), overrides)
+
+
+def test_a_mapping_may_extend_a_config() -> None:
+    values = {"extends": "point_navigation", "outer": {"iterations": 3}}
+    assert as_config(values) == load_config("point_navigation", ["outer.iterations=3"])
+    with pytest.raises(UserError, match="the config: extends: there is no config file 'nope'"):
+        as_config({"extends": "nope"})
+
+
+def test_a_function_may_be_an_estimator_if_it_can_be_imported() -> None:
+    config = metarl.Config(family="point-navigation", inner={"estimator": log_likelihood})
+    assert config.inner.estimator == "metarl.rl.losses:log_likelihood"
+    with pytest.raises(UserError, match="<lambda> is not: define it at the top level"):
+        metarl.Config(family="point-navigation", inner={"estimator": lambda *_: 0.0})
+    with pytest.raises(UserError, match=r"estimator: must name .* 'json' has no function 'no'"):
+        metarl.Config(family="point-navigation", inner={"estimator": "json:no"})
 
 
 def test_an_instance_where_a_class_is_expected_is_an_error() -> None:

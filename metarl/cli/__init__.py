@@ -20,6 +20,8 @@ from metarl.errors import ProcessLost, StorageError, UserError
 from metarl.launch.signals import INTERRUPTED, STOP_SIGNALS
 from metarl.threads import is_main_process, under_torchrun
 
+FILE_WIDTH = 160  # characters
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -45,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if data := getattr(options, "data", None):
             os.environ[DATA_VARIABLE] = data  # child processes find it too
         # a module per command: `metarl list` does not wait for torch
-        status: int = import_module(f"metarl.cli.{options.command}").run(options, Console())
+        # tables in files and pipes, whose width is unknown, are not cut off
+        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else FILE_WIDTH
+        console = Console(width=width)
+        status: int = import_module(f"metarl.cli.{options.command}").run(options, console)
         return status
     except UserError as error:
         return _fail(str(error), 2)

@@ -37,6 +37,11 @@ def evaluate_and_print(
     console.print(curve_table(f"{run.path}: {method.label}", method, [curve]))
     if len(curve.step_sizes):
         print_line(console, f"step sizes: {', '.join(f'{size:g}' for size in curve.step_sizes)}")
+        config = method.problem.config
+        if (episodes := getattr(config.inner, "episodes_per_task", None)) and curve.episodes:
+            count = config.evaluation.episodes_per_task
+            differs = f", and on {episodes} in training" * (episodes != count)
+            print_line(console, f"each on {count} episodes{differs} (evaluation.episodes_per_task)")
     name = name or default_name(run)
     print_line(console, f"plot: {run.results / f'adaptation{file_suffix(name)}.png'}")
     return curve

@@ -79,6 +79,8 @@ def resolve_run_dir(path: Path) -> Path:
 
 def _no_run(path: Path, shipped: Mapping[str, Path]) -> str:
     """The reason why there is no run in a directory, and what to do."""
+    if isfile(path) and exists(path.parent / CONFIG):
+        return f"{path} is a file of the run {path.parent}: give its directory"
     if isfile(path) or (str(path) in shipped_configs() and not exists(path)):
         return (
             f"{path} is a config, not a run: train it with `metarl train {path}`, and name its "

@@ -83,7 +83,8 @@ class Registry(Mapping[str, str]):
         if ":" not in name:  # an import string of a custom class has one
             raise UserError(
                 f"there is no {self.kind} {name!r}{did_you_mean(name, self)}; there are "
-                f"{', '.join(self)}, or package.module:Class for a custom one"
+                f"{', '.join(self)}, or package.module:"
+                f"{'function' if self.functions else 'Class'} for a custom one"
             )
         return self._load_custom(name, members)
 

@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -75,16 +76,23 @@ def current_name(setting: str, settings: Container[str]) -> str:
 
 
 def _to_import_string(value: Any) -> Any:
-    if not isinstance(value, type) and (kind := type(value)).__module__ != "builtins":
+    if isinstance(value, type | FunctionType):
+        if "<" in value.__qualname__:
+            raise ValueError(
+                f"must be importable, and {value.__qualname__} is not: define it at the top level "
+                "of a module"
+            )
+        return f"{value.__module__}:{value.__qualname__}"
+    if (kind := type(value)).__module__ != "builtins":
         # a run can construct a class again, with its settings
         raise ValueError(
             f"must be the class {kind.__name__} or a name, not an instance; the arguments of its "
             "constructor go into the section's `settings`"
         )
-    return f"{value.__module__}:{value.__qualname__}" if isinstance(value, type) else value
+    return value
 
 
-# A class is accepted in place of its import string.
+# A class or a function is accepted in place of its import string.
 ImportString = Annotated[str, BeforeValidator(_to_import_string)]
 
 

@@ -16,7 +16,13 @@ from metarl import distributed
 from metarl.config.files import CONFIG
 from metarl.config.sections import Experiment, InitialWeights
 from metarl.errors import UserError
-from metarl.experiment import AnyConfig, dump_config, load_config, override_config
+from metarl.experiment import (
+    AnyConfig,
+    dump_config,
+    extended_config,
+    load_config,
+    override_config,
+)
 from metarl.launch.initial_weights import initial_state, prepare
 from metarl.launch.signals import StopRequest
 from metarl.method import (
@@ -60,7 +66,7 @@ def as_config(config: ConfigLike, overrides: Sequence[str] = ()) -> AnyConfig:
     if isinstance(config, str | Path):
         return load_config(str(config), overrides)
     if isinstance(config, Mapping):
-        return override_config(config, overrides)
+        return extended_config(config, Path("the config"), overrides, "the config")
     if not isinstance(config, Experiment):
         raise UserError(
             "a config is a Config, a mapping, a YAML file or a name from `metarl list`, not "

@@ -87,7 +87,7 @@ def file_suffix(name: str) -> str:
     return f"-{name}" if name else ""
 
 
-def evaluate(run: Run, method: Method | None = None, name: str = "") -> AdaptationCurve:
+def evaluate(run: Run, method: Method | None = None, name: str | None = "") -> AdaptationCurve:
     """Evaluate a run, and write evaluation.json, evaluation.csv and adaptation.png.
 
     Where environments report success, also success.png.
@@ -95,19 +95,22 @@ def evaluate(run: Run, method: Method | None = None, name: str = "") -> Adaptati
     Args:
         run: a run with a checkpoint.
         method: its method, with the settings of the evaluation; by default those of its config.
-        name: of the evaluation; the files are then called evaluation-NAME.json and so on.
+        name: of the evaluation; the files are then called evaluation-NAME.json and so on. None
+            writes no files.
 
     Raises:
         UserError: if the checkpoint is missing or damaged.
     """
     method = method or load_method(run.config)
-    name = name or default_name(run)  # keep the evaluation of the last weights
     problem = method.problem
     problem.check()
     run.check_data_hashes(problem.data_hashes)
     state = load_checked_state(run, method)
     curve = method.evaluate(state.params)
     _check_scores(curve, method)
+    if name is None:
+        return curve
+    name = name or default_name(run)  # keep the evaluation of the last weights
     description: dict[str, Any] = {
         "method": run.config.method.name,
         "weights_sha256": run.weights_sha256(),

@@ -203,7 +203,7 @@ class InnerConfig(InnerSection):
         try:
             ESTIMATORS.load(estimator)
         except UserError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(f"must name an estimator; {error}") from error
         return estimator
 
     @model_validator(mode="after")
@@ -293,6 +293,23 @@ PPO_SETTINGS = tuple(
     for name in BaselineConfig.model_fields
     if name not in ("step_sizes", "validation_tasks", "selection_step")
 )
+
+
+def default_outer_step(values: Mapping[str, Any]) -> str | None:
+    """Of a config without `outer.algorithm`: TRPO, or the first that its method supports.
+
+    Returns:
+        None if the config names one, or has no method of the package.
+    """
+    outer, method = values.get("outer", {}), values.get("method")
+    name = getattr(method, "name", method)
+    name = name.get("name") if isinstance(name, Mapping) else name
+    if not isinstance(outer, Mapping) or "algorithm" in outer:
+        return None
+    if not isinstance(name, str) or name not in METHODS:
+        return None
+    supported = METHODS.load(name).outer_steps
+    return OUTER.default if OUTER.default in supported else supported[0]
 
 
 class PolicyEarlyStopping(EarlyStopping):
@@ -406,18 +423,10 @@ class Config(Experiment):
     @model_validator(mode="before")
     @classmethod
     def _choose_outer_step(cls, values: Any) -> Any:
-        """Without an `outer.algorithm`, TRPO, or the first one that the method supports."""
-        outer = values.get("outer", {}) if isinstance(values, dict) else None
-        if not isinstance(outer, Mapping) or "algorithm" in outer:
+        algorithm = default_outer_step(values) if isinstance(values, dict) else None
+        if algorithm is None:
             return values
-        method = values.get("method")
-        name = getattr(method, "name", method)
-        name = name.get("name") if isinstance(name, Mapping) else name
-        if not isinstance(name, str) or name not in METHODS:
-            return values
-        supported = METHODS.load(name).outer_steps
-        algorithm = OUTER.default if OUTER.default in supported else supported[0]
-        return {**values, "outer": {"algorithm": algorithm, **outer}}
+        return {**values, "outer": {"algorithm": algorithm, **values.get("outer", {})}}
 
     @field_validator("family")
     @classmethod
