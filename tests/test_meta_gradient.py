@@ -11,6 +11,8 @@ from torch.func import hessian, vmap
 from torch.utils import _pytree as pytree
 
 from metarl.errors import UserError
+from metarl.experiment import load_config
+from metarl.method import load_method
 from metarl.networks.module import FunctionalModule
 from metarl.optim import Adam, TrustRegion
 from metarl.parallel import move
@@ -21,7 +23,7 @@ from metarl.rl.analytic_mlp import AnalyticMLP, TaskData
 from metarl.rl.config import InnerConfig
 from metarl.rl.gauss_newton import vjp
 from metarl.rl.inner_loop import InnerLoop
-from metarl.rl.losses import clipped_surrogate, mean_kl, surrogate
+from metarl.rl.losses import check_estimator, clipped_surrogate, mean_kl, surrogate
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.policies import CategoricalPolicy, GaussianPolicy, MultiCategoricalPolicy
 from metarl.rl.promp import ProMPSettings, ProximalObjective
@@ -592,6 +594,41 @@ def test_an_inner_loss_of_ones_own_reaches_the_meta_gradient(policy) -> None:
         of(f"{__name__}:without_sum")
     with pytest.raises(ValidationError, match="has no function 'missing'"):
         InnerConfig(estimator=f"{__name__}:missing")
+
+
+def without_parameters(policy, params, samples):
+    return (samples.weights * samples.advantages).sum()
+
+
+def not_finite(policy, params, samples):
+    return log_likelihood_of_ones_own(policy, params, samples) * float("nan")
+
+
+def with_a_branch(policy, params, samples):
+    loss = log_likelihood_of_ones_own(policy, params, samples)
+    return loss if loss > 0.0 else -loss
+
+
+@pytest.mark.parametrize(
+    ("function", "problem"),
+    [
+        ("without_parameters", "has no gradient"),
+        ("not_finite", "has a gradient that is not finite"),
+        ("with_a_branch", "no branches on the values of tensors"),
+        ("without_sum", "must return the loss of a task, of shape"),
+    ],
+)
+def test_an_inner_loss_that_cannot_adapt_is_refused_before_training(
+    function: str, problem: str
+) -> None:
+    for policy in (GaussianPolicy(2, 2, (5,)), CategoricalPolicy(2, 3, (5,))):
+        params = policy.init(torch.Generator().manual_seed(0))
+        check_estimator(policy, params, f"{__name__}:with_entropy")
+        with pytest.raises(UserError, match=problem):
+            check_estimator(policy, params, f"{__name__}:{function}")
+    config = load_config("point_navigation", [f"inner.estimator={__name__}:{function}"])
+    with pytest.raises(UserError, match=problem):
+        load_method(config).problem.check()
 
 
 def test_the_loss_of_a_subclass_of_the_inner_loop_is_differentiated() -> None:

@@ -5,7 +5,7 @@ import torch
 
 from metarl.errors import UserError
 from metarl.experiment import load_config
-from metarl.optim import SGD, Adam
+from metarl.optim import SGD, Adam, GradientSection
 from metarl.optim.torch_optimizer import TorchOptimizer
 from metarl.params import flatten
 
@@ -111,6 +111,28 @@ def test_an_optimiser_of_torch_resumes_from_its_state(name: str) -> None:
 def test_settings_that_an_outer_step_cannot_have_are_refused(settings, message) -> None:
     with pytest.raises(UserError, match=message):
         load_config("sinusoid", settings)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [torch.zeros(3), (torch.zeros(3), {}), ({"a": torch.zeros(3)}, {}), (THETA, {"n": 3}), THETA],
+)
+def test_a_custom_step_that_returns_something_else_is_an_error(result) -> None:
+    class Wrong(GradientSection):
+        def ascend(self, theta, gradient, state, rate):
+            return result
+
+    with pytest.raises(
+        UserError, match=r"Wrong\.ascend must return the parameters, with the names"
+    ):
+        Wrong(algorithm="wrong").step(THETA, Slope(1.0, 1.0, 1.0), {}, 0)
+
+
+def test_a_custom_step_that_is_no_section_is_told_what_to_derive_from() -> None:
+    with pytest.raises(
+        UserError, match=r"must derive from .*, as metarl\.optim\.GradientSection does"
+    ):
+        load_config("point_navigation", ["outer.algorithm=fractions:Fraction"])
 
 
 def test_a_setting_of_another_outer_step_is_refused_with_its_name() -> None:

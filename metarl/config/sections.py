@@ -158,7 +158,8 @@ class Discriminated:
     registry: Registry  # the classes that the tag can name, besides `module:Class`
     tag: str  # the setting, such as `algorithm`
     default: str = ""  # of the tag
-    members: tuple[str, ...] = ("model_validate",)  # that a custom class must have
+    members: tuple[str, ...] = ()  # that a custom class must have
+    base: str = ""  # the class that a custom one best derives from
     fallback: str = ""  # import string of the section for custom classes that are not sections
 
     def schema(self, name: str) -> type[Section]:
@@ -172,6 +173,11 @@ class Discriminated:
             module, _, attribute = self.fallback.partition(":")
             loaded = getattr(importlib.import_module(module), attribute)
         schema: type[Section] = getattr(loaded, "Settings", loaded)
+        if not issubclass(schema, Section):
+            raise UserError(
+                f"{self.registry.kind} {name!r} must derive from metarl.config.sections.Section"
+                f"{self.base and f', as {self.base} does'}"
+            )
         return schema
 
     def validate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from metarl.config.sections import NonNegativeFloat, OuterSection, PositiveFloat, PositiveInt
+from metarl.errors import UserError
 from metarl.optim.objective import Objective, check_gradient
 from metarl.params import Params
 from metarl.step_sizes import PREFIX
@@ -52,7 +53,7 @@ class GradientSection(OuterSection):
             if self.weight_decay:
                 kept = 1.0 - rate * self.weight_decay
                 theta = {n: x if n.startswith(PREFIX) else kept * x for n, x in theta.items()}
-            theta, state = self.ascend(theta, gradient, state, rate)
+            theta, state = self._checked(self.ascend(theta, gradient, state, rate), theta)
             # the square of a finite gradient may overflow in Adam's state, and stop all learning
             if not all(leaf.isfinite().all() for leaf in state.values()):
                 raise FloatingPointError(
@@ -60,3 +61,19 @@ class GradientSection(OuterSection):
                 )
         assert first_value is not None
         return theta, state, {"outer/objective": first_value}
+
+    def _checked(self, result: tuple[Params, Params], theta: Params) -> tuple[Params, Params]:
+        """What `ascend` returned, which may be custom code."""
+        try:
+            new, state = result
+            fits = {n: x.shape for n, x in new.items()} == {n: x.shape for n, x in theta.items()}
+            fits = fits and all(isinstance(leaf, Tensor) for leaf in state.values())
+        except (AttributeError, TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise UserError(
+                f"{type(self).__name__}.ascend must return the parameters, with the names and "
+                "shapes of theta (see metarl.params.unflatten), and the state, a dictionary of "
+                "tensors"
+            )
+        return result

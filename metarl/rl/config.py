@@ -57,7 +57,7 @@ PAPER_STEPS = 3
 MLP, IMAGE_NETWORK = "mlp", "cnn"
 MLP_SETTINGS = ("hidden_sizes", "activation", "output_scale")
 METHOD = Discriminated(METHODS, "name", "maml", MEMBERS)
-OUTER = Discriminated(OPTIMIZERS, "algorithm", "trpo")
+OUTER = Discriminated(OPTIMIZERS, "algorithm", "trpo", base="metarl.optim.GradientSection")
 ESTIMATORS = Registry(
     "estimator",
     {

@@ -5,12 +5,14 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.func import grad, vmap
 
 from metarl.errors import UserError
-from metarl.params import Params
+from metarl.params import Params, flatten, repeat
 from metarl.rl.config import ESTIMATORS
-from metarl.rl.policies import ActionDistribution
+from metarl.rl.policies import ActionDistribution, Policy
 from metarl.rl.trajectories import Samples
+from metarl.rng import make_rng
 
 Loss = Callable[[Params, Samples], Tensor]
 
@@ -89,3 +91,40 @@ def inner_loss(policy: ActionDistribution, estimator: str) -> Loss:
         return value
 
     return loss
+
+
+def check_estimator(policy: Policy, params: Params, estimator: str) -> None:
+    """Try a custom inner loss on samples of two tasks, before it is trained with.
+
+    Raises:
+        UserError: if it raises an exception, is not finite, or has no gradient.
+    """
+    rng, shape = make_rng(0, "estimator"), (2, 5)  # tasks and time steps
+    observations = torch.from_numpy(rng.normal(size=(*shape, policy.observation_size))).float()
+    stacked = repeat(params, shape[0])
+    distribution = policy.distribution(stacked, observations)
+    actions = policy.act(distribution, torch.from_numpy(policy.noise(rng, shape)))
+    samples = Samples(
+        observations,
+        actions,
+        advantages=torch.from_numpy(rng.normal(size=shape)).float(),
+        weights=torch.full(shape, 1.0 / shape[1]),
+        log_probs=policy.log_prob(distribution, actions),
+        distribution={n: leaf.expand(*shape, *leaf.shape[2:]) for n, leaf in distribution.items()},
+    )
+    try:
+        gradient = flatten(vmap(grad(inner_loss(policy, estimator)))(stacked, samples))
+    except UserError:
+        raise
+    except Exception as error:  # user code may raise any exception
+        raise UserError(
+            f"inner.estimator: {estimator} raised {type(error).__name__} "
+            f"({' '.join(str(error).split())[:200]}); it computes the loss of one task, under vmap "
+            "and grad of torch.func: no branches on the values of tensors, nothing in place"
+        ) from error
+    if not gradient.isfinite().all() or not gradient.any():
+        problem = "no gradient" if gradient.isfinite().all() else "a gradient that is not finite"
+        raise UserError(
+            f"inner.estimator: {estimator} has {problem}; it must depend on the parameters, "
+            "through policy.distribution(params, samples.observations)"
+        )

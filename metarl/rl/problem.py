@@ -22,8 +22,9 @@ from metarl.evaluation import Metric
 from metarl.method import Method
 from metarl.parallel import device_for
 from metarl.params import Params
-from metarl.rl.config import Config
+from metarl.rl.config import ESTIMATORS, Config
 from metarl.rl.inner_loop import InnerLoop
+from metarl.rl.losses import check_estimator
 from metarl.rl.methods import METHODS
 from metarl.rl.policies import Policy, policy_for
 from metarl.rl.sampler import VectorEnv
@@ -145,6 +146,8 @@ class PolicyProblem:
                         f"policy.{name}: is for continuous actions, and those of {self.title} are "
                         "discrete; leave it out"
                     )
+        if (estimator := config.inner.estimator) not in ESTIMATORS:
+            check_estimator(policy, policy.init(self.generator()), estimator)
         # float32: observations and next observations, actions with their distribution's mean and
         # scale, and about eight numbers such as rewards, masks, advantages and log-probabilities
         width = 2 * policy.observation_size + 3 * math.prod(policy.action_shape) + 8

@@ -46,13 +46,9 @@ DATA = Registry(
     },
 )
 METHOD = Discriminated(METHODS, "name", "maml", MEMBERS)
-TASKS = Discriminated(
-    DATA, "name", members=(), fallback="metarl.supervised.custom_tasks:CustomTasks"
-)
-NETWORK = Discriminated(
-    NETWORKS, "kind", members=(), fallback="metarl.networks.module:ModuleNetwork"
-)
-OUTER = Discriminated(GRADIENT_OPTIMIZERS, "algorithm", "adam")
+TASKS = Discriminated(DATA, "name", fallback="metarl.supervised.custom_tasks:CustomTasks")
+NETWORK = Discriminated(NETWORKS, "kind", fallback="metarl.networks.module:ModuleNetwork")
+OUTER = Discriminated(GRADIENT_OPTIMIZERS, "algorithm", "adam", base="metarl.optim.GradientSection")
 # the settings without effect on a method that takes no gradient steps on a task
 NO_INNER_STEPS = dict.fromkeys(
     (*INNER_STEP, "inner.multi_step_iterations", "evaluation.steps"), NO_STEPS
