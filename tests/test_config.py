@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -194,6 +195,15 @@ def test_a_mapping_may_extend_a_config() -> None:
     assert as_config(values) == load_config("point_navigation", ["outer.iterations=3"])
     with pytest.raises(UserError, match="the config: extends: there is no config file 'nope'"):
         as_config({"extends": "nope"})
+
+
+def test_settings_of_a_constructor_are_plain_values() -> None:
+    settings = {"horizon": np.int64(20), "half_width": np.float32(0.5)}
+    config = metarl.Config(family={"name": "point-navigation", "settings": settings})
+    assert config == validate_config(yaml.safe_load(dump_config(config)))
+    assert config.family.load().horizon == 20
+    with pytest.raises(UserError, match=r"family\.settings: must be numbers, .* not horizon=<obj"):
+        metarl.Config(family={"name": "point-navigation", "settings": {"horizon": object()}})
 
 
 def test_a_function_may_be_an_estimator_if_it_can_be_imported() -> None:

@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError, to_jsonable_python
 
 from metarl.config.registry import Registry
 from metarl.errors import UserError, ask, did_you_mean
@@ -94,6 +94,25 @@ def _to_import_string(value: Any) -> Any:
 
 # A class or a function is accepted in place of its import string.
 ImportString = Annotated[str, BeforeValidator(_to_import_string)]
+
+
+def _to_plain(settings: Any) -> Any:
+    """Settings with numbers and lists in place of numpy's, so that a config can be saved."""
+    if not isinstance(settings, Mapping):
+        return settings
+    plain = {key: getattr(value, "tolist", lambda v=value: v)() for key, value in settings.items()}
+    for key, value in plain.items():
+        try:
+            to_jsonable_python(value)
+        except ValueError as error:
+            raise ValueError(
+                f"must be numbers, texts, lists or mappings of these, not {key}={value!r}"
+            ) from error
+    return plain
+
+
+# arguments of a constructor
+Arguments = Annotated[dict[str, Any], BeforeValidator(_to_plain)]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch.func import grad, vmap
 from torch.nn.utils.stateless import _reparametrize_module
 
 from metarl.config.registry import Registry, make
-from metarl.config.sections import ImportString, Section
+from metarl.config.sections import Arguments, ImportString, Section
 from metarl.context import CONTEXT
 from metarl.derivatives import ExactDerivatives
 from metarl.errors import UserError
@@ -320,7 +320,7 @@ class ModuleNetwork(Section):
     """
 
     kind: ImportString
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: Arguments = Field(default_factory=dict)
 
     for_images: ClassVar[str | None] = None
 

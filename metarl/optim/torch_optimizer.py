@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from metarl.config.sections import Arguments
 from metarl.optim.gradient import GradientSection
 from metarl.params import Params, flatten, unflatten
 
@@ -25,7 +26,7 @@ class TorchOptimizer(GradientSection):
 
     algorithm: Literal["torch"] = "torch"
     optimizer: str = "RMSprop"
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: Arguments = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -19,6 +19,7 @@ from pydantic import (
 from metarl.config.registry import Registry
 from metarl.config.sections import (
     SHARED,
+    Arguments,
     BatchUnit,
     ConfigMapping,
     Device,
@@ -77,7 +78,7 @@ class FamilyConfig(Section):
     """
 
     name: ImportString
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: Arguments = Field(default_factory=dict)
 
     def load(self) -> "TaskFamily":
         """Construct the family with its settings."""
@@ -128,7 +129,7 @@ class PolicyConfig(Section):
     init_std: PositiveFloat = 1.0
     min_std: PositiveFloat = 1e-6
     network: ImportString | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: Arguments = Field(default_factory=dict)
 
     @classmethod
     def settings_of(cls, network: str) -> set[str]:

@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor
 
 from metarl.config.registry import Registry, make
-from metarl.config.sections import ImportString, Section
+from metarl.config.sections import Arguments, ImportString, Section
 from metarl.errors import UserError
 from metarl.rng import make_rng
 from metarl.supervised.datasets.pixels import to_array
@@ -83,7 +83,7 @@ class CustomTasks(TaskSection):
     """A custom class, `module:Class`, and the arguments of its constructor."""
 
     name: ImportString
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: Arguments = Field(default_factory=dict)
 
     @cached_property
     def source(self) -> Any:

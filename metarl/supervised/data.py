@@ -12,7 +12,7 @@ from rich.console import Console
 
 from metarl.config.files import DATA_VARIABLE
 from metarl.config.registry import Registry, make
-from metarl.config.sections import Fraction, ImportString, NonNegativeInt, Section
+from metarl.config.sections import Arguments, Fraction, ImportString, NonNegativeInt, Section
 from metarl.errors import UserError
 from metarl.progress import Progress
 from metarl.supervised.datasets import folder
@@ -169,7 +169,7 @@ class Dataset(CustomImages):
 
     name: Literal["dataset"] = "dataset"
     dataset: ImportString
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: Arguments = Field(default_factory=dict)
 
     @classmethod
     def of(cls, dataset: LabelledImages | Mapping[str, LabelledImages], **settings: Any) -> Self:
