@@ -99,12 +99,17 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
     assert main(["compare", *runs.values(), "--out", str(tmp_path / "out")]) == 0
     assert "MAML" in capsys.readouterr().out
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    plots = {f"{plot}.{kind}" for plot in ("adaptation", "training") for kind in ("png", "svg")}
+    plots = {
+        f"{plot}.{kind}" for plot in ("adaptation", "training") for kind in ("png", "svg", "pdf")
+    }
     assert files == {"comparison.md", "comparison.tex", "comparison.csv", *plots}
     with (tmp_path / "out" / "comparison.csv").open() as file:
         numbers = list(csv.DictReader(file))
     assert {row["method"] for row in numbers} == {"MAML", "pretrained", "random", "oracle"}
     assert all(float(row["low"]) <= float(row["estimate"]) <= float(row["high"]) for row in numbers)
+    latex = (tmp_path / "out" / "comparison.tex").read_text()
+    assert latex.startswith("% \\usepackage{booktabs}\n\\begin{table}")
+    assert "worst 5\\% of tasks & seeds \\\\" in latex
     lines = (tmp_path / "out" / "comparison.md").read_text().splitlines()
     assert lines[0].startswith(
         "| method | return before adaptation | after 1 step | after 2 steps |"

@@ -25,7 +25,7 @@ from metarl.report.plots import plot_fits
 from metarl.report.predictions import is_sinusoid, predict_wave
 from metarl.report.text_tables import csv_table
 
-FORMATS = ("png", "svg")
+FORMATS = ("png", "svg", "pdf")
 PLOTS = [f"{name}.{ending}" for name in PLOT_NAMES for ending in FORMATS]
 FITS = "fits.png"
 

@@ -147,7 +147,7 @@ an evaluation are evaluated first.
 
 Prints the scores, and the paired differences between a meta-learner and each other method. Writes
 the tables (comparison.md, and comparison.tex for a paper), the numbers (comparison.csv) and plots
-(adaptation and training, .png and .svg) into a directory; for sine waves also fits.png.
+(adaptation and training, .png, .svg and .pdf) into a directory; for sine waves also fits.png.
 
 examples:
   metarl compare runs/quickstart runs/quickstart-pretrained runs/quickstart-oracle

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 # of the files of `write_plots`, without their endings
+WIDE = {"step size", "environment steps", "examples", "budget"}  # columns
 PLOT_NAMES = ("adaptation", "training", "success_adaptation", "success_training")
 
 
@@ -223,8 +224,12 @@ def markdown(groups: Sequence[ExperimentGroup]) -> str:
 
 
 def latex(groups: Sequence[ExperimentGroup]) -> str:
-    """The tables in LaTeX."""
-    return "\n".join(latex_table(table, text) for table, text in tables(groups))
+    """The tables in LaTeX, without the columns that would not fit on a page."""
+    parts = [
+        latex_table([{n: row[n] for n in row if n not in WIDE} for row in table], text)
+        for table, text in tables(groups)
+    ]
+    return "% \\usepackage{booktabs}\n" + "\n".join(parts)
 
 
 def caption(groups: Sequence[ExperimentGroup]) -> str:

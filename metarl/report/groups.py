@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
@@ -121,7 +121,11 @@ def group_experiments(evaluations: Sequence[Evaluation]) -> list[ExperimentGroup
         group.sort(key=lambda evaluation: evaluation.run.config.seed)
         first, label = group[0], _label(group[0])
         if labels[label] > 1:  # two experiments with one method, told apart by their directories
-            label += f" ({names[first.run.path]})"
+            name = PurePosixPath(names[first.run.path])
+            folders = {each.run.path.resolve().parent for each in group}
+            if len(group) > len(folders) == 1 and len(name.parts) > 1:
+                name = name.parent  # of all its seeds
+            label += f" ({name})"
         runs = [evaluation.run for evaluation in group]
         curves = [evaluation.curve for evaluation in group]
         summary = summarise([curve.scores for curve in curves])

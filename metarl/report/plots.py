@@ -95,7 +95,7 @@ def plot_adaptation(
     """
     figure, axes = _figure(title)
     note = _plot_adaptation(axes, curves, metric, units, episodes)
-    _finish(figure, axes, note, paths)
+    _finish(figure, axes, note, paths, legend_outside=len(curves) > 1)
 
 
 def plot_training(curves: TrainingCurves, metric: Metric, title: str, *paths: Path) -> None:
@@ -418,6 +418,9 @@ def _finish(
     _save(figure, paths)
 
 
+UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+
+
 def _save(figure: Figure, paths: Sequence[Path]) -> None:
     for path in paths:
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(path, dpi=150, metadata=UNDATED.get(path.suffix))
