@@ -130,6 +130,17 @@ def test_compare_writes_a_table_and_both_plots(runs, tmp_path, capsys) -> None:
     assert caption in lines[-1]
 
 
+def test_experiments_of_one_method_are_told_apart_by_the_directories_of_their_seeds(
+    tmp_path: Path,
+) -> None:
+    published = Path(__file__).parents[1] / "results"
+    for tasks, name in (("20", "trpo-point"), ("40", "point-40")):
+        for seed in (2, 3):
+            shutil.copytree(published / f"{name}-s{seed}", tmp_path / tasks / f"seed-{seed}")
+    groups = compare([Run.open(path) for path in sorted(tmp_path.glob("*/*"))])
+    assert [group.label for group in groups] == ["MAML (20)", "MAML (40)"]
+
+
 def test_a_table_in_latex_has_no_character_that_latex_would_interpret() -> None:
     rows = [{"method": "RL² (50%)", "a_b": "-1.5 ± 0.2"}, {"method": "E-MAML & co", "a_b": "–"}]
     text = latex_table(rows, "95% interval, 1e-3")

@@ -42,6 +42,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
         )
     elif resume_only:
         trained = sweep(None, {}, out, options=launch)
+        # the directory does not record what was not started yet
+        print_line(
+            console,
+            f"continued the {len(trained.runs)} runs in {out}; for the rest of a sweep or a search, "
+            "repeat its command with --resume",
+        )
     else:
         trained = sweep(options.config, parse_grid(overrides), out, seeds, launch)
     if trained.interrupted:
