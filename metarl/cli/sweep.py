@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         # the directory does not record what was not started yet
         print_line(
             console,
-            f"continued the {len(trained.runs)} runs in {out}; for the rest of a sweep or a search, "
+            f"continued the {len(trained.runs)} runs in {out}; for the rest of a sweep or search, "
             "repeat its command with --resume",
         )
     else:
