@@ -556,6 +556,23 @@ def test_a_reset_in_the_same_step_is_not_the_last_observation_of_an_episode() ->
     assert all(episode.last_observation is None for episode in policy.agent._recorder.episodes)
 
 
+@pytest.mark.parametrize("name", ["point_navigation", "point_navigation_rl2"])
+def test_a_policy_is_evaluated_on_tasks_of_ones_own(name: str) -> None:
+    policy = metarl.load(name)
+    held_out, _ = policy.method.problem.test_tasks()
+    curve = policy.evaluate(held_out[:3])
+    assert curve.tasks.tolist() == held_out[:3].tolist()
+    # with the random numbers of the run's own evaluation: equal to it, up to stored digits
+    assert curve.scores == pytest.approx(policy.evaluate().scores[:3], rel=1e-4)
+    for tasks, message in (
+        ([0.1, 0.2], r"two rows or more, \(N, 2\), not of shape \(2,\)"),
+        ([[0.1, 0.2]], "two rows or more"),
+        ([[0.1], [0.2]], r"a task has shape \(2,\)"),
+    ):
+        with pytest.raises(UserError, match=message):
+            policy.evaluate(tasks)
+
+
 def test_an_action_that_is_not_finite_is_an_error() -> None:
     policy = metarl.load("point_navigation")
     env = gym.make("metarl/PointNavigation-v0")

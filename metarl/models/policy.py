@@ -20,15 +20,17 @@ from metarl.envs.observations import AnyEnv
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.models.export import check_export, export
+from metarl.parallel import one_thread
 from metarl.params import Params
 from metarl.report.adapted_policy import load_agent, policy_method
 from metarl.report.evaluations import load_or_evaluate
 from metarl.report.video import Episode, record, record_in, write_gif, write_mp4
 from metarl.rl.agent import Agent, adapt_in, play_episodes
 from metarl.rl.external_data import Episodes, Trajectory
+from metarl.rl.outer_loop import PolicyLearner
 from metarl.rl.policy_agent import PolicyAgent
 from metarl.rl.problem import PolicyMethod
-from metarl.rng import make_rng
+from metarl.rng import RngKey, make_rng
 from metarl.runs.run import Run
 
 
@@ -268,8 +270,8 @@ class AdaptivePolicy:
         # a random stream of its own: these are not the episodes that an adaptation would play
         return play_episodes(self.agent, env, episodes, horizon or self.horizon, task, ("play",))
 
-    def evaluate(self) -> AdaptationCurve:
-        """Evaluate on the held-out tasks of the run: returns after 0, 1, 2, ... adaptation steps.
+    def evaluate(self, tasks: ArrayLike | None = None) -> AdaptationCurve:
+        """Evaluate on held-out tasks: returns after 0, 1, 2, ... adaptation steps.
 
         The settings are those of the section `evaluation` of the run's config. Before adaptation,
         the evaluation stored in the run is read, if there is one. An adapted policy is evaluated
@@ -277,17 +279,40 @@ class AdaptivePolicy:
 
         A recurrent policy is evaluated from an empty memory.
 
+        Args:
+            tasks: (N, T), two tasks or more; by default those of the run's evaluation. The result
+                for tasks of one's own is not stored.
+
         Raises:
-            UserError: if a context was adapted (CAVIA), which an evaluation starts from zero.
+            UserError: if a context was adapted (CAVIA), which an evaluation starts from zero, or
+                the tasks are not tasks of the family.
         """
         if self.steps and CONTEXT in self.params:
             raise UserError(
                 "an evaluation starts from a context of zero, and would be that of the policy "
                 "before adaptation; evaluate that one, or play() this one"
             )
+        if tasks is not None:
+            return self._evaluate_on(tasks)
         if self.steps == 0:
             return load_or_evaluate(self.run).curve
         return self.method.evaluate(self.params)
+
+    @one_thread()
+    def _evaluate_on(self, tasks: ArrayLike) -> AdaptationCurve:
+        problem, method = self.method.problem, self.method
+        if not isinstance(method, PolicyLearner):
+            raise UserError(f"{method.label} evaluates the run's own tasks only; leave tasks out")
+        rows = np.asarray(tasks, dtype=np.float64)
+        if rows.ndim != 2 or len(rows) < 2:
+            raise UserError(
+                f"tasks must be two rows or more, (N, {problem.family.task_size}), not of shape "
+                f"{rows.shape}"
+            )
+        checked = np.stack([checked_task(problem.family, row) for row in rows])
+        key = RngKey(problem.config.evaluation.seed)
+        sizes = method.fine_tuning_step_sizes(self.params)
+        return method.curve(self.params, checked, key, sizes)
 
     def render(
         self, file: str | Path | None = None, task: ArrayLike | None = None, env: Any = None
