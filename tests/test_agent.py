@@ -233,6 +233,10 @@ def test_an_exported_adapted_policy_gives_the_same_actions(tmp_path: Path) -> No
 
 
 MISTAKES = {
+    "an unknown mode": (
+        lambda p: p.reset(autoreset_mode="Same"),
+        "autoreset_mode must be NextStep, SameStep, Disabled, not 'Same'",
+    ),
     "no action": (lambda p: p.observe(0.0, False, False), r"call act\(\) first"),
     "a reward that is not finite": (
         lambda p: (p.act([0.0, 0.0]), p.observe(np.nan, False, False)),

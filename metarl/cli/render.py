@@ -74,8 +74,8 @@ def _write_plot(run: Run, options: argparse.Namespace, out: Path) -> list[Path]:
         return [out / "fit.png"]
     if options.task or options.steps:
         raise UserError(
-            f"{run.path} is a run on images, for which the first episode of the evaluation is "
-            "plotted; omit --task and --steps"
+            f"--task and --steps are for policies and sine waves; omit them for {run.path}, of "
+            "which the first episode of the evaluation is plotted if it classifies images"
         )
     episode = predict_episode(run)
     out.mkdir(parents=True, exist_ok=True)

@@ -400,7 +400,9 @@ class AdaptivePolicy:
                 metadata = content.metadata() or {}
                 tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
             steps, returns = json.loads(metadata["steps"]), tuple(json.loads(metadata["returns"]))
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except KeyError as error:
+            raise UserError(f"{file} was not written by the `save` of an adapted policy") from error
+        except (OSError, SafetensorError, ValueError) as error:
             raise UserError(f"{file} is not a saved policy ({error})") from error
         if metadata.get("weights_sha256") != self.run.weights_sha256():
             raise UserError(f"{file} was adapted from other weights than those of {self.run.path}")

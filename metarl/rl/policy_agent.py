@@ -91,8 +91,12 @@ class PolicyAgent:
             autoreset_mode: of the vector environment, if the agent acts in one. With gymnasium's
                 default "NextStep", the step after an end only resets, and is ignored.
         """
+        try:
+            self._autoreset = AutoresetMode(autoreset_mode)
+        except ValueError as error:
+            names = ", ".join(mode.value for mode in AutoresetMode)
+            raise UserError(f"autoreset_mode must be {names}, not {autoreset_mode!r}") from error
         self._task = as_task(task)
-        self._autoreset = AutoresetMode(autoreset_mode)
         self.params, self.steps, self.returns = self._initial_params, 0, ()
         self._optimizer_state = {}
         self._forget()
