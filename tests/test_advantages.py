@@ -8,14 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metarl.errors import UserError
 from metarl.rl.advantages import (
     baseline_features,
     discounted_returns,
     fit_baseline,
     fit_prior,
     generalized_advantages,
+    num_features,
     with_advantages,
 )
+from metarl.rl.config import InnerConfig
 from metarl.rl.trajectories import Trajectories, subsample
 
 
@@ -231,6 +234,34 @@ def test_advantages_by_every_baseline_are_those_of_loops_over_numpy(baseline: st
     for task, expected in enumerate(slow_advantages(data, baseline, 12.0, 0.9)):
         advantages = samples.advantages[task][samples.weights[task] > 0]
         np.testing.assert_allclose(advantages.numpy(), expected, atol=1e-3)
+
+
+def position(observations):
+    """Features of a baseline of one's own."""
+    return torch.stack([observations[..., 0], torch.ones_like(observations[..., 0])], dim=-1)
+
+
+def too_few(observations):
+    return observations[:, :1]
+
+
+def test_a_baseline_of_ones_own_is_fitted_by_least_squares() -> None:
+    batch = trajectories(1, 3)
+    samples = with_advantages(batch, 0.9, 1.0, baseline=f"{__name__}:position")
+    mask = batch.mask[0].numpy()
+    x = position(batch.observations)[0].double().numpy()[mask]
+    y = discounted_returns(batch.rewards, 0.9)[0].double().numpy()[mask]
+    coefficients = np.linalg.solve(x.T @ x + 1e-5 * np.eye(2), x.T @ y)
+    residual = y - x @ coefficients
+    expected = (residual - residual.mean()) / residual.std()
+    steps = samples.advantages[0].view(mask.shape).numpy()[mask]
+    np.testing.assert_allclose(steps, expected, rtol=1e-4, atol=1e-5)
+    assert num_features(3, None, f"{__name__}:position") == 2
+    with pytest.raises(UserError, match=r"must return features of shape \(3, 6, 'F'\) for"):
+        with_advantages(batch, 0.9, 1.0, baseline=f"{__name__}:too_few")
+    assert InnerConfig(baseline=position).baseline == f"{__name__}:position"
+    with pytest.raises(ValueError, match="has no function 'missing'"):
+        InnerConfig(baseline=f"{__name__}:missing")
 
 
 def test_many_pseudo_samples_replace_a_tasks_own_fit() -> None:

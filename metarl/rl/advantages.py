@@ -1,12 +1,14 @@
 """From rewards to advantages: returns, the linear feature baseline, and GAE."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from metarl.distributed import all_reduce_mean
+from metarl.errors import UserError
+from metarl.rl.config import BASELINES
 from metarl.rl.trajectories import Samples, Trajectories, to_samples
 
 RIDGE = 1e-5  # Duan et al. (2016), whose baseline the MAML paper uses
@@ -15,8 +17,6 @@ GRID = 4  # cells per side into which the baseline pools an image
 MIN_STEPS_PER_FEATURE = 10  # with fewer, the fit is mostly of noise; `InnerLoop.warn_if_too_few`
 
 NO_SOLUTION = "the linear feature baseline has no finite solution: are the rewards finite?"
-
-Baseline = Literal["linear", "time", "linear_prior"]
 
 
 class Prior(NamedTuple):
@@ -86,6 +86,11 @@ def baseline_features(observations: Tensor) -> Tensor:
     powers = torch.stack([time, time**2, time**3, torch.ones_like(time)], dim=-1)
     powers = powers.expand(*observations.shape[:-1], 4)
     return torch.cat([clipped, clipped.square(), powers], dim=-1)
+
+
+def time_features(observations: Tensor) -> Tensor:
+    """The features of time alone, [t, t², t³, 1], (..., H, 4)."""
+    return baseline_features(observations[..., :0])
 
 
 def state_features(observations: Tensor) -> Tensor:
@@ -187,20 +192,29 @@ def fit_prior(
     return Prior(samples * gram / count, samples * target / count)
 
 
-def num_features(size: int, image: tuple[int, int, int] | None, baseline: Baseline) -> int:
+def num_features(size: int, image: tuple[int, int, int] | None, baseline: str) -> int:
     """F, for observations of `size` numbers."""
-    return _features(torch.zeros(1, size), image, baseline).shape[-1]
+    return _features(torch.zeros(1, 1, size), image, baseline).shape[-1]
 
 
 def _features(
-    observations: Tensor,
-    image: tuple[int, int, int] | None,
-    baseline: Baseline = "linear",
+    observations: Tensor, image: tuple[int, int, int] | None, baseline: str = "linear"
 ) -> Tensor:
-    """The features of a baseline; see `baseline_features`."""
-    if baseline == "time":
-        return baseline_features(observations[..., :0])
-    return baseline_features(pooled(observations, image) if image else observations)
+    """The features of a baseline (B, H, F), by its name or `module:function`.
+
+    Raises:
+        UserError: if a custom function cannot be loaded, or returns something else.
+    """
+    observations = pooled(observations, image) if image else observations
+    features: Tensor = BASELINES.load(baseline)(observations)
+    is_tensor = isinstance(features, Tensor)
+    if not is_tensor or features.shape[:-1] != observations.shape[:-1]:
+        raise UserError(
+            f"inner.baseline: {baseline} must return features of shape "
+            f"{(*observations.shape[:-1], 'F')} for observations {tuple(observations.shape)}, not "
+            f"{tuple(features.shape) if is_tensor else type(features).__name__}"
+        )
+    return features.double()  # the normal equations square their condition number
 
 
 def pooled(rows: Tensor, image: tuple[int, int, int]) -> Tensor:
@@ -221,7 +235,7 @@ def with_advantages(
     gae_lambda: float,
     image: tuple[int, int, int] | None = None,
     bootstrap: bool = False,
-    baseline: Baseline = "linear",
+    baseline: str = "linear",
     prior: Prior | None = None,
 ) -> Samples:
     """Samples with advantages: baseline fitted to this batch, GAE, standardised for each task.
@@ -239,7 +253,7 @@ def with_advantages(
         bootstrap: whether a truncated episode goes on with the baseline's value of its last
             observation; if not, its value is 0 as in Finn et al. (2017). With it, the baseline has
             no features of time, which would explain what a return lacks after the time limit.
-        baseline: `time` has the features of time alone.
+        baseline: the name of its features: "linear", "time" or `module:function`.
         prior: samples of other tasks that the baseline is fitted to as well, if any.
 
     Raises:

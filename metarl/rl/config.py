@@ -67,6 +67,15 @@ ESTIMATORS = Registry(
     },
     functions=True,
 )
+BASELINES = Registry(
+    "baseline",
+    {
+        "linear": "metarl.rl.advantages:baseline_features",
+        "time": "metarl.rl.advantages:time_features",
+        "linear_prior": "metarl.rl.advantages:baseline_features",
+    },
+    functions=True,
+)
 POLICY_NETWORKS = Registry("policy network", {IMAGE_NETWORK: "metarl.networks.cnn:CNN"})
 
 
@@ -185,7 +194,8 @@ class InnerConfig(InnerSection):
     features of observation and time (Duan et al. 2016), `time` from those of time alone. With very
     few episodes, `linear` overfits the batch. `linear_prior` adds `prior_samples` pseudo-samples of
     training tasks to the fit: in training those of the meta-batch, in an evaluation those of a
-    meta-batch that is simulated for it.
+    meta-batch that is simulated for it. A function from the observations of a task (B, H, S) to
+    features (B, H, F), `module:function`, may take their place.
     """
 
     episodes_per_task: PositiveInt = 20
@@ -193,19 +203,19 @@ class InnerConfig(InnerSection):
     gae_lambda: UnitInterval = 1.0
     estimator: ImportString = "likelihood_ratio"
     bootstrap: bool = False
-    baseline: Literal["linear", "time", "linear_prior"] = "linear"
+    baseline: ImportString = "linear"
     prior_samples: PositiveFloat = 200.0
 
-    @field_validator("estimator")
+    @field_validator("estimator", "baseline")
     @classmethod
-    def _is_estimator(cls, estimator: str) -> str:
-        if estimator in ESTIMATORS:  # not loaded: with it comes torch, which a config does not need
-            return estimator
-        try:
-            ESTIMATORS.load(estimator)
-        except UserError as error:
-            raise ValueError(f"must name an estimator; {error}") from error
-        return estimator
+    def _is_function(cls, name: str, info: ValidationInfo) -> str:
+        registry = ESTIMATORS if info.field_name == "estimator" else BASELINES
+        if name not in registry:  # others come with torch, which a config does not need
+            try:
+                registry.load(name)
+            except UserError as error:
+                raise ValueError(f"must name a function; {error}") from error
+        return name
 
     @model_validator(mode="after")
     def _check_baseline(self) -> Self:
