@@ -115,6 +115,8 @@ def _drop_other_outer_step(
 
     The method is that of an override or of a config that extends another one.
     """
+    if "family" not in changed:  # networks have one default for all methods
+        return
     algorithm, outer = default_outer_step(changed), changed.get("outer")
     if algorithm in (None, OUTER.default) or not isinstance(outer, dict):
         return

@@ -710,7 +710,8 @@ def test_the_evaluation_of_images_is_written_task_by_task(image_runs) -> None:
 def test_an_episode_of_images_is_plotted(image_runs, complaint) -> None:
     assert main(["render", image_runs["maml"]]) == 0
     assert (Path(image_runs["maml"]) / "episode.png").exists()
-    assert "omit --task and --steps" in complaint("render", image_runs["maml"], "--task", "1")
+    error = complaint("render", image_runs["maml"], "--task", "1")
+    assert "--task and --steps are for policies and sine waves; omit them" in error
 
 
 @pytest.mark.slow
