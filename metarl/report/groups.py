@@ -138,7 +138,9 @@ def group_experiments(evaluations: Sequence[Evaluation]) -> list[ExperimentGroup
 
 
 def _label(evaluation: Evaluation) -> str:
-    return evaluation.method.label + ", best checkpoint" * (evaluation.name == BEST)
+    start = evaluation.run.config.init_from
+    continued = f", from {Path(start.run).name}" if start else ""
+    return evaluation.method.label + continued + ", best checkpoint" * (evaluation.name == BEST)
 
 
 def same_evaluation(first: Evaluation, other: Evaluation) -> bool:
