@@ -12,7 +12,7 @@ from metarl.envs.family import check_finite, check_outcome, check_spaces, checke
 from metarl.errors import UserError
 from metarl.rng import make_rng
 
-ANY = 1e30  # a bound that no action exceeds
+BOUND = 1e30  # which no action exceeds
 
 
 class MultiTaskEnv(VecEnv):
@@ -38,7 +38,7 @@ class MultiTaskEnv(VecEnv):
         action_space = self._envs.single_action_space
         if isinstance(action_space, gym.spaces.Box):
             # stable-baselines3 clips actions to finite bounds; meta-training does not clip them
-            action_space = gym.spaces.Box(-ANY, ANY, action_space.shape, np.float32)
+            action_space = gym.spaces.Box(-BOUND, BOUND, action_space.shape, np.float32)
         super().__init__(num_envs, observation_space, action_space)
         self._actions: NDArray[Any] = np.zeros(0)
         self._returns = np.zeros(num_envs)
