@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from metarl.config.files import EVALUATION_NAME, EVALUATION_NAMES
 from metarl.config.sections import Section
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
@@ -311,6 +313,13 @@ def evaluate(
     Raises:
         UserError: as for `load`, or if a setting does not exist.
     """
+    if name is not None and (
+        not re.fullmatch(EVALUATION_NAME, name) or name in (evaluations.BEST, evaluations.PAPER)
+    ):
+        raise UserError(
+            f"name must be {EVALUATION_NAMES}, and not {evaluations.BEST} or {evaluations.PAPER}, "
+            f"which metarl writes, not {name!r}"
+        )
     opened = _open(run, trust_code, data, checkpoint)
     # the run's own evaluation, which tables and `policy.evaluate` read, has the config's settings
     stored = name or (None if settings else "")

@@ -267,6 +267,9 @@ def test_training_from_python_can_be_resumed(tmp_path: Path) -> None:
     assert len(json.loads((run.path / "evaluation-four.json").read_text())["scores"]) == 4
     with pytest.raises(UserError, match="no such setting"):
         metarl.evaluate(run, taks=4)
+    for name in ("a/b", "Four", "best", ""):
+        with pytest.raises(UserError, match="name must be small letters"):
+            metarl.evaluate(run, name=name, tasks=4)
 
 
 @pytest.mark.slow

@@ -12,7 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from metarl.config.files import DATA_VARIABLE, TRUST_VARIABLE
+from metarl.config.files import (
+    DATA_VARIABLE,
+    EVALUATION_NAME,
+    EVALUATION_NAMES,
+    TRUST_VARIABLE,
+)
 from metarl.errors import did_you_mean
 from metarl.rl.methods import METHODS as RL_METHODS
 from metarl.supervised.methods import METHODS as SUPERVISED_METHODS
@@ -608,9 +613,6 @@ def _positive(text: str) -> int:
 
 
 def _name(text: str) -> str:
-    # part of file names, also on file systems that ignore capitals
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must be small letters and digits, with - between words, such as 15-queries"
-        )
+    if not re.fullmatch(EVALUATION_NAME, text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be {EVALUATION_NAMES}")
     return text

@@ -57,6 +57,11 @@ def find_config(name: str) -> Path:
     return path
 
 
+# a part of file names, also on file systems that ignore capitals
+EVALUATION_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
+EVALUATION_NAMES = "small letters and digits, with - between words, such as 15-queries"
+
+
 def trained_runs() -> dict[str, Path]:
     """The trained runs of this package, by name."""
     folder = Path(str(resources.files("metarl.configs"))) / "trained"
