@@ -298,7 +298,7 @@ def set_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
     family. A mapping changes the settings in it, as in a file with `extends`, but replaces
     `method`, and settings that are mappings themselves, such as `family.settings`.
 
-    Overrides of whole sections and kinds come first, in whatever order they are given: in
+    Overrides of whole sections and kinds are applied before those of their settings: of
     `outer.max_kl=0.1 outer.algorithm=adam`, the first is an error. Of several for the same setting
     the last one has an effect.
 

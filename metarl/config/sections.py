@@ -100,7 +100,10 @@ def _to_plain(settings: Any) -> Any:
     """Settings with numbers and lists in place of numpy's, so that a config can be saved."""
     if not isinstance(settings, Mapping):
         return settings
-    plain = {key: getattr(value, "tolist", lambda v=value: v)() for key, value in settings.items()}
+    plain = {
+        key: value.tolist() if hasattr(value, "tolist") else value
+        for key, value in settings.items()
+    }
     for key, value in plain.items():
         try:
             to_jsonable_python(value)

@@ -63,7 +63,11 @@ class GradientSection(OuterSection):
         return theta, state, {"outer/objective": first_value}
 
     def _checked(self, result: tuple[Params, Params], theta: Params) -> tuple[Params, Params]:
-        """What `ascend` returned, which may be custom code."""
+        """The result of `ascend`, which a custom class may implement.
+
+        Raises:
+            UserError: if it is not a pair of parameters and state.
+        """
         try:
             new, state = result
             fits = {n: x.shape for n, x in new.items()} == {n: x.shape for n, x in theta.items()}
