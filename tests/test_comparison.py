@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from stable_baselines3 import PPO
 
 from metarl.cli import main, output
+from metarl.config.sections import InitialWeights
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, format_score, mean_over_tasks
 from metarl.intervals import mean_over_runs, summarise
@@ -244,7 +245,12 @@ def test_runs_evaluated_on_other_tasks_by_another_version_are_refused(
 
 def test_the_reference_is_the_meta_learner_with_the_most_comparable_runs() -> None:
     def group(
-        unit: AdaptationUnit | None, seeds: int, budget: int, label: str, stages: int = 2
+        unit: AdaptationUnit | None,
+        seeds: int,
+        budget: int,
+        label: str,
+        stages: int = 2,
+        init_from: InitialWeights | None = None,
     ) -> ExperimentGroup:
         problem = SimpleNamespace(metric=RETURN, evaluation_settings={})
         method = SimpleNamespace(
@@ -255,7 +261,8 @@ def test_the_reference_is_the_meta_learner_with_the_most_comparable_runs() -> No
         )
         scores = np.ones((4, stages))
         curves = [AdaptationCurve(np.zeros((4, 1)), scores, ())] * seeds
-        return ExperimentGroup(label, [None] * seeds, method, curves, summarise([scores] * seeds))
+        runs = [SimpleNamespace(config=SimpleNamespace(init_from=init_from))] * seeds
+        return ExperimentGroup(label, runs, method, curves, summarise([scores] * seeds))
 
     rl2, oracle = group(EPISODES, 3, 1, "RL²"), group(None, 1, 1, "oracle", stages=1)
     maml, anil = group(GRADIENT_STEPS, 1, 1, "MAML"), group(GRADIENT_STEPS, 1, 1, "ANIL")
@@ -267,6 +274,8 @@ def test_the_reference_is_the_meta_learner_with_the_most_comparable_runs() -> No
     assert pairs(anil, maml, oracle)[0] == ("ANIL", "MAML")  # the first of equals
     seeds = group(GRADIENT_STEPS, 2, 1, "two seeds")
     assert pairs(anil, seeds, oracle)[0] == ("two seeds", "ANIL")
+    continued = group(GRADIENT_STEPS, 2, 1, "continued", init_from=InitialWeights(run="runs/maml"))
+    assert pairs(continued, anil)[0] == ("ANIL", "continued")
     other = group(GRADIENT_STEPS, 1, 2, "more steps")
     assert pairs(other, anil, maml, oracle)[0] == ("ANIL", "more steps")  # budgets
     assert pairs(oracle) == []

@@ -29,8 +29,9 @@ def paired_differences(groups: Sequence[ExperimentGroup]) -> list[PairedDifferen
     """Differences between one meta-learner and each method that is comparable with it.
 
     Comparable methods have the same adaptation unit or don't adapt, and the same evaluation
-    settings. The reference is the meta-learner with the most comparable methods; among equals, the
-    one with the most seeds, then the one with the most common training budget, then the first.
+    settings. The reference is the meta-learner with the most comparable methods; among equals, one
+    that does not start from another run, then the one with the most seeds, then the one with the
+    most common training budget, then the first.
     """
     metas = meta_learners(groups)
     if not metas:
@@ -41,9 +42,11 @@ def paired_differences(groups: Sequence[ExperimentGroup]) -> list[PairedDifferen
             other for other in groups if other is not reference and _comparable(reference, other)
         ]
 
-    def preference(group: ExperimentGroup) -> tuple[int, int, int]:
+    def preference(group: ExperimentGroup) -> tuple[int, bool, int, int]:
         budgets = [other.method.max_samples for other in comparable_with(group)]
-        return len(budgets), len(group.runs), budgets.count(group.method.max_samples)
+        from_nothing = group.runs[0].config.init_from is None
+        same_budget = budgets.count(group.method.max_samples)
+        return len(budgets), from_nothing, len(group.runs), same_budget
 
     reference = max(metas, key=preference)
     return [_difference(reference, other) for other in comparable_with(reference)]
