@@ -12,14 +12,18 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from metarl.bench import parts, timing
+from metarl.bench import target as targets
 from metarl.bench.parts import SUPERVISED
 from metarl.bench.sampling import sampling
 from metarl.bench.tables import TABLES
+from metarl.bench.target import target
 from metarl.bench.timing import run_in_subprocess
 from metarl.bench.training import contention, count_gflop, iteration, supervised
 from metarl.cli import bench
 from metarl.experiment import load_config
+from metarl.method import load_method
 from metarl.params import flatten
+from metarl.report.published import find_published
 from metarl.rl.adaptation import collect
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.problem import PolicyProblem
@@ -98,6 +102,7 @@ def test_two_concurrent_trainings_are_compared_with_a_single_one() -> None:
         ("sampling", dict.fromkeys(("physics", "observed", "sampler", "sync", "async"), 407500.0)),
         ("supervised", {"iteration": 1.64, "drawing": 0.011, "memory": 1.5}),
         ("contention", {"single": 19.5, "concurrent": 41.5}),
+        ("target", {"published": 293.2, "seed 1": 40.5, "seed 2": math.inf, "median": math.inf}),
         *((part, {**PARTS, **COUNTED, "memory": 1.23}) for part in ("iteration", "growth")),
     ],
 )
@@ -120,6 +125,28 @@ def test_supervised_learning_is_measured_without_data_sets(question, monkeypatch
     figures = supervised(source, [*overrides, "outer.meta_batch=2"], 1)
     assert figures.keys() == {"iteration", "drawing", "memory"}
     assert all(value > 0 for value in figures.values())
+
+
+def test_training_is_timed_until_the_published_return_is_reached(monkeypatch) -> None:
+    # whatever is measured takes a second: a reading before training and one after it
+    monkeypatch.setattr(targets, "time", SimpleNamespace(perf_counter=count().__next__))
+    published = find_published(load_method(load_config("point_navigation")).problem)
+    returns = iter([-30.0, -11.0, -11.0, -11.0, -11.0, -11.0] + [-30.0] * 9)
+
+    def train(method, state):
+        for number in range(method.problem.config.outer.iterations):
+            score = next(returns)
+            yield number, {"return/after_0_steps": 0.0, "return/after_1_steps": score}
+
+    monkeypatch.setattr(targets, "train", train)
+    overrides = ["outer.iterations=7"]
+    assert target("point_navigation", overrides, 2) == {
+        "published": published.target,
+        "seed 1": 1.0,
+        "seed 2": math.inf,
+        "median": math.inf,
+    }
+    assert next(returns) == -30.0
 
 
 def test_invalid_measurements_are_reported(complaint) -> None:

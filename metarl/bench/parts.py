@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from metarl.bench.metaworld import metaworld
 from metarl.bench.sampling import sampling
+from metarl.bench.target import target
 from metarl.bench.timing import run_in_subprocess
 from metarl.bench.training import contention, iteration, supervised
 
@@ -15,14 +16,15 @@ Case = tuple[str, tuple[str, ...]]  # a config, and overrides
 class Part:
     """A part of the benchmark: `measure` returns figures by name for each of the `cases`.
 
-    It receives a config, its overrides and a number of repeats. A part whose optional `package` is
-    not installed is measured only if it is named.
+    It receives a config, its overrides and a number of repeats. A part that is not `by_default`,
+    or whose optional `package` is not installed, is measured only if it is named.
     """
 
     measure: Callable[[str, Sequence[str], int], dict[str, float]]
     cases: Mapping[str, Case]
     in_subprocess: bool = True  # not where `measure` starts processes itself
     package: str | None = None
+    by_default: bool = True
 
     def run(self, name: str, repeats: int) -> dict[str, float]:
         """The figures of a case."""
@@ -73,6 +75,10 @@ METAWORLD: dict[str, Case] = {
     "Meta-World reach": ("metaworld_reach", ()),
     "Meta-World pick-place": ("metaworld_pick_place", ()),
 }
+# those that reach it within minutes
+TARGET: dict[str, Case] = {
+    name.replace("_", " "): (name, ()) for name in ("point_navigation", "half_cheetah_direction")
+}
 PARTS = {
     "sampling": Part(sampling, SAMPLING),
     "metaworld": Part(metaworld, METAWORLD, package="metaworld"),
@@ -80,4 +86,5 @@ PARTS = {
     "growth": Part(iteration, GROWTH),
     "supervised": Part(supervised, SUPERVISED),
     "contention": Part(contention, CONTENTION, in_subprocess=False),
+    "target": Part(target, TARGET, by_default=False),
 }

@@ -1,6 +1,7 @@
 """The tables of the benchmark, for a console of 80 columns."""
 
 from collections.abc import Callable, Mapping
+from math import isinf
 
 from rich import box
 from rich.table import Table
@@ -99,6 +100,17 @@ def _contention(figures: Mapping[str, Figures], limits: Figures) -> Table:
     return table
 
 
+def _target(figures: Mapping[str, Figures], limits: Figures) -> Table:
+    title = "target: seconds of training until the published return after one step"
+    table = _table(title, "experiment", "published", "median", "fastest", "slowest", "seeds")
+    for name, f in figures.items():
+        seconds = [value for key, value in f.items() if key.startswith("seed ")]
+        times = f["median"], min(seconds), max(seconds)
+        cells = ("not reached" if isinf(time) else f"{time:.0f}" for time in times)
+        table.add_row(name, f"{f['published']:g}", *cells, str(len(seconds)))
+    return table
+
+
 # by part: a function of its figures, by name of the case, and of the hardware's limits
 TABLES: dict[str, Callable[[Mapping[str, Figures], Figures], Table]] = {
     "sampling": _sampling,
@@ -107,4 +119,5 @@ TABLES: dict[str, Callable[[Mapping[str, Figures], Figures], Table]] = {
     "growth": _growth,
     "supervised": _supervised,
     "contention": _contention,
+    "target": _target,
 }

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         f"hardware limits: matrix products {limits['product']:.0f} GFLOP/s, "
         f"memory {limits['memory']:.1f} GB/s",
     )
-    for name in options.parts or PARTS:
+    for name in options.parts or [name for name, part in PARTS.items() if part.by_default]:
         part, figures = PARTS[name], {}
         if not options.parts and part.package and find_spec(part.package) is None:
             print_line(console, f"{name} is not measured: {part.package} is not installed")

@@ -264,7 +264,7 @@ files, in the folder or in a subfolder with the name of the data set:
 
 BENCH = """\
 Measure speed and memory on this machine: medians, and shares of the hardware limits (roofline),
-which are measured first. All parts take about twenty minutes on two idle processors.
+which are measured first. All but the last take about twenty minutes on two idle processors.
 
   sampling    the sampler, compared with plain MuJoCo physics and Gymnasium's vector environments
   iteration   a meta-iteration and its parts
@@ -272,10 +272,13 @@ which are measured first. All parts take about twenty minutes on two idle proces
   supervised  a meta-iteration on waves and on images (noise: no data set is needed)
   contention  an iteration of every method, alone and beside another training
   metaworld   Meta-World's scenes, compared with its own environments (needs metaworld)
+  target      trainings until MAML's published return after one step is reached, with the seeds 1
+              to R (only if named)
 
 examples:
   metarl bench
   metarl bench iteration --repeats 9 --out today.json
+  metarl bench target
 """
 
 SCHEMA = """\
