@@ -16,7 +16,9 @@ from metarl.cli import main
 from metarl.errors import UserError
 from metarl.experiment import override_config, validate_config
 from metarl.method import load_method, train
+from metarl.report.evaluations import load_or_evaluate
 from metarl.report.groups import are_seeds, group_by_tasks
+from metarl.report.predictions import predict_curve
 from metarl.supervised.data import Dataset, Folder
 from metarl.supervised.datasets.folder import split
 from metarl.supervised.datasets.pixels import to_pixels
@@ -121,6 +123,22 @@ def test_maml_learns_custom_regression_tasks(workspace: Path) -> None:
     assert after < 0.3 * before
 
 
+def test_the_plot_of_custom_tasks_has_the_predictions_of_the_adapted_network(
+    workspace: Path,
+) -> None:
+    run = metarl.train(LINES, "lines")
+    fit = predict_curve(run, steps=[1])
+    x, y = fit.points[:, :1], fit.points[:, 1:]
+    assert len(x) == run.config.inner.shots
+    slope, offset = load_or_evaluate(run).curve.tasks[0]
+    assert np.allclose(fit.truth[:, 1], slope * fit.truth[:, 0] + offset, atol=1e-6)
+    grid = fit.curves[1][:, :1]
+    assert grid.min() == min(x.min(), fit.truth[:, 0].min())
+    adapted = metarl.load_network(run).adapt(x, y, steps=1)
+    assert np.allclose(fit.curves[1][:, 1:], adapted.predict(grid), atol=1e-6)
+    assert fit.description == f"{slope:.2f} x + {offset:.2f}"
+
+
 @pytest.mark.slow
 def test_all_commands_support_custom_data(workspace: Path, complaint) -> None:
     assert main(["train", *config_of(FOLDER), "--out", "run"]) == 0
@@ -130,7 +148,12 @@ def test_all_commands_support_custom_data(workspace: Path, complaint) -> None:
     assert main(["train", *config_of(LINES), "--out", "lines"]) == 0
     assert main(["baseline", *config_of(LINES), "--kind", "random", "--out", "random"]) == 0
     assert main(["compare", "lines", "random", "--out", "compared", "--trust-code"]) == 0
-    assert "for which there is no plot" in complaint("render", "lines", "--trust-code")
+    assert Path("compared/fits.png").exists()
+    assert main(["render", "lines", "--trust-code"]) == 0
+    assert Path("lines/fit.png").exists()
+    assert "--task is for policies and sine waves" in complaint(
+        "render", "lines", "--trust-code", "--task", "1", "0"
+    )
     assert "names code that is not of this package" in complaint("evaluate", "lines")
 
 

@@ -25,7 +25,7 @@ from metarl.networks.layers import head
 from metarl.params import flatten, unflatten
 from metarl.report.evaluations import load_or_evaluate
 from metarl.report.groups import compare
-from metarl.report.predictions import predict_episode, predict_wave
+from metarl.report.predictions import predict_curve, predict_episode
 from metarl.rng import make_rng
 from metarl.runs.run import Run
 from metarl.step_sizes import PREFIX, split
@@ -711,7 +711,7 @@ def test_an_episode_of_images_is_plotted(image_runs, complaint) -> None:
     assert main(["render", image_runs["maml"]]) == 0
     assert (Path(image_runs["maml"]) / "episode.png").exists()
     error = complaint("render", image_runs["maml"], "--task", "1")
-    assert "--task and --steps are for policies and sine waves; omit them" in error
+    assert "--task and --steps are for policies and functions of one variable; omit them" in error
 
 
 @pytest.mark.slow
@@ -864,7 +864,7 @@ def test_the_plot_shows_the_first_task_of_the_evaluation_with_its_settings(waves
     run = Run.open(Path(out))
     evaluated = load_or_evaluate(run)
     curve, method = evaluated.curve, evaluated.method
-    prediction = predict_wave(run, steps=[4])
+    prediction = predict_curve(run, steps=[4])
     assert len(prediction.points) == 7
     assert prediction.description == method.problem.describe(curve.tasks[0])
 

@@ -22,7 +22,7 @@ from metarl.report.comparison import (
 )
 from metarl.report.groups import ExperimentGroup
 from metarl.report.plots import plot_fits
-from metarl.report.predictions import is_sinusoid, predict_wave
+from metarl.report.predictions import is_curve, predict_curve
 from metarl.report.text_tables import csv_table
 
 FORMATS = ("png", "svg", "pdf")
@@ -57,11 +57,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _plot_fits(groups: Sequence[ExperimentGroup], out: Path) -> list[Path]:
-    """Plot the predictions of all experiments for one wave, if they are sinusoid runs."""
+    """Plot the predictions of all experiments on one task, if it is a function of one variable."""
     runs = {group.label: group.runs[0] for group in groups}
-    if not all(is_sinusoid(run) for run in runs.values()):
+    if not all(is_curve(group.method.problem) for group in groups):
         return []
-    # the first test task, which is the same wave for all of them
-    fits = {label: predict_wave(run) for label, run in runs.items()}
+    # the first test task, which is the same for all of them
+    fits = {label: predict_curve(run) for label, run in runs.items()}
     plot_fits(fits, next(iter(fits.values())).description, out / FITS)
     return [out / FITS]

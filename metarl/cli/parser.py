@@ -152,7 +152,8 @@ an evaluation are evaluated first.
 
 Prints the scores, and the paired differences between a meta-learner and each other method. Writes
 the tables (comparison.md, and comparison.tex for a paper), the numbers (comparison.csv) and plots
-(adaptation and training, .png, .svg and .pdf) into a directory; for sine waves also fits.png.
+(adaptation and training, .png, .svg and .pdf) into a directory; for functions of one variable also
+fits.png, the predictions on a task.
 
 examples:
   metarl compare runs/quickstart runs/quickstart-pretrained runs/quickstart-oracle
@@ -165,8 +166,8 @@ navigation also a plot of the paths. Actions are sampled, as in training; with
 `evaluation.deterministic`, the adapted policy takes mean actions. No display is needed: MuJoCo
 renders through EGL or OSMesa.
 
-For a run on sine waves, plot a wave and the predictions; for a run on images, plot an episode and
-the predictions.
+For a regression of functions of one variable, such as sine waves, plot a task and the predictions;
+for a run on images, plot an episode and the predictions.
 
 examples:
   metarl render point_navigation                     a trained run of the package

@@ -18,7 +18,7 @@ from metarl.method import load_method
 from metarl.progress import print_line, show_status
 from metarl.report.adapted_policy import adapt_to_task, policy_method
 from metarl.report.plots import plot_classification, plot_fits, plot_paths
-from metarl.report.predictions import is_sinusoid, predict_episode, predict_wave
+from metarl.report.predictions import is_curve, predict_curve, predict_episode
 from metarl.report.video import Frame, check_rendering, compose_frames, write_gif, write_mp4
 from metarl.runs.run import Run
 from metarl.supervised.config import SupervisedConfig
@@ -67,15 +67,16 @@ def _write_video(run: Run, options: argparse.Namespace, out: Path, console: Cons
 def _write_plot(run: Run, options: argparse.Namespace, out: Path) -> list[Path]:
     if options.live:
         raise UserError(f"{run.path} has no policy to show; omit --live to write a plot")
-    if is_sinusoid(run):
-        fit = predict_wave(run, options.task, options.steps)
+    if is_curve(load_method(run.config).problem):
+        fit = predict_curve(run, options.task, options.steps)
         out.mkdir(parents=True, exist_ok=True)
         plot_fits({_title(run): fit}, fit.description, out / "fit.png")
         return [out / "fit.png"]
     if options.task or options.steps:
         raise UserError(
-            f"--task and --steps are for policies and sine waves; omit them for {run.path}, of "
-            "which the first episode of the evaluation is plotted if it classifies images"
+            f"--task and --steps are for policies and functions of one variable; omit them for "
+            f"{run.path}, of which the first episode of the evaluation is plotted if it classifies "
+            "images"
         )
     episode = predict_episode(run)
     out.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from metarl.report.adapted_policy import adapt_to_task
 from metarl.report.comparison import tables, write_plots
 from metarl.report.groups import ExperimentGroup, short_names
 from metarl.report.plots import plot_classification, plot_fits, plot_paths
-from metarl.report.predictions import has_images, is_sinusoid, predict_episode, predict_wave
+from metarl.report.predictions import has_images, is_curve, predict_curve, predict_episode
 from metarl.report.video import compose_frames, write_mp4
 from metarl.runs.run import Run
 from metarl.supervised.config import SupervisedConfig
@@ -115,8 +115,8 @@ def _prediction_context(run: Run, folder: Path) -> dict[str, object]:
     """A plot of a network's predictions on one task, where there is one for its data."""
     file = folder / "predictions.svg"
     problem = load_method(run.config).problem
-    if is_sinusoid(run):
-        fit = predict_wave(run)
+    if is_curve(problem):
+        fit = predict_curve(run)
         plot_fits({load_method(run.config).label: fit}, "", file)
         description = fit.description
     elif has_images(problem):

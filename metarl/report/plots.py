@@ -40,19 +40,21 @@ STYLES = [
 
 @dataclass(frozen=True)
 class Fit:
-    """Predictions for a sine wave.
+    """Predictions for a function of one variable.
 
     Attributes:
-        description: the wave in words.
+        description: the task in words.
         points: the support points, (K, 2).
-        wave: the true function, (M, 2).
+        truth: points of the true function, (M, 2), as a line if it is a `function`; otherwise the
+            query points.
         curves: predictions (M, 2), by number of gradient steps.
     """
 
     description: str
     points: NDArray[np.float64]
-    wave: NDArray[np.float64]
+    truth: NDArray[np.float64]
     curves: dict[int, NDArray[np.float64]]
+    function: bool = True
 
 
 @dataclass(frozen=True)
@@ -309,15 +311,18 @@ def plot_paths(
 
 
 def plot_fits(fits: Mapping[str, Fit], title: str, *files: Path) -> None:
-    """Plot predictions of a wave before and after adaptation (Finn et al. 2017, figures 2 and 3).
+    """Plot predictions before and after adaptation, as Finn et al. 2017 in figures 2 and 3.
 
     Args:
-        fits: of the same wave, by label; one panel each.
+        fits: of the same task, by label; one panel each.
     """
     figure = _new_figure(2.6 + 4.2 * len(fits), 4.2)
     panels = figure.subplots(1, len(fits), sharey=True, squeeze=False)[0]
     for axes, (label, fit) in zip(panels, fits.items(), strict=True):
-        axes.plot(*fit.wave.T, color="black", linewidth=1.0, label="true function")
+        if fit.function:
+            axes.plot(*fit.truth.T, color="black", linewidth=1.0, label="true function")
+        else:
+            axes.plot(*fit.truth.T, ".", color="black", label="query points")
         styles = zip(fit.curves.items(), _styles(fit.curves), strict=True)
         for (step, curve), (colour, _, dash) in styles:
             axes.plot(*curve.T, color=colour, linestyle=dash, label=stage_name(step, None))

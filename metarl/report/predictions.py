@@ -8,35 +8,68 @@ from numpy.typing import NDArray
 
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
+from metarl.method import Problem
+from metarl.params import Params
 from metarl.report.evaluations import load_checked_state, load_or_evaluate, steps_to_show
 from metarl.report.plots import Classification, Fit
 from metarl.rng import make_rng
 from metarl.runs.run import Run
-from metarl.supervised.config import SupervisedConfig
 from metarl.supervised.custom_tasks import SampledTasks
 from metarl.supervised.losses import CLASSIFICATION
 from metarl.supervised.method import SupervisedMethod
 from metarl.supervised.problem import SupervisedProblem
 from metarl.supervised.sinusoid import INPUTS, Sinusoid, Sinusoids, points
+from metarl.supervised.tasks import Episodes
 
 GRID_SIZE = 200  # points of a plotted curve
 MAX_TASK_PARAM = 1e3
 
 
-def predict_wave(
+def predict_curve(
     run: Run, task: Sequence[float] | None = None, steps: Sequence[int] | None = None
 ) -> Fit:
-    """Adapt a run's network to one sine wave, with the step sizes of its evaluation.
+    """Adapt a run's network to one function, with the step sizes of its evaluation.
 
-    By default it is the first test task of the evaluation, after 0, 1 and 10 gradient steps. A task
-    is an amplitude and a phase.
+    By default it is the first test task of the evaluation, before and after the first and the last
+    gradient step. Only sine waves have another `task`, an amplitude and a phase.
 
     Raises:
         UserError: if the task or the steps are invalid.
     """
     curve, method = _load_evaluation(run)
-    problem, last = method.problem, len(curve.step_sizes)
-    steps = steps_to_show(run, last, steps, (0, 1, 10), "evaluation.steps=…")
+    last = len(curve.step_sizes)
+    steps = steps_to_show(run, last, steps, sorted({0, 1, last}), "evaluation.steps=…")
+    theta = load_checked_state(run, method).params
+    if isinstance(method.problem.config.data, Sinusoid):
+        return _predict_wave(method, theta, curve, task, steps)
+    if task is not None:
+        raise UserError("--task is for policies and sine waves; omit it for the first test task")
+    problem, [first, *_] = method.problem, curve.tasks
+    episodes = next(problem.evaluation_episodes("test", len(curve.tasks)))
+    (x, y), (queries, targets) = episodes.support, episodes.query
+    x, y, queries, targets = x[:1], y[:1], queries[:1], targets[:1]
+    low, high = torch.aminmax(torch.cat([x, queries], dim=1))
+    grid = torch.linspace(float(low), float(high), GRID_SIZE)[None, :, None]
+    no_targets = y[:, :0]  # `predictions` does not read them
+    on_grid = Episodes(episodes.tasks[:1], (x, y), (grid, no_targets))
+    outputs = method.predictions(theta, on_grid, curve.step_sizes)[0]
+    return Fit(
+        problem.describe(first),
+        _points(x[0], y[0]),
+        _points(queries[0], targets[0]),
+        {step: _points(grid[0], outputs[step]) for step in steps},
+        function=False,
+    )
+
+
+def _predict_wave(
+    method: SupervisedMethod,
+    theta: Params,
+    curve: AdaptationCurve,
+    task: Sequence[float] | None,
+    steps: Sequence[int],
+) -> Fit:
+    problem = method.problem
     wave = curve.tasks[:1] if task is None else np.array([task], dtype=np.float64)
     if wave.shape != (1, 2) or not (np.abs(wave) < MAX_TASK_PARAM).all():
         raise UserError("a wave has an amplitude and a phase, such as --task 3.0 1.5")
@@ -47,15 +80,20 @@ def predict_wave(
     x = np.concatenate([support, np.linspace(*INPUTS, GRID_SIZE)[:, None]])
     tasks = SampledTasks("sinusoid", Sinusoids(), "test", problem.task_conditioned)
     episodes = tasks.episodes(wave, points(wave, x[None]), shots, len(x))
-    theta = load_checked_state(run, method).params
-    outputs = method.predictions(theta, episodes, curve.step_sizes)[0].numpy()
-    grid = x[shots:]
+    outputs = method.predictions(theta, episodes, curve.step_sizes)[0]
+    grid = torch.from_numpy(x[shots:])
     return Fit(
         problem.describe(wave[0]),
-        np.concatenate([support, episodes.support[1][0].numpy()], axis=1),
-        np.concatenate([grid, episodes.query[1][0].numpy()], axis=1),
-        {step: np.concatenate([grid, outputs[step]], axis=1) for step in steps},
+        _points(torch.from_numpy(support), episodes.support[1][0]),
+        _points(grid, episodes.query[1][0]),
+        {step: _points(grid, outputs[step]) for step in steps},
     )
+
+
+def _points(x: torch.Tensor, y: torch.Tensor) -> NDArray[np.float64]:
+    """Inputs (M, 1) and outputs (M, 1) as points (M, 2)."""
+    points: NDArray[np.float64] = torch.cat([x, y], dim=1).double().numpy()
+    return points
 
 
 def predict_episode(run: Run) -> Classification:
@@ -92,10 +130,12 @@ def has_images(problem: SupervisedProblem) -> bool:
     return problem.kind is CLASSIFICATION and len(shape) == 3 and shape[0] in (1, 3)
 
 
-def is_sinusoid(run: Run) -> bool:
-    """Whether a run is a regression of sine waves."""
-    config = run.config
-    return isinstance(config, SupervisedConfig) and isinstance(config.data, Sinusoid)
+def is_curve(problem: Problem) -> bool:
+    """Whether a problem is the regression of functions of one variable."""
+    if not isinstance(problem, SupervisedProblem) or problem.kind is CLASSIFICATION:
+        return False
+    tasks = problem.tasks("test")
+    return tasks.shape == (1,) and tasks.outputs == 1
 
 
 def _load_evaluation(run: Run) -> tuple[AdaptationCurve, SupervisedMethod]:
