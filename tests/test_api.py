@@ -224,6 +224,22 @@ def test_videos_are_rendered_of_a_custom_environment_and_of_the_family(
     assert (tmp_path / "video.gif").stat().st_size > 1000
 
 
+def test_an_adapted_network_is_saved_and_loaded(tmp_path: Path) -> None:
+    network = metarl.load_network("sinusoid")
+    with pytest.raises(UserError, match="the network is not adapted"):
+        network.save(tmp_path / "wave.safetensors")
+    x = np.linspace(-4.0, 4.0, 5)
+    adapted = network.adapt(x, np.sin(x), steps=3)
+    file = adapted.save(tmp_path / "waves" / "wave.safetensors")
+    loaded = metarl.load_network("sinusoid").load(file)
+    assert loaded.steps == 3
+    assert np.array_equal(loaded.predict([0.5, 1.5]), adapted.predict([0.5, 1.5]))
+    with pytest.raises(UserError, match="not written by the `save` of an adapted policy"):
+        metarl.load("point_navigation").load(file)
+    with pytest.raises(UserError, match="is not a saved network"):
+        network.load(__file__)
+
+
 def test_a_network_adapts_to_examples_and_predicts() -> None:
     network = metarl.load_network("sinusoid")
     x = np.linspace(-4.0, 4.0, 10)

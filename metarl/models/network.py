@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
 from metarl.method import load_method, method_class
+from metarl.models.adapted_file import load_adapted, save_adapted
 from metarl.params import Params
 from metarl.report.evaluations import load_checked_state, load_or_evaluate, with_evaluation
 from metarl.rng import make_rng
@@ -149,6 +151,27 @@ class AdaptiveNetwork:
         method.problem.check()
         # a custom module takes its buffers from the initial state
         return method.evaluate(load_checked_state(self.run, method).params)
+
+    def save(self, file: str | Path) -> Path:
+        """Save the examples that it is adapted to, for `load`; the run has the weights.
+
+        Raises:
+            UserError: if `adapt` was not called.
+        """
+        if self.support is None:
+            raise UserError("the network is not adapted, and its weights are saved in its run")
+        inputs, targets = self.support
+        tensors = {"inputs": inputs, "targets": targets}
+        return save_adapted(file, self.run, tensors, {"gradient_steps": self.steps})
+
+    def load(self, file: str | Path) -> AdaptiveNetwork:
+        """Load an adapted network that `save` wrote: `metarl.load_network(run).load(file)`.
+
+        Raises:
+            UserError: if the file cannot be read, or was saved by a network with other weights.
+        """
+        tensors, (steps,) = load_adapted(file, self.run, "network", ("gradient_steps",))
+        return replace(self, support=(tensors["inputs"], tensors["targets"]), steps=steps)
 
     @cached_property
     def _schedule(self) -> Sequence[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from metarl.context import CONTEXT
 from metarl.envs.family import as_task, checked_task
 from metarl.envs.observations import AnyEnv
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
+from metarl.models.adapted_file import load_adapted, save_adapted
 from metarl.models.export import check_export, export
 from metarl.parallel import one_thread
 from metarl.params import Params
@@ -380,13 +378,9 @@ class AdaptivePolicy:
 
         The weights of the run are saved by training. Only adaptation needs this method.
         """
-        agent, path = self._policy_agent("save"), Path(file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"steps": json.dumps(agent.steps), "returns": json.dumps(agent.returns)}
-        # safetensors refuse views and tensors that share memory
-        tensors = {name: leaf.contiguous().clone() for name, leaf in agent.tensors().items()}
-        save_file(tensors, path, {**metadata, "weights_sha256": self.run.weights_sha256()})
-        return path
+        agent = self._policy_agent("save")
+        values = {"steps": agent.steps, "returns": agent.returns}
+        return save_adapted(file, self.run, agent.tensors(), values)
 
     def load(self, file: str | Path) -> AdaptivePolicy:
         """Load an adapted policy that `save` wrote: `metarl.load(run).load(file)`.
@@ -395,18 +389,9 @@ class AdaptivePolicy:
             UserError: if the file cannot be read, or was saved by a policy with other weights.
         """
         agent = self._policy_agent("load")
-        try:
-            with safe_open(file, "pt") as content:
-                metadata = content.metadata() or {}
-                tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-            steps, returns = json.loads(metadata["steps"]), tuple(json.loads(metadata["returns"]))
-        except KeyError as error:
-            raise UserError(f"{file} was not written by the `save` of an adapted policy") from error
-        except (OSError, SafetensorError, ValueError) as error:
-            raise UserError(f"{file} is not a saved policy ({error})") from error
-        if metadata.get("weights_sha256") != self.run.weights_sha256():
-            raise UserError(f"{file} was adapted from other weights than those of {self.run.path}")
-        return replace(self, agent=agent.with_tensors(tensors, steps, returns))
+        names = ("steps", "returns")
+        tensors, (steps, returns) = load_adapted(file, self.run, "policy", names)
+        return replace(self, agent=agent.with_tensors(tensors, steps, tuple(returns)))
 
     def _policy_agent(self, verb: str) -> PolicyAgent:
         if not isinstance(self.agent, PolicyAgent):
