@@ -97,6 +97,8 @@ class AdaptationCurve:
             steps are instances.
         success: the fraction of successful episodes on each task, (N, K + 1); None if the
             environments do not report `info["success"]`.
+        rewards: the mean reward at each time step, (K + 1, H), over the episodes of all tasks that
+            reach it; NaN where none does. None in supervised learning, and of published runs.
     """
 
     tasks: NDArray[np.float64]
@@ -105,6 +107,7 @@ class AdaptationCurve:
     episodes: tuple[int, ...] = ()
     instances: tuple[int, ...] = ()
     success: NDArray[np.float64] | None = None
+    rewards: NDArray[np.float64] | None = None
 
     def __repr__(self) -> str:
         summary = self.summary
@@ -140,6 +143,7 @@ class AdaptationCurve:
             episodes=self.episodes[: steps + 1],
             instances=self.instances[: steps + 1],
             success=None if self.success is None else self.success[:, : steps + 1],
+            rewards=None if self.rewards is None else self.rewards[: steps + 1],
         )
 
     def to_frame(self) -> DataFrame:
@@ -171,6 +175,7 @@ class AdaptationCurve:
             "tasks": self.tasks.tolist(),
             "scores": self.scores.tolist(),
             **({} if self.success is None else {"success": self.success.tolist()}),
+            **({} if self.rewards is None else {"rewards": _nan_to_none(self.rewards)}),
         }
 
     @classmethod
@@ -186,10 +191,24 @@ class AdaptationCurve:
             [per_step * k for k in range(scores.shape[1])] if per_step else []
         )
         instances = tuple(value.get("instances", ()))
-        success = None if value.get("success") is None else np.array(value["success"])
-        return cls(
-            np.array(value["tasks"]), scores, step_sizes, tuple(episodes), instances, success
+        success, rewards = (
+            None if value.get(name) is None else np.array(value[name], dtype=np.float64)
+            for name in ("success", "rewards")
         )
+        return cls(
+            np.array(value["tasks"]),
+            scores,
+            step_sizes,
+            tuple(episodes),
+            instances,
+            success,
+            rewards,
+        )
+
+
+def _nan_to_none(rows: Floats) -> list[list[float | None]]:
+    """Rows as JSON values: JSON has no NaN."""
+    return [[None if np.isnan(value) else value for value in row] for row in rows.tolist()]
 
 
 def mean_over_tasks(scores: Floats) -> Summary:

@@ -56,6 +56,8 @@ def test_episodes_are_masked_after_their_end() -> None:
     assert batch.lengths.tolist() == [[2] * 3, [4] * 3, [6] * 3]
     assert batch.returns.tolist() == [[3.0] * 3, [10.0] * 3, [21.0] * 3]
     assert batch.observations[1, 0, :, 0].tolist() == [0, 1, 2, 3, 0, 0]
+    assert batch.mean_rewards.tolist() == [1, 2, 3, 4, 5, 6]  # of the episodes that are left
+    assert countdown([2, 4]).mean_rewards.isnan().tolist() == [False] * 4 + [True] * 2
     # at the horizon no environment reports an end, and the episode has one all the same
     assert batch.last_observations[:, 0, 0].tolist() == [2, 4, 6]
 

@@ -174,6 +174,13 @@ def test_success_is_in_metrics_evaluations_tables_and_plots(tmp_path: Path) -> N
     assert curve.success.tolist() == rates
     assert json.loads((run.path / "evaluation.json").read_text())["success"] == rates
     assert (run.path / "success.png").exists()
+    assert (run.path / "rewards.png").exists()
+    assert curve.rewards is not None
+    assert curve.rewards.tolist() == [[0.5] * 6] * 2  # of the episodes that have not ended
+    curve.rewards[1, -1] = np.nan  # no episode takes the last step
+    again = metarl.AdaptationCurve.from_json(json.loads(json.dumps(curve.to_json())))
+    assert np.array_equal(again.rewards, curve.rewards, equal_nan=True)
+    assert np.array_equal(curve.truncate(0).rewards, curve.rewards[:1])
     with (run.path / "evaluation.csv").open() as file:
         assert [row["success_after_1_steps"] for row in csv.DictReader(file)] == ["0.0", "1.0"] * 2
     table = curve_table("", load_or_evaluate(run).method, [curve])

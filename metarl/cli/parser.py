@@ -131,8 +131,9 @@ EVALUATE = """\
 Evaluate runs on held-out tasks: return, error or accuracy after 0, 1, 2, ... gradient steps. The
 tasks depend on `evaluation.seed` only: they are the same for all methods and training seeds.
 
-Writes evaluation.json, evaluation.csv and adaptation.png into each run, and success.png where
-environments report success, in place of those of an earlier evaluation; with --name NAME,
+Writes evaluation.json, evaluation.csv and adaptation.png into each run, for policies also
+rewards.png, the mean reward at each time step of an episode, and success.png where environments
+report success. They replace those of an earlier evaluation; with --name NAME, they are called
 evaluation-NAME.json and so on. For several seeds of one experiment, the mean over the runs is
 printed as well.
 

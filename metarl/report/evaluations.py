@@ -22,7 +22,8 @@ from metarl.experiment import AnyConfig, describe_source, set_values, validate_c
 from metarl.io import read_bytes, translate_os_errors, write_atomically
 from metarl.method import Method, Problem, TrainingState, is_trained, load_method, method_class
 from metarl.params import flatten
-from metarl.report.plots import plot_adaptation
+from metarl.report.captions import stage_name
+from metarl.report.plots import plot_adaptation, plot_rewards
 from metarl.report.text_tables import csv_table
 from metarl.rl.config import Config
 from metarl.runs.run import Run
@@ -46,6 +47,7 @@ class EvaluationFile(BaseModel):
     episodes: tuple[NonNegativeInt, ...] = ()
     instances: tuple[NonNegativeInt, ...] = ()
     success: list[list[UnitInterval]] | None = None
+    rewards: list[list[FiniteFloat | None]] | None = None
 
     @property
     def curve(self) -> AdaptationCurve:
@@ -62,6 +64,8 @@ class EvaluationFile(BaseModel):
             raise ValueError("there is not one score for each task and stage")
         if curve.success is not None and curve.success.shape != curve.scores.shape:
             raise ValueError("there is not one success rate for each task and stage")
+        if curve.rewards is not None and len(curve.rewards) != curve.num_stages:
+            raise ValueError("there is not one mean reward for each stage and time step")
         return curve
 
 
@@ -90,7 +94,7 @@ def file_suffix(name: str) -> str:
 def evaluate(run: Run, method: Method | None = None, name: str | None = "") -> AdaptationCurve:
     """Evaluate a run, and write evaluation.json, evaluation.csv and adaptation.png.
 
-    Where environments report success, also success.png.
+    Policies also have rewards.png and, where environments report success, success.png.
 
     Args:
         run: a run with a checkpoint.
@@ -142,6 +146,12 @@ def evaluate(run: Run, method: Method | None = None, name: str | None = "") -> A
                     if unit and unit.counts_episodes
                     else None,
                 )
+        if curve.rewards is not None and curve.rewards.shape[1] > 1:
+            plot_rewards(
+                {stage_name(k, unit): rewards for k, rewards in enumerate(curve.rewards)},
+                f"{method.label}, {problem.title}",
+                run.results / f"rewards{file_suffix(name)}.png",
+            )
         # last, because a run with this file counts as complete
         write_atomically(run.results / _file(name), text)
     return curve

@@ -224,6 +224,21 @@ def _plot_adaptation(
     return f"{describe_intervals(curves)}, shaded"
 
 
+def plot_rewards(rewards: Mapping[str, NDArray[Any]], title: str, *paths: Path) -> None:
+    """Plot the mean reward at each time step of an episode.
+
+    Args:
+        rewards: (H,) by name of the stage; of many stages, the first two and the last are drawn.
+    """
+    names = [*rewards] if len(rewards) <= len(STYLES) else [*rewards][:2] + [*rewards][-1:]
+    figure, axes = _figure(title)
+    for name, (colour, _, dash) in zip(names, _styles(dict.fromkeys(names)), strict=True):
+        axes.plot(rewards[name], color=colour, linestyle=dash, label=name)
+    axes.set_xlabel("time step")
+    axes.set_ylabel("reward on held-out tasks")
+    _finish(figure, axes, "mean over the episodes of all tasks", paths, legend_outside=True)
+
+
 def _limit_y(axes: Axes, estimates: NDArray[Any]) -> None:
     """Limit the y axis to twice the range of the estimates.
 

@@ -2,7 +2,7 @@
 
     config.yaml        unchanged
     state.json         iteration, samples, the weights' SHA-256, commit, machine, versions
-    evaluation*.json   tasks rounded to eight significant digits, scores to five
+    evaluation*.json   tasks rounded to eight significant digits, scores to five; without rewards
     metrics.jsonl      scores and success before and after adaptation, samples and times, in at
                        most 50 lines
     weights-*          unchanged, with `weights`; the run can then be loaded, rendered and evaluated
@@ -78,6 +78,7 @@ def publish(run: Run, folder: Path, weights: bool = False) -> None:
         evaluation = {
             key: _round(value, DIGITS[key]) if key in DIGITS else value
             for key, value in values.items()
+            if key != "rewards"
         }
         evaluation["settings"] = method.problem.evaluation_settings
         tasks = _dump(evaluation["tasks"])

@@ -193,4 +193,7 @@ def to_adaptation_curve(
         # environments may report it in the episodes that succeed only
         rates = [stage.success_rates for stage in stages]
         success = np.stack([np.zeros(len(tasks)) if r is None else r.numpy() for r in rates], 1)
-    return AdaptationCurve(tasks, returns, tuple(step_sizes), episodes, success=success)
+    rewards = np.stack([stage.mean_rewards.numpy() for stage in stages])
+    return AdaptationCurve(
+        tasks, returns, tuple(step_sizes), episodes, success=success, rewards=rewards
+    )

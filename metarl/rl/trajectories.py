@@ -136,6 +136,11 @@ class Trajectories:
         return (self.success & self.mask[:, :, 0]).double().sum(-1) / self.num_episodes
 
     @property
+    def mean_rewards(self) -> Tensor:
+        """The mean reward at each time step of the episodes that reach it, (H,); NaN if none."""
+        return self.rewards.double().sum((0, 1)) / self.mask.sum((0, 1))
+
+    @property
     def next_observations(self) -> Tensor:
         """Observations after each action, (N, B, H, S); zeros on padding.
 

@@ -5,7 +5,7 @@
     weights-000100.safetensors   meta-parameters, and the state of the outer optimiser
     metrics.jsonl             one line per meta-iteration
     events.out.tfevents...    the same for TensorBoard
-    evaluation.json, evaluation.csv, adaptation.png   the adaptation curve after training
+    evaluation.json, evaluation.csv, adaptation.png, rewards.png   the adaptation curve
     videos/000100.gif         the policy during training, if the config sets `record_every`
     training.log              the output of its process, if several runs are trained in parallel
 
