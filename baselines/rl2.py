@@ -417,7 +417,8 @@ class TrialObjective:
         advantages: (H', M), standardised; see `RL2Settings`.
         values: (H', M), when the actions were drawn.
         returns: (H', M), the targets of the value.
-        weights: (H', M), zero on padding; their sum is the number of trials.
+        weights: (H', M), equal for all time steps and zero on padding; their sum over the trials of
+            all processes is the number of trials.
         variance: of the returns; the value loss is measured in units of it.
     """
 
@@ -454,7 +455,7 @@ class TrialObjective:
         return mean[:-1], float(mean[-1])
 
     def value(self, params: Params) -> Tensor:
-        """The objective, summed over trials."""
+        """The objective: the mean over time steps, times the number of trials."""
         settings, policy = self.method.settings, self.method.policy
         distribution, values = self.forward(params)
         log_ratio = policy.log_prob(distribution, self.actions) - self.log_probs
@@ -500,6 +501,7 @@ def trial_objective(
         reward_scale: factor on the rewards of advantages and values, which are then clipped to ±10.
     """
     mask, rewards = trials.mask, trials.rewards
+    mean_length = all_reduce_mean(mask.sum().double(), mask.shape[1])
     zeros = torch.zeros_like(rewards)
     objective = TrialObjective(
         method,
@@ -509,7 +511,7 @@ def trial_objective(
         advantages=zeros,
         values=zeros,
         returns=zeros,
-        weights=mask / mask.sum(0),
+        weights=(mask / mean_length).to(rewards),
         variance=1.0,
     )
     with torch.no_grad():

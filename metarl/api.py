@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from metarl.config.files import EVALUATION_NAME, EVALUATION_NAMES
@@ -18,7 +19,7 @@ from metarl.evaluation import AdaptationCurve
 from metarl.experiment import differences
 from metarl.launch import several
 from metarl.launch import train as training
-from metarl.launch.grid import as_seeds
+from metarl.launch.grid import as_mapping, as_seeds
 from metarl.launch.search import as_range
 from metarl.launch.search import search as launch_search
 from metarl.launch.several import LaunchOptions, Trained
@@ -63,6 +64,8 @@ def load(
         >>> policy.act([0.0, 0.0]).shape
         (2,)
     """
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise UserError(f"seed must be a whole number of at least 0, not {seed!r}")
     return AdaptivePolicy.from_run(_open(run, trust_code, None, checkpoint), seed)
 
 
@@ -180,7 +183,7 @@ def train_seeds(
         UserError: before training starts, if the config is invalid or `out` cannot be written; at
             the end, if a run failed. The others are complete, and `resume=True` continues the rest.
     """
-    options = _launch_options(resume, progress, trust_code)
+    options = _launch_options(resume, progress, trust_code, "train")
     return _complete(several.train_seeds(config, as_seeds(seeds), Path(out), options))
 
 
@@ -254,7 +257,7 @@ def search(
             the other combinations, with a warning.
     """
     limits = {}
-    for name, ends in ranges.items():
+    for name, ends in as_mapping(ranges).items():
         if not isinstance(ends, Sequence) or len(ends) != 2:
             raise UserError(f"{name}: a range is a pair of numbers, such as (0.01, 0.5)")
         limits[name] = as_range(name, *ends)
@@ -270,9 +273,11 @@ def search(
     return SweepTable.of(groups.compare(_complete(trained)))
 
 
-def _launch_options(resume: bool, progress: bool, trust_code: bool) -> LaunchOptions:
+def _launch_options(
+    resume: bool, progress: bool, trust_code: bool, verb: str = "sweep"
+) -> LaunchOptions:
     console = Console() if progress else None
-    return LaunchOptions(resume=resume, trust_code=trust_code, console=console)
+    return LaunchOptions(resume=resume, trust_code=trust_code, console=console, verb=verb)
 
 
 def _complete(trained: Trained) -> list[Run]:
@@ -314,13 +319,20 @@ def evaluate(
         UserError: as for `load`, or if a setting does not exist.
     """
     if name is not None and (
-        not re.fullmatch(EVALUATION_NAME, name) or name in (evaluations.BEST, evaluations.PAPER)
+        not isinstance(name, str)
+        or not re.fullmatch(EVALUATION_NAME, name)
+        or name in (evaluations.BEST, evaluations.PAPER)
     ):
         raise UserError(
             f"name must be {EVALUATION_NAMES}, and not {evaluations.BEST} or {evaluations.PAPER}, "
             f"which metarl writes, not {name!r}"
         )
     opened = _open(run, trust_code, data, checkpoint)
+    if name and opened.uses_best:
+        raise UserError(
+            "name: evaluations of the best checkpoint are stored in evaluation-best.json and so on "
+            "only; leave out either the name or the checkpoint"
+        )
     # the run's own evaluation, which tables and `policy.evaluate` read, has the config's settings
     stored = name or (None if settings else "")
     return evaluations.evaluate(evaluations.with_evaluation(opened, settings), name=stored)

@@ -20,16 +20,24 @@ from metarl.cli import main, output
 from metarl.config.sections import InitialWeights
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, format_score, mean_over_tasks
+from metarl.experiment import load_config
 from metarl.intervals import mean_over_runs, summarise
-from metarl.method import EPISODES, GRADIENT_STEPS, AdaptationUnit
+from metarl.method import EPISODES, GRADIENT_STEPS, AdaptationUnit, load_method
 from metarl.report.captions import describe_intervals
 from metarl.report.comparison import rows, with_steps_to_match
-from metarl.report.evaluations import load_or_evaluate
-from metarl.report.groups import ExperimentGroup, compare, short_names
+from metarl.report.evaluations import Evaluation, load_or_evaluate
+from metarl.report.groups import (
+    ExperimentGroup,
+    compare,
+    group_experiments,
+    same_evaluation,
+    short_names,
+)
 from metarl.report.paired import paired_differences, paired_rows
 from metarl.report.plots import plot_summary, plot_training
 from metarl.report.text_tables import csv_table, latex_table
 from metarl.report.training_curves import TrainingCurve, minutes_to_score, training_curves
+from metarl.report.verification import verify
 from metarl.report.video import _font, write_gif
 from metarl.rl.problem import RETURN
 from metarl.runs.run import Run
@@ -381,6 +389,34 @@ def test_evaluations_are_reproducible_to_the_byte_and_saved_as_csv(runs) -> None
 
 
 @pytest.mark.slow
+def test_evaluations_that_select_among_other_step_sizes_are_not_averaged(runs, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(runs["pretrained"], copy)
+    other = [f"--set=baseline.{setting}" for setting in ("step_sizes=[0.01]", "validation_tasks=3")]
+    assert main(["evaluate", str(copy), *other]) == 0
+    first, second = (load_or_evaluate(Run.open(Path(run))) for run in (runs["pretrained"], copy))
+    assert second.method.problem.config.baseline.step_sizes == (0.01,)
+    assert not same_evaluation(first, second)
+    assert verify(second).holds
+
+
+def test_directories_that_hold_several_experiments_do_not_name_one() -> None:
+    curve = AdaptationCurve(np.zeros((2, 2)), np.arange(4.0).reshape(2, 2), (0.1,), (0, 20))
+
+    def evaluation(folder: str, seed: int, step_size: float) -> Evaluation:
+        overrides = [f"seed={seed}", f"inner.step_size={step_size}"]
+        config = load_config("point_navigation", overrides)
+        return Evaluation(Run(Path(f"{folder}-{seed}"), config), load_method(config), curve)
+
+    evaluations = [
+        evaluation(folder, seed, step_size)
+        for folder, step_size in (("x/a", 0.1), ("x/b", 0.2), ("y/a", 0.3), ("z/a", 0.4))
+        for seed in (1, 2)
+    ]
+    labels = [group.label for group in group_experiments(evaluations)]
+    assert labels == ["MAML (x/a-1)", "MAML (b-1)", "MAML (y)", "MAML (z)"]
+
+
 def test_several_seeds_are_evaluated_together(runs, capsys) -> None:
     assert main(["evaluate", runs["maml"], runs["maml-2"]]) == 0
     assert "all 2 runs" in capsys.readouterr().out

@@ -128,6 +128,10 @@ def test_log_probabilities_in_ppo_equal_those_of_sampling(dense: bool, settings)
     torch.testing.assert_close(log_probs[happened], objective.log_probs[happened])
     lengths = sum(stage.lengths.flatten() for stage in trials.rollouts.trajectories)
     assert torch.equal(happened.sum(0), lengths)
+    # time steps count alike, those of short trials too
+    assert len(objective.weights[happened].unique()) == 1
+    assert float(objective.weights.sum()) == pytest.approx(objective.weights.shape[1])
+    assert float((objective.weights * objective.advantages).sum()) == pytest.approx(0.0, abs=1e-4)
 
 
 def test_memory_is_kept_between_episodes_and_reset_between_trials(memories) -> None:

@@ -223,8 +223,44 @@ def test_a_range_of_a_whole_number_has_whole_ends(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"inner\.steps: must be a valid integer"):
         metarl.search(config, {"inner.steps": (1, 5.0)}, tmp_path / "out", trials=1)
     assert as_range("inner.steps", np.int64(1), np.int64(5)).is_integer
-    with pytest.raises(UserError, match="trials: must be at least 1"):
+    with pytest.raises(UserError, match="trials: must be a whole number of at least 1"):
         metarl.search(config, {"inner.steps": (1, 5)}, tmp_path / "out", trials=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_small_range_of_integers_is_searched_to_its_end(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="the extra search is not installed")
+    config, out, ranges = yaml.safe_load(CONFIG), tmp_path / "out", {"inner.steps": (1, 3)}
+    table = metarl.search(config, ranges, out, trials=2)
+    assert len(table.rows()) == 2
+    with pytest.warns(UserWarning, match="ends after 3 of 9 combinations"):
+        table = metarl.search(config, ranges, out, trials=9, resume=True)
+    assert sorted(row["inner.steps"] for row in table.rows()) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "rounded"),
+    [
+        (0.999, 0.9999, 0.99945678, 0.9994568),
+        (0.0, 1.0, 0.12345678, 0.123),
+        (0.01, 0.5, 0.12345678, 0.123),  # on a log scale
+        (1000, 1009, 1004, 1004),
+        (0.9, 1.0, 0.99999999, 1.0),
+    ],
+)
+def test_values_are_rounded_by_the_width_of_their_range(low, high, value, rounded) -> None:
+    assert as_range("inner.gamma", low, high).rounded(value) == pytest.approx(rounded, abs=1e-12)
+
+
+def test_a_search_needs_ranges_by_setting(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="the extra search is not installed")
+    config = yaml.safe_load(CONFIG)
+    with pytest.raises(UserError, match="a search needs a range"):
+        metarl.search(config, {}, tmp_path / "out", trials=1)
+    for function in (metarl.search, metarl.sweep):
+        options = {"trials": 1} if function is metarl.search else {}
+        with pytest.raises(UserError, match="must be a dict"):
+            function(config, [("inner.step_size", 0.1)], tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -280,9 +316,10 @@ def test_a_range_by_an_old_name_is_searched_by_the_present_one(tmp_path: Path, m
         "metarl.launch.search.propose", lambda ranges, *_: searched.extend(ranges) or []
     )
     limits = as_range("inner.lam", 0.9, 1.0)
-    with pytest.warns(DeprecationWarning, match="gae_lambda"):
+    deprecated = pytest.warns(DeprecationWarning, match="gae_lambda")
+    with deprecated, pytest.warns(UserWarning, match="ends after 0 of 2 combinations"):
         search.search("point_navigation", {"inner.lam": limits}, tmp_path / "out", 2)
-    assert searched == ["inner.gae_lambda"]
+    assert {*searched} == {"inner.gae_lambda"}
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     configs.add_column("description", overflow="fold")
     for name, path in shipped_configs().items():
         # the first line of a config is a comment that describes it
-        configs.add_row(name, path.read_text().splitlines()[0].removeprefix("# "))
+        configs.add_row(name, path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
     console.print(configs)
 
     trained = Table(
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 def _description_and_scores(path: Path) -> tuple[str, str]:
     """A description of a trained run, and its scores, without importing torch."""
     config = read_values(path / "config.yaml")
-    evaluation = json.loads((path / "evaluation.json").read_text())
+    evaluation = json.loads((path / "evaluation.json").read_text(encoding="utf-8"))
     tasks = (config.get("family") or config["data"])["name"]
     updates, seed = evaluation["iteration"], config["seed"]
     scores = " → ".join(format_score(value) for value in evaluation["mean"][:4])

@@ -1,5 +1,6 @@
 """YAML with plain values only, safe for files of unknown origin."""
 
+import json
 import re
 from typing import Any
 
@@ -81,6 +82,21 @@ _Loader.yaml_implicit_resolvers = {
 }
 for _tag, _pattern in _NUMBERS.items():  # the first that matches counts
     _Loader.add_implicit_resolver(_tag, re.compile(f"^({_pattern})$"), list("-+0123456789."))
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON, which is YAML; numbers may be numpy's.
+
+    Raises:
+        UserError: if it holds an object that is no number, text, list or mapping.
+    """
+
+    def plain(part: Any) -> Any:
+        if hasattr(part, "tolist"):  # numbers, arrays and tensors
+            return part.tolist()
+        raise UserError(f"{part!r} is not a number, a text, a list or a dict")
+
+    return json.dumps(value, default=plain)
 
 
 def parse_yaml(text: str, origin: str) -> Any:

@@ -1,6 +1,5 @@
 """The runs of a sweep: every combination of the values of settings, each with every seed."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from metarl.config.safe_yaml import as_json
 from metarl.errors import UserError
 from metarl.experiment import SEED_INDEPENDENT
 
@@ -74,10 +74,19 @@ def as_seeds(seeds: int | Sequence[int]) -> list[int]:
     return [int(seed) for seed in seeds]
 
 
+def as_mapping(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values by the name of their setting; UserError if they are not a mapping."""
+    if not isinstance(values, Mapping):
+        raise UserError(
+            f"values by setting must be a dict, such as {{'inner.step_size': …}}, not {values!r}"
+        )
+    return values
+
+
 def as_grid(values: Mapping[str, Any]) -> dict[str, list[str]]:
     """A grid in the form that `variants` takes, of Python values, or lists of them, by name."""
     grid = {}
-    for name, choices in values.items():
+    for name, choices in as_mapping(values).items():
         choices = choices.tolist() if isinstance(choices, np.ndarray) else choices
         is_single = isinstance(choices, str) or not isinstance(choices, Sequence)
         grid[name] = [_yaml(value) for value in ([choices] if is_single else choices)]
@@ -117,7 +126,7 @@ def folder_name(overrides: Sequence[str]) -> Path:
 
 
 def _yaml(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=np.generic.item)
+    return value if isinstance(value, str) else as_json(value)
 
 
 def _split_values(setting: str) -> tuple[str, list[str]]:

@@ -5,10 +5,12 @@ their runs, so that a search continues from its directory alone.
 """
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
+from math import floor, log10
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from metarl.rng import make_rng
 from metarl.runs.metrics import read_metrics
 from metarl.threads import processors
 
+MAX_ATTEMPTS = 100  # to propose a combination that was not tried yet
 LOG_SCALE_RATIO = 10.0  # ranges whose ends have at least this ratio are searched on a log scale
 
 
@@ -60,8 +63,17 @@ class Range:
         return round(value) if self.is_integer else value
 
     def rounded(self, value: float) -> float:
-        """A value in the range, rounded to three digits for the name of its directory."""
-        return min(max(float(f"{value:.3g}"), self.low), self.high)
+        """A value in the range, rounded for the name of its directory.
+
+        Numbers are rounded to a thousandth of the range's width, or on a log scale to three digits.
+        """
+        if self.is_integer:
+            return value
+        if self.uses_log_scale:
+            value = float(f"{value:.3g}")
+        else:
+            value = round(value, 3 - floor(log10(self.high - self.low)))
+        return min(max(value, self.low), self.high)
 
 
 def require_optuna() -> None:
@@ -127,8 +139,10 @@ def search(
     Combinations are proposed in batches, each from the scores of all before.
     """
     require_optuna()
-    if trials < 1:
-        raise UserError(f"trials: must be at least 1, not {trials}")
+    if not isinstance(trials, int | np.integer) or trials < 1:
+        raise UserError(f"trials: must be a whole number of at least 1, not {trials!r}")
+    if not ranges:
+        raise UserError("a search needs a range, such as inner.step_size between 0.01 and 0.5")
     options = replace(options or LaunchOptions(verb="sweep"), overrides=overrides, is_search=True)
 
     def plan(varied: Sequence[str]) -> dict[Path, AnyConfig]:
@@ -194,21 +208,28 @@ def search(
             (_recorded(out / name), {} if name in failed else training_scores(out / name, metric))
             for name in sorted(tried - ranked)
         ]
-        proposals = propose(
-            ranges, groups, len(tried), batch_size, metric.higher_is_better, unranked
-        )
-        # rounding may propose a combination again, whose runs are there already
-        batch = {
-            place: config
-            for varied in proposals
-            if folder_name(varied).name not in tried
-            for place, config in plan(varied).items()
-        }
-        if not batch:
+        for attempt in range(MAX_ATTEMPTS):
+            proposals = propose(
+                ranges, groups, len(tried), batch_size, metric.higher_is_better, unranked, attempt
+            )
+            # a combination may be proposed again, whose runs are there already
+            batch = {
+                place: config
+                for varied in proposals
+                if folder_name(varied).name not in tried
+                for place, config in plan(varied).items()
+            }
+            if batch:
+                break
+        else:
+            message = (
+                f"the search ends after {len(tried)} of {trials} combinations: all that were "
+                "proposed next have been tried"
+            )
             if options.console:
-                options.console.print(
-                    "the search ends: all of its next proposals were tried already"
-                )
+                options.console.print(message)
+            else:
+                warnings.warn(message, stacklevel=3)
             return result
 
 
@@ -266,12 +287,13 @@ def propose(
     num_proposals: int,
     higher_is_better: bool,
     pruned: Sequence[tuple[Mapping[str, Any], Mapping[int, float]]] = (),
+    attempt: int = 0,
 ) -> list[list[str]]:
     """Propose combinations to try next, as settings such as `inner.step_size=0.1`.
 
     `groups` are the evaluated trials, `pruned` the settings of pruned or failed ones, with their
-    scores in training by iteration, if any. `num_started`, which includes all of them, seeds the
-    proposals.
+    scores in training by iteration, if any. `num_started`, which includes all of them, and
+    `attempt` seed the proposals.
     """
     optuna: Any = import_module("optuna")
     distributions = {
@@ -280,7 +302,7 @@ def propose(
         else optuna.distributions.FloatDistribution(r.low, r.high, log=r.uses_log_scale)
         for name, r in ranges.items()
     }
-    seed = int(make_rng(0, "search", num_started).integers(2**31))
+    seed = int(make_rng(0, "search", num_started, attempt).integers(2**31))
     sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     study = _create_study(optuna, higher_is_better, sampler)
     trials: list[tuple[Mapping[str, Any], dict[str, Any]]] = [

@@ -299,10 +299,11 @@ def train_loop(
                 result = next(training, None)
             if result is None:
                 break
-            state, metrics = result
+            new, metrics = result
             if metrics:
                 for log in logs:
-                    log.write(state.iteration, metrics)
+                    log.write(new.iteration, metrics)
+            state = new  # after its metrics: if they cannot be written, the iteration is repeated
             if recorder and state.iteration % record_every == 0:
                 video = recorder.record(state)
                 for log in logs if video else ():

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from metarl.errors import UserError
+from metarl.io import report_os_errors, write_atomically
 from metarl.runs.run import Run
 
 
@@ -18,11 +19,13 @@ def save_adapted(
 ) -> Path:
     """Write tensors by name, and further values as JSON, to a safetensors file."""
     path = Path(file)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # safetensors refuse views and tensors that share memory
     copies = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     metadata = {name: json.dumps(value) for name, value in values.items()}
-    save_file(copies, path, {**metadata, "weights_sha256": run.weights_sha256()})
+    content = save(copies, {**metadata, "weights_sha256": run.weights_sha256()})
+    with report_os_errors(f"cannot write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ from metarl.evaluation import AdaptationCurve
 from metarl.method import load_method, method_class
 from metarl.models.adapted_file import load_adapted, save_adapted
 from metarl.params import Params
-from metarl.report.evaluations import load_checked_state, load_or_evaluate, with_evaluation
+from metarl.report.evaluations import load_checked_state, own_evaluation, with_evaluation
 from metarl.rng import make_rng
 from metarl.runs.run import Run
 from metarl.supervised.data import CustomImages, ImageData
@@ -45,6 +44,7 @@ class AdaptiveNetwork:
             before.
         steps: the number of gradient steps that `predict` takes on them; without effect on methods
             that take none.
+        step_sizes: of the gradient steps, those of the run's evaluation.
     """
 
     run: Run
@@ -52,15 +52,18 @@ class AdaptiveNetwork:
     params: Params
     support: Examples | None = None
     steps: int = 0
+    step_sizes: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, run: Run) -> AdaptiveNetwork:
         """Load the network of a run; see `metarl.load_network`."""
         if not issubclass(method_class(run.config), SupervisedMethod):
             raise UserError(f"{run.path} has a policy: load it with metarl.load({str(run.path)!r})")
-        method = cast(SupervisedMethod, load_or_evaluate(run).method)
+        evaluation = own_evaluation(run)
+        method = cast(SupervisedMethod, evaluation.method)
         run.check_data_hashes(method.problem.data_hashes)
-        return cls(run, method, load_checked_state(run, method).params)
+        params = load_checked_state(run, method).params
+        return cls(run, method, params, step_sizes=evaluation.curve.step_sizes)
 
     def __repr__(self) -> str:
         count = 0 if self.support is None else self.support[0].shape[1]
@@ -98,7 +101,7 @@ class AdaptiveNetwork:
                 f"there are {len(x)} inputs, but targets of shape {tuple(y.shape)}; pass one "
                 "target for each input"
             )
-        max_steps = len(self._schedule)
+        max_steps = len(self.step_sizes)
         steps = max_steps if steps is None else steps
         if not isinstance(steps, int | np.integer) or not 0 <= steps <= max_steps:
             raise UserError(f"steps must be an integer from 0 to {max_steps}, not {steps!r}")
@@ -124,7 +127,7 @@ class AdaptiveNetwork:
         # an empty tensor of the right type: `predictions` does not read the targets of queries
         no_targets: Tensor = self.support[1][:, :0]
         episodes = Episodes(np.zeros((1, 1)), self.support, (x[None], no_targets))
-        outputs = self.method.predictions(self.params, episodes, self._schedule[: self.steps])
+        outputs = self.method.predictions(self.params, episodes, self.step_sizes[: self.steps])
         # the stage after the last step
         predictions: NDArray[np.float32] = outputs[0, -1].numpy()
         if not np.isfinite(predictions).all():
@@ -139,14 +142,14 @@ class AdaptiveNetwork:
 
         Args:
             settings: settings of the section `evaluation` to change, such as `shots=5`. Without
-                any, the evaluation stored in the run is read, if there is one; with some, the
-                result is not stored.
+                any, the evaluation stored in the run is read if it has the settings of the config,
+                perhaps on other tasks; with some, the result is not stored.
 
         Raises:
             UserError: if a setting does not exist, or the method does not support its value.
         """
         if not settings:
-            return load_or_evaluate(self.run).curve
+            return own_evaluation(self.run).curve
         method = load_method(with_evaluation(self.run, settings).config)
         method.problem.check()
         # a custom module takes its buffers from the initial state
@@ -172,10 +175,6 @@ class AdaptiveNetwork:
         """
         tensors, (steps,) = load_adapted(file, self.run, "network", ("gradient_steps",))
         return replace(self, support=(tensors["inputs"], tensors["targets"]), steps=steps)
-
-    @cached_property
-    def _schedule(self) -> Sequence[float]:
-        return load_or_evaluate(self.run).curve.step_sizes
 
     @cached_property
     def _tasks(self) -> Tasks:

@@ -16,12 +16,13 @@ from metarl.envs.family import as_task, checked_task
 from metarl.envs.observations import AnyEnv
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve
+from metarl.io import report_os_errors
 from metarl.models.adapted_file import load_adapted, save_adapted
 from metarl.models.export import check_export, export
 from metarl.parallel import one_thread
 from metarl.params import Params
 from metarl.report.adapted_policy import load_agent, policy_method
-from metarl.report.evaluations import load_or_evaluate
+from metarl.report.evaluations import own_evaluation
 from metarl.report.video import Episode, record, record_in, write_gif, write_mp4
 from metarl.rl.agent import Agent, adapt_in, play_episodes
 from metarl.rl.external_data import Episodes, Trajectory
@@ -272,8 +273,9 @@ class AdaptivePolicy:
         """Evaluate on held-out tasks: returns after 0, 1, 2, ... adaptation steps.
 
         The settings are those of the section `evaluation` of the run's config. Before adaptation,
-        the evaluation stored in the run is read, if there is one. An adapted policy is evaluated
-        anew, and the result is not stored. `metarl.evaluate(run, tasks=200)` changes settings.
+        the evaluation stored in the run is read if it has these settings, perhaps on other tasks.
+        An adapted policy is evaluated anew, and the result is not stored. `metarl.evaluate(run,
+        tasks=200)` changes settings.
 
         A recurrent policy is evaluated from an empty memory.
 
@@ -293,7 +295,7 @@ class AdaptivePolicy:
         if tasks is not None:
             return self._evaluate_on(tasks)
         if self.steps == 0:
-            return load_or_evaluate(self.run).curve
+            return own_evaluation(self.run).curve
         return self.method.evaluate(self.params)
 
     @one_thread()
@@ -301,7 +303,10 @@ class AdaptivePolicy:
         problem, method = self.method.problem, self.method
         if not isinstance(method, PolicyLearner):
             raise UserError(f"{method.label} evaluates the run's own tasks only; leave tasks out")
-        rows = np.asarray(tasks, dtype=np.float64)
+        try:
+            rows = np.asarray(tasks, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"tasks must be rows of numbers, not {tasks!r}") from error
         if rows.ndim != 2 or len(rows) < 2:
             raise UserError(
                 f"tasks must be two rows or more, (N, {problem.family.task_size}), not of shape "
@@ -344,8 +349,10 @@ class AdaptivePolicy:
             row = problem.test_tasks()[0][0] if task is None else checked_task(family, task)
             episode = record(self.agent, family, row, seed)
         if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            (write_mp4 if path.suffix == ".mp4" else write_gif)(path, episode.frames, episode.fps)
+            with report_os_errors(f"cannot write {path}"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write = write_mp4 if path.suffix == ".mp4" else write_gif
+                write(path, episode.frames, episode.fps)
         return episode
 
     def export(self, file: str | Path) -> Path:
@@ -391,7 +398,7 @@ class AdaptivePolicy:
         agent = self._policy_agent("load")
         names = ("steps", "returns")
         tensors, (steps, returns) = load_adapted(file, self.run, "policy", names)
-        return replace(self, agent=agent.with_tensors(tensors, steps, tuple(returns)))
+        return replace(self, agent=agent.with_tensors(tensors, steps, returns))
 
     def _policy_agent(self, verb: str) -> PolicyAgent:
         if not isinstance(self.agent, PolicyAgent):

@@ -1,6 +1,6 @@
 """A run's policy on one task, before and after adaptation: for videos and plots of paths."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,7 +13,13 @@ from metarl.envs.family import checked_task
 from metarl.errors import UserError
 from metarl.method import AdaptationUnit, load_method
 from metarl.report.captions import stage_name
-from metarl.report.evaluations import load_checked_state, load_or_evaluate, steps_to_show
+from metarl.report.evaluations import (
+    Evaluation,
+    load_checked_state,
+    load_or_evaluate,
+    own_evaluation,
+    steps_to_show,
+)
 from metarl.report.video import Episode, record
 from metarl.rl.agent import Agent, adapt_in, play_episodes
 from metarl.rl.problem import PolicyMethod, PolicyProblem
@@ -86,7 +92,8 @@ def adapt_to_task(
     last, seed = curve.scores.shape[1] - 1, rendering_seed(method.problem)
     steps = steps_to_show(run, last, steps, (0, 1, 3), "evaluation.step_sizes=[…]")
     row = curve.tasks[0] if chosen is None else chosen
-    return adapt_agent(method, load_agent(run, method, seed), row, steps, seed)
+    agent = load_agent(run, method, seed, lambda _: evaluation)
+    return adapt_agent(method, agent, row, steps, seed)
 
 
 def rendering_seed(problem: PolicyProblem) -> int:
@@ -111,8 +118,16 @@ def adapt_agent(
     return AdaptedPolicy(problem, row, {stage: agents[stage] for stage in steps}, unit, seed)
 
 
-def load_agent(run: Run, method: PolicyMethod, seed: int = 0) -> Agent:
+def load_agent(
+    run: Run,
+    method: PolicyMethod,
+    seed: int = 0,
+    load: Callable[[Run], Evaluation] = own_evaluation,
+) -> Agent:
     """The agent of a run's method, with the weights of its checkpoint.
+
+    A baseline takes the step size that the evaluation which `load` returns selected on validation
+    tasks.
 
     Raises:
         UserError: if there is no checkpoint, it is damaged, or the method has no agent.
@@ -123,9 +138,8 @@ def load_agent(run: Run, method: PolicyMethod, seed: int = 0) -> Agent:
             f"method {run.config.method.name} has no agent: define agent(self, params, seed), or "
             "derive the class from metarl.rl.outer_loop.PolicyLearner"
         )
-    # a baseline's step size is the one that its evaluation selected on validation tasks
     selects = getattr(method, "selects_step_sizes", False)
-    step_sizes = [load_or_evaluate(run).curve.step_sizes] if selects else []
+    step_sizes = [load(run).curve.step_sizes] if selects else []
     agent: Agent = method.agent(params, seed, *step_sizes)
     return agent
 

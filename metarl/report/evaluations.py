@@ -6,7 +6,7 @@ numbers of classes, have a name and are stored in `evaluation-NAME.json`.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +15,11 @@ import torch
 from pydantic import BaseModel, Field, ValidationError
 
 from metarl.config.files import CONFIG
+from metarl.config.safe_yaml import as_json
 from metarl.config.sections import NonNegativeInt, Source, UnitInterval, first_error
 from metarl.errors import UserError
 from metarl.evaluation import AdaptationCurve, mean_worst_tasks
-from metarl.experiment import AnyConfig, describe_source, set_values, validate_config
+from metarl.experiment import AnyConfig, by_full_name, describe_source, set_values, validate_config
 from metarl.io import read_bytes, translate_os_errors, write_atomically
 from metarl.method import Method, Problem, TrainingState, is_trained, load_method, method_class
 from metarl.params import flatten
@@ -30,6 +31,8 @@ from metarl.runs.run import Run
 from metarl.supervised.config import SupervisedConfig
 
 PAPER = "paper"  # the name of an evaluation with the step sizes of Finn et al. (2017)
+SELECTION = ("step_sizes", "validation_tasks", "selection_step")  # of `baseline`
+OF_TASKS = ("evaluation.tasks", "evaluation.seed")
 BEST = "best"  # the name of the evaluation of the best parameters, with early stopping
 MAX_BYTES = 2**28
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
@@ -48,6 +51,7 @@ class EvaluationFile(BaseModel):
     instances: tuple[NonNegativeInt, ...] = ()
     success: list[list[UnitInterval]] | None = None
     rewards: list[list[FiniteFloat | None]] | None = None
+    selection: dict[str, Any] = {}  # pydantic copies it
 
     @property
     def curve(self) -> AdaptationCurve:
@@ -78,12 +82,31 @@ class Evaluation:
         method: its method, with the settings of the evaluation.
         curve: the scores.
         name: of the evaluation; "" is that of the config.
+        file: where they are stored.
     """
 
     run: Run
     method: Method
     curve: AdaptationCurve
     name: str = ""
+    file: Path | None = None
+
+
+def selection_settings(method: Method) -> dict[str, Any]:
+    """The settings of `baseline` by which an evaluation selects a step size for fine-tuning.
+
+    Empty for methods that select none.
+    """
+    config = method.problem.config
+    unused = tuple(config.unused_settings())
+    values = config.baseline.model_dump(mode="json", include={*SELECTION})
+    return {n: value for n, value in values.items() if not f"baseline.{n}".startswith(unused)}
+
+
+def all_settings_of(method: Method) -> dict[str, Any]:
+    """All settings that scores depend on, by full name."""
+    settings = by_full_name(method.problem.evaluation_settings, "evaluation.")
+    return settings | by_full_name(selection_settings(method), "baseline.")
 
 
 def file_suffix(name: str) -> str:
@@ -112,6 +135,11 @@ def evaluate(run: Run, method: Method | None = None, name: str | None = "") -> A
     state = load_checked_state(run, method)
     curve = method.evaluate(state.params)
     _check_scores(curve, method)
+    unit = method.adaptation_unit
+    if problem.config.domain == "rl" and not curve.episodes:  # of a custom method
+        per_step = problem.evaluation_settings["episodes_per_task"]
+        per_stage = 1 if unit and unit.counts_episodes else per_step
+        curve = replace(curve, episodes=tuple(per_stage * k for k in range(curve.scores.shape[1])))
     if name is None:
         return curve
     name = name or default_name(run)  # keep the evaluation of the last weights
@@ -121,10 +149,10 @@ def evaluate(run: Run, method: Method | None = None, name: str | None = "") -> A
         "iteration": state.iteration,
         "samples": state.samples,
         "settings": problem.evaluation_settings,
+        **({"selection": selection} if (selection := selection_settings(method)) else {}),
         "worst_5_percent": mean_worst_tasks([curve.scores], problem.metric).tolist(),
         **curve.to_json(),
     }
-    unit = method.adaptation_unit
     with translate_os_errors(run.results):
         run.results.mkdir(parents=True, exist_ok=True)
         # one line per key: the scores of hundreds of tasks would fill as many lines
@@ -185,9 +213,7 @@ def with_evaluation(run: Run, settings: Mapping[str, Any]) -> Run:
     Raises:
         UserError: if a setting does not exist, or its value is invalid.
     """
-    # numbers may be numpy's
-    texts = {name: json.dumps(value, default=np.generic.item) for name, value in settings.items()}
-    overrides = [f"evaluation.{name}={text}" for name, text in texts.items()]
+    overrides = [f"evaluation.{name}={as_json(value)}" for name, value in settings.items()]
     if not overrides:
         return run
     values = run.config.model_dump(mode="json")
@@ -212,7 +238,7 @@ def is_complete(run: Run, method: Method) -> bool:
         return False
     if not (stored := stored_evaluation(run)):
         return False
-    same_settings = stored.method.problem.evaluation_settings == method.problem.evaluation_settings
+    same_settings = all_settings_of(stored.method) == all_settings_of(method)
     return same_settings or not run.changed_evaluation()
 
 
@@ -320,7 +346,27 @@ def load_or_evaluate(run: Run, name: str = "") -> Evaluation:
             f"evaluate again: metarl evaluate {run.path} --name {name} --set evaluation.…"
         )
     method = load_method(with_paper_schedule(run) if name == PAPER else run.config)
-    return Evaluation(run, method, evaluate(run, method, name), name)
+    curve = evaluate(run, method, name)
+    return Evaluation(run, method, curve, name, run.results / _file(name))
+
+
+def own_evaluation(run: Run) -> Evaluation:
+    """The evaluation of a run with the settings of its config, whose step sizes a policy takes.
+
+    Another stored evaluation changes nothing, unless it differs in its tasks only. Without a stored
+    one, the run is evaluated as by `load_or_evaluate`.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    stored, method = stored_evaluation(run), load_method(run.config)
+    if stored is None:
+        return load_or_evaluate(run)
+    settings, own = (
+        {k: v for k, v in all_settings_of(each).items() if k not in OF_TASKS}
+        for each in (stored.method, method)
+    )
+    return stored if settings == own else Evaluation(run, method, evaluate(run, method, None))
 
 
 def stored_evaluation(run: Run, name: str = "") -> Evaluation | None:
@@ -340,8 +386,11 @@ def stored_evaluation(run: Run, name: str = "") -> Evaluation | None:
                 schema = type(run.config.evaluation)
                 source = Source(str(path), recorded=True)
                 settings = schema.model_validate(stored.settings, context=source)
-                config = run.config.model_copy(update={"evaluation": settings})
-                return Evaluation(run, load_method(config), stored.curve, name)
+                baseline = run.config.baseline
+                baseline = baseline.model_validate({**dict(baseline), **stored.selection})
+                sections = {"evaluation": settings, "baseline": baseline}
+                method = load_method(run.config.model_copy(update=sections))
+                return Evaluation(run, method, stored.curve, name, path)
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
@@ -363,9 +412,9 @@ def replaced_settings(run: Run, method: Method, name: str = "") -> str:
         stored = stored_evaluation(run, name)
     except UserError:  # it is damaged, and replaced for that
         stored = None
-    before = stored.method.problem.evaluation_settings if stored else {}
-    after = method.problem.evaluation_settings
-    return ", ".join(f"{n}={value}" for n, value in before.items() if value != after.get(n))
+    before, after = (all_settings_of(stored.method) if stored else {}), all_settings_of(method)
+    changed = [name for name in before if before[name] != after.get(name)]
+    return ", ".join(f"{n.removeprefix('evaluation.')}={before[n]}" for n in changed)
 
 
 def default_name(run: Run) -> str:

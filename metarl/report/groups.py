@@ -15,7 +15,7 @@ from metarl.evaluation import AdaptationCurve, Floats, Summary, mean_worst_tasks
 from metarl.experiment import SEED_INDEPENDENT, AnyConfig, differences
 from metarl.intervals import summarise, summarise_success
 from metarl.method import Method
-from metarl.report.evaluations import BEST, Evaluation, load_or_evaluate
+from metarl.report.evaluations import BEST, Evaluation, all_settings_of, load_or_evaluate
 from metarl.runs.run import Run
 
 T = TypeVar("T")
@@ -122,9 +122,10 @@ def group_experiments(evaluations: Sequence[Evaluation]) -> list[ExperimentGroup
         first, label = group[0], _label(group[0])
         if labels[label] > 1:  # two experiments with one method, told apart by their directories
             name = PurePosixPath(names[first.run.path])
-            folders = {each.run.path.resolve().parent for each in group}
-            if len(group) > len(folders) == 1 and len(name.parts) > 1:
-                name = name.parent  # of all its seeds
+            folder = first.run.path.resolve().parent
+            in_folder = [e for e in evaluations if e.run.path.resolve().parent == folder]
+            if len(group) > 1 and len(name.parts) > 1 and all(e in group for e in in_folder):
+                name = name.parent  # of all its seeds, and nothing else
             label += f" ({name})"
         runs = [evaluation.run for evaluation in group]
         curves = [evaluation.curve for evaluation in group]
@@ -145,13 +146,16 @@ def _label(evaluation: Evaluation) -> str:
 
 def same_evaluation(first: Evaluation, other: Evaluation) -> bool:
     """Whether two evaluations of one method have the same settings, step sizes included."""
-    settings = [each.method.problem.evaluation_settings for each in (first, other)]
-    return bool(settings[0] == settings[1])
+    return all_settings_of(first.method) == all_settings_of(other.method)
 
 
 def same_experiment(config: AnyConfig, other: AnyConfig) -> bool:
     """Whether two configs differ only in their seed, in where the data are, and without effect."""
-    return not differences(config, other, seed_independent_fields(config))
+    ignored = seed_independent_fields(config)
+    start, other_start = config.init_from, other.init_from
+    if start and other_start and start.sha256 and start.sha256 == other_start.sha256:
+        ignored += ("init_from.",)  # the same weights may lie elsewhere
+    return not differences(config, other, ignored)
 
 
 def seed_independent_fields(config: AnyConfig) -> tuple[str, ...]:
@@ -210,8 +214,8 @@ def check_readable(runs: Sequence[Run]) -> None:
 
 def check_unique(runs: Sequence[Run]) -> None:
     """Raise UserError if a run is given twice: it would count as two seeds."""
-    paths = [run.path.resolve() for run in runs]
-    if repeated := [path for path in paths if paths.count(path) > 1]:
+    keys = [(run.path.resolve(), run.uses_best) for run in runs]
+    if repeated := [path for path, best in keys if keys.count((path, best)) > 1]:
         raise UserError(f"{repeated[0]} is given twice; name each run once")
 
 

@@ -35,7 +35,7 @@ def html_report(comparisons: Sequence[Sequence[ExperimentGroup]]) -> str:
     names = short_names([run.path for run in runs])
     with tempfile.TemporaryDirectory() as folder:
         families = [_family_context(groups, names, Path(folder)) for groups in comparisons]
-    template = resources.files("metarl.report").joinpath("report.html").read_text()
+    template = resources.files("metarl.report").joinpath("report.html").read_text(encoding="utf-8")
     # names and settings of runs are of unknown origin: they must not add scripts to the page
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
     return page.render(families=families, version=version("metarl-maml"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from metarl.experiment import dump_config
-from metarl.io import translate_os_errors
+from metarl.io import translate_os_errors, write_atomically
 from metarl.report.comparison import markdown, write_plots
 from metarl.report.groups import compare
 from metarl.report.reproduce_command import reproduce_command
@@ -33,7 +33,9 @@ def write_model(run: Run, folder: Path, name: str) -> None:
                 if file.suffix != ".safetensors" or file.name == description.weights:
                     shutil.copyfile(file, folder / file.name)
         plots = write_plots(groups, folder, "png")
-    template = resources.files("metarl.report").joinpath("model_card.md").read_text()
+    template = (
+        resources.files("metarl.report").joinpath("model_card.md").read_text(encoding="utf-8")
+    )
     page = Environment(undefined=StrictUndefined, trim_blocks=True).from_string(template)
     text = page.render(
         name=name,
@@ -48,4 +50,4 @@ def write_model(run: Run, folder: Path, name: str) -> None:
         config=dump_config(run.config),
     )
     with translate_os_errors(folder):
-        (folder / "README.md").write_text(text)
+        write_atomically(folder / "README.md", text)

@@ -26,7 +26,6 @@ from metarl.method import load_method
 from metarl.report.evaluations import (
     MAX_BYTES,
     evaluation_names,
-    file_suffix,
     load_or_evaluate,
     read_evaluation,
 )
@@ -70,22 +69,22 @@ def publish(run: Run, folder: Path, weights: bool = False) -> None:
     }
     first_with: dict[str, str] = {}  # the file that lists these tasks
     for name in evaluation_names(run):
-        method = load_or_evaluate(run, name).method
-        file = f"evaluation{file_suffix(name)}.json"
-        place = run.results if (run.results / file).exists() else run.path
-        values = json.loads(read_bytes(place / file, MAX_BYTES))
-        values["tasks"] = read_evaluation(place, file).tasks  # which may be in another file
+        stored = load_or_evaluate(run, name)
+        assert stored.file is not None
+        values = json.loads(read_bytes(stored.file, MAX_BYTES))
+        # which may be in another file
+        values["tasks"] = read_evaluation(stored.file.parent, stored.file.name).tasks
         evaluation = {
             key: _round(value, DIGITS[key]) if key in DIGITS else value
             for key, value in values.items()
             if key != "rewards"
         }
-        evaluation["settings"] = method.problem.evaluation_settings
+        evaluation["settings"] = stored.method.problem.evaluation_settings
         tasks = _dump(evaluation["tasks"])
         if tasks in first_with:  # the scores of 600 tasks are short, their classes are not
             evaluation["tasks"] = first_with[tasks]
-        first_with.setdefault(tasks, file)
-        files[file] = _lines(evaluation)
+        first_with.setdefault(tasks, stored.file.name)
+        files[stored.file.name] = _lines(evaluation)
     metrics = thin_metrics(run.metrics(), load_method(run.config).problem.metric)
     if metrics:
         files[METRICS] = "".join(_dump(line) + "\n" for line in metrics)

@@ -55,7 +55,7 @@ class Published(BaseModel):
 
 @cache
 def _load_all() -> list[Published]:
-    text = resources.files("metarl.report").joinpath("published.yaml").read_text()
+    text = resources.files("metarl.report").joinpath("published.yaml").read_text(encoding="utf-8")
     return [Published.model_validate(values) for values in yaml.safe_load(text)]
 
 

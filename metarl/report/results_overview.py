@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from metarl.report.groups import ExperimentGroup
+from metarl.report.groups import ExperimentGroup, same_experiment
 from metarl.report.published import Published, format_figure
 
 Column = tuple[str, Sequence[ExperimentGroup], Published | None]
@@ -46,15 +46,23 @@ def _by_row(groups: Sequence[ExperimentGroup]) -> dict[str, ExperimentGroup]:
     """
     rows: dict[str, ExperimentGroup] = {}
     for group in groups:
+        if any(_is_same(group, other) for other in rows.values()):
+            continue  # another protocol has the same experiments again
         label = group.method.label if group.method.label not in rows else group.label
-        # another protocol has the same experiments again
-        if group.label not in [other.label for other in rows.values()]:
-            rows.setdefault(label, group)
+        if label in rows:  # that of an experiment of another protocol
+            label += f" ({group.runs[0].path.name})"
+        rows[label] = group
     return rows
 
 
+def _is_same(group: ExperimentGroup, other: ExperimentGroup) -> bool:
+    return group.label == other.label and same_experiment(
+        group.runs[0].config, other.runs[0].config
+    )
+
+
 def _rank(label: str, columns: Sequence[Column]) -> int:
-    """The place of a method among those of the column that has the most methods."""
+    """The rank of a method among those of the column that has the most methods."""
     _, groups, _ = max(columns, key=lambda column: len(column[1]))
     present = [group.method.label for group in groups]
     return present.index(label) if label in present else len(present)

@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from metarl.experiment import SEED_INDEPENDENT, AnyConfig, all_settings
-from metarl.io import translate_os_errors
+from metarl.io import translate_os_errors, write_atomically
 from metarl.report.captions import units_label
 from metarl.report.comparison import units_of
 from metarl.report.evaluations import Evaluation
@@ -89,7 +89,7 @@ def write_page(evaluations: Sequence[Evaluation], page: Path, notes: Path | None
         StorageError: if a file cannot be written.
     """
     files = sorted(notes.glob("*.md")) if notes else []
-    texts = {file.stem: file.read_text().strip() for file in files}
+    texts = {file.stem: file.read_text(encoding="utf-8").strip() for file in files}
     introduction = texts.pop(INTRODUCTION, "")
     runs = {evaluation.run.path: evaluation.run for evaluation in evaluations}
     names = short_names(list(runs))
@@ -147,7 +147,7 @@ def write_page(evaluations: Sequence[Evaluation], page: Path, notes: Path | None
 
 
 def _rendered(template: str, **context: Any) -> str:
-    text = resources.files("metarl.report").joinpath(template).read_text()
+    text = resources.files("metarl.report").joinpath(template).read_text(encoding="utf-8")
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     lines = environment.from_string(text).render(**context)
     # empty parts of a template leave blank lines, which end a list or table in Markdown
@@ -156,7 +156,7 @@ def _rendered(template: str, **context: Any) -> str:
 
 def _write(file: Path, text: str) -> Path:
     with translate_os_errors(file.parent):
-        file.write_text(text)
+        write_atomically(file, text)
     return file
 
 

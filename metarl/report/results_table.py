@@ -71,8 +71,8 @@ def _table(rows: Sequence[Row], hidden: Collection[str] = ()) -> Table:
     """The rows with one cell for each column, apart from hidden columns."""
     present = {k for _, scores, _ in rows for k in scores}
     headings = {_heading(k): k for k in STEPS if k in present}
-    # the first row has every column; published rows and seeds leave some of them empty
-    first_columns, _, last_columns = rows[0]
+    first_columns = dict.fromkeys(name for description, _, _ in rows for name in description)
+    last_columns = dict.fromkeys(name for _, _, costs in rows for name in costs)
     return [
         {name: description.get(name, "") for name in first_columns if name not in hidden}
         | {heading: scores.get(k, "–") for heading, k in headings.items()}

@@ -25,17 +25,27 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether the mean difference of the tasks is zero, or within twice its 95% interval.
+        """Whether the mean difference of the scores is zero, or within twice its 95% interval.
 
-        Twice, because the scores after every step have to agree.
+        Twice, because the scores after every step have to agree. The tasks have to be the same, up
+        to the digits of a published run.
         """
         scores = self.stored.scores
+        if not self._same_tasks:
+            return False
         difference = mean_over_tasks(self.repeated.scores - scores)
         rounding = 1e-5 * np.abs(scores).max()
         width = difference.high - difference.low
         return bool((np.abs(difference.estimate) <= width + rounding).all())
 
+    @property
+    def _same_tasks(self) -> bool:
+        tasks, again = self.stored.tasks, self.repeated.tasks
+        return tasks.shape == again.shape and np.allclose(tasks, again, 1e-6, 0.0)
+
     def __str__(self) -> str:
+        if not self._same_tasks:
+            return "DOES NOT HOLD: the tasks are not those of the evaluation's seed"
         old, new = self.stored.summary, self.repeated.summary
         number = self.stored.scores.size
         if np.array_equal(self.stored.scores, self.repeated.scores):

@@ -313,20 +313,28 @@ class PolicyAgent:
         return state | {f"memory.{index}": leaf for index, leaf in enumerate(self._memory)}
 
     def with_tensors(
-        self, tensors: Mapping[str, Tensor], steps: int, returns: tuple[float, ...]
+        self, tensors: Mapping[str, Tensor], steps: int, returns: Sequence[float]
     ) -> Self:
         """A copy of the agent with a state that `tensors` returned.
 
         Raises:
-            UserError: if the tensors are not those of this policy.
+            UserError: if the tensors are not those of this policy, or the values are damaged.
         """
         _, params = split_prefix(tensors, "params.")
-        if {n: t.shape for n, t in params.items()} != {n: t.shape for n, t in self.params.items()}:
+        own, new = ({n: (t.shape, t.dtype) for n, t in p.items()} for p in (self.params, params))
+        if own != new:
             raise UserError("these parameters are of another policy")
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise UserError("these parameters or memories are not finite")
+        numbers = isinstance(returns, list | tuple) and all(
+            isinstance(value, int | float) for value in returns
+        )
+        if not isinstance(steps, int) or steps < 0 or not numbers:
+            raise UserError(f"the adapted policy is damaged: steps {steps!r}, returns {returns!r}")
         agent = self._copy()
         # in the order of the policy: a file may hold names sorted
         agent.params = {name: params[name] for name in self.params}
-        agent.steps, agent.returns = steps, returns
+        agent.steps, agent.returns = steps, tuple(returns)
         _, agent._optimizer_state = split_prefix(tensors, "optimizer.")
         agent._forget()
         agent._memory = tuple(tensors[n] for n in sorted(tensors) if n.startswith("memory."))

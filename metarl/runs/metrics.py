@@ -111,7 +111,7 @@ class MetricsLog:
         lines = [line for line in read_metrics(folder) if line["iteration"] <= iteration]
         with translate_os_errors(folder):
             write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
-            self._lines = path.open("a")
+            self._lines = path.open("a", encoding="utf-8")
             # TensorBoard's own writers run in a thread, which cannot report that the disk is full
             name = f"events.out.tfevents.{time.time():017.6f}.{platform.node()}.{os.getpid()}"
             self._events = RecordWriter((folder / name).open("wb"))
