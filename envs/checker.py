@@ -96,7 +96,23 @@ def check_single(
     tasks = _check_tasks(family, num)
     with closing(_check_made(_call("make", family.make))) as env:
         _check_env(env, tasks[0][0], family.horizon)
+        _warn_of_action_bounds(env)
     return tasks
+
+
+def _warn_of_action_bounds(env: gym.Env[Any, Any]) -> None:
+    """Warn of bounds that most actions of a new policy, of mean 0 and deviation 1, exceed."""
+    space = env.action_space
+    if not isinstance(space, Box):
+        return
+    bounds = np.concatenate([-space.low.ravel(), space.high.ravel()])
+    if ((bounds < 0.3) | (np.isfinite(bounds) & (bounds > 10.0))).any():
+        warnings.warn(
+            f"the actions of {_name(env)} are between {space.low.min():g} and "
+            f"{space.high.max():g}, and those of a new policy about -1 to 1; wrap it in "
+            "gymnasium.wrappers.RescaleAction(env, -1.0, 1.0)",
+            stacklevel=3,
+        )
 
 
 def _check_tasks(family: TaskFamily, num: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -93,7 +93,8 @@ class FlatSpace(Box):
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"an observation is not of the environment's observation_space {self.original} "
-                f"({type(error).__name__}: {error}); correct what reset and step return"
+                f"({type(error).__name__}: {error}); correct what reset and step return, or what "
+                "is passed to act (of `observation, info = env.reset()`, only the observation)"
             ) from error
 
     def rows(self, observations: Any) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from metarl.params import flatten, repeat, unflatten
 from metarl.rl.maml import MAML
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.outer_loop import PolicyLearner
+from metarl.rl.promp import ProMP, ProMPSettings
 from metarl.rl.sampler import sample
 from metarl.rng import make_torch_rng
 
@@ -35,6 +36,19 @@ class Reptile(MAML):
 
     def objective(self, rollouts: Any) -> ReptileObjective:
         return ReptileObjective(self.problem.inner, rollouts)
+
+
+class WiderSettings(ProMPSettings):
+    """Settings of ProMP and one more."""
+
+    beta: float = 0.3
+
+
+class Wider(ProMP):
+    """A method that derives from ProMP, and its settings from those of ProMP."""
+
+    label = "Wider"
+    Settings = WiderSettings
 
 
 class SmallStep(OuterSection):

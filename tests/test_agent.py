@@ -1,5 +1,6 @@
 """Agents: all methods of reinforcement learning act, observe and adapt by one interface."""
 
+import shutil
 import time
 import warnings
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
+from safetensors.torch import save_file
 from stable_baselines3 import PPO
 
 import metarl
+from metarl.cli import main
 from metarl.envs import PointNavigation, vectorise
 from metarl.errors import UserError
 from metarl.experiment import load_config
@@ -27,6 +30,8 @@ from metarl.rl.outer_loop import PolicyLearner
 from metarl.rl.policies import policy_for
 from metarl.rl.sampler import sample_episode
 from metarl.rng import RngKey
+
+ROOT = Path(__file__).parent.parent
 
 GOAL = [0.3, -0.3]
 TINY = {
@@ -489,6 +494,50 @@ def test_a_task_is_passed_to_the_environment_of_its_call_only() -> None:
     policy.reset(GOAL)  # which a policy that does not observe its task ignores
     policy.play(env)
     assert tasks == [None, None]
+
+
+def test_a_task_of_another_size_is_warned_of() -> None:
+    class Own(gym.Wrapper):
+        def reset(self, *, seed=None, options=None):
+            return self.env.reset(seed=seed)
+
+    policy, env = metarl.load("point_navigation"), Own(PointNavigation().make())
+    with pytest.warns(UserWarning, match="has 1 numbers, and those of the training have 2"):
+        policy.adapt(env, task=[0.3], episodes=4, horizon=20)
+
+
+def test_a_policy_acts_by_its_config_whatever_was_evaluated_since(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(ROOT / "configs" / "trained" / "point_navigation", run)
+    before = metarl.load(run).evaluate()
+    other = ["--set=evaluation.step_sizes=[0.07]", "--set=evaluation.tasks=3"]
+    assert main(["evaluate", str(run), *other]) == 0
+    policy = metarl.load(run)
+    assert policy.method.problem.config.evaluation_step_sizes == before.step_sizes
+    stored = (run / "evaluation.json").read_text()
+    assert "0.07" in stored
+    assert policy.evaluate().step_sizes == before.step_sizes
+    assert (run / "evaluation.json").read_text() == stored
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"steps": '"x"'}, "is damaged: steps 'x'"),
+        ({"returns": "3"}, "is damaged: steps 1, returns 3"),
+        ({}, "not finite"),
+    ],
+)
+def test_a_damaged_adapted_policy_is_reported(metadata, message, tmp_path: Path) -> None:
+    policy = metarl.load("point_navigation")
+    tensors = policy.agent.tensors()
+    if not metadata:
+        tensors = {name: torch.full_like(leaf, torch.nan) for name, leaf in tensors.items()}
+    metadata = {"steps": "1", "returns": "[]", **metadata}
+    file = tmp_path / "policy.safetensors"
+    save_file(tensors, file, {**metadata, "weights_sha256": policy.run.weights_sha256()})
+    with pytest.raises(UserError, match=message):
+        policy.load(file)
 
 
 def test_arguments_without_an_effect_on_adaptation_are_refused() -> None:

@@ -17,8 +17,10 @@ import metarl
 from metarl.config.files import trained_runs
 from metarl.envs import PointNavigation
 from metarl.errors import UserError
+from metarl.params import flatten
 from metarl.rl.adaptation import collect
 from metarl.rng import RngKey
+from metarl.runs.metrics import MetricsLog
 from metarl.runs.run import Run
 
 TASK = [0.3, -0.3]
@@ -256,6 +258,32 @@ def test_a_network_adapts_to_examples_and_predicts() -> None:
     ):
         with pytest.raises(UserError, match=sentence):
             call()
+
+
+def test_an_iteration_whose_metrics_cannot_be_written_is_repeated(tmp_path, monkeypatch) -> None:
+    settings = {"inner": {"shots": 2, "queries": 2}, "outer": {"iterations": 4, "meta_batch": 2}}
+    network = {"kind": "mlp", "hidden_sizes": [8]}
+    config = {
+        "data": "sinusoid",
+        "network": network,
+        "evaluation": {"tasks": 5, "steps": 1},
+        **settings,
+    }
+    write = MetricsLog.write
+
+    def fail_once(self, iteration, metrics) -> None:
+        if iteration == 2:
+            monkeypatch.setattr(MetricsLog, "write", write)
+            raise OSError("no space left")
+        write(self, iteration, metrics)
+
+    monkeypatch.setattr(MetricsLog, "write", fail_once)
+    with pytest.raises(OSError, match="no space left"):
+        metarl.train(config, tmp_path / "run")
+    run = metarl.train(config, tmp_path / "run", resume=True)
+    assert [line["iteration"] for line in run.metrics()] == [1, 2, 3, 4]
+    whole = metarl.train(config, tmp_path / "whole")
+    assert torch.equal(flatten(run.load().params), flatten(whole.load().params))
 
 
 def test_training_from_python_can_be_resumed(tmp_path: Path) -> None:

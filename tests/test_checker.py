@@ -10,7 +10,8 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import ClipAction, TimeLimit
 
-from metarl.envs import check_family, vectorise
+from metarl.envs import PointNavigation, check_family, vectorise
+from metarl.envs.checker import check_single
 from metarl.errors import UserError
 
 
@@ -322,6 +323,22 @@ def test_a_family_that_shows_nothing_of_its_tasks_is_a_warning_and_others_are_no
     assert not [w for w in recwarn if message.match(str(w.message))]
     with pytest.warns(UserWarning, match=message):
         check_family(ACCEPTED["sparse goal"])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 100.0), (-1.0, 0.2), (-50.0, 50.0)])
+def test_bounds_that_most_actions_of_a_new_policy_exceed_are_warned_of(low, high) -> None:
+    class Bounded(gym.ActionWrapper):
+        action_space = gym.spaces.Box(low, high, (2,))
+
+        def action(self, action):
+            return action
+
+    class Family(PointNavigation):
+        def make(self, render_mode=None):
+            return Bounded(super().make(render_mode))
+
+    with pytest.warns(UserWarning, match=r"RescaleAction\(env, -1.0, 1.0\)"):
+        check_single(Family())
 
 
 def test_all_members_that_a_family_lacks_are_named() -> None:

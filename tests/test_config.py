@@ -266,6 +266,11 @@ def test_annealed_step_sizes_decay_to_zero() -> None:
         ({**MINIMAL, "outer": {"algorithm": {"a": 1}}}, ["outer.algorithm: must be a name, not"]),
         ({**MINIMAL, "inner": {"steps": -1}}, ["inner.steps: must be greater than or equal to 1"]),
         ({**MINIMAL, "inner": {"steps": "two"}}, ["inner.steps: must be a valid integer"]),
+        ({**MINIMAL, "inner": {"steps": 3.5}}, ["inner.steps: must be a whole number, not 3.5"]),
+        (
+            {**MINIMAL, "policy": {"hidden_sizes": 64}},
+            ["policy.hidden_sizes: must be a list, such as [64, 64], not 64"],
+        ),
         ({**MINIMAL, "inner": {"step_size": float("nan")}}, ["inner.step_size: must be"]),
         (
             {**MINIMAL, "outer": {"algorithm": "lbfgs"}},

@@ -107,6 +107,8 @@ def test_the_best_parameters_are_evaluated_and_loaded_by_name(
     assert (last["iteration"], best["iteration"]) == (8, 4)
     assert last["scores"] != best["scores"]
     assert Run.open(run).at("best").load().iteration == 4
+    with pytest.raises(UserError, match="leave out either the name or the checkpoint"):
+        metarl.evaluate(run, checkpoint="best", name="other")
     curve = metarl.evaluate(run, checkpoint="best")
     assert curve.scores.tolist() == best["scores"]
     chosen = Run.open(run).at("best")

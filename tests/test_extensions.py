@@ -16,7 +16,7 @@ import torch
 import metarl
 from metarl.envs import vectorise
 from metarl.errors import UserError
-from metarl.experiment import load_config
+from metarl.experiment import load_config, validate_config
 from metarl.method import TrainingState, load_method, train
 from metarl.params import flatten
 from metarl.rl.advantages import (
@@ -129,6 +129,20 @@ def test_the_outer_step_of_the_documentation_trains_and_resumes_bit_for_bit(
     *_, (resumed, _) = train(learner, states[1])
     assert torch.equal(flatten(resumed.params), flatten(states[-1].params))
     assert states[-1].opt_state.keys() == {"mean"}
+
+
+def test_a_method_may_derive_from_one_of_the_package_with_settings_of_its_own() -> None:
+    config = metarl.Config(
+        family={"name": "point-navigation"}, method={"name": my_methods.Wider, "beta": 0.2}
+    )
+    assert (config.method.name, config.method.beta) == ("my_methods:Wider", 0.2)
+    assert config.outer.algorithm == "adam"  # TRPO is no outer step of ProMP
+    assert validate_config(config.model_dump(mode="json")) == config
+    assert isinstance(load_method(config), my_methods.Wider)
+    with pytest.raises(UserError, match=r"method\.bata: there is no such setting"):
+        metarl.Config(
+            family={"name": "point-navigation"}, method={"name": my_methods.Wider, "bata": 0.2}
+        )
 
 
 def test_a_custom_outer_step_with_a_divergence_needs_a_method_with_trpo() -> None:

@@ -361,6 +361,10 @@ def test_a_verification_compares_stored_scores_with_new_ones(tmp_path, capsys, c
     (run / "evaluation.json").write_text(json.dumps(state))
     assert main(["results", str(run), "--verify"]) == 1
     assert "DOES NOT HOLD" in capsys.readouterr().out
+    state["tasks"] = [[part + 0.1 for part in task] for task in state["tasks"]]
+    (run / "evaluation.json").write_text(json.dumps(state))
+    assert main(["results", str(run), "--verify"]) == 1
+    assert "the tasks are not those of the evaluation's seed" in capsys.readouterr().out
     assert json.loads((run / "evaluation.json").read_text()) == state  # nothing is overwritten
     published = ROOT / "results" / "sinusoid-cavia-s1"
     assert "without its weights" in complaint("results", str(published), "--verify")
@@ -454,9 +458,10 @@ def test_a_page_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_second_experiment_of_a_method_has_a_row_in_the_overview() -> None:
-    def group(label: str) -> SimpleNamespace:
+    def group(label: str, step_size: float = 0.1) -> SimpleNamespace:
         summary = SimpleNamespace(estimate=[0.0, 1.0], format_step=lambda k: f"{label}: [0, 1]")
-        run = SimpleNamespace(config=SimpleNamespace(domain="rl"))
+        config = load_config("point_navigation", [f"inner.step_size={step_size}"])
+        run = SimpleNamespace(config=config, path=Path("runs/other"))
         method = SimpleNamespace(label=label.split(" (")[0])
         return SimpleNamespace(
             label=label, method=method, summary=summary, runs=[run], success=None
@@ -468,6 +473,9 @@ def test_a_second_experiment_of_a_method_has_a_row_in_the_overview() -> None:
     assert rows[0]["one"].endswith("<br>MAML (a)")
     assert "(b)" in rows[1]["one"]
     assert [row["other"] == "–" for row in rows] == [False, True, True]
+    # another experiment of another protocol, with the same label
+    rows = overview_rows([("one", [group("MAML"), group("MAML", 0.2), group("MAML")], None)])
+    assert [row[""] for row in rows] == ["MAML", "MAML (other)"]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import FunctionType
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -22,6 +23,7 @@ from pydantic import (
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    create_model,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -75,7 +77,8 @@ def current_name(setting: str, settings: Container[str]) -> str:
     return renamed if setting not in settings and renamed in settings else setting
 
 
-def _to_import_string(value: Any) -> Any:
+def to_import_string(value: Any) -> Any:
+    """The import string of a class or a function; other values of a config unchanged."""
     if isinstance(value, type | FunctionType):
         if "<" in value.__qualname__:
             raise ValueError(
@@ -93,7 +96,7 @@ def _to_import_string(value: Any) -> Any:
 
 
 # A class or a function is accepted in place of its import string.
-ImportString = Annotated[str, BeforeValidator(_to_import_string)]
+ImportString = Annotated[str, BeforeValidator(to_import_string)]
 
 
 def _to_plain(settings: Any) -> Any:
@@ -170,6 +173,19 @@ class SectionError(ValueError):
         self.section, self.errors, self.kinds = section, errors, kinds
 
 
+@cache
+def _named(schema: type[Section], tag: str, name: str) -> type[Section]:
+    """The schema of a custom class, which has inherited the name of another one.
+
+    The settings of a class that derives from ProMP, for one, have `name: Literal["promp"]`.
+    """
+    names = get_args(schema.model_fields[tag].annotation) if tag in schema.model_fields else ()
+    if not names or name in names:
+        return schema
+    fields: Any = {tag: (str, name)}
+    return create_model(schema.__name__, __base__=schema, __doc__=schema.__doc__, **fields)
+
+
 @dataclass(frozen=True)
 class Discriminated:
     """A section whose schema depends on one of its settings, the tag.
@@ -200,7 +216,7 @@ class Discriminated:
                 f"{self.registry.kind} {name!r} must derive from metarl.config.sections.Section"
                 f"{self.base and f', as {self.base} does'}"
             )
-        return schema
+        return _named(schema, self.tag, name) if ":" in name else schema
 
     def validate(
         self, value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
@@ -212,7 +228,7 @@ class Discriminated:
             value = {self.tag: value}
         if not isinstance(value, Mapping):
             raise ValueError(f"must be a name or a mapping of its settings, not {value!r}")
-        name = _to_import_string(value.get(self.tag, self.default))
+        name = to_import_string(value.get(self.tag, self.default))
         if not isinstance(name, str):
             raise ValueError(f"{self.tag}: must be a name, not {name!r}")
         try:
@@ -643,6 +659,10 @@ def _message(
             return f"{name}: this setting is required"
         case "section":
             return f"{name}: {detail['msg']}"
+        case "tuple_type":
+            return f"{name}: must be a list, such as [64, 64], not {value!r}"
+        case "int_from_float":
+            return f"{name}: must be a whole number, not {value!r}"
         case "value_error":  # raised by a validator of a section: "setting: message"
             message = detail["msg"].removeprefix("Value error, ")
             if not location:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,6 +198,14 @@ class AdaptivePolicy:
             isinstance(experience, tuple) and all(isinstance(x, np.ndarray) for x in experience)
         ):
             raise UserError("a policy adapts to a list of episodes: put the single one in a list")
+        family = self.method.problem.raw_family
+        row = as_task(task)
+        if row is not None and len(row) != family.task_size:
+            warnings.warn(
+                f"the task {task!r} has {len(row)} numbers, and those of the training have "
+                f"{family.task_size}",
+                stacklevel=2,
+            )
         for name, value in (("steps", steps), ("episodes", episodes), ("horizon", horizon)):
             _check_count(name, value)
         is_number = isinstance(step_size, int | float | np.number)

@@ -43,6 +43,7 @@ from metarl.config.sections import (
     config_error,
     reason_unused,
     text_or,
+    to_import_string,
     true_or,
 )
 from metarl.errors import UserError
@@ -310,16 +311,17 @@ def default_outer_step(values: Mapping[str, Any]) -> str | None:
     """Of a config without `outer.algorithm`: TRPO, or the first that its method supports.
 
     Returns:
-        None if the config names one, or has no method of the package.
+        None if the config names one, or has no valid method.
     """
     outer, method = values.get("outer", {}), values.get("method")
-    name = getattr(method, "name", method)
-    name = name.get("name") if isinstance(name, Mapping) else name
     if not isinstance(outer, Mapping) or "algorithm" in outer:
         return None
-    if not isinstance(name, str) or name not in METHODS:
+    name = method if isinstance(method, type) else getattr(method, "name", method)
+    try:
+        name = to_import_string(name.get("name") if isinstance(name, Mapping) else name)
+        supported = METHODS.load(name, MEMBERS).outer_steps
+    except (AttributeError, TypeError, ValueError, UserError):  # reported with the other settings
         return None
-    supported = METHODS.load(name).outer_steps
     return OUTER.default if OUTER.default in supported else supported[0]
 
 
