@@ -266,6 +266,7 @@ def test_an_iteration_whose_metrics_cannot_be_written_is_repeated(tmp_path, monk
     config = {
         "data": "sinusoid",
         "network": network,
+        "report_every": 1,
         "evaluation": {"tasks": 5, "steps": 1},
         **settings,
     }
