@@ -138,17 +138,18 @@ def _torchscript(agent: PolicyAgent) -> bytes:
         warnings.simplefilter("ignore", DeprecationWarning)
         jit: Any = torch.jit  # untyped
         jit.save(jit.trace(DeterministicPolicy(agent), _rows(agent)), content)
-        content.seek(0)
-        loaded = jit.load(content)
-    _check(agent, lambda rows: loaded(torch.from_numpy(rows)).numpy())
-    return content.getvalue()
+        return _checked(agent, content, jit.load)
 
 
 def _program(agent: PolicyAgent) -> bytes:
     content = io.BytesIO()
     torch.export.save(_exported_program(agent), content)
+    return _checked(agent, content, lambda file: torch.export.load(file).module())
+
+
+def _checked(agent: PolicyAgent, content: io.BytesIO, load: Callable[[io.BytesIO], Any]) -> bytes:
     content.seek(0)
-    loaded = torch.export.load(content).module()
+    loaded = load(content)
     _check(agent, lambda rows: loaded(torch.from_numpy(rows)).numpy())
     return content.getvalue()
 

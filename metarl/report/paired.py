@@ -33,23 +33,23 @@ def paired_differences(groups: Sequence[ExperimentGroup]) -> list[PairedDifferen
     that does not start from another run, then the one with the most seeds, then the one with the
     most common training budget, then the first.
     """
-    metas = meta_learners(groups)
-    if not metas:
+    candidates = [
+        (meta, [other for other in groups if other is not meta and _comparable(meta, other)])
+        for meta in meta_learners(groups)
+    ]
+    if not candidates:
         return []
 
-    def comparable_with(reference: ExperimentGroup) -> list[ExperimentGroup]:
-        return [
-            other for other in groups if other is not reference and _comparable(reference, other)
-        ]
+    def preference(
+        candidate: tuple[ExperimentGroup, list[ExperimentGroup]],
+    ) -> tuple[int, bool, int, int]:
+        meta, others = candidate
+        same_budget = [other.method.max_samples for other in others].count(meta.method.max_samples)
+        from_nothing = meta.runs[0].config.init_from is None
+        return len(others), from_nothing, len(meta.runs), same_budget
 
-    def preference(group: ExperimentGroup) -> tuple[int, bool, int, int]:
-        budgets = [other.method.max_samples for other in comparable_with(group)]
-        from_nothing = group.runs[0].config.init_from is None
-        same_budget = budgets.count(group.method.max_samples)
-        return len(budgets), from_nothing, len(group.runs), same_budget
-
-    reference = max(metas, key=preference)
-    return [_difference(reference, other) for other in comparable_with(reference)]
+    reference, others = max(candidates, key=preference)
+    return [_difference(reference, other) for other in others]
 
 
 def _comparable(reference: ExperimentGroup, other: ExperimentGroup) -> bool:

@@ -17,6 +17,8 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
+import numpy as np
+
 from metarl.config.files import CONFIG
 from metarl.errors import UserError
 from metarl.evaluation import SUCCESS, Metric
@@ -123,9 +125,7 @@ def thin_metrics(
         chunk, weights = metrics[first : first + size], gaps[first : first + size]
 
         def mean(values: Sequence[float], weights: Sequence[float] = weights) -> float:
-            weighted = zip(values, weights, strict=True)
-            total: float = sum(value * weight for value, weight in weighted)
-            return float(f"{total / sum(weights):.6g}")
+            return float(f"{np.average(values, weights=weights):.6g}")
 
         lines.append(
             {"iteration": chunk[-1]["iteration"]}
