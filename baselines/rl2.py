@@ -367,11 +367,12 @@ class RL2(PolicyLearner):
         tasks: NDArray[np.float64],
         key: RngKey,
         first_task: int = 0,
-        deterministic: bool = False,
+        deterministic: bool | str = False,
     ) -> Rollouts:
         """Sample one trial in every environment: its episodes share one memory.
 
-        The last episode of a `deterministic` trial takes the mean action, or the most probable one.
+        The last episode of a `deterministic` trial takes the mean action, or the most probable one,
+        and with "always" all of them.
         """
         started, horizon = time.perf_counter(), self.problem.family.horizon
 
@@ -388,7 +389,8 @@ class RL2(PolicyLearner):
                     key.fold_in(episode),
                     first_task + chunk.start,
                     memory,
-                    deterministic=deterministic and episode == self.settings.episodes - 1,
+                    deterministic=deterministic == "always"
+                    or (bool(deterministic) and episode == self.settings.episodes - 1),
                 )
                 episodes.append(new)
             return episodes

@@ -344,6 +344,17 @@ def test_an_evaluation_of_trials_cannot_count_steps() -> None:
         method("evaluation.batch_unit=steps")
 
 
+def test_a_policy_with_memory_can_take_mean_actions_in_all_episodes() -> None:
+    rl2 = method("evaluation.deterministic=always")
+    params = rl2.initial_state().params
+    # without noise, a wider distribution has the same actions
+    wider = params | {"log_std": params["log_std"] + 1.0}
+    curves = [rl2.evaluate(each) for each in (params, wider)]
+    assert np.array_equal(curves[0].scores, curves[1].scores)
+    with pytest.raises(UserError, match=r"evaluation\.deterministic: always is for policies with"):
+        load_config("point_navigation", ["evaluation.deterministic=always"])
+
+
 def test_a_deterministic_evaluation_takes_mean_actions_in_the_last_episode_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -50,7 +50,11 @@ class AdaptedPolicy:
         deterministic = self.problem.config.evaluation.deterministic
         return {
             stage_name(stage, self.unit): record(
-                agent, self.problem.raw_family, self.task, self.seed, deterministic and stage > 0
+                agent,
+                self.problem.raw_family,
+                self.task,
+                self.seed,
+                deterministic == "always" or (deterministic and stage > 0),
             )
             for stage, agent in self.agents.items()
         }

@@ -133,7 +133,7 @@ def collect_adaptation(
             step_sizes,
             count=settings.batch_unit,
             priors=priors,
-            deterministic=settings.deterministic,
+            deterministic=bool(settings.deterministic),
         )
 
 

@@ -246,6 +246,8 @@ class EvaluationConfig(Section):
 
     With `deterministic`, actions in the episodes after the last step are the mean, or the most
     probable action. Actions in earlier episodes are sampled, since the policy adapts to them.
+    `deterministic: always` is for policies with memory, which take such actions in all episodes, as
+    VariBAD's code does.
 
     A family may have test tasks of another distribution than its training tasks. `split: train`
     evaluates on training tasks.
@@ -256,7 +258,7 @@ class EvaluationConfig(Section):
     batch_unit: BatchUnit = "episodes"
     step_sizes: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = None
     steps: PositiveInt | None = None
-    deterministic: bool = False
+    deterministic: bool | Literal["always"] = False
     split: Literal["test", "train"] = "test"
     seed: NonNegativeInt = 1
 
@@ -468,6 +470,13 @@ class Config(Experiment):
             raise ValueError(
                 f"outer.algorithm: must be {' or '.join(map(repr, steps))} for method "
                 f"{method.name}, not {algorithm!r}"
+            )
+        unit = getattr(METHODS.load(method.name), "adaptation_unit", None)
+        if self.evaluation.deterministic == "always" and not (unit and unit.counts_episodes):
+            raise ValueError(
+                "evaluation.deterministic: always is for policies with memory; method "
+                f"{method.name} needs sampled actions to adapt: set true for those after the last "
+                "step"
             )
         check_selection_step(self, self.baseline.selection_step, len(self.evaluation_step_sizes))
         if self.stages:
