@@ -22,6 +22,7 @@ from metarl.launch import train as training
 from metarl.launch.signals import INTERRUPTED
 from metarl.method import load_method
 from metarl.report import evaluations as results
+from metarl.report.publish import publish
 from metarl.rl.maml import MAML
 from metarl.runs import checkpoint
 from metarl.runs.metrics import MetricsLog, read_metrics
@@ -349,6 +350,9 @@ def test_only_one_process_trains_a_run_and_others_can_read_it(tmp_path: Path, co
     try:
         error = complaint("train", "--resume", str(path))
         assert f"is being trained by process {process.pid} on" in error
+        with pytest.raises(UserError, match="is being trained by process"):
+            publish(Run.open(path), tmp_path / "published")
+        assert not (tmp_path / "published").exists()
         for _ in range(100):  # which checkpoints come and go beneath
             Run.open(path).load()
         assert main(["evaluate", str(path)]) == 0

@@ -19,9 +19,10 @@ def write_model(run: Run, folder: Path, name: str) -> None:
     """Copy a run's files for the repository `USER/NAME`, and write README.md and its plots.
 
     Raises:
-        UserError: if the run is damaged.
+        UserError: if the run is damaged or being trained.
         StorageError: if a file cannot be written.
     """
+    run.check_idle()
     groups = compare([run])
     method, description = groups[0].method, run.checkpoint().description
     with translate_os_errors(folder):

@@ -58,10 +58,11 @@ def publish(run: Run, folder: Path, weights: bool = False) -> None:
         weights: whether its weights are written too.
 
     Raises:
-        UserError: if the run is damaged, or the folder holds something.
+        UserError: if the run is damaged or being trained, or the folder holds something.
         StorageError: if something cannot be written.
     """
     check_empty(folder)
+    run.check_idle()
     run.checkpoint()  # raises if it is damaged: state.json is read as it is below
     state = json.loads((run.path / STATE).read_text())
     kept = (*RECORDED, *WITH_WEIGHTS) if weights else RECORDED

@@ -243,6 +243,12 @@ class Run:
                 ) from error
             yield
 
+    def check_idle(self) -> None:
+        """Raise UserError if another process trains the run, so that its files change."""
+        if (self.path / LOCK).exists():
+            with self.locked():
+                pass
+
     def remove_temp_files(self) -> None:
         """Remove temporary files of a killed process; call it only with the lock."""
         with translate_os_errors(self.path):
