@@ -146,8 +146,10 @@ def test_all_commands_support_custom_data(workspace: Path, complaint) -> None:
     assert main(["render", "run"]) == 0
     assert Path("run/episode.png").exists()
     assert main(["train", *config_of(LINES), "--out", "lines"]) == 0
-    assert main(["baseline", *config_of(LINES), "--kind", "random", "--out", "random"]) == 0
-    assert main(["compare", "lines", "random", "--out", "compared", "--trust-code"]) == 0
+    for kind in ("random", "oracle"):
+        assert main(["baseline", *config_of(LINES), "--kind", kind, "--out", kind]) == 0
+    runs = ["lines", "random", "oracle"]
+    assert main(["compare", *runs, "--out", "compared", "--trust-code"]) == 0
     assert Path("compared/fits.png").exists()
     assert main(["render", "lines", "--trust-code"]) == 0
     assert Path("lines/fit.png").exists()

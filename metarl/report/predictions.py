@@ -48,8 +48,10 @@ def predict_curve(
     episodes = next(problem.evaluation_episodes("test", len(curve.tasks)))
     (x, y), (queries, targets) = episodes.support, episodes.query
     x, y, queries, targets = x[:1], y[:1], queries[:1], targets[:1]
-    low, high = torch.aminmax(torch.cat([x, queries], dim=1))
+    low, high = torch.aminmax(torch.cat([x, queries], dim=1)[..., 0])
     grid = torch.linspace(float(low), float(high), GRID_SIZE)[None, :, None]
+    # inputs of an oracle have the task after the variable
+    grid = torch.cat([grid, x[:, :1, 1:].expand(1, GRID_SIZE, -1)], dim=2)
     no_targets = y[:, :0]  # `predictions` does not read them
     on_grid = Episodes(episodes.tasks[:1], (x, y), (grid, no_targets))
     outputs = method.predictions(theta, on_grid, curve.step_sizes)[0]
@@ -91,8 +93,8 @@ def _predict_wave(
 
 
 def _points(x: torch.Tensor, y: torch.Tensor) -> NDArray[np.float64]:
-    """Inputs (M, 1) and outputs (M, 1) as points (M, 2)."""
-    points: NDArray[np.float64] = torch.cat([x, y], dim=1).double().numpy()
+    """Inputs (M, ·), of which the first is the variable, and outputs (M, 1) as points (M, 2)."""
+    points: NDArray[np.float64] = torch.cat([x[:, :1], y], dim=1).double().numpy()
     return points
 
 
@@ -134,7 +136,7 @@ def is_curve(problem: Problem) -> bool:
     """Whether a problem is the regression of functions of one variable."""
     if not isinstance(problem, SupervisedProblem) or problem.kind is CLASSIFICATION:
         return False
-    tasks = problem.tasks("test")
+    tasks = problem.data.tasks("test")  # without the task, which an oracle observes as well
     return tasks.shape == (1,) and tasks.outputs == 1
 
 
