@@ -297,7 +297,7 @@ def best_schedule(
     if not scores:
         first = [schedule[0] for schedule in schedules]
         raise FloatingPointError(
-            f"every step size of baseline.step_sizes {first} breaks the model down; add smaller "
+            f"adaptation diverges with every step size of baseline.step_sizes {first}; add smaller "
             "ones"
         )
     # in a tie, the first in the order of the config

@@ -70,11 +70,11 @@ class AdaptedPolicy:
         paths = {}
         for stage, agent in self.agents.items():
             positions = np.full((3, horizon, 2), np.nan)
-            env = self.problem.raw_family.make()
-            for index, path in enumerate(positions):
-                # one at a time: a recurrent policy has the memory of the stage in each of them
-                (episode,) = play_episodes(agent, env, 1, horizon, self.task, ("play", index))
-                path[: len(np.asarray(episode.rewards))] = episode.observations
+            with closing(self.problem.raw_family.make()) as env:
+                for index, path in enumerate(positions):
+                    # one at a time: a recurrent policy has the memory of the stage in each of them
+                    (episode,) = play_episodes(agent, env, 1, horizon, self.task, ("play", index))
+                    path[: len(np.asarray(episode.rewards))] = episode.observations
             paths[stage_name(stage, self.unit)] = positions
         return paths
 

@@ -32,7 +32,7 @@ TIMES = [f"time/{part}" for part in ("iteration", "sampling", "learning")]
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """Read the metrics of a run, one dictionary per iteration; empty if there are none.
+    """Read the metrics of a run, one dictionary per report; empty if there are none.
 
     An incomplete last line is ignored: the run is being trained, or was killed.
 

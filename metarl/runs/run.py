@@ -3,7 +3,7 @@
     config.yaml               the whole experiment, defaults included
     state.json                iteration, versions, and the name of the weights file
     weights-000100.safetensors   meta-parameters, and the state of the outer optimiser
-    metrics.jsonl             one line per meta-iteration
+    metrics.jsonl             one line per report (`report_every`)
     events.out.tfevents...    the same for TensorBoard
     evaluation.json, evaluation.csv, adaptation.png, rewards.png   the adaptation curve
     videos/000100.gif         the policy during training, if the config sets `record_every`
@@ -436,7 +436,7 @@ class Run:
         return self.description().commit
 
     def metrics(self) -> list[dict[str, float]]:
-        """The training metrics, one dictionary per iteration; empty if there are none.
+        """The training metrics, one dictionary per report; empty if there are none.
 
         Raises:
             UserError: if they are damaged.
@@ -444,7 +444,7 @@ class Run:
         return read_metrics(self.path)
 
     def to_frame(self) -> DataFrame:
-        """The training metrics as a pandas frame, one row per iteration.
+        """The training metrics as a pandas frame, one row per report.
 
         Raises:
             UserError: if they are damaged, or pandas is not installed.
