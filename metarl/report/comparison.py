@@ -24,8 +24,8 @@ from metarl.runs.run import Run
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# of the files of `write_plots`, without their endings
 WIDE = {"step size", "environment steps", "examples", "budget"}  # columns
+# of the files of `write_plots`, without their endings
 PLOT_NAMES = ("adaptation", "training", "success_adaptation", "success_training")
 
 
