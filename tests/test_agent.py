@@ -1,6 +1,5 @@
 """Agents: all methods of reinforcement learning act, observe and adapt by one interface."""
 
-import shutil
 import time
 import warnings
 from pathlib import Path
@@ -30,8 +29,6 @@ from metarl.rl.outer_loop import PolicyLearner
 from metarl.rl.policies import policy_for
 from metarl.rl.sampler import sample_episode
 from metarl.rng import RngKey
-
-ROOT = Path(__file__).parent.parent
 
 GOAL = [0.3, -0.3]
 TINY = {
@@ -508,8 +505,13 @@ def test_a_task_of_another_size_is_warned_of() -> None:
 
 def test_a_policy_acts_by_its_config_whatever_was_evaluated_since(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(ROOT / "configs" / "trained" / "point_navigation", run)
-    before = metarl.load(run).evaluate()
+    config = {
+        "family": {"name": "point-navigation", "settings": {"horizon": 20}},
+        "inner": {"episodes_per_task": 4},
+        "outer": {"iterations": 1, "meta_batch": 2},
+        "evaluation": {"tasks": 4, "episodes_per_task": 4},
+    }
+    before = metarl.load(metarl.train(config, run)).evaluate()
     other = ["--set=evaluation.step_sizes=[0.07]", "--set=evaluation.tasks=3"]
     assert main(["evaluate", str(run), *other]) == 0
     policy = metarl.load(run)

@@ -220,7 +220,7 @@ def test_a_range_in_python_is_a_pair_of_numbers(ends, tmp_path: Path) -> None:
 def test_a_range_of_a_whole_number_has_whole_ends(tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="the extra search is not installed")
     config = yaml.safe_load(CONFIG)
-    with pytest.raises(UserError, match=r"inner\.steps: must be a valid integer"):
+    with pytest.raises(UserError, match=r"inner\.steps: must be a whole number"):
         metarl.search(config, {"inner.steps": (1, 5.0)}, tmp_path / "out", trials=1)
     assert as_range("inner.steps", np.int64(1), np.int64(5)).is_integer
     with pytest.raises(UserError, match="trials: must be a whole number of at least 1"):

@@ -45,7 +45,8 @@ def _by_row(groups: Sequence[ExperimentGroup]) -> dict[str, ExperimentGroup]:
     rows of their own.
     """
     rows: dict[str, ExperimentGroup] = {}
-    for group in groups:
+    # runs that start from others come last
+    for group in sorted(groups, key=lambda group: group.runs[0].config.init_from is not None):
         if any(_is_same(group, other) for other in rows.values()):
             continue  # another protocol has the same experiments again
         label = group.method.label if group.method.label not in rows else group.label
