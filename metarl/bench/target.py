@@ -25,26 +25,19 @@ def target(source: str, overrides: Sequence[str], repeats: int) -> dict[str, flo
         `published`: the return. `seed 1` to `seed R`, for R repeats: seconds, or infinity if the
         training ends before. `median`: over these seeds.
     """
-    seconds = {
-        f"seed {seed}": _seconds_to_target(source, [*overrides, f"seed={seed}"])
-        for seed in range(1, repeats + 1)
-    }
-    return {
-        "published": _target(source, overrides),
-        **seconds,
-        "median": statistics.median(seconds.values()),
-    }
-
-
-def _target(source: str, overrides: Sequence[str]) -> float:
     published = find_published(load_method(load_config(source, overrides)).problem)
     assert published is not None
     assert published.target is not None
-    return published.target
+    score = published.target
+    seconds = {
+        f"seed {seed}": _seconds_to_score(score, source, [*overrides, f"seed={seed}"])
+        for seed in range(1, repeats + 1)
+    }
+    return {"published": score, **seconds, "median": statistics.median(seconds.values())}
 
 
-def _seconds_to_target(source: str, overrides: Sequence[str]) -> float:
-    score, start = _target(source, overrides), time.perf_counter()
+def _seconds_to_score(score: float, source: str, overrides: Sequence[str]) -> float:
+    start = time.perf_counter()
     method = load_method(load_config(source, [*overrides, "report_every=1"]))
     metric = method.problem.metric
     scores: deque[float] = deque(maxlen=WINDOW)

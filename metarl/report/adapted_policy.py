@@ -1,6 +1,6 @@
 """A run's policy on one task, before and after adaptation: for videos and plots of paths."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -96,7 +96,7 @@ def adapt_to_task(
     last, seed = curve.scores.shape[1] - 1, rendering_seed(method.problem)
     steps = steps_to_show(run, last, steps, (0, 1, 3), "evaluation.step_sizes=[…]")
     row = curve.tasks[0] if chosen is None else chosen
-    agent = load_agent(run, method, seed, lambda _: evaluation)
+    agent = load_agent(run, method, seed, evaluation)
     return adapt_agent(method, agent, row, steps, seed)
 
 
@@ -126,12 +126,12 @@ def load_agent(
     run: Run,
     method: PolicyMethod,
     seed: int = 0,
-    load: Callable[[Run], Evaluation] = own_evaluation,
+    evaluation: Evaluation | None = None,
 ) -> Agent:
     """The agent of a run's method, with the weights of its checkpoint.
 
-    A baseline takes the step size that the evaluation which `load` returns selected on validation
-    tasks.
+    A baseline takes the step size that its `evaluation` selected on validation tasks, by default
+    that with the settings of its config.
 
     Raises:
         UserError: if there is no checkpoint, it is damaged, or the method has no agent.
@@ -143,7 +143,7 @@ def load_agent(
             "derive the class from metarl.rl.outer_loop.PolicyLearner"
         )
     selects = getattr(method, "selects_step_sizes", False)
-    step_sizes = [load(run).curve.step_sizes] if selects else []
+    step_sizes = [(evaluation or own_evaluation(run)).curve.step_sizes] if selects else []
     agent: Agent = method.agent(params, seed, *step_sizes)
     return agent
 

@@ -43,13 +43,14 @@ def paired_differences(groups: Sequence[ExperimentGroup]) -> list[PairedDifferen
     def preference(
         candidate: tuple[ExperimentGroup, list[ExperimentGroup]],
     ) -> tuple[int, bool, int, int]:
-        meta, others = candidate
-        same_budget = [other.method.max_samples for other in others].count(meta.method.max_samples)
+        meta, methods = candidate
+        budgets = [group.method.max_samples for group in methods]
         from_nothing = meta.runs[0].config.init_from is None
-        return len(others), from_nothing, len(meta.runs), same_budget
+        same_budget = budgets.count(meta.method.max_samples)
+        return len(methods), from_nothing, len(meta.runs), same_budget
 
-    reference, others = max(candidates, key=preference)
-    return [_difference(reference, other) for other in others]
+    reference, methods = max(candidates, key=preference)
+    return [_difference(reference, group) for group in methods]
 
 
 def _comparable(reference: ExperimentGroup, other: ExperimentGroup) -> bool:
