@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,31 +21,43 @@ def reproduce_command(config: AnyConfig, path: Path | None = None) -> str:
     It names the shipped config for the same tasks that needs the fewest changes; without one, that
     of the run in `path`, or another shipped one.
     """
-    method = config.method.name
-    candidates = []
-    for name in shipped_configs():
-        shipped = _shipped(name)
-        is_baseline = method != shipped.method.name
-        if shipped.domain != config.domain:
-            continue
-        if is_baseline:
-            try:
-                shipped = _shipped(name, method)
-            except UserError:  # the method does not support these tasks or this outer step
-                continue
-        verb = f"metarl baseline {name} --kind {method}" if is_baseline else f"metarl train {name}"
-        changes = _changes(shipped, config)
-        other_tasks = not {"family.name", "data.name"}.isdisjoint(changes)
-        candidates.append(((other_tasks, len(changes), is_baseline), verb, name, changes))
-    best = min(candidates, key=lambda candidate: candidate[0])
-    (other_tasks, _, is_baseline), verb, name, changes = best
+    names = [name for name in shipped_configs() if _shipped(name).domain == config.domain]
+    same_tasks = [name for name in names if _tasks(_shipped(name)) == _tasks(config)]
+    candidates = _candidates(same_tasks, config)
+    other_tasks = not candidates
     if other_tasks and path:
         return f"metarl train {shlex.quote(str(path / CONFIG))}"
+    _, name, verb, changes = min(candidates or _candidates(names, config))
     scale = "policy.observation_scale"
     if scale in changes and not other_tasks and _is_measured_again(_shipped(name), config):
         del changes[scale]
     settings = (shlex.quote(f"{name}={_yaml(value)}") for name, value in changes.items())
     return " ".join([verb, *(f"--set {setting}" for setting in settings)])
+
+
+def _tasks(config: AnyConfig) -> list[Any]:
+    """The name of the family or of the data."""
+    settings = all_settings(config)
+    return [settings.get(name) for name in ("family.name", "data.name")]
+
+
+def _candidates(
+    names: Sequence[str], config: AnyConfig
+) -> list[tuple[tuple[int, bool], str, str, dict[str, Any]]]:
+    """The number of changes, the name, the command and the changes, for each shipped config."""
+    method, candidates = config.method.name, []
+    for name in names:
+        shipped, command = _shipped(name), f"metarl train {name}"
+        is_baseline = method != shipped.method.name
+        if is_baseline:
+            command = f"metarl baseline {name} --kind {method}"
+            try:
+                shipped = _shipped(name, method)
+            except UserError:  # the method does not support these tasks or this outer step
+                continue
+        changes = _changes(shipped, config)
+        candidates.append(((len(changes), is_baseline), name, command, changes))
+    return candidates
 
 
 # a page asks for the commands of many runs, and a config takes milliseconds to validate
