@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from metarl.baselines.rl2 import RL2, RecurrentPolicy, RL2Settings
+from metarl.baselines.rl2 import HEADS_OBSERVE, RL2, RecurrentPolicy, RL2Settings
 from metarl.config.sections import MethodSection, PositiveInt
 from metarl.networks.layers import ACTIVATIONS, affine, depth, uniform
 from metarl.params import Params, split_prefix
@@ -113,7 +113,7 @@ class Hypernetwork(RL2):
 
     @classmethod
     def unused_settings(cls, config: Config) -> dict[str, str]:
-        unused = super().unused_settings(config)
+        unused = super().unused_settings(config) | HEADS_OBSERVE
         if getattr(config.method, "bottleneck_size", None):
             unused.pop("policy.activation", None)
         return unused
@@ -121,5 +121,10 @@ class Hypernetwork(RL2):
     @cached_property
     def policy(self) -> HypernetworkPolicy:
         settings, size = self.settings, self.problem.policy.observation_size
-        sizes = (size, settings.hidden_size, settings.embedding_sizes, settings.bottleneck_size)
-        return HypernetworkPolicy(self.head_policy(size), *sizes)
+        return HypernetworkPolicy(
+            self.head_policy(size),
+            size,
+            settings.hidden_size,
+            settings.embedding_sizes,
+            bottleneck_size=settings.bottleneck_size,
+        )

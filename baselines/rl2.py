@@ -49,6 +49,7 @@ from metarl.rl.trajectories import Distribution, Rollouts, Trajectories, concat_
 from metarl.rng import RngKey
 
 VALUE = "value."
+HEADS_OBSERVE = {"method.skip_connection": "whose heads take the observation in any case"}
 
 
 class RL2Settings(MethodSection):
@@ -62,7 +63,9 @@ class RL2Settings(MethodSection):
     The state of the recurrent unit has `hidden_size` numbers. `embedding_sizes` gives observation,
     previous action and previous reward an embedding of their own, in place of a joint one.
     `head_sizes` are hidden layers from the state of the unit to the actions, and to the value, with
-    `policy.activation`.
+    `policy.activation`. With `skip_connection`, their input is the state and the observation, so
+    that what depends on the present alone need not pass through the memory (Ni et al. 2022, arXiv
+    2110.05038, appendix).
 
     `normalize_rewards` divides rewards by the running standard deviation of discounted returns; the
     policy still observes the rewards of the environment. `value_loss: clipped_huber` is less
@@ -78,6 +81,7 @@ class RL2Settings(MethodSection):
     hidden_size: PositiveInt = 64
     embedding_sizes: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     head_sizes: tuple[PositiveInt, ...] = ()
+    skip_connection: bool = False
     clip: Fraction = 0.2
     gae_lambda: UnitInterval = 0.95
     minibatches: PositiveInt = 4
@@ -106,12 +110,14 @@ class RecurrentPolicy:
         observation_size: S.
         hidden_size: F.
         embedding_sizes: of observation, previous action and previous reward; None for a joint one.
+        skip_connection: whether features are the state and the observation, or the state alone.
     """
 
     head_policy: GaussianPolicy | CategoricalPolicy
     observation_size: int
     hidden_size: int
     embedding_sizes: tuple[int, int, int] | None = None
+    skip_connection: bool = False
 
     image = None  # the unit takes an image as a row of numbers
 
@@ -155,7 +161,7 @@ class RecurrentPolicy:
         self, params: Mapping[str, Tensor], states: Tensor, observations: Tensor
     ) -> Tensor:
         """The inputs of the heads, at states of the unit (..., F) and observations (..., S)."""
-        return states
+        return torch.cat([states, observations], dim=-1) if self.skip_connection else states
 
     def distribution(self, params: Mapping[str, Tensor], observations: Tensor) -> Distribution:
         """The action distribution at features (..., M, ·), which take the place of observations."""
@@ -292,8 +298,14 @@ class RL2(PolicyLearner):
     @cached_property
     def policy(self) -> RecurrentPolicy:
         settings, size = self.settings, self.problem.policy.observation_size
-        head = self.head_policy(settings.hidden_size)
-        return RecurrentPolicy(head, size, settings.hidden_size, settings.embedding_sizes)
+        inputs = settings.hidden_size + (size if settings.skip_connection else 0)
+        return RecurrentPolicy(
+            self.head_policy(inputs),
+            size,
+            settings.hidden_size,
+            settings.embedding_sizes,
+            settings.skip_connection,
+        )
 
     def head_policy(self, inputs: int) -> GaussianPolicy | CategoricalPolicy:
         """The network from a number of features to actions.

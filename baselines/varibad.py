@@ -14,13 +14,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from metarl.baselines.rl2 import RL2, RecurrentPolicy, RL2Settings, Trials
+from metarl.baselines.rl2 import HEADS_OBSERVE, RL2, RecurrentPolicy, RL2Settings, Trials
 from metarl.baselines.trajectory_vae import Transitions, draw_elbo, init_vae, posterior
 from metarl.config.sections import MethodSection, NonNegativeFloat, PositiveFloat, PositiveInt
 from metarl.method import Metrics, TrainingState
 from metarl.networks.recurrent import recurrent_sequence
 from metarl.optim.adam import Adam
 from metarl.params import Params, split_prefix, with_prefix
+from metarl.rl.config import Config
 from metarl.rl.trajectories import Distribution
 
 VAE = "vae."
@@ -103,6 +104,10 @@ class VariBAD(RL2):
     supports_distributed: ClassVar[bool] = False  # the autoencoder takes any of the trials
     settings: VariBADSettings
 
+    @classmethod
+    def unused_settings(cls, config: Config) -> dict[str, str]:
+        return super().unused_settings(config) | HEADS_OBSERVE
+
     @cached_property
     def policy(self) -> VariBADPolicy:
         settings, size = self.settings, self.problem.policy.observation_size
@@ -111,9 +116,9 @@ class VariBAD(RL2):
             size,
             settings.hidden_size,
             settings.embedding_sizes,
-            settings.latent_size,
-            settings.decoder_sizes,
-            settings.decode_states,
+            latent_size=settings.latent_size,
+            decoder_sizes=settings.decoder_sizes,
+            decode_states=settings.decode_states,
         )
 
     def outer_params(self, params: Params) -> Params:

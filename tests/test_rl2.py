@@ -41,6 +41,7 @@ TINY = [
 HEADS = ["method.head_sizes=[5]", "policy.activation=tanh"]
 HYPERNETWORK = ["method.name=hypernetwork", "method.bottleneck_size=3", *HEADS]
 BELIEF = ["method.name=varibad", *HEADS]
+SKIP_CONNECTION = ["method.skip_connection=true", *HEADS]
 VARIBAD = [
     "method.embedding_sizes=[4,3,2]",
     "method.head_sizes=[5]",
@@ -107,8 +108,8 @@ def test_a_sequence_equals_repeated_steps(embeddings) -> None:
 
 POLICIES = pytest.mark.parametrize(
     "settings",
-    [(), VARIBAD, HYPERNETWORK, BELIEF],
-    ids=["default", "settings of varibad", "hypernetwork", "varibad"],
+    [(), VARIBAD, SKIP_CONNECTION, HYPERNETWORK, BELIEF],
+    ids=["default", "settings of varibad", "skip connection", "hypernetwork", "varibad"],
 )
 
 

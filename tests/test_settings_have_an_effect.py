@@ -73,6 +73,7 @@ def test_a_setting_that_is_declared_unused_exists_and_is_refused(domain: str, me
     name = "omniglot_5way_1shot" if method in IMAGES else "sinusoid"
     config = load_config("point_navigation" if domain == "rl" else name, unused_outer(method))
     every = {f"{section}.{setting}".rstrip(".") for section, setting in settings(config)}
+    every |= {f"method.{setting}" for setting in type(config.method).model_fields}
     unused = config.unused_settings()
     for declared in unused:
         assert any(n == declared or n.startswith(declared) for n in every | {"device"}), declared
@@ -147,3 +148,9 @@ def test_the_size_of_a_prior_needs_a_prior() -> None:
     assert load_config("point_navigation", prior).inner.prior_samples == 50
     with pytest.raises(UserError, match=r"inner\.prior_samples: is a setting of baseline=linear"):
         load_config("point_navigation", prior[1:])
+
+
+def test_the_message_names_the_methods_that_have_and_use_a_setting() -> None:
+    settings = ["method=hypernetwork", "outer.algorithm=adam", "method.skip_connection=true"]
+    with pytest.raises(UserError, match=r"\(methods that use it: rl2\)"):
+        load_config("point_navigation", settings)

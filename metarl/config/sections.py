@@ -505,10 +505,12 @@ class Experiment(Section):
 
     def _is_unused(self, name: str, method: str) -> bool:
         try:
-            unused = self.unused_settings(method)
+            unused, cls = self.unused_settings(method), self.methods.load(method)
         except UserError:  # its libraries are not installed
             return True
-        return reason_unused(name, unused) is not None
+        section, _, setting = name.rpartition(".")
+        has = section != "method" or setting in cls.Settings.model_fields
+        return not has or reason_unused(name, unused) is not None
 
     def check(self) -> None:
         """Check that settings do not contradict each other. Each of them is valid by itself.
