@@ -642,10 +642,8 @@ def _message(
         case "extra_forbidden":
             settings = list(_section_at(schema, location).model_fields)
             if kinds and (owners := kinds.owners(location[-1])):
-                return (
-                    f"{name}: is a setting of {prefix}{owners}, not of this one, which has "
-                    f"{', '.join(settings)}"
-                )
+                own = ", ".join(setting for setting in settings if setting != kinds.tag) or "none"
+                return f"{name}: is a setting of {prefix}{owners}, not of this one, which has {own}"
             hint = _similar(location[-1], settings, names)
             # the arguments of the user's own family or network
             section_hint = f"; its own settings are in {name.rpartition('.')[0]}.settings"
