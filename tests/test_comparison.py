@@ -209,17 +209,32 @@ def test_an_output_that_cannot_be_written_is_reported_before_evaluations(
     assert {*tmp_path.iterdir()} == before
 
 
-def test_steps_to_match_are_those_of_a_method_of_gradient_steps() -> None:
-    def group(label: str, unit: AdaptationUnit | None) -> ExperimentGroup:
-        problem = SimpleNamespace(metric=RETURN)
-        method = SimpleNamespace(
-            adaptation_unit=unit, role="meta-learner", problem=problem, max_samples=0
-        )
-        scores, run = np.ones((4, 2)), Run.open(Path("point_navigation"))
-        curves = [AdaptationCurve(np.zeros((4, 1)), scores, (0.1,))]
-        return ExperimentGroup(label, [run], method, curves, summarise([scores]))
+def stub(label: str, unit: AdaptationUnit | None) -> ExperimentGroup:
+    """An experiment with two stages of a method that adapts in a unit."""
+    problem = SimpleNamespace(metric=RETURN)
+    method = SimpleNamespace(
+        adaptation_unit=unit, role="meta-learner", problem=problem, max_samples=0
+    )
+    scores, run = np.ones((4, 2)), Run.open(Path("point_navigation"))
+    curves = [AdaptationCurve(np.zeros((4, 1)), scores, (0.1,))]
+    return ExperimentGroup(label, [run], method, curves, summarise([scores]))
 
-    rl2, anil = group("RL²", EPISODES), group("ANIL", GRADIENT_STEPS)
+
+def test_columns_are_named_by_the_unit_of_all_methods() -> None:
+    rl2, maml, random = stub("RL²", EPISODES), stub("MAML", GRADIENT_STEPS), stub("random", None)
+    columns = {
+        "return, episode 1, episode 2": [rl2, stub("VariBAD", EPISODES)],
+        "return before adaptation, after 1 step": [maml, random],
+        "return before adaptation, step 1": [maml, rl2],
+    }
+    for expected, groups in columns.items():
+        names = [*rows(groups)[0]]
+        assert ", ".join(names[1:3]) == expected
+        assert ("adaptation step" in names) == (groups == [maml, rl2])
+
+
+def test_steps_to_match_are_those_of_a_method_of_gradient_steps() -> None:
+    rl2, anil = stub("RL²", EPISODES), stub("ANIL", GRADIENT_STEPS)
     with pytest.raises(UserError, match="takes gradient steps"):
         with_steps_to_match([rl2], 5)
     assert with_steps_to_match([rl2, anil], 5) == [rl2, anil]

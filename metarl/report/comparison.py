@@ -121,24 +121,24 @@ def rows(groups: Sequence[ExperimentGroup]) -> list[dict[str, str]]:
     Scores come first. Stages of different units, such as gradient steps and episodes, share the
     columns "step 1", "step 2" and so on; a further column then says what a step is.
     """
+    unit = shared_unit(groups)
     num_stages = max(len(group.summary.estimate) for group in groups)
     metric = groups[0].method.problem.metric
     # RL² counts episodes where MAML counts gradient steps: "after 1 step" would be ambiguous
-    mixed = any(unit and not unit.has_step_sizes for unit in units_of(groups))
+    mixed = unit is None and any(units_of(groups))
+    stages = [f"step {k}" if mixed and k else stage_name(k, unit) for k in range(num_stages)]
+    headings = [f"{metric.name}{',' if unit and unit.first else ''} {stages[0]}", *stages[1:]]
     has_success = any(group.success for group in groups)
     matched = next((group.matched for group in groups if group.matched), None)
     table = []
     for group in groups:
         row = {"method": group.label}
-        after = [f"step {k}" if mixed else stage_name(k, None) for k in range(num_stages)]
-        for k in range(num_stages):
-            heading = f"{metric.name} before adaptation" if k == 0 else after[k]
+        for k, heading in enumerate(headings):
             # an oracle has one stage only; a dash says that there is nothing to measure
             row[heading] = _format_step(group.summary, k)
         if has_success:
-            for k in range(num_stages):
-                heading = "before adaptation" if k == 0 else after[k]
-                row[f"{metric.success.name} {heading}"] = _format_step(group.success, k)
+            for k, stage in enumerate(stages):
+                row[f"{metric.success.name} {stage}"] = _format_step(group.success, k)
         row[WORST] = format_score(group.worst[-1])
         if mixed:
             row["adaptation step"] = _adaptation_step(group)
@@ -164,6 +164,12 @@ def _format_step(summary: Summary | None, step: int) -> str:
 def units_of(groups: Sequence[ExperimentGroup]) -> set[AdaptationUnit | None]:
     """The units of adaptation; None is among them if a method does not adapt."""
     return {group.method.adaptation_unit for group in groups}
+
+
+def shared_unit(groups: Sequence[ExperimentGroup]) -> AdaptationUnit | None:
+    """The unit of all methods that adapt; None if there is none, or more than one."""
+    units = units_of(groups) - {None}
+    return units.pop() if len(units) == 1 else None
 
 
 def uses_episodes(groups: Sequence[ExperimentGroup]) -> bool:

@@ -7,7 +7,8 @@ from statistics import fmean
 import yaml
 
 from metarl.evaluation import Metric, Summary, mean_over_tasks
-from metarl.report.comparison import in_millions
+from metarl.method import AdaptationUnit
+from metarl.report.comparison import in_millions, shared_unit
 from metarl.report.groups import METHOD_SPECIFIC, ExperimentGroup
 from metarl.report.paired import PairedDifference
 from metarl.report.published import Published, format_figure
@@ -64,13 +65,17 @@ def results_tables(
             scores = {k: format_figure(figure) for k, figure in figures.items()}
             published_rows.append((description, scores, {}))
     hidden = {"episodes per step", "tasks", *(["step sizes"] if len(protocols) == 1 else [])}
-    return _table(rows + published_rows, hidden), _table(rows_with_seeds + published_rows)
+    unit = shared_unit(groups)
+    return (
+        _table(rows + published_rows, unit, hidden),
+        _table(rows_with_seeds + published_rows, unit),
+    )
 
 
-def _table(rows: Sequence[Row], hidden: Collection[str] = ()) -> Table:
+def _table(rows: Sequence[Row], unit: AdaptationUnit | None, hidden: Collection[str] = ()) -> Table:
     """The rows with one cell for each column, apart from hidden columns."""
     present = {k for _, scores, _ in rows for k in scores}
-    headings = {_heading(k): k for k in STEPS if k in present}
+    headings = {_heading(k, unit): k for k in STEPS if k in present}
     first_columns = dict.fromkeys(name for description, _, _ in rows for name in description)
     last_columns = dict.fromkeys(name for _, _, costs in rows for name in costs)
     return [
@@ -142,7 +147,8 @@ def _difference_cells(
         return [{} for _ in groups]
     references = {pair.reference.label: pair.reference for pair in differences}
     labels = {reference.method.label for reference in references.values()}
-    heading = f"{labels.pop() if len(labels) == 1 else 'meta-learner'} − method (1 step)"
+    reference = labels.pop() if len(labels) == 1 else "meta-learner"
+    heading = f"{reference} − method ({_heading(1, shared_unit(groups))})"
     cells = {id(pair.reference): "– (reference)" for pair in differences} | {
         id(pair.other): pair.summary.format_step(1)
         + (f" ({pair.reference.label})" if len(references) > 1 else "")
@@ -151,7 +157,9 @@ def _difference_cells(
     return [{heading: cells.get(id(group), "–")} for group in groups]
 
 
-def _heading(step: int) -> str:
+def _heading(step: int, unit: AdaptationUnit | None) -> str:
+    if unit and unit.first:
+        return unit.stage_name(step)
     return "pre-adaptation" if step == 0 else f"{step} step{'s' * (step > 1)}"
 
 
