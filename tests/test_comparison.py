@@ -790,3 +790,4 @@ def test_published_stages_that_the_first_curve_lacks_are_not_drawn(
     np.testing.assert_array_equal(line.get_data(), [(0, 20, 40), (1.0, 2.0, 3.0)])
     assert axes.get_ylim()[1] < 1000.0
     assert "over seeds" not in figure.get_supxlabel()  # there is one
+    assert {"0", "1", "10"} <= {label.get_text() for label in axes.get_xticklabels()}

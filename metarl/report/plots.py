@@ -208,7 +208,10 @@ def _plot_adaptation(
         axes.plot([*published], [*published.values()], "kx:", label="published")
     if episodes:
         # logarithmic, but linear below one episode: the first stage uses none at all
+        from matplotlib.ticker import ScalarFormatter
+
         axes.set_xscale("symlog", linthresh=1.0)
+        axes.xaxis.set_major_formatter(ScalarFormatter())  # 1 and 10, not powers of ten
         axes.set_xlim(left=-0.1)
         axes.set_xlabel(EPISODES.axis_label)
     else:
